@@ -1,0 +1,111 @@
+"""Hot path, ground: WebSocket frames as a server writes them (RFC 6455 §5).
+
+A server's frames are not masked, so a frame is a header of 2, 4 or 10 bytes
+and the payload as it is. The headers of small frames are made once.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from symphony.errors import ProtocolError
+
+__all__ = (
+    "BINARY",
+    "CLOSE",
+    "CONTINUATION",
+    "PING",
+    "PONG",
+    "TEXT",
+    "binary_frame",
+    "close_frame",
+    "frame",
+    "parse_close",
+    "text_frame",
+    "valid_close_code",
+)
+
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+
+_FIN: Final = 0x80
+_RSV1: Final = 0x40
+_SMALL_TEXT: Final = tuple(bytes((_FIN | TEXT, n)) for n in range(126))
+_SMALL_BINARY: Final = tuple(bytes((_FIN | BINARY, n)) for n in range(126))
+
+_NO_STATUS: Final = 1005
+# RFC 6455 §7.4 and the IANA registry: what may stand in a close frame below 3000.
+_WIRE_CODES: Final = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
+_MAX_REASON_BYTES: Final = 123
+
+
+def text_frame(message: str) -> bytes:
+    """Return *message* as one unfragmented text frame."""
+    payload = message.encode()
+    size = len(payload)
+    if size < 126:
+        return _SMALL_TEXT[size] + payload
+    return frame(TEXT, payload)
+
+
+def binary_frame(message: bytes | bytearray | memoryview) -> bytes:
+    """Return *message* as one unfragmented binary frame."""
+    size = len(message)
+    if size < 126:
+        return _SMALL_BINARY[size] + message
+    return frame(BINARY, message)
+
+
+def frame(opcode: int, payload: bytes | bytearray | memoryview, *, rsv1: bool = False) -> bytes:
+    """Return a final frame of any size; *rsv1* marks it compressed (RFC 7692 §6)."""
+    size = len(payload)
+    first = _FIN | opcode | (_RSV1 if rsv1 else 0)
+    if size < 126:
+        return bytes((first, size)) + payload
+    if size < 65536:
+        return bytes((first, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((first, 127)) + size.to_bytes(8, "big") + payload
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    """Return a close frame; 1005 gives one without a status.
+
+    A reason that does not fit a control frame is cut at a character.
+
+    Raises:
+        ValueError: The code must not stand on the wire (RFC 6455 §7.4.1).
+    """
+    if code == _NO_STATUS:
+        return frame(CLOSE, b"")
+    if not valid_close_code(code):
+        raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
+    text = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore").encode()
+    return frame(CLOSE, code.to_bytes(2, "big") + text)
+
+
+def parse_close(payload: bytes) -> tuple[int, str]:
+    """Return code and reason of a close frame's payload; 1005 if it has none.
+
+    Raises:
+        ProtocolError: The payload is not one that RFC 6455 §5.5.1 and §7.4 allow.
+    """
+    if not payload:
+        return _NO_STATUS, ""
+    if len(payload) == 1:
+        raise ProtocolError(1002, "a close frame's payload must not be one byte")
+    code = int.from_bytes(payload[:2], "big")
+    if not valid_close_code(code):
+        raise ProtocolError(1002, f"close code {code} must not be sent")
+    try:
+        return code, payload[2:].decode()
+    except UnicodeDecodeError:
+        raise ProtocolError(1007, "a close reason that is not UTF-8") from None
+
+
+def valid_close_code(code: int) -> bool:
+    """Return whether *code* may stand in a close frame."""
+    return code in _WIRE_CODES or 3000 <= code <= 4999
