@@ -1,0 +1,37 @@
+"""Symphony: the real-time framework for Python."""
+
+from symphony.app import Symphony
+from symphony.errors import ConfigurationError, Reject, SymphonyError, WrongThreadError
+from symphony.handshake import Handshake
+from symphony.identity import Identity
+from symphony.limits import Limits
+from symphony.plugin import Plugin
+from symphony.rooms.room import Room, Target
+from symphony.rooms.rooms import Rooms
+from symphony.routing.markers import Depends, Query
+from symphony.routing.route import Route, Router
+from symphony.socket import Socket
+from symphony.stats import Stats
+from symphony.transport.base import Close
+
+__all__ = (
+    "Close",
+    "ConfigurationError",
+    "Depends",
+    "Handshake",
+    "Identity",
+    "Limits",
+    "Plugin",
+    "Query",
+    "Reject",
+    "Room",
+    "Rooms",
+    "Route",
+    "Router",
+    "Socket",
+    "Stats",
+    "Symphony",
+    "SymphonyError",
+    "Target",
+    "WrongThreadError",
+)

@@ -16,7 +16,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-__all__ = ("CODES", "Code", "ConfigurationError", "ProtocolError", "Reject", "SymphonyError", "WrongThreadError")
+__all__ = (
+    "CODES",
+    "Code",
+    "ConfigurationError",
+    "ProtocolError",
+    "Reject",
+    "SymphonyError",
+    "WrongThreadError",
+)
 
 
 class Code(NamedTuple):

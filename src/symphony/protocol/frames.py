@@ -54,13 +54,16 @@ def text_frame(message: str) -> bytes:
 
 def binary_frame(message: bytes | bytearray | memoryview) -> bytes:
     """Return *message* as one unfragmented binary frame."""
+    if isinstance(message, memoryview):
+        # Its length counts items, which may be wider than a byte or lie apart.
+        message = message.tobytes()
     size = len(message)
     if size < 126:
         return _SMALL_BINARY[size] + message
     return frame(BINARY, message)
 
 
-def frame(opcode: int, payload: bytes | bytearray | memoryview, *, rsv1: bool = False) -> bytes:
+def frame(opcode: int, payload: bytes | bytearray, *, rsv1: bool = False) -> bytes:
     """Return a final frame of any size; *rsv1* marks it compressed (RFC 7692 §6)."""
     size = len(payload)
     first = _FIN | opcode | (_RSV1 if rsv1 else 0)

@@ -1,0 +1,118 @@
+"""The load generator: built from C, run, and its one line read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from machine import BUILD, Cores, Missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ("FLOOR", "LoadError", "Sample", "build", "compiler", "hold_idle", "run_load")
+
+SOURCES = Path(__file__).parent / "load"
+WSLOAD = BUILD / "wsload"
+FLOOR = BUILD / "floor"
+
+# Four threads load more than any server here can take on one core.
+MAX_THREADS = 4
+
+
+class LoadError(Exception):
+    """The generator could not do its work; the message is its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measurement of one server.
+
+    Attributes:
+        value: In the unit of its row.
+        lost: Messages that should have come and did not.
+        server_cpu: The server's share of a core while measured, or `None`
+            where no time was measured.
+        generator_cpu: The same for the generator's busiest thread.
+    """
+
+    value: float
+    lost: int = 0
+    server_cpu: float | None = None
+    generator_cpu: float | None = None
+
+
+def compiler() -> str:
+    for name in ("cc", "gcc", "clang"):
+        if shutil.which(name):
+            return name
+    raise Missing("the load generator is written in C, and no compiler (cc, gcc, clang) is installed")
+
+
+def build() -> None:
+    """Compile the load generator and the floor, if a source is newer."""
+    BUILD.mkdir(exist_ok=True)
+    newest = max(source.stat().st_mtime for source in SOURCES.iterdir())
+    for binary in (WSLOAD, FLOOR):
+        if binary.exists() and binary.stat().st_mtime > newest:
+            continue
+        source = SOURCES / f"{binary.name}.c"
+        command = [compiler(), "-O2", "-pthread", "-o", str(binary), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            raise Missing(f"{' '.join(command)} failed:\n{done.stderr}")
+
+
+def _command(cores: Cores, mode: str, port: int, threads: int, arguments: tuple[str, ...]) -> list[str]:
+    placed = ",".join(map(str, sorted(cores.load)))
+    return ["taskset", "-c", placed, str(WSLOAD), mode, f"--port={port}", f"--threads={threads}", *arguments]
+
+
+def run_load(cores: Cores, mode: str, port: int, pid: int, *arguments: str) -> Sample:
+    """Load the server *pid* on *port* and return what was measured.
+
+    Raises:
+        LoadError: The server refused, closed or lost a connection, sent
+            nothing, or took too long.
+    """
+    threads = min(MAX_THREADS, len(cores.load))
+    command = _command(cores, mode, port, threads, (f"--server-pid={pid}", *arguments))
+    # wsload ends itself after 120 s at the latest.
+    done = subprocess.run(command, capture_output=True, text=True, timeout=130, check=False)
+    if done.returncode:
+        raise LoadError(done.stderr.strip().rpartition("\n")[2] or f"wsload ended with {done.returncode}")
+    result = json.loads(done.stdout)
+    if result["count"] == 0:
+        raise LoadError("not one message came back")
+    return Sample(result["rate"], result["lost"], result["server_cpu"], result["generator_cpu"])
+
+
+@contextmanager
+def hold_idle(cores: Cores, port: int, connections: int, *arguments: str) -> Iterator[None]:
+    """Hold idle connections open; entered once all of them are.
+
+    Raises:
+        LoadError: Not all could be opened.
+    """
+    command = _command(cores, "idle", port, 1, (f"--connections={connections}", *arguments))
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            if not process.stdout.readline():
+                raise LoadError(process.stderr.read().strip() or "wsload ended early")
+            yield
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()

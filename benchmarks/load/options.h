@@ -1,0 +1,98 @@
+// The command line of wsload.
+
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+
+enum { MAX_THREADS = 64 };
+
+enum mode { ECHO, FANOUT, CONNECT, IDLE };
+static const char *const MODES[] = {"echo", "fanout", "connect", "idle"};
+
+static struct {
+    enum mode mode;
+    int port;
+    pid_t server_pid; // whose CPU time is measured; 0: nobody's
+    const char *path;
+    int connections, threads, depth, size;
+    double seconds, warmup;
+    const char *first;  // sent once a connection is open
+    const char *ready;  // wait for a message that starts with this before any load
+    const char *prefix; // what stands before and behind the `size` bytes of a message;
+    const char *suffix; // only messages that start with the prefix are counted
+    const char *ping;   // a message that is this is answered
+    const char *pong;   // with this
+} options = {
+    .path = "/", .connections = 100, .threads = 1, .depth = 1, .size = 64, .seconds = 1, .warmup = 0.5,
+    .prefix = "", .suffix = "",
+};
+
+static void fail(const char *format, ...) {
+    va_list values;
+    va_start(values, format);
+    fprintf(stderr, "wsload: ");
+    vfprintf(stderr, format, values);
+    fprintf(stderr, "\n");
+    exit(1);
+}
+
+static void parse_options(int argc, char **argv) {
+    static const struct {
+        const char *name;
+        int *number;
+        double *seconds;
+        const char **text;
+    } known[] = {
+        {"port", .number = &options.port},
+        {"server-pid", .number = &options.server_pid},
+        {"path", .text = &options.path},
+        {"connections", .number = &options.connections},
+        {"threads", .number = &options.threads},
+        {"depth", .number = &options.depth},
+        {"size", .number = &options.size},
+        {"seconds", .seconds = &options.seconds},
+        {"warmup", .seconds = &options.warmup},
+        {"first", .text = &options.first},
+        {"ready", .text = &options.ready},
+        {"prefix", .text = &options.prefix},
+        {"suffix", .text = &options.suffix},
+        {"ping", .text = &options.ping},
+        {"pong", .text = &options.pong},
+    };
+    enum { KNOWN = sizeof known / sizeof *known };
+    struct option names[KNOWN + 1] = {0};
+    for (int i = 0; i < KNOWN; i++)
+        names[i] = (struct option){.name = known[i].name, .has_arg = required_argument, .val = i};
+
+    int i;
+    while ((i = getopt_long(argc, argv, "", names, NULL)) != -1) {
+        if (i == '?')
+            exit(2);
+        if (known[i].number)
+            *known[i].number = atoi(optarg);
+        else if (known[i].seconds)
+            *known[i].seconds = atof(optarg);
+        else
+            *known[i].text = optarg;
+    }
+    int mode = 0;
+    while (optind < argc && mode < 4 && strcmp(argv[optind], MODES[mode]))
+        mode++;
+    if (optind != argc - 1 || mode == 4)
+        fail("usage: wsload echo|fanout|connect|idle --port=PORT [--OPTION=VALUE, see options.h]");
+    options.mode = mode;
+    if (options.port < 1 || options.connections < 1 || options.depth < 1 || options.size < 1)
+        fail("--port, --connections, --depth and --size must be above 0");
+    if (options.threads < 1 || options.threads > MAX_THREADS || options.threads > options.connections)
+        fail("--threads must be 1 to %d, and no more than the connections", MAX_THREADS);
+    if (!options.ping != !options.pong)
+        fail("--ping and --pong go together");
+}
+
+#endif

@@ -1,0 +1,443 @@
+// wsload: load for WebSocket servers on 127.0.0.1, measured. Prints one line of JSON.
+//
+//   echo     Every connection keeps `depth` messages in flight and sends the next when one
+//            comes back. Counts messages that came back.
+//   fanout   Connection 0 keeps `depth` publications in flight and sends the next when its
+//            own copy comes back. Counts what all connections receive.
+//   connect  Opens connections as fast as the server takes them, 64 handshakes at a time,
+//            until there are `connections` or `seconds` have passed.
+//   idle     Opens connections, prints how many, holds them until stdin is closed.
+//
+// Echo and fan-out are closed loops: nothing is sent that the server has not made room for,
+// so that what is measured is the server's rate and not the length of a queue. They warm up,
+// measure for a window, stop sending, and wait for what is still under way: what does not
+// come is reported as `lost`.
+//
+// The cost of a message here is a system call shared by all messages of one read, two byte
+// comparisons and a counter: messages are framed once, at start. `generator_cpu` (the busiest
+// thread's share of a core) and `server_cpu` say who was the bottleneck in the window.
+
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "frame.h"
+#include "options.h"
+
+enum {
+    READ_BYTES = 256 * 1024,
+    EVENTS = 512,
+    CONCURRENCY = 64, // handshakes under way at a time
+    SOURCE_ADDRESSES = 16, // 127.0.0.1 … 127.0.0.16: one has too few ports for quick repeats
+    TIME_LIMIT = 120,      // seconds, for the whole process, whatever happens
+};
+
+static const double OPEN_LIMIT = 30.0;  // for opening all connections
+static const double SETTLE_TIME = 0.2;  // a server may join members just after its answer
+static const double DRAIN_LIMIT = 3.0;  // for messages under way at the end
+static const double CLOSE_LIMIT = 2.0;  // for closing handshakes
+
+// The example of RFC 6455 §1.3. One key for all is enough, and its answer can be checked.
+static const char KEY[] = "dGhlIHNhbXBsZSBub25jZQ==";
+static const char ACCEPT[] = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+static const unsigned char MASK[4] = {0x37, 0xfa, 0x21, 0x3d};
+
+enum state { CONNECTING, UPGRADING, GREETING, OPEN, CLOSING, CLOSED };
+
+struct connection {
+    int fd;
+    int number;
+    enum state state;
+    unsigned char *rest; // a frame that has not come whole
+    size_t held;
+};
+
+// What a worker has done, and what it has cost, up to a moment.
+struct snapshot {
+    double time, cpu, server_cpu;
+    uint64_t received;
+};
+
+struct worker {
+    pthread_t thread;
+    int index, epoll;
+    struct connection *connections;
+    int count;   // of its connections
+    int dialled; // those that were begun
+    int opened;  // those that are ready for load
+    int loading; // whether what comes back is to be answered with more
+    uint64_t sent, received;
+    int64_t lost; // below 0: more came than was sent
+    struct snapshot begin, end;
+    unsigned char *input;
+};
+
+static unsigned char *burst; // `depth` copies of the message, framed
+static size_t message_size;
+static struct worker workers[MAX_THREADS];
+static pthread_barrier_t barrier;
+static clockid_t server_clock;
+
+static double read_clock(clockid_t clock) {
+    struct timespec time;
+    if (clock_gettime(clock, &time))
+        fail("the server has gone");
+    return time.tv_sec + time.tv_nsec / 1e9;
+}
+
+static double now(void) { return read_clock(CLOCK_MONOTONIC); }
+
+static struct snapshot take_snapshot(const struct worker *worker) {
+    return (struct snapshot){
+        .time = now(),
+        .cpu = read_clock(CLOCK_THREAD_CPUTIME_ID),
+        .server_cpu = options.server_pid ? read_clock(server_clock) : 0,
+        .received = worker->received,
+    };
+}
+
+static int starts_with(const struct frame *frame, const char *prefix) {
+    size_t length = strlen(prefix);
+    return frame->length >= length && memcmp(frame->payload, prefix, length) == 0;
+}
+
+// ---- One connection -------------------------------------------------------
+
+static void send_bytes(struct connection *connection, const void *bytes, size_t size) {
+    ssize_t written = send(connection->fd, bytes, size, MSG_NOSIGNAL);
+    // What is in flight on a connection is a few kilobytes at most, far below any kernel
+    // buffer: there is no queue to keep here.
+    if (written != (ssize_t)size)
+        fail("connection %d: cannot send: %s", connection->number, written < 0 ? strerror(errno) : "buffer full");
+}
+
+static void send_frame(struct connection *connection, int opcode, const void *payload, size_t length) {
+    unsigned char frame[256 + MAX_HEADER];
+    if (length > 256)
+        fail("a message of %zu bytes is too long for this", length);
+    send_bytes(connection, frame, write_frame(frame, opcode, payload, length, MASK));
+}
+
+static void send_load(struct worker *worker, struct connection *connection, int messages) {
+    send_bytes(connection, burst, message_size * messages);
+    worker->sent += messages;
+}
+
+static void watch(struct worker *worker, struct connection *connection, int operation, uint32_t events) {
+    struct epoll_event event = {.events = events, .data.ptr = connection};
+    if (epoll_ctl(worker->epoll, operation, connection->fd, &event))
+        fail("epoll_ctl: %s", strerror(errno));
+}
+
+static void dial(struct worker *worker, struct connection *connection) {
+    int one = 1;
+    connection->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    if (connection->fd < 0)
+        fail("socket: %s", strerror(errno));
+    setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(connection->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK + connection->number % SOURCE_ADDRESSES);
+    if (bind(connection->fd, (struct sockaddr *)&address, sizeof address))
+        fail("bind: %s", strerror(errno));
+    address.sin_port = htons(options.port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (connect(connection->fd, (struct sockaddr *)&address, sizeof address) && errno != EINPROGRESS)
+        fail("connect: %s", strerror(errno));
+    connection->state = CONNECTING;
+    watch(worker, connection, EPOLL_CTL_ADD, EPOLLOUT);
+}
+
+static void request_upgrade(struct worker *worker, struct connection *connection) {
+    int error = 0;
+    socklen_t size = sizeof error;
+    getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    if (error)
+        fail("connect: %s", strerror(error));
+    char request[1024];
+    int length = snprintf(request, sizeof request,
+                          "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                          "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n",
+                          options.path, options.port, KEY);
+    send_bytes(connection, request, length);
+    connection->state = UPGRADING;
+    watch(worker, connection, EPOLL_CTL_MOD, EPOLLIN);
+}
+
+static void become_open(struct worker *worker, struct connection *connection) {
+    connection->state = OPEN;
+    worker->opened++;
+}
+
+// Gives how many bytes the server's answer takes, 0 while it is not whole.
+static size_t read_answer(struct worker *worker, struct connection *connection, unsigned char *bytes, size_t size) {
+    unsigned char *end = memmem(bytes, size, "\r\n\r\n", 4);
+    if (end == NULL)
+        return 0;
+    size_t length = end + 4 - bytes;
+    if (size < 12 || memcmp(bytes, "HTTP/1.1 101", 12))
+        fail("upgrade refused: %.*s", (int)strcspn((char *)bytes, "\r"), bytes);
+    if (memmem(bytes, length, ACCEPT, sizeof ACCEPT - 1) == NULL)
+        fail("upgrade answered with a wrong Sec-WebSocket-Accept");
+    if (options.first)
+        send_frame(connection, TEXT, options.first, strlen(options.first));
+    if (options.ready)
+        connection->state = GREETING;
+    else
+        become_open(worker, connection);
+    return length;
+}
+
+// Gives 1 for a message of the load, 0 for what is said around it.
+static int take_frame(struct worker *worker, struct connection *connection, const struct frame *frame) {
+    if (frame->opcode == PING) {
+        send_frame(connection, PONG, frame->payload, frame->length);
+    } else if (frame->opcode == CLOSE) {
+        if (connection->state != CLOSING)
+            fail("connection %d: the server closed it (code %d)", connection->number,
+                 frame->length >= 2 ? frame->payload[0] << 8 | frame->payload[1] : 1005);
+    } else if (options.ping && frame->length == strlen(options.ping) && starts_with(frame, options.ping)) {
+        send_frame(connection, TEXT, options.pong, strlen(options.pong));
+    } else if (connection->state == GREETING) {
+        if (starts_with(frame, options.ready))
+            become_open(worker, connection);
+    } else {
+        return starts_with(frame, options.prefix);
+    }
+    return 0;
+}
+
+static void hang_up(struct connection *connection) {
+    close(connection->fd);
+    connection->state = CLOSED;
+}
+
+static void receive(struct worker *worker, struct connection *connection) {
+    unsigned char *input = worker->input;
+    if (connection->held)
+        memcpy(input, connection->rest, connection->held);
+    ssize_t got = recv(connection->fd, input + connection->held, READ_BYTES, 0);
+    if (got < 0 && errno == EAGAIN)
+        return;
+    if (got <= 0) {
+        if (connection->state != CLOSING)
+            fail("connection %d: lost: %s", connection->number, got < 0 ? strerror(errno) : "end of stream");
+        hang_up(connection);
+        return;
+    }
+    size_t size = connection->held + got, used = 0;
+    if (connection->state == UPGRADING)
+        used = read_answer(worker, connection, input, size);
+    int messages = 0;
+    struct frame frame;
+    while (connection->state > UPGRADING && parse_frame(input + used, size - used, &frame)) {
+        used += frame.size;
+        messages += take_frame(worker, connection, &frame);
+    }
+    worker->received += messages;
+    if (messages && worker->loading && (options.mode == ECHO || connection->number == 0))
+        send_load(worker, connection, messages);
+    connection->held = size - used;
+    if (connection->held) {
+        connection->rest = realloc(connection->rest, connection->held);
+        memcpy(connection->rest, input + used, connection->held);
+    }
+}
+
+// ---- All connections of a worker ------------------------------------------
+
+static void turn(struct worker *worker) {
+    struct epoll_event events[EVENTS];
+    int ready = epoll_wait(worker->epoll, events, EVENTS, 5);
+    for (int i = 0; i < ready; i++) {
+        struct connection *connection = events[i].data.ptr;
+        if (connection->state == CONNECTING)
+            request_upgrade(worker, connection);
+        else
+            receive(worker, connection);
+    }
+}
+
+static void turn_until(struct worker *worker, double time) {
+    while (now() < time)
+        turn(worker);
+}
+
+static void open_connections(struct worker *worker, double deadline) {
+    int concurrency = CONCURRENCY / options.threads;
+    if (concurrency < 1)
+        concurrency = 1;
+    while (worker->opened < worker->count && now() < deadline) {
+        while (worker->dialled < worker->count && worker->dialled - worker->opened < concurrency)
+            dial(worker, &worker->connections[worker->dialled++]);
+        turn(worker);
+    }
+}
+
+static void open_all_connections(struct worker *worker) {
+    open_connections(worker, now() + OPEN_LIMIT);
+    if (worker->opened < worker->count)
+        fail("only %d of %d connections opened within %.0f s", worker->opened, worker->count, OPEN_LIMIT);
+}
+
+static void close_connections(struct worker *worker) {
+    const unsigned char normal[2] = {1000 >> 8, 1000 & 0xff};
+    for (int i = 0; i < worker->dialled; i++) {
+        struct connection *connection = &worker->connections[i];
+        if (connection->state == OPEN) {
+            connection->state = CLOSING;
+            send_frame(connection, CLOSE, normal, sizeof normal);
+        } else {
+            hang_up(connection);
+        }
+    }
+    double deadline = now() + CLOSE_LIMIT;
+    for (int i = 0; i < worker->dialled && now() < deadline;) {
+        if (worker->connections[i].state == CLOSED)
+            i++;
+        else
+            turn(worker);
+    }
+}
+
+// ---- The modes ------------------------------------------------------------
+
+static void start_load(struct worker *worker) {
+    worker->loading = 1;
+    for (int i = 0; i < worker->count; i++)
+        if (options.mode == ECHO || worker->connections[i].number == 0)
+            send_load(worker, &worker->connections[i], options.depth);
+}
+
+// What this worker must have received, when nobody sends any more.
+static uint64_t expected(const struct worker *worker) {
+    if (options.mode == ECHO)
+        return worker->sent;
+    return workers[0].sent * worker->count; // connection 0, the publisher, is the first worker's
+}
+
+static void run_load(struct worker *worker) {
+    open_all_connections(worker);
+    pthread_barrier_wait(&barrier);
+    turn_until(worker, now() + SETTLE_TIME);
+    start_load(worker);
+    turn_until(worker, now() + options.warmup);
+    worker->begin = take_snapshot(worker);
+    turn_until(worker, worker->begin.time + options.seconds);
+    worker->end = take_snapshot(worker);
+    worker->loading = 0;
+    pthread_barrier_wait(&barrier); // `expected` needs to know all that was sent
+    double deadline = now() + DRAIN_LIMIT;
+    while (worker->received < expected(worker) && now() < deadline)
+        turn(worker);
+    worker->lost = (int64_t)(expected(worker) - worker->received);
+}
+
+static void run_connect(struct worker *worker) {
+    pthread_barrier_wait(&barrier);
+    worker->begin = take_snapshot(worker);
+    open_connections(worker, worker->begin.time + options.seconds);
+    worker->end = take_snapshot(worker);
+    worker->end.received = worker->opened;
+}
+
+static void run_idle(struct worker *worker) {
+    open_all_connections(worker);
+    pthread_barrier_wait(&barrier);
+    if (worker->index == 0) {
+        printf("{\"open\": %d}\n", options.connections);
+        fflush(stdout);
+    }
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    while (poll(&input, 1, 0) == 0)
+        turn(worker);
+}
+
+static void *work(void *argument) {
+    struct worker *worker = argument;
+    worker->input = malloc(READ_BYTES + MAX_PAYLOAD + MAX_HEADER);
+    worker->epoll = epoll_create1(0);
+    if (options.mode == CONNECT)
+        run_connect(worker);
+    else if (options.mode == IDLE)
+        run_idle(worker);
+    else
+        run_load(worker);
+    close_connections(worker);
+    return NULL;
+}
+
+static void report(void) {
+    uint64_t count = 0;
+    int64_t lost = 0;
+    double rate = 0, busiest = 0;
+    for (int i = 0; i < options.threads; i++) {
+        const struct snapshot *begin = &workers[i].begin, *end = &workers[i].end;
+        double elapsed = end->time - begin->time;
+        double cpu = (end->cpu - begin->cpu) / elapsed;
+        count += end->received - begin->received;
+        lost += workers[i].lost;
+        rate += (end->received - begin->received) / elapsed;
+        busiest = cpu > busiest ? cpu : busiest;
+    }
+    const struct snapshot *begin = &workers[0].begin, *end = &workers[0].end;
+    double server_cpu = (end->server_cpu - begin->server_cpu) / (end->time - begin->time);
+    printf("{\"rate\": %.1f, \"count\": %llu, \"lost\": %lld, \"generator_cpu\": %.3f, \"server_cpu\": %.3f}\n", rate,
+           (unsigned long long)count, (long long)lost, busiest, server_cpu);
+}
+
+// ---- Start ----------------------------------------------------------------
+
+static void prepare_message(void) {
+    size_t prefix = strlen(options.prefix), suffix = strlen(options.suffix);
+    size_t length = prefix + options.size + suffix;
+    if (length > MAX_PAYLOAD)
+        fail("--size must be at most %d", MAX_PAYLOAD);
+    unsigned char *message = malloc(length);
+    memcpy(message, options.prefix, prefix);
+    memset(message + prefix, 'x', options.size);
+    memcpy(message + prefix + options.size, options.suffix, suffix);
+    burst = malloc((length + MAX_HEADER) * options.depth);
+    for (int i = 0; i < options.depth; i++)
+        message_size = write_frame(burst + message_size * i, TEXT, message, length, MASK);
+    free(message);
+}
+
+int main(int argc, char **argv) {
+    parse_options(argc, argv);
+    alarm(TIME_LIMIT);
+    if (options.server_pid && clock_getcpuclockid(options.server_pid, &server_clock))
+        fail("there is no process %d", options.server_pid);
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    prepare_message();
+
+    struct connection *connections = calloc(options.connections, sizeof *connections);
+    for (int i = 0; i < options.connections; i++)
+        connections[i].number = i;
+    pthread_barrier_init(&barrier, NULL, options.threads);
+    int first = 0;
+    for (int i = 0; i < options.threads; i++) {
+        int share = options.connections / options.threads + (i < options.connections % options.threads);
+        workers[i] = (struct worker){.index = i, .connections = connections + first, .count = share};
+        first += share;
+    }
+    for (int i = 0; i < options.threads; i++)
+        pthread_create(&workers[i].thread, NULL, work, &workers[i]);
+    for (int i = 0; i < options.threads; i++)
+        pthread_join(workers[i].thread, NULL);
+    if (options.mode != IDLE)
+        report();
+    return 0;
+}

@@ -1,0 +1,184 @@
+"""Who is measured: one entry a server, with how it is started and how it is spoken to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from generator import FLOOR, compiler
+from machine import BUILD, Missing, first_line, package_version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ("PEERS", "RAW", "SYMPHONY", "Peer", "Wire")
+
+SERVERS = Path(__file__).parent / "servers"
+NODE_MODULES = BUILD / "node_modules"
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How a server is spoken to: arguments for the load generator."""
+
+    echo: tuple[str, ...]
+    fanout: tuple[str, ...]
+
+
+RAW = Wire(echo=("--path=/echo",), fanout=("--path=/fanout",))
+
+# Engine.IO 4 without polling: the client connects to the default namespace with
+# `40`, is ready when it is answered with `40…`, and answers the ping `2` with `3`.
+_SOCKETIO = (
+    "--path=/socket.io/?EIO=4&transport=websocket",
+    "--first=40",
+    "--ready=40",
+    "--ping=2",
+    "--pong=3",
+)
+SOCKETIO = Wire(
+    echo=(*_SOCKETIO, '--prefix=42["echo","', '--suffix="]'),
+    fanout=(*_SOCKETIO, '--prefix=42["publish","', '--suffix="]'),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A server to measure.
+
+    Attributes:
+        name: For `--only` and in the tables.
+        command: Gives the command line, without the port. Raises `Missing`.
+        versions: Gives what was measured, for the report. Raises `Missing`.
+    """
+
+    name: str
+    command: Callable[[], list[str]]
+    versions: Callable[[], list[str]]
+    wire: Wire = RAW
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@cache
+def _install_node_packages() -> None:
+    if (NODE_MODULES / "ws").exists() and (NODE_MODULES / "@oven").exists():
+        return
+    if shutil.which("npm") is None:
+        raise Missing("npm is not installed")
+    BUILD.mkdir(exist_ok=True)
+    # Install scripts stay off: bun's binary is a package of its own, found in _bun().
+    command = [
+        "npm",
+        "install",
+        f"--prefix={BUILD}",
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        "bun@1",
+        "ws@8",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    except subprocess.TimeoutExpired:
+        raise Missing("npm install took more than 180 s") from None
+    if done.returncode:
+        raise Missing(f"npm install failed: {done.stderr.strip()[-200:]}")
+
+
+@cache
+def _bun() -> str:
+    _install_node_packages()
+    # Builds for CPUs without AVX2 ("baseline") and for musl may lie beside the plain one.
+    for binary in sorted(NODE_MODULES.glob("@oven/bun-*/bin/bun"), key=lambda path: len(str(path))):
+        if (
+            os.access(binary, os.X_OK)
+            and subprocess.run([binary, "--version"], capture_output=True).returncode == 0
+        ):
+            return str(binary)
+    raise Missing("npm has no Bun that runs on this machine")
+
+
+def _node() -> str:
+    _install_node_packages()
+    node = shutil.which("node")
+    if node is None:
+        raise Missing("node is not installed")
+    return node
+
+
+def _ws_version() -> str:
+    package = NODE_MODULES / "ws" / "package.json"
+    return "ws " + first_line(_node(), "-p", f"require({str(package)!r}).version")
+
+
+def _uvicorn_versions() -> list[str]:
+    from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+
+    # uvicorn picks the implementation by what is installed; the report has to say which it was.
+    module = getattr(AutoWebSocketsProtocol, "__module__", "none").rpartition(".")[2]
+    return [
+        package_version("uvicorn"),
+        f"its {module}",
+        package_version("uvloop"),
+        package_version("httptools"),
+    ]
+
+
+def _python_peer(name: str, file: str, versions: Callable[[], list[str]], wire: Wire = RAW) -> Peer:
+    return Peer(name, lambda: [sys.executable, str(SERVERS / file)], versions, wire)
+
+
+SYMPHONY = _python_peer(
+    "symphony",
+    "symphony_server.py",
+    lambda: [package_version(name) for name in ("symphony-ws", "uvicorn", "picows", "uvloop", "httptools")],
+)
+
+PEERS = (
+    SYMPHONY,
+    Peer(
+        "bun",
+        lambda: [_bun(), str(SERVERS / "bun_server.js")],
+        lambda: ["Bun " + first_line(_bun(), "--version")],
+    ),
+    Peer(
+        "ws",
+        lambda: [_node(), str(SERVERS / "ws_server.cjs")],
+        lambda: [_ws_version(), "Node " + first_line(_node(), "--version")],
+        environment={"NODE_PATH": str(NODE_MODULES)},
+    ),
+    _python_peer(
+        "aiohttp", "aiohttp_server.py", lambda: [package_version("aiohttp"), package_version("uvloop")]
+    ),
+    _python_peer(
+        "websockets",
+        "websockets_server.py",
+        lambda: [package_version("websockets"), package_version("uvloop")],
+    ),
+    _python_peer(
+        "starlette",
+        "starlette_server.py",
+        lambda: [package_version("starlette"), *_uvicorn_versions(), package_version("websockets")],
+    ),
+    _python_peer(
+        "python-socketio",
+        "socketio_server.py",
+        lambda: [
+            package_version("python-socketio"),
+            package_version("python-engineio"),
+            *_uvicorn_versions(),
+        ],
+        SOCKETIO,
+    ),
+    Peer(
+        "floor",
+        lambda: [str(FLOOR)],
+        lambda: [f"benchmarks/load/floor.c, {first_line(compiler(), '--version')}"],
+    ),
+)

@@ -1,0 +1,96 @@
+"""What is measured: one entry a row of work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from generator import Sample, hold_idle, run_load
+
+if TYPE_CHECKING:
+    from machine import Cores
+    from process import Server
+
+__all__ = ("FULL", "QUICK", "ROWS", "Effort", "Row", "measure")
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long everything is measured.
+
+    Attributes:
+        rounds: How often each server is started and measured anew.
+        seconds: The measured window.
+        warmup: Load before it; compilers that compile while running need it.
+        opened: Connections opened for the connection rate, at most.
+        idle: Connections held open for the memory of one.
+    """
+
+    rounds: int
+    seconds: float
+    warmup: float
+    opened: int
+    idle: int
+
+
+FULL = Effort(rounds=3, seconds=1.0, warmup=0.5, opened=8000, idle=5000)
+QUICK = Effort(rounds=1, seconds=0.4, warmup=0.3, opened=2000, idle=1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One kind of work.
+
+    Attributes:
+        name: For `--only`.
+        title: For the tables.
+        arguments: What the load generator does.
+        fresh: Measured once, on servers that have done nothing else: memory
+            that earlier work left behind would be used again and not be seen.
+    """
+
+    name: str
+    title: str
+    mode: Literal["echo", "fanout", "connect", "idle"]
+    arguments: tuple[str, ...] = ()
+    unit: str = ""
+    more_is_better: bool = True
+    fresh: bool = False
+
+
+_ECHO = ("--connections=100", "--size=64")
+_FANOUT = ("--connections=1000", "--size=128")
+
+ROWS = (
+    Row("echo-1", "echo, 1 in flight", "echo", (*_ECHO, "--depth=1")),
+    Row("echo-16", "echo, 16 in flight", "echo", (*_ECHO, "--depth=16")),
+    Row("fanout-1", "fan-out, 1 in flight", "fanout", (*_FANOUT, "--depth=1")),
+    Row("fanout-16", "fan-out, 16 in flight", "fanout", (*_FANOUT, "--depth=16")),
+    Row("connect", "connections/s", "connect"),
+    Row("memory", "memory a connection", "idle", unit=" KiB", more_is_better=False, fresh=True),
+)
+
+
+def measure(row: Row, server: Server, cores: Cores, effort: Effort) -> Sample:
+    """Measure one row at one server, once.
+
+    Raises:
+        LoadError: It could not be measured.
+    """
+    wire = server.peer.wire.fanout if row.mode == "fanout" else server.peer.wire.echo
+    if row.mode == "idle":
+        return _memory(server, cores, effort.idle, wire)
+    times = (f"--seconds={effort.seconds}", f"--warmup={effort.warmup}")
+    if row.mode == "connect":
+        times = (f"--seconds={effort.seconds}", f"--connections={effort.opened}")
+    sample = run_load(cores, row.mode, server.port, server.pid, *row.arguments, *times, *wire)
+    server.settle()
+    return sample
+
+
+def _memory(server: Server, cores: Cores, connections: int, wire: tuple[str, ...]) -> Sample:
+    before = server.resident_bytes()
+    with hold_idle(cores, server.port, connections, *wire):
+        server.settle()
+        grown = server.resident_bytes() - before
+    return Sample(grown / connections / 1024)

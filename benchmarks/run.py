@@ -1,0 +1,132 @@
+"""Measure Symphony and its peers side by side: `make bench`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from generator import LoadError, build
+from machine import Cores, Missing, split_cores
+from peers import PEERS, SYMPHONY, Peer
+from process import Server, StartError, running
+from report import Results, number, render
+from rich.console import Console
+from rich.markdown import Markdown
+from rows import FULL, QUICK, ROWS, Effort, Row, measure
+
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- bench:begin -->\n", "<!-- bench:end -->\n"
+
+log = Console(stderr=True, highlight=False)
+
+
+def choose(only: list[str]) -> tuple[list[Peer], list[Row]]:
+    """Give the servers and rows that were asked for; all, where none was."""
+    peers = [peer for peer in PEERS if peer.name in only]
+    rows = [row for row in ROWS if row.name in only]
+    unknown = set(only) - {peer.name for peer in peers} - {row.name for row in rows}
+    if unknown:
+        known = ", ".join([*(peer.name for peer in PEERS), *(row.name for row in ROWS)])
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: not among {known}", param_hint="--only")
+    return peers or list(PEERS), rows or list(ROWS)
+
+
+def start(peer: Peer, cores: Cores, results: Results, stack: ExitStack) -> Server | None:
+    if peer.name in results.left_out:
+        return None
+    try:
+        return stack.enter_context(running(peer, cores.server))
+    except (Missing, StartError, OSError) as reason:
+        results.left_out[peer.name] = str(reason)
+        log.print(f"  {peer.name} is left out: {reason}", markup=False)
+        return None
+
+
+def take(row: Row, server: Server, cores: Cores, effort: Effort, results: Results) -> None:
+    name = server.peer.name
+    try:
+        sample = measure(row, server, cores, effort)
+    except (LoadError, OSError) as reason:
+        results.remarks.append(f"{name}, {row.title}: {reason}")
+        log.print(f"  {row.title}: {name} failed: {reason}", markup=False)
+        return
+    if sample.lost:
+        results.remarks.append(f"{name}, {row.title}: {sample.lost} messages were lost")
+    results.add(row, server.peer, sample)
+    log.print(f"  {row.title}: {name} {number(sample.value)}{row.unit}", markup=False)
+
+
+def run_rounds(results: Results, cores: Cores, effort: Effort) -> None:
+    """Measure everything. Each row goes round the servers, so that drift meets all alike."""
+    repeated = [row for row in results.rows if not row.fresh]
+    for round_number in range(1, effort.rounds + 1 if repeated else 1):
+        log.print(f"round {round_number} of {effort.rounds}")
+        with ExitStack() as stack:
+            started = [start(peer, cores, results, stack) for peer in results.peers]
+            servers = [server for server in started if server]
+            for row in repeated:
+                for server in servers:
+                    take(row, server, cores, effort, results)
+    for row in results.rows:
+        for peer in results.peers if row.fresh else ():
+            with ExitStack() as stack:
+                if server := start(peer, cores, results, stack):
+                    take(row, server, cores, effort, results)
+
+
+def write_page(report: str) -> None:
+    before, begin, rest = PAGE.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{PAGE} has no {BEGIN.strip()} … {END.strip()} to write between")
+    PAGE.write_text(f"{before}{BEGIN}\n{report}\n{END}{after}")
+
+
+def main(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One short round: a look, not a measurement.")
+    ] = False,
+    seconds: Annotated[float | None, typer.Option(help="Measured time of each figure, in seconds.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="A server or a row; may be repeated.")] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write the report into docs/performance.md.")
+    ] = False,
+) -> None:
+    """Measure Symphony and its peers side by side, on this machine, in one run."""
+    if write and (quick or only):
+        raise typer.BadParameter("only a full run is written", param_hint="--write")
+    effort = QUICK if quick else FULL
+    if seconds is not None:
+        effort = replace(effort, seconds=seconds)
+    peers, rows = choose(only or [])
+    # A terminated run ends its servers, as an interrupted one does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        cores = split_cores()
+        build()
+    except Missing as reason:
+        raise SystemExit(f"benchmarks: {reason}") from None
+    results = Results(peers, rows)
+    begun = time.monotonic()
+    run_rounds(results, cores, effort)
+    log.print(f"took {time.monotonic() - begun:.0f} s")
+    command = " ".join(["python", "benchmarks/run.py", *sys.argv[1:]])
+    summary = f"median of {effort.rounds}, {effort.seconds:g} s each after {effort.warmup:g} s of warm-up"
+    report = render(results, cores=cores, command=command, effort=summary)
+    console = Console()
+    # The tables are seven columns wide: cut names would be worse than broken lines.
+    Console(width=max(console.width, 118)).print(Markdown(report))
+    if SYMPHONY.name in results.left_out:
+        raise SystemExit("benchmarks: Symphony itself was not measured")
+    if write:
+        write_page(report)
+
+
+if __name__ == "__main__":
+    typer.run(main)

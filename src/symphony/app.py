@@ -1,0 +1,305 @@
+"""`Symphony`: where everything is registered, and its life."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, Literal, TypeVar, cast
+
+from starlette.datastructures import State
+
+from symphony.asgi import AsgiFace
+from symphony.compiling import ROOM_SEPARATOR, Compiler, Defaults
+from symphony.endpoint import Endpoint
+from symphony.errors import ConfigurationError
+from symphony.limits import Limits
+from symphony.node import Node
+from symphony.plugin import AnyPlugin, Plugins
+from symphony.rooms.family import Family
+from symphony.rooms.room import Room, Target
+from symphony.rooms.rooms import Rooms
+from symphony.routing.patterns import NamePattern, NameTable, PathTable
+from symphony.routing.route import Options, Router
+from symphony.socket import Socket
+from symphony.stats import Stats
+from symphony.transport.base import Acceptor
+from symphony.transport.native.server import serve
+
+__all__ = ("Symphony",)
+
+F = TypeVar("F", bound=Callable[..., Any])
+Lifespan = Callable[["Symphony"], AbstractAsyncContextManager[Any]]
+
+
+EVERY_PATH = "/{path:path}"
+
+
+class Symphony(AsgiFace, Router):
+    """An app: routes, handlers, rooms, plugins, and their lifecycle.
+
+    It is its own outermost router, and an ASGI 3 application.
+
+    Args:
+        http: An ASGI app for plain HTTP on the same port; its lifespan is run
+            as well. Without one, `/` answers a short text and the rest 404.
+        lifespan: A context manager around the app's life, as in Starlette.
+            What it yields, if a mapping, goes into `app.state`.
+        origins: Pages of other origins whose browsers may connect:
+            `"https://example.com"`, `"https://*.example.com"` or `"*"`.
+            Clients that send no `Origin`, so no browsers, always may.
+        subprotocols: What the app speaks, in the order of its preference.
+        limits: Every bound there is.
+        compression: Compress messages of at least so many bytes, for clients
+            that can (RFC 7692). `None`: never.
+        slow_consumer: When a client's outbox is full: `"disconnect"` it with
+            1013, or `"drop_oldest"` messages and count them.
+
+    Attributes:
+        state: Yours, for what the whole app shares.
+        limits: The bounds it was given.
+        stats: Counts what happens.
+        overrides: Replaces dependencies, in tests:
+            `app.overrides[session] = fake_session`, before the app starts.
+    """
+
+    def __init__(
+        self,
+        *,
+        http: Any = None,
+        lifespan: Lifespan | None = None,
+        origins: Sequence[str] = (),
+        subprotocols: Sequence[str] = (),
+        limits: Limits | None = None,
+        compression: int | None = None,
+        slow_consumer: Literal["disconnect", "drop_oldest"] = "disconnect",
+    ) -> None:
+        Router.__init__(self)
+        AsgiFace.__init__(self, http)
+        self.state = State()
+        self.limits = limits or Limits()
+        self.stats = Stats()
+        self.overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
+        self._defaults = Options(
+            origins=tuple(origins) if not isinstance(origins, str) else origins,
+            subprotocols=tuple(subprotocols),
+            compression=compression,
+            slow_consumer=slow_consumer,
+        )
+        self._user_lifespan = lifespan
+        self._plugins = Plugins()
+        self._families: dict[str, Rooms] = {}
+        self._error_handler: Callable[..., Any] | None = None
+        self._startup: list[Callable[[], Any]] = []
+        self._shutdown: list[Callable[[], Any]] = []
+        self._node: Node | None = None
+
+    # Registration
+
+    def rooms(
+        self,
+        pattern: str,
+        *,
+        max_members: int | None = None,
+        linger: float = 0.0,
+        state: Callable[[], Any] | None = None,
+    ) -> Rooms:
+        """Give all rooms whose names match a pattern one policy.
+
+        Args:
+            pattern: Such as `"chat:{name}"`; `:` parts the segments.
+            max_members: The most sockets in one room; more are refused with
+                `room_full`. `None`: any number.
+            linger: Seconds an empty room keeps its state, 0: none.
+            state: A class without arguments, made once a room: `room.state`.
+
+        Returns:
+            The family, to register hooks on.
+
+        Raises:
+            ConfigurationError: The pattern or an option is wrong, or the
+                pattern is there already.
+        """
+        NamePattern(pattern, separator=ROOM_SEPARATOR)
+        if pattern in self._families:
+            raise ConfigurationError(f"There are rooms {pattern!r} already.")
+        rooms = Rooms(pattern, max_members=max_members, linger=linger, state=state)
+        self._families[pattern] = rooms
+        return rooms
+
+    def on_error(self, handler: F) -> F:
+        """Register what is told every exception of a handler: `(socket, error)`.
+
+        The exception has been logged, and its sender answered, already.
+        `socket` is `None` for a task of the app's.
+        """
+        if self._error_handler is not None:
+            raise ConfigurationError("The app has an on_error handler already.")
+        self._error_handler = handler
+        return handler
+
+    def on_startup(self, handler: F) -> F:
+        """Register what runs before the first connection; plain or async, without arguments."""
+        self._startup.append(handler)
+        return handler
+
+    def on_shutdown(self, handler: F) -> F:
+        """Register what runs after the last connection has gone; plain or async."""
+        self._shutdown.append(handler)
+        return handler
+
+    def plugin(self, plugin: AnyPlugin) -> None:
+        """Let a plugin, or any callable that takes the app, set this app up.
+
+        Raises:
+            ConfigurationError: Its name is taken, a plugin it requires is
+                missing, or its set-up failed.
+        """
+        self._plugins.add(self, plugin)
+
+    # Targets
+
+    @property
+    def everyone(self) -> Target:
+        """All open sockets of the app."""
+        return Target(self._running.rooms, "")
+
+    def room(self, name: str) -> Room:
+        """Return a handle of a room, whether or not anybody is in it.
+
+        Raises:
+            ValueError: The name is empty or a pattern.
+        """
+        if not name or "{" in name or "}" in name:
+            raise ValueError(
+                f"{name!r} is not the name of a room. A policy for many rooms is app.rooms({name!r})."
+            )
+        return Room(self._running.rooms, name)
+
+    def socket(self, id: str) -> Socket[Any] | None:
+        """Return an open socket by its id, `None` if there is none (any more)."""
+        return self._running.sockets.get(id)
+
+    def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine until the app stops; an exception is logged and goes to `on_error`."""
+        return self._running.run_in_background(coroutine)
+
+    # Life
+
+    @property
+    def node(self) -> Acceptor:
+        """The app at work, for transports."""
+        return self._running
+
+    @property
+    def started(self) -> bool:
+        """Whether the app runs."""
+        return self._node is not None
+
+    @asynccontextmanager
+    async def lifespan(self, outer: Any = None) -> AsyncGenerator[None]:
+        """Run the app's life: `FastAPI(lifespan=ws.lifespan)`.
+
+        Args:
+            outer: The app that this one is mounted in; not used.
+
+        Raises:
+            ConfigurationError: The app was put together wrongly.
+        """
+        if self._node is not None:
+            raise RuntimeError("This app runs already.")
+        self._node = node = self._compile()
+        try:
+            async with AsyncExitStack() as stack:
+                stack.push_async_callback(node.close)
+                await self._plugins.startup(self)
+                stack.push_async_callback(self._plugins.shutdown, self)
+                if self._user_lifespan is not None:
+                    shared = await stack.enter_async_context(self._user_lifespan(self))
+                    if isinstance(shared, Mapping):
+                        for name, value in cast("Mapping[str, Any]", shared).items():
+                            setattr(self.state, name, value)
+                for handler in self._startup:
+                    await _called(handler)
+                for handler in self._shutdown:
+                    stack.push_async_callback(_called, handler)
+                # Whoever shuts down finds the sockets gone already.
+                stack.push_async_callback(node.close_sockets)
+                yield
+        finally:
+            self._node = None
+
+    def run(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        *,
+        uds: str | None = None,
+        ssl_certfile: str | None = None,
+        ssl_keyfile: str | None = None,
+        ssl_keyfile_password: str | None = None,
+        log_level: str = "warning",
+        proxy_headers: bool = False,
+        forwarded_allow_ips: str = "127.0.0.1",
+    ) -> None:
+        """Serve the app natively until SIGINT or SIGTERM, then stop it in order.
+
+        The first line of output says where it listens.
+
+        Args:
+            host: Address to listen on; `"0.0.0.0"` for all.
+            port: Port to listen on, 0 for a free one.
+            uds: Path of a Unix socket to listen on instead.
+            ssl_certfile: Certificate chain in PEM; then it serves `https` and `wss`.
+            ssl_keyfile: The certificate's key.
+            ssl_keyfile_password: The key's password.
+            log_level: `debug`, `info`, `warning`, `error` or `critical`.
+            proxy_headers: Believe `X-Forwarded-For` and `X-Forwarded-Proto` of
+                *forwarded_allow_ips*.
+            forwarded_allow_ips: Addresses of trusted proxies, comma-separated.
+        """
+        serve(
+            self,
+            host=host,
+            port=port,
+            uds=uds,
+            ssl_certfile=ssl_certfile,
+            ssl_keyfile=ssl_keyfile,
+            ssl_keyfile_password=ssl_keyfile_password,
+            log_level=log_level,
+            proxy_headers=proxy_headers,
+            forwarded_allow_ips=forwarded_allow_ips,
+        )
+
+    @property
+    def _running(self) -> Node:
+        if self._node is None:
+            raise RuntimeError(
+                "The app does not run yet, or no more. Use rooms and sockets from handlers, "
+                "@app.on_startup, or inside `async with app.lifespan()`."
+            )
+        return self._node
+
+    def _compile(self) -> Node:
+        compiler = Compiler(Defaults(self.limits, self._defaults), self.overrides)
+        table = PathTable[Endpoint]()
+        for path, route, inside in self.routes():
+            table.add(path, compiler.endpoint(path, route, inside))
+        if not any(self.routes()):
+            # Handlers of the app alone answer on every path.
+            table.add(EVERY_PATH, compiler.endpoint(EVERY_PATH, None, (self,)))
+        families = NameTable[Family](separator=ROOM_SEPARATOR)
+        for rooms in self._families.values():
+            families.add(rooms.pattern, compiler.family(rooms))
+        on_error = compiler.error_handler(self._error_handler) if self._error_handler else None
+        return Node(table.match, families.match, limits=self.limits, stats=self.stats, on_error=on_error)
+
+    def __repr__(self) -> str:
+        return "app"
+
+
+async def _called(handler: Callable[[], Any]) -> None:
+    result = handler()
+    if inspect.isawaitable(result):
+        await result

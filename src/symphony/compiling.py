@@ -1,0 +1,293 @@
+"""From what was registered to what runs, once, at start.
+
+Only now are prefixes, forward references and overrides known. Every mistake
+that can be found is found here, and names the handler and the parameter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, Final, cast, get_args, get_origin
+
+from starlette.datastructures import State
+
+from symphony.endpoint import Endpoint
+from symphony.errors import ConfigurationError, Reject
+from symphony.handshake import Handshake
+from symphony.limits import Limits
+from symphony.middleware import STAGES, Stage, wrap
+from symphony.protocol.handshake import TOKEN, check_origins
+from symphony.rooms.family import Family, Hook
+from symphony.rooms.room import Room
+from symphony.rooms.rooms import Rooms
+from symphony.routing.handlers import Handler, Handlers
+from symphony.routing.patterns import NamePattern, PathPattern
+from symphony.routing.payload import Reader
+from symphony.routing.plan import Plan, compile_plan
+from symphony.routing.route import Options, Route
+from symphony.routing.stage import Filler, Known, the_socket, the_subject
+from symphony.socket import Socket
+from symphony.transport.base import Close, Profile
+
+__all__ = ("Compiler", "Defaults")
+
+_NO_ROOM = "a Room is for the hooks of app.rooms(); here use app.room(name) or await socket.join(name)"
+_NO_CLOSE = "only a disconnect handler has a Close"
+_NO_SOCKET = "nobody in particular calls this hook"
+
+
+def _handshake(socket: Any, subject: Any) -> Any:
+    return socket.handshake
+
+
+ROOM_SEPARATOR: Final = ":"
+_SOCKET_HOOKS: Final = ("authorize", "on_join", "on_leave")
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds for routes that do not say otherwise.
+
+    Attributes:
+        limits: The app's bounds.
+        options: The app's options.
+    """
+
+    limits: Limits
+    options: Options
+
+
+class Compiler:
+    """Compiles routes, room hooks and the error handler.
+
+    Args:
+        defaults: What holds for routes that do not say otherwise.
+        overrides: What to call instead of dependencies.
+    """
+
+    def __init__(
+        self, defaults: Defaults, overrides: Mapping[Callable[..., Any], Callable[..., Any]]
+    ) -> None:
+        self._defaults = defaults
+        self._overrides = overrides
+
+    def endpoint(self, path: str, route: Route | None, inside: Sequence[Handlers]) -> Endpoint:
+        """Compile one route, or with none the app's own handlers for every path.
+
+        Args:
+            path: The whole path pattern.
+            route: The route.
+            inside: What the route is in, itself last, the app first.
+
+        Raises:
+            ConfigurationError: A handler, an origin or a subprotocol is wrong.
+        """
+        where = f"route {path!r}" if route is not None else "the app"
+        options = self._options(route.options if route is not None else Options())
+        names = PathPattern(path).converters
+        state = options.state
+        connect = self._connect(_nearest(inside, "connect"), where, names, state)
+        receive, is_async = self._receive(_nearest(inside, "message"), where, names, state)
+        disconnect = self._disconnect(_nearest(inside, "disconnect"), where, names, state)
+        stack = {stage: [one for layer in inside for one in layer.middlewares[stage]] for stage in STAGES}
+        if stack["message"]:
+            receive, is_async = wrap(stack["message"], _awaited(receive, is_async)), True
+        return Endpoint(
+            pattern=path,
+            profile=Profile(
+                options.limits or self._defaults.limits,
+                options.slow_consumer or "disconnect",
+                options.compression,
+            ),
+            subprotocols=tuple(options.subprotocols or ()),
+            origins=tuple(options.origins or ()),
+            state=state or State,
+            connect=wrap(stack["connect"], connect),
+            receive=receive,
+            is_async=is_async,
+            disconnect=wrap(stack["disconnect"], disconnect or _nothing)
+            if stack["disconnect"]
+            else disconnect,
+        )
+
+    def family(self, rooms: Rooms) -> Family:
+        """Compile the hooks of a family of rooms."""
+        hooks = {
+            kind: self._hook(hook, f"{kind} of rooms {rooms.pattern!r}", rooms.pattern, kind in _SOCKET_HOOKS)
+            for kind, hook in rooms.hooks.items()
+        }
+        return Family(
+            pattern=rooms.pattern,
+            max_members=rooms.max_members,
+            linger=rooms.linger,
+            state=rooms.state,
+            **hooks,
+        )
+
+    def error_handler(self, function: Callable[..., Any]) -> Hook:
+        """Compile the app's error handler."""
+        types: dict[type, Filler] = {Socket: the_socket, Exception: the_subject, BaseException: the_subject}
+        known = Known(types, {Room: _NO_ROOM, Close: _NO_CLOSE, Handshake: "take the Socket: it has it"})
+        plan = compile_plan(function, where="on_error of the app", known=known, overrides=self._overrides)
+        _refuse_generator(plan, "on_error of the app")
+        return _awaited(plan.call, plan.is_async)
+
+    def _hook(self, function: Callable[..., Any], where: str, pattern: str, socket: bool) -> Hook:
+        types: dict[type, Filler] = {Room: the_subject}
+        refused = {Close: _NO_CLOSE}
+        if socket:
+            known = Known({**types, Socket: the_socket, Handshake: _handshake}, refused)
+        else:
+            known = Known(types, {**refused, Socket: _NO_SOCKET, Handshake: _NO_SOCKET})
+        plan = compile_plan(
+            function,
+            where=where,
+            known=known,
+            pattern_names=NamePattern(pattern, separator=ROOM_SEPARATOR).converters,
+            overrides=self._overrides,
+        )
+        _refuse_generator(plan, where)
+        return _awaited(plan.call, plan.is_async)
+
+    def _options(self, own: Options) -> Options:
+        """Return a route's options with the app's where it has none, checked."""
+        names = [field.name for field in fields(Options)]
+        app = self._defaults.options
+        merged = {
+            name: getattr(own, name) if getattr(own, name) is not None else getattr(app, name)
+            for name in names
+        }
+        options = Options(**merged)
+        check_origins(options.origins or ())
+        for subprotocol in options.subprotocols or ():
+            if not re.fullmatch(TOKEN, subprotocol):
+                raise ConfigurationError(f"Subprotocol {subprotocol!r} must be one word (RFC 6455 §4.1).")
+        if options.slow_consumer not in (None, "disconnect", "drop_oldest"):
+            raise ConfigurationError(
+                f"slow_consumer= is 'disconnect' or 'drop_oldest', not {options.slow_consumer!r}."
+            )
+        return options
+
+    def _plan(self, handler: Handler, where: str, names: Mapping[str, str], state: Any, **rules: Any) -> Plan:
+        types: dict[type, Filler] = {Socket: the_socket, Handshake: _handshake}
+        refused: dict[type, str] = {Room: _NO_ROOM}
+        if rules.pop("close", False):
+            types[Close] = the_subject
+        else:
+            refused[Close] = _NO_CLOSE
+        return compile_plan(
+            handler.function,
+            where=where,
+            known=Known(types, refused, partial(_wrong_state, state)),
+            path_names=names,
+            overrides=self._overrides,
+            thread=asyncio.to_thread if handler.thread else None,
+            **rules,
+        )
+
+    def _connect(
+        self, handler: Handler | None, where: str, names: Mapping[str, str], state: Any
+    ) -> Callable[[Socket[Any]], Awaitable[None]]:
+        if handler is None:
+            return _begin
+        where = f"on_connect of {where}"
+        plan = self._plan(handler, where, names, state, query=True)
+        _refuse_generator(plan, where)
+        handle = _awaited(plan.call, plan.is_async)
+
+        async def connect(socket: Socket[Any]) -> None:
+            # First: whatever happens from here on, the disconnect handler runs.
+            socket.began = True
+            result = await handle(socket, None)
+            if result is not None:
+                raise TypeError(
+                    f"{where}: {plan.name} returned {result!r}. A connect handler returns nothing; "
+                    "use `await socket.send(...)`."
+                )
+
+        return connect
+
+    def _receive(
+        self, handler: Handler | None, where: str, names: Mapping[str, str], state: Any
+    ) -> tuple[Callable[[Socket[Any], Any], Any], bool]:
+        if handler is None:
+            return _takes_no_messages, False
+        plan = self._plan(handler, f"on_message of {where}", names, state, payload=True)
+        call, read = plan.call, plan.reader
+        if plan.is_generator:
+            return partial(_stream, call, read), True
+        if read is None:
+            return call, plan.is_async
+
+        def receive(socket: Socket[Any], message: Any) -> Any:
+            return call(socket, read(message))
+
+        return receive, plan.is_async
+
+    def _disconnect(
+        self, handler: Handler | None, where: str, names: Mapping[str, str], state: Any
+    ) -> Callable[[Socket[Any], Close], Awaitable[None]] | None:
+        if handler is None:
+            return None
+        where = f"on_disconnect of {where}"
+        plan = self._plan(handler, where, names, state, close=True)
+        _refuse_generator(plan, where)
+        return _awaited(plan.call, plan.is_async)
+
+
+async def _begin(socket: Socket[Any]) -> None:
+    socket.began = True
+
+
+async def _nothing(socket: Socket[Any], close: Close) -> None:
+    """Stand inside disconnect middleware where there is no handler."""
+
+
+def _takes_no_messages(socket: Socket[Any], message: Any) -> None:
+    raise Reject("invalid", "this route takes no messages")
+
+
+async def _stream(
+    call: Callable[[Any, Any], Any], read: Reader | None, socket: Socket[Any], message: Any
+) -> None:
+    items = call(socket, message if read is None else read(message))
+    async with aclosing(items):
+        async for item in items:
+            await socket.send(item)
+
+
+def _nearest(inside: Sequence[Handlers], stage: Stage) -> Handler | None:
+    return next((layer.handlers[stage] for layer in reversed(inside) if stage in layer.handlers), None)
+
+
+def _awaited(call: Callable[[Any, Any], Any], is_async: bool) -> Callable[[Any, Any], Awaitable[Any]]:
+    if is_async:
+        return call
+
+    async def run(socket: Any, subject: Any) -> Any:
+        return call(socket, subject)
+
+    return run
+
+
+def _refuse_generator(plan: Plan, where: str) -> None:
+    if plan.is_generator:
+        raise ConfigurationError(f"{where}: {plan.name} is a generator. Only a message handler may `yield`.")
+
+
+def _wrong_state(state: Any, annotation: Any) -> str | None:
+    """Say what is wrong with the `T` of `Socket[T]` on a route with *state*."""
+    arguments = get_args(annotation)
+    wanted: Any = arguments[0] if arguments and get_origin(annotation) is Socket else Any
+    if wanted is Any or not isinstance(wanted, type):
+        return None
+    if state is None:
+        return f"wants Socket[{wanted.__name__}], but the route has no state: give it state={wanted.__name__}"
+    if isinstance(state, type) and not issubclass(state, cast("type", wanted)):
+        return f"wants Socket[{wanted.__name__}], but the route's state is {state.__name__}"
+    return None

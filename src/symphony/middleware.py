@@ -1,0 +1,92 @@
+"""Functions around a stage, in onion order.
+
+| stage | middleware | `call_next` |
+|---|---|---|
+| `connect` | `(socket, call_next)` | `await call_next(socket)` |
+| `message` | `(socket, message, call_next)` | `await call_next(socket, message)`, gives the reply |
+| `disconnect` | `(socket, close, call_next)` | `await call_next(socket, close)` |
+
+`call_next` takes what the middleware was given, or something else in its
+place. A middleware that does not call it answers itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Literal, TypeAlias, get_args
+
+from symphony.errors import ConfigurationError
+
+__all__ = ("STAGES", "Middleware", "Stage", "check", "methods", "no_such_stage", "wrap")
+
+Stage: TypeAlias = Literal["connect", "message", "disconnect"]
+Middleware: TypeAlias = Callable[..., Awaitable[Any]]
+
+STAGES: tuple[Stage, ...] = get_args(Stage)
+_SHAPES: dict[Stage, tuple[str, ...]] = {
+    "connect": ("socket", "call_next"),
+    "message": ("socket", "message", "call_next"),
+    "disconnect": ("socket", "close", "call_next"),
+}
+
+
+def no_such_stage(stage: str) -> ConfigurationError:
+    """Return the error for a stage that does not exist."""
+    return ConfigurationError(f"There is no middleware stage {stage!r}; the stages are {', '.join(STAGES)}.")
+
+
+def check(stage: str, middleware: Middleware) -> None:
+    """Refuse a middleware that could not be called.
+
+    Raises:
+        ConfigurationError: There is no such stage, it is not `async def`, or
+            it takes another number of arguments.
+    """
+    shape = _SHAPES.get(stage)  # type: ignore[call-overload]
+    if shape is None:
+        raise no_such_stage(stage)
+    name = getattr(middleware, "__qualname__", repr(middleware))
+    call = middleware if inspect.isroutine(middleware) else getattr(middleware, "__call__", None)  # noqa: B004
+    wanted = f"async def {getattr(middleware, '__name__', 'middleware')}({', '.join(shape)})"
+    if not inspect.iscoroutinefunction(call):
+        raise ConfigurationError(f"The {stage} middleware {name} must be written as `{wanted}`.")
+    try:
+        inspect.signature(middleware).bind(*shape)
+    except TypeError:
+        raise ConfigurationError(f"The {stage} middleware {name} must take ({', '.join(shape)}).") from None
+
+
+def methods(middleware: object) -> dict[Stage, Middleware]:
+    """Return the stages for which an object has a method.
+
+    Raises:
+        ConfigurationError: It has none.
+    """
+    found: dict[Stage, Middleware] = {
+        stage: getattr(middleware, stage) for stage in STAGES if callable(getattr(middleware, stage, None))
+    }
+    if not found:
+        raise ConfigurationError(
+            f"{middleware!r} is no middleware: it has none of the methods {', '.join(STAGES)}. "
+            'A function is registered with @app.middleware("message").'
+        )
+    return found
+
+
+def wrap(
+    stack: Iterable[Middleware], endpoint: Callable[..., Awaitable[Any]]
+) -> Callable[..., Awaitable[Any]]:
+    """Return *endpoint* inside the middleware of *stack*, the first outermost."""
+    for middleware in reversed(tuple(stack)):
+        endpoint = _around(middleware, endpoint)
+    return endpoint
+
+
+def _around(
+    middleware: Middleware, call_next: Callable[..., Awaitable[Any]]
+) -> Callable[..., Awaitable[Any]]:
+    def run(*arguments: Any) -> Awaitable[Any]:
+        return middleware(*arguments, call_next)
+
+    return run

@@ -1,0 +1,274 @@
+"""One running app: its sockets, its rooms, and the way to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from symphony.endpoint import Endpoint
+from symphony.errors import Reject
+from symphony.handshake import Handshake
+from symphony.limits import Limits
+from symphony.protocol.handshake import HandshakeError, choose_subprotocol, origin_allowed
+from symphony.rooms.registry import FindFamily, Registry
+from symphony.session import Session
+from symphony.socket import Socket
+from symphony.stats import Stats
+from symphony.transport.base import Connection, Scope
+
+__all__ = ("Node", "OnError", "Resolve")
+
+logger = logging.getLogger("symphony.app")
+
+Resolve = Callable[[str], "tuple[Endpoint, dict[str, Any]] | None"]
+OnError = Callable[[Any, BaseException], Awaitable[Any]]
+
+
+class Node:
+    """One app at work in one event loop.
+
+    Args:
+        resolve: The endpoint and parameters of a path, `None`: no such route.
+        find_family: The family and parameters of a room's name.
+        limits: The bounds of the app.
+        stats: Counts what happens.
+        on_error: The app's error handler.
+
+    Attributes:
+        sockets: The open sockets by id.
+        rooms: Who is in which room.
+    """
+
+    def __init__(
+        self,
+        resolve: Resolve,
+        find_family: FindFamily,
+        *,
+        limits: Limits,
+        stats: Stats,
+        on_error: OnError | None,
+    ) -> None:
+        self.limits = limits
+        self.stats = stats
+        self.sockets: dict[str, Socket[Any]] = {}
+        self.rooms = Registry(find_family, self.run_in_background, self.report)
+        self._resolve = resolve
+        self._on_error = on_error
+        self._loop = asyncio.get_running_loop()
+        self._sessions: dict[Session, None] = {}
+        self._per_client: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def connect(self, scope: Scope, connection: Connection) -> Session | None:
+        """Begin a session for a handshake, or refuse it and return `None`."""
+        handshake = Handshake(scope)
+        try:
+            return self._admit(handshake, connection)
+        except HandshakeError as error:
+            self._refuse(handshake, connection, error.status, error.headers, error.message.encode())
+        except Reject as refusal:
+            headers = {"content-type": "application/json", **refusal.headers}
+            body = msgspec.json.encode(refusal.payload())
+            self._refuse(handshake, connection, refusal.status, headers, body)
+        return None
+
+    def opened(self, session: Session) -> None:
+        """Count an open socket and let it hear what is sent to everyone."""
+        socket = session.socket
+        self.stats.opened += 1
+        self.sockets[socket.id] = socket
+        self.rooms.batches.add(self.rooms.everyone, socket)
+
+    async def left(self, session: Session) -> None:
+        """Take a socket out of its rooms and the node's tables."""
+        socket = session.socket
+        await self.rooms.leave_all(socket)
+        if self.sockets.pop(socket.id, None) is not None:
+            self.stats.closed += 1
+        else:
+            self.stats.refused += 1
+        self.stats.dropped_frames += socket.dropped
+        self._sessions.pop(session, None)
+        address = _address(socket.handshake)
+        self._per_client[address] -= 1
+        if self._per_client[address] <= 0:
+            del self._per_client[address]
+        if not self._sessions:
+            self._empty.set()
+
+    def report(self, error: BaseException, socket: Socket[Any] | None, where: str) -> None:
+        """Log what was raised, and hand it to the app's error handler."""
+        whose = f" (socket {socket.id})" if socket is not None else ""
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            logger.error("The %s%s raised %s: the server stops.", where, whose, type(error).__name__)
+            # The server's own signal handler stops it in order; raising here
+            # would end in whatever calls this callback.
+            signal.raise_signal(signal.SIGINT)
+            return
+        if isinstance(error, asyncio.CancelledError):
+            logger.warning("The %s%s was cancelled.", where, whose)
+            return
+        self.stats.failed_handlers += 1
+        logger.error("The %s%s failed.", where, whose, exc_info=error)
+        if self._on_error is not None:
+            self._start(self._on_error(socket, error), None, "error handler", report=False)
+
+    def background(self, coroutine: Coroutine[Any, Any, Any], socket: Socket[Any]) -> asyncio.Task[Any]:
+        """Run a socket's background task."""
+        return self._start(coroutine, socket, "background task")
+
+    def run_in_background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a task of the app's until it stops."""
+        return self._start(coroutine, None, "background task")
+
+    async def drain(self, force: asyncio.Event) -> None:
+        """Close every socket with 1012 once its handlers have finished.
+
+        Many sockets are closed over `drain_time`, so that their clients do
+        not all come back in the same moment.
+
+        Args:
+            force: Set to end what is left at once.
+        """
+        self._draining = True
+        limits = self.limits
+        sessions = list(self._sessions)
+        rate = max(len(sessions) / limits.drain_time, _DRAIN_AT_LEAST)
+        for index, session in enumerate(sessions):
+            self._loop.call_later(index / rate, session.drain)
+        patience = limits.drain_time + limits.finish_timeout * 2 + limits.close_timeout
+        forced = asyncio.ensure_future(force.wait())
+        empty = asyncio.ensure_future(self._empty.wait())
+        await asyncio.wait((forced, empty), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        forced.cancel()
+        empty.cancel()
+        if self._sessions:
+            logger.warning("%d sockets did not close in time and are cut off.", len(self._sessions))
+            for session in tuple(self._sessions):
+                session.abort()
+            # A disconnect handler may take its own `finish_timeout`, no more.
+            async with asyncio.timeout(limits.finish_timeout + 1):
+                await self._empty.wait()
+
+    async def close_sockets(self) -> None:
+        """Close what sockets are left; a server of ours has drained them before."""
+        self._draining = True
+        if self._sessions:
+            await self.drain(asyncio.Event())
+
+    async def close(self) -> None:
+        """End what is left: rooms and background tasks."""
+        await self.rooms.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _admit(self, handshake: Handshake, connection: Connection) -> Session:
+        scope = handshake.scope
+        path = _route_path(scope)
+        if self._draining:
+            raise Reject("unavailable", "the server restarts", headers={"Retry-After": "1"})
+        found = self._resolve(path)
+        if found is None:
+            raise Reject("not_found", f"no WebSocket route for {path}")
+        endpoint, params = found
+        if not origin_allowed(
+            handshake.origin,
+            host=handshake.headers.get("host"),
+            secure=scope.get("scheme") in ("wss", "https"),
+            allowed=endpoint.origins,
+        ):
+            logger.warning(
+                "Refused a browser on %s from origin %s: list it in origins= to allow it.",
+                path,
+                handshake.origin,
+            )
+            raise Reject("forbidden", f"origin {handshake.origin} is not allowed")
+        if len(self._sessions) >= self.limits.max_connections:
+            raise Reject("unavailable", "the server has as many connections as it may")
+        address = _address(handshake)
+        per_client = self.limits.max_connections_per_client
+        if per_client is not None and self._per_client[address] >= per_client:
+            raise Reject("too_many", "too many connections from your address")
+        scope["path_params"] = params
+        connection.configure(endpoint.profile)
+        session = Session(self, endpoint, connection)
+        socket = Socket[Any](
+            secrets.token_urlsafe(16),
+            handshake,
+            connection,
+            self.rooms,
+            session,
+            route=endpoint.pattern,
+            params=params,
+            state=endpoint.state(),
+            subprotocol=choose_subprotocol(handshake.subprotocols, endpoint.subprotocols),
+        )
+        connection.outbox.source = self.rooms.batches
+        connection.outbox.member = socket
+        self._per_client[address] += 1
+        self._sessions[session] = None
+        self._empty.clear()
+        session.start(socket)
+        return session
+
+    def _refuse(
+        self, handshake: Handshake, connection: Connection, status: int, headers: dict[str, str], body: bytes
+    ) -> None:
+        self.stats.refused += 1
+        logger.info(
+            "Refused %s from %s: %d %s", handshake.scope["path"], _address(handshake), status, body.decode()
+        )
+        connection.refuse(status, headers, body)
+
+    def _start(
+        self,
+        work: Awaitable[Any],
+        socket: Socket[Any] | None,
+        what: str,
+        *,
+        report: bool = True,
+    ) -> asyncio.Task[Any]:
+        async def guarded() -> Any:
+            try:
+                return await work
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                if not report:
+                    logger.error("The %s failed itself.", what, exc_info=error)
+                else:
+                    self.report(error, socket, what)
+                return None
+
+        task = self._loop.create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+# Sockets closed a second by a stopping server, however few there are.
+_DRAIN_AT_LEAST = 500
+
+
+def _route_path(scope: Scope) -> str:
+    """Return the path below where the app is mounted (ASGI `root_path`)."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    if root and path.startswith(root) and path[len(root) :][:1] in ("", "/"):
+        return path[len(root) :] or "/"
+    return path
+
+
+def _address(handshake: Handshake) -> str:
+    return handshake.client.host if handshake.client else ""

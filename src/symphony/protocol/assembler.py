@@ -1,0 +1,119 @@
+"""From data frames to messages: fragments, RSV bits, UTF-8 and limits.
+
+Off the hot path: a transport makes a message of an unfragmented, uncompressed
+frame by itself while no other is in progress; every other data frame comes here.
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import Final
+
+from symphony.errors import ProtocolError
+from symphony.protocol.deflate import inflate, max_compressed_bytes
+from symphony.protocol.frames import BINARY, CONTINUATION, TEXT
+
+__all__ = ("Assembler",)
+
+_new_decoder: Final = codecs.getincrementaldecoder("utf-8")
+
+
+class Assembler:
+    """Puts the data frames of one connection together.
+
+    What it keeps is one buffer of the bytes so far: a fragment without payload
+    costs nothing. After a `ProtocolError` the connection must fail; an assembler
+    is not fed again.
+
+    Args:
+        max_bytes: The largest message, after decompression.
+        deflate: Whether permessage-deflate was agreed on.
+
+    Attributes:
+        active: Whether a fragmented message is in progress. Read it, don't set it.
+    """
+
+    __slots__ = ("_buffer", "_compressed", "_decoder", "_deflate", "_max_bytes", "_opcode", "active")
+
+    def __init__(self, max_bytes: int, *, deflate: bool) -> None:
+        self.active = False
+        self._max_bytes = max_bytes
+        self._deflate = deflate
+        self._opcode = CONTINUATION
+        self._compressed = False
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._buffer = bytearray()
+
+    def feed(
+        self, opcode: int, fin: bool, rsv1: bool, rsv2: bool, rsv3: bool, payload: bytes
+    ) -> str | bytes | None:
+        """Take the next data frame; return the message it completes, if it does.
+
+        Control frames, which may stand between fragments, don't come here.
+
+        Raises:
+            ProtocolError: 1002 for a frame that may not stand here, 1007 at the
+                first fragment with a wrong byte in a text (a compressed one only
+                at its end), 1009 before a message above the limit is kept.
+        """
+        self._check(opcode, rsv1, rsv2, rsv3)
+        if opcode != CONTINUATION:
+            self._opcode = opcode
+            self._compressed = rsv1
+            if opcode == TEXT and not rsv1 and not fin:
+                self._decoder = _new_decoder()
+        limit = max_compressed_bytes(self._max_bytes) if self._compressed else self._max_bytes
+        if len(self._buffer) + len(payload) > limit:
+            raise ProtocolError(1009, f"a message above {self._max_bytes} bytes")
+        if fin:
+            return self._finish(payload)
+        if self._decoder is not None:
+            _check_utf8(self._decoder, payload)
+        self._buffer += payload
+        self.active = True
+        return None
+
+    def _check(self, opcode: int, rsv1: bool, rsv2: bool, rsv3: bool) -> None:
+        if rsv2 or rsv3 or (rsv1 and not self._deflate):
+            raise ProtocolError(1002, "a reserved bit without a meaning")
+        if opcode == CONTINUATION:
+            if not self.active:
+                raise ProtocolError(1002, "a continuation without a message")
+            if rsv1:
+                raise ProtocolError(1002, "only the first frame of a message may be marked compressed")
+        elif opcode not in (TEXT, BINARY):
+            raise ProtocolError(1002, f"opcode {opcode} is reserved")
+        elif self.active:
+            raise ProtocolError(1002, "a new message inside a fragmented one")
+
+    def _finish(self, payload: bytes) -> str | bytes:
+        if self.active:
+            self._buffer += payload
+            payload = bytes(self._buffer)
+            self._buffer = bytearray()
+            self._decoder = None
+            self.active = False
+        if self._compressed:
+            payload = inflate(payload, self._max_bytes)
+        if self._opcode == BINARY:
+            return payload
+        try:
+            return payload.decode()
+        except UnicodeDecodeError:
+            raise _not_utf8() from None
+
+
+def _check_utf8(decoder: codecs.IncrementalDecoder, fragment: bytes) -> None:
+    try:
+        decoder.decode(fragment)
+    except UnicodeDecodeError:
+        raise _not_utf8() from None
+    # Python takes the first two bytes of a surrogate and refuses it at the third only
+    # (3.11-3.13; for the sake of its "surrogatepass"). The second is already wrong.
+    pending = decoder.getstate()[0]
+    if len(pending) == 2 and pending[0] == 0xED and pending[1] >= 0xA0:
+        raise _not_utf8()
+
+
+def _not_utf8() -> ProtocolError:
+    return ProtocolError(1007, "a text message that is not UTF-8")

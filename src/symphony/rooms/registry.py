@@ -1,0 +1,187 @@
+"""The rooms of a node: who is in which, and how rooms come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from symphony.errors import Reject
+from symphony.rooms.batch import Batch, Batches, Member
+from symphony.rooms.family import DEFAULT_FAMILY, Family, Hook
+from symphony.rooms.room import Room
+
+if TYPE_CHECKING:
+    from symphony.socket import Socket
+
+__all__ = ("Registry",)
+
+EVERYONE = ""
+_MAX_NAME_LENGTH = 512
+
+FindFamily = Callable[[str], "tuple[Family, dict[str, Any]] | None"]
+
+
+class _Live(Batch):
+    """A room that has members, or had them less than its linger ago."""
+
+    __slots__ = ("family", "linger", "params", "state", "task")
+
+    def __init__(self, name: str, family: Family, params: dict[str, Any]) -> None:
+        super().__init__(name)
+        self.family = family
+        self.params = params
+        self.state = family.state() if family.state is not None else None
+        self.linger: asyncio.TimerHandle | None = None
+        self.task: asyncio.Task[Any] | None = None
+
+
+class Registry:
+    """Who is in which room.
+
+    Args:
+        find_family: The family and parameters of a room's name, if it has one.
+        background: Starts a task of the app's whose exception is reported.
+        report: Told what a hook raised where nobody awaits it.
+    """
+
+    def __init__(
+        self,
+        find_family: FindFamily,
+        background: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
+        report: Callable[[BaseException, Any, str], None],
+    ) -> None:
+        self.thread = get_ident()
+        self._loop = asyncio.get_running_loop()
+        self.batches = Batches(self._loop.call_soon)
+        self.everyone = Batch(EVERYONE)
+        self._rooms: dict[str, _Live] = {}
+        self._find_family = find_family
+        self._background = background
+        self._report = report
+
+    def __len__(self) -> int:
+        return len(self._rooms)
+
+    def batch(self, name: str) -> Batch | None:
+        """Return the members of a room; of all sockets for the empty name."""
+        return self._rooms.get(name) if name else self.everyone
+
+    def publish(self, batch: Batch, message: Any, exclude: Iterable[Member]) -> None:
+        """Hand *message* to the members of *batch*."""
+        self.batches.publish(batch, message, exclude)
+
+    def state(self, name: str) -> Any:
+        """Return the state of a room, `None` while it is gone."""
+        room = self._rooms.get(name)
+        return None if room is None else room.state
+
+    def params(self, name: str) -> Mapping[str, Any]:
+        """Return the parameters in a room's name."""
+        room = self._rooms.get(name)
+        return self._family(name)[1] if room is None else room.params
+
+    async def join(self, socket: Socket[Any], name: str, *, authorize: bool) -> Room:
+        """Make *socket* a member, after asking whoever has a say."""
+        if not name or len(name) > _MAX_NAME_LENGTH:
+            raise ValueError(f"A room's name has 1 to {_MAX_NAME_LENGTH} characters, not {len(name)}.")
+        room = Room(self, name)
+        if socket in room:
+            return room
+        family, params = self._family(name)
+        if authorize and family.authorize is not None and await family.authorize(socket, room) is False:
+            raise Reject("forbidden", f"you may not join {name!r}")
+        if socket in room:
+            return room
+        if socket.outbox.sealed:
+            raise Reject("unavailable", f"the socket went before it had joined {name!r}")
+        live = self._enter(socket, name, family, params)
+        if family.on_join is not None:
+            try:
+                await family.on_join(socket, room)
+            except BaseException:
+                self._exit(socket, live)
+                raise
+        return room
+
+    async def leave(self, socket: Socket[Any], name: str) -> bool:
+        """Take *socket* out of a room; whether it was in it."""
+        live = self._rooms.get(name)
+        if live is None or live not in socket.batches:
+            return False
+        self._exit(socket, live)
+        if live.family.on_leave is not None:
+            await live.family.on_leave(socket, Room(self, name))
+        return True
+
+    async def leave_all(self, socket: Socket[Any]) -> None:
+        """Take *socket* out of all of its rooms; hooks that fail are reported."""
+        for batch in tuple(socket.batches):
+            if batch is self.everyone:
+                self.batches.remove(batch, socket)
+                continue
+            try:
+                await self.leave(socket, batch.name)
+            except BaseException as error:
+                self._report(error, socket, f"on_leave of {batch.name!r}")
+
+    async def close(self) -> None:
+        """End all rooms at once, their tasks and their lingers."""
+        for live in tuple(self._rooms.values()):
+            if live.linger is not None:
+                live.linger.cancel()
+            self._end(live)
+
+    def _family(self, name: str) -> tuple[Family, dict[str, Any]]:
+        return self._find_family(name) or (DEFAULT_FAMILY, {})
+
+    def _enter(self, socket: Socket[Any], name: str, family: Family, params: dict[str, Any]) -> _Live:
+        live = self._rooms.get(name)
+        if live is None:
+            live = _Live(name, family, params)
+            self._rooms[name] = live
+        elif family.max_members is not None and len(live) >= family.max_members:
+            raise Reject(
+                "room_full", f"{name!r} is full", details={"room": name, "max_members": family.max_members}
+            )
+        if live.linger is not None:
+            live.linger.cancel()
+            live.linger = None
+        self.batches.add(live, socket)
+        if live.task is None and family.task is not None:
+            live.task = self._background(_run(family.task, Room(self, name)))
+        return live
+
+    def _exit(self, socket: Socket[Any], live: _Live) -> None:
+        if live not in socket.batches:
+            return
+        self.batches.remove(live, socket)
+        if live.members:
+            return
+        if live.family.linger > 0:
+            live.linger = self._loop.call_later(live.family.linger, self._end, live)
+        else:
+            self._end(live)
+
+    def _end(self, live: _Live) -> None:
+        if live.task is not None:
+            live.task.cancel()
+            live.task = None
+        if live.family.on_empty is not None:
+            # The room is still there for its hook, and gone once it returns,
+            # unless somebody joined meanwhile.
+            self._background(self._run_empty(live, live.family.on_empty))
+        else:
+            self._rooms.pop(live.name, None)
+
+    async def _run_empty(self, live: _Live, on_empty: Hook) -> None:
+        try:
+            await on_empty(None, Room(self, live.name))
+        finally:
+            if not live.members and self._rooms.get(live.name) is live:
+                del self._rooms[live.name]
+
+
+async def _run(hook: Hook, room: Room) -> None:
+    await hook(None, room)

@@ -1,0 +1,128 @@
+"""A room, as handlers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Mapping
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from symphony.errors import WrongThreadError
+from symphony.protocol.codec import to_message
+from symphony.rooms.batch import Member
+from symphony.transport.outbox import READY
+
+if TYPE_CHECKING:
+    from symphony.rooms.batch import Batch
+    from symphony.socket import Socket
+
+__all__ = ("Room", "RoomTable", "Target")
+
+
+class RoomTable(Protocol):
+    """What a room needs of the table it is in."""
+
+    thread: int
+
+    def batch(self, name: str) -> Batch | None:
+        """Return the room's members, `None` if it has none."""
+        ...
+
+    def publish(self, batch: Batch, message: Any, exclude: Iterable[Member]) -> None:
+        """Hand a message to the members."""
+        ...
+
+    def state(self, name: str) -> Any:
+        """Return the room's state."""
+        ...
+
+    def params(self, name: str) -> Mapping[str, Any]:
+        """Return the parameters in the room's name."""
+        ...
+
+
+class Target:
+    """What can be sent to: a room, or everyone.
+
+    A handle: making one costs nothing and keeps nothing alive.
+
+    Attributes:
+        name: The full name of a room; empty for everyone.
+    """
+
+    __slots__ = ("_table", "name")
+
+    def __init__(self, table: RoomTable, name: str) -> None:
+        self._table = table
+        self.name = name
+
+    def send(self, message: object, *, exclude: Socket[Any] | Iterable[Socket[Any]] = ()) -> Awaitable[None]:
+        """Send a message to every socket in it.
+
+        All members get the publications of one process in one order, each
+        once or, if it leaves or is too slow, not at all: a room without
+        history is at-most-once. The message is encoded before this returns.
+
+        Args:
+            message: Text and bytes as they are, anything else as JSON text.
+            exclude: A socket, or several, that do not get it.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+            TypeError: The message is not JSON-encodable.
+        """
+        table = self._table
+        if get_ident() != table.thread:
+            raise WrongThreadError(
+                f"{self!r}.send() was called from another thread than the event loop's. "
+                "Use loop.call_soon_threadsafe()."
+            )
+        batch = table.batch(self.name)
+        if batch is not None:
+            if isinstance(exclude, Member):
+                exclude = (exclude,)
+            table.publish(batch, to_message(message), exclude)
+        return READY
+
+    @property
+    def sockets(self) -> tuple[Socket[Any], ...]:
+        """The sockets in it, in the order they came; this process's."""
+        return cast("tuple[Socket[Any], ...]", tuple(self._table.batch(self.name) or ()))
+
+    async def count(self) -> int:
+        """Return how many sockets are in it."""
+        return len(self._table.batch(self.name) or ())
+
+    def __contains__(self, socket: object) -> bool:
+        batch = self._table.batch(self.name)
+        return batch is not None and isinstance(socket, Member) and batch in socket.batches
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name or 'everyone'}>"
+
+
+class Room(Target):
+    """A named set of sockets that share what is sent to it.
+
+    Two handles of one name are the same room.
+    """
+
+    __slots__ = ()
+
+    @property
+    def state(self) -> Any:
+        """The room's state, made at the first join; `None` while it is gone.
+
+        Of the type that `app.rooms(pattern, state=T)` names.
+        """
+        return self._table.state(self.name)
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The parameters in its name, converted as the family's pattern says."""
+        return self._table.params(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Room) and other.name == self.name and other._table is self._table
+
+    def __hash__(self) -> int:
+        return hash(self.name)

@@ -1,0 +1,309 @@
+"""Dependencies: compiled to a list of steps, resolved at each call."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from symphony.errors import ConfigurationError
+from symphony.routing.parameters import Parameter, qualified_name, read_parameters, underlying
+from symphony.routing.stage import Filler, Rules, belongs_to_call
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable, Mapping
+
+    from symphony.routing.markers import Depends, Scope
+
+__all__ = ("Argument", "Arguments", "Dependencies", "Signal", "SocketScope", "Step", "resolve")
+
+Argument = Filler | int
+"""A filler, or the index of the step whose value it is."""
+
+
+class Signal(Protocol):
+    """What `asyncio.Event` is: set once, waited for by many."""
+
+    def set(self) -> None:
+        """Let all waiters go on."""
+        ...
+
+    async def wait(self) -> object:
+        """Wait until it is set."""
+        ...
+
+
+class SocketScope:
+    """The dependencies of one socket that live as long as it does.
+
+    Args:
+        signal: Makes what waiters wait on while another call creates the
+            value they want: `asyncio.Event`.
+
+    Attributes:
+        values: What has been created, by dependency.
+        stack: What closes it, the last created first.
+    """
+
+    __slots__ = ("_closed", "_creating", "_signal", "stack", "values")
+
+    def __init__(self, signal: Callable[[], Signal]) -> None:
+        self.values: dict[Hashable, Any] = {}
+        self.stack = AsyncExitStack()
+        self._signal = signal
+        self._creating: dict[Hashable, Signal] = {}
+        self._closed = False
+
+    async def provide(self, key: Hashable, create: Callable[[AsyncExitStack], Awaitable[Any]]) -> Any:
+        """Return the value of a dependency, creating it at the first use.
+
+        Calls that come while it is created wait for that one value. If its
+        creation fails or is cancelled, only that call sees it, and the next
+        one waiting creates the value itself.
+
+        Raises:
+            RuntimeError: The scope is closed, and the value was never created.
+        """
+        while key not in self.values:
+            if self._closed:
+                raise RuntimeError("The socket is gone, and its dependencies with it.")
+            creating = self._creating.get(key)
+            if creating is not None:
+                await creating.wait()
+                continue
+            created = self._creating[key] = self._signal()
+            try:
+                self.values[key] = await create(self.stack)
+            finally:
+                del self._creating[key]
+                created.set()
+        return self.values[key]
+
+    async def aclose(self, exc: BaseException | None = None) -> None:
+        """Close everything, the last created first. Further calls do nothing.
+
+        A creation under way is waited for: cancel the handlers first.
+
+        Args:
+            exc: Why the socket ended; generator dependencies see it raised at
+                their `yield`.
+
+        Raises:
+            BaseException: What a dependency raised instead of *exc* while it
+                closed. All the others have been closed all the same.
+        """
+        self._closed = True
+        while self._creating:
+            await next(iter(self._creating.values())).wait()
+        self.values.clear()
+        await self.stack.__aexit__(type(exc) if exc else None, exc, exc.__traceback__ if exc else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """How the arguments of one function are filled.
+
+    Attributes:
+        positional: The arguments passed by position.
+        keywords: The arguments passed by name.
+    """
+
+    positional: tuple[Argument, ...]
+    keywords: tuple[tuple[str, Argument], ...]
+
+    def apply(self, call: Callable[..., Any], socket: Any, subject: Any, values: list[Any]) -> Any:
+        """Call a function with its arguments filled."""
+        positional = [
+            values[argument] if isinstance(argument, int) else argument(socket, subject)
+            for argument in self.positional
+        ]
+        if not self.keywords:
+            return call(*positional)
+        keywords = {
+            name: values[argument] if isinstance(argument, int) else argument(socket, subject)
+            for name, argument in self.keywords
+        }
+        return call(*positional, **keywords)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One dependency of a plan: how its value is made.
+
+    Attributes:
+        key: What its value is kept under in a `SocketScope`.
+        call: What makes the value, or the context manager that gives it.
+        kind: What `call` gives: the value (perhaps to be awaited), or a
+            context manager to be entered.
+        scope: How long the value lives.
+        arguments: The arguments of `call`.
+    """
+
+    key: Hashable
+    call: Callable[..., Any]
+    kind: Literal["value", "context", "async context"]
+    scope: Scope
+    arguments: Arguments
+
+    async def open(self, socket: Any, subject: Any, values: list[Any], stack: AsyncExitStack) -> Any:
+        """Make the value, and leave on *stack* what closes it."""
+        made = self.arguments.apply(self.call, socket, subject, values)
+        if self.kind == "context":
+            value = made.__enter__()
+            stack.push(partial(_exit, made))
+            return value
+        if self.kind == "async context":
+            value = await made.__aenter__()
+            stack.push_async_exit(partial(_exit_async, made))
+            return value
+        # Asked of the result: a plain function, as a lambda, may hand on the
+        # coroutine of an async one.
+        return await made if inspect.iscoroutine(made) else made
+
+
+# Not `enter_context`: a dependency sees the handler's error and may raise another,
+# but by swallowing it, it would have the outer ones commit what failed and the
+# sender told that all went well.
+def _exit(manager: Any, *error: Any) -> None:
+    manager.__exit__(*error)
+
+
+async def _exit_async(manager: Any, *error: Any) -> None:
+    await manager.__aexit__(*error)
+
+
+async def resolve(steps: tuple[Step, ...], socket: Any, subject: Any, stack: AsyncExitStack) -> list[Any]:
+    """Make the values of all steps, in order.
+
+    Args:
+        steps: The steps of a plan, each after those it needs.
+        socket: The socket of the call.
+        subject: The subject of the call.
+        stack: Closes the values of scope `"call"`.
+
+    Returns:
+        The values, at the indexes of their steps.
+    """
+    values: list[Any] = []
+    for step in steps:
+        if step.scope == "socket":
+            create = partial(step.open, socket, subject, values)
+            values.append(await socket.scope.provide(step.key, create))
+        else:
+            values.append(await step.open(socket, subject, values, stack))
+    return values
+
+
+class Dependencies:
+    """Collects the dependencies of one plan, each once.
+
+    Args:
+        rules: Fill the parameters of dependencies.
+        overrides: What to call instead of a dependency's function. Read
+            while plans are compiled: a later change has no effect on them.
+    """
+
+    def __init__(self, rules: Rules, overrides: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
+        self._rules = rules
+        self._overrides = overrides
+        self._steps: list[Step] = []
+        self._indexes: dict[tuple[Hashable, Scope], int] = {}
+        self._path: list[Depends] = []
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps so far, each after those it needs."""
+        return tuple(self._steps)
+
+    def add(self, depends: Depends, where: str) -> int:
+        """Compile a dependency and what it needs; return the index of its step.
+
+        Args:
+            depends: The mark of the parameter it is for.
+            where: How to name that parameter in an error.
+
+        Raises:
+            ConfigurationError: It cannot be filled, needs itself, or would
+                outlive what it needs.
+        """
+        key = _key(depends.call)
+        index = self._indexes.get((key, depends.scope))
+        if index is not None:
+            return index
+        self._refuse_circle(depends, where)
+        if depends.scope == "socket":
+            self._rules.require_socket(where)
+        call = self._overrides.get(key, depends.call)
+        where = f"{where}: dependency {qualified_name(call)}"
+        self._path.append(depends)
+        arguments = self._arguments(call, depends.scope, where)
+        self._path.pop()
+        opened, kind = _opened(call, where)
+        self._steps.append(Step(key, opened, kind, depends.scope, arguments))
+        index = self._indexes[key, depends.scope] = len(self._steps) - 1
+        return index
+
+    def _arguments(self, call: Callable[..., Any], scope: Scope, where: str) -> Arguments:
+        positional: list[Argument] = []
+        keywords: list[tuple[str, Argument]] = []
+        for parameter in read_parameters(call, where=where):
+            argument = self._argument(parameter, scope, f"{where}, parameter {parameter.name!r}")
+            if parameter.keyword_only:
+                keywords.append((parameter.name, argument))
+            else:
+                positional.append(argument)
+        return Arguments(tuple(positional), tuple(keywords))
+
+    def _argument(self, parameter: Parameter, scope: Scope, where: str) -> Argument:
+        if parameter.depends is not None:
+            if scope == "socket" and parameter.depends.scope == "call":
+                raise ConfigurationError(
+                    f"{where}: a dependency with scope='socket' outlives one with scope='call', and cannot "
+                    f"use {qualified_name(parameter.depends.call)}. Give both the same scope."
+                )
+            return self.add(parameter.depends, where)
+        filler = self._rules.fill(parameter, where)
+        if filler is None:
+            return self._rules.read_query(parameter, where)
+        if scope == "socket" and belongs_to_call(filler):
+            raise ConfigurationError(
+                f"{where}: a dependency with scope='socket' outlives this call, and cannot use what "
+                "belongs to it. Give it scope='call'."
+            )
+        return filler
+
+    def _refuse_circle(self, depends: Depends, where: str) -> None:
+        key = _key(depends.call)
+        for start, earlier in enumerate(self._path):
+            if _key(earlier.call) == key:
+                circle = " -> ".join(qualified_name(each.call) for each in (*self._path[start:], depends))
+                raise ConfigurationError(f"{where}: these dependencies need each other: {circle}.")
+
+
+def _key(call: Callable[..., Any]) -> Any:
+    try:
+        hash(call)
+    except TypeError:
+        return id(call)
+    return call
+
+
+def _opened(
+    call: Callable[..., Any], where: str
+) -> tuple[Callable[..., Any], Literal["value", "context", "async context"]]:
+    function = underlying(call)
+    if inspect.isasyncgenfunction(function):
+        return asynccontextmanager(call), "async context"
+    if inspect.isgeneratorfunction(function):
+        return contextmanager(call), "context"
+    wrapped = inspect.unwrap(function)
+    if wrapped is not function and (
+        inspect.isasyncgenfunction(wrapped) or inspect.isgeneratorfunction(wrapped)
+    ):
+        raise ConfigurationError(
+            f"{where}: a decorator hides that it is a generator. Depends opens and closes generators itself: "
+            "give it the function without @asynccontextmanager or @contextmanager."
+        )
+    return call, "value"

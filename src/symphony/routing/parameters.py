@@ -1,0 +1,197 @@
+"""The parameters of a function, with their annotations resolved and marks found."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from dataclasses import dataclass
+from types import FunctionType, MethodType, SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_args, get_origin, get_type_hints
+
+from symphony.errors import ConfigurationError
+from symphony.routing.annotations import unalias
+from symphony.routing.markers import Depends, Query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ("EMPTY", "Parameter", "qualified_name", "read_parameters", "underlying")
+
+EMPTY: Final[Any] = inspect.Parameter.empty
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter to fill.
+
+    Attributes:
+        name: Its name.
+        annotation: Its resolved annotation, marks included; `EMPTY` without.
+        default: Its default; `EMPTY` without.
+        keyword_only: Whether it must be passed by name.
+        is_first: Whether it is the first one of its function.
+        depends: Its `Depends` mark.
+        query: Its `Query` mark.
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+    keyword_only: bool
+    is_first: bool
+    depends: Depends | None
+    query: Query | None
+
+
+def qualified_name(call: Callable[..., Any]) -> str:
+    """Name a callable so that its author finds it: `chat.handlers.say`."""
+    while isinstance(call, functools.partial):
+        call = cast("Callable[..., Any]", call.func)
+    named = call if hasattr(call, "__qualname__") else type(call)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def underlying(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that says of a callable what kind it is.
+
+    A partial is what it is a partial of, an object is its `__call__`. A
+    class stays a class.
+    """
+    while isinstance(call, functools.partial):
+        call = cast("Callable[..., Any]", call.func)
+    if isinstance(call, (type, FunctionType, MethodType)):
+        return call
+    method = type(call).__call__
+    return method if isinstance(method, FunctionType) else call
+
+
+def read_parameters(call: Callable[..., Any], *, where: str) -> tuple[Parameter, ...]:
+    """Read what a function wants to be filled, in order.
+
+    What a `functools.partial` has bound by name is left out.
+
+    Args:
+        call: A function, method, partial, class or callable object.
+        where: How to name the function in an error.
+
+    Raises:
+        ConfigurationError: The signature cannot be read, an annotation does
+            not resolve, or a parameter is of a kind that cannot be filled.
+    """
+    try:
+        signature = inspect.signature(call)
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"{where}: it has no signature that could be read.") from None
+    namespace = _namespace(call)
+    bound: dict[str, Any] = call.keywords if isinstance(call, functools.partial) else {}
+    parameters = [parameter for parameter in signature.parameters.values() if parameter.name not in bound]
+    return tuple(
+        _read(parameter, namespace, is_first=index == 0, where=where)
+        for index, parameter in enumerate(parameters)
+    )
+
+
+def _read(
+    parameter: inspect.Parameter, namespace: dict[str, Any], *, is_first: bool, where: str
+) -> Parameter:
+    name = parameter.name
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        star = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
+        raise ConfigurationError(f"{where}: {star}{name} cannot be filled; name each parameter.")
+    where = f"{where}, parameter {name!r}"
+    _refuse_marked_default(name, parameter.default, where)
+    annotation = _resolve(parameter, namespace, where)
+    marks = _marks(annotation)
+    for mark in marks:
+        _refuse_foreign_mark(mark, where)
+    found = [mark for mark in marks if isinstance(mark, (Depends, Query))]
+    if len(found) > 1:
+        raise ConfigurationError(f"{where}: it has {len(found)} of Depends() and Query(); one can fill it.")
+    mark = found[0] if found else None
+    return Parameter(
+        name=name,
+        annotation=annotation,
+        default=parameter.default,
+        keyword_only=parameter.kind is parameter.KEYWORD_ONLY,
+        is_first=is_first,
+        depends=mark if isinstance(mark, Depends) else None,
+        query=mark if isinstance(mark, Query) else None,
+    )
+
+
+def _marks(annotation: Any) -> tuple[Any, ...]:
+    """Return the metadata of the outermost `Annotated`."""
+    annotation = unalias(annotation)
+    if get_origin(annotation) is not Annotated:
+        return ()
+    inner, *marks = get_args(annotation)
+    return (*_marks(inner), *marks)
+
+
+def _resolve(parameter: inspect.Parameter, namespace: dict[str, Any], where: str) -> Any:
+    if parameter.annotation is EMPTY:
+        return EMPTY
+    # One parameter at a time: the error can name it, and what a function returns
+    # may be importable for type checkers only.
+    holder = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    try:
+        return get_type_hints(holder, namespace, include_extras=True)[parameter.name]
+    except NameError as error:
+        missing = f"the name {error.name!r} in it" if error.name else str(error)
+        raise ConfigurationError(
+            f"{where}: its annotation {parameter.annotation!r} cannot be resolved, because {missing} "
+            "is not known at run time. Define it at the module's top level, and import it outside "
+            "`if TYPE_CHECKING:`."
+        ) from None
+    except (AttributeError, SyntaxError, TypeError) as error:
+        raise ConfigurationError(
+            f"{where}: its annotation {parameter.annotation!r} cannot be resolved ({error})."
+        ) from None
+
+
+def _namespace(call: Callable[..., Any]) -> dict[str, Any]:
+    """Return the names that a callable's string annotations may use."""
+    function: Any = inspect.unwrap(underlying(call))
+    if isinstance(function, type):
+        init = vars(function).get("__init__") or vars(function).get("__new__")
+        module = sys.modules.get(function.__module__)
+        names: dict[str, Any] = dict(vars(module)) if module else {}
+        function = init if isinstance(init, FunctionType) else None
+    else:
+        names = {}
+    function = getattr(function, "__func__", function)
+    if not isinstance(function, FunctionType):
+        return names
+    names.update(function.__globals__)
+    # A local class that the body uses too is in the closure.
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            names[name] = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    return names
+
+
+def _refuse_marked_default(name: str, default: Any, where: str) -> None:
+    _refuse_foreign_mark(default, where)
+    if isinstance(default, (Depends, Query)):
+        kind = type(default).__name__
+        inner = qualified_name(default.call).rpartition(".")[2] if isinstance(default, Depends) else ""
+        raise ConfigurationError(
+            f"{where}: {kind}() is not a default value here. "
+            f"Write `{name}: Annotated[<type>, {kind}({inner})]`."
+        )
+
+
+def _refuse_foreign_mark(mark: object, where: str) -> None:
+    if mark is Depends or mark is Query:
+        raise ConfigurationError(f"{where}: write {cast('type', mark).__name__}() with parentheses.")
+    # By the module's name, because FastAPI need not be installed. Its marks look
+    # the same to a reader, and would be passed over in silence.
+    names = [base.__name__ for base in type(mark).__mro__ if base.__module__ == "fastapi.params"]
+    if not names:
+        return
+    ours = next((name for name in names if name in ("Depends", "Query")), None)
+    hint = f"Use Symphony's: `from symphony import {ours}`." if ours else "Symphony has Depends and Query."
+    raise ConfigurationError(f"{where}: {names[0]} is FastAPI's and does nothing here. {hint}")

@@ -1,0 +1,243 @@
+"""Hot path: a handler's signature, compiled once to a plan that calls it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from symphony.errors import ConfigurationError
+from symphony.routing.dependencies import Argument, Arguments, Dependencies, Step, resolve
+from symphony.routing.parameters import EMPTY, Parameter, qualified_name, read_parameters, underlying
+from symphony.routing.payload import Reader, payload_reader
+from symphony.routing.stage import Filler, Known, Rules, the_socket, the_subject
+
+__all__ = ("Plan", "ThreadRunner", "compile_plan")
+
+ThreadRunner = Callable[..., Awaitable[Any]]
+"""Runs `function(*args)` in a thread, as `asyncio.to_thread` does."""
+
+_NO_NAMES: Final[Mapping[str, str]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to call one handler.
+
+    Attributes:
+        call: Called with the socket and the subject of the call (for message
+            handlers the payload, as `reader` has given it). Filling the
+            arguments may raise `Reject` before there is a coroutine.
+        is_async: Whether `call` returns a coroutine. So it does for a plain
+            handler with dependencies or in a thread.
+        is_generator: Whether `call` returns an async generator.
+        reader: Decodes the payload; `None` where the message is passed as it
+            is, or not at all.
+        thread: Whether the handler runs in a thread.
+        name: The handler's qualified name, for logs.
+    """
+
+    call: Callable[[Any, Any], Any]
+    is_async: bool
+    is_generator: bool
+    reader: Reader | None
+    thread: bool
+    name: str
+
+
+def compile_plan(
+    handler: Callable[..., Any],
+    *,
+    where: str,
+    known: Known,
+    path_names: Mapping[str, str] = _NO_NAMES,
+    pattern_names: Mapping[str, str] = _NO_NAMES,
+    payload: bool = False,
+    query: bool = False,
+    overrides: Mapping[Callable[..., Any], Callable[..., Any]],
+    thread: ThreadRunner | None = None,
+) -> Plan:
+    """Compile a handler's signature.
+
+    A parameter is filled by its annotation (a known type, `Query()`,
+    `Depends()`); else by its name, if a pattern has it; else it is a query
+    parameter or the payload, where the stage has these; else it keeps its
+    default.
+
+    Args:
+        handler: A function, method, partial or callable object; plain, async
+            or an async generator.
+        where: What the handler does, for errors: "on_message of route '/'".
+        known: The annotations filled by themselves.
+        path_names: The parameters of the route's path with their converters,
+            read from `socket.params`.
+        pattern_names: Those of the subject's pattern, read from
+            `subject.params`.
+        payload: Whether one parameter left over is the payload.
+        query: Whether parameters left over are query parameters.
+        overrides: What to call instead of dependencies, applied now: a later
+            change has no effect on this plan.
+        thread: Runs the handler in a thread; its arguments are filled and its
+            dependencies opened outside of it.
+
+    Raises:
+        ConfigurationError: A parameter cannot be filled, or the handler is
+            of a kind that cannot be called here. The message names handler
+            and parameter and says what could be done.
+    """
+    if not callable(handler):
+        raise ConfigurationError(f"{where}: a handler is a function, not {handler!r}.")
+    name = qualified_name(handler)
+    where = f"{where}: handler {name}"
+    is_async, is_generator = _kind(handler, where, in_thread=thread is not None)
+    for twice in path_names.keys() & pattern_names.keys():
+        raise ConfigurationError(f"{where}: {{{twice}}} is a parameter of two patterns. Rename one of them.")
+    rules = Rules(known, path_names, pattern_names)
+    dependencies = Dependencies(rules, overrides)
+    compiler = _Compiler(rules, dependencies, where, payload=payload, query=query)
+    arguments = compiler.arguments(read_parameters(handler, where=where))
+    steps = dependencies.steps
+    if is_generator and steps:
+        call = _streaming(handler, arguments, steps)
+    elif steps or thread is not None:
+        call = _running(handler, arguments, steps, thread)
+    else:
+        call = _direct(handler, arguments)
+    return Plan(
+        call=call,
+        is_async=not is_generator and (is_async or bool(steps) or thread is not None),
+        is_generator=is_generator,
+        reader=compiler.reader,
+        thread=thread is not None,
+        name=name,
+    )
+
+
+class _Compiler:
+    """Decides, for the parameters of one handler in order, what fills each."""
+
+    def __init__(
+        self, rules: Rules, dependencies: Dependencies, where: str, *, payload: bool, query: bool
+    ) -> None:
+        self.reader: Reader | None = None
+        self._rules = rules
+        self._dependencies = dependencies
+        self._where = where
+        self._takes_payload = payload
+        self._takes_query = query
+        self._payload_name: str | None = None
+
+    def arguments(self, parameters: tuple[Parameter, ...]) -> Arguments:
+        positional: list[Argument] = []
+        keywords: list[tuple[str, Argument]] = []
+        for parameter in parameters:
+            argument = self._argument(parameter)
+            if parameter.keyword_only:
+                keywords.append((parameter.name, argument))
+            else:
+                positional.append(argument)
+        return Arguments(tuple(positional), tuple(keywords))
+
+    def _argument(self, parameter: Parameter) -> Argument:
+        where = f"{self._where}, parameter {parameter.name!r}"
+        if parameter.depends is not None:
+            return self._dependencies.add(parameter.depends, where)
+        filler = self._rules.fill(parameter, where)
+        if filler is not None:
+            return filler
+        if self._takes_query:
+            return self._rules.read_query(parameter, where)
+        if self._takes_payload:
+            return self._payload(parameter, where)
+        if parameter.default is not EMPTY:
+            return lambda socket, subject: parameter.default
+        raise ConfigurationError(f"{where}: nothing fills it. Either {self._rules.describe()}.")
+
+    def _payload(self, parameter: Parameter, where: str) -> Argument:
+        if self._payload_name is not None:
+            kind = parameter.annotation
+            shown = "str" if kind is EMPTY else kind.__name__ if isinstance(kind, type) else str(kind)
+            raise ConfigurationError(
+                f"{where}: {self._payload_name!r} is the payload already, and there is one. "
+                f"From the query string it would be `{parameter.name}: Annotated[{shown}, Query()]`; "
+                "several fields of a payload are one type with these fields."
+            )
+        self._payload_name = parameter.name
+        try:
+            self.reader = payload_reader(parameter.annotation)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {error}.") from None
+        return the_subject
+
+
+def _kind(handler: Callable[..., Any], where: str, *, in_thread: bool) -> tuple[bool, bool]:
+    function = underlying(handler)
+    if inspect.isgeneratorfunction(function):
+        raise ConfigurationError(
+            f"{where}: it is a plain generator. A stream is an async one: write `async def`."
+        )
+    is_async = inspect.iscoroutinefunction(function)
+    is_generator = inspect.isasyncgenfunction(function)
+    if in_thread and (is_async or is_generator):
+        raise ConfigurationError(
+            f"{where}: thread=True is for a plain `def`; this one runs on the loop as it is."
+        )
+    return is_async, is_generator
+
+
+def _direct(handler: Callable[..., Any], arguments: Arguments) -> Callable[[Any, Any], Any]:
+    """Return how to call a handler without dependencies.
+
+    The shapes of nearly all message handlers have no loop and nothing to
+    build at a call.
+    """
+    fillers: list[Filler] = [filler for filler in arguments.positional if not isinstance(filler, int)]
+    if arguments.keywords:
+        return lambda socket, subject: arguments.apply(handler, socket, subject, [])
+    match fillers:
+        case [first, second] if first is the_socket and second is the_subject:
+            return handler
+        case [first, second] if first is the_subject and second is the_socket:
+            return lambda socket, subject: handler(subject, socket)
+        case [first] if first is the_subject:
+            return lambda socket, subject: handler(subject)
+        case [first] if first is the_socket:
+            return lambda socket, subject: handler(socket)
+        case []:
+            return lambda socket, subject: handler()
+        case [first, second, third] if first is the_socket and third is the_subject:
+            return lambda socket, subject: handler(socket, second(socket, subject), subject)
+        case _:
+            return lambda socket, subject: handler(*[fill(socket, subject) for fill in fillers])
+
+
+def _running(
+    handler: Callable[..., Any], arguments: Arguments, steps: tuple[Step, ...], thread: ThreadRunner | None
+) -> Callable[[Any, Any], Any]:
+    target = handler if thread is None else partial(thread, handler)
+
+    async def call(socket: Any, subject: Any) -> Any:
+        async with AsyncExitStack() as stack:
+            values = await resolve(steps, socket, subject, stack)
+            result = arguments.apply(target, socket, subject, values)
+            # Awaited here, or a plain handler that hands on a coroutine would have
+            # its dependencies closed before it runs.
+            return await result if thread is not None or inspect.iscoroutine(result) else result
+
+    return call
+
+
+def _streaming(
+    handler: Callable[..., Any], arguments: Arguments, steps: tuple[Step, ...]
+) -> Callable[[Any, Any], Any]:
+    async def call(socket: Any, subject: Any) -> AsyncIterator[Any]:
+        async with AsyncExitStack() as stack:
+            values = await resolve(steps, socket, subject, stack)
+            async with aclosing(arguments.apply(handler, socket, subject, values)) as items:
+                async for item in items:
+                    yield item
+
+    return call

@@ -1,0 +1,201 @@
+"""Stages: where the parameters of a kind of handler get their values from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, get_args, get_origin
+from uuid import UUID
+
+from symphony.errors import ConfigurationError
+from symphony.routing.annotations import bare, is_union, unalias
+from symphony.routing.convert import query_reader
+from symphony.routing.parameters import EMPTY, Parameter
+
+__all__ = ("Filler", "Known", "Rules", "belongs_to_call", "the_socket", "the_subject")
+
+Filler = Callable[[Any, Any], Any]
+"""Gives a parameter's value, from the socket and the subject of a call."""
+
+_CONVERTED_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    "str": (str,),
+    "path": (str,),
+    "int": (int, float),
+    "float": (float,),
+    "uuid": (UUID,),
+}
+_CONVERTERS: Final[Mapping[type, str]] = {int: "int", float: "float", UUID: "uuid"}
+
+
+def the_socket(socket: Any, subject: Any) -> Any:
+    """Fill with the socket. Plans know this filler and pass the socket directly."""
+    return socket
+
+
+def the_subject(socket: Any, subject: Any) -> Any:
+    """Fill with the subject of the call: the message, room or close.
+
+    Plans know this filler and pass the subject directly; a dependency that
+    lives as long as its socket may not have it.
+    """
+    return subject
+
+
+def belongs_to_call(filler: Filler) -> bool:
+    """Tell whether a filler's value is of this call only, not of its socket."""
+    return filler is the_subject or isinstance(filler, _FromSubject)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The annotations that a stage fills by themselves.
+
+    Attributes:
+        types: A filler for each type. `Socket[State]` is found as `Socket`.
+        refused: Types that Symphony knows and this stage has not, and why. A
+            stage that refuses the type named `Socket` has no socket, and so
+            neither path parameters nor a query string.
+        check: Asked about every annotation filled by `types` (generic
+            arguments included); returns what is wrong with it, or `None`.
+    """
+
+    types: Mapping[type, Filler]
+    refused: Mapping[type, str] = field(default_factory=dict[type, str])
+    check: Callable[[Any], str | None] | None = None
+
+    def named(self, name: str) -> type | None:
+        """Return the type of that name, filled or refused."""
+        return next((kind for kind in (*self.types, *self.refused) if kind.__name__ == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Fills parameters by the rules that handlers and dependencies share.
+
+    Attributes:
+        known: The annotations filled by themselves.
+        path_names: The parameters of the route's path and their converters.
+        pattern_names: Those of the subject's own pattern (a room's name).
+    """
+
+    known: Known
+    path_names: Mapping[str, str]
+    pattern_names: Mapping[str, str]
+
+    def fill(self, parameter: Parameter, where: str) -> Filler | None:
+        """Fill a parameter by its annotation or by its name in a pattern.
+
+        Args:
+            parameter: The parameter, without a `Depends` mark.
+            where: How to name the parameter in an error.
+
+        Returns:
+            The filler, or `None` if neither rule applies.
+
+        Raises:
+            ConfigurationError: A rule applies, and the parameter does not fit.
+        """
+        if parameter.query is not None:
+            return self.read_query(parameter, where)
+        kind = self._known_type(parameter)
+        if kind in self.known.refused:
+            raise ConfigurationError(f"{where}: {self.known.refused[kind]}")
+        if kind is not None:
+            problem = self.known.check(parameter.annotation) if self.known.check else None
+            if problem:
+                raise ConfigurationError(f"{where}: {problem}")
+            return self.known.types[kind]
+        if parameter.name in self.pattern_names:
+            return self._fill_named(parameter, self.pattern_names, _FromSubject, where)
+        if parameter.name in self.path_names:
+            return self._fill_named(parameter, self.path_names, _from_socket, where)
+        return None
+
+    def read_query(self, parameter: Parameter, where: str) -> Filler:
+        """Fill a parameter from the query string of the handshake."""
+        self.require_socket(where)
+        name = (parameter.query and parameter.query.alias) or parameter.name
+        try:
+            read = query_reader(name, parameter.annotation, parameter.default)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {error}.") from None
+        # Converted at each call: 0.5 us, no memory a socket, and no list that one
+        # call could change for the next.
+        return lambda socket, subject: read(socket.handshake.query_params)
+
+    def require_socket(self, where: str) -> None:
+        """Refuse what needs a socket in a stage that has none."""
+        if self._no_socket is not None:
+            raise ConfigurationError(f"{where}: {self._no_socket}")
+
+    def describe(self) -> str:
+        """Say what a parameter here could be."""
+        types = ", ".join(kind.__name__ for kind in self.known.types)
+        names = ", ".join([*self.path_names, *self.pattern_names])
+        return (
+            f"annotate it with what is known here ({types or 'nothing'}) or with Annotated[..., Depends(...)]"
+            f"{'' if self._no_socket else ' or Annotated[..., Query()]'}, "
+            f"or name it as a parameter of the pattern ({names or 'there are none'})"
+        )
+
+    @property
+    def _no_socket(self) -> str | None:
+        socket = self.known.named("Socket")
+        return None if socket is None else self.known.refused.get(socket)
+
+    def _known_type(self, parameter: Parameter) -> Any:
+        if parameter.annotation is EMPTY:
+            return self.known.named("Socket") if parameter.is_first and parameter.name == "socket" else None
+        kind = bare(parameter.annotation)
+        kind = get_origin(kind) or kind
+        if not isinstance(kind, type):
+            return None
+        return kind if kind in self.known.types or kind in self.known.refused else None
+
+    def _fill_named(
+        self,
+        parameter: Parameter,
+        names: Mapping[str, str],
+        source: Callable[[str], Filler],
+        where: str,
+    ) -> Filler:
+        converter = names[parameter.name]
+        if _fits(parameter.annotation, converter):
+            return source(parameter.name)
+        here = parameter.name if converter == "str" else f"{parameter.name}:{converter}"
+        wanted = _CONVERTERS.get(bare(parameter.annotation))
+        given = _CONVERTED_TYPES[converter][0].__name__
+        hint = (
+            f"Write {{{parameter.name}:{wanted}}} in the pattern, or"
+            if wanted
+            else "For another value, rename it;"
+        )
+        raise ConfigurationError(
+            f"{where}: {{{here}}} in the pattern gives {given}, and its annotation is "
+            f"{_shown(parameter.annotation)}. {hint} annotate it with {given}."
+        )
+
+
+def _from_socket(name: str) -> Filler:
+    return lambda socket, subject: socket.params[name]
+
+
+@dataclass(frozen=True, slots=True)
+class _FromSubject:
+    name: str
+
+    def __call__(self, socket: Any, subject: Any) -> Any:
+        return subject.params[self.name]
+
+
+def _fits(annotation: Any, converter: str) -> bool:
+    # What the app's own converters give cannot be known.
+    if annotation is EMPTY or converter not in _CONVERTED_TYPES:
+        return True
+    plain = bare(unalias(annotation))
+    options = get_args(plain) if is_union(plain) else (plain,)
+    return any(bare(option) in (Any, object, *_CONVERTED_TYPES[converter]) for option in options)
+
+
+def _shown(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else repr(annotation)

@@ -1,0 +1,320 @@
+"""One socket's life: handshake, connect handler, messages, disconnect handler.
+
+It runs in one task a socket. The transport tells it what came in through
+`received`, `slow` and `closed`; what it does to the transport goes through
+the `Connection` contract.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import msgspec
+
+from symphony.errors import ProtocolError, Reject
+from symphony.lane import Lane
+from symphony.protocol.codec import to_message
+from symphony.transport.base import Close
+
+if TYPE_CHECKING:
+    from symphony.endpoint import Endpoint
+    from symphony.limits import Limits
+    from symphony.socket import Socket
+    from symphony.transport.base import Connection
+
+__all__ = ("Owner", "Session")
+
+logger = logging.getLogger("symphony.socket")
+
+SERVICE_RESTART = 1012
+
+
+class Owner(Protocol):
+    """What a session needs of the node it belongs to."""
+
+    def opened(self, session: Session) -> None:
+        """Hear that the socket is open."""
+        ...
+
+    async def left(self, session: Session) -> None:
+        """Take the socket out of its rooms and tables."""
+        ...
+
+    def report(self, error: BaseException, socket: Socket[Any], where: str) -> None:
+        """Log what a handler raised and hand it to the error handler."""
+        ...
+
+    def background(self, coroutine: Coroutine[Any, Any, Any], socket: Socket[Any]) -> asyncio.Task[Any]:
+        """Start a background task whose exception is reported."""
+        ...
+
+
+class Session:
+    """Runs one socket.
+
+    Attributes:
+        socket: The socket, as handlers see it.
+        received: Takes the transport's messages; they go straight to the lane.
+    """
+
+    __slots__ = (
+        "_background",
+        "_close",
+        "_closed",
+        "_connection",
+        "_endpoint",
+        "_lane",
+        "_late",
+        "_opened_at",
+        "_owner",
+        "_serving",
+        "_task",
+        "_timer",
+        "received",
+        "socket",
+    )
+
+    socket: Socket[Any]
+
+    def __init__(self, owner: Owner, endpoint: Endpoint, connection: Connection) -> None:
+        self._owner = owner
+        self._endpoint = endpoint
+        self._connection = connection
+        self._background: set[asyncio.Task[Any]] | None = None
+        self._close: Close | None = None
+        self._late = False
+        self._opened_at = 0.0
+        self._serving = False
+
+    def start(self, socket: Socket[Any]) -> None:
+        """Begin the socket's life in a task of its own."""
+        self.socket = socket
+        loop = asyncio.get_running_loop()
+        limits = self._limits
+        context = copy_context()
+        self._closed = loop.create_future()
+        self._lane = Lane(
+            loop,
+            context,
+            done=self._reply,
+            failed=self._failed,
+            full=self._full,
+            max_queue=limits.max_queue,
+        )
+        self.received = self._lane.deliver
+        self._timer = loop.call_later(limits.connect_timeout, self._too_late)
+        self._task = loop.create_task(self._live(), context=context)
+
+    def open(self) -> None:
+        """Answer the handshake with 101, if it is not answered yet."""
+        socket = self.socket
+        if socket.opened or self._close is not None:
+            return
+        socket.opened = True
+        self._opened_at = time.monotonic()
+        self._timer.cancel()
+        self._connection.accept(socket.subprotocol)
+        self._owner.opened(self)
+        logger.info("%s opened on %s from %s", socket.id, socket.route, _address(socket))
+
+    async def ended(self) -> None:
+        """Return when the disconnect handler has run and all is cleaned up."""
+        await asyncio.wait((self._task,))
+
+    def slow(self, seconds: float) -> None:
+        """Name the handler that held the loop."""
+        logger.warning(
+            "The message handler of %s held the event loop for %.2f s (socket %s). "
+            "Await something slow, or register a plain function with thread=True.",
+            self._endpoint.pattern,
+            seconds,
+            self.socket.id,
+        )
+
+    def closed(self, close: Close) -> None:
+        """Hear that the connection has ended."""
+        if self._closed.done():
+            return
+        self._closed.set_result(None)
+        self._connection.outbox.seal(discard=True)
+        if self._close is None:
+            self._close = close
+        if self._serving:
+            self._lane.end(timeout=self._limits.finish_timeout)
+        else:
+            # The connect handler may still be at work, and now for nobody.
+            self._task.cancel()
+
+    def drain(self) -> None:
+        """Close with 1012 once the handlers under way have finished."""
+        self._connection.pause_reading()
+        self._lane.end(timeout=self._limits.finish_timeout)
+
+    def abort(self) -> None:
+        """End the socket at once."""
+        self._connection.abort()
+        self._task.cancel()
+
+    def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine until the socket goes."""
+        tasks = self._background
+        if tasks is None:
+            tasks = self._background = set()
+        limit = self._limits.max_background_tasks
+        if self._close is not None or len(tasks) >= limit:
+            coroutine.close()
+            why = "it has gone" if self._close is not None else f"{limit} of its tasks run already"
+            raise RuntimeError(f"Socket {self.socket.id} takes no background task: {why}.")
+        task = self._owner.background(coroutine, self.socket)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return task
+
+    @property
+    def _limits(self) -> Limits:
+        return self._endpoint.profile.limits
+
+    async def _live(self) -> None:
+        try:
+            if await self._connected():
+                self._serving = True
+                await self._lane.serve(
+                    partial(self._endpoint.receive, self.socket), is_async=self._endpoint.is_async
+                )
+                if not self._closed.done():
+                    self._connection.close(SERVICE_RESTART, "the server restarts")
+            self._serving = True
+            await self._closed
+        finally:
+            self._timer.cancel()
+            await self._end()
+
+    async def _connected(self) -> bool:
+        """Run the connect stage; whether messages are to be served after it."""
+        try:
+            await self._endpoint.connect(self.socket)
+            self.open()
+        except asyncio.CancelledError as error:
+            if self._closed.done():
+                return False
+            self._forgive()
+            if self._late:
+                seconds = self._limits.connect_timeout
+                logger.warning(
+                    "The connect handler of %s did not answer within %g s.", self._endpoint.pattern, seconds
+                )
+                self._turn_away(Reject("timeout", "the server took too long to answer", status=503))
+            else:
+                self._owner.report(error, self.socket, f"connect handler of {self._endpoint.pattern}")
+                self._turn_away(Reject("internal"))
+        except Reject as refusal:
+            self._turn_away(refusal)
+        except BaseException as error:
+            self._owner.report(error, self.socket, f"connect handler of {self._endpoint.pattern}")
+            self._turn_away(Reject("internal"))
+        else:
+            return not self._closed.done()
+        return False
+
+    def _turn_away(self, refusal: Reject) -> None:
+        socket = self.socket
+        if socket.opened:
+            self._connection.close(refusal.close_code, refusal.message)
+            return
+        self._close = Close(refusal.close_code, refusal.message, clean=True)
+        logger.info(
+            "%s refused on %s from %s: %d %s",
+            socket.id,
+            socket.route,
+            _address(socket),
+            refusal.status,
+            refusal,
+        )
+        headers = {"content-type": "application/json", **refusal.headers}
+        self._connection.refuse(refusal.status, headers, msgspec.json.encode(refusal.payload()))
+
+    def _reply(self, result: Any) -> None:
+        try:
+            kind = cast("object", type(result))
+            if kind is not str and kind is not bytes:
+                result = to_message(result)
+        except Exception as error:
+            self._failed(error)
+            return
+        outbox = self._connection.outbox
+        outbox.send(self.socket.encoding.encode(result))
+        if outbox.size > outbox.high and not outbox.sealed:
+            # Whoever asks faster than he reads the answers is not read from.
+            self._connection.pause_reading()
+            waiter = asyncio.ensure_future(outbox.drained())
+            waiter.add_done_callback(self._go_on_reading)
+
+    def _go_on_reading(self, _: asyncio.Future[None]) -> None:
+        if not self._lane.is_full:
+            self._connection.resume_reading()
+
+    def _full(self, full: bool) -> None:
+        if full:
+            self._connection.pause_reading()
+        else:
+            self._connection.resume_reading()
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, ProtocolError):
+            self._connection.close(error.code, error.reason)
+            return
+        if not isinstance(error, Reject):
+            self._owner.report(error, self.socket, f"message handler of {self._endpoint.pattern}")
+            error = Reject("internal", "the server failed to handle the message")
+        # On a raw connection the error travels in the envelope of an event,
+        # as `emit` would send it.
+        text = msgspec.json.encode({"event": "error", "data": error.payload()}).decode()
+        self._connection.outbox.send(self.socket.encoding.encode(text))
+
+    def _too_late(self) -> None:
+        self._late = True
+        self._task.cancel()
+
+    def _forgive(self) -> None:
+        while self._task.cancelling():
+            self._task.uncancel()
+
+    async def _end(self) -> None:
+        self._forgive()
+        close = self._close or Close(1006, "", clean=False)
+        disconnect = self._endpoint.disconnect
+        if self.socket.began and disconnect is not None:
+            try:
+                async with asyncio.timeout(self._limits.finish_timeout):
+                    await disconnect(self.socket, close)
+            except BaseException as error:
+                self._owner.report(error, self.socket, f"disconnect handler of {self._endpoint.pattern}")
+        for task in tuple(self._background or ()):
+            task.cancel()
+        await self._owner.left(self)
+        try:
+            await self.socket.scope.aclose()
+        except BaseException as error:
+            self._owner.report(error, self.socket, f"dependencies of {self._endpoint.pattern}")
+        if self.socket.opened:
+            duration = time.monotonic() - self._opened_at
+            logger.info(
+                "%s closed on %s from %s after %.3f s: %d %s",
+                self.socket.id,
+                self.socket.route,
+                _address(self.socket),
+                duration,
+                close.code,
+                close.reason,
+            )
+
+
+def _address(socket: Socket[Any]) -> str:
+    client = socket.client
+    return f"{client[0]}:{client[1]}" if client else "a local socket"

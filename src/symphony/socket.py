@@ -1,0 +1,244 @@
+"""One connection, as handlers see it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Coroutine
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
+
+from typing_extensions import TypeVar
+
+from symphony.errors import WrongThreadError
+from symphony.protocol.codec import to_message
+from symphony.rooms.batch import Member
+from symphony.routing.dependencies import SocketScope
+from symphony.transport.outbox import READY
+
+if TYPE_CHECKING:
+    from symphony.handshake import Handshake
+    from symphony.identity import Identity
+    from symphony.rooms.room import Room
+    from symphony.transport.base import Connection
+
+__all__ = ("Life", "Membership", "Socket")
+
+StateT = TypeVar("StateT", default=Any)
+
+
+class Life(Protocol):
+    """What a socket needs of whoever runs it."""
+
+    def open(self) -> None:
+        """Answer the handshake, if it is not answered yet."""
+        ...
+
+    def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine until the socket goes."""
+        ...
+
+
+class Membership(Protocol):
+    """What a socket needs of the rooms."""
+
+    async def join(self, socket: Socket[Any], name: str, *, authorize: bool) -> Room:
+        """Make *socket* a member."""
+        ...
+
+    async def leave(self, socket: Socket[Any], name: str) -> bool:
+        """Undo it; whether it was a member."""
+        ...
+
+
+class Socket(Member, Generic[StateT]):
+    """One connection.
+
+    Handlers get it by annotation, `Socket` or `Socket[State]`. It exists from
+    before the upgrade; it opens at its first `send`, or when the connect
+    handler returns. All of its methods belong to the event loop's thread.
+
+    Attributes:
+        id: Unguessable, and unlike any other socket's.
+        handshake: The request the connection began with.
+        params: The parameters of the route's path, converted.
+        began: Whether its connect handler was called; then its disconnect handler will be.
+        opened: Whether the handshake has been answered with 101.
+        state: Yours, of the type that the route names with `state=`.
+        user: Who it speaks for, or `None`; see `login`.
+        subprotocol: The one that was negotiated, or `None`.
+        route: The pattern of its route.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_life",
+        "_membership",
+        "_scope",
+        "_thread",
+        "began",
+        "handshake",
+        "id",
+        "opened",
+        "params",
+        "route",
+        "state",
+        "subprotocol",
+        "user",
+    )
+
+    state: StateT
+
+    def __init__(
+        self,
+        id: str,
+        handshake: Handshake,
+        connection: Connection,
+        membership: Membership,
+        life: Life,
+        *,
+        route: str,
+        params: dict[str, Any],
+        state: StateT,
+        subprotocol: str | None,
+    ) -> None:
+        super().__init__()
+        self.id = id
+        self.handshake = handshake
+        self.params = params
+        self.route = route
+        self.state = state
+        self.user: Identity | None = None
+        self.subprotocol = subprotocol
+        self._scope: SocketScope | None = None
+        self.encoding = connection.encoding
+        self.outbox = cast("Any", connection.outbox)
+        self._connection = connection
+        self._membership = membership
+        self._life = life
+        self.opened = False
+        self.began = False
+        self._thread = get_ident()
+
+    @property
+    def scope(self) -> SocketScope:
+        """The dependencies that live as long as the socket; made when first asked for."""
+        if self._scope is None:
+            self._scope = SocketScope(asyncio.Event)
+        return self._scope
+
+    @property
+    def connected(self) -> bool:
+        """Whether the socket is open and no close was sent or received."""
+        return self.opened and not self._connection.outbox.sealed
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """Address and port of the client, behind trusted proxies its own; `None` over Unix sockets."""
+        return cast("tuple[str, int] | None", self.handshake.client)
+
+    @property
+    def latency(self) -> float | None:
+        """The last measured round trip in seconds, or `None` before the first."""
+        return self._connection.latency
+
+    @property
+    def dropped(self) -> int:
+        """How many frames for this socket were dropped: it was too slow, or had gone."""
+        return self._connection.outbox.dropped
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The names of the rooms it is in."""
+        return frozenset(batch.name for batch in self.batches if batch.name)
+
+    def send(self, message: object) -> Awaitable[None]:
+        """Send a message.
+
+        It is on its way when this returns; awaiting the result waits only
+        while more than the high-water mark is unsent. To a socket that has
+        gone this does nothing but count (`dropped`).
+
+        Args:
+            message: Text and bytes as they are, anything else as JSON text.
+
+        Raises:
+            WrongThreadError: Called from another thread than the socket's.
+            TypeError: The message is not JSON-encodable.
+        """
+        if get_ident() != self._thread:
+            raise WrongThreadError(self._wrong_thread("send"))
+        if not self.opened:
+            self._life.open()
+        kind = type(message)
+        if kind is not str and kind is not bytes:
+            message = to_message(message)
+        outbox = self._connection.outbox
+        outbox.send(self.encoding.encode(message))
+        return READY if outbox.size <= outbox.high else outbox.drained()
+
+    def close(self, code: int = 1000, reason: str = "") -> Awaitable[None]:
+        """Close the connection behind everything that was sent.
+
+        Returns at once; the disconnect handler runs when the peer has
+        answered or `close_timeout` has passed. A repeat does nothing.
+
+        Args:
+            code: 1000, another code of RFC 6455 that may be sent, or 3000-4999.
+            reason: For the peer; cut at 123 bytes.
+
+        Raises:
+            ValueError: The code must not be sent.
+            WrongThreadError: Called from another thread than the socket's.
+        """
+        if get_ident() != self._thread:
+            raise WrongThreadError(self._wrong_thread("close"))
+        if not self.opened:
+            self._life.open()
+        self._connection.close(code, reason)
+        return READY
+
+    async def join(self, name: str, *, authorize: bool = True) -> Room:
+        """Become a member of a room.
+
+        From here on the socket gets what is published to it, in order with
+        its own sends. A second join of the same room changes nothing.
+
+        Args:
+            name: Full name of the room.
+            authorize: `False` skips the `authorize` hook of the room's family.
+
+        Returns:
+            The room.
+
+        Raises:
+            Reject: The room's `authorize` or `on_join` refused, or it is full.
+        """
+        return await self._membership.join(self, name, authorize=authorize)
+
+    async def leave(self, name: str) -> bool:
+        """Leave a room; publications up to now still arrive.
+
+        Returns:
+            Whether the socket was a member.
+        """
+        return await self._membership.leave(self, name)
+
+    def login(self, identity: Identity) -> None:
+        """Say who this socket speaks for; usually in connect middleware."""
+        self.user = identity
+
+    def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine beside the handlers, at most as long as the socket lives.
+
+        An exception is logged and goes to `on_error`.
+        """
+        return self._life.background(coroutine)
+
+    def _wrong_thread(self, verb: str) -> str:
+        return (
+            f"socket.{verb}() was called from another thread than the event loop's. "
+            "Return the value from the handler, or use loop.call_soon_threadsafe()."
+        )
+
+    def __repr__(self) -> str:
+        return f"<Socket {self.id} {self.route}>"

@@ -1,0 +1,35 @@
+"""Plain integers for whoever scrapes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ("Stats",)
+
+
+@dataclass(slots=True)
+class Stats:
+    """What happened so far; every field only rises.
+
+    Attributes:
+        opened: Sockets that opened.
+        closed: Of those, how many have gone.
+        refused: Handshakes that got an HTTP error.
+        failed_handlers: Handlers that raised something other than `Reject`.
+        slow_consumers: Sockets closed with 1013 because their outbox was full.
+        dropped_frames: Outgoing frames that were dropped: the outbox was
+            full, or the socket had gone.
+        late_pongs: Sockets closed because a pong was too late.
+        idle: Sockets closed because they sent nothing for too long.
+        late_handshakes: Connections closed before their request was whole.
+    """
+
+    opened: int = 0
+    closed: int = 0
+    refused: int = 0
+    failed_handlers: int = 0
+    slow_consumers: int = 0
+    dropped_frames: int = 0
+    late_pongs: int = 0
+    idle: int = 0
+    late_handshakes: int = 0

@@ -1,0 +1,257 @@
+"""A socket behind any ASGI server.
+
+The server has parsed, reassembled and buffered a message before it comes
+here, and writes when it likes: refusing a message before it is buffered,
+heartbeat and cork are the native transport's alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+from symphony.protocol.frames import valid_close_code
+from symphony.transport.base import Acceptor, Close, Message, Profile, Scope, Session
+from symphony.transport.heartbeat import Heartbeat
+from symphony.transport.outbox import Outbox
+
+__all__ = ("MESSAGES", "serve")
+
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+
+# What the server's `send` may lag behind before the outbox holds the rest.
+_HIGH_WATER_BYTES: Final = 64 * 1024
+_DENIAL: Final = "websocket.http.response"
+
+
+class _Messages:
+    """The encoding of a transport that takes whole messages."""
+
+    __slots__ = ()
+
+    def encode(self, message: Message) -> Message:
+        return message
+
+    def join(self, frames: Sequence[Any]) -> Sequence[Any]:
+        return tuple(frames)
+
+
+MESSAGES: Final = _Messages()
+
+
+class _Last(NamedTuple):
+    """Stands in the outbox where the native transport has a close frame."""
+
+    code: int
+    reason: str
+
+    def __len__(self) -> int:
+        return 0
+
+
+async def serve(acceptor: Acceptor, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run one connection from its `websocket.connect` to its session's end."""
+    await receive()
+    connection = _AsgiConnection(scope, send)
+    session = connection.session = acceptor.connect(scope, connection)
+    writer = asyncio.ensure_future(connection.write_all())
+    try:
+        if session is not None:
+            await connection.read_all(receive, session)
+    finally:
+        if session is not None:
+            session.closed(connection.ending())
+            await session.ended()
+        connection.finish()
+        await asyncio.wait((writer,), timeout=acceptor.limits.close_timeout)
+        writer.cancel()
+
+
+class _AsgiConnection:
+    """One connection, as the core sees it."""
+
+    latency = None
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.encoding = MESSAGES
+        self.outbox = Outbox(self._loop, self._enqueue, MESSAGES.join)
+        self.session: Session | None = None
+        self.held = False
+        self.message_at = self._loop.time()
+        self._denial = _DENIAL in (scope.get("extensions") or {})
+        self._send = send
+        self._events: deque[Event] = deque()
+        self._unsent = 0
+        self._wake = asyncio.Event()
+        self._may_read = asyncio.Event()
+        self._may_read.set()
+        self._finished = False
+        self._reader: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._ours: Close | None = None
+        self._theirs: Close | None = None
+
+    # The core's calls
+
+    def configure(self, profile: Profile) -> None:
+        self._limits = limits = profile.limits
+        self.outbox.configure(
+            limit=limits.max_outbox_bytes,
+            high=limits.high_water_bytes,
+            low=limits.low_water_bytes,
+            overflow=self._overflow if profile.slow_consumer == "disconnect" else None,
+        )
+
+    def accept(self, subprotocol: str | None) -> None:
+        self._put({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
+        self.outbox.unblock()
+        # The server pings as it is configured; idle sockets are ours.
+        self._heartbeat = Heartbeat(self, replace(self._limits, ping_interval=None))
+
+    def refuse(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        if self._denial:
+            raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+            raw.append((b"content-length", str(len(body)).encode()))
+            self._put({"type": f"{_DENIAL}.start", "status": status, "headers": raw})
+            self._put({"type": f"{_DENIAL}.body", "body": body})
+        else:
+            # The server answers 403, whatever the status.
+            self._put({"type": "websocket.close", "code": 1008})
+        self._stop_reading_later()
+
+    def close(self, code: int, reason: str) -> None:
+        if not valid_close_code(code):
+            raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
+        if self._ours is not None:
+            return
+        self._ours = Close(code, reason, clean=False)
+        self.outbox.seal(_Last(code, reason))
+        self._stop_reading_later()
+
+    def abort(self) -> None:
+        # ASGI has no way to cut a connection; ending the callable closes it.
+        if self._reader is not None:
+            self._reader.cancel()
+
+    def pause_reading(self) -> None:
+        self.held = True
+        self._may_read.clear()
+
+    def resume_reading(self) -> None:
+        self.held = False
+        self._may_read.set()
+
+    # The heartbeat's calls
+
+    def send_control(self, frame: bytes) -> None:
+        """Pings are the server's."""
+
+    def pong_too_late(self) -> None:
+        """So are pongs."""
+
+    def idle_too_long(self) -> None:
+        self.close(4408, "idle for too long")
+
+    # The server's side
+
+    async def read_all(self, receive: Receive, session: Session) -> None:
+        """Hand messages over until the client has gone, or was told to go and did not."""
+        self._reader = asyncio.current_task()
+        try:
+            while True:
+                if self.held:
+                    await self._may_read.wait()
+                event = await receive()
+                if event["type"] == "websocket.disconnect":
+                    code = event.get("code")
+                    code = 1005 if code is None else code
+                    self._theirs = Close(code, event.get("reason") or "", clean=code != 1006)
+                    return
+                if self._ours is None:
+                    self._receive(event, session)
+        except asyncio.CancelledError:
+            if self._timer is None or self._reader is None:
+                raise
+            self._reader.uncancel()
+        finally:
+            self._reader = None
+
+    async def write_all(self) -> None:
+        """Hand events to the server, one after the other."""
+        while True:
+            while self._events:
+                event = self._events.popleft()
+                try:
+                    await self._send(event)
+                except Exception:
+                    # The client has gone; the reader hears of it.
+                    self._events.clear()
+                    self.outbox.seal(discard=True)
+                    return
+                if event["type"] == "websocket.send":
+                    self._unsent -= len(event.get("text") or event.get("bytes") or "")
+                    if self.outbox.blocked and self._unsent <= _HIGH_WATER_BYTES // 2:
+                        self.outbox.unblock()
+            if self._finished:
+                return
+            self._wake.clear()
+            await self._wake.wait()
+
+    def finish(self) -> None:
+        """Let `write_all` return once everything is with the server."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        self._finished = True
+        self._wake.set()
+
+    def ending(self) -> Close:
+        """How the connection ended."""
+        if self._ours is not None:
+            return self._ours._replace(clean=self._theirs is not None and self._theirs.clean)
+        return self._theirs or Close(1006, "", clean=False)
+
+    def _receive(self, event: Event, session: Session) -> None:
+        text = event.get("text")
+        message: Message = event.get("bytes") or b"" if text is None else text
+        limit = self._limits.max_message_bytes
+        if len(message) > limit or (
+            text is not None and len(text) * 4 > limit and len(text.encode()) > limit
+        ):
+            self.close(1009, "the message is too large")
+            return
+        self.message_at = self._loop.time()
+        session.received(message)
+
+    def _enqueue(self, block: Sequence[Any]) -> None:
+        for message in block:
+            if isinstance(message, _Last):
+                self._put({"type": "websocket.close", "code": message.code, "reason": message.reason})
+                continue
+            kind = "text" if isinstance(message, str) else "bytes"
+            self._unsent += len(message)
+            self._put({"type": "websocket.send", kind: message})
+        if self._unsent > _HIGH_WATER_BYTES:
+            self.outbox.block()
+
+    def _put(self, event: Event) -> None:
+        self._events.append(event)
+        self._wake.set()
+
+    def _overflow(self) -> None:
+        self._ours = Close(1013, "slow consumer", clean=False)
+        self.outbox.seal(_Last(1013, "slow consumer"), discard=True)
+        self._stop_reading_later()
+
+    def _stop_reading_later(self) -> None:
+        self.resume_reading()
+        if self._timer is None and self._reader is not None:
+            self._timer = self._loop.call_later(self._limits.close_timeout, self._reader.cancel)

@@ -1,0 +1,174 @@
+"""The two contracts between a transport and the core.
+
+A transport moves messages and reports congestion; all behaviour is in the
+core and the same on every transport. The core sees a `Connection`, the
+transport a `Session`. Neither imports the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from symphony.limits import Limits
+    from symphony.stats import Stats
+    from symphony.transport.outbox import Outbox
+
+__all__ = (
+    "Acceptor",
+    "Close",
+    "Connection",
+    "Encoding",
+    "Host",
+    "Message",
+    "Profile",
+    "Scope",
+    "Session",
+    "SlowConsumer",
+)
+
+Message: TypeAlias = "str | bytes"
+Scope: TypeAlias = "MutableMapping[str, Any]"
+SlowConsumer: TypeAlias = Literal["disconnect", "drop_oldest"]
+
+
+class Close(NamedTuple):
+    """How a connection ended.
+
+    Attributes:
+        code: The close code (RFC 6455 §7.4): of whoever closed first; 1005 if
+            the peer gave none, 1006 if the connection was lost.
+        reason: What was said with it.
+        clean: Whether both sides exchanged close frames.
+    """
+
+    code: int
+    reason: str
+    clean: bool
+
+
+class Profile(NamedTuple):
+    """What a route asks of the connection.
+
+    Attributes:
+        limits: The bounds that apply.
+        slow_consumer: What happens when the outbox is full.
+        compression: Compress messages of at least so many bytes, if the
+            client can; `None`: never.
+    """
+
+    limits: Limits
+    slow_consumer: SlowConsumer
+    compression: int | None
+
+
+class Encoding(Protocol):
+    """How a message becomes a frame; shared by all sockets that can share frames."""
+
+    def encode(self, message: Message) -> Any:
+        """Return the frame that carries *message*."""
+        ...
+
+    def join(self, frames: Sequence[Any], /) -> Any:
+        """Return one block that an outbox's `write` takes in one go."""
+        ...
+
+
+class Connection(Protocol):
+    """What the core asks of a transport's connection."""
+
+    outbox: Outbox
+
+    @property
+    def encoding(self) -> Encoding:
+        """The encoding of this connection; fixed by `configure`."""
+        ...
+
+    @property
+    def latency(self) -> float | None:
+        """The last measured round trip in seconds, `None` where unknown."""
+        ...
+
+    def configure(self, profile: Profile) -> None:
+        """Take the route's profile; called once, before anything is sent."""
+        ...
+
+    def accept(self, subprotocol: str | None) -> None:
+        """Answer the handshake with 101 and let the outbox flow."""
+        ...
+
+    def refuse(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Answer the handshake with an HTTP error and end the connection."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a close frame behind what is in the outbox. A repeat does nothing."""
+        ...
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Stop handing messages over; a few that were read already may follow."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Go on handing messages over."""
+        ...
+
+
+class Session(Protocol):
+    """What a transport tells the core about one connection."""
+
+    def received(self, message: Message) -> None:
+        """Take the next message. Never raises."""
+        ...
+
+    def slow(self, seconds: float) -> None:
+        """Hear that handling messages held the loop for so long."""
+        ...
+
+    def closed(self, close: Close) -> None:
+        """Hear that the connection has ended. A repeat does nothing."""
+        ...
+
+    async def ended(self) -> None:
+        """Return when nothing of the session is left to do."""
+        ...
+
+
+class Acceptor(Protocol):
+    """The core's front door, as a transport sees it."""
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of the app, for what happens before a route is known."""
+        ...
+
+    @property
+    def stats(self) -> Stats:
+        """Where a transport counts what only it sees."""
+        ...
+
+    def connect(self, scope: Scope, connection: Connection) -> Session | None:
+        """Begin a session for a handshake, or refuse it and return `None`."""
+        ...
+
+    async def drain(self, force: asyncio.Event) -> None:
+        """Let handlers finish, close every socket with 1012, return when all have gone."""
+        ...
+
+
+class Host(Protocol):
+    """An app that can be served."""
+
+    native: bool
+    """Set by the native server, so that the app need not warn."""
+
+    @property
+    def node(self) -> Acceptor:
+        """The app at work; there from its start-up to its shutdown."""
+        ...

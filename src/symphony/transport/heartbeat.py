@@ -1,0 +1,98 @@
+"""Pings, the time they take, and what is too late."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import Protocol
+
+from symphony.limits import Limits
+from symphony.protocol.frames import PING, frame
+
+__all__ = ("Beating", "Heartbeat")
+
+
+class Beating(Protocol):
+    """What a heartbeat needs of its connection."""
+
+    message_at: float
+    """When its last message came, by the loop's clock."""
+    held: bool
+    """Whether it is not read from: then a pong cannot arrive."""
+
+    def send_control(self, frame: bytes) -> None:
+        """Send a frame behind all others."""
+        ...
+
+    def pong_too_late(self) -> None:
+        """End it: it is dead."""
+        ...
+
+    def idle_too_long(self) -> None:
+        """Close it: it said nothing."""
+        ...
+
+
+class Heartbeat:
+    """Keep one connection honest: `ping_interval`, `pong_timeout`, `idle_timeout`.
+
+    Attributes:
+        latency: The last round trip in seconds, `None` before the first.
+    """
+
+    __slots__ = ("_connection", "_count", "_idle_timer", "_limits", "_loop", "_sent_at", "_timer", "latency")
+
+    def __init__(self, connection: Beating, limits: Limits) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._count = 0
+        self._sent_at = 0.0
+        self.latency: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        if limits.ping_interval is not None:
+            self._timer = self._loop.call_later(limits.ping_interval, self._ping)
+        if limits.idle_timeout is not None:
+            self._idle_timer = self._loop.call_later(
+                limits.idle_timeout, self._check_idle, limits.idle_timeout
+            )
+
+    def pong(self, payload: bytes) -> None:
+        """Take a pong; one that answers no ping of ours is lawful and ignored (RFC 6455 §5.5.3)."""
+        interval = self._limits.ping_interval
+        if interval is None or not self._sent_at or payload != self._payload():
+            return
+        self.latency = monotonic() - self._sent_at
+        self._sent_at = 0.0
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(interval, self._ping)
+
+    def stop(self) -> None:
+        """Cancel all timers."""
+        for timer in (self._timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def _payload(self) -> bytes:
+        return self._count.to_bytes(4, "big")
+
+    def _ping(self) -> None:
+        self._count += 1
+        self._sent_at = monotonic()
+        self._connection.send_control(frame(PING, self._payload()))
+        self._timer = self._loop.call_later(self._limits.pong_timeout, self._check_pong)
+
+    def _check_pong(self) -> None:
+        if self._connection.held:
+            self._timer = self._loop.call_later(self._limits.pong_timeout, self._check_pong)
+        else:
+            self._connection.pong_too_late()
+
+    def _check_idle(self, timeout: float) -> None:
+        left = self._connection.message_at + timeout - self._loop.time()
+        if left > 0:
+            self._idle_timer = self._loop.call_later(left, self._check_idle, timeout)
+        else:
+            self._connection.idle_too_long()

@@ -1,0 +1,60 @@
+"""uvicorn's configuration, and the app behind it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, cast
+
+from uvicorn import Config as UvicornConfig
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from symphony.errors import ConfigurationError
+from symphony.transport.base import Acceptor, Host, Scope
+
+__all__ = ("Config",)
+
+
+class Config(UvicornConfig):
+    """uvicorn's configuration for one Symphony app.
+
+    Attributes:
+        host_app: The Symphony app, found behind what uvicorn wraps around it.
+    """
+
+    host_app: Host
+    _proxy: ProxyHeadersMiddleware | None = None
+
+    def load(self) -> None:
+        """Import the app and find the Symphony in it."""
+        super().load()
+        app = cast("Any", self.loaded_app)  # pyright: ignore[reportUnknownMemberType]
+        while app is not None and not hasattr(cast("object", type(app)), "node"):
+            app = getattr(app, "app", None)
+        if app is None:
+            raise ConfigurationError(
+                f"{self.app!r} is not a Symphony app. An app of another framework is served with "
+                "Symphony(http=that_app), or mounts Symphony and runs on its own server."
+            )
+        self.host_app = app
+        self.host_app.native = True
+        if self.proxy_headers:
+            self._proxy = ProxyHeadersMiddleware(cast("Any", _unused), trusted_hosts=self.forwarded_allow_ips)
+
+    @property
+    def acceptor(self) -> Acceptor:
+        """The running app."""
+        return self.host_app.node
+
+    def behind_proxy(self, scope: Scope) -> Scope:
+        """Return *scope* with client and scheme as a trusted proxy tells them."""
+        if self._proxy is not None:
+            # The middleware suspends nowhere but in the app it wraps, so one
+            # step runs its coroutine to its end.
+            middleware: Any = self._proxy
+            with suppress(StopIteration):
+                middleware(scope, _unused, _unused).send(None)
+        return scope
+
+
+async def _unused(*_: Any) -> Any:
+    """Stand where the middleware expects an app, receive and send."""

@@ -1,0 +1,389 @@
+"""Hot path, step 1 of 4: a frame from the network becomes a message.
+
+An unfragmented, uncompressed message is handled in `on_ws_frame` itself;
+everything else goes through the modules it calls. How a connection opens and
+ends stands in `closing.py` and `opening.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+
+from picows import WSFrame, WSListener, WSMsgType, WSTransport
+
+from symphony.errors import ProtocolError
+from symphony.protocol import frames
+from symphony.protocol.assembler import Assembler
+from symphony.protocol.deflate import max_compressed_bytes, negotiate
+from symphony.protocol.frames import close_frame, parse_close
+from symphony.protocol.handshake import http_response, switching_protocols
+from symphony.transport.base import Close, Encoding, Profile, Session
+from symphony.transport.heartbeat import Heartbeat
+from symphony.transport.native.encoding import PLAIN, deflated
+from symphony.transport.native.parser import Parser
+from symphony.transport.outbox import Outbox
+
+if TYPE_CHECKING:
+    from symphony.protocol.deflate import Deflate
+    from symphony.stats import Stats
+    from symphony.transport.native.opening import Opening
+
+__all__ = ("NativeConnection",)
+
+TEXT = WSMsgType.TEXT
+BINARY = WSMsgType.BINARY
+PING = WSMsgType.PING
+PONG = WSMsgType.PONG
+CLOSE = WSMsgType.CLOSE
+
+_ABNORMAL = Close(1006, "", clean=False)
+_HIGH_WATER_BYTES = 64 * 1024
+
+
+class NativeConnection(WSListener, asyncio.BufferedProtocol):
+    """One WebSocket connection: protocol of the event loop, listener of picows.
+
+    Args:
+        transport: The event loop's.
+        key: The handshake's `Sec-WebSocket-Key`.
+        extensions: The handshake's `Sec-WebSocket-Extensions` lines.
+        opening: The protocol that is in place until `accept`.
+        stats: Counts what happens.
+    """
+
+    __slots__ = (
+        "_assembler",
+        "_deflate",
+        "_ending",
+        "_extensions",
+        "_heartbeat",
+        "_in_buffer",
+        "_key",
+        "_limits",
+        "_opening",
+        "_ours",
+        "_parser",
+        "_read_at",
+        "_receiving",
+        "_slow_after",
+        "_stats",
+        "_theirs",
+        "_timer",
+        "_transport",
+        "buffer_updated",
+        "encoding",
+        "get_buffer",
+        "held",
+        "message_at",
+        "outbox",
+        "session",
+    )
+
+    def __init__(
+        self, transport: asyncio.Transport, key: str, extensions: list[str], opening: Opening, stats: Stats
+    ) -> None:
+        self._transport = transport
+        self._key = key
+        self._extensions = extensions
+        self._opening: Opening | None = opening
+        self._stats = stats
+        self._parser: Parser | None = None
+        self._assembler: Assembler | None = None
+        self._deflate: Deflate | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._in_buffer = False
+        self._receiving = False
+        self._ending = False
+        self._read_at = self.message_at = 0.0
+        self._ours: Close | None = None
+        self._theirs: Close | None = None
+        self.held = False
+        self.encoding: Encoding = PLAIN
+        self.outbox = Outbox(asyncio.get_running_loop(), transport.write, PLAIN.join)
+        self.session: Session | None = None
+
+    # What comes in
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Take one frame from picows; it must be copied before this returns."""
+        outbox = self.outbox
+        if not self._in_buffer:
+            self._in_buffer = True
+            outbox.corked = True
+            self._read_at = monotonic()
+        kind = frame.msg_type
+        if (
+            (kind is TEXT or kind is BINARY)
+            and frame.fin
+            and self._receiving
+            and not (frame.rsv1 or frame.rsv2 or frame.rsv3)
+            and self._assembler is None
+        ):
+            self.message_at = self._read_at
+            if kind is TEXT:
+                try:
+                    message = frame.get_payload_as_utf8_text()
+                except UnicodeDecodeError:
+                    self.fail(1007, "a text message that is not UTF-8")
+                else:
+                    self.session.received(message)  # pyright: ignore[reportOptionalMemberAccess]
+            else:
+                self.session.received(frame.get_payload_as_bytes())  # pyright: ignore[reportOptionalMemberAccess]
+        else:
+            self._unusual_frame(kind, frame)
+        if frame.last_in_buffer:
+            self._in_buffer = False
+            outbox.flush()
+            held = monotonic() - self._read_at
+            if held > self._slow_after:
+                self.session.slow(held)  # pyright: ignore[reportOptionalMemberAccess]
+
+    def _unusual_frame(self, kind: WSMsgType, frame: WSFrame) -> None:
+        if self._theirs is not None or not (self._receiving or kind is CLOSE):
+            return
+        try:
+            if kind is TEXT or kind is BINARY or kind is WSMsgType.CONTINUATION:
+                self._fragment(kind, frame)
+            elif frame.rsv1 or frame.rsv2 or frame.rsv3:
+                raise ProtocolError(1002, "a control frame with RSV bits")
+            elif kind is PING:
+                self.send_control(frames.frame(frames.PONG, frame.get_payload_as_bytes()))
+            elif kind is PONG:
+                if self._heartbeat is not None:
+                    self._heartbeat.pong(frame.get_payload_as_bytes())
+            else:
+                self._close_received(*parse_close(frame.get_payload_as_bytes()))
+        except ProtocolError as error:
+            self.fail(error.code, error.reason)
+
+    def _fragment(self, kind: WSMsgType, frame: WSFrame) -> None:
+        assembler = self._assembler
+        if assembler is None:
+            assembler = Assembler(self._limits.max_message_bytes, deflate=self._deflate is not None)
+            self._assembler = assembler
+        self.message_at = self._read_at
+        message = assembler.feed(
+            kind.value,
+            bool(frame.fin),
+            bool(frame.rsv1),
+            bool(frame.rsv2),
+            bool(frame.rsv3),
+            frame.get_payload_as_bytes(),
+        )
+        # With compression every frame comes here: picows then lets frames a
+        # little above the limit through, and only the assembler is exact.
+        if not assembler.active and self._deflate is None:
+            self._assembler = None
+        if message is not None and self.session is not None:
+            self.session.received(message)
+
+    # Opening
+
+    def configure(self, profile: Profile) -> None:
+        """Take the route's profile."""
+        self._limits = limits = profile.limits
+        self._slow_after = limits.blocking_warning
+        if profile.compression is not None:
+            self._deflate = negotiate(self._extensions)
+            if self._deflate is not None:
+                self.encoding = deflated(self._deflate.server_window_bits, profile.compression)
+        self.outbox.configure(
+            limit=limits.max_outbox_bytes,
+            high=limits.high_water_bytes,
+            low=limits.low_water_bytes,
+            overflow=self._overflow if profile.slow_consumer == "disconnect" else None,
+        )
+
+    def accept(self, subprotocol: str | None) -> None:
+        """Answer 101 and go over to frames."""
+        opening, self._opening = self._opening, None
+        transport = self._transport
+        if opening is None or transport.is_closing():
+            return
+        extension = self._deflate.extension if self._deflate is not None else None
+        transport.write(
+            switching_protocols(self._key, subprotocol=subprotocol, extension=extension, headers=())
+        )
+        # Limits first: uvloop and asyncio report a full buffer only to the
+        # protocol that is in place when it fills.
+        transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
+        limit = self._limits.max_message_bytes
+        if self._deflate is not None:
+            # A message that does not compress is a little larger compressed.
+            self._assembler = Assembler(limit, deflate=True)
+            limit = max_compressed_bytes(limit)
+        self._parser = parser = Parser(self, max_frame_bytes=limit, broken=self._broken)
+        # The event loop calls the parser itself: not one Python frame between.
+        self.get_buffer = cast("Any", parser.get_buffer)
+        self.buffer_updated = cast("Any", parser.buffer_updated)
+        self._receiving = True
+        self.message_at = monotonic()
+        transport.set_protocol(self)
+        if transport.get_write_buffer_size() <= _HIGH_WATER_BYTES:
+            self.outbox.unblock()
+        self._heartbeat = Heartbeat(self, self._limits)
+        if opening.paused:
+            self.resume_reading()
+        if opening.early:
+            parser.feed(bytes(opening.early))
+
+    def refuse(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Answer with an HTTP error and close."""
+        if self._opening is not None and not self._transport.is_closing():
+            self._transport.write(http_response(status, headers.items(), body))
+            self._opening.linger()
+        self._opening = None
+
+    # Closing
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a close frame behind everything else and await the peer's."""
+        last = close_frame(code, reason)
+        if self._ours is not None or self._theirs is not None:
+            return
+        self._ours = Close(code, reason, clean=False)
+        self._receiving = False
+        self.outbox.seal(last)
+        self._abort_later()
+        if self.held:
+            self.resume_reading()
+
+    def fail(self, code: int, reason: str) -> None:
+        """Fail the connection (RFC 6455 §7.1.7): close frame, no more reading."""
+        if self._ours is not None or self._theirs is not None:
+            return
+        self._ours = Close(code, reason, clean=False)
+        self._receiving = False
+        self.outbox.seal(close_frame(code, reason))
+        self._finish()
+
+    def abort(self) -> None:
+        """End the connection without a word."""
+        self._transport.abort()
+
+    def _close_received(self, code: int, reason: str) -> None:
+        self._receiving = False
+        self._theirs = Close(code, reason, clean=True)
+        if self._ours is None:
+            self.outbox.seal(close_frame(code))
+        self._finish()
+
+    def _broken(self, code: int, reason: str) -> None:
+        # picows looks one frame ahead: the frame before the broken one has
+        # still to be handed over, so this waits until it was.
+        asyncio.get_running_loop().call_soon(self.fail, code, reason)
+        self._transport.pause_reading()
+
+    def _overflow(self) -> None:
+        self._stats.slow_consumers += 1
+        self._ours = Close(1013, "slow consumer", clean=False)
+        self._receiving = False
+        self.outbox.seal(close_frame(1013, "slow consumer"), discard=True)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Write what is left, then end the TCP connection, or abort it after a while."""
+        self._ending = True
+        self._abort_later()
+        self._end_when_flushed()
+
+    def _end_when_flushed(self) -> None:
+        outbox = self.outbox
+        outbox.flush()
+        if outbox.frames:
+            return
+        transport = self._transport
+        if self._theirs is not None or not transport.can_write_eof():
+            transport.close()
+            return
+        # Closing with unread bytes in the kernel's buffer resets the
+        # connection, and the reset can overtake our close frame. So the peer
+        # gets an end of file, and what it still sends goes nowhere.
+        transport.write_eof()
+        transport.set_protocol(Discarding(self))
+        if not transport.is_reading():
+            transport.resume_reading()
+
+    def _abort_later(self) -> None:
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._limits.close_timeout, self._transport.abort)
+
+    # The event loop's calls
+
+    def eof_received(self) -> bool:
+        """Let the transport close itself."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the session, once."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        ours, theirs = self._ours, self._theirs
+        close = (ours._replace(clean=theirs is not None) if ours else theirs) or _ABNORMAL
+        if self.session is not None:
+            self.session.closed(close)
+        # picows' objects refer to this one and back.
+        self._parser = self._opening = None
+        self.get_buffer = self.buffer_updated = cast("Any", None)
+
+    def pause_writing(self) -> None:
+        """Keep frames in the outbox: the transport's buffer is full."""
+        self.outbox.block()
+
+    def resume_writing(self) -> None:
+        """Let the outbox flow again."""
+        self.outbox.unblock()
+        if self._ending:
+            self._end_when_flushed()
+
+    def pause_reading(self) -> None:
+        """Stop reading; the kernel's buffers push back on the peer."""
+        self.held = True
+        if self._transport.is_reading() and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        self.held = False
+        if not self._transport.is_reading() and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # The heartbeat's calls
+
+    @property
+    def latency(self) -> float | None:
+        """The last round trip, in seconds."""
+        return self._heartbeat.latency if self._heartbeat is not None else None
+
+    def send_control(self, frame: bytes) -> None:
+        """Send a frame behind all others."""
+        self.outbox.send(frame)
+
+    def pong_too_late(self) -> None:
+        """Give up on a peer that does not answer."""
+        self._stats.late_pongs += 1
+        self._ours = Close(1006, "no pong in time", clean=False)
+        self._transport.abort()
+
+    def idle_too_long(self) -> None:
+        """Close a peer that says nothing."""
+        self._stats.idle += 1
+        self.close(4408, "idle for too long")
+
+
+class Discarding(asyncio.Protocol):
+    """In place while a failed connection waits for its peer to go."""
+
+    def __init__(self, connection: NativeConnection) -> None:
+        self._connection = connection
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass it on."""
+        self._connection.connection_lost(exc)

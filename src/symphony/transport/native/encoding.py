@@ -1,0 +1,59 @@
+"""Hot path: how a message becomes a WebSocket frame on the native transport."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+from symphony.protocol.deflate import compress
+from symphony.protocol.frames import BINARY, TEXT, binary_frame, frame, text_frame
+from symphony.transport.base import Message
+
+__all__ = ("PLAIN", "Deflated", "Plain", "deflated")
+
+
+class Plain:
+    """Uncompressed frames; one instance for all sockets, so that all share."""
+
+    __slots__ = ()
+
+    join = staticmethod(b"".join)
+
+    def encode(self, message: Message) -> bytes:
+        """Return *message* as one frame."""
+        if type(message) is str:
+            return text_frame(message)
+        return binary_frame(message)  # type: ignore[arg-type]
+
+
+PLAIN: Final = Plain()
+
+
+class Deflated:
+    """Frames compressed as RFC 7692 §6 has it, from a size on.
+
+    Args:
+        window_bits: The window that was negotiated.
+        threshold: Smaller messages are not worth it and stay as they are.
+    """
+
+    __slots__ = ("_threshold", "_window_bits")
+
+    join = staticmethod(b"".join)
+
+    def __init__(self, window_bits: int, threshold: int) -> None:
+        self._window_bits = window_bits
+        self._threshold = threshold
+
+    def encode(self, message: Message) -> bytes:
+        """Return *message* as one frame."""
+        opcode, payload = (TEXT, message.encode()) if isinstance(message, str) else (BINARY, message)
+        if len(payload) < self._threshold:
+            return frame(opcode, payload)
+        return frame(opcode, compress(payload, self._window_bits), rsv1=True)
+
+
+@cache
+def deflated(window_bits: int, threshold: int) -> Deflated:
+    """Return the one encoding of a window and threshold, so that its sockets share frames."""
+    return Deflated(window_bits, threshold)
