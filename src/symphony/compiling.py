@@ -283,11 +283,11 @@ def _refuse_generator(plan: Plan, where: str) -> None:
 def _wrong_state(state: Any, annotation: Any) -> str | None:
     """Say what is wrong with the `T` of `Socket[T]` on a route with *state*."""
     arguments = get_args(annotation)
-    wanted: Any = arguments[0] if arguments and get_origin(annotation) is Socket else Any
+    wanted = arguments[0] if arguments and get_origin(annotation) is Socket else Any
     if wanted is Any or not isinstance(wanted, type):
         return None
     if state is None:
         return f"wants Socket[{wanted.__name__}], but the route has no state: give it state={wanted.__name__}"
-    if isinstance(state, type) and not issubclass(state, cast("type", wanted)):
+    if isinstance(state, type) and not issubclass(state, cast("type[Any]", wanted)):
         return f"wants Socket[{wanted.__name__}], but the route's state is {state.__name__}"
     return None

@@ -24,7 +24,7 @@ _CONVERTED_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "float": (float,),
     "uuid": (UUID,),
 }
-_CONVERTERS: Final[Mapping[type, str]] = {int: "int", float: "float", UUID: "uuid"}
+_CONVERTED_BY: Final[Mapping[type, str]] = {str: "", int: ":int", float: ":float", UUID: ":uuid"}
 
 
 def the_socket(socket: Any, subject: Any) -> Any:
@@ -163,16 +163,16 @@ class Rules:
         if _fits(parameter.annotation, converter):
             return source(parameter.name)
         here = parameter.name if converter == "str" else f"{parameter.name}:{converter}"
-        wanted = _CONVERTERS.get(bare(parameter.annotation))
         given = _CONVERTED_TYPES[converter][0].__name__
+        wanted = _CONVERTED_BY.get(bare(parameter.annotation))
         hint = (
-            f"Write {{{parameter.name}:{wanted}}} in the pattern, or"
-            if wanted
-            else "For another value, rename it;"
+            f"Annotate it with {given}, or rename it if another value is meant."
+            if wanted is None
+            else f"Write {{{parameter.name}{wanted}}} in the pattern, or annotate it with {given}."
         )
         raise ConfigurationError(
             f"{where}: {{{here}}} in the pattern gives {given}, and its annotation is "
-            f"{_shown(parameter.annotation)}. {hint} annotate it with {given}."
+            f"{_shown(parameter.annotation)}. {hint}"
         )
 
 

@@ -122,7 +122,9 @@ def test_a_value_that_does_not_convert_is_refused_with_http_400(
 
 def test_a_long_value_is_not_sent_back_whole() -> None:
     digits = "9" * 5000
-    assert refusal(int, f"x={digits}").message == f"query parameter 'x' must be an integer, not '{digits[:50]}…'"
+    assert (
+        refusal(int, f"x={digits}").message == f"query parameter 'x' must be an integer, not '{digits[:50]}…'"
+    )
 
 
 @pytest.mark.parametrize("annotation", [str, int, list[int]])
@@ -160,7 +162,9 @@ def test_bounds_that_do_not_fit_the_type_are_an_error() -> None:
 
 
 def test_bounds_that_would_be_passed_over_are_an_error() -> None:
-    with pytest.raises(ConfigurationError, match=r"are written with msgspec\.Meta, not with pydantic's Field"):
+    with pytest.raises(
+        ConfigurationError, match=r"are written with msgspec\.Meta, not with pydantic's Field"
+    ):
         query_reader("x", Annotated[int, Gt(0)])
 
 

@@ -101,6 +101,7 @@ class Struct(msgspec.Struct):
         functools.partial(Handlers().method),
         Made,
         Dataclass,
+        Struct,
     ],
 )
 def test_every_kind_of_callable_resolves_its_string_annotations(call: Any) -> None:
@@ -211,8 +212,12 @@ def test_the_marks_of_fastapi_are_an_error_that_says_what_to_import() -> None:
     assert error_of(annotated) == f"here, parameter 'db': Depends {hint}"
     assert error_of(default) == f"here, parameter 'db': Depends {hint}"
     assert error_of(secured) == f"here, parameter 'db': Security {hint}"
-    assert error_of(query).endswith("Query is FastAPI's and does nothing here. Use Symphony's: `from symphony import Query`.")
-    assert error_of(header).endswith("Header is FastAPI's and does nothing here. Symphony has Depends and Query.")
+    assert error_of(query).endswith(
+        "Query is FastAPI's and does nothing here. Use Symphony's: `from symphony import Query`."
+    )
+    assert error_of(header).endswith(
+        "Header is FastAPI's and does nothing here. Symphony has Depends and Query."
+    )
 
 
 def test_callables_are_named_so_that_their_author_finds_them() -> None:

@@ -75,7 +75,8 @@ def refusal(annotation: Any, message: str | bytes) -> Reject:
 
 
 @pytest.mark.parametrize(
-    "annotation", [str | bytes, bytes | str, Any, object, inspect.Parameter.empty, Annotated[str | bytes, "doc"]]
+    "annotation",
+    [str | bytes, bytes | str, Any, object, inspect.Parameter.empty, Annotated[str | bytes, "doc"]],
 )
 def test_a_handler_of_any_message_gets_it_unchanged(annotation: Any) -> None:
     assert payload_reader(annotation) is None
@@ -156,7 +157,12 @@ def test_json_becomes_the_type_from_text_and_binary_alike(annotation: Any, messa
         (dict[int, int], '{"a": 1}', "Expected `int`, got `str`", "$"),
         (Annotated[int, msgspec.Meta(ge=0)], "-1", "Expected `int` >= 0", "$"),
         (float, "1e999", "Number out of range", "$"),
-        (Order, '{"items": ["a"]}', "Input should be a valid integer, unable to parse string as an integer", "$.items[0]"),
+        (
+            Order,
+            '{"items": ["a"]}',
+            "Input should be a valid integer, unable to parse string as an integer",
+            "$.items[0]",
+        ),
         (Order, "{}", "Field required", "$.items"),
         (Priced, '{"price": 0}', "Input should be greater than 0", "$.price"),
         (Annotated[int, pydantic.Field(gt=0)], "0", "Input should be greater than 0", "$"),

@@ -1,0 +1,36 @@
+# Needs nothing but python3 (3.11 or newer) with venv, and make.
+
+PYTHON ?= python3
+BOOTSTRAP := .bootstrap
+UV = $(shell command -v uv 2>/dev/null || echo $(BOOTSTRAP)/bin/uv)
+
+.PHONY: demo test check format bench docs clean
+
+demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080
+	.venv/bin/symphony run examples/demo/app.py --port 8080
+
+test: .venv/ready ## Run the tests
+	.venv/bin/pytest
+
+check: .venv/ready ## Format, lint, types, import contracts, spelling
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/pyright
+	.venv/bin/lint-imports
+	.venv/bin/codespell README.md CHANGELOG.md ARCHITECTURE.md CONTRIBUTING.md docs src tests examples benchmarks
+
+format: .venv/ready ## Format the code and mend what lint can
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+bench: .venv/ready ## Measure Symphony and its peers, and write docs/performance.md
+	$(UV) run --group bench python benchmarks/run.py --write
+
+clean: ## Remove everything that was installed or built
+	rm -rf .venv .bootstrap .pytest_cache .ruff_cache .hypothesis benchmarks/.build
+
+.venv/ready: pyproject.toml uv.lock
+	@command -v uv >/dev/null 2>&1 || test -x $(BOOTSTRAP)/bin/uv || \
+		{ $(PYTHON) -m venv $(BOOTSTRAP) && $(BOOTSTRAP)/bin/pip install --quiet uv; }
+	$(UV) sync --locked --quiet
+	@touch $@
