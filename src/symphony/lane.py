@@ -17,14 +17,20 @@ import asyncio
 from asyncio import _enter_task as enter_task  # pyright: ignore[reportPrivateUsage]
 from asyncio import _leave_task as leave_task  # pyright: ignore[reportPrivateUsage]
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Generator
 from contextvars import Context
-from typing import Any
+from functools import partial
+from types import coroutine
+from typing import Any, Final, cast
 
 __all__ = ("Lane",)
 
 Call = Callable[[Any], Any]
 """Makes a coroutine from a message, or handles it and gives the result."""
+Driver = Generator[Any, Any, None]
+
+_IDLE: Final = object()
+_MARK: Final = "_asyncio_future_blocking"
 
 
 class Lane:
@@ -38,24 +44,26 @@ class Lane:
         full: Called with `True` when the queue is full, with `False` when
             there is room again.
         max_queue: How many messages may wait before *full* is called.
+
+    Attributes:
+        is_full: What *full* was last told.
     """
 
     __slots__ = (
         "_asleep",
-        "_call",
-        "_context_run",
+        "_context",
         "_done",
         "_ending",
         "_failed",
         "_full",
         "_handed",
         "_idle",
-        "_is_async",
-        "_is_full",
         "_loop",
         "_max_queue",
         "_queue",
+        "_step",
         "_task",
+        "is_full",
     )
 
     def __init__(
@@ -69,7 +77,7 @@ class Lane:
         max_queue: int,
     ) -> None:
         self._loop = loop
-        self._context_run = context.run
+        self._context = context
         self._done = done
         self._failed = failed
         self._full = full
@@ -77,12 +85,12 @@ class Lane:
         self._queue: deque[Any] | None = None
         self._idle = False
         self._ending = False
-        self._is_full = False
-        self._handed: tuple[Coroutine[Any, Any, Any], Any] | None = None
+        self.is_full = False
+        self._handed: tuple[Any] | None = None
         self._asleep: asyncio.Future[None] | None = None
-        self._task: asyncio.Task[Any] | None = None
-        self._call: Call = _nothing
-        self._is_async = False
+        # Set by `serve`, and not read before it has made the lane idle.
+        self._task: Any = None
+        self._step: Callable[[Any], Any] = cast("Any", None)
 
     def deliver(self, message: Any) -> None:
         """Handle *message* now if nothing is under way, else after what is."""
@@ -90,31 +98,21 @@ class Lane:
             return self._enqueue(message)
         loop, task = self._loop, self._task
         try:
-            enter_task(loop, task)  # pyright: ignore[reportArgumentType]
+            enter_task(loop, task)
         except RuntimeError:
             # Another task is current: tasks are never swapped, the message
             # waits for the socket's own task, one turn of the loop later.
             return self._enqueue(message)
-        coroutine = awaited = result = None
         try:
-            if self._is_async:
-                coroutine = self._call(message)
-                awaited = self._context_run(coroutine.send, None)
-            else:
-                result = self._context_run(self._call, message)
-        except StopIteration as stop:
-            coroutine = None
-            result = stop.value
-        except BaseException as error:
-            leave_task(loop, task)  # pyright: ignore[reportArgumentType]
-            return self._stepped_badly(error)
-        leave_task(loop, task)  # pyright: ignore[reportArgumentType]
-        if task.cancelling():  # pyright: ignore[reportOptionalMemberAccess]
+            awaited = self._step(message)
+        finally:
+            leave_task(loop, task)
+        if awaited is not _IDLE:
+            self._hand_over(awaited)
+        elif task.cancelling():
+            # The handler cancelled the task it ran in, and then finished. The
+            # task wakes up to that; until it has, nothing else may run in it.
             self._idle = False
-        if coroutine is not None:
-            return self._hand_over(coroutine, awaited)
-        if result is not None:
-            self._done(result)
         return None
 
     async def serve(self, call: Call, *, is_async: bool) -> None:
@@ -125,22 +123,26 @@ class Lane:
                 handles it and gives the result.
             is_async: Which of the two.
         """
-        self._task = asyncio.current_task()
-        self._call, self._is_async = call, is_async
+        self._task = task = cast("asyncio.Task[Any]", asyncio.current_task())
+        driver = cast("Driver", self._drive(call)) if is_async else self._drive_plain(call)
+        driver.send(None)
+        self._step = partial(self._context.run, driver.send)
         while True:
             if self._handed is not None:
-                (coroutine, awaited), self._handed = self._handed, None
-                await self._finish(_Resumed(coroutine, awaited))
+                (awaited,), self._handed = self._handed, None
+                await _until_idle(driver, awaited)
             elif self._queue:
                 message = self._queue.popleft()
-                if self._is_full and len(self._queue) <= self._max_queue // 2:
-                    self._is_full = False
+                if self.is_full and len(self._queue) <= self._max_queue // 2:
+                    self.is_full = False
                     self._full(False)
-                await self._finish(self._handle(message))
+                await _until_idle(driver, driver.send(message))
             elif self._ending:
                 return
             else:
-                await self._sleep()
+                await self._sleep(driver)
+            while task.cancelling():
+                task.uncancel()
 
     def end(self, *, timeout: float) -> None:
         """Let `serve` return when all messages are handled.
@@ -154,63 +156,66 @@ class Lane:
         else:
             self._loop.call_later(timeout, self._cancel)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the queue is full, as `full` was last told."""
-        return self._is_full
+    @coroutine
+    def _drive(self, call: Call) -> Driver:
+        """Run handlers, one a message sent in; yields `_IDLE` between them.
+
+        A generator between the handler and whoever steps it, because a
+        coroutine that is stepped bare ends in an exception, `StopIteration`:
+        220 ns a message with this, 550 without.
+        """
+        while True:
+            message = yield _IDLE
+            try:
+                result = yield from call(message)  # pyright: ignore[reportUnknownVariableType]
+                if result is not None:
+                    self._done(result)
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                self._failed(error)
+
+    def _drive_plain(self, call: Call) -> Driver:
+        """Do the same for handlers that are plain functions."""
+        while True:
+            message = yield _IDLE
+            try:
+                result = call(message)
+                if result is not None:
+                    self._done(result)
+            except BaseException as error:
+                self._failed(error)
 
     def _enqueue(self, message: Any) -> None:
         if self._queue is None:
             self._queue = deque()
         self._queue.append(message)
-        if len(self._queue) >= self._max_queue and not self._is_full:
-            self._is_full = True
+        if len(self._queue) >= self._max_queue and not self.is_full:
+            self.is_full = True
             self._full(True)
         if self._idle:
             self._wake()
 
-    def _hand_over(self, coroutine: Coroutine[Any, Any, Any], awaited: Any) -> None:
-        # The future was marked as being awaited; the task sets the mark again
-        # just before it yields it, else asyncio refuses it.
-        if awaited is not None:
+    def _hand_over(self, awaited: Any) -> None:
+        # The future was marked as being awaited; the mark is set again just
+        # before the task yields it, else asyncio refuses it.
+        if getattr(awaited, _MARK, None):
             awaited._asyncio_future_blocking = False
-        self._handed = (coroutine, awaited)
+        self._handed = (awaited,)
         self._wake()
 
-    def _stepped_badly(self, error: BaseException) -> None:
-        if self._task is not None and self._task.cancelling():
-            self._idle = False
-        self._failed(error)
-
-    async def _handle(self, message: Any) -> Any:
-        result = self._call(message)
-        return await result if self._is_async else result
-
-    async def _finish(self, handling: Any) -> None:
-        try:
-            result = await handling
-        except BaseException as error:
-            self._forgive()
-            self._failed(error)
-        else:
-            if result is not None:
-                self._done(result)
-
-    async def _sleep(self) -> None:
+    async def _sleep(self, driver: Driver) -> None:
         self._asleep = self._loop.create_future()
         self._idle = True
         try:
             await self._asleep
         except asyncio.CancelledError as error:
             if self._handed is not None:
-                (coroutine, awaited), self._handed = self._handed, None
-                await self._finish(_Resumed(coroutine, awaited, error))
+                (awaited,), self._handed = self._handed, None
+                await _until_idle(driver, awaited, error)
             elif self._idle:
                 # Nobody's handler was at work: the loop is being torn down.
                 raise
-            else:
-                # A handler cancelled the task it ran in, and then finished.
-                self._forgive()
         finally:
             self._idle = False
             self._asleep = None
@@ -230,52 +235,32 @@ class Lane:
         if dropped:
             self._failed(TimeoutError(f"{dropped} messages were dropped behind a handler that did not end"))
 
-    def _forgive(self) -> None:
-        while self._task is not None and self._task.cancelling():
-            self._task.uncancel()
 
-
-class _Resumed:
-    """Await a coroutine that has taken its first step elsewhere.
+@coroutine
+def _until_idle(
+    driver: Driver, awaited: Any, error: BaseException | None = None
+) -> Generator[Any, Any, None]:
+    """Let the current task await what the driver yields, until it is idle.
 
     Args:
-        coroutine: Suspended on *awaited*.
-        awaited: The future it yielded, or `None` for a bare yield.
+        driver: Suspended.
+        awaited: What it yielded last.
         error: The cancellation that came before the task took over.
     """
-
-    __slots__ = ("_awaited", "_coroutine", "_error")
-
-    def __init__(
-        self, coroutine: Coroutine[Any, Any, Any], awaited: Any, error: BaseException | None = None
-    ) -> None:
-        self._coroutine = coroutine
-        self._awaited = awaited
-        self._error = error
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        coroutine, awaited, error = self._coroutine, self._awaited, self._error
-        if awaited is not None:
-            awaited._asyncio_future_blocking = True
-            # As asyncio does: cancel what is awaited, which then brings the
-            # cancellation to the coroutine.
-            if error is not None and awaited.cancel():
-                error = None
+    if awaited is not None and hasattr(awaited, _MARK):
+        awaited._asyncio_future_blocking = True
+        # As asyncio does: cancel what is awaited, which then brings the
+        # cancellation to the handler.
+        if error is not None and awaited.cancel():
+            error = None
+    while awaited is not _IDLE:
+        if error is not None:
+            thrown, error = error, None
+            awaited = driver.throw(thrown)
+            continue
         try:
-            while True:
-                if error is None:
-                    try:
-                        value = yield awaited
-                    except BaseException as thrown:
-                        error = thrown
-                        continue
-                    awaited = coroutine.send(value)
-                else:
-                    thrown, error = error, None
-                    awaited = coroutine.throw(thrown)
-        except StopIteration as stop:
-            return stop.value
-
-
-def _nothing(message: Any) -> None:
-    """Stand in until `serve` names the call."""
+            value = yield awaited
+        except BaseException as thrown:
+            error = thrown
+        else:
+            awaited = driver.send(value)

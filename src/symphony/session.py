@@ -13,7 +13,7 @@ import time
 from collections.abc import Coroutine
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -68,10 +68,12 @@ class Session:
         "_close",
         "_closed",
         "_connection",
+        "_encode",
         "_endpoint",
         "_lane",
         "_late",
         "_opened_at",
+        "_outbox",
         "_owner",
         "_serving",
         "_task",
@@ -86,6 +88,8 @@ class Session:
         self._owner = owner
         self._endpoint = endpoint
         self._connection = connection
+        self._outbox = connection.outbox
+        self._encode = connection.encoding.encode
         self._background: set[asyncio.Task[Any]] | None = None
         self._close: Close | None = None
         self._late = False
@@ -142,7 +146,7 @@ class Session:
         if self._closed.done():
             return
         self._closed.set_result(None)
-        self._connection.outbox.seal(discard=True)
+        self._outbox.seal(discard=True)
         if self._close is None:
             self._close = close
         if self._serving:
@@ -240,19 +244,18 @@ class Session:
         self._connection.refuse(refusal.status, headers, msgspec.json.encode(refusal.payload()))
 
     def _reply(self, result: Any) -> None:
-        try:
-            kind = cast("object", type(result))
-            if kind is not str and kind is not bytes:
-                result = to_message(result)
-        except Exception as error:
-            self._failed(error)
-            return
-        outbox = self._connection.outbox
-        outbox.send(self.socket.encoding.encode(result))
-        if outbox.size > outbox.high and not outbox.sealed:
-            # Whoever asks faster than he reads the answers is not read from.
+        if type(result) is not str:
+            result = to_message(result)
+        outbox = self._outbox
+        outbox.send(self._encode(result))
+        if outbox.size > outbox.high:
+            self._hold_back()
+
+    def _hold_back(self) -> None:
+        """Read no more from a client that asks faster than it reads the answers."""
+        if not self._outbox.sealed:
             self._connection.pause_reading()
-            waiter = asyncio.ensure_future(outbox.drained())
+            waiter = asyncio.ensure_future(self._outbox.drained())
             waiter.add_done_callback(self._go_on_reading)
 
     def _go_on_reading(self, _: asyncio.Future[None]) -> None:
@@ -272,10 +275,12 @@ class Session:
         if not isinstance(error, Reject):
             self._owner.report(error, self.socket, f"message handler of {self._endpoint.pattern}")
             error = Reject("internal", "the server failed to handle the message")
-        # On a raw connection the error travels in the envelope of an event,
-        # as `emit` would send it.
-        text = msgspec.json.encode({"event": "error", "data": error.payload()}).decode()
-        self._connection.outbox.send(self.socket.encoding.encode(text))
+        try:
+            text = _error_event(error)
+        except TypeError as unencodable:
+            self._owner.report(unencodable, self.socket, f"details of a Reject on {self._endpoint.pattern}")
+            text = _error_event(Reject("internal", "the server failed to say what is wrong"))
+        self._outbox.send(self._encode(text))
 
     def _too_late(self) -> None:
         self._late = True
@@ -313,6 +318,12 @@ class Session:
                 close.code,
                 close.reason,
             )
+
+
+def _error_event(error: Reject) -> str:
+    # On a raw connection an error travels in the envelope of an event, as
+    # `emit` would send it.
+    return msgspec.json.encode({"event": "error", "data": error.payload()}).decode()
 
 
 def _address(socket: Socket[Any]) -> str:

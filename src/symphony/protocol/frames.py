@@ -6,6 +6,7 @@ and the payload as it is. The headers of small frames are made once.
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Final
 
 from symphony.errors import ProtocolError
@@ -17,11 +18,10 @@ __all__ = (
     "PING",
     "PONG",
     "TEXT",
-    "binary_frame",
     "close_frame",
     "frame",
+    "message_frame",
     "parse_close",
-    "text_frame",
     "valid_close_code",
 )
 
@@ -37,30 +37,27 @@ _RSV1: Final = 0x40
 _SMALL_TEXT: Final = tuple(bytes((_FIN | TEXT, n)) for n in range(126))
 _SMALL_BINARY: Final = tuple(bytes((_FIN | BINARY, n)) for n in range(126))
 
+_medium_header: Final = Struct("!BBH").pack
+_large_header: Final = Struct("!BBQ").pack
+
 _NO_STATUS: Final = 1005
 # RFC 6455 §7.4 and the IANA registry: what may stand in a close frame below 3000.
 _WIRE_CODES: Final = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
 _MAX_REASON_BYTES: Final = 123
 
 
-def text_frame(message: str) -> bytes:
-    """Return *message* as one unfragmented text frame."""
-    payload = message.encode()
-    size = len(payload)
-    if size < 126:
-        return _SMALL_TEXT[size] + payload
-    return frame(TEXT, payload)
-
-
-def binary_frame(message: bytes | bytearray | memoryview) -> bytes:
-    """Return *message* as one unfragmented binary frame."""
-    if isinstance(message, memoryview):
-        # Its length counts items, which may be wider than a byte or lie apart.
-        message = message.tobytes()
+def message_frame(message: str | bytes) -> bytes:
+    """Return *message* as one unfragmented frame, text or binary by its type."""
+    if type(message) is str:
+        payload = message.encode()
+        size = len(payload)
+        if size < 126:
+            return _SMALL_TEXT[size] + payload
+        return frame(TEXT, payload)
     size = len(message)
     if size < 126:
-        return _SMALL_BINARY[size] + message
-    return frame(BINARY, message)
+        return _SMALL_BINARY[size] + message  # type: ignore[operator]
+    return frame(BINARY, message)  # type: ignore[arg-type]
 
 
 def frame(opcode: int, payload: bytes | bytearray, *, rsv1: bool = False) -> bytes:
@@ -70,8 +67,8 @@ def frame(opcode: int, payload: bytes | bytearray, *, rsv1: bool = False) -> byt
     if size < 126:
         return bytes((first, size)) + payload
     if size < 65536:
-        return bytes((first, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((first, 127)) + size.to_bytes(8, "big") + payload
+        return _medium_header(first, 126, size) + payload
+    return _large_header(first, 127, size) + payload
 
 
 def close_frame(code: int, reason: str = "") -> bytes:

@@ -20,7 +20,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
-from starlette.convertors import CONVERTOR_TYPES
+from starlette.convertors import CONVERTOR_TYPES  # codespell:ignore convertors
 
 from symphony.errors import ConfigurationError
 

@@ -194,6 +194,11 @@ def _direct(handler: Callable[..., Any], arguments: Arguments) -> Callable[[Any,
     The shapes of nearly all message handlers have no loop and nothing to
     build at a call.
     """
+    # Calling an async handler and stepping it to its end, best of 5 x 200,000 on a
+    # busy 2-core machine (Python 3.11, 2026-11-23): 0.52 us as it is, the same by
+    # the plan for (socket, message) and (message,), 0.64 with one path parameter
+    # between them, 1.7 with the list, 4.0 with a plain dependency, 7.4 with an
+    # async generator as one.
     fillers: list[Filler] = [filler for filler in arguments.positional if not isinstance(filler, int)]
     if arguments.keywords:
         return lambda socket, subject: arguments.apply(handler, socket, subject, [])

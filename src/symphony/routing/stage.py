@@ -119,8 +119,8 @@ class Rules:
             read = query_reader(name, parameter.annotation, parameter.default)
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}.") from None
-        # Converted at each call: 0.5 us, no memory a socket, and no list that one
-        # call could change for the next.
+        # Converted at each call: 0.75 us (an integer, Python 3.11, 2026-11-23), no
+        # memory a socket, and no list that one call could change for the next.
         return lambda socket, subject: read(socket.handshake.query_params)
 
     def require_socket(self, where: str) -> None:

@@ -45,6 +45,18 @@ class _Ready:
         yield
 
 
+class _Nowhere:
+    """The source of an outbox that is in no room."""
+
+    __slots__ = ()
+
+    dirty: Collection[Any] = ()
+
+    def take(self, member: Any) -> None:
+        """There is nothing."""
+
+
+_NOWHERE: Final = _Nowhere()
 READY: Final[Awaitable[None]] = _Ready()
 
 
@@ -96,7 +108,7 @@ class Outbox:
         self.dropped = 0
         self.high = self._low = self._limit = 0
         self.write = write
-        self.source: Source | None = None
+        self.source: Source = _NOWHERE
         self.member: Any = None
         self._join = join
         self._call_soon = loop.call_soon
@@ -119,7 +131,7 @@ class Outbox:
 
     def send(self, frame: Any) -> None:
         """Put a frame behind all publications that came before it."""
-        if self.source is not None and self.source.dirty:
+        if self.source.dirty:
             self.source.take(self.member)
         self.put(frame)
 

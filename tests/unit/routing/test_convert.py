@@ -176,6 +176,7 @@ def test_a_type_that_a_query_string_cannot_give_is_an_error(annotation: Any) -> 
     with pytest.raises(ConfigurationError) as caught:
         query_reader("x", annotation)
     assert str(caught.value) == (
-        f"a query string cannot give {annotation!r}; it gives str, int, float, bool, UUID, an Enum, a Literal, "
+        f"a query string cannot give {annotation!r}; it gives str, int, float, bool, UUID, an Enum, a "
+        f"Literal, "
         "a list, set, frozenset or tuple[X, ...] of these, or any of them | None"
     )

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pytest
+
+from symphony.errors import Reject
+from symphony.routing.dependencies import SocketScope
+from symphony.routing.markers import Depends, Query, Scope
 from unit.routing.stages import (
     Close,
     Handshake,
@@ -20,10 +24,6 @@ from unit.routing.stages import (
     on_join,
     on_message,
 )
-
-from symphony.errors import Reject
-from symphony.routing.dependencies import SocketScope
-from symphony.routing.markers import Depends, Query, Scope
 
 
 class Log(list[str]):
@@ -154,7 +154,8 @@ def test_a_decorated_generator_is_an_error() -> None:
     async def handler(message: str, db: Annotated[str, Depends(opened)]) -> None: ...
 
     assert error_of(on_message, handler) == (
-        "on_message of route '/': handler handler, parameter 'db': dependency async_generator: a decorator hides "
+        "on_message of route '/': handler handler, parameter 'db': dependency async_generator: a "
+        "decorator hides "
         "that it is a generator. Depends opens and closes generators itself: give it the function without "
         "@asynccontextmanager or @contextmanager."
     )
@@ -479,8 +480,10 @@ def test_a_socket_scoped_dependency_cannot_use_a_call_scoped_one() -> None:
     async def handler(message: str, cache: Annotated[None, Depends(cache, scope="socket")]) -> None: ...
 
     assert error_of(on_message, handler) == (
-        "on_message of route '/': handler handler, parameter 'cache': dependency cache, parameter 'db': a dependency "
-        "with scope='socket' outlives one with scope='call', and cannot use session. Give both the same scope."
+        "on_message of route '/': handler handler, parameter 'cache': dependency cache, parameter 'db': "
+        "a dependency "
+        "with scope='socket' outlives one with scope='call', and cannot use session. Give both the same "
+        "scope."
     )
 
 
@@ -494,7 +497,8 @@ def test_a_socket_scoped_dependency_cannot_use_what_belongs_to_one_call() -> Non
         async def handler(given: Annotated[None, Depends(dependency, scope="socket")]) -> None: ...
 
         assert error_of(on_join, handler).endswith(
-            f"parameter {parameter!r}: a dependency with scope='socket' outlives this call, and cannot use what "
+            f"parameter {parameter!r}: a dependency with scope='socket' outlives this call, and cannot "
+            f"use what "
             "belongs to it. Give it scope='call'."
         )
 

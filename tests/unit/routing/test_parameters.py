@@ -136,8 +136,10 @@ def test_a_name_for_type_checkers_only_is_an_error() -> None:
     def handler(message: str, price: Decimal) -> None: ...
 
     assert error_of(handler) == (
-        "here, parameter 'price': its annotation 'Decimal' cannot be resolved, because the name 'Decimal' in it is "
-        "not known at run time. Define it at the module's top level, and import it outside `if TYPE_CHECKING:`."
+        "here, parameter 'price': its annotation 'Decimal' cannot be resolved, because the name "
+        "'Decimal' in it is "
+        "not known at run time. Define it at the module's top level, and import it outside `if "
+        "TYPE_CHECKING:`."
     )
 
 
@@ -154,7 +156,8 @@ def test_an_annotation_that_is_no_type_is_an_error() -> None:
     def handler(message: Session.missing) -> None: ...  # type: ignore[name-defined]
 
     assert error_of(handler).startswith(
-        "here, parameter 'message': its annotation 'Session.missing' cannot be resolved (type object 'Session'"
+        "here, parameter 'message': its annotation 'Session.missing' cannot be resolved (type object "
+        "'Session'"
     )
 
 
@@ -181,7 +184,8 @@ def test_a_mark_as_default_value_is_an_error_that_suggests_annotated() -> None:
         "Write `db: Annotated[<type>, Depends(session)]`."
     )
     assert error_of(with_query) == (
-        "here, parameter 'page': Query() is not a default value here. Write `page: Annotated[<type>, Query()]`."
+        "here, parameter 'page': Query() is not a default value here. Write `page: Annotated[<type>, "
+        "Query()]`."
     )
 
 

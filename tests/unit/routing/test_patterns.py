@@ -151,7 +151,8 @@ def test_a_pattern_with_another_converter_is_no_duplicate() -> None:
         ("", "Path '' must start with '/'."),
         (
             "/{id:integer}",
-            "Pattern '/{id:integer}': {id:integer} has an unknown converter; known are float, int, path, str, uuid.",
+            "Pattern '/{id:integer}': {id:integer} has an unknown converter; known are float, int, path, "
+            "str, uuid.",
         ),
         ("/{a}/{a}", "Pattern '/{a}/{a}': the parameter 'a' is there twice."),
         ("/{a", "Pattern '/{a': its braces are not balanced."),
@@ -166,7 +167,8 @@ def test_a_pattern_with_another_converter_is_no_duplicate() -> None:
         ("/{a}{b}", "Pattern '/{a}{b}': two parameters need text between them."),
         (
             "/{a}-{b}-{c}",
-            "Pattern '/{a}-{b}-{c}': one segment takes at most two parameters, or more when all of them are typed.",
+            "Pattern '/{a}-{b}-{c}': one segment takes at most two parameters, or more when all of them "
+            "are typed.",
         ),
     ],
 )
@@ -261,7 +263,8 @@ def test_format_and_match_are_inverse(x: float, key: UUID, rest: str) -> None:
         ({"name": "a", "id": True}, "Parameter 'id' of pattern 'chat:{name}:{id:int}' takes int, not True."),
         (
             {"name": "a:b", "id": 1},
-            "Parameter 'name' of pattern 'chat:{name}:{id:int}' cannot be 'a:b': it would not be matched again.",
+            "Parameter 'name' of pattern 'chat:{name}:{id:int}' cannot be 'a:b': it would not be matched "
+            "again.",
         ),
         (
             {"name": "", "id": 1},

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import msgspec
 import pytest
-from unit.routing.stages import Close, Handshake, Socket, error_of, on_connect, on_disconnect, on_message
 
 from symphony.errors import ConfigurationError, Reject
 from symphony.routing.markers import Depends
+from unit.routing.stages import Close, Handshake, Socket, error_of, on_connect, on_disconnect, on_message
 
 
 class Say(msgspec.Struct):
@@ -171,8 +171,10 @@ def test_a_second_payload_is_an_error_that_suggests_query() -> None:
     def unannotated(a, b) -> None: ...
 
     assert error_of(on_message, handler) == (
-        "on_message of route '/': handler handler, parameter 'page': 'say' is the payload already, and there is one. "
-        "From the query string it would be `page: Annotated[int, Query()]`; several fields of a payload are one type "
+        "on_message of route '/': handler handler, parameter 'page': 'say' is the payload already, and "
+        "there is one. "
+        "From the query string it would be `page: Annotated[int, Query()]`; several fields of a payload "
+        "are one type "
         "with these fields."
     )
     assert "it would be `b: Annotated[str, Query()]`" in error_of(on_message, unannotated)
@@ -182,8 +184,10 @@ def test_a_payload_that_json_does_not_give_is_an_error() -> None:
     def handler(socket: Socket, thing: Foreign) -> None: ...
 
     assert error_of(on_message, handler) == (
-        "on_message of route '/': handler handler, parameter 'thing': <class 'Foreign'> cannot be decoded from JSON; "
-        "a payload is a msgspec Struct, a dataclass, a TypedDict, a pydantic model, a builtin type, or made of these."
+        "on_message of route '/': handler handler, parameter 'thing': <class 'Foreign'> cannot be "
+        "decoded from JSON; "
+        "a payload is a msgspec Struct, a dataclass, a TypedDict, a pydantic model, a builtin type, or "
+        "made of these."
     )
 
 

@@ -7,6 +7,9 @@ from typing import Annotated, Any, NewType
 from uuid import UUID
 
 import pytest
+
+from symphony.errors import Reject
+from symphony.routing.markers import Query
 from unit.routing.stages import (
     CONNECT,
     Close,
@@ -20,9 +23,6 @@ from unit.routing.stages import (
     on_join,
     on_message,
 )
-
-from symphony.errors import Reject
-from symphony.routing.markers import Query
 
 RoomName = NewType("RoomName", str)
 
@@ -66,7 +66,8 @@ def test_a_type_of_another_stage_is_an_error_that_says_why() -> None:
     def handler(socket: Socket, close: Close) -> None: ...
 
     assert error_of(on_connect, handler) == (
-        "on_connect of route '/': handler handler, parameter 'close': a Close is there in disconnect handlers only."
+        "on_connect of route '/': handler handler, parameter 'close': a Close is there in disconnect "
+        "handlers only."
     )
 
 
@@ -160,7 +161,8 @@ def test_a_name_in_two_patterns_is_an_error() -> None:
     def handler(room: Room) -> None: ...
 
     assert error_of(on_join, handler, path_names={"name": "str"}) == (
-        "on_join of rooms 'chat:{name}': handler handler: {name} is a parameter of two patterns. Rename one of them."
+        "on_join of rooms 'chat:{name}': handler handler: {name} is a parameter of two patterns. Rename "
+        "one of them."
     )
 
 
@@ -211,7 +213,8 @@ def test_a_type_that_the_query_cannot_give_is_an_error() -> None:
     def handler(socket: Socket, options: dict[str, str]) -> None: ...
 
     assert error_of(on_connect, handler).startswith(
-        "on_connect of route '/': handler handler, parameter 'options': a query string cannot give dict[str, str]; "
+        "on_connect of route '/': handler handler, parameter 'options': a query string cannot give "
+        "dict[str, str]; "
         "it gives str, int,"
     )
 
@@ -220,7 +223,8 @@ def test_what_nothing_fills_is_an_error_that_says_what_could() -> None:
     def handler(socket: Socket, reason: str) -> None: ...
 
     assert error_of(on_disconnect, handler, path_names={"room": "str"}) == (
-        "on_disconnect of route '/': handler handler, parameter 'reason': nothing fills it. Either annotate it with "
+        "on_disconnect of route '/': handler handler, parameter 'reason': nothing fills it. Either "
+        "annotate it with "
         "what is known here (Socket, Close) or with Annotated[..., Depends(...)] or Annotated[..., Query()], "
         "or name it as a parameter of the pattern (room)."
     )

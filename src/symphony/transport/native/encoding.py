@@ -6,7 +6,7 @@ from functools import cache
 from typing import Final
 
 from symphony.protocol.deflate import compress
-from symphony.protocol.frames import BINARY, TEXT, binary_frame, frame, text_frame
+from symphony.protocol.frames import BINARY, TEXT, frame, message_frame
 from symphony.transport.base import Message
 
 __all__ = ("PLAIN", "Deflated", "Plain", "deflated")
@@ -17,13 +17,8 @@ class Plain:
 
     __slots__ = ()
 
+    encode = staticmethod(message_frame)
     join = staticmethod(b"".join)
-
-    def encode(self, message: Message) -> bytes:
-        """Return *message* as one frame."""
-        if type(message) is str:
-            return text_frame(message)
-        return binary_frame(message)  # type: ignore[arg-type]
 
 
 PLAIN: Final = Plain()

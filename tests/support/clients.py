@@ -1,0 +1,81 @@
+"""A client that is not ours: `websockets`, with what the tests ask of it again and again."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import pytest
+import websockets
+from websockets.exceptions import InvalidStatus
+
+__all__ = ("Client", "Log", "Refusal", "closed", "connect", "error_in", "refused", "until")
+
+Client = websockets.ClientConnection
+
+connect = partial(websockets.connect, proxy=None, compression=None, ping_interval=None)
+
+
+class Refusal(NamedTuple):
+    """The HTTP answer to a handshake."""
+
+    status: int
+    headers: websockets.Headers
+    body: Any
+
+    @property
+    def code(self) -> str:
+        return self.body["code"]
+
+    @property
+    def message(self) -> str:
+        return self.body["message"]
+
+
+async def refused(url: str, **options: Any) -> Refusal:
+    """Open a connection that must be refused, and return how it was."""
+    with pytest.raises(InvalidStatus) as caught:
+        async with connect(url, **options):
+            pass
+    response = caught.value.response
+    return Refusal(response.status_code, response.headers, json.loads(response.body))
+
+
+async def closed(client: Client) -> tuple[int | None, str | None]:
+    """Wait until the server has closed, and return code and reason."""
+    await client.wait_closed()
+    return client.close_code, client.close_reason
+
+
+def error_in(message: str | bytes) -> dict[str, Any]:
+    """Return the error that a message of a raw connection carries."""
+    envelope = json.loads(message)
+    assert envelope["event"] == "error"
+    return envelope["data"]
+
+
+class Log(list[Any]):
+    """What happened, in order, and a way to wait for it."""
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        super().__init__(items)
+        self._changed = asyncio.Condition()
+
+    def append(self, item: Any) -> None:
+        super().append(item)
+        self._tell()
+
+    async def reaches(self, length: int) -> None:
+        """Wait until so much has happened."""
+        await until(lambda: len(self) >= length)
+
+    def _tell(self) -> None:
+        pass
+
+
+async def until(condition: Callable[[], Any], *, timeout: float = 5.0) -> None:
+    """Look again each turn of the loop, and give up after *timeout* seconds."""
+    async with asyncio.timeout(timeout):
+        while not condition():
+            await asyncio.sleep(0.001)
