@@ -62,6 +62,8 @@ class Symphony(AsgiFace, Router):
         stats: Counts what happens.
         overrides: Replaces dependencies, in tests:
             `app.overrides[session] = fake_session`, before the app starts.
+        witness: Handed every exception of a handler as it happens, beside
+            `on_error`; how the test client sees them. Set before the start.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Symphony(AsgiFace, Router):
         self.limits = limits or Limits()
         self.stats = Stats()
         self.overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
+        self.witness: Callable[[BaseException], None] | None = None
         self._defaults = Options(
             origins=tuple(origins) if not isinstance(origins, str) else origins,
             subprotocols=tuple(subprotocols),
@@ -293,7 +296,14 @@ class Symphony(AsgiFace, Router):
         for rooms in self._families.values():
             families.add(rooms.pattern, compiler.family(rooms))
         on_error = compiler.error_handler(self._error_handler) if self._error_handler else None
-        return Node(table.match, families.match, limits=self.limits, stats=self.stats, on_error=on_error)
+        return Node(
+            table.match,
+            families.match,
+            limits=self.limits,
+            stats=self.stats,
+            on_error=on_error,
+            witness=self.witness,
+        )
 
     def __repr__(self) -> str:
         return "app"

@@ -7,20 +7,23 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from starlette.responses import PlainTextResponse
 
 from symphony.transport import asgi
 from symphony.transport.base import Acceptor
 
-__all__ = ("AsgiFace",)
+__all__ = ("MEMORY", "AsgiFace")
 
 logger = logging.getLogger("symphony.app")
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MEMORY: Final = "symphony.memory"
+"""The ASGI extension by which the test client says that there is no server."""
 
 _HELLO = "This is a Symphony server: connect to it with a WebSocket.\n"
 
@@ -76,7 +79,9 @@ class AsgiFace(ABC):
         phase = "startup"
         try:
             async with self.lifespan(), _http_lifespan(self._http, scope):
-                self._say_what_is_missing()
+                # Tests have no server that could do better.
+                if MEMORY not in (scope.get("extensions") or {}):
+                    self._say_what_is_missing()
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
                 phase = "shutdown"

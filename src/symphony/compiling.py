@@ -259,6 +259,9 @@ async def _stream(
     async with aclosing(items):
         async for item in items:
             await socket.send(item)
+            if not socket.connected:
+                # Nobody hears the rest: let it close what it holds.
+                return
 
 
 def _nearest(inside: Sequence[Handlers], stage: Stage) -> Handler | None:

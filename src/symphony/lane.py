@@ -52,6 +52,7 @@ class Lane:
     __slots__ = (
         "_asleep",
         "_context",
+        "_deadline",
         "_done",
         "_ending",
         "_failed",
@@ -86,6 +87,7 @@ class Lane:
         self._idle = False
         self._ending = False
         self.is_full = False
+        self._deadline: asyncio.TimerHandle | None = None
         self._handed: tuple[Any] | None = None
         self._asleep: asyncio.Future[None] | None = None
         # Set by `serve`, and not read before it has made the lane idle.
@@ -138,6 +140,8 @@ class Lane:
                     self._full(False)
                 await _until_idle(driver, driver.send(message))
             elif self._ending:
+                if self._deadline is not None:
+                    self._deadline.cancel()
                 return
             else:
                 await self._sleep(driver)
@@ -148,13 +152,25 @@ class Lane:
         """Let `serve` return when all messages are handled.
 
         After *timeout* seconds a handler that still runs is cancelled and the
-        messages behind it are dropped; each is reported to `failed`.
+        messages behind it are dropped; both are reported to `failed`.
         """
         self._ending = True
         if self._idle:
             self._wake()
-        else:
-            self._loop.call_later(timeout, self._cancel)
+        elif self._deadline is None:
+            self._deadline = self._loop.call_later(timeout, self.cancel)
+
+    def cancel(self) -> None:
+        """Cancel the handler that runs, and drop the messages behind it."""
+        self._ending = True
+        if self._idle:
+            self._wake()
+            return
+        if self._queue:
+            dropped = len(self._queue)
+            self._queue.clear()
+            self._failed(TimeoutError(f"{dropped} messages were dropped behind a handler that did not end"))
+        self._task.cancel()
 
     @coroutine
     def _drive(self, call: Call) -> Driver:
@@ -224,16 +240,6 @@ class Lane:
         self._idle = False
         if self._asleep is not None and not self._asleep.done():
             self._asleep.set_result(None)
-
-    def _cancel(self) -> None:
-        if self._task is None or self._task.done():
-            return
-        dropped = len(self._queue or ())
-        if self._queue:
-            self._queue.clear()
-        self._task.cancel()
-        if dropped:
-            self._failed(TimeoutError(f"{dropped} messages were dropped behind a handler that did not end"))
 
 
 @coroutine

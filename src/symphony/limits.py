@@ -62,7 +62,7 @@ class Limits:
     pong_timeout: float = 20.0
     idle_timeout: float | None = None
     close_timeout: float = 5.0
-    finish_timeout: float = 10.0
+    finish_timeout: float = 5.0
     drain_time: float = 2.0
     max_background_tasks: int = 1000
     blocking_warning: float = 0.1

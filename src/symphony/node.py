@@ -40,6 +40,7 @@ class Node:
         limits: The bounds of the app.
         stats: Counts what happens.
         on_error: The app's error handler.
+        witness: Handed every exception of a handler as it happens.
 
     Attributes:
         sockets: The open sockets by id.
@@ -54,6 +55,7 @@ class Node:
         limits: Limits,
         stats: Stats,
         on_error: OnError | None,
+        witness: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.limits = limits
         self.stats = stats
@@ -61,6 +63,7 @@ class Node:
         self.rooms = Registry(find_family, self.run_in_background, self.report)
         self._resolve = resolve
         self._on_error = on_error
+        self._witness = witness
         self._loop = asyncio.get_running_loop()
         self._sessions: dict[Session, None] = {}
         self._per_client: Counter[str] = Counter()
@@ -80,6 +83,9 @@ class Node:
             headers = {"content-type": "application/json", **refusal.headers}
             body = msgspec.json.encode(refusal.payload())
             self._refuse(handshake, connection, refusal.status, headers, body)
+        except Exception as error:
+            self.report(error, None, f"making of a socket for {scope['path']}")
+            self._refuse(handshake, connection, 500, {}, b"Internal Server Error")
         return None
 
     def opened(self, session: Session) -> None:
@@ -120,6 +126,8 @@ class Node:
             return
         self.stats.failed_handlers += 1
         logger.error("The %s%s failed.", where, whose, exc_info=error)
+        if self._witness is not None:
+            self._witness(error)
         if self._on_error is not None:
             self._start(self._on_error(socket, error), None, "error handler", report=False)
 
@@ -198,7 +206,7 @@ class Node:
             raise Reject("unavailable", "the server has as many connections as it may")
         address = _address(handshake)
         per_client = self.limits.max_connections_per_client
-        if per_client is not None and self._per_client[address] >= per_client:
+        if address and per_client is not None and self._per_client[address] >= per_client:
             raise Reject("too_many", "too many connections from your address")
         scope["path_params"] = params
         connection.configure(endpoint.profile)
@@ -247,6 +255,8 @@ class Node:
             except BaseException as error:
                 if not report:
                     logger.error("The %s failed itself.", what, exc_info=error)
+                    if self._witness is not None:
+                        self._witness(error)
                 else:
                     self.report(error, socket, what)
                 return None

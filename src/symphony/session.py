@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Coroutine
 from contextvars import copy_context
+from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,6 +56,12 @@ class Owner(Protocol):
         ...
 
 
+class _Phase(Enum):
+    CONNECTING = auto()
+    SERVING = auto()
+    ENDING = auto()
+
+
 class Session:
     """Runs one socket.
 
@@ -68,14 +75,16 @@ class Session:
         "_close",
         "_closed",
         "_connection",
+        "_draining",
         "_encode",
         "_endpoint",
+        "_held_back",
         "_lane",
         "_late",
         "_opened_at",
         "_outbox",
         "_owner",
-        "_serving",
+        "_phase",
         "_task",
         "_timer",
         "received",
@@ -94,7 +103,9 @@ class Session:
         self._close: Close | None = None
         self._late = False
         self._opened_at = 0.0
-        self._serving = False
+        self._draining = False
+        self._held_back = False
+        self._phase = _Phase.CONNECTING
 
     def start(self, socket: Socket[Any]) -> None:
         """Begin the socket's life in a task of its own."""
@@ -149,21 +160,31 @@ class Session:
         self._outbox.seal(discard=True)
         if self._close is None:
             self._close = close
-        if self._serving:
-            self._lane.end(timeout=self._limits.finish_timeout)
-        else:
-            # The connect handler may still be at work, and now for nobody.
+        if self._phase is _Phase.CONNECTING:
+            # The connect handler is still at work, and now for nobody.
             self._task.cancel()
+        elif self._phase is _Phase.SERVING:
+            self._lane.end(timeout=self._limits.finish_timeout)
 
     def drain(self) -> None:
         """Close with 1012 once the handlers under way have finished."""
-        self._connection.pause_reading()
-        self._lane.end(timeout=self._limits.finish_timeout)
+        if self._closed.done() or self._draining:
+            return
+        self._draining = True
+        timeout = self._limits.finish_timeout
+        if self._phase is _Phase.CONNECTING:
+            self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(timeout, self._task.cancel)
+        elif self._phase is _Phase.SERVING:
+            self._connection.pause_reading()
+            self._lane.end(timeout=timeout)
 
     def abort(self) -> None:
-        """End the socket at once."""
+        """End the socket at once; its disconnect handler still runs."""
         self._connection.abort()
-        self._task.cancel()
+        self.closed(Close(1006, "", clean=False))
+        if self._phase is _Phase.SERVING:
+            self._lane.cancel()
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine until the socket goes."""
@@ -186,16 +207,17 @@ class Session:
 
     async def _live(self) -> None:
         try:
-            if await self._connected():
-                self._serving = True
-                await self._lane.serve(
-                    partial(self._endpoint.receive, self.socket), is_async=self._endpoint.is_async
-                )
-                if not self._closed.done():
-                    self._connection.close(SERVICE_RESTART, "the server restarts")
-            self._serving = True
+            if await self._connected() and not self._draining:
+                self._phase = _Phase.SERVING
+                receive = partial(self._endpoint.receive, self.socket)
+                await self._lane.serve(receive, is_async=self._endpoint.is_async)
+            self._phase = _Phase.ENDING
+            self._timer.cancel()
+            if self._draining and self.socket.opened:
+                self._connection.close(SERVICE_RESTART, "the server restarts")
             await self._closed
         finally:
+            self._phase = _Phase.ENDING
             self._timer.cancel()
             await self._end()
 
@@ -208,7 +230,9 @@ class Session:
             if self._closed.done():
                 return False
             self._forgive()
-            if self._late:
+            if self._draining:
+                self._turn_away(Reject("unavailable", "the server restarts"))
+            elif self._late:
                 seconds = self._limits.connect_timeout
                 logger.warning(
                     "The connect handler of %s did not answer within %g s.", self._endpoint.pattern, seconds
@@ -229,7 +253,8 @@ class Session:
     def _turn_away(self, refusal: Reject) -> None:
         socket = self.socket
         if socket.opened:
-            self._connection.close(refusal.close_code, refusal.message)
+            if not self._draining:
+                self._connection.close(refusal.close_code, refusal.message)
             return
         self._close = Close(refusal.close_code, refusal.message, clean=True)
         logger.info(
@@ -253,19 +278,20 @@ class Session:
 
     def _hold_back(self) -> None:
         """Read no more from a client that asks faster than it reads the answers."""
-        if not self._outbox.sealed:
+        if not self._held_back and not self._outbox.sealed:
+            self._held_back = True
             self._connection.pause_reading()
-            waiter = asyncio.ensure_future(self._outbox.drained())
-            waiter.add_done_callback(self._go_on_reading)
+            asyncio.ensure_future(self._outbox.drained()).add_done_callback(self._go_on_reading)
 
     def _go_on_reading(self, _: asyncio.Future[None]) -> None:
-        if not self._lane.is_full:
+        self._held_back = False
+        if not self._lane.is_full and not self._draining:
             self._connection.resume_reading()
 
     def _full(self, full: bool) -> None:
         if full:
             self._connection.pause_reading()
-        else:
+        elif not self._held_back and not self._draining:
             self._connection.resume_reading()
 
     def _failed(self, error: BaseException) -> None:

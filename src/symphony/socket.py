@@ -11,6 +11,7 @@ from typing_extensions import TypeVar
 
 from symphony.errors import WrongThreadError
 from symphony.protocol.codec import to_message
+from symphony.protocol.frames import valid_close_code
 from symphony.rooms.batch import Member
 from symphony.routing.dependencies import SocketScope
 from symphony.transport.outbox import READY
@@ -192,6 +193,8 @@ class Socket(Member, Generic[StateT]):
         """
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("close"))
+        if not valid_close_code(code):
+            raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
         if not self.opened:
             self._life.open()
         self._connection.close(code, reason)

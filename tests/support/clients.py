@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -58,20 +58,9 @@ def error_in(message: str | bytes) -> dict[str, Any]:
 class Log(list[Any]):
     """What happened, in order, and a way to wait for it."""
 
-    def __init__(self, items: Iterable[Any] = ()) -> None:
-        super().__init__(items)
-        self._changed = asyncio.Condition()
-
-    def append(self, item: Any) -> None:
-        super().append(item)
-        self._tell()
-
     async def reaches(self, length: int) -> None:
         """Wait until so much has happened."""
         await until(lambda: len(self) >= length)
-
-    def _tell(self) -> None:
-        pass
 
 
 async def until(condition: Callable[[], Any], *, timeout: float = 5.0) -> None:

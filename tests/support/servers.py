@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -11,11 +12,14 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
+import symphony
 from symphony import Symphony
 from symphony.transport.native.server import Server, make_config
 
 Transport = Literal["native", "asgi", "mounted"]
 Serve = Callable[[Symphony], AbstractAsyncContextManager[str]]
+
+_OUR_FOLDER = str(Path(symphony.__file__).parent)
 
 _transports: WeakKeyDictionary[asyncio.AbstractEventLoop, Transport] = WeakKeyDictionary()
 
@@ -132,7 +136,9 @@ _watched = _Watch
 
 
 def _tasks_of_ours() -> list[asyncio.Task[Any]]:
-    return [task for task in asyncio.all_tasks() if "symphony" in task.get_coro().cr_code.co_filename]
+    return [
+        task for task in asyncio.all_tasks() if task.get_coro().cr_code.co_filename.startswith(_OUR_FOLDER)
+    ]
 
 
 async def _nothing() -> None:

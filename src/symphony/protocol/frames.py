@@ -19,6 +19,7 @@ __all__ = (
     "PONG",
     "TEXT",
     "close_frame",
+    "close_reason",
     "frame",
     "message_frame",
     "parse_close",
@@ -83,8 +84,12 @@ def close_frame(code: int, reason: str = "") -> bytes:
         return frame(CLOSE, b"")
     if not valid_close_code(code):
         raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
-    text = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore").encode()
-    return frame(CLOSE, code.to_bytes(2, "big") + text)
+    return frame(CLOSE, code.to_bytes(2, "big") + close_reason(reason).encode())
+
+
+def close_reason(reason: str) -> str:
+    """Return *reason* cut at a character to what a close frame can carry."""
+    return reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
 
 
 def parse_close(payload: bytes) -> tuple[int, str]:

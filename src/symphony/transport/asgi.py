@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from symphony.protocol.frames import valid_close_code
+from symphony.protocol.frames import close_reason
 from symphony.transport.base import Acceptor, Close, Message, Profile, Scope, Session
 from symphony.transport.heartbeat import Heartbeat
 from symphony.transport.outbox import Outbox
@@ -127,12 +127,11 @@ class _AsgiConnection:
         self._stop_reading_later()
 
     def close(self, code: int, reason: str) -> None:
-        if not valid_close_code(code):
-            raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
-        if self._ours is not None:
+        if self._ours is not None or self.outbox.sealed:
             return
         self._ours = Close(code, reason, clean=False)
-        self.outbox.seal(_Last(code, reason))
+        # Servers do not cut it themselves: they fail, and never close.
+        self.outbox.seal(_Last(code, close_reason(reason)))
         self._stop_reading_later()
 
     def abort(self) -> None:

@@ -125,8 +125,8 @@ class Outbox:
             overflow: Called when *limit* is passed; `None` drops the oldest.
         """
         self._limit = limit
-        self.high = high
-        self._low = low
+        self.high = min(high, limit)
+        self._low = min(low, limit)
         self._overflow = overflow
 
     def send(self, frame: Any) -> None:

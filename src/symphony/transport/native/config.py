@@ -26,7 +26,17 @@ class Config(UvicornConfig):
 
     def load(self) -> None:
         """Import the app and find the Symphony in it."""
-        super().load()
+        if self.ssl_keyfile and not self.ssl_certfile:
+            raise ConfigurationError("ssl_keyfile is of no use without ssl_certfile.")
+        try:
+            super().load()
+        except OSError as error:
+            if not self.is_ssl or isinstance(self.app, str):
+                raise
+            # The only files it reads; the error itself does not name them.
+            raise ConfigurationError(
+                f"The certificate {self.ssl_certfile} with the key {self.ssl_keyfile} cannot be used: {error}."
+            ) from error
         app = cast("Any", self.loaded_app)  # pyright: ignore[reportUnknownMemberType]
         while app is not None and not hasattr(cast("object", type(app)), "node"):
             app = getattr(app, "app", None)

@@ -243,7 +243,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
     def close(self, code: int, reason: str) -> None:
         """Send a close frame behind everything else and await the peer's."""
         last = close_frame(code, reason)
-        if self._ours is not None or self._theirs is not None:
+        if self._ours is not None or self.outbox.sealed:
             return
         self._ours = Close(code, reason, clean=False)
         self._receiving = False
@@ -276,7 +276,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         # picows looks one frame ahead: the frame before the broken one has
         # still to be handed over, so this waits until it was.
         asyncio.get_running_loop().call_soon(self.fail, code, reason)
-        self._transport.pause_reading()
+        self.pause_reading()
 
     def _overflow(self) -> None:
         self._stats.slow_consumers += 1

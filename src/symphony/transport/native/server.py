@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import FrameType
 from typing import Any
 
@@ -14,6 +17,7 @@ import uvicorn
 from symphony.transport.native.config import Config
 from symphony.transport.native.connection import NativeConnection
 from symphony.transport.native.front import FrontDoor
+from symphony.transport.native.listen import ListenError, listening
 
 __all__ = ("Server", "configure_logging", "make_config", "serve")
 
@@ -50,18 +54,26 @@ class Server(uvicorn.Server):
     Args:
         config: From `make_config`.
         ready: Called once it listens, with its addresses as URLs.
+        supervised: A supervisor is above it that passes signals on as SIGTERM.
     """
 
     config: Config
 
-    def __init__(self, config: Config, ready: Callable[[list[str]], None]) -> None:
+    def __init__(
+        self, config: Config, ready: Callable[[list[str]], None], *, supervised: bool = False
+    ) -> None:
         super().__init__(config)
         self._ready = ready
+        self._supervised = supervised
         self._force = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say where it listens."""
-        await super().startup(sockets)
+        """Start, and say where it listens; if that fails, `started` stays false."""
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            # The cause is in the log; the exit code is not uvicorn's to choose.
+            self.should_exit = True
         if self.started:
             self._ready(self._addresses())
 
@@ -78,7 +90,10 @@ class Server(uvicorn.Server):
         Unlike uvicorn's this keeps no list of signals to raise again at the
         end: an orderly stop exits with 0.
         """
-        if self.should_exit:
+        # A terminal sends Ctrl+C to the supervisor and to us; then its SIGTERM
+        # is the same wish once more, not a second one.
+        passed_on = self._supervised and sig == signal.SIGTERM
+        if self.should_exit and not passed_on:
             self.force_exit = True
             self._force.set()
         self.should_exit = True
@@ -97,10 +112,42 @@ class Server(uvicorn.Server):
         return found
 
 
-def serve(app: Any, *, log_level: str, **options: Any) -> None:
-    """Serve *app* until a signal; the first line of output says where."""
+def serve(
+    app: Any,
+    *,
+    host: str,
+    port: int,
+    uds: str | None,
+    log_level: str,
+    sockets: list[socket.socket] | None = None,
+    **options: Any,
+) -> None:
+    """Serve *app* until a signal; the first line of output says where.
+
+    Args:
+        app: A Symphony app.
+        host: Address to listen on.
+        port: Port to listen on, 0 for a free one.
+        uds: Path of a Unix socket to listen on instead.
+        log_level: For `configure_logging`.
+        sockets: What a supervisor has bound for it already.
+        **options: Options of `uvicorn.Config`.
+
+    Raises:
+        SystemExit: It could not start; the code is 1, and one line on
+            standard error, or the log, says why.
+    """
     configure_logging(log_level)
-    Server(make_config(app, log_level=log_level, **options), _say).run()
+    config = make_config(app, host=host, port=port, uds=uds, log_level=log_level, **options)
+    try:
+        config.load()
+        with listening(host, port, uds) if sockets is None else nullcontext(sockets) as bound:
+            server = Server(config, _say, supervised=sockets is not None)
+            server.run(bound)
+    except ListenError as error:
+        sys.exit(f"Error: {error}")
+    if not server.started:
+        sys.exit(1)
 
 
 def configure_logging(level: str) -> None:

@@ -1,0 +1,188 @@
+"""The test client: runs an app in memory, and connects to it."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import quote, unquote
+
+from symphony.app import Symphony
+from symphony.asgi import MEMORY
+from symphony.testing.clock import Clock, settle
+from symphony.testing.connection import Connecting, TestConnection
+from symphony.transport.base import Scope
+
+__all__ = ("TestClient",)
+
+_HOST: Final = "testserver"
+
+
+class TestClient:
+    """Runs an app, its lifespan included, and connects to it without a network.
+
+    Args:
+        app: The app; `app.overrides` are set before.
+        timeout: Seconds of real time that a test waits for anything.
+        raise_errors: Whether leaving the client raises what handlers raised.
+
+    Attributes:
+        app: The app.
+        errors: What handlers raised and nobody has taken out yet, in order.
+            `Reject` and invalid messages are answers, not errors.
+    """
+
+    __test__ = False
+
+    def __init__(self, app: Symphony, *, timeout: float = 1.0, raise_errors: bool = True) -> None:
+        self.app = app
+        self.errors: list[BaseException] = []
+        self._timeout = timeout
+        self._raise_errors = raise_errors
+        self._connections: list[TestConnection] = []
+        self._life: asyncio.Task[None] | None = None
+        self._started = asyncio.Event()
+        self._phases: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    @property
+    def clock(self) -> Clock:
+        """The time of the event loop: `await client.clock.advance(20)`.
+
+        Raises:
+            RuntimeError: The loop is not one of asyncio's own.
+        """
+        return Clock.of_running_loop()
+
+    async def settle(self) -> None:
+        """Let the app run until all it could do is wait: for a message, a thread, time."""
+        await settle()
+
+    def connect(
+        self,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        cookies: Mapping[str, str] | None = None,
+        subprotocols: Sequence[str] = (),
+        origin: str | None = None,
+        client: tuple[str, int] = ("127.0.0.1", 50000),
+    ) -> Connecting:
+        """Connect to the app.
+
+        With `await` the connection is open until `close`, or until the test
+        client is left; in `async with` it is closed at the end.
+
+        Args:
+            path: The path, with a query string if there is one.
+            headers: Of the handshake; they win over those made of the other arguments.
+            cookies: Of the handshake.
+            subprotocols: What the client offers, in its order of preference.
+            origin: The page that a browser connects from. Pages of
+                `http://testserver` are the app's own.
+            client: Address and port of the client, as `socket.client` has it.
+
+        Raises:
+            Refused: The app refused, with status and body.
+            TimeoutError: It did not answer in time.
+        """
+        if self._life is None:
+            raise RuntimeError("The app does not run yet. Write `async with TestClient(app) as client:`.")
+        if not path.startswith("/"):
+            raise ValueError(f"A path starts with '/': {path!r}.")
+        fields = {"host": _HOST}
+        if origin is not None:
+            fields["origin"] = origin
+        if subprotocols:
+            fields["sec-websocket-protocol"] = ", ".join(subprotocols)
+        if cookies:
+            fields["cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
+        fields |= {name.lower(): value for name, value in (headers or {}).items()}
+        scope = _scope(path, client, fields, subprotocols)
+        return Connecting(lambda: self._connection(scope))
+
+    async def __aenter__(self) -> Self:
+        if self._life is not None:
+            raise RuntimeError("A TestClient runs its app once: make another one.")
+        self.app.witness = self.errors.append
+        self._phases.put_nowait({"type": "lifespan.startup"})
+        # A task of its own: fixtures are set up in one task and torn down in
+        # another, which a lifespan with a task group would not survive.
+        self._life = asyncio.ensure_future(self._live())
+        started = asyncio.ensure_future(self._started.wait())
+        try:
+            await asyncio.wait((self._life, started), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            started.cancel()
+        if self._life.done():
+            await self._life
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+        if not self._raise_errors or not self.errors:
+            return
+        if error is not None:
+            for raised in self.errors:
+                lines = "".join(traceback.format_exception(raised))
+                error.add_note(f"Before this, a handler of the app had raised:\n{lines}")
+        elif len(self.errors) == 1:
+            raise self.errors[0]
+        else:
+            raise BaseExceptionGroup("Handlers of the app raised", self.errors)
+
+    async def _stop(self) -> None:
+        assert self._life is not None
+        self._phases.put_nowait({"type": "lifespan.shutdown"})
+        stopped, _ = await asyncio.wait((self._life,), timeout=self._timeout)
+        if not stopped and isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
+            # Handlers that do not end have the time that Limits give them, only
+            # not in real time.
+            limits = self.app.limits
+            await self.clock.advance(limits.drain_time + limits.finish_timeout * 2 + limits.close_timeout)
+        await self._life
+        for connection in self._connections:
+            await connection.ended()
+
+    def _connection(self, scope: Scope) -> TestConnection:
+        connection = TestConnection(self.app, scope, self._timeout)
+        self._connections.append(connection)
+        return connection
+
+    async def _live(self) -> None:
+        """Be the server of the ASGI lifespan."""
+
+        async def send(event: Any) -> None:
+            if event["type"] == "lifespan.startup.complete":
+                self._started.set()
+
+        scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "extensions": {MEMORY: {}}}
+        try:
+            await self.app(scope, self._phases.get, send)
+        finally:
+            self.app.witness = None
+
+
+def _scope(
+    path: str, client: tuple[str, int], headers: Mapping[str, str], subprotocols: Sequence[str]
+) -> Scope:
+    raw_path, _, query = path.partition("?")
+    return {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "scheme": "ws",
+        "path": unquote(raw_path),
+        "raw_path": quote(raw_path, safe="/%:@!$&'()*+,;=~").encode(),
+        "query_string": quote(query, safe="/?%:@!$&'()*+,;=~").encode(),
+        "root_path": "",
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+        "client": client,
+        "server": (_HOST, 80),
+        "subprotocols": list(subprotocols),
+        "state": {},
+        "extensions": {"websocket.http.response": {}},
+    }

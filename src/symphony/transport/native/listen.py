@@ -1,0 +1,117 @@
+"""Bind where a server is to listen, before anything else starts."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+
+__all__ = ("ListenError", "listening")
+
+# As uvicorn has it: whoever reaches the socket's folder may connect.
+_UDS_MODE = 0o666
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; the message is one line and says what to do."""
+
+
+@contextmanager
+def listening(host: str, port: int, uds: str | None) -> Generator[list[socket.socket]]:
+    """Give the bound sockets of an address, and take the address back at the end.
+
+    Args:
+        host: A name or address, with several addresses behind it all of
+            them; empty for every one of the machine.
+        port: 0 for a free one.
+        uds: Path of a Unix socket instead. One that a dead server left
+            behind is replaced.
+
+    Raises:
+        ListenError: Nothing was bound.
+    """
+    sockets = [_bind_unix(uds)] if uds is not None else _bind_tcp(host, port)
+    try:
+        yield sockets
+    finally:
+        for bound in sockets:
+            bound.close()
+        if uds is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(uds)
+
+
+def _bind_tcp(host: str, port: int) -> list[socket.socket]:
+    where = f"{f'[{host}]' if ':' in host else host}:{port}"
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ListenError(f"{host!r} is no address of this machine: {error.strerror}.") from None
+    sockets: list[socket.socket] = []
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        bound = socket.socket(family, kind, protocol)
+        try:
+            if os.name == "posix":
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+            if family == socket.AF_INET6:
+                # IPv4 has a socket of its own.
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
+            bound.bind(address)
+        except OSError as error:
+            bound.close()
+            failure = error
+            # `localhost` can be ::1 too on a machine without IPv6.
+            if error.errno == errno.EADDRNOTAVAIL:
+                continue
+            break
+        sockets.append(bound)
+    else:
+        if sockets:
+            return sockets
+    for bound in sockets:
+        bound.close()
+    raise ListenError(_explained(failure, where))
+
+
+def _bind_unix(path: str) -> socket.socket:
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise ListenError(f"{path} is there already and not a socket: choose another path.")
+        if _answers(path):
+            raise ListenError(f"{path} is in use by another server: stop that one or choose another path.")
+        os.unlink(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        bound.bind(path)
+        os.chmod(path, _UDS_MODE)
+    except OSError as error:
+        bound.close()
+        raise ListenError(f"{path} cannot be listened on: {error.strerror or error}.") from None
+    return bound
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            # Full, or not ours to ask: somebody is there.
+            return True
+        return True
+
+
+def _explained(error: OSError | None, where: str) -> str:
+    number = error.errno if error is not None else None
+    if number == errno.EADDRINUSE:
+        return f"{where} is in use by another program: stop that one or choose another port (0: a free one)."
+    if number == errno.EACCES:
+        return f"{where} needs more rights than this program has: choose a port above 1023."
+    if number == errno.EADDRNOTAVAIL:
+        return f"{where} is no address of this machine: 127.0.0.1 is itself, 0.0.0.0 all it has."
+    return f"{where} cannot be listened on: {error}."

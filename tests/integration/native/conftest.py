@@ -1,0 +1,61 @@
+"""Attacks on the native transport, on both event loops."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+import uvloop
+from support import servers
+from symphony import Symphony
+
+Native = Callable[..., AbstractAsyncContextManager[str]]
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: Any) -> dict[str, Any]:
+    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+
+
+class _Complaints(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"{record.name}: {record.getMessage()}")
+
+
+@pytest.fixture
+def complaints() -> Iterator[list[str]]:
+    """What Symphony logs at WARNING or above while the test runs."""
+    handler = _Complaints()
+    logger = logging.getLogger("symphony")
+    logger.addHandler(handler)
+    yield handler.lines
+    logger.removeHandler(handler)
+
+
+@pytest.fixture
+def native(complaints: list[str]) -> Native:
+    """Serve natively: `async with native(app) as url`.
+
+    When the block ends nothing may be left of any connection, and Symphony
+    must have had nothing to complain of, unless the test takes `complaints`
+    and clears it.
+    """
+
+    @asynccontextmanager
+    async def serve(app: Symphony, **options: Any) -> AsyncIterator[str]:
+        async with servers.serve_natively(app, **options) as url:
+            yield url
+            node: Any = app.node
+        assert not node._sessions
+        assert not node.sockets
+        assert not node._per_client
+        assert not len(node.rooms)
+        assert not node.rooms.everyone.members
+        assert not complaints
+
+    return serve

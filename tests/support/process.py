@@ -1,0 +1,69 @@
+"""An app in a process of its own, as its user runs it."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ("Running", "start")
+
+_FIRST_LINE = re.compile(r"Symphony listens on (\S+)")
+
+
+class Running(NamedTuple):
+    """A server process.
+
+    Attributes:
+        process: The process; its standard output is being read from already.
+        address: Where it said that it listens: `http://…`, `https://…` or `unix:…`.
+    """
+
+    process: Process
+    address: str
+
+    @property
+    def url(self) -> str:
+        """The address for WebSocket clients."""
+        return self.address.replace("http", "ws", 1)
+
+    def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    async def line(self) -> str:
+        """Read its next line of output."""
+        assert self.process.stdout is not None
+        return (await self.process.stdout.readline()).decode().rstrip("\n")
+
+    async def end(self) -> tuple[int, list[str]]:
+        """Wait until it has ended; its exit code and the rest of its output."""
+        assert self.process.stdout is not None
+        output = await self.process.stdout.read()
+        return await self.process.wait(), output.decode().splitlines()
+
+
+@asynccontextmanager
+async def start(
+    file: Path, *arguments: str, env: Mapping[str, str] | None = None
+) -> AsyncIterator[Running]:
+    """Run a Python file and wait until it listens; kill it at the end if it still runs."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "error", str(file), *arguments, stdout=PIPE, env={**os.environ, **(env or {})}
+    )
+    assert process.stdout is not None
+    try:
+        line = (await process.stdout.readline()).decode()
+        found = _FIRST_LINE.match(line)
+        assert found, f"its first line of output is {line!r}"
+        yield Running(process, found[1].rstrip(","))
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.stdout.read()
+        await process.wait()
