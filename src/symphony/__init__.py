@@ -5,6 +5,7 @@ from symphony.errors import ConfigurationError, Reject, SymphonyError, WrongThre
 from symphony.handshake import Handshake
 from symphony.identity import Identity
 from symphony.limits import Limits
+from symphony.middleware import CallNext
 from symphony.plugin import Plugin
 from symphony.rooms.room import Room, Target
 from symphony.rooms.rooms import Rooms
@@ -15,6 +16,7 @@ from symphony.stats import Stats
 from symphony.transport.base import Close
 
 __all__ = (
+    "CallNext",
     "Close",
     "ConfigurationError",
     "Depends",

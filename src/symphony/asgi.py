@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 from starlette.responses import PlainTextResponse
 
+from symphony.errors import ConfigurationError
 from symphony.transport import asgi
 from symphony.transport.base import Acceptor
 
@@ -86,7 +88,10 @@ class AsgiFace(ABC):
                 await receive()
                 phase = "shutdown"
         except Exception as error:
-            await send({"type": f"lifespan.{phase}.failed", "message": f"{type(error).__name__}: {error}"})
+            # A mistake in the app's set-up is named whole by its message; for
+            # what the user's own handlers raise one has to see where.
+            message = str(error) if isinstance(error, ConfigurationError) else traceback.format_exc()
+            await send({"type": f"lifespan.{phase}.failed", "message": message})
             raise
         await send({"type": "lifespan.shutdown.complete"})
 

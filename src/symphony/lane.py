@@ -19,7 +19,6 @@ from asyncio import _leave_task as leave_task  # pyright: ignore[reportPrivateUs
 from collections import deque
 from collections.abc import Callable, Generator
 from contextvars import Context
-from functools import partial
 from types import coroutine
 from typing import Any, Final, cast
 
@@ -62,7 +61,8 @@ class Lane:
         "_loop",
         "_max_queue",
         "_queue",
-        "_step",
+        "_run",
+        "_send",
         "_task",
         "is_full",
     )
@@ -92,7 +92,8 @@ class Lane:
         self._asleep: asyncio.Future[None] | None = None
         # Set by `serve`, and not read before it has made the lane idle.
         self._task: Any = None
-        self._step: Callable[[Any], Any] = cast("Any", None)
+        self._run: Any = None
+        self._send: Any = None
 
     def deliver(self, message: Any) -> None:
         """Handle *message* now if nothing is under way, else after what is."""
@@ -106,7 +107,7 @@ class Lane:
             # waits for the socket's own task, one turn of the loop later.
             return self._enqueue(message)
         try:
-            awaited = self._step(message)
+            awaited = self._run(self._send, message)
         finally:
             leave_task(loop, task)
         if awaited is not _IDLE:
@@ -128,7 +129,15 @@ class Lane:
         self._task = task = cast("asyncio.Task[Any]", asyncio.current_task())
         driver = cast("Driver", self._drive(call)) if is_async else self._drive_plain(call)
         driver.send(None)
-        self._step = partial(self._context.run, driver.send)
+        self._run, self._send = self._context.run, driver.send
+        try:
+            await self._take_turns(driver, task)
+        finally:
+            # The driver refers to the lane and back: without this a socket
+            # that has gone would wait for the garbage collector.
+            driver.close()
+
+    async def _take_turns(self, driver: Driver, task: asyncio.Task[Any]) -> None:
         while True:
             if self._handed is not None:
                 (awaited,), self._handed = self._handed, None

@@ -18,10 +18,11 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from symphony.errors import ConfigurationError
 
-__all__ = ("STAGES", "Middleware", "Stage", "check", "methods", "no_such_stage", "wrap")
+__all__ = ("STAGES", "CallNext", "Middleware", "Stage", "check", "methods", "no_such_stage", "wrap")
 
 Stage: TypeAlias = Literal["connect", "message", "disconnect"]
 Middleware: TypeAlias = Callable[..., Awaitable[Any]]
+CallNext: TypeAlias = Callable[..., Awaitable[Any]]
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 _SHAPES: dict[Stage, tuple[str, ...]] = {

@@ -219,7 +219,7 @@ class Node:
             session,
             route=endpoint.pattern,
             params=params,
-            state=endpoint.state(),
+            make_state=endpoint.state,
             subprotocol=choose_subprotocol(handshake.subprotocols, endpoint.subprotocols),
         )
         connection.outbox.source = self.rooms.batches

@@ -123,7 +123,7 @@ class Session:
             max_queue=limits.max_queue,
         )
         self.received = self._lane.deliver
-        self._timer = loop.call_later(limits.connect_timeout, self._too_late)
+        self._timer: asyncio.TimerHandle | None = loop.call_later(limits.connect_timeout, self._too_late)
         self._task = loop.create_task(self._live(), context=context)
 
     def open(self) -> None:
@@ -133,7 +133,7 @@ class Session:
             return
         socket.opened = True
         self._opened_at = time.monotonic()
-        self._timer.cancel()
+        self._stop_timer()
         self._connection.accept(socket.subprotocol)
         self._owner.opened(self)
         logger.info("%s opened on %s from %s", socket.id, socket.route, _address(socket))
@@ -173,7 +173,7 @@ class Session:
         self._draining = True
         timeout = self._limits.finish_timeout
         if self._phase is _Phase.CONNECTING:
-            self._timer.cancel()
+            self._stop_timer()
             self._timer = asyncio.get_running_loop().call_later(timeout, self._task.cancel)
         elif self._phase is _Phase.SERVING:
             self._connection.pause_reading()
@@ -212,13 +212,13 @@ class Session:
                 receive = partial(self._endpoint.receive, self.socket)
                 await self._lane.serve(receive, is_async=self._endpoint.is_async)
             self._phase = _Phase.ENDING
-            self._timer.cancel()
+            self._stop_timer()
             if self._draining and self.socket.opened:
                 self._connection.close(SERVICE_RESTART, "the server restarts")
             await self._closed
         finally:
             self._phase = _Phase.ENDING
-            self._timer.cancel()
+            self._stop_timer()
             await self._end()
 
     async def _connected(self) -> bool:
@@ -308,6 +308,11 @@ class Session:
             text = _error_event(Reject("internal", "the server failed to say what is wrong"))
         self._outbox.send(self._encode(text))
 
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _too_late(self) -> None:
         self._late = True
         self._task.cancel()
@@ -330,7 +335,7 @@ class Session:
             task.cancel()
         await self._owner.left(self)
         try:
-            await self.socket.scope.aclose()
+            await self.socket.close_scope()
         except BaseException as error:
             self._owner.report(error, self.socket, f"dependencies of {self._endpoint.pattern}")
         if self.socket.opened:
@@ -344,6 +349,16 @@ class Session:
                 close.code,
                 close.reason,
             )
+        self._release()
+
+    def _release(self) -> None:
+        """Take apart what refers to each other.
+
+        A socket that has gone is freed at once; left to the garbage
+        collector, thousands of them wait for its next full round.
+        """
+        self.socket.release()
+        del self._lane, self.received
 
 
 def _error_event(error: Reject) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
@@ -51,6 +51,22 @@ class Membership(Protocol):
         ...
 
 
+class _Over:
+    """The life of a socket that has gone."""
+
+    __slots__ = ()
+
+    def open(self) -> None:
+        """It will not open any more."""
+
+    def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        coroutine.close()
+        raise RuntimeError("The socket has gone: it takes no background task.")
+
+
+_OVER = _Over()
+
+
 class Socket(Member, Generic[StateT]):
     """One connection.
 
@@ -64,7 +80,6 @@ class Socket(Member, Generic[StateT]):
         params: The parameters of the route's path, converted.
         began: Whether its connect handler was called; then its disconnect handler will be.
         opened: Whether the handshake has been answered with 101.
-        state: Yours, of the type that the route names with `state=`.
         user: Who it speaks for, or `None`; see `login`.
         subprotocol: The one that was negotiated, or `None`.
         route: The pattern of its route.
@@ -73,8 +88,10 @@ class Socket(Member, Generic[StateT]):
     __slots__ = (
         "_connection",
         "_life",
+        "_make_state",
         "_membership",
         "_scope",
+        "_state",
         "_thread",
         "began",
         "handshake",
@@ -82,12 +99,9 @@ class Socket(Member, Generic[StateT]):
         "opened",
         "params",
         "route",
-        "state",
         "subprotocol",
         "user",
     )
-
-    state: StateT
 
     def __init__(
         self,
@@ -99,7 +113,7 @@ class Socket(Member, Generic[StateT]):
         *,
         route: str,
         params: dict[str, Any],
-        state: StateT,
+        make_state: Callable[[], StateT],
         subprotocol: str | None,
     ) -> None:
         super().__init__()
@@ -107,7 +121,8 @@ class Socket(Member, Generic[StateT]):
         self.handshake = handshake
         self.params = params
         self.route = route
-        self.state = state
+        self._make_state = make_state
+        self._state: StateT | None = None
         self.user: Identity | None = None
         self.subprotocol = subprotocol
         self._scope: SocketScope | None = None
@@ -121,11 +136,28 @@ class Socket(Member, Generic[StateT]):
         self._thread = get_ident()
 
     @property
+    def state(self) -> StateT:
+        """Yours, of the type that the route names with `state=`; made when first asked for."""
+        if self._state is None:
+            self._state = self._make_state()
+        return self._state
+
+    @property
     def scope(self) -> SocketScope:
         """The dependencies that live as long as the socket; made when first asked for."""
         if self._scope is None:
             self._scope = SocketScope(asyncio.Event)
         return self._scope
+
+    async def close_scope(self) -> None:
+        """Close the dependencies that live as long as the socket."""
+        if self._scope is not None:
+            await self._scope.aclose()
+
+    def release(self) -> None:
+        """Let go of what refers back to the socket; it stays usable, as a closed one."""
+        self._life = _OVER
+        self._connection.outbox.detach()
 
     @property
     def connected(self) -> bool:

@@ -49,9 +49,7 @@ class Running(NamedTuple):
 
 
 @asynccontextmanager
-async def start(
-    file: Path, *arguments: str, env: Mapping[str, str] | None = None
-) -> AsyncIterator[Running]:
+async def start(file: Path, *arguments: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Running]:
     """Run a Python file and wait until it listens; kill it at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-W", "error", str(file), *arguments, stdout=PIPE, env={**os.environ, **(env or {})}

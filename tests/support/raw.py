@@ -1,6 +1,7 @@
 """A WebSocket client that says whatever bytes a test wants, and hides nothing of the answer."""
 
 import asyncio
+import itertools
 import os
 import socket
 import ssl
@@ -22,10 +23,12 @@ __all__ = (
     "Response",
     "close",
     "connect",
+    "cut",
     "dial",
     "frame",
     "handshake",
     "mask",
+    "resident_bytes",
     "text",
 )
 
@@ -134,6 +137,7 @@ class RawClient:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self._ahead = b""
 
     async def send(self, *chunks: bytes) -> None:
         """Write all chunks in one go."""
@@ -149,8 +153,9 @@ class RawClient:
 
     async def response(self) -> Response:
         """Read an HTTP answer."""
-        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        status, *lines = head.rstrip("\r\n").split("\r\n")
+        head = self._ahead + await self.reader.readuntil(b"\r\n\r\n")
+        self._ahead = b""
+        status, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         code = int(status.split(" ")[1])
         body = b""
@@ -173,22 +178,23 @@ class RawClient:
 
     async def frame(self) -> Frame:
         """Read the next frame; a server's must not be masked."""
-        first, second = await self.reader.readexactly(2)
+        first, second = await self._exactly(2)
         assert not second & 0x80, "the server masked a frame"
         size = second & 0x7F
         if size == 126:
-            size = int.from_bytes(await self.reader.readexactly(2), "big")
+            size = int.from_bytes(await self._exactly(2), "big")
             assert size > 125, "not the shortest length"
         elif size == 127:
-            size = int.from_bytes(await self.reader.readexactly(8), "big")
+            size = int.from_bytes(await self._exactly(8), "big")
             assert size > 65535, "not the shortest length"
-        payload = await self.reader.readexactly(size)
+        payload = await self._exactly(size)
         return Frame(first & 0x0F, payload, bool(first & 0x80), (first >> 4) & 7)
 
     async def message(self) -> str | bytes:
         """Read the next frame, which must be a plain message."""
         got = await self.frame()
-        assert got.fin and not got.rsv and got.opcode in (TEXT, BINARY), got
+        assert got.opcode in (TEXT, BINARY), got
+        assert (got.fin, got.rsv) == (True, 0), got
         return got.payload.decode() if got.opcode == TEXT else got.payload
 
     async def rest(self) -> list[Frame]:
@@ -200,9 +206,9 @@ class RawClient:
 
     async def at_end(self) -> bool:
         """Wait for a byte or the end; whether it is the end."""
-        if not self.reader._buffer and not self.reader._eof:
-            await self.reader._wait_for_data("at_end")
-        return self.reader.at_eof()
+        if not self._ahead:
+            self._ahead = await self.reader.read(1)
+        return not self._ahead
 
     def finish(self) -> None:
         """Send FIN; reading goes on."""
@@ -220,6 +226,10 @@ class RawClient:
         with suppress(OSError):
             await self.writer.wait_closed()
 
+    async def _exactly(self, size: int) -> bytes:
+        ahead, self._ahead = self._ahead[:size], self._ahead[size:]
+        return ahead + await self.reader.readexactly(size - len(ahead))
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -227,7 +237,9 @@ class RawClient:
         await self.aclose()
 
 
-async def dial(url: str, *, ssl_context: ssl.SSLContext | None = None, buffer: int | None = None) -> RawClient:
+async def dial(
+    url: str, *, ssl_context: ssl.SSLContext | None = None, buffer: int | None = None
+) -> RawClient:
     """Connect without saying a word.
 
     Args:
@@ -271,7 +283,7 @@ async def connect(
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
     """Return *data* in pieces, cut at *places*."""
     edges = [0, *sorted({place % (len(data) + 1) for place in places}), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False) if start < end]
+    return [data[start:end] for start, end in itertools.pairwise(edges) if start < end]
 
 
 def resident_bytes(pid: int | None = None) -> int:

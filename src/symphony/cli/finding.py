@@ -86,7 +86,7 @@ def load(source: Source) -> Symphony:
         found = getattr(found, step)
     if not isinstance(found, Symphony):
         raise TargetError(
-            f"{source.target}: {source.name!r} is {_described(found)}, not a Symphony app. An app of another "
+            f"{source.target}: {source.name!r} is of type {type(found).__name__}, not a Symphony app. An app of another "
             f"framework is served with Symphony(http=...)."
         )
     return found
@@ -167,9 +167,3 @@ def _the_app_in(module: ModuleType, target: str) -> Symphony:
 
 def _apps_in(module: ModuleType) -> dict[str, Symphony]:
     return {name: value for name, value in vars(module).items() if isinstance(value, Symphony)}
-
-
-def _described(value: object) -> str:
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    return f"a {type(value).__name__}"

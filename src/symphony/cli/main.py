@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from symphony.cli.finding import AppImportError, Source, TargetError, load, locate
 from symphony.cli.reloading import serve_reloading
@@ -130,6 +130,5 @@ def _serve(source: Source, options: dict[str, Any], sockets: list[socket.socket]
 
 def _fail(message: str, code: int) -> NoReturn:
     """Say in one line what is wrong."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(f"[bold red]Error:[/] {escape(message)}")
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("Error:", "bold red"), " ", message))
     raise SystemExit(code)

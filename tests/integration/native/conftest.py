@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import uvloop
+
 from support import servers
 from symphony import Symphony
 
@@ -24,6 +25,9 @@ class _Complaints(logging.Handler):
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
+        # How fast this machine is, is not what these tests are about.
+        if "held the event loop" in record.msg:
+            return
         self.lines.append(f"{record.name}: {record.getMessage()}")
 
 

@@ -35,7 +35,7 @@ class Config(UvicornConfig):
                 raise
             # The only files it reads; the error itself does not name them.
             raise ConfigurationError(
-                f"The certificate {self.ssl_certfile} with the key {self.ssl_keyfile} cannot be used: {error}."
+                f"The certificate {self.ssl_certfile} with key {self.ssl_keyfile} cannot be used: {error}."
             ) from error
         app = cast("Any", self.loaded_app)  # pyright: ignore[reportUnknownMemberType]
         while app is not None and not hasattr(cast("object", type(app)), "node"):

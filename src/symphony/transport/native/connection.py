@@ -294,9 +294,9 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
     def _end_when_flushed(self) -> None:
         outbox = self.outbox
         outbox.flush()
-        if outbox.frames:
-            return
         transport = self._transport
+        if outbox.frames or transport.is_closing():
+            return
         if self._theirs is not None or not transport.can_write_eof():
             transport.close()
             return
@@ -329,8 +329,9 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         close = (ours._replace(clean=theirs is not None) if ours else theirs) or _ABNORMAL
         if self.session is not None:
             self.session.closed(close)
-        # picows' objects refer to this one and back.
-        self._parser = self._opening = None
+        # All of these refer to this object and back: without this it would
+        # wait for the garbage collector.
+        self.session = self._parser = self._opening = self._heartbeat = self._timer = None
         self.get_buffer = self.buffer_updated = cast("Any", None)
 
     def pause_writing(self) -> None:
@@ -341,7 +342,9 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         """Let the outbox flow again."""
         self.outbox.unblock()
         if self._ending:
-            self._end_when_flushed()
+            # Not in here: asyncio looks whether its transport is closing right
+            # after this call, and would report it lost a second time.
+            asyncio.get_running_loop().call_soon(self._end_when_flushed)
 
     def pause_reading(self) -> None:
         """Stop reading; the kernel's buffers push back on the peer."""

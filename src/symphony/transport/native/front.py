@@ -92,6 +92,9 @@ class FrontDoor(HttpToolsProtocol):
         opening.connection = connection
         self.connections.discard(cast("Any", self))
         transport.set_protocol(opening)
+        # Parser and protocol refer to each other: 2 KiB a connection that
+        # would wait for the garbage collector.
+        self.parser = cast("Any", None)
         if rest:
             opening.data_received(rest)
         connection.session = self.acceptor.connect(scope, connection)
@@ -111,7 +114,6 @@ class FrontDoor(HttpToolsProtocol):
             "raw_path": self.root_path.encode() + path,
             "query_string": query,
             "headers": self.headers,
-            "state": self.app_state.copy(),
         }
         return self.config.behind_proxy(scope)
 

@@ -18,6 +18,7 @@ from symphony.transport.native.config import Config
 from symphony.transport.native.connection import NativeConnection
 from symphony.transport.native.front import FrontDoor
 from symphony.transport.native.listen import ListenError, listening
+from symphony.transport.native.memory import trim_memory
 
 __all__ = ("Server", "configure_logging", "make_config", "serve")
 
@@ -48,6 +49,10 @@ def make_config(app: Any, **options: Any) -> Config:
     )
 
 
+# Below this peak, memory is not worth the trouble.
+_MANY_CONNECTIONS = 1000
+
+
 class Server(uvicorn.Server):
     """Serves one app.
 
@@ -66,6 +71,7 @@ class Server(uvicorn.Server):
         self._ready = ready
         self._supervised = supervised
         self._force = asyncio.Event()
+        self._peak = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say where it listens; if that fails, `started` stays false."""
@@ -76,6 +82,17 @@ class Server(uvicorn.Server):
             self.should_exit = True
         if self.started:
             self._ready(self._addresses())
+
+    async def on_tick(self, counter: int) -> bool:
+        """Give memory back once half of the connections of a peak have gone."""
+        stats = self.config.acceptor.stats
+        count = stats.opened - stats.closed
+        if count > self._peak:
+            self._peak = count
+        elif self._peak >= _MANY_CONNECTIONS and count <= self._peak // 2:
+            self._peak = count
+            trim_memory()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, let the sockets go in order, then everything else."""

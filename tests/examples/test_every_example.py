@@ -1,0 +1,52 @@
+"""What holds for each example, run as a process."""
+
+import asyncio
+
+import pytest
+
+from support.clients import connect
+from support.examples import EXAMPLES, running
+
+NAMES = sorted(
+    str(path.relative_to(EXAMPLES)) for path in EXAMPLES.glob("ws/**/*.py") if "__pycache__" not in path.parts
+)
+PATHS = {"ws/middleware.py": "/?token=sesame", "ws/rooms.py": "/rooms/lobby?user=alice"}
+
+
+def test_all_six_are_here() -> None:
+    assert NAMES == [
+        "ws/echo_server.py",
+        "ws/middleware.py",
+        "ws/plugins/basic_plugin.py",
+        "ws/rooms.py",
+        "ws/routing.py",
+        "ws/simple_server.py",
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_it_says_where_it_listens_and_stops_in_order_with_a_client_connected(name: str) -> None:
+    async with running(name) as server:
+        assert server.address.startswith("http://127.0.0.1:")
+        async with connect(server.url + PATHS.get(name, "/")) as client:
+            server.signal()
+            async with asyncio.timeout(10):
+                await client.wait_closed()
+                code, _ = await server.end()
+        assert code == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_reads_host_and_port_from_the_environment_and_uses_the_public_api_only(name: str) -> None:
+    text = (EXAMPLES / name).read_text()
+    assert text.endswith(
+        'if __name__ == "__main__":\n'
+        '    app.run(host=os.environ.get("HOST", "127.0.0.1"), port=int(os.environ.get("PORT", "8080")))\n'
+    )
+    assert "from symphony." not in text
+    assert "import symphony" not in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_readme_tells_about_it(name: str) -> None:
+    assert name.removeprefix("ws/") in (EXAMPLES / "ws" / "README.md").read_text()

@@ -1,0 +1,532 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from symphony.transport.outbox import READY, Outbox
+
+CHUNK = 128 * 1024
+
+
+class Loop:
+    """A loop whose turns the test takes."""
+
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], None]] = []
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.soon.append(callback)
+
+    def turn(self) -> None:
+        callbacks, self.soon = self.soon, []
+        for callback in callbacks:
+            callback()
+
+
+class Wire:
+    """A transport that pauses its writer, as they do, from inside of `write`."""
+
+    def __init__(self, capacity: float = float("inf")) -> None:
+        self.writes: list[bytes] = []
+        self.capacity = capacity
+        self.outbox: Outbox
+
+    def write(self, block: bytes) -> None:
+        assert not self.outbox.blocked
+        self.writes.append(block)
+        self.capacity -= len(block)
+        if self.capacity <= 0:
+            self.outbox.block()
+
+    @property
+    def text(self) -> str:
+        return b"".join(self.writes).decode()
+
+
+class Rooms:
+    """What waits in a source, for one member."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self.dirty: list[bytes] = []
+        outbox.source, outbox.member = self, "the member"
+
+    def take(self, member: Any) -> None:
+        assert member == "the member"
+        frames, self.dirty = self.dirty, []
+        for frame in frames:
+            self.outbox.put(frame)
+
+
+def make(
+    loop: Any = None,
+    wire: Wire | None = None,
+    *,
+    limit: int = 1_000_000,
+    high: int = 1000,
+    low: int = 100,
+    overflow: Callable[[], None] | None = None,
+    blocked: bool = False,
+) -> tuple[Outbox, Wire, Loop]:
+    loop, wire = loop or Loop(), wire or Wire()
+    wire.outbox = outbox = Outbox(loop, wire.write, b"".join)
+    outbox.configure(limit=limit, high=high, low=low, overflow=overflow)
+    if not blocked:
+        outbox.unblock()
+    return outbox, wire, loop
+
+
+# Cork
+
+
+def test_frames_of_one_iteration_leave_in_one_write() -> None:
+    outbox, wire, loop = make()
+    for frame in (b"a", b"b", b"c"):
+        outbox.send(frame)
+    assert wire.writes == []
+    loop.turn()
+    assert wire.writes == [b"abc"]
+    outbox.send(b"d")
+    loop.turn()
+    assert wire.writes == [b"abc", b"d"]
+
+
+def test_one_flush_is_scheduled_an_iteration() -> None:
+    outbox, _, loop = make()
+    outbox.send(b"a")
+    outbox.send(b"b")
+    assert len(loop.soon) == 1
+    loop.turn()
+    assert loop.soon == []
+
+
+def test_none_is_scheduled_while_a_flush_is_coming_anyway() -> None:
+    outbox, wire, loop = make()
+    outbox.corked = True
+    outbox.send(b"a")
+    outbox.send(b"b")
+    assert loop.soon == []
+    outbox.flush()
+    assert wire.writes == [b"ab"]
+    outbox.send(b"c")
+    loop.turn()
+    assert wire.writes == [b"ab", b"c"]
+
+
+def test_a_flush_of_nothing_writes_nothing() -> None:
+    outbox, wire, _ = make()
+    outbox.flush()
+    assert wire.writes == []
+
+
+def test_a_loop_of_sends_writes_early_rather_than_pile_up() -> None:
+    outbox, wire, loop = make(high=10)
+    for _ in range(11):
+        outbox.send(b"x")
+    assert wire.writes == [b"x" * 11]
+    outbox.send(b"y")
+    loop.turn()
+    assert wire.text == "x" * 11 + "y"
+
+
+# Blocked
+
+
+def test_it_starts_blocked_and_keeps_what_is_sent_before_the_handshake_is_answered() -> None:
+    outbox, wire, loop = make(blocked=True)
+    outbox.send(b"early")
+    loop.turn()
+    outbox.flush()
+    assert wire.writes == []
+    assert outbox.size == 5
+    outbox.unblock()
+    assert wire.writes == [b"early"]
+    assert outbox.size == 0
+
+
+def test_what_comes_while_it_is_blocked_leaves_behind_what_waited() -> None:
+    outbox, wire, loop = make()
+    outbox.send(b"a")
+    outbox.block()
+    outbox.send(b"b")
+    loop.turn()
+    assert wire.writes == []
+    outbox.unblock()
+    outbox.send(b"c")
+    loop.turn()
+    assert wire.text == "abc"
+
+
+def test_a_blocked_outbox_schedules_nothing() -> None:
+    outbox, _, loop = make()
+    outbox.block()
+    outbox.send(b"a")
+    assert loop.soon == []
+
+
+# Chunks
+
+
+def test_much_leaves_in_chunks_so_that_what_waits_can_still_be_dropped() -> None:
+    frames = [bytes([65 + index]) * (CHUNK // 2) for index in range(5)]
+    outbox, wire, _ = make(high=10**9, limit=10**9, blocked=True)
+    for frame in frames:
+        outbox.send(frame)
+    outbox.unblock()
+    assert [len(block) for block in wire.writes] == [CHUNK, CHUNK, CHUNK // 2]
+    assert b"".join(wire.writes) == b"".join(frames)
+    assert (outbox.size, len(outbox.frames)) == (0, 0)
+
+
+def test_a_frame_above_the_chunk_size_leaves_alone_and_whole() -> None:
+    frames = [b"a", b"b" * (2 * CHUNK), b"c"]
+    outbox, wire, _ = make(high=10**9, limit=10**9, blocked=True)
+    for frame in frames:
+        outbox.send(frame)
+    outbox.unblock()
+    assert wire.writes == frames
+
+
+def test_chunks_stop_where_the_transport_is_full() -> None:
+    wire = Wire(capacity=CHUNK)
+    outbox, wire, _ = make(wire=wire, high=10**9, limit=10**9, blocked=True)
+    for name in b"abcd":
+        outbox.send(bytes([name]) * (CHUNK // 2))
+    outbox.unblock()
+    assert [len(block) for block in wire.writes] == [CHUNK]
+    assert outbox.size == CHUNK
+    wire.capacity = 10**9
+    outbox.unblock()
+    assert b"".join(wire.writes) == b"".join(bytes([name]) * (CHUNK // 2) for name in b"abcd")
+    assert outbox.size == 0
+
+
+# High and low water
+
+
+async def test_below_the_high_water_mark_nobody_waits() -> None:
+    outbox, _, _ = make(high=10, blocked=True)
+    outbox.send(b"x" * 10)
+    assert outbox.drained() is READY
+    await outbox.drained()
+
+
+async def test_drained_waits_above_the_high_water_mark_until_the_low_one() -> None:
+    wire = Wire(capacity=0)
+    outbox, wire, _ = make(wire=wire, high=2 * CHUNK, low=CHUNK, limit=10**9, blocked=True)
+    for _ in range(5):
+        outbox.send(b"x" * CHUNK)
+    waiters = [asyncio.ensure_future(outbox.drained()) for _ in range(3)]
+    await asyncio.sleep(0)
+    for _ in range(3):
+        # One chunk each: 4, 3, 2 are above the low-water mark.
+        outbox.unblock()
+        await asyncio.sleep(0)
+        assert not any(waiter.done() for waiter in waiters)
+    outbox.unblock()
+    await asyncio.gather(*waiters)
+    assert outbox.size == CHUNK
+
+
+async def test_a_waiter_that_gave_up_does_not_hinder_the_others() -> None:
+    outbox, _, _ = make(high=10, low=0, blocked=True)
+    outbox.send(b"x" * 11)
+    gone, stays = (asyncio.ensure_future(outbox.drained()) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    outbox.unblock()
+    await stays
+    assert gone.cancelled()
+
+
+async def test_sealing_lets_go_of_who_waits_and_nobody_waits_after_it() -> None:
+    outbox, _, _ = make(high=10, low=0, blocked=True)
+    outbox.send(b"x" * 11)
+    waiter = asyncio.ensure_future(outbox.drained())
+    await asyncio.sleep(0)
+    outbox.seal(b"close")
+    await waiter
+    await outbox.drained()
+
+
+async def test_a_loop_that_sends_to_a_sealed_outbox_lets_others_run() -> None:
+    outbox, _, _ = make()
+    outbox.seal()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.ensure_future(count())
+    for _ in range(10):
+        outbox.send(b"x")
+        assert outbox.size > outbox.high
+        await outbox.drained()
+    counting.cancel()
+    assert turns >= 9
+    assert outbox.dropped == 10
+
+
+async def test_awaitables_that_nobody_awaits_leave_nothing_behind() -> None:
+    """`socket.send(x)` without `await` is fine, so a slow client must not cost a future a send."""
+    outbox, _, _ = make(high=10, limit=20, blocked=True)
+    for _ in range(500):
+        outbox.send(b"x" * 11)
+        outbox.drained()
+    gc.collect()
+    assert sum(isinstance(each, asyncio.Future) for each in gc.get_objects()) < 100
+
+
+async def test_waits_that_time_out_leave_nothing_behind() -> None:
+    outbox, _, _ = make(high=10, blocked=True)
+    outbox.send(b"x" * 11)
+    for _ in range(500):
+        waiter = asyncio.ensure_future(outbox.drained())
+        await asyncio.sleep(0)
+        waiter.cancel()
+        await asyncio.wait((waiter,))
+    del waiter
+    gc.collect()
+    assert sum(isinstance(each, asyncio.Future) for each in gc.get_objects()) < 100
+
+
+# Limit
+
+
+def test_what_passes_the_limit_is_told_once_and_the_callee_may_seal() -> None:
+    outbox, wire, _ = make(limit=20, high=10, overflow=lambda: overflow(), blocked=True)
+    calls: list[int] = []
+
+    def overflow() -> None:
+        calls.append(outbox.size)
+        outbox.seal(b"close 1013", discard=True)
+
+    for _ in range(4):
+        outbox.send(b"x" * 10)
+    assert calls == [30]
+    assert outbox.dropped == 4
+    outbox.unblock()
+    assert wire.writes == [b"close 1013"]
+
+
+def test_exactly_the_limit_may_wait() -> None:
+    outbox, wire, _ = make(limit=20, high=10, overflow=lambda: pytest.fail("overflow"), blocked=True)
+    outbox.send(b"x" * 10)
+    outbox.send(b"y" * 10)
+    outbox.unblock()
+    assert wire.text == "x" * 10 + "y" * 10
+
+
+def test_a_transport_that_takes_all_is_never_too_slow() -> None:
+    outbox, wire, _ = make(limit=20, high=10, overflow=lambda: pytest.fail("overflow"))
+    outbox.send(b"x" * 1000)
+    assert wire.text == "x" * 1000
+
+
+def test_a_limit_below_the_high_water_mark_holds() -> None:
+    """Only what is above the high-water mark was looked at, so 64 KiB waited whatever the limit said."""
+    outbox, _, _ = make(limit=30, high=1000, low=500, blocked=True)
+    for name in b"abcdef":
+        outbox.send(bytes([name]) * 10)
+    assert [bytes(frame[:1]) for frame in outbox.frames] == [b"d", b"e", b"f"]
+    assert (outbox.size, outbox.dropped) == (30, 3)
+    assert outbox.high <= 30
+
+
+def test_drop_oldest_keeps_the_newest_that_fit_and_counts_the_rest() -> None:
+    outbox, wire, _ = make(limit=30, high=10, blocked=True)
+    for name in b"abcdef":
+        outbox.send(bytes([name]) * 10)
+    assert (outbox.size, outbox.dropped) == (30, 3)
+    outbox.unblock()
+    assert wire.text == "d" * 10 + "e" * 10 + "f" * 10
+
+
+def test_drop_oldest_keeps_the_newest_even_if_it_alone_is_above_the_limit() -> None:
+    outbox, wire, _ = make(limit=30, high=10, blocked=True)
+    outbox.send(b"a" * 10)
+    outbox.send(b"b" * 100)
+    assert (outbox.size, outbox.dropped) == (100, 1)
+    outbox.unblock()
+    assert wire.text == "b" * 100
+
+
+# Seal
+
+
+def test_the_last_frame_leaves_behind_all_others_and_later_ones_are_dropped_and_counted() -> None:
+    outbox, wire, loop = make()
+    outbox.send(b"a")
+    outbox.seal(b"close")
+    outbox.send(b"b")
+    outbox.put(b"c")
+    loop.turn()
+    assert wire.text == "aclose"
+    assert outbox.sealed
+    assert outbox.dropped == 2
+
+
+def test_seal_with_discard_drops_and_counts_what_waits() -> None:
+    outbox, wire, _ = make(blocked=True)
+    outbox.send(b"a")
+    outbox.send(b"b")
+    outbox.seal(b"close", discard=True)
+    assert outbox.size == 5
+    outbox.unblock()
+    assert wire.text == "close"
+    assert outbox.dropped == 2
+
+
+def test_a_second_seal_sends_no_second_last_frame() -> None:
+    outbox, wire, loop = make()
+    outbox.seal(b"first")
+    outbox.seal(b"second")
+    loop.turn()
+    assert wire.text == "first"
+
+
+def test_publications_from_before_the_seal_go_ahead_of_the_last_frame() -> None:
+    outbox, wire, loop = make()
+    rooms = Rooms(outbox)
+    rooms.dirty.append(b"published")
+    outbox.seal(b"close")
+    loop.turn()
+    assert wire.text == "publishedclose"
+
+
+# Order with publications
+
+
+def test_publications_that_wait_go_ahead_of_a_direct_send() -> None:
+    outbox, wire, loop = make()
+    rooms = Rooms(outbox)
+    outbox.send(b"1")
+    rooms.dirty += [b"2", b"3"]
+    outbox.send(b"4")
+    rooms.dirty.append(b"5")
+    outbox.send(b"6")
+    loop.turn()
+    assert wire.writes == [b"123456"]
+
+
+def test_a_publication_that_overflows_ends_with_the_close_frame_and_nothing_behind_it() -> None:
+    outbox, wire, _ = make(
+        limit=20, high=10, overflow=lambda: outbox.seal(b"close", discard=True), blocked=True
+    )
+    rooms = Rooms(outbox)
+    rooms.dirty += [b"x" * 15, b"y" * 15, b"z" * 15]
+    outbox.send(b"direct")
+    outbox.unblock()
+    assert wire.writes == [b"close"]
+    assert outbox.dropped == 4
+
+
+# Whatever the order of things
+
+sizes = st.integers(1, 40)
+steps = st.one_of(
+    st.tuples(st.sampled_from(["put", "send", "publish"]), sizes),
+    st.tuples(st.sampled_from(["block", "unblock", "flush", "turn"]), st.none()),
+    st.tuples(st.just("room for"), sizes),
+    st.tuples(st.just("seal"), st.booleans()),
+)
+
+
+class Script:
+    """Frames carry their number, so that what came of each can be told."""
+
+    def __init__(self, *, limit: int, disconnect: bool) -> None:
+        self.limit = limit
+        self.written: list[int] = []
+        self.sent: list[int] = []
+        self.loop = Loop()
+        self.wire = Wire()
+        overflow = (lambda: self.outbox.seal(discard=True)) if disconnect else None
+        self.wire.outbox = self.outbox = Outbox(self.loop, self.write, self.join)  # type: ignore[arg-type]
+        self.outbox.configure(limit=limit, high=30, low=10, overflow=overflow)
+        self.rooms = Rooms(self.outbox)
+
+    @staticmethod
+    def join(frames: Sequence[Numbered]) -> Sequence[Numbered]:
+        return tuple(frames)
+
+    def write(self, block: Sequence[Numbered]) -> None:
+        self.written += [frame.number for frame in block]
+        self.wire.write(b"".join(block))
+
+    def frame(self, size: int) -> Numbered:
+        frame = Numbered(size)
+        frame.number = len(self.sent)
+        self.sent.append(size)
+        return frame
+
+    def take(self, verb: str, argument: Any) -> None:
+        outbox = self.outbox
+        match verb:
+            case "put" | "send":
+                # Only what the rooms have handed over is put bare.
+                outbox.send(self.frame(argument)) if verb == "send" or self.rooms.dirty else outbox.put(
+                    self.frame(argument)
+                )
+            case "publish":
+                self.rooms.dirty.append(self.frame(argument))
+            case "room for":
+                self.wire.capacity = argument
+            case "seal":
+                outbox.seal(self.frame(5), discard=argument)
+            case "turn":
+                self.loop.turn()
+            case _:
+                getattr(outbox, verb)()
+
+    def check(self) -> None:
+        outbox = self.outbox
+        waiting = [frame.number for frame in outbox.frames]
+        assert all(early < late for early, late in pairwise([*self.written, *waiting]))
+        assert len(self.written) + len(waiting) + outbox.dropped + len(self.rooms.dirty) == len(self.sent)
+        assert outbox.size == sum(map(len, outbox.frames))
+        assert outbox.size <= self.limit or len(outbox.frames) == 1
+        assert outbox.blocked or not outbox.frames or self.loop.soon
+
+
+class Numbered(bytes):
+    number: int
+
+
+@given(st.lists(steps, max_size=60), st.sampled_from([10, 50, 200]), st.booleans())
+def test_what_is_written_is_what_was_put_in_order_less_what_is_counted_as_dropped(
+    script: list[tuple[str, Any]], limit: int, disconnect: bool
+) -> None:
+    world = Script(limit=limit, disconnect=disconnect)
+    for verb, argument in script:
+        world.take(verb, argument)
+        world.check()
+    world.wire.capacity = float("inf")
+    world.outbox.unblock()
+    world.loop.turn()
+    world.check()
+    assert not world.outbox.frames
+
+
+@given(st.lists(steps.filter(lambda step: step[0] != "seal"), max_size=60))
+def test_below_the_limit_nothing_is_dropped(script: list[tuple[str, Any]]) -> None:
+    world = Script(limit=10**6, disconnect=True)
+    for verb, argument in script:
+        world.take(verb, argument)
+        world.check()
+    world.take("send", 1)
+    world.wire.capacity = float("inf")
+    world.outbox.unblock()
+    assert world.written == list(range(len(world.sent)))
+    assert world.outbox.dropped == 0
