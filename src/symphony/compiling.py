@@ -268,7 +268,7 @@ def _nearest(inside: Sequence[Handlers], stage: Stage) -> Handler | None:
     return next((layer.handlers[stage] for layer in reversed(inside) if stage in layer.handlers), None)
 
 
-def _awaited(call: Callable[[Any, Any], Any], is_async: bool) -> Callable[[Any, Any], Awaitable[Any]]:
+def _awaited(call: Callable[[Any, Any], Any], is_async: bool) -> Hook:
     if is_async:
         return call
 

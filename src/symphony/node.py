@@ -7,7 +7,7 @@ import logging
 import secrets
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -22,13 +22,14 @@ from symphony.session import Session
 from symphony.socket import Socket
 from symphony.stats import Stats
 from symphony.transport.base import Connection, Scope
+from symphony.watch import watched
 
 __all__ = ("Node", "OnError", "Resolve")
 
 logger = logging.getLogger("symphony.app")
 
 Resolve = Callable[[str], "tuple[Endpoint, dict[str, Any]] | None"]
-OnError = Callable[[Any, BaseException], Awaitable[Any]]
+OnError = Callable[[Any, BaseException], Coroutine[Any, Any, Any]]
 
 
 class Node:
@@ -241,15 +242,18 @@ class Node:
 
     def _start(
         self,
-        work: Awaitable[Any],
+        work: Coroutine[Any, Any, Any],
         socket: Socket[Any] | None,
         what: str,
         *,
         report: bool = True,
     ) -> asyncio.Task[Any]:
+        def slow(seconds: float) -> None:
+            logger.warning("A %s held the event loop for %.2f s: %r.", what, seconds, work)
+
         async def guarded() -> Any:
             try:
-                return await work
+                return await watched(work, self.limits.blocking_warning, slow)
             except asyncio.CancelledError:
                 raise
             except BaseException as error:

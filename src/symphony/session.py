@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Coroutine
 from contextvars import copy_context
-from enum import Enum, auto
+from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +22,7 @@ from symphony.errors import ProtocolError, Reject
 from symphony.lane import Lane
 from symphony.protocol.codec import to_message
 from symphony.transport.base import Close
+from symphony.watch import watched
 
 if TYPE_CHECKING:
     from symphony.endpoint import Endpoint
@@ -57,9 +58,11 @@ class Owner(Protocol):
 
 
 class _Phase(Enum):
-    CONNECTING = auto()
-    SERVING = auto()
-    ENDING = auto()
+    """What runs: named by its handler."""
+
+    CONNECTING = "connect"
+    SERVING = "message"
+    ENDING = "disconnect"
 
 
 class Session:
@@ -145,8 +148,9 @@ class Session:
     def slow(self, seconds: float) -> None:
         """Name the handler that held the loop."""
         logger.warning(
-            "The message handler of %s held the event loop for %.2f s (socket %s). "
+            "The %s handler of %s held the event loop for %.2f s (socket %s). "
             "Await something slow, or register a plain function with thread=True.",
+            self._phase.value,
             self._endpoint.pattern,
             seconds,
             self.socket.id,
@@ -206,6 +210,9 @@ class Session:
         return self._endpoint.profile.limits
 
     async def _live(self) -> None:
+        await watched(self._go_through_life(), self._limits.blocking_warning, self.slow)
+
+    async def _go_through_life(self) -> None:
         try:
             if await self._connected() and not self._draining:
                 self._phase = _Phase.SERVING

@@ -1,10 +1,12 @@
 import json
 import re
 
+import pytest
+
 from support.clients import connect
 from support.examples import load, running
 from symphony import Symphony
-from symphony.testing import TestClient
+from symphony.testing import Refused, TestClient
 
 NAME = "ws/plugins/basic_plugin.py"
 
@@ -40,23 +42,14 @@ async def test_a_visitor_whom_the_app_refuses_is_not_counted() -> None:
     app = Symphony()
     plugin = load(NAME).Visitors()
     app.plugin(plugin)
-    app.route("/search").on_connect(_search)
+
+    @app.route("/search")
+    async def search(q: str) -> None:
+        """Refuse who asks for nothing."""
+
     async with TestClient(app) as client:
         async with client.connect("/search?q=cats"):
             assert plugin.count == 1
-        assert await _status(client, "/search") == 400
+        with pytest.raises(Refused):
+            await client.connect("/search")
         assert plugin.count == 1
-
-
-async def _search(q: str) -> None:
-    """Refuse who asks for nothing."""
-
-
-async def _status(client: TestClient, path: str) -> int:
-    from symphony.testing import Refused
-
-    try:
-        async with client.connect(path):
-            return 101
-    except Refused as refused:
-        return refused.status

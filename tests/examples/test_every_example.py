@@ -1,11 +1,14 @@
 """What holds for each example, run as a process."""
 
 import asyncio
+import sys
+from pathlib import Path
 
 import pytest
 
 from support.clients import connect
 from support.examples import EXAMPLES, running
+from support.process import start
 
 NAMES = sorted(
     str(path.relative_to(EXAMPLES)) for path in EXAMPLES.glob("ws/**/*.py") if "__pycache__" not in path.parts
@@ -33,6 +36,17 @@ async def test_it_says_where_it_listens_and_stops_in_order_with_a_client_connect
             async with asyncio.timeout(10):
                 await client.wait_closed()
                 code, _ = await server.end()
+        assert code == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_the_command_line_runs_it_as_well(name: str) -> None:
+    command = Path(sys.executable).with_name("symphony")
+    async with start(command, "run", str(EXAMPLES / name), env={"PORT": "0"}) as server:
+        async with connect(server.url + PATHS.get(name, "/")) as client:
+            await client.ping()
+        server.signal()
+        code, _ = await server.end()
         assert code == 0
 
 

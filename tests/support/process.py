@@ -5,13 +5,13 @@ import os
 import re
 import signal
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ("Running", "start")
+__all__ = ("Outcome", "Running", "launch", "outcome", "start")
 
 _FIRST_LINE = re.compile(r"Symphony listens on (\S+)")
 
@@ -48,11 +48,50 @@ class Running(NamedTuple):
         return await self.process.wait(), output.decode().splitlines()
 
 
+class Outcome(NamedTuple):
+    """What came of a command that ends by itself."""
+
+    code: int
+    output: str
+    errors: str
+
+
+async def outcome(*command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Outcome:
+    """Run a command to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env={**os.environ, **(env or {})}, cwd=cwd
+    )
+    try:
+        output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return Outcome(process.returncode, output.decode(), errors.decode())
+
+
 @asynccontextmanager
 async def start(file: Path, *arguments: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Running]:
     """Run a Python file and wait until it listens; kill it at the end if it still runs."""
+    async with launch(sys.executable, "-W", "error", str(file), *arguments, env=env) as running:
+        yield running
+
+
+@asynccontextmanager
+async def launch(
+    *command: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    own_session: bool = False,
+) -> AsyncIterator[Running]:
+    """Run a command and wait until it listens; kill it at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "error", str(file), *arguments, stdout=PIPE, env={**os.environ, **(env or {})}
+        *command,
+        stdout=PIPE,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        start_new_session=own_session,
     )
     assert process.stdout is not None
     try:

@@ -86,8 +86,8 @@ def load(source: Source) -> Symphony:
         found = getattr(found, step)
     if not isinstance(found, Symphony):
         raise TargetError(
-            f"{source.target}: {source.name!r} is of type {type(found).__name__}, not a Symphony app. An app of another "
-            f"framework is served with Symphony(http=...)."
+            f"{source.target}: {source.name!r} is of type {type(found).__name__}, not a Symphony app. "
+            f"An app of another framework is served with Symphony(http=...)."
         )
     return found
 

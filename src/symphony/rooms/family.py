@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
 __all__ = ("DEFAULT_FAMILY", "Family")
 
-Hook = Callable[[Any, Any], Awaitable[Any]]
+Hook = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 """A compiled hook: called with the socket, or `None`, and the room."""
 
 
