@@ -238,8 +238,9 @@ class Lane:
             if self._handed is not None:
                 (awaited,), self._handed = self._handed, None
                 await _until_idle(driver, awaited, error)
-            elif self._idle:
+            elif self._idle and self._task.cancelling():
                 # Nobody's handler was at work: the loop is being torn down.
+                # (One that cancels its task may have taken it back at once.)
                 raise
         finally:
             self._idle = False
@@ -266,7 +267,7 @@ def _until_idle(
         awaited._asyncio_future_blocking = True
         # As asyncio does: cancel what is awaited, which then brings the
         # cancellation to the handler.
-        if error is not None and awaited.cancel():
+        if error is not None and awaited.cancel(*error.args):
             error = None
     while awaited is not _IDLE:
         if error is not None:

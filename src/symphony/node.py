@@ -170,14 +170,14 @@ class Node:
                 await self._empty.wait()
 
     async def close_sockets(self) -> None:
-        """Close what sockets are left; a server of ours has drained them before."""
+        """Close what sockets are left, and then the rooms; a server of ours has drained them before."""
         self._draining = True
         if self._sessions:
             await self.drain(asyncio.Event())
+        await self.rooms.close(timeout=self.limits.finish_timeout)
 
     async def close(self) -> None:
-        """End what is left: rooms and background tasks."""
-        await self.rooms.close()
+        """End what is left: background tasks."""
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -268,6 +268,8 @@ class Node:
         task = self._loop.create_task(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # A task that is cancelled before its first step has not awaited it.
+        task.add_done_callback(lambda _: work.close())
         return task
 
 

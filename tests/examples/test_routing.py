@@ -12,7 +12,7 @@ NAME = "ws/routing.py"
 ANSWERS = {
     "/": {"route": "home"},
     "/pages/start": {"route": "page", "name": "start"},
-    "/pages/caf%C3%A9": {"route": "page", "name": "café"},
+    "/pages/Zo%C3%AB": {"route": "page", "name": "Zoë"},
     "/files/a.txt": {"route": "file", "path": "a.txt"},
     "/files/docs/2025/a.txt": {"route": "file", "path": "docs/2025/a.txt"},
     "/search?q=cats": {"route": "search", "q": "cats", "page": 1},

@@ -26,7 +26,7 @@ FindFamily = Callable[[str], "tuple[Family, dict[str, Any]] | None"]
 class _Live(Batch):
     """A room that has members, or had them less than its linger ago."""
 
-    __slots__ = ("family", "linger", "params", "state", "task")
+    __slots__ = ("ending", "family", "linger", "params", "state", "task")
 
     def __init__(self, name: str, family: Family, params: dict[str, Any]) -> None:
         super().__init__(name)
@@ -34,6 +34,7 @@ class _Live(Batch):
         self.params = params
         self.state = family.state() if family.state is not None else None
         self.linger: asyncio.TimerHandle | None = None
+        self.ending: asyncio.Task[Any] | None = None
         self.task: asyncio.Task[Any] | None = None
 
 
@@ -126,12 +127,21 @@ class Registry:
             except BaseException as error:
                 self._report(error, socket, f"on_leave of {batch.name!r}")
 
-    async def close(self) -> None:
-        """End all rooms at once, their tasks and their lingers."""
-        for live in tuple(self._rooms.values()):
+    async def close(self, *, timeout: float) -> None:
+        """End all rooms at once, their tasks and their lingers.
+
+        Args:
+            timeout: How long the `on_empty` hooks may take.
+        """
+        rooms = tuple(self._rooms.values())
+        for live in rooms:
             if live.linger is not None:
                 live.linger.cancel()
-            self._end(live)
+            if live.ending is None:
+                self._end(live)
+        endings = [live.ending for live in rooms if live.ending is not None]
+        if endings:
+            await asyncio.wait(endings, timeout=timeout)
 
     def _family(self, name: str) -> tuple[Family, dict[str, Any]]:
         return self._find_family(name) or (DEFAULT_FAMILY, {})
@@ -148,6 +158,7 @@ class Registry:
         if live.linger is not None:
             live.linger.cancel()
             live.linger = None
+        live.ending = None
         self.batches.add(live, socket)
         if live.task is None and family.task is not None:
             live.task = self._background(_run(family.task, Room(self, name)))
@@ -171,7 +182,7 @@ class Registry:
         if live.family.on_empty is not None:
             # The room is still there for its hook, and gone once it returns,
             # unless somebody joined meanwhile.
-            self._background(self._run_empty(live, live.family.on_empty))
+            live.ending = self._background(self._run_empty(live, live.family.on_empty))
         else:
             self._rooms.pop(live.name, None)
 
@@ -179,7 +190,8 @@ class Registry:
         try:
             await on_empty(None, Room(self, live.name))
         finally:
-            if not live.members and self._rooms.get(live.name) is live:
+            # Who has joined meanwhile undid this end, even if he has left again.
+            if live.ending is asyncio.current_task():
                 del self._rooms[live.name]
 
 

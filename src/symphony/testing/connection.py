@@ -145,14 +145,16 @@ class TestConnection:
     async def receive_text(self, *, timeout: float | None = None) -> str:
         """Return the next message, which must be text; else as `receive`."""
         message = await self.receive(timeout=timeout)
-        assert isinstance(message, str), f"Text was expected from {self.path}, and bytes came: {message!r}"
-        return message
+        if isinstance(message, str):
+            return message
+        raise AssertionError(f"Text was expected from {self.path}, and bytes came: {message!r}")
 
     async def receive_bytes(self, *, timeout: float | None = None) -> bytes:
         """Return the next message, which must be binary; else as `receive`."""
         message = await self.receive(timeout=timeout)
-        assert isinstance(message, bytes), f"Bytes were expected from {self.path}, and text came: {message!r}"
-        return message
+        if isinstance(message, bytes):
+            return message
+        raise AssertionError(f"Bytes were expected from {self.path}, and text came: {message!r}")
 
     async def receive_json(self, *, timeout: float | None = None) -> Any:
         """Return the next message decoded, which must be JSON; else as `receive`."""
@@ -172,7 +174,8 @@ class TestConnection:
         """
         await settle()
         waiting = ", ".join(map(repr, self._messages))
-        assert not waiting, f"Nothing more was expected from {self.path}, and this came: {waiting}"
+        if waiting:
+            raise AssertionError(f"Nothing more was expected from {self.path}, and this came: {waiting}")
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close from the client's side and let the app finish with this connection.

@@ -44,7 +44,7 @@ def test_a_busy_port_is_refused_in_one_line() -> None:
         with pytest.raises(ListenError) as caught, listening("127.0.0.1", port, None):
             pass
     assert str(caught.value) == (
-        f"127.0.0.1:{port} is in use by another program: stop that one or choose another port (0: a free one)."
+        f"127.0.0.1:{port} is in use by another program: stop it or choose another port (0: a free one)."
     )
 
 

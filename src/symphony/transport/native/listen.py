@@ -109,7 +109,7 @@ def _answers(path: str) -> bool:
 def _explained(error: OSError | None, where: str) -> str:
     number = error.errno if error is not None else None
     if number == errno.EADDRINUSE:
-        return f"{where} is in use by another program: stop that one or choose another port (0: a free one)."
+        return f"{where} is in use by another program: stop it or choose another port (0: a free one)."
     if number == errno.EACCES:
         return f"{where} needs more rights than this program has: choose a port above 1023."
     if number == errno.EADDRNOTAVAIL:

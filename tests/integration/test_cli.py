@@ -1,0 +1,319 @@
+"""The command `symphony`, and `app.run`, as processes."""
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import trustme
+import websockets
+
+from support.clients import Client, closed, connect
+from support.process import Running, launch, outcome
+
+SYMPHONY = (sys.executable, "-W", "error", "-m", "symphony")
+SCRIPT = str(Path(sys.executable).with_name("symphony"))
+
+APP = """
+from symphony import Socket, Symphony
+
+app = Symphony()
+
+@app.on_connect
+async def greet(socket: Socket) -> None:
+    await socket.send("{greeting}")
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "chat_app.py"
+    path.write_text(APP.format(greeting="hello"))
+    return path
+
+
+@asynccontextmanager
+async def served(
+    *arguments: str, cwd: Path | None = None, own_session: bool = False
+) -> AsyncIterator[Running]:
+    async with launch(*SYMPHONY, "run", *arguments, cwd=cwd, own_session=own_session) as running:
+        yield running
+
+
+def rewrite(file: Path, text: str) -> None:
+    file.write_text(text)
+
+
+async def greeting(url: str) -> str | bytes:
+    async with connect(url) as client:
+        return await client.recv()
+
+
+async def failure(*command: str, cwd: Path | None = None) -> tuple[int, list[str]]:
+    """Run what must fail without output, and return its exit code and what it complained about."""
+    code, output, errors = await outcome(*command, cwd=cwd)
+    assert output == ""
+    return code, errors.splitlines()
+
+
+# What it serves
+
+
+async def test_a_file_is_served_and_ended_by_sigterm(file: Path) -> None:
+    async with served(str(file), "--port", "0") as running:
+        assert running.address.startswith("http://127.0.0.1:")
+        async with connect(running.url) as client:
+            assert await client.recv() == "hello"
+            running.signal(signal.SIGTERM)
+            assert await closed(client) == (1012, "the server restarts")
+        assert await running.end() == (0, [])
+
+
+async def test_a_module_of_the_current_folder_is_served_and_ended_by_sigint(file: Path) -> None:
+    async with served("chat_app:app", "--port", "0", cwd=file.parent) as running:
+        assert await greeting(running.url) == "hello"
+        running.signal(signal.SIGINT)
+        assert await running.end() == (0, [])
+
+
+async def test_host_and_port_may_come_from_the_environment(file: Path) -> None:
+    env = {"HOST": "127.0.0.2", "PORT": "0"}
+    async with launch(SCRIPT, "run", str(file), env=env) as running:
+        assert running.address.startswith("http://127.0.0.2:")
+        assert await greeting(running.url) == "hello"
+
+
+async def test_a_unix_socket_is_served_and_removed(file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "chat.sock"
+    async with served(str(file), "--uds", str(path)) as running:
+        assert running.address == f"unix:{path}"
+        async with websockets.unix_connect(str(path), compression=None) as client:
+            assert await client.recv() == "hello"
+        running.signal()
+        assert await running.end() == (0, [])
+    assert not path.exists()
+
+
+async def test_tls_is_served_with_the_given_certificate(file: Path, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(chain, append=True)
+    certificate.private_key_pem.write_to_path(key)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    options = ("--ssl-certfile", str(chain), "--ssl-keyfile", str(key))
+    async with served(str(file), "--port", "0", *options) as running:
+        assert running.address.startswith("https://")
+        async with connect(running.url, ssl=context) as client:
+            assert await client.recv() == "hello"
+
+
+@pytest.mark.parametrize(("trusted", "seen"), [("127.0.0.1", "203.0.113.9"), ("198.51.100.1", "127.0.0.1")])
+async def test_proxy_headers_are_believed_of_trusted_proxies_only(
+    tmp_path: Path, trusted: str, seen: str
+) -> None:
+    file = tmp_path / "who_app.py"
+    file.write_text(APP.format(greeting="unused").replace('"unused"', "socket.client[0]"))
+    options = ("--proxy-headers", "--forwarded-allow-ips", trusted)
+    async with (
+        served(str(file), "--port", "0", *options) as running,
+        connect(running.url, additional_headers={"X-Forwarded-For": "203.0.113.9"}) as client,
+    ):
+        assert await client.recv() == seen
+
+
+async def test_the_log_level_decides_what_is_logged(file: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *SYMPHONY,
+        *("run", str(file), "--port", "0", "--log-level", "info"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        first = (await process.stdout.readline()).decode()
+        assert await greeting(first.split()[3].replace("http", "ws")) == "hello"
+    finally:
+        process.terminate()
+        _, errors = await process.communicate()
+    assert b"INFO symphony.socket: " in errors
+
+
+@pytest.mark.parametrize("command", [(SCRIPT,), SYMPHONY], ids=["script", "module"])
+async def test_the_version_is_told(command: tuple[str, ...]) -> None:
+    assert await outcome(*command, "--version") == (0, f"symphony {version('symphony-ws')}\n", "")
+
+
+# What it refuses
+
+
+async def test_a_missing_file_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    code, errors = await failure(SCRIPT, "run", "absent.py", cwd=tmp_path)
+    assert (code, errors) == (2, [f"Error: There is no file absent.py (seen from {tmp_path})."])
+
+
+async def test_a_missing_name_is_one_line_and_exit_code_2(file: Path) -> None:
+    code, errors = await failure(*SYMPHONY, "run", f"{file}:x", "--port", "0")
+    assert (code, errors) == (2, [f"Error: {file}:x: there is no 'x'. Symphony apps there: app."])
+
+
+async def test_an_import_error_shows_the_users_traceback_and_exits_with_1(tmp_path: Path) -> None:
+    (tmp_path / "broken_app.py").write_text("import json\nimport absent_library\n")
+    code, errors = await failure(*SYMPHONY, "run", "broken_app.py", cwd=tmp_path)
+    assert code == 1
+    assert errors == [
+        "Traceback (most recent call last):",
+        f'  File "{tmp_path / "broken_app.py"}", line 2, in <module>',
+        "    import absent_library",
+        "ModuleNotFoundError: No module named 'absent_library'",
+        "Error: broken_app.py could not be imported: its error is above.",
+    ]
+
+
+@pytest.mark.parametrize("options", [(), ("--reload",)], ids=["once", "reload"])
+async def test_a_busy_port_is_one_line_and_exit_code_1(file: Path, options: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = str(busy.getsockname()[1])
+        code, errors = await failure(*SYMPHONY, "run", str(file), "--port", port, *options)
+    assert code == 1
+    assert errors == [
+        f"Error: 127.0.0.1:{port} is in use by another program: "
+        "stop it or choose another port (0: a free one)."
+    ]
+
+
+async def test_app_run_on_a_busy_port_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    """uvicorn ran the app's start-up first, and ended with exit code 3."""
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        script = tmp_path / "script.py"
+        script.write_text(
+            "from symphony import Symphony\n"
+            "app = Symphony()\n"
+            "app.on_startup(lambda: print('started'))\n"
+            f"app.run(port={port})\n"
+        )
+        code, errors = await failure(sys.executable, str(script))
+    assert code == 1
+    assert errors == [
+        f"Error: 127.0.0.1:{port} is in use by another program: "
+        "stop it or choose another port (0: a free one)."
+    ]
+
+
+async def test_a_start_up_that_fails_shows_where_and_exits_with_1(tmp_path: Path) -> None:
+    """Only type and message of the exception were logged, and uvicorn's exit code was 3."""
+    file = tmp_path / "failing_app.py"
+    file.write_text(
+        "from symphony import Symphony\n"
+        "app = Symphony()\n"
+        "@app.on_startup\n"
+        "def connect_to_the_database():\n"
+        "    raise OSError('the database is away')\n"
+    )
+    code, errors = await failure(*SYMPHONY, "run", str(file), "--port", "0")
+    assert code == 1
+    assert f'  File "{file}", line 5, in connect_to_the_database' in errors
+    assert "OSError: the database is away" in errors
+
+
+async def test_a_handler_that_is_wrong_is_said_without_a_traceback(tmp_path: Path) -> None:
+    file = tmp_path / "wrong_app.py"
+    file.write_text(
+        APP.format(greeting="x").replace("socket: Socket", "socket: Socket, wrong: dict[str, int]")
+    )
+    code, errors = await failure(*SYMPHONY, "run", str(file), "--port", "0")
+    assert code == 1
+    assert any("'wrong'" in line and "greet" in line for line in errors)
+    assert not any("Traceback" in line for line in errors)
+
+
+async def test_a_file_that_is_no_certificate_is_one_line_and_exit_code_1(file: Path) -> None:
+    code, errors = await failure(*SYMPHONY, "run", str(file), "--port", "0", "--ssl-certfile", str(file))
+    assert code == 1
+    assert len(errors) == 1
+    assert errors[0].startswith(f"Error: The certificate {file} with key None cannot be used: ")
+
+
+async def test_a_key_without_its_certificate_is_exit_code_2(file: Path) -> None:
+    code, errors = await failure(*SYMPHONY, "run", str(file), "--ssl-keyfile", str(file))
+    assert (code, errors) == (2, ["Error: --ssl-keyfile needs --ssl-certfile too."])
+
+
+# Reloading
+
+
+@asynccontextmanager
+async def reloading(file: Path) -> AsyncIterator[tuple[Running, Client]]:
+    """Serve with `--reload` in a session of its own, with a client that has been greeted."""
+    async with served(str(file), "--port", "0", "--reload", own_session=True) as running:
+        async with connect(running.url) as client:
+            assert await client.recv() == "hello"
+            yield running, client
+        if running.process.returncode is None:
+            # A supervisor that is killed leaves its server behind.
+            running.signal(signal.SIGTERM)
+            await running.end()
+
+
+async def test_an_edit_closes_with_1012_and_the_new_code_answers_on_the_same_port(file: Path) -> None:
+    async with reloading(file) as (running, client):
+        rewrite(file, APP.format(greeting="hello from the new code"))
+        assert await closed(client) == (1012, "the server restarts")
+        # Nobody is refused meanwhile: the port stays open.
+        assert await greeting(running.url) == "hello from the new code"
+        assert await running.line() == f"Symphony listens on {running.address} (stop it with Ctrl+C)"
+
+
+async def test_an_edit_that_breaks_the_file_is_survived(file: Path) -> None:
+    async with reloading(file) as (running, client):
+        rewrite(file, "print('broken', flush=True)\nraise ValueError")
+        await closed(client)
+        assert await running.line() == "broken"
+        rewrite(file, APP.format(greeting="mended"))
+        assert await greeting(running.url) == "mended"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_to_the_supervisor_stops_both_in_order(file: Path, number: signal.Signals) -> None:
+    async with reloading(file) as (running, client):
+        running.signal(number)
+        assert await closed(client) == (1012, "the server restarts")
+        assert await running.end() == (0, [])
+
+
+async def test_ctrl_c_lets_handlers_finish_though_both_processes_get_it(tmp_path: Path) -> None:
+    """The supervisor's SIGTERM comes after the terminal's SIGINT and was taken for a second Ctrl+C."""
+    file = tmp_path / "slow_app.py"
+    slow = "import asyncio\n@app.on_message\nasync def work(message: str) -> str:\n"
+    slow += "    await socket_of_the_test()\n    return 'done'\n"
+    # The handler ends when both signals have come: the supervisor's is the second.
+    slow += (
+        "import signal\n"
+        "from symphony.transport.native.server import Server\n"
+        "signals = []\n"
+        "handle_exit = Server.handle_exit\n"
+        "def count(self, number, frame):\n"
+        "    signals.append(number)\n"
+        "    handle_exit(self, number, frame)\n"
+        "Server.handle_exit = count\n"
+        "async def socket_of_the_test() -> None:\n"
+        "    while len(signals) < 2:\n"
+        "        await asyncio.sleep(0.01)\n"
+    )
+    file.write_text(APP.format(greeting="hello") + slow)
+    async with reloading(file) as (running, client):
+        await client.send("go")
+        os.killpg(running.process.pid, signal.SIGINT)
+        assert await client.recv() == "done"
+        assert await closed(client) == (1012, "the server restarts")
+        assert await running.end() == (0, [])
