@@ -11,16 +11,16 @@ from typing import Any, Literal, TypeVar, cast
 from starlette.datastructures import State
 
 from symphony.asgi import AsgiFace
-from symphony.compiling import ROOM_SEPARATOR, Compiler, Defaults
+from symphony.compiling import Compiler, Defaults
 from symphony.endpoint import Endpoint
 from symphony.errors import ConfigurationError
 from symphony.limits import Limits
 from symphony.node import Node
 from symphony.plugin import AnyPlugin, Plugins
-from symphony.rooms.family import Family
+from symphony.rooms.family import ROOM_SEPARATOR, Families
 from symphony.rooms.room import Room, Target
 from symphony.rooms.rooms import Rooms
-from symphony.routing.patterns import NamePattern, NameTable, PathTable
+from symphony.routing.patterns import NamePattern, PathTable
 from symphony.routing.route import Options, Router
 from symphony.socket import Socket
 from symphony.stats import Stats
@@ -93,7 +93,7 @@ class Symphony(AsgiFace, Router):
         self._user_lifespan = lifespan
         self._plugins = Plugins()
         self._families: dict[str, Rooms] = {}
-        self._error_handler: Callable[..., Any] | None = None
+        self._error_handlers: list[Callable[..., Any]] = []
         self._startup: list[Callable[[], Any]] = []
         self._shutdown: list[Callable[[], Any]] = []
         self._node: Node | None = None
@@ -134,12 +134,11 @@ class Symphony(AsgiFace, Router):
     def on_error(self, handler: F) -> F:
         """Register what is told every exception of a handler: `(socket, error)`.
 
+        There may be several, of plugins for example; each is told.
         The exception has been logged, and its sender answered, already.
         `socket` is `None` for a task of the app's.
         """
-        if self._error_handler is not None:
-            raise ConfigurationError("The app has an on_error handler already.")
-        self._error_handler = handler
+        self._error_handlers.append(handler)
         return handler
 
     def on_startup(self, handler: F) -> F:
@@ -292,16 +291,15 @@ class Symphony(AsgiFace, Router):
         if not any(self.routes()):
             # Handlers of the app alone answer on every path.
             table.add(EVERY_PATH, compiler.endpoint(EVERY_PATH, None, (self,)))
-        families = NameTable[Family](separator=ROOM_SEPARATOR)
+        families = Families()
         for rooms in self._families.values():
-            families.add(rooms.pattern, compiler.family(rooms))
-        on_error = compiler.error_handler(self._error_handler) if self._error_handler else None
+            families.add(compiler.family(rooms))
         return Node(
             table.match,
-            families.match,
+            families.find,
             limits=self.limits,
             stats=self.stats,
-            on_error=on_error,
+            on_error=[compiler.error_handler(handler) for handler in self._error_handlers],
             witness=self.witness,
         )
 

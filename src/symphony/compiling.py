@@ -22,7 +22,7 @@ from symphony.handshake import Handshake
 from symphony.limits import Limits
 from symphony.middleware import STAGES, Stage, wrap
 from symphony.protocol.handshake import TOKEN, check_origins
-from symphony.rooms.family import Family, Hook
+from symphony.rooms.family import ROOM_SEPARATOR, Family, Hook
 from symphony.rooms.room import Room
 from symphony.rooms.rooms import Rooms
 from symphony.routing.handlers import Handler, Handlers
@@ -45,7 +45,6 @@ def _handshake(socket: Any, subject: Any) -> Any:
     return socket.handshake
 
 
-ROOM_SEPARATOR: Final = ":"
 _SOCKET_HOOKS: Final = ("authorize", "on_join", "on_leave")
 
 

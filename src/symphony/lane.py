@@ -154,8 +154,8 @@ class Lane:
                 return
             else:
                 await self._sleep(driver)
-            while task.cancelling():
-                task.uncancel()
+            if task.cancelling():
+                await _recover(task)
 
     def end(self, *, timeout: float) -> None:
         """Let `serve` return when all messages are handled.
@@ -250,6 +250,20 @@ class Lane:
         self._idle = False
         if self._asleep is not None and not self._asleep.done():
             self._asleep.set_result(None)
+
+
+async def _recover(task: asyncio.Task[Any]) -> None:
+    """Make the current task usable again after it was cancelled."""
+    while task.cancelling():
+        task.uncancel()
+    # A handler that cancels its task and finishes leaves a cancellation that
+    # Python 3.11 and 3.12 deliver though it was taken back: here, and not to
+    # the next handler or to what the task does after `serve`.
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        if task.cancelling():
+            raise
 
 
 @coroutine

@@ -7,7 +7,7 @@ import logging
 import secrets
 import signal
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -40,7 +40,7 @@ class Node:
         find_family: The family and parameters of a room's name.
         limits: The bounds of the app.
         stats: Counts what happens.
-        on_error: The app's error handler.
+        on_error: The app's error handlers.
         witness: Handed every exception of a handler as it happens.
 
     Attributes:
@@ -55,7 +55,7 @@ class Node:
         *,
         limits: Limits,
         stats: Stats,
-        on_error: OnError | None,
+        on_error: Sequence[OnError],
         witness: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.limits = limits
@@ -129,8 +129,8 @@ class Node:
         logger.error("The %s%s failed.", where, whose, exc_info=error)
         if self._witness is not None:
             self._witness(error)
-        if self._on_error is not None:
-            self._start(self._on_error(socket, error), None, "error handler", report=False)
+        for handler in self._on_error:
+            self._start(handler(socket, error), None, "error handler", report=False)
 
     def background(self, coroutine: Coroutine[Any, Any, Any], socket: Socket[Any]) -> asyncio.Task[Any]:
         """Run a socket's background task."""

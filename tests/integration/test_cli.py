@@ -256,13 +256,15 @@ async def test_a_key_without_its_certificate_is_exit_code_2(file: Path) -> None:
 async def reloading(file: Path) -> AsyncIterator[tuple[Running, Client]]:
     """Serve with `--reload` in a session of its own, with a client that has been greeted."""
     async with served(str(file), "--port", "0", "--reload", own_session=True) as running:
-        async with connect(running.url) as client:
-            assert await client.recv() == "hello"
-            yield running, client
-        if running.process.returncode is None:
-            # A supervisor that is killed leaves its server behind.
-            running.signal(signal.SIGTERM)
-            await running.end()
+        try:
+            async with connect(running.url) as client:
+                assert await client.recv() == "hello"
+                yield running, client
+        finally:
+            # A supervisor that is killed would leave its server behind.
+            if running.process.returncode is None:
+                running.signal(signal.SIGTERM)
+                await running.end()
 
 
 async def test_an_edit_closes_with_1012_and_the_new_code_answers_on_the_same_port(file: Path) -> None:

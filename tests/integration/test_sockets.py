@@ -4,8 +4,7 @@ import asyncio
 import json
 
 import pytest
-from support.clients import Log, closed, connect, error_in, refused, until
-from support.servers import transport
+from support.clients import Log, closed, connect, refused, until
 
 from symphony import Close, Identity, Limits, Reject, Router, Socket, Symphony
 
@@ -426,16 +425,3 @@ async def test_a_route_may_have_limits_of_its_own(serve):
             await client.send("x" * 11)
         assert await two.recv() == "x" * 11
         assert (await closed(one))[0] == 1009
-
-
-async def test_an_error_of_a_socket_names_its_transport_independent_code(serve):
-    app = Symphony()
-
-    @app.on_message
-    async def handle(message: int) -> int:
-        return message
-
-    async with serve(app) as url, connect(f"{url}/") as client:
-        await client.send("x")
-        assert error_in(await client.recv())["code"] == "invalid"
-        assert transport() in ("native", "asgi", "mounted")

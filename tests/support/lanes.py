@@ -19,6 +19,8 @@ class Bench:
         handler: Handles a message; a plain function with *is_async* false.
         is_async: Which of the two.
         max_queue: How many messages may wait before the lane is full.
+        done: Takes results instead of `results`.
+        full: Hears of fullness instead of `fullness`.
 
     Attributes:
         lane: The lane.
@@ -29,7 +31,15 @@ class Bench:
         complaints: What the loop's exception handler was told.
     """
 
-    def __init__(self, handler: Callable[[Any], Any], *, is_async: bool = True, max_queue: int = 100) -> None:
+    def __init__(
+        self,
+        handler: Callable[[Any], Any],
+        *,
+        is_async: bool = True,
+        max_queue: int = 100,
+        done: Callable[[Any], None] | None = None,
+        full: Callable[[bool], None] | None = None,
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.results: list[Any] = []
         self.failures: list[BaseException] = []
@@ -41,9 +51,9 @@ class Bench:
         self.lane = Lane(
             self.loop,
             context,
-            done=self.results.append,
+            done=done or self.results.append,
             failed=self.failures.append,
-            full=self.fullness.append,
+            full=full or self.fullness.append,
             max_queue=max_queue,
         )
         self.task = self.loop.create_task(self.lane.serve(handler, is_async=is_async), context=context)

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import anyio
@@ -13,6 +13,7 @@ import anyio.to_thread
 import pytest
 
 from support.lanes import Bench
+from symphony.lane import Lane
 
 Begin = Callable[..., Awaitable[Bench]]
 
@@ -471,12 +472,11 @@ async def test_what_a_handler_raises_is_told_and_the_lane_goes_on(
 
 async def test_what_done_raises_is_told_as_if_the_handler_had(begin: Begin) -> None:
     """A result that cannot be encoded: the lane would have ended in whoever delivers."""
-    bench = await begin(echo)
 
     def refuse(result: Any) -> None:
         raise TypeError(f"{result!r} is no message")
 
-    bench.lane._done = refuse
+    bench = await begin(echo, done=refuse)
     await bench.receive(1, 2)
     assert [str(failure) for failure in bench.failures] == ["1 is no message", "2 is no message"]
 
@@ -645,14 +645,13 @@ async def test_a_queue_of_one_is_full_with_one_and_has_room_with_none(begin: Beg
 
 async def test_whoever_hears_of_room_may_deliver_at_once(begin: Begin) -> None:
     """A memory transport hands its backlog over within `resume_reading`."""
-    bench = await begin(echo_a_turn_later, max_queue=2)
     backlog = [3, 4]
 
     def full(is_full: bool) -> None:
         while not is_full and backlog:
             bench.lane.deliver(backlog.pop(0))
 
-    bench.lane._full = full
+    bench = await begin(echo_a_turn_later, max_queue=2, full=full)
     await bench.receive(0, 1, 2)
     await bench.end()
     assert bench.results == [0, 1, 2, 3, 4]
@@ -749,19 +748,26 @@ async def test_the_timeout_of_a_lane_that_has_ended_cancels_nothing_of_what_its_
     """A session's task serves the lane, and then runs the disconnect handler."""
     gate = Gate()
     bench = await begin(gate.wait)
+    await bench.end()
+    lane = Lane(
+        bench.loop,
+        copy_context(),
+        done=bench.results.append,
+        failed=bench.failures.append,
+        full=bench.fullness.append,
+        max_queue=10,
+    )
 
-    async def serve_then_wait() -> str:
-        await bench.lane.serve(gate.wait, is_async=True)
+    async def serve_then_disconnect() -> str:
+        await lane.serve(gate.wait, is_async=True)
         await asyncio.sleep(0.05)
         return "undisturbed"
 
-    await bench.end()
-    bench.lane = Bench(gate.wait).lane
-    task = asyncio.create_task(serve_then_wait())
+    task = asyncio.create_task(serve_then_disconnect())
     await bench.turn()
-    bench.lane.deliver("message")
+    lane.deliver("message")
     await bench.turn()
-    bench.lane.end(timeout=0.01)
+    lane.end(timeout=0.01)
     gate.open("message")
     assert await task == "undisturbed"
 
@@ -773,8 +779,7 @@ async def test_a_lane_that_has_ended_is_freed_without_the_garbage_collector() ->
     marker = Marker()
     gone = weakref.ref(marker)
     gate = Gate()
-    bench = Bench(gate.wait)
-    bench.results, bench.lane._done = [], marker
+    bench = Bench(gate.wait, done=marker)
     del marker
     gc.collect()
     gc.disable()

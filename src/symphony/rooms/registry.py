@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony.errors import Reject
 from symphony.rooms.batch import Batch, Batches, Member
-from symphony.rooms.family import DEFAULT_FAMILY, Family, Hook
+from symphony.rooms.family import Family, Hook
 from symphony.rooms.room import Room
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ("Registry",)
 EVERYONE = ""
 _MAX_NAME_LENGTH = 512
 
-FindFamily = Callable[[str], "tuple[Family, dict[str, Any]] | None"]
+FindFamily = Callable[[str], "tuple[Family, dict[str, Any]]"]
 
 
 class _Live(Batch):
@@ -42,7 +42,7 @@ class Registry:
     """Who is in which room.
 
     Args:
-        find_family: The family and parameters of a room's name, if it has one.
+        find_family: The family and parameters of a room's name.
         background: Starts a task of the app's whose exception is reported.
         report: Told what a hook raised where nobody awaits it.
     """
@@ -81,7 +81,7 @@ class Registry:
     def params(self, name: str) -> Mapping[str, Any]:
         """Return the parameters in a room's name."""
         room = self._rooms.get(name)
-        return self._family(name)[1] if room is None else room.params
+        return self._find_family(name)[1] if room is None else room.params
 
     async def join(self, socket: Socket[Any], name: str, *, authorize: bool) -> Room:
         """Make *socket* a member, after asking whoever has a say."""
@@ -90,7 +90,7 @@ class Registry:
         room = Room(self, name)
         if socket in room:
             return room
-        family, params = self._family(name)
+        family, params = self._find_family(name)
         if authorize and family.authorize is not None and await family.authorize(socket, room) is False:
             raise Reject("forbidden", f"you may not join {name!r}")
         if socket in room:
@@ -142,9 +142,6 @@ class Registry:
         endings = [live.ending for live in rooms if live.ending is not None]
         if endings:
             await asyncio.wait(endings, timeout=timeout)
-
-    def _family(self, name: str) -> tuple[Family, dict[str, Any]]:
-        return self._find_family(name) or (DEFAULT_FAMILY, {})
 
     def _enter(self, socket: Socket[Any], name: str, family: Family, params: dict[str, Any]) -> _Live:
         live = self._rooms.get(name)
