@@ -11,14 +11,13 @@ from collections import deque
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta, Struct, field
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
-from symphony import Identity, Reject, Room, Socket, Symphony
+from symphony import Room, Socket, Symphony
 
 PAGE = Path(__file__).with_name("index.html")
 
@@ -39,7 +38,7 @@ app = Symphony(http=Starlette(routes=[Route("/", page)]))
 
 
 class Say(Struct, tag="say"):
-    text: Annotated[str, Meta(min_length=1, max_length=1000)]
+    text: Annotated[str, Meta(max_length=1000, pattern=r"\S")]
 
 
 class Go(Struct, tag="go"):
@@ -90,7 +89,10 @@ class Counts(Struct, tag="counts"):
 class Visitor:
     """The state of a socket: `socket.state`."""
 
-    room: RoomName = "lobby"
+    def __init__(self) -> None:
+        # Never the socket's own id, which is a secret between it and the server.
+        self.member = Member(id=secrets.token_hex(4), name="")
+        self.room: RoomName = "lobby"
 
 
 class Talk:
@@ -110,12 +112,10 @@ rooms = app.rooms("chat:{name}", state=Talk, linger=600)
 @chat.on_connect
 async def enter(
     socket: Socket[Visitor],
-    name: Annotated[str, Meta(min_length=1, max_length=24)],
+    name: Annotated[str, Meta(max_length=24, pattern=r"\S")],
     room: RoomName = "lobby",
 ) -> None:
-    if not name.strip():
-        raise Reject("invalid", "a name must not be blank")
-    socket.login(Identity(secrets.token_hex(4), {"name": name.strip()}))
+    socket.state.member.name = name
     socket.state.room = room
     await socket.join(f"chat:{room}")
 
@@ -126,7 +126,7 @@ async def act(socket: Socket[Visitor], command: Say | Go) -> None:
     match command:
         case Say(text):
             room = app.room(f"chat:{here}")
-            said = Said(member_of(socket), text)
+            said = Said(socket.state.member, text)
             room.state.said.append(said)
             await room.send(said)
         case Go(there) if there != here:
@@ -136,10 +136,10 @@ async def act(socket: Socket[Visitor], command: Say | Go) -> None:
 
 
 @rooms.on_join
-async def joined(socket: Socket[Visitor], room: Room, name: RoomName) -> None:
-    me = member_of(socket)
-    members = [member_of(other) for other in room.sockets]
-    await socket.send(Entered(name, me.id, members, list(room.state.said)))
+async def joined(socket: Socket[Visitor], room: Room) -> None:
+    me = socket.state.member
+    members = [other.state.member for other in room.sockets]
+    await socket.send(Entered(socket.state.room, me.id, members, list(room.state.said)))
     await room.send(Joined(me), exclude=socket)
     await tell_counts()
 
@@ -147,17 +147,12 @@ async def joined(socket: Socket[Visitor], room: Room, name: RoomName) -> None:
 # A socket leaves by `socket.leave` or, however it goes, by disconnecting.
 @rooms.on_leave
 async def left(socket: Socket[Visitor], room: Room) -> None:
-    await room.send(Left(member_of(socket)))
+    await room.send(Left(socket.state.member))
     await tell_counts()
 
 
 async def tell_counts() -> None:
     await app.everyone.send(Counts({name: await app.room(f"chat:{name}").count() for name in ROOMS}))
-
-
-def member_of(socket: Socket[Visitor]) -> Member:
-    # Never the socket's own id, which is a secret between it and the server.
-    return msgspec.convert({"id": socket.user.id, **socket.user.info}, Member)
 
 
 if __name__ == "__main__":

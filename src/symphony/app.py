@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from threading import get_ident
 from typing import Any, Literal, TypeVar, cast
 
 from starlette.datastructures import State
@@ -13,7 +14,7 @@ from starlette.datastructures import State
 from symphony.asgi import AsgiFace
 from symphony.compiling import Compiler, Defaults
 from symphony.endpoint import Endpoint
-from symphony.errors import ConfigurationError
+from symphony.errors import ConfigurationError, WrongThreadError
 from symphony.limits import Limits
 from symphony.node import Node
 from symphony.plugin import AnyPlugin, Plugins
@@ -185,7 +186,14 @@ class Symphony(AsgiFace, Router):
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine until the app stops; an exception is logged and goes to `on_error`."""
-        return self._running.run_in_background(coroutine)
+        node = self._running
+        if get_ident() != node.rooms.thread:
+            coroutine.close()
+            raise WrongThreadError(
+                "app.background() was called from another thread than the event loop's. "
+                "Use asyncio.run_coroutine_threadsafe()."
+            )
+        return node.run_in_background(coroutine)
 
     # Life
 
@@ -204,7 +212,7 @@ class Symphony(AsgiFace, Router):
         """Run the app's life: `FastAPI(lifespan=ws.lifespan)`.
 
         Args:
-            outer: The app that this one is mounted in; not used.
+            outer: The app that this one is mounted in.
 
         Raises:
             ConfigurationError: The app was put together wrongly.
@@ -212,6 +220,8 @@ class Symphony(AsgiFace, Router):
         if self._node is not None:
             raise RuntimeError("This app runs already.")
         self._node = node = self._compile()
+        if outer is not None:
+            self._say_what_is_missing()
         try:
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(node.close)

@@ -130,6 +130,8 @@ async def _http_lifespan(app: Any, scope: Scope) -> AsyncGenerator[None]:
     asked: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
     answered: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
     task = asyncio.ensure_future(app(dict(scope), asked.get, answered.put))
+    # What it raises says nothing new: it has no lifespan, or has told what failed.
+    task.add_done_callback(_forget)
     answer = await _ask(task, asked, answered, "startup")
     if answer is not None and answer["type"] == "lifespan.startup.failed":
         raise RuntimeError(f"The http app failed to start: {answer.get('message', '')}")
@@ -137,8 +139,15 @@ async def _http_lifespan(app: Any, scope: Scope) -> AsyncGenerator[None]:
         yield
     finally:
         if answer is not None:
-            await _ask(task, asked, answered, "shutdown")
+            answer = await _ask(task, asked, answered, "shutdown")
+            if answer is not None and answer["type"] == "lifespan.shutdown.failed":
+                logger.error("The http app failed to stop: %s", answer.get("message", ""))
         await asyncio.wait((task,))
+
+
+def _forget(task: asyncio.Future[None]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 async def _ask(

@@ -17,7 +17,8 @@ import asyncio
 from asyncio import _enter_task as enter_task  # pyright: ignore[reportPrivateUsage]
 from asyncio import _leave_task as leave_task  # pyright: ignore[reportPrivateUsage]
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from contextvars import Context
 from types import coroutine
 from typing import Any, Final, cast
@@ -38,8 +39,9 @@ class Lane:
     Args:
         loop: The loop of the socket.
         context: The context that all handlers of the socket share.
-        done: Called with the result of a handler that gave one.
-        failed: Called with what a handler raised.
+        done: Called with the result of a handler that gave one. What it
+            returns is awaited before the next message is handled.
+        failed: Called with what a handler raised; likewise.
         full: Called with `True` when the queue is full, with `False` when
             there is room again.
         max_queue: How many messages may wait before *full* is called.
@@ -72,8 +74,8 @@ class Lane:
         loop: asyncio.AbstractEventLoop,
         context: Context,
         *,
-        done: Callable[[Any], None],
-        failed: Callable[[BaseException], None],
+        done: Callable[[Any], Awaitable[None] | None],
+        failed: Callable[[BaseException], Awaitable[None] | None],
         full: Callable[[bool], None],
         max_queue: int,
     ) -> None:
@@ -193,12 +195,13 @@ class Lane:
             message = yield _IDLE
             try:
                 result = yield from call(message)  # pyright: ignore[reportUnknownVariableType]
-                if result is not None:
-                    self._done(result)
+                pressure = self._done(result) if result is not None else None
             except GeneratorExit:
                 raise
             except BaseException as error:
-                self._failed(error)
+                pressure = self._failed(error)
+            if pressure is not None:
+                yield from _relieved(pressure)
 
     def _drive_plain(self, call: Call) -> Driver:
         """Do the same for handlers that are plain functions."""
@@ -206,10 +209,11 @@ class Lane:
             message = yield _IDLE
             try:
                 result = call(message)
-                if result is not None:
-                    self._done(result)
+                pressure = self._done(result) if result is not None else None
             except BaseException as error:
-                self._failed(error)
+                pressure = self._failed(error)
+            if pressure is not None:
+                yield from _relieved(pressure)
 
     def _enqueue(self, message: Any) -> None:
         if self._queue is None:
@@ -264,6 +268,12 @@ async def _recover(task: asyncio.Task[Any]) -> None:
     except asyncio.CancelledError:
         if task.cancelling():
             raise
+
+
+def _relieved(pressure: Awaitable[None]) -> Generator[Any, Any, None]:
+    """Wait, unless the socket's task is cancelled: its handler has finished."""
+    with suppress(asyncio.CancelledError):
+        yield from pressure.__await__()
 
 
 @coroutine

@@ -9,6 +9,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -85,7 +86,7 @@ class Node:
             body = msgspec.json.encode(refusal.payload())
             self._refuse(handshake, connection, refusal.status, headers, body)
         except Exception as error:
-            self.report(error, None, f"making of a socket for {scope['path']}")
+            self.report(error, None, f"making of a socket for {_shown_path(handshake)}")
             self._refuse(handshake, connection, 500, {}, b"Internal Server Error")
         return None
 
@@ -199,7 +200,7 @@ class Node:
         ):
             logger.warning(
                 "Refused a browser on %s from origin %s: list it in origins= to allow it.",
-                path,
+                _shown_path(handshake),
                 handshake.origin,
             )
             raise Reject("forbidden", f"origin {handshake.origin} is not allowed")
@@ -236,7 +237,7 @@ class Node:
     ) -> None:
         self.stats.refused += 1
         logger.info(
-            "Refused %s from %s: %d %s", handshake.scope["path"], _address(handshake), status, body.decode()
+            "Refused %s from %s: %d %s", _shown_path(handshake), _address(handshake), status, body.decode()
         )
         connection.refuse(status, headers, body)
 
@@ -284,6 +285,11 @@ def _route_path(scope: Scope) -> str:
     if root and path.startswith(root) and path[len(root) :][:1] in ("", "/"):
         return path[len(root) :] or "/"
     return path
+
+
+def _shown_path(handshake: Handshake) -> str:
+    """Return the path as it may stand in a log, which is on one line."""
+    return quote(handshake.scope["path"])
 
 
 def _address(handshake: Handshake) -> str:

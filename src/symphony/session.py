@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from contextvars import copy_context
 from enum import Enum
 from functools import partial
@@ -81,7 +81,6 @@ class Session:
         "_draining",
         "_encode",
         "_endpoint",
-        "_held_back",
         "_lane",
         "_late",
         "_opened_at",
@@ -107,7 +106,6 @@ class Session:
         self._late = False
         self._opened_at = 0.0
         self._draining = False
-        self._held_back = False
         self._phase = _Phase.CONNECTING
 
     def start(self, socket: Socket[Any]) -> None:
@@ -210,14 +208,11 @@ class Session:
         return self._endpoint.profile.limits
 
     async def _live(self) -> None:
-        await watched(self._go_through_life(), self._limits.blocking_warning, self.slow)
-
-    async def _go_through_life(self) -> None:
         try:
-            if await self._connected() and not self._draining:
+            if await self._watched(self._connected()) and not self._draining:
                 self._phase = _Phase.SERVING
                 receive = partial(self._endpoint.receive, self.socket)
-                await self._lane.serve(receive, is_async=self._endpoint.is_async)
+                await self._watched(self._lane.serve(receive, is_async=self._endpoint.is_async))
             self._phase = _Phase.ENDING
             self._stop_timer()
             if self._draining and self.socket.opened:
@@ -226,7 +221,11 @@ class Session:
         finally:
             self._phase = _Phase.ENDING
             self._stop_timer()
-            await self._end()
+            await self._watched(self._end())
+
+    def _watched(self, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+        # Phase by phase: one step can end a connect handler and begin to serve.
+        return watched(work, self._limits.blocking_warning, self.slow)
 
     async def _connected(self) -> bool:
         """Run the connect stage; whether messages are to be served after it."""
@@ -275,36 +274,25 @@ class Session:
         headers = {"content-type": "application/json", **refusal.headers}
         self._connection.refuse(refusal.status, headers, msgspec.json.encode(refusal.payload()))
 
-    def _reply(self, result: Any) -> None:
+    def _reply(self, result: Any) -> Awaitable[None] | None:
         if type(result) is not str:
             result = to_message(result)
         outbox = self._outbox
         outbox.send(self._encode(result))
-        if outbox.size > outbox.high:
-            self._hold_back()
-
-    def _hold_back(self) -> None:
-        """Read no more from a client that asks faster than it reads the answers."""
-        if not self._held_back and not self._outbox.sealed:
-            self._held_back = True
-            self._connection.pause_reading()
-            asyncio.ensure_future(self._outbox.drained()).add_done_callback(self._go_on_reading)
-
-    def _go_on_reading(self, _: asyncio.Future[None]) -> None:
-        self._held_back = False
-        if not self._lane.is_full and not self._draining:
-            self._connection.resume_reading()
+        # A client that asks faster than it reads the answers waits for the
+        # next one; that alone must not make it a slow consumer.
+        return None if outbox.size <= outbox.high else outbox.drained()
 
     def _full(self, full: bool) -> None:
         if full:
             self._connection.pause_reading()
-        elif not self._held_back and not self._draining:
+        elif not self._draining:
             self._connection.resume_reading()
 
-    def _failed(self, error: BaseException) -> None:
+    def _failed(self, error: BaseException) -> Awaitable[None] | None:
         if isinstance(error, ProtocolError):
             self._connection.close(error.code, error.reason)
-            return
+            return None
         if not isinstance(error, Reject):
             self._owner.report(error, self.socket, f"message handler of {self._endpoint.pattern}")
             error = Reject("internal", "the server failed to handle the message")
@@ -313,7 +301,7 @@ class Session:
         except TypeError as unencodable:
             self._owner.report(unencodable, self.socket, f"details of a Reject on {self._endpoint.pattern}")
             text = _error_event(Reject("internal", "the server failed to say what is wrong"))
-        self._outbox.send(self._encode(text))
+        return self._reply(text)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -348,13 +336,12 @@ class Session:
         if self.socket.opened:
             duration = time.monotonic() - self._opened_at
             logger.info(
-                "%s closed on %s from %s after %.3f s: %d %s",
+                "%s closed on %s from %s after %.3f s: %s",
                 self.socket.id,
                 self.socket.route,
                 _address(self.socket),
                 duration,
-                close.code,
-                close.reason,
+                close,
             )
         self._release()
 

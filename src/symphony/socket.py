@@ -248,6 +248,8 @@ class Socket(Member, Generic[StateT]):
         Raises:
             Reject: The room's `authorize` or `on_join` refused, or it is full.
         """
+        if get_ident() != self._thread:
+            raise WrongThreadError(self._wrong_thread("join"))
         return await self._membership.join(self, name, authorize=authorize)
 
     async def leave(self, name: str) -> bool:
@@ -256,6 +258,8 @@ class Socket(Member, Generic[StateT]):
         Returns:
             Whether the socket was a member.
         """
+        if get_ident() != self._thread:
+            raise WrongThreadError(self._wrong_thread("leave"))
         return await self._membership.leave(self, name)
 
     def login(self, identity: Identity) -> None:
@@ -267,12 +271,16 @@ class Socket(Member, Generic[StateT]):
 
         An exception is logged and goes to `on_error`.
         """
+        if get_ident() != self._thread:
+            coroutine.close()
+            raise WrongThreadError(self._wrong_thread("background"))
         return self._life.background(coroutine)
 
     def _wrong_thread(self, verb: str) -> str:
         return (
             f"socket.{verb}() was called from another thread than the event loop's. "
-            "Return the value from the handler, or use loop.call_soon_threadsafe()."
+            "Return the value from the handler, or use loop.call_soon_threadsafe() or "
+            "asyncio.run_coroutine_threadsafe()."
         )
 
     def __repr__(self) -> str:

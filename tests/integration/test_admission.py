@@ -4,9 +4,9 @@ import asyncio
 import json
 
 import pytest
-from support.clients import Log, closed, connect, refused, until
 from websockets.exceptions import NegotiationError
 
+from support.clients import Log, closed, connect, refused, until
 from symphony import Limits, Reject, Socket, Symphony
 
 

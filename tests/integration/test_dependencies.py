@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 import pytest
-from support.clients import Log, connect, error_in, refused, until
 
+from support.clients import Log, connect, error_in, refused, until
 from symphony import Depends, Limits, Reject, Room, Socket, Symphony
 
 

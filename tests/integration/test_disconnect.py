@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
+
 from support.clients import Log, closed, connect, error_in, refused, until
 from support.servers import transport
-
 from symphony import Close, Limits, Reject, Socket, Symphony
 
 

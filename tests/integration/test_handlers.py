@@ -6,8 +6,8 @@ import threading
 from functools import partial
 
 import pytest
-from support.clients import Log, closed, connect, error_in, refused, until
 
+from support.clients import Log, closed, connect, error_in, refused, until
 from symphony import Close, Handshake, Reject, Socket, Symphony
 
 
@@ -280,7 +280,7 @@ async def test_a_failing_message_handler_is_told_without_details_and_the_socket_
     assert record.name.startswith("symphony.")
     assert "/secret" in record.getMessage()
     assert "(socket " in record.getMessage()
-    assert record.exc_info and record.exc_info[1] is error
+    assert record.exc_info[1] is error
 
 
 @pytest.mark.parametrize("stage", ["connect", "message", "disconnect"])

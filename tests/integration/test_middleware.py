@@ -5,8 +5,8 @@ import json
 import re
 
 import pytest
-from support.clients import Log, closed, connect, error_in, refused, until
 
+from support.clients import Log, closed, connect, error_in, refused, until
 from symphony import Close, ConfigurationError, Identity, Reject, Router, Socket, Symphony
 
 
@@ -349,9 +349,7 @@ def test_a_middleware_of_the_wrong_shape_is_refused_where_it_is_registered():
         @app.middleware("message")
         async def two(socket, call_next): ...
 
-    with pytest.raises(
-        ConfigurationError, match=re.escape("`async def plain(socket, call_next)`")
-    ):
+    with pytest.raises(ConfigurationError, match=re.escape("`async def plain(socket, call_next)`")):
 
         @app.middleware("connect")
         def plain(socket, call_next): ...

@@ -7,8 +7,8 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from support.clients import Log, connect, error_in, refused
 
+from support.clients import Log, connect, error_in, refused
 from symphony import Close, Handshake, Query, Socket, Symphony
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, TypedDict
 import msgspec
 import pydantic
 import pytest
-from support.clients import Log, closed, connect, error_in, until
 
+from support.clients import Log, closed, connect, error_in, until
 from symphony import Close, Reject, Socket, Symphony
 
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import fastapi
 import pytest
-from support.clients import connect
 
+from support.clients import connect
 from symphony import (
     Close,
     ConfigurationError,
@@ -142,7 +142,7 @@ async def test_a_mark_as_default_value_is_refused_with_what_to_write():
     app = Symphony()
 
     @app.on_connect
-    async def enter(page: int = Query()) -> None: ...  # noqa: B008
+    async def enter(page: int = Query()) -> None: ...
 
     await refuses(app, "parameter 'page'", "Write `page: Annotated[<type>, Query()]`")
 
@@ -371,7 +371,7 @@ async def test_an_app_that_was_mended_starts(serve):
         await socket.send("hi")
 
     app.rooms("chat:{name}")
-    with pytest.raises(ConfigurationError, match="There are rooms 'chat:{name}' already"):
+    with pytest.raises(ConfigurationError, match=r"There are rooms 'chat:{name}' already"):
         app.rooms("chat:{name}")
     async with serve(app) as url, connect(f"{url}/x") as client:
         assert await client.recv() == "hi"

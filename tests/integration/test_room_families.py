@@ -5,8 +5,8 @@ import json
 from typing import Any
 
 import pytest
-from support.clients import Log, connect, error_in, refused, until
 
+from support.clients import Log, connect, error_in, refused, until
 from symphony import ConfigurationError, Identity, Reject, Room, Socket, Symphony
 
 
@@ -360,11 +360,10 @@ async def test_rooms_that_linger_at_the_end_are_told_that_they_are_empty(serve):
     def close_database() -> None:
         log.append("shutdown")
 
-    async with serve(app) as url:
-        async with connect(f"{url}/") as client:
-            await say(client, "+game:1")
-            await say(client, "-game:1")
-            await say(client, "+game:2")
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await say(client, "+game:1")
+        await say(client, "-game:1")
+        await say(client, "+game:2")
     assert sorted(log[:2]) == ["saved 1", "saved 2"]
     assert log[2:] == ["shutdown"]
 
@@ -429,9 +428,10 @@ async def test_joins_that_race_for_the_last_place_leave_one_outside(serve):
         await two.send("+duel:1")
         await (await two.ping())
         gate.set()
-        answers = [json.loads(message) if message[0] == "{" else message for message in (
-            await one.recv(), await two.recv()
-        )]
+        answers = [
+            json.loads(message) if message[0] == "{" else message
+            for message in (await one.recv(), await two.recv())
+        ]
         assert sum(answer == "+duel:1" for answer in answers) == 1
         [error] = [answer for answer in answers if answer != "+duel:1"]
         assert error["data"]["code"] == "room_full"
@@ -478,5 +478,5 @@ def test_a_wrong_policy_is_refused_where_it_is_written(options, problem):
 def test_a_second_hook_of_a_kind_is_refused():
     rooms = Symphony().rooms("chat:{name}")
     rooms.on_join(lambda: None)
-    with pytest.raises(ConfigurationError, match="rooms 'chat:{name}' have a hook on_join already"):
+    with pytest.raises(ConfigurationError, match=r"rooms 'chat:{name}' have a hook on_join already"):
         rooms.on_join(lambda: None)

@@ -5,8 +5,8 @@ import json
 import random
 
 import pytest
-from support.clients import Log, connect, error_in, refused, until
 
+from support.clients import Log, connect, error_in, refused, until
 from symphony import Reject, Room, Socket, Symphony
 
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from support.clients import Log, connect, refused
 
+from support.clients import Log, connect, refused
 from symphony import Close, Router, Socket, Symphony
 
 
@@ -56,20 +56,16 @@ async def test_static_beats_parameter_beats_wildcard_in_any_order_of_registratio
                 assert json.loads(await client.recv()) == [pattern, params]
 
 
-@pytest.mark.parametrize("path", ["/", "/pages", "/pages/", "/pages/a/b", "/Pages/a", "/pages/a?x=/pages/b/c/d"])
+@pytest.mark.parametrize("path", ["/", "/pages", "/pages/", "/pages/a/b", "/Pages/a"])
 async def test_a_path_without_a_route_is_404(serve, path):
     app = Symphony()
     app.route("/pages/{name}").on_connect(tells("page"))
 
     async with serve(app) as url:
-        if "?" in path:
-            async with connect(f"{url}{path}") as client:
-                assert json.loads(await client.recv()) == ["page", {"name": "a"}]
-        else:
-            refusal = await refused(f"{url}{path}")
-            assert (refusal.status, refusal.code) == (404, "not_found")
-            assert refusal.message == f"no WebSocket route for {path}"
-            assert refusal.headers["content-type"] == "application/json"
+        refusal = await refused(f"{url}{path}?x=/pages/a")
+    assert (refusal.status, refusal.code) == (404, "not_found")
+    assert refusal.message == f"no WebSocket route for {path}"
+    assert refusal.headers["content-type"] == "application/json"
 
 
 async def test_with_a_route_the_apps_own_handlers_answer_no_other_path(serve):

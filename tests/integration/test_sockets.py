@@ -4,8 +4,8 @@ import asyncio
 import json
 
 import pytest
-from support.clients import Log, closed, connect, refused, until
 
+from support.clients import Log, closed, connect, refused, until
 from symphony import Close, Identity, Limits, Reject, Router, Socket, Symphony
 
 NATIVE = ["native-uvloop", "native-asyncio"]
@@ -184,7 +184,7 @@ async def test_a_close_code_that_must_not_be_sent_is_refused_and_the_socket_stay
 
     @app.on_message
     async def bye(socket: Socket, message: str) -> str:
-        with pytest.raises(ValueError, match=f"{code} is not a close code that may be sent; use 1000 or 3000-4999"):
+        with pytest.raises(ValueError, match=f"^{code} is not a close code that may be sent"):
             await socket.close(code)
         return "still here"
 

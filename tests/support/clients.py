@@ -6,11 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 import websockets
 from websockets.exceptions import InvalidStatus
 
-__all__ = ("Client", "Log", "Refusal", "closed", "connect", "error_in", "refused", "until")
+__all__ = ("Client", "Log", "Refusal", "closed", "connect", "error_in", "get", "refused", "settled", "until")
 
 Client = websockets.ClientConnection
 
@@ -66,5 +67,22 @@ class Log(list[Any]):
 async def until(condition: Callable[[], Any], *, timeout: float = 5.0) -> None:
     """Look again each turn of the loop, and give up after *timeout* seconds."""
     async with asyncio.timeout(timeout):
-        while not condition():
+        # Not an event, because what the tests ask about has none.
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
+
+
+async def settled(measure: Callable[[], int]) -> int:
+    """Return what *measure* gives once it is above 0 and changes no more."""
+    earlier = 0
+    async with asyncio.timeout(10):
+        while not (earlier and earlier == measure()):
+            earlier = measure()
+            await asyncio.sleep(0.05)
+    return earlier
+
+
+async def get(url: str) -> httpx.Response:
+    """Ask the server at a WebSocket's URL for a page."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return await client.get(url.replace("ws", "http", 1))

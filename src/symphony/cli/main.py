@@ -19,7 +19,7 @@ from symphony.errors import ConfigurationError
 from symphony.transport.native.listen import ListenError
 from symphony.transport.native.server import serve
 
-__all__ = ("main",)
+__all__ = ("cli", "main")
 
 _FAILED = 1
 _USAGE = 2
@@ -55,8 +55,8 @@ def _symphony(
     pass
 
 
-@cli.command()
-def run(
+@cli.command("run")
+def _run(
     target: Annotated[
         str,
         typer.Argument(

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, Final, Protocol
 
-__all__ = ("Batch", "Batches", "Member")
+__all__ = ("Batch", "Batches", "Encoding", "Member", "Outbox")
 
 # Publications of one iteration that wait for its end; a loop that publishes
 # without an `await` is flushed in between.
@@ -37,8 +37,13 @@ Entry = tuple[int, dict["Encoding", Any]]
 class Encoding(Protocol):
     """How a message becomes a frame, and frames one block."""
 
-    def encode(self, message: Any) -> Any: ...
-    def join(self, frames: Sequence[Any], /) -> Any: ...
+    def encode(self, message: Any) -> Any:
+        """Return the frame that carries *message*."""
+        ...
+
+    def join(self, frames: Sequence[Any], /) -> Any:
+        """Return one block that an outbox's `write` takes in one go."""
+        ...
 
 
 class Outbox(Protocol):
@@ -48,8 +53,13 @@ class Outbox(Protocol):
     blocked: bool
     sealed: bool
 
-    def write(self, block: Any, /) -> None: ...
-    def put(self, frame: Any) -> None: ...
+    def write(self, block: Any, /) -> None:
+        """Write a block at once; nothing waits in front of it."""
+        ...
+
+    def put(self, frame: Any) -> None:
+        """Add one frame behind all others."""
+        ...
 
 
 class Member:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from symphony.protocol.frames import close_reason
+from symphony.stats import Stats
 from symphony.transport.base import Acceptor, Close, Message, Profile, Scope, Session
 from symphony.transport.heartbeat import Heartbeat
 from symphony.transport.outbox import Outbox
@@ -57,7 +58,7 @@ class _Last(NamedTuple):
 async def serve(acceptor: Acceptor, scope: Scope, receive: Receive, send: Send) -> None:
     """Run one connection from its `websocket.connect` to its session's end."""
     await receive()
-    connection = _AsgiConnection(scope, send)
+    connection = _AsgiConnection(scope, send, acceptor.stats)
     session = connection.session = acceptor.connect(scope, connection)
     writer = asyncio.ensure_future(connection.write_all())
     try:
@@ -77,7 +78,7 @@ class _AsgiConnection:
 
     latency = None
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, stats: Stats) -> None:
         self._loop = asyncio.get_running_loop()
         self.encoding = MESSAGES
         self.outbox = Outbox(self._loop, self._enqueue, MESSAGES.join)
@@ -86,6 +87,7 @@ class _AsgiConnection:
         self.message_at = self._loop.time()
         self._denial = _DENIAL in (scope.get("extensions") or {})
         self._send = send
+        self._stats = stats
         self._events: deque[Event] = deque()
         self._unsent = 0
         self._wake = asyncio.Event()
@@ -156,6 +158,7 @@ class _AsgiConnection:
         """So are pongs."""
 
     def idle_too_long(self) -> None:
+        self._stats.idle += 1
         self.close(4408, "idle for too long")
 
     # The server's side
@@ -246,6 +249,7 @@ class _AsgiConnection:
         self._wake.set()
 
     def _overflow(self) -> None:
+        self._stats.slow_consumers += 1
         self._ours = Close(1013, "slow consumer", clean=False)
         self.outbox.seal(_Last(1013, "slow consumer"), discard=True)
         self._stop_reading_later()

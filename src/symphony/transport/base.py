@@ -48,6 +48,11 @@ class Close(NamedTuple):
     reason: str
     clean: bool
 
+    def __str__(self) -> str:
+        """Give code and reason on one line: a peer must not write lines of its own into a log."""
+        reason = self.reason if self.reason.isprintable() else ascii(self.reason)
+        return f"{self.code} {reason}".rstrip()
+
 
 class Profile(NamedTuple):
     """What a route asks of the connection.

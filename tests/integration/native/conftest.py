@@ -52,7 +52,9 @@ def native(complaints: list[str]) -> Native:
 
     @asynccontextmanager
     async def serve(app: Symphony, **options: Any) -> AsyncIterator[str]:
-        async with servers.serve_natively(app, **options) as url:
+        # pytest's own timeout is a signal, and its exception may end up in a
+        # handler of the server under test.
+        async with asyncio.timeout(15), servers.serve_natively(app, **options) as url:
             yield url
             node: Any = app.node
         assert not node._sessions

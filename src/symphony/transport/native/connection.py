@@ -253,12 +253,17 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             self.resume_reading()
 
     def fail(self, code: int, reason: str) -> None:
-        """Fail the connection (RFC 6455 §7.1.7): close frame, no more reading."""
-        if self._ours is not None or self._theirs is not None:
+        """Fail the connection (RFC 6455 §7.1.7): close frame, no more reading.
+
+        If ours has gone already, this is a bad answer to it: nothing better
+        is to be waited for.
+        """
+        if self._ending:
             return
-        self._ours = Close(code, reason, clean=False)
-        self._receiving = False
-        self.outbox.seal(close_frame(code, reason))
+        if self._ours is None:
+            self._ours = Close(code, reason, clean=False)
+            self._receiving = False
+            self.outbox.seal(close_frame(code, reason))
         self._finish()
 
     def abort(self) -> None:
@@ -304,7 +309,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         # connection, and the reset can overtake our close frame. So the peer
         # gets an end of file, and what it still sends goes nowhere.
         transport.write_eof()
-        transport.set_protocol(Discarding(self))
+        transport.set_protocol(_Discarding(self))
         if not transport.is_reading():
             transport.resume_reading()
 
@@ -381,7 +386,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         self.close(4408, "idle for too long")
 
 
-class Discarding(asyncio.Protocol):
+class _Discarding(asyncio.Protocol):
     """In place while a failed connection waits for its peer to go."""
 
     def __init__(self, connection: NativeConnection) -> None:

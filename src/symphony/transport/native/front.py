@@ -27,8 +27,11 @@ class FrontDoor(HttpToolsProtocol):
 
     config: Config
     _deadline: asyncio.TimerHandle | None = None
+    # Of the head that is expected, in the segments before this one.
     _head_bytes = 0
     _segment = b""
+    # Whatever still comes is not for this protocol.
+    _done = False
 
     def __init__(self, config: Config, *args: Any, **options: Any) -> None:
         super().__init__(config, *args, **options)
@@ -46,18 +49,32 @@ class FrontDoor(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and remember the segment for what may stand behind a handshake."""
+        if self._done:
+            return
         self._segment = data
+        super().data_received(data)
+        self._segment = b""
+        if self._done:
+            return
         if self._deadline is not None:
+            # Only now: what is behind a whole head is no part of it.
             self._head_bytes += len(data)
             if self._head_bytes > self.acceptor.limits.max_header_bytes:
                 self._answer(431, "the request's headers are too large")
-                return
-        super().data_received(data)
+        elif self.timeout_keep_alive_task is None and not self._answering:
+            # uvicorn stops its keep-alive clock at any byte, and starts it
+            # again only behind an answer: an empty line would stop it for good.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_message_begin(self) -> None:
         """Start the clock for a later request of the same connection."""
         super().on_message_begin()
-        self._expect_head()
+        if self._deadline is None:
+            self._expect_head()
+            # The segment may have begun with another request.
+            self._head_bytes = -len(self._segment)
 
     def on_headers_complete(self) -> None:
         """Stop it: the request is whole."""
@@ -69,16 +86,19 @@ class FrontDoor(HttpToolsProtocol):
         # uvicorn calls this where it caught what httptools raises, which
         # knows where the request ended.
         upgrade = sys.exception()
-        rest = self._segment[upgrade.args[0] :] if upgrade is not None else b""
+        end: int = upgrade.args[0] if upgrade is not None else len(self._segment)
+        rest = self._segment[end:]
+        if self._answering:
+            self._answer(400, "a handshake in the middle of another request's answer")
+            return
+        if max(self._head_bytes, 0) + end > self.acceptor.limits.max_header_bytes:
+            self._answer(431, "the request's headers are too large")
+            return
         scope = self._websocket_scope()
         try:
             key = check_upgrade(self.scope["method"], self.scope["http_version"], scope["headers"])
         except HandshakeError as error:
             self._answer(error.status, error.message, error.headers)
-            return
-        answering = cast("Any", self.cycle)
-        if answering is not None and not answering.response_complete:
-            self._answer(400, "a handshake in the middle of another request's answer")
             return
         limits = self.acceptor.limits
         transport = self.transport
@@ -90,6 +110,7 @@ class FrontDoor(HttpToolsProtocol):
         ]
         connection = NativeConnection(transport, key, extensions, opening, self.acceptor.stats)
         opening.connection = connection
+        self._done = True
         self.connections.discard(cast("Any", self))
         transport.set_protocol(opening)
         # Parser and protocol refer to each other: 2 KiB a connection that
@@ -99,8 +120,30 @@ class FrontDoor(HttpToolsProtocol):
             opening.data_received(rest)
         connection.session = self.acceptor.connect(scope, connection)
 
+    def _get_upgrade(self) -> bytes | None:
+        # Both headers are lists and may stand on several lines (RFC 9110
+        # §5.3); uvicorn's own looks at the last one.
+        options: dict[bytes, set[bytes]] = {b"connection": set(), b"upgrade": set()}
+        for name, value in self.headers:
+            if name in options:
+                options[name].update(option.strip(b" \t").lower() for option in value.split(b","))
+        return (
+            b"websocket"
+            if b"upgrade" in options[b"connection"] and b"websocket" in options[b"upgrade"]
+            else None
+        )
+
+    @property
+    def _answering(self) -> bool:
+        """Whether an answer to an earlier request is still being made."""
+        cycle = cast("Any", self.cycle)
+        return cycle is not None and not cycle.response_complete
+
     def _websocket_scope(self) -> Scope:
         path, _, query = self.url.partition(b"?")
+        if not path.startswith(b"/"):
+            # The absolute form, with scheme and host (RFC 9112 §3.2.2).
+            path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
         decoded = unquote_to_bytes(path).decode("utf-8", "replace")
         scope: Scope = {
             "type": "websocket",
@@ -134,8 +177,21 @@ class FrontDoor(HttpToolsProtocol):
 
     def _answer(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
         self._stop_clock()
-        if self.transport.is_closing():
+        self._done = True
+        transport = self.transport
+        if transport.is_closing():
+            return
+        if self._answering:
+            # It would stand where the answer to the request before belongs.
+            # That one is the last on this connection.
+            self.cycle.keep_alive = False
             return
         headers = {"content-type": "text/plain; charset=utf-8", **(headers or {})}
-        self.transport.write(http_response(status, headers.items(), message.encode()))
-        self.transport.close()
+        transport.write(http_response(status, headers.items(), message.encode()))
+        if not transport.can_write_eof():
+            transport.close()
+        elif not transport.is_closing():
+            # Closing with unread bytes in the kernel's buffer resets the
+            # connection, and the reset can overtake the answer.
+            transport.write_eof()
+            self._deadline = self.loop.call_later(self.acceptor.limits.close_timeout, transport.abort)

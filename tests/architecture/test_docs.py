@@ -1,0 +1,164 @@
+"""The documentation is code: it runs, its links lead somewhere, its tables are what the source says."""
+
+import ast
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from support.pages import ROOT, RUN, Reader, anchors, blocks, links, rows
+from symphony import Limits, Stats
+from symphony.errors import CODES
+
+SOURCE = ROOT / "src" / "symphony"
+DOCS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
+LINKED = [*PAGES, *sorted((ROOT / "examples").rglob("*.md"))]
+
+
+def _named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_named)
+async def test_everything_a_page_says_can_be_done(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await Reader(page, tmp_path, monkeypatch).follow()
+
+
+@pytest.mark.parametrize("page", LINKED, ids=_named)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    broken: list[str] = []
+    for link in links(page):
+        if link.startswith(("https://", "http://127.0.0.1")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert not broken
+
+
+def test_every_page_can_be_found_from_the_readme() -> None:
+    reached: set[Path] = set()
+    waiting = [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached or page.suffix != ".md":
+            continue
+        reached.add(page)
+        waiting += [
+            (page.parent / path).resolve()
+            for link in links(page)
+            if (path := link.partition("#")[0]) and "://" not in link
+        ]
+    assert set(PAGES) <= reached
+
+
+def test_whatever_is_not_run_is_no_python() -> None:
+    # Configuration of other programs has to be taken on trust; our own code has not.
+    assert not [
+        str(block) for page in PAGES for block in blocks(page) if block.not_run and block.language == "python"
+    ]
+
+
+def _shown(name: str, value: float | None) -> str:
+    """Write a limit as its table does."""
+    if value is None:
+        return "`None`"
+    if not name.endswith("_bytes"):
+        return f"{value:,.0f}" if isinstance(value, int) else f"{value:g} s"
+    mebibytes, rest = divmod(value, 1024 * 1024)
+    return f"{value / 1024:g} KiB" if rest else f"{mebibytes:g} MiB"
+
+
+def test_the_table_of_limits_has_each_with_its_default() -> None:
+    table = rows(DOCS / "limits.md", "## The table")
+    table.pop("limit")
+    defaults = {field.name: _shown(field.name, field.default) for field in fields(Limits)}
+    assert {name: cells[0] for name, cells in table.items()} == defaults
+
+
+def test_the_table_of_codes_has_each_as_it_is() -> None:
+    table = rows(DOCS / "errors.md", "## The codes")
+    table.pop("code")
+    own = table.pop('"shop.sold_out"')
+    assert own[:3] == ["400", "4400", "no"]
+    assert {name: cells[:3] for name, cells in table.items()} == {
+        name: [str(code.status), str(code.close), "yes" if code.retryable else "no"]
+        for name, code in CODES.items()
+    }
+
+
+def _close_codes(file: Path) -> set[int]:
+    """Collect the close codes that a module of ours uses."""
+    found: set[int] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func).rpartition(".")[2]
+            if called in _CLOSING:
+                found |= {argument.value for argument in node.args if _is_number(argument)}
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and _is_number(node.value):
+            names = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
+            if any(ast.unparse(name) in _CLOSE_CONSTANTS for name in names):
+                found.add(node.value.value)
+    return {code for code in found if 1000 <= code <= 4999}
+
+
+_CLOSING = {"Close", "Code", "ProtocolError", "close", "close_frame", "fail", "_Last"}
+_CLOSE_CONSTANTS = {"SERVICE_RESTART", "_UNSUPPORTED_DATA"}
+
+
+def _is_number(node: ast.AST | None) -> bool:
+    return isinstance(node, ast.Constant) and type(node.value) is int
+
+
+def test_the_table_of_close_codes_has_each_that_the_source_uses() -> None:
+    table = rows(DOCS / "errors.md", "## The close codes")
+    table.pop("code")
+    used = set[int]().union(*map(_close_codes, SOURCE.rglob("*.py")))
+    # What a user's own `socket.close()` sends, and what an empty close frame stands for.
+    assert set(map(int, table)) == used | {1000, 1005}
+
+
+def test_the_table_of_counters_has_each() -> None:
+    table = rows(DOCS / "logging.md", "## Counters")
+    table.pop("counter")
+    assert list(table) == [field.name for field in fields(Stats)]
+
+
+def test_the_table_of_options_has_each() -> None:
+    table = rows(DOCS / "deployment.md", "## `symphony run`")
+    table.pop("option")
+    options = {option.opts[0]: option for option in RUN.params if option.opts[0].startswith("--")}
+    options.pop("--help", None)
+    assert set(table) == set(options)
+    for name, cells in table.items():
+        default = options[name].default
+        if default not in (None, False):
+            assert cells[0] == f"`{default}`"
+
+
+def test_the_map_of_the_architecture_has_every_floor() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    floors = [layer for contract in contracts for layer in contract.get("layers", ())]
+    missing = [name for floor in floors for name in floor.split(" | ") if f"`{name}" not in text]
+    assert not missing
+
+
+def test_the_map_of_the_architecture_walks_through_every_numbered_step() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    steps = [
+        file.relative_to(SOURCE)
+        for file in SOURCE.rglob("*.py")
+        if file.read_text().startswith('"""Hot path, step')
+    ]
+    assert steps
+    assert not [step for step in steps if f"`{step}`" not in text]
+
+
+def test_the_map_of_the_architecture_is_short() -> None:
+    assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 200

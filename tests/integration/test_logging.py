@@ -1,0 +1,183 @@
+"""What the log says: one line a connect and disconnect, and who holds the loop."""
+
+import asyncio
+import logging
+import re
+import time
+
+import pytest
+
+from support.clients import connect, refused, until
+from support.servers import transport
+from symphony import Limits, Reject, Socket, Symphony
+
+
+def lines(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
+    """The messages of one level, without the one about the native transport."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno == level
+        and record.name.startswith("symphony.")
+        and "native transport" not in record.getMessage()
+    ]
+
+
+def hold() -> None:
+    """Do something slow without letting go of the loop."""
+    time.sleep(0.03)
+
+
+async def test_a_connection_is_one_line_when_it_opens_and_one_when_it_closes(serve, caplog):
+    caplog.set_level(logging.INFO, "symphony")
+    app = Symphony()
+
+    @app.route("/rooms/{name}").on_connect
+    async def enter(socket: Socket) -> None:
+        await socket.send(socket.id)
+
+    async with serve(app) as url:
+        async with connect(f"{url}/rooms/a") as client:
+            id = await client.recv()
+            address = "{}:{}".format(*client.local_address)
+            await client.close(4001, "had enough")
+        await until(lambda: app.stats.closed == 1)
+    opened, closed = lines(caplog, logging.INFO)
+    assert opened == f"{id} opened on /rooms/{{name}} from {address}"
+    found = re.fullmatch(
+        rf"{id} closed on /rooms/{{name}} from {address} after (\d+\.\d+) s: 4001 had enough", closed
+    )
+    assert found
+    assert 0 <= float(found[1]) < 5
+
+
+async def test_a_refusal_is_one_line(serve, caplog):
+    caplog.set_level(logging.INFO, "symphony")
+    app = Symphony()
+
+    @app.route("/private").on_connect
+    async def enter() -> None:
+        raise Reject("forbidden", "members only")
+
+    async with serve(app) as url:
+        await refused(f"{url}/private")
+        await refused(f"{url}/nothing")
+    by_handler, by_routing = lines(caplog, logging.INFO)
+    assert re.fullmatch(
+        r"\S{22} refused on /private from 127\.0\.0\.1:\d+: 403 forbidden: members only", by_handler
+    )
+    assert "/nothing" in by_routing
+    assert "404" in by_routing
+
+
+async def test_a_peer_cannot_write_lines_of_its_own(serve, caplog):
+    caplog.set_level(logging.INFO, "symphony")
+    app = Symphony()
+    app.route("/x")
+    async with serve(app) as url:
+        async with connect(f"{url}/x") as client:
+            await client.close(4001, "bye\nERROR all is lost")
+        if transport() != "mounted":
+            # Starlette itself refuses this one.
+            await refused(f"{url}/%0AERROR%20forged")
+        await until(lambda: app.stats.closed == 1)
+    assert any(r"4001 'bye\nERROR all is lost'" in line for line in lines(caplog, logging.INFO))
+    assert not [line for line in lines(caplog, logging.INFO) if "\n" in line]
+
+
+async def test_a_server_that_works_is_quiet_at_warning(serve, caplog):
+    app = Symphony()
+
+    @app.on_message
+    async def handle(message: str) -> str:
+        await asyncio.sleep(0)
+        raise Reject("invalid")
+
+    async with serve(app) as url:
+        async with connect(f"{url}/") as client:
+            await client.send("x")
+            await client.recv()
+        client = await connect(f"{url}/")
+        client.transport.abort()
+        await until(lambda: app.stats.closed == 2)
+    assert lines(caplog, logging.WARNING) == []
+    assert lines(caplog, logging.ERROR) == []
+
+
+@pytest.mark.parametrize("stage", ["connect", "message", "late message", "plain message", "disconnect"])
+async def test_a_handler_that_holds_the_loop_is_named(serve, caplog, stage):
+    app = Symphony(limits=Limits(blocking_warning=0.02))
+    route = app.route("/slow")
+
+    if stage == "connect":
+
+        @route.on_connect
+        async def enter() -> None:
+            hold()
+
+    if stage == "plain message":
+
+        @route.on_message
+        def plain(message: str) -> str:
+            hold()
+            return message
+
+    else:
+
+        @route.on_message
+        async def handle(message: str) -> str:
+            if stage == "late message":
+                await asyncio.sleep(0)
+            if "message" in stage:
+                hold()
+            return message
+
+    @route.on_disconnect
+    async def leave() -> None:
+        if stage == "disconnect":
+            hold()
+
+    async with serve(app) as url:
+        async with connect(f"{url}/slow") as client:
+            await client.send("x")
+            assert await client.recv() == "x"
+        await until(lambda: app.stats.closed == 1)
+    kind = stage.split()[-1]
+    assert re.match(
+        rf"The {kind} handler of /slow held the event loop for 0\.\d\d s \(socket \S{{22}}\)\. "
+        r"Await something slow, or register a plain function with thread=True\.",
+        lines(caplog, logging.WARNING)[0],
+    )
+
+
+async def test_a_background_task_that_holds_the_loop_is_named(serve, caplog):
+    app = Symphony(limits=Limits(blocking_warning=0.02))
+
+    async def crunch() -> None:
+        hold()
+
+    @app.on_message
+    async def handle(socket: Socket, message: str) -> str:
+        await socket.background(crunch())
+        return message
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await client.send("x")
+        assert await client.recv() == "x"
+    [line] = lines(caplog, logging.WARNING)
+    assert "background task held the event loop" in line
+    assert "crunch" in line
+
+
+async def test_a_handler_in_a_thread_may_take_its_time(serve, caplog):
+    app = Symphony(limits=Limits(blocking_warning=0.02))
+
+    @app.on_message(thread=True)
+    def handle(message: str) -> str:
+        time.sleep(0.04)
+        return message
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await client.send("x")
+        assert await client.recv() == "x"
+    assert lines(caplog, logging.WARNING) == []
