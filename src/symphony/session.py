@@ -132,7 +132,7 @@ class Session:
         socket = self.socket
         if socket.opened or self._close is not None:
             return
-        socket.opened = True
+        socket.opened = socket.began = True
         self._opened_at = time.monotonic()
         self._stop_timer()
         self._connection.accept(socket.subprotocol)

@@ -78,7 +78,8 @@ class Socket(Member, Generic[StateT]):
         id: Unguessable, and unlike any other socket's.
         handshake: The request the connection began with.
         params: The parameters of the route's path, converted.
-        began: Whether its connect handler was called; then its disconnect handler will be.
+        began: Whether its connect handler was called, or it opened; then its
+            disconnect handler will be called.
         opened: Whether the handshake has been answered with 101.
         user: Who it speaks for, or `None`; see `login`.
         subprotocol: The one that was negotiated, or `None`.

@@ -359,3 +359,26 @@ async def test_a_socket_the_connect_handler_closes_is_disconnected_once(serve, o
             assert await closed(client) == (4001, "not you")
         await log.reaches(1)
     assert [close.code for close in log] == [4001]
+
+
+async def test_it_runs_for_a_socket_that_connect_middleware_opened_by_itself(serve):
+    app = Symphony()
+    route = app.route("/")
+    gone = asyncio.Event()
+
+    @route.middleware("connect")
+    async def answer(socket: Socket, call_next: object) -> None:
+        """Let everyone in, without asking the connect handler."""
+
+    @route.on_connect
+    async def never() -> None:
+        raise AssertionError("the middleware did not call on")
+
+    @route.on_disconnect
+    async def leave() -> None:
+        gone.set()
+
+    async with serve(app) as url:
+        async with connect(url):
+            pass
+        await gone.wait()

@@ -13,7 +13,7 @@ from starlette.routing import Mount, Route
 
 from support.clients import Log, closed, connect, get, refused, until
 from support.servers import serve_asgi, transport
-from symphony import Plugin, Socket, Symphony
+from symphony import Close, Plugin, Socket, Symphony
 from symphony.transport.native.server import Server, make_config
 
 MISSING = "The native transport is not in use"
@@ -192,10 +192,61 @@ async def test_the_real_shutdown_of_the_server_drains_and_stops():
 async def test_a_handshake_while_the_app_stops_is_a_503(serve):
     app = Symphony()
     async with serve(app) as url:
-        await app._running.drain(asyncio.Event())
+        await app.node.drain(asyncio.Event())
         refusal = await refused(f"{url}/")
     assert (refusal.status, refusal.message) == (503, "the server restarts")
     assert refusal.headers["retry-after"] == "1"
+
+
+async def test_draining_closes_sockets_with_1012_once_their_handlers_have_finished(serve):
+    app = Symphony()
+    began, gate = asyncio.Event(), asyncio.Event()
+
+    @app.on_message
+    async def handle(message: str) -> str:
+        began.set()
+        await gate.wait()
+        return message
+
+    async with serve(app) as url, connect(f"{url}/") as busy, connect(f"{url}/") as idle:
+        await busy.send("x")
+        await began.wait()
+        draining = asyncio.ensure_future(app.node.drain(asyncio.Event()))
+        assert await closed(idle) == (1012, "the server restarts")
+        assert busy.close_code is None
+        gate.set()
+        assert await busy.recv() == "x"
+        assert await closed(busy) == (1012, "the server restarts")
+        await draining
+
+
+async def test_draining_by_force_cuts_off_what_is_left(serve, caplog):
+    app = Symphony()
+    log = Log()
+    began = asyncio.Event()
+
+    @app.on_message
+    async def handle(message: str) -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            log.append("cancelled")
+            raise
+
+    @app.on_disconnect
+    async def leave(close: Close) -> None:
+        log.append(close.code)
+
+    force = asyncio.Event()
+    force.set()
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await client.send("x")
+        await began.wait()
+        await app.node.drain(force)
+        assert log == ["cancelled", 1006]
+        assert (await closed(client))[0] in (1005, 1006)
+    assert "1 sockets did not close in time and are cut off." in caplog.text
 
 
 async def test_the_log_says_where_the_native_transport_is_not_in_use(serve, caplog):

@@ -13,6 +13,8 @@ import pytest
 from support.clients import Log, closed, connect, error_in, until
 from symphony import Close, Reject, Socket, Symphony
 
+CHUNK = "x" * 10_000
+
 
 class Say(msgspec.Struct, tag="say"):
     text: Annotated[str, msgspec.Meta(max_length=10)]
@@ -265,7 +267,7 @@ async def test_a_generator_is_closed_when_its_socket_has_gone(serve):
     async def forever(message: str) -> AsyncIterator[str]:
         try:
             while True:
-                yield "more"
+                yield CHUNK
         finally:
             log.append("closed")
 
@@ -273,7 +275,7 @@ async def test_a_generator_is_closed_when_its_socket_has_gone(serve):
         async with connect(f"{url}/") as client:
             await client.send("go")
             for _ in range(10):
-                assert await client.recv() == "more"
+                assert await client.recv() == CHUNK
             client.transport.abort()
         await log.reaches(1)
         await until(lambda: app.stats.closed == 1)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import logging
 import re
 import shlex
 import sys
@@ -144,6 +145,8 @@ class Reader:
         monkeypatch.setitem(sys.modules, self._program.__name__, self._program)
         monkeypatch.chdir(folder)
         monkeypatch.syspath_prepend(str(folder))
+        logger = logging.getLogger("symphony")
+        monkeypatch.setattr(logger, "handlers", list(logger.handlers))
 
     async def follow(self) -> None:
         """Do everything that the page says."""
@@ -189,7 +192,9 @@ class Reader:
             assert result.code == 0, result.output + result.errors
             return
         assert file.stem not in sys.stdlib_module_names
-        module = ModuleType(file.stem)
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
         self._monkeypatch.setitem(sys.modules, file.stem, module)
         await self._execute(compile(file.read_text(), str(file), "exec", dont_inherit=True), module)
 

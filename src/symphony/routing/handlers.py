@@ -80,8 +80,8 @@ class Handlers:
     def on_disconnect(self, handler: F | None = None, /, *, thread: bool = False) -> F | Callable[[F], F]:
         """Register what runs when a socket has gone.
 
-        It runs exactly once for every socket whose connect handler began. The
-        socket is still in its rooms then.
+        It runs exactly once for every socket that opened, or whose connect
+        handler began. The socket is still in its rooms then.
 
         Args:
             handler: The handler, plain or async; `Close` says how it ended.

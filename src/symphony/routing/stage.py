@@ -101,7 +101,7 @@ class Rules:
         if kind in self.known.refused:
             raise ConfigurationError(f"{where}: {self.known.refused[kind]}")
         if kind is not None:
-            problem = self.known.check(parameter.annotation) if self.known.check else None
+            problem = self.known.check(_without_none(parameter.annotation)) if self.known.check else None
             if problem:
                 raise ConfigurationError(f"{where}: {problem}")
             return self.known.types[kind]
@@ -146,7 +146,7 @@ class Rules:
     def _known_type(self, parameter: Parameter) -> Any:
         if parameter.annotation is EMPTY:
             return self.known.named("Socket") if parameter.is_first and parameter.name == "socket" else None
-        kind = bare(parameter.annotation)
+        kind = _without_none(parameter.annotation)
         kind = get_origin(kind) or kind
         if not isinstance(kind, type):
             return None
@@ -174,6 +174,13 @@ class Rules:
             f"{where}: {{{here}}} in the pattern gives {given}, and its annotation is "
             f"{_shown(parameter.annotation)}. {hint}"
         )
+
+
+def _without_none(annotation: Any) -> Any:
+    """Return `Socket` of `Socket | None`: an error handler may be called without one."""
+    plain = bare(annotation)
+    options = [option for option in get_args(plain) if option is not type(None)] if is_union(plain) else []
+    return bare(options[0]) if len(options) == 1 else plain
 
 
 def _from_socket(name: str) -> Filler:

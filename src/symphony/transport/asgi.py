@@ -94,6 +94,7 @@ class _AsgiConnection:
         self._may_read = asyncio.Event()
         self._may_read.set()
         self._finished = False
+        self._aborted = False
         self._reader: asyncio.Task[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._heartbeat: Heartbeat | None = None
@@ -139,6 +140,7 @@ class _AsgiConnection:
     def abort(self) -> None:
         # ASGI has no way to cut a connection; ending the callable closes it.
         if self._reader is not None:
+            self._aborted = True
             self._reader.cancel()
 
     def pause_reading(self) -> None:
@@ -150,6 +152,10 @@ class _AsgiConnection:
         self._may_read.set()
 
     # The heartbeat's calls
+
+    @property
+    def excused(self) -> bool:
+        return self.held
 
     def send_control(self, frame: bytes) -> None:
         """Pings are the server's."""
@@ -179,7 +185,7 @@ class _AsgiConnection:
                 if self._ours is None:
                     self._receive(event, session)
         except asyncio.CancelledError:
-            if self._timer is None or self._reader is None:
+            if not self._aborted or self._reader is None:
                 raise
             self._reader.uncancel()
         finally:
@@ -257,4 +263,4 @@ class _AsgiConnection:
     def _stop_reading_later(self) -> None:
         self.resume_reading()
         if self._timer is None and self._reader is not None:
-            self._timer = self._loop.call_later(self._limits.close_timeout, self._reader.cancel)
+            self._timer = self._loop.call_later(self._limits.close_timeout, self.abort)

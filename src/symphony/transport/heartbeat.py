@@ -18,7 +18,12 @@ class Beating(Protocol):
     message_at: float
     """When its last message came, by the loop's clock."""
     held: bool
-    """Whether it is not read from: then a pong cannot arrive."""
+    """Whether it is not read from: then a message cannot arrive."""
+
+    @property
+    def excused(self) -> bool:
+        """Whether it is not read from, so that a pong cannot arrive, and not by its own fault."""
+        ...
 
     def send_control(self, frame: bytes) -> None:
         """Send a frame behind all others."""
@@ -85,13 +90,15 @@ class Heartbeat:
         self._timer = self._loop.call_later(self._limits.pong_timeout, self._check_pong)
 
     def _check_pong(self) -> None:
-        if self._connection.held:
+        if self._connection.excused:
             self._timer = self._loop.call_later(self._limits.pong_timeout, self._check_pong)
         else:
             self._connection.pong_too_late()
 
     def _check_idle(self, timeout: float) -> None:
         left = self._connection.message_at + timeout - self._loop.time()
+        if self._connection.held:
+            left = timeout
         if left > 0:
             self._idle_timer = self._loop.call_later(left, self._check_idle, timeout)
         else:

@@ -46,6 +46,16 @@ def test_a_generic_type_is_known_by_its_origin() -> None:
     assert on_connect(handler).call(socket, None) == (socket, socket)
 
 
+def test_a_known_type_that_may_be_none_is_filled_too() -> None:
+    """An error handler written as documented, `(socket: Socket | None, error)`, was refused."""
+
+    def handler(who: Socket[Any] | None, opening: Annotated[Handshake | None, "documentation"]) -> Any:
+        return who, opening
+
+    socket = Socket[Any]()
+    assert on_connect(handler).call(socket, None) == (socket, socket.handshake)
+
+
 def test_the_subject_of_a_disconnect_is_its_close() -> None:
     def handler(socket: Socket, close: Close) -> Any:
         return close

@@ -56,12 +56,14 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
 
     __slots__ = (
         "_assembler",
+        "_blocked_at",
         "_deflate",
         "_ending",
         "_extensions",
         "_heartbeat",
         "_in_buffer",
         "_key",
+        "_late_pong",
         "_limits",
         "_opening",
         "_ours",
@@ -95,10 +97,11 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         self._deflate: Deflate | None = None
         self._heartbeat: Heartbeat | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._late_pong: bytes | None = None
         self._in_buffer = False
         self._receiving = False
         self._ending = False
-        self._read_at = self.message_at = 0.0
+        self._read_at = self.message_at = self._blocked_at = 0.0
         self._ours: Close | None = None
         self._theirs: Close | None = None
         self.held = False
@@ -151,7 +154,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             elif frame.rsv1 or frame.rsv2 or frame.rsv3:
                 raise ProtocolError(1002, "a control frame with RSV bits")
             elif kind is PING:
-                self.send_control(frames.frame(frames.PONG, frame.get_payload_as_bytes()))
+                self._answer_ping(frames.frame(frames.PONG, frame.get_payload_as_bytes()))
             elif kind is PONG:
                 if self._heartbeat is not None:
                     self._heartbeat.pong(frame.get_payload_as_bytes())
@@ -159,6 +162,15 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
                 self._close_received(*parse_close(frame.get_payload_as_bytes()))
         except ProtocolError as error:
             self.fail(error.code, error.reason)
+
+    def _answer_ping(self, pong: bytes) -> None:
+        outbox = self.outbox
+        if outbox.size <= outbox.high:
+            outbox.send(pong)
+        else:
+            # Only the latest ping of a client that does not read is answered
+            # (RFC 6455 §5.5.3): 2 bytes of pong take 43 in the outbox.
+            self._late_pong = pong
 
     def _fragment(self, kind: WSMsgType, frame: WSFrame) -> None:
         assembler = self._assembler
@@ -220,8 +232,9 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         # The event loop calls the parser itself: not one Python frame between.
         self.get_buffer = cast("Any", parser.get_buffer)
         self.buffer_updated = cast("Any", parser.buffer_updated)
-        self._receiving = True
-        self.message_at = monotonic()
+        # It may have been closed already: a room filled its outbox meanwhile.
+        self._receiving = not self._ending
+        self.message_at = self._blocked_at = monotonic()
         transport.set_protocol(self)
         if transport.get_write_buffer_size() <= _HIGH_WATER_BYTES:
             self.outbox.unblock()
@@ -230,6 +243,8 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             self.resume_reading()
         if opening.early:
             parser.feed(bytes(opening.early))
+        if self._ending:
+            self._end_when_flushed()
 
     def refuse(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Answer with an HTTP error and close."""
@@ -248,6 +263,9 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         self._ours = Close(code, reason, clean=False)
         self._receiving = False
         self.outbox.seal(last)
+        if self._heartbeat is not None:
+            # From here on it is `close_timeout` that counts.
+            self._heartbeat.stop()
         self._abort_later()
         if self.held:
             self.resume_reading()
@@ -321,7 +339,8 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
     # The event loop's calls
 
     def eof_received(self) -> bool:
-        """Let the transport close itself."""
+        """Let the transport close itself, once it has written what waits in it."""
+        self._abort_later()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -341,11 +360,15 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Keep frames in the outbox: the transport's buffer is full."""
+        self._blocked_at = monotonic()
         self.outbox.block()
 
     def resume_writing(self) -> None:
         """Let the outbox flow again."""
         self.outbox.unblock()
+        if self._late_pong is not None and not self.outbox.blocked:
+            self.outbox.send(self._late_pong)
+            self._late_pong = None
         if self._ending:
             # Not in here: asyncio looks whether its transport is closing right
             # after this call, and would report it lost a second time.
@@ -370,6 +393,16 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         """The last round trip, in seconds."""
         return self._heartbeat.latency if self._heartbeat is not None else None
 
+    @property
+    def excused(self) -> bool:
+        """Whether a pong cannot arrive because it is not read from.
+
+        Not if it is not read from because it does not read: that one may be
+        dead, and nothing else would ever find out.
+        """
+        stuck = self.outbox.blocked and monotonic() - self._blocked_at >= self._limits.pong_timeout
+        return self.held and not stuck
+
     def send_control(self, frame: bytes) -> None:
         """Send a frame behind all others."""
         self.outbox.send(frame)
@@ -377,7 +410,8 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
     def pong_too_late(self) -> None:
         """Give up on a peer that does not answer."""
         self._stats.late_pongs += 1
-        self._ours = Close(1006, "no pong in time", clean=False)
+        if self._ours is None:
+            self._ours = Close(1006, "no pong in time", clean=False)
         self._transport.abort()
 
     def idle_too_long(self) -> None:

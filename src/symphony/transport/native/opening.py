@@ -49,6 +49,7 @@ class Opening(asyncio.Protocol):
         transport = self._transport
         if not transport.can_write_eof():
             transport.close()
+        if transport.is_closing():
             return
         transport.write_eof()
         self._timer = asyncio.get_running_loop().call_later(self._close_timeout, transport.abort)
