@@ -31,6 +31,6 @@ clean: ## Remove everything that was installed or built
 
 .venv/ready: pyproject.toml uv.lock
 	@command -v uv >/dev/null 2>&1 || test -x $(BOOTSTRAP)/bin/uv || \
-		{ $(PYTHON) -m venv $(BOOTSTRAP) && $(BOOTSTRAP)/bin/pip install --quiet uv; }
+		{ $(PYTHON) -m venv $(BOOTSTRAP) && $(BOOTSTRAP)/bin/pip install --quiet --disable-pip-version-check uv; }
 	$(UV) sync --locked --quiet
 	@touch $@

@@ -379,6 +379,6 @@ async def test_it_runs_for_a_socket_that_connect_middleware_opened_by_itself(ser
         gone.set()
 
     async with serve(app) as url:
-        async with connect(url):
+        async with connect(f"{url}/"):
             pass
         await gone.wait()

@@ -1,6 +1,7 @@
 """Pages of the documentation, and a reader who does everything that they say."""
 
 import ast
+import importlib
 import importlib.util
 import logging
 import re
@@ -18,7 +19,6 @@ from typing import Any, cast
 import msgspec
 import pytest
 import typer.main
-import uvicorn.main
 
 from support.process import outcome
 from symphony import Symphony
@@ -38,7 +38,10 @@ _HEADING = re.compile(r"#{1,6} +(.+)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE_SPAN = re.compile(r"`[^`]*`")
 _NOT_RUN = re.compile(r"\*Not run: (?P<reason>.{10,})\*")
-_SHOWN_ONLY = frozenset(("text", ""))
+# Pasted into a browser by tests/browser/test_docs.py.
+_JAVASCRIPT = "js"
+# What is printed, and no command.
+_PRINTED = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +177,7 @@ class Reader:
         elif block.language == "json":
             msgspec.json.decode(block.text)
         else:
-            assert block.language in _SHOWN_ONLY, (
+            assert block.language in (_JAVASCRIPT, _PRINTED), (
                 f"nobody runs a block of {block.language!r}: write *Not run: why.* above it"
             )
 
@@ -251,7 +254,7 @@ class Reader:
         while re.match(r"[A-Z_]+=", words[0]):
             del words[0]
         program, *arguments = words
-        program = {".": "dot", "python3": "python"}.get(program, program)
+        program = {".": "dot", "python3": "python"}.get(program, program.removeprefix(".venv/bin/"))
         check = getattr(self, f"_check_{program}", None)
         assert check is not None, f"nobody has taught the tests what {program!r} is"
         return check(arguments)
@@ -273,7 +276,9 @@ class Reader:
             raise AssertionError(f"the reader has no such file: {error}") from None
 
     def _check_uvicorn(self, arguments: list[str]) -> None:
-        params = uvicorn.main.main.make_context("uvicorn", arguments).params
+        # By its whole name: `uvicorn.main` is the function that hides the module.
+        command: Any = importlib.import_module("uvicorn.main").main
+        params = command.make_context("uvicorn", arguments).params
         module, _, name = params["app"].partition(":")
         assert hasattr(sys.modules[module], name)
 

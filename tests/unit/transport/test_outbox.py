@@ -238,13 +238,15 @@ async def test_drained_waits_above_the_high_water_mark_until_the_low_one() -> No
 async def test_a_waiter_that_gave_up_does_not_hinder_the_others() -> None:
     outbox, _, _ = make(high=10, low=0, blocked=True)
     outbox.send(b"x" * 11)
-    gone, stays = (asyncio.ensure_future(outbox.drained()) for _ in range(2))
+    earlier, now, stays = (asyncio.ensure_future(outbox.drained()) for _ in range(3))
     await asyncio.sleep(0)
-    gone.cancel()
+    earlier.cancel()
     await asyncio.sleep(0)
+    now.cancel()
     outbox.unblock()
     await stays
-    assert gone.cancelled()
+    assert earlier.cancelled()
+    assert now.cancelled()
 
 
 async def test_sealing_lets_go_of_who_waits_and_nobody_waits_after_it() -> None:
@@ -351,6 +353,15 @@ def test_drop_oldest_keeps_the_newest_that_fit_and_counts_the_rest() -> None:
     assert (outbox.size, outbox.dropped) == (30, 3)
     outbox.unblock()
     assert wire.text == "d" * 10 + "e" * 10 + "f" * 10
+
+
+def test_drop_oldest_drops_as_many_as_it_takes() -> None:
+    outbox, wire, _ = make(limit=30, high=10, blocked=True)
+    for size in (10, 10, 10, 15):
+        outbox.send(bytes([65 + size]) * size)
+    assert (outbox.size, outbox.dropped) == (25, 2)
+    outbox.unblock()
+    assert wire.text == "K" * 10 + "P" * 15
 
 
 def test_drop_oldest_keeps_the_newest_even_if_it_alone_is_above_the_limit() -> None:

@@ -1,0 +1,47 @@
+"""What the documentation pastes into the console of a browser."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.async_api import async_playwright
+
+from support.pages import ROOT, Block, blocks
+from support.process import launch
+
+CHROMIUM = Path("/usr/bin/chromium")
+README = ROOT / "README.md"
+SNIPPETS = [
+    block
+    for page in (README, *sorted((ROOT / "docs").rglob("*.md")))
+    for block in blocks(page)
+    if block.language == "js"
+]
+
+pytestmark = [
+    # A browser takes its time on a busy machine.
+    pytest.mark.timeout(60),
+    pytest.mark.skipif(
+        not CHROMIUM.exists() and os.environ.get("CI") != "true", reason=f"there is no {CHROMIUM}"
+    ),
+]
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=str)
+async def test_a_snippet_talks_to_the_first_server_of_the_readme(snippet: Block, tmp_path: Path) -> None:
+    (source,) = [block.text for block in blocks(README) if block.title == "hello.py"]
+    (tmp_path / "hello.py").write_text(source)
+    command = (sys.executable, "-m", "symphony", "run", "hello.py", "--port", "0")
+    async with launch(*command, cwd=tmp_path) as server, async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        page = await browser.new_page()
+        await page.goto(server.address)
+        pasted = snippet.text.replace("ws://127.0.0.1:8080", server.url)
+        async with page.expect_console_message() as logged:
+            await page.evaluate(pasted)
+        assert (await logged.value).text == "You said: hi"
+        await browser.close()
