@@ -1,4 +1,4 @@
-"""The report: the same Markdown for the terminal and for docs/performance.md."""
+"""The report: the same Markdown for the terminal and for docs/performance.md, and a short one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rows import Row
 
-__all__ = ("Results", "render")
+__all__ = ("Results", "render", "summarize")
 
 # Below this share of a core neither end was what limited the other.
 BUSY: Final = 0.9
@@ -204,12 +204,30 @@ def _list(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def summarize(results: Results, *, command: str) -> str:
+    """Write the short table of the README as Markdown: throughput, without ratios."""
+    rows = [row for row in results.rows if row.mode in ("echo", "fanout")]
+
+    def cell(row: Row, peer: Peer) -> str:
+        value = results.value(row.name, peer.name)
+        return "-" if value is None else number(value) + ("*" if results.disturbed(row, peer) else "")
+
+    lines = [[f"**{peer.name}**", *(cell(row, peer) for row in rows)] for peer in results.measured()]
+    notes = [f"Messages delivered a second, measured on {_today()} by `{command}` on {describe_machine()}."]
+    if any("*" in line for cells in lines for line in cells[1:]):
+        notes.append("A figure with a * is a lower bound: something else had the cores.")
+    return f"{_table(['server', *(row.title for row in rows)], lines)}\n\n{' '.join(notes)}\n"
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
 def render(results: Results, *, cores: Cores, command: str, effort: str) -> str:
     """Write the report as Markdown."""
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
     load = ", ".join(map(str, sorted(cores.load)))
     parts = [
-        f"Measured on {today} by `{command}` ({effort}), in one run.",
+        f"Measured on {_today()} by `{command}` ({effort}), in one run.",
         f"**Machine**: {describe_machine()}; server on core {cores.server}, load on core {load}. "
         f"Python {platform.python_version()}.",
         "Messages delivered a second, connections opened a second, resident memory of an idle connection. "

@@ -15,12 +15,14 @@ from generator import LoadError, build
 from machine import Cores, Missing, split_cores
 from peers import PEERS, SYMPHONY, Peer
 from process import Server, StartError, running
-from report import Results, number, render
+from report import Results, number, render, summarize
 from rich.console import Console
 from rich.markdown import Markdown
 from rows import FULL, QUICK, ROWS, Effort, Row, measure
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "performance.md"
+README = ROOT / "README.md"
 BEGIN, END = "<!-- bench:begin -->\n", "<!-- bench:end -->\n"
 
 log = Console(stderr=True, highlight=False)
@@ -80,12 +82,12 @@ def run_rounds(results: Results, cores: Cores, effort: Effort) -> None:
                     take(row, server, cores, effort, results)
 
 
-def write_page(report: str) -> None:
-    before, begin, rest = PAGE.read_text().partition(BEGIN)
+def write_between(page: Path, text: str) -> None:
+    before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise SystemExit(f"{PAGE} has no {BEGIN.strip()} … {END.strip()} to write between")
-    PAGE.write_text(f"{before}{BEGIN}\n{report}\n{END}{after}")
+        raise SystemExit(f"{page} has no {BEGIN.strip()} … {END.strip()} to write between")
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
 def main(
@@ -95,7 +97,8 @@ def main(
     seconds: Annotated[float | None, typer.Option(help="Measured time of each figure, in seconds.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="A server or a row; may be repeated.")] = None,
     write: Annotated[
-        bool, typer.Option("--write", help="Write the report into docs/performance.md.")
+        bool,
+        typer.Option("--write", help="Write the report into docs/performance.md, its table into README.md."),
     ] = False,
 ) -> None:
     """Measure Symphony and its peers side by side, on this machine, in one run."""
@@ -125,7 +128,9 @@ def main(
     if SYMPHONY.name in results.left_out:
         raise SystemExit("benchmarks: Symphony itself was not measured")
     if write:
-        write_page(report)
+        write_between(PAGE, report)
+        # `make bench` runs the very command, and is the shorter name of it.
+        write_between(README, summarize(results, command="make bench"))
 
 
 if __name__ == "__main__":

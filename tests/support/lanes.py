@@ -20,6 +20,7 @@ class Bench:
         is_async: Which of the two.
         max_queue: How many messages may wait before the lane is full.
         done: Takes results instead of `results`.
+        failed: Takes what handlers raise instead of `failures`.
         full: Hears of fullness instead of `fullness`.
 
     Attributes:
@@ -37,7 +38,8 @@ class Bench:
         *,
         is_async: bool = True,
         max_queue: int = 100,
-        done: Callable[[Any], None] | None = None,
+        done: Callable[[Any], Any] | None = None,
+        failed: Callable[[BaseException], Any] | None = None,
         full: Callable[[bool], None] | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -52,7 +54,7 @@ class Bench:
             self.loop,
             context,
             done=done or self.results.append,
-            failed=self.failures.append,
+            failed=failed or self.failures.append,
             full=full or self.fullness.append,
             max_queue=max_queue,
         )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar, copy_context
@@ -479,6 +480,80 @@ async def test_what_done_raises_is_told_as_if_the_handler_had(begin: Begin) -> N
     bench = await begin(echo, done=refuse)
     await bench.receive(1, 2)
     assert [str(failure) for failure in bench.failures] == ["1 is no message", "2 is no message"]
+
+
+# Pressure: what `done` and `failed` return is awaited before the next message
+
+
+class Pressure:
+    """Holds the lane back behind the messages it is told to."""
+
+    def __init__(self, *behind: Any) -> None:
+        self.behind = behind
+        self.told: list[Any] = []
+        self.gate = Gate()
+
+    def __call__(self, told: Any) -> Awaitable[None] | None:
+        self.told.append(told)
+        name = told.args[0] if isinstance(told, BaseException) else told
+        return self.gate.wait(name) if name in self.behind else None
+
+
+async def fail(message: Any) -> None:
+    raise LookupError(message)
+
+
+async def fail_a_turn_later(message: Any) -> None:
+    await asyncio.sleep(0)
+    raise LookupError(message)
+
+
+def fail_plainly(message: Any) -> None:
+    raise LookupError(message)
+
+
+@pytest.mark.parametrize(
+    "handler", [echo, echo_a_turn_later, fail, fail_a_turn_later, lambda message: message, fail_plainly]
+)
+async def test_the_next_message_waits_until_the_pressure_is_relieved(begin: Begin, handler: Any) -> None:
+    pressure = Pressure(1, 2)
+    is_async = inspect.iscoroutinefunction(handler)
+    bench = await begin(handler, done=pressure, failed=pressure, is_async=is_async)
+    await bench.receive(1, 2, 3)
+    await bench.turn(5)
+    assert len(pressure.told) == 1
+    pressure.gate.open(1)
+    await bench.turn(5)
+    assert len(pressure.told) == 2
+    pressure.gate.open(2)
+    await bench.turn(5)
+    assert len(pressure.told) == 3
+    await bench.receive(4)
+    await bench.end()
+    assert len(pressure.told) == 4
+
+
+async def test_a_cancellation_under_pressure_is_nobodys_and_the_next_message_is_handled(begin: Begin) -> None:
+    pressure = Pressure(1)
+    bench = await begin(echo, done=pressure)
+    await bench.receive(1, 2)
+    await bench.turn()
+    bench.task.cancel()
+    await bench.turn()
+    assert pressure.told == [1, 2]
+    assert bench.failures == []
+    await bench.receive(3)
+    assert pressure.told == [1, 2, 3]
+
+
+async def test_a_lane_under_pressure_ends_when_its_time_is_over(begin: Begin) -> None:
+    pressure = Pressure(1)
+    bench = await begin(echo, done=pressure)
+    await bench.receive(1, 2)
+    bench.lane.end(timeout=0.01)
+    await bench.task
+    assert pressure.told == [1]
+    assert [type(failure) for failure in bench.failures] == [TimeoutError]
 
 
 # Cancellation

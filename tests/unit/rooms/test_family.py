@@ -22,7 +22,7 @@ def test_a_name_that_begins_like_a_family_and_is_none_of_it_is_refused():
     """With `socket.join(f"chat:{name}")` a client sent `a:b`, and its room had no `authorize`."""
     families = Families()
     families.add(Family(pattern="chat:{name}"))
-    with pytest.raises(Reject, match="'chat:a:b' is not a name of the rooms 'chat:{name}'"):
+    with pytest.raises(Reject, match=r"'chat:a:b' is not a name of the rooms 'chat:\{name\}'"):
         families.find("chat:a:b")
 
 

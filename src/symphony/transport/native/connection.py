@@ -376,6 +376,9 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
 
     def pause_reading(self) -> None:
         """Stop reading; the kernel's buffers push back on the peer."""
+        if self._ours is not None or self._theirs is not None:
+            # All that it waits for is the peer's close frame, or its end.
+            return
         self.held = True
         if self._transport.is_reading() and not self._transport.is_closing():
             self._transport.pause_reading()
