@@ -7,6 +7,7 @@ that can be found is found here, and names the handler and the parameter.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -90,6 +91,7 @@ class Compiler:
         options = self._options(route.options if route is not None else Options())
         names = PathPattern(path).converters
         state = options.state
+        _check_state(state, where)
         connect = self._connect(_nearest(inside, "connect"), where, names, state)
         receive, is_async = self._receive(_nearest(inside, "message"), where, names, state)
         disconnect = self._disconnect(_nearest(inside, "disconnect"), where, names, state)
@@ -116,6 +118,7 @@ class Compiler:
 
     def family(self, rooms: Rooms) -> Family:
         """Compile the hooks of a family of rooms."""
+        _check_state(rooms.state, f"rooms {rooms.pattern!r}")
         hooks = {
             kind: self._hook(hook, f"{kind} of rooms {rooms.pattern!r}", rooms.pattern, kind in _SOCKET_HOOKS)
             for kind, hook in rooms.hooks.items()
@@ -280,6 +283,22 @@ def _awaited(call: Callable[[Any, Any], Any], is_async: bool) -> Hook:
 def _refuse_generator(plan: Plan, where: str) -> None:
     if plan.is_generator:
         raise ConfigurationError(f"{where}: {plan.name} is a generator. Only a message handler may `yield`.")
+
+
+def _check_state(state: Callable[[], Any] | None, where: str) -> None:
+    """Refuse a state that could not be made when the first socket or room needs it."""
+    if state is None:
+        return
+    try:
+        inspect.signature(state).bind()
+    except TypeError as error:
+        name = getattr(state, "__qualname__", repr(state))
+        raise ConfigurationError(
+            f"{where}: state={name} is made without arguments, and cannot be: {error}. Give it defaults."
+        ) from None
+    except ValueError:
+        # Some builtin classes, `dict` among them, have no signature to read.
+        return
 
 
 def _wrong_state(state: Any, annotation: Any) -> str | None:

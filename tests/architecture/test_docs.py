@@ -1,13 +1,16 @@
 """The documentation is code: it runs, its links lead somewhere, its tables are what the source says."""
 
 import ast
+import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from support.clients import connect
 from support.pages import ROOT, RUN, Reader, anchors, blocks, links, rows
+from support.process import launch
 from symphony import Limits, Stats
 from symphony.errors import CODES
 
@@ -26,6 +29,22 @@ async def test_everything_a_page_says_can_be_done(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await Reader(page, tmp_path, monkeypatch).follow()
+
+
+async def test_the_first_server_of_the_readme_answers_as_shown(tmp_path: Path) -> None:
+    shown = blocks(ROOT / "README.md")
+    (server,) = [block for block in shown if block.title == "hello.py"]
+    lines = [line for line in server.text.splitlines() if line]
+    assert len(lines) == 5
+    (tmp_path / "hello.py").write_text(server.text)
+    talk = next(block.text for block in shown if block.text.startswith("$ wscat"))
+    command = (sys.executable, "-W", "error", "-m", "symphony", "run", "hello.py", "--port", "0")
+    async with launch(*command, cwd=tmp_path) as running, connect(running.url) as client:
+        for line in talk.splitlines()[1:]:
+            if line.startswith("> "):
+                await client.send(line[2:])
+            else:
+                assert f"< {await client.recv()}" == line
 
 
 @pytest.mark.parametrize("page", LINKED, ids=_named)

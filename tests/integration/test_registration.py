@@ -221,6 +221,32 @@ async def test_a_handler_that_wants_state_of_a_route_without_is_told_what_to_wri
     await refuses(app, ".handle", "give it state=ChatState")
 
 
+class Demanding:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+async def test_a_state_that_needs_arguments_is_an_error_at_start_and_not_at_the_first_message():
+    app = Symphony()
+    app.route("/typed", state=Demanding)
+
+    await refuses(app, "route '/typed'", "state=Demanding", "missing a required argument: 'name'")
+
+
+async def test_so_is_such_a_state_of_rooms():
+    app = Symphony()
+    app.rooms("chat:{name}", state=Demanding)
+
+    await refuses(app, "rooms 'chat:{name}'", "state=Demanding")
+
+
+async def test_a_state_without_a_signature_is_taken_on_trust():
+    app = Symphony()
+    app.route("/typed", state=dict)
+
+    await starts(app)
+
+
 async def test_a_hook_that_nobody_in_particular_calls_has_no_socket():
     app = Symphony()
     rooms = app.rooms("chat:{name}")

@@ -673,6 +673,36 @@ async def test_a_cancellation_reaches_a_handler_that_its_task_has_not_taken_over
     assert bench.results == ["fine"]
 
 
+async def test_a_cancellation_before_the_task_takes_over_goes_by_way_of_what_is_awaited(begin: Begin) -> None:
+    log = []
+
+    async def child() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            log.append("child")
+
+    async def handler(task: asyncio.Task[None]) -> None:
+        try:
+            await task
+        finally:
+            log.append("handler")
+
+    bench = await begin(handler)
+    task = asyncio.create_task(child())
+    await bench.turn(1)
+
+    def deliver_and_cancel() -> None:
+        bench.lane.deliver(task)
+        bench.task.cancel()
+
+    bench.loop.call_soon(deliver_and_cancel)
+    await bench.turn(6)
+    assert task.cancelled()
+    assert log == ["child", "handler"]
+
+
 async def test_a_cancellation_of_an_idle_lane_ends_it(begin: Begin) -> None:
     bench = await begin(echo)
     await bench.receive(1)

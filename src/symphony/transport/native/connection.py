@@ -69,6 +69,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         "_ours",
         "_parser",
         "_read_at",
+        "_received",
         "_receiving",
         "_slow_after",
         "_stats",
@@ -133,9 +134,9 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
                 except UnicodeDecodeError:
                     self.fail(1007, "a text message that is not UTF-8")
                 else:
-                    self.session.received(message)  # pyright: ignore[reportOptionalMemberAccess]
+                    self._received(message)
             else:
-                self.session.received(frame.get_payload_as_bytes())  # pyright: ignore[reportOptionalMemberAccess]
+                self._received(frame.get_payload_as_bytes())
         else:
             self._unusual_frame(kind, frame)
         if frame.last_in_buffer:
@@ -190,8 +191,8 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         # little above the limit through, and only the assembler is exact.
         if not assembler.active and self._deflate is None:
             self._assembler = None
-        if message is not None and self.session is not None:
-            self.session.received(message)
+        if message is not None:
+            self._received(message)
 
     # Opening
 
@@ -232,6 +233,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         # The event loop calls the parser itself: not one Python frame between.
         self.get_buffer = cast("Any", parser.get_buffer)
         self.buffer_updated = cast("Any", parser.buffer_updated)
+        self._received = cast("Session", self.session).received
         # It may have been closed already: a room filled its outbox meanwhile.
         self._receiving = not self._ending
         self.message_at = self._blocked_at = monotonic()
@@ -356,7 +358,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         # All of these refer to this object and back: without this it would
         # wait for the garbage collector.
         self.session = self._parser = self._opening = self._heartbeat = self._timer = None
-        self.get_buffer = self.buffer_updated = cast("Any", None)
+        self.get_buffer = self.buffer_updated = self._received = cast("Any", None)
 
     def pause_writing(self) -> None:
         """Keep frames in the outbox: the transport's buffer is full."""

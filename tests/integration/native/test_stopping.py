@@ -1,0 +1,320 @@
+"""Servers that are told to stop, from outside and by their own handlers."""
+
+import asyncio
+import signal
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.process import Running, start
+from support.raw import CLOSE, TEXT, Frame, close, connect, dial, frame, handshake, text
+
+# The event loop here is the client's; the server chooses its own.
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+
+Write = Callable[..., Path]
+
+HEAD = """
+import asyncio
+from symphony import Close, Limits, Socket, Symphony
+
+app = Symphony(limits=Limits(**{limits!r}))
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+@app.on_startup
+async def start() -> None:
+    app.state.left = 0
+
+
+@app.on_disconnect
+async def leave(close: Close) -> None:
+    app.state.left += 1
+
+
+@app.on_shutdown
+async def stop() -> None:
+    say("left", app.state.left)
+"""
+TAIL = """
+app.run(port=0, log_level="error")
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write an app file: `write(body, finish_timeout=1)`."""
+
+    def write(body: str, **limits: object) -> Path:
+        file = tmp_path / "app.py"
+        file.write_text(HEAD.format(limits=limits) + textwrap.dedent(body) + TAIL)
+        return file
+
+    return write
+
+
+async def ended(server: Running) -> tuple[int, list[str]]:
+    async with asyncio.timeout(10):
+        return await server.end()
+
+
+RAISING = """
+    import time
+
+    def cancel() -> None:
+        raise asyncio.CancelledError
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def leave_python() -> None:
+        raise SystemExit(3)
+
+    @app.on_message
+    async def handle(message: str) -> str:
+        how, _, when = message.partition(" ")
+        if when == "late":
+            await asyncio.sleep(0.01)
+        if how in globals():
+            globals()[how]()
+        return message
+"""
+
+
+@pytest.mark.parametrize("when", ["at once", "late"])
+async def test_a_cancelled_handler_harms_nobody(write: Write, when: str):
+    """`CancelledError` is not an `Exception`: picows let it through and killed the
+    connection, and the event loop its callback.
+    """
+    async with start(write(RAISING)) as server:
+        async with connect(server.url) as client, connect(server.url) as other:
+            for _ in range(3):
+                await client.send(text(f"cancel {when}"))
+                assert '"internal"' in str(await client.message())
+                await client.send(text("next"))
+                assert await client.message() == "next"
+            await other.send(text("alive"))
+            assert await other.message() == "alive"
+            await client.send(close())
+            assert (await client.frame()).code == 1000
+            await other.send(close())
+            assert (await other.frame()).code == 1000
+        server.signal()
+        assert await ended(server) == (0, ["left 2"])
+
+
+@pytest.mark.parametrize("when", ["at once", "late"])
+@pytest.mark.parametrize("how", ["interrupt", "leave_python"])
+async def test_a_handler_that_ends_python_stops_the_server_in_order(write: Write, how: str, when: str):
+    """`KeyboardInterrupt` out of a handler ended in picows, which closed that one
+    connection; out of a task it ended the event loop, and all others with it.
+    """
+    async with start(write(RAISING)) as server:
+        async with connect(server.url) as client, connect(server.url) as other:
+            await client.send(text(f"{how} {when}"))
+            for each in (client, other):
+                last = (await each.frame(), await each.frame()) if each is client else (await each.frame(),)
+                assert last[-1].code == 1012
+                await each.send(close(1012))
+                assert await each.at_end()
+        assert await ended(server) == (0, ["left 2"])
+
+
+async def test_two_handlers_that_end_python_are_one_wish_to_stop(write: Write):
+    """Each raised a signal, and the second was taken for the impatience of a user."""
+    async with start(write(RAISING)) as server:
+        async with connect(server.url) as one, connect(server.url) as two, connect(server.url) as three:
+            for _ in range(2):
+                await one.send(text("interrupt late"))
+                await two.send(text("leave_python late"))
+            for client in (one, two, three):
+                frames = [await client.frame()]
+                while frames[-1].opcode != CLOSE:
+                    frames.append(await client.frame())
+                assert frames[-1].code == 1012
+                await client.send(close(1012))
+                assert await client.at_end()
+        assert await ended(server) == (0, ["left 3"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_running_handlers_finish_before_their_client_is_sent_away(write: Write, number: signal.Signals):
+    body = """
+    @app.on_message
+    async def work(socket: Socket, message: str) -> str:
+        socket.send("begun")
+        await asyncio.sleep(0.5)
+        say("finished", message)
+        return message
+    """
+    async with start(write(body)) as server:
+        async with connect(server.url) as client:
+            await client.send(text("a"), text("b"))
+            assert await client.message() == "begun"
+            server.signal(number)
+            assert await client.message() == "a"
+            # What was read already is handled; what was not is the client's to send again.
+            frames = [await client.frame()]
+            while frames[-1].opcode != CLOSE:
+                frames.append(await client.frame())
+            assert frames[-1].code == 1012
+            assert [each.payload for each in frames[:-1]] == [b"begun", b"b"]
+            await client.send(close(1012))
+            assert await client.at_end()
+        assert await ended(server) == (0, ["finished a", "finished b", "left 1"])
+
+
+async def test_a_handler_that_does_not_finish_is_cut_off_at_the_limit(write: Write):
+    body = """
+    @app.on_message
+    async def work(socket: Socket, message: str) -> None:
+        socket.send("begun")
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            say("cut off")
+    """
+    async with start(write(body, finish_timeout=0.3)) as server:
+        async with connect(server.url) as client:
+            await client.send(text("a"))
+            assert await client.message() == "begun"
+            server.signal()
+            frames = [await client.frame()]
+            while frames[-1].opcode != CLOSE:
+                frames.append(await client.frame())
+            assert frames[-1].code == 1012
+            await client.send(close(1012))
+        assert await ended(server) == (0, ["cut off", "left 1"])
+
+
+async def test_a_second_signal_does_not_wait_for_handlers(write: Write):
+    body = """
+    @app.on_message
+    async def work(socket: Socket, message: str) -> None:
+        socket.send("begun")
+        await asyncio.sleep(3600)
+    """
+    async with start(write(body, finish_timeout=60)) as server:
+        async with connect(server.url) as busy, connect(server.url) as idle:
+            await busy.send(text("a"))
+            assert await busy.message() == "begun"
+            server.signal()
+            assert (await idle.frame()).code == 1012
+            server.signal()
+            assert await busy.at_end()
+        code, lines = await ended(server)
+        assert code == 0
+        assert lines in ([], ["left 2"])
+
+
+async def test_a_handler_that_swallows_its_cancellation_once_does_not_break_the_stop(write: Write):
+    """Waiting for it timed out inside the shutdown, which then stopped half way."""
+    body = """
+    @app.on_message
+    async def work(socket: Socket, message: str) -> None:
+        socket.send("begun")
+        for _ in range(8):
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                say("not now")
+    """
+    async with start(write(body, finish_timeout=0.2, drain_time=0.2, close_timeout=0.2)) as server:
+        async with connect(server.url) as client:
+            await client.send(text("a"))
+            assert await client.message() == "begun"
+            server.signal()
+            server_ended = asyncio.ensure_future(ended(server))
+            frames = await client.rest()
+            assert all(each.opcode in (TEXT, CLOSE) for each in frames)
+            await asyncio.wait((server_ended,), timeout=8)
+        if not server_ended.done():
+            # It outlived all limits; its user's only way is the one of any process.
+            server.process.kill()
+            await server_ended
+            pytest.fail("the server did not stop")
+        code, lines = await server_ended
+        assert code == 0
+        assert lines[-1] == "left 0"
+
+
+async def test_a_stopping_server_takes_nobody_new(write: Write):
+    body = """
+    @app.on_message
+    async def work(socket: Socket, message: str) -> str:
+        socket.send("begun")
+        await asyncio.sleep(0.5)
+        return message
+    """
+    async with start(write(body)) as server:
+        async with await dial(server.url) as late, connect(server.url) as client:
+            await client.send(text("a"))
+            assert await client.message() == "begun"
+            server.signal()
+            # Stopped listening is how anyone can see that the stop has begun.
+            async with asyncio.timeout(5):
+                while True:
+                    try:
+                        probe = await dial(server.url)
+                    except OSError:
+                        break
+                    await probe.aclose()
+                    await asyncio.sleep(0.01)
+            await late.send(handshake())
+            response = await late.response()
+            assert response.status == 503
+            assert response.headers["retry-after"] == "1"
+            assert await client.message() == "a"
+            assert (await client.frame()).code == 1012
+            await client.send(close(1012))
+        assert await ended(server) == (0, ["left 1"])
+
+
+async def test_outboxes_are_flushed_before_the_server_stops(write: Write):
+    body = """
+    @app.on_message
+    async def work(socket: Socket, message: str) -> None:
+        socket.send(b"x" * 5_000_000)
+        say("sent")
+    """
+    async with start(write(body, max_outbox_bytes=10_000_000)) as server:
+        async with connect(server.url, buffer=8192) as client:
+            await client.send(text("a"))
+            assert await server.line() == "sent"
+            server.signal()
+            assert await client.frame() == Frame(2, b"x" * 5_000_000)
+            assert (await client.frame()).code == 1012
+            await client.send(close(1012))
+            assert await client.at_end()
+        assert await ended(server) == (0, ["left 1"])
+
+
+async def test_a_client_in_the_middle_of_its_handshake_does_not_hold_up_a_stop(write: Write):
+    body = """
+    @app.on_connect
+    async def enter() -> None:
+        say("connecting")
+        await asyncio.sleep(3600)
+    """
+    async with start(write(body, finish_timeout=0.2, drain_time=0.2, close_timeout=0.2)) as server:
+        async with await dial(server.url) as half, await dial(server.url) as waiting:
+            await half.send(b"GET / HTTP/1.1\r\n")
+            await waiting.send(handshake())
+            assert await server.line() == "connecting"
+            server.signal()
+            code, lines = await ended(server)
+        assert code == 0
+        assert lines == ["left 1"]
+
+
+async def test_a_failed_client_that_does_not_go_does_not_hold_up_a_stop(write: Write):
+    async with start(write("", close_timeout=0.5)) as server, connect(server.url) as client:
+        await client.send(frame(3))
+        assert (await client.frame()).code == 1002
+        server.signal()
+        assert await ended(server) == (0, ["left 1"])

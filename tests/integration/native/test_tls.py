@@ -1,0 +1,216 @@
+"""`wss://` with a certificate that the test makes."""
+
+import asyncio
+import random
+import ssl
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+
+from support import clients
+from support.clients import until
+from support.process import start
+from support.raw import BINARY, PONG, TEXT, Frame, close, dial, frame, handshake, text
+from symphony import Close, Limits, Reject, Socket, Symphony
+
+KIB, MIB = 1024, 1024 * 1024
+
+
+class Certificate:
+    """A certificate for localhost on disk, and clients that trust it."""
+
+    def __init__(self, folder: Path) -> None:
+        authority = trustme.CA()
+        made = authority.issue_cert("localhost", "127.0.0.1")
+        self.certfile = str(folder / "cert.pem")
+        self.keyfile = str(folder / "key.pem")
+        for index, blob in enumerate(made.cert_chain_pems):
+            blob.write_to_path(self.certfile, append=index > 0)
+        made.private_key_pem.write_to_path(self.keyfile)
+        self.trust = ssl.create_default_context()
+        authority.configure_trust(self.trust)
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {"ssl_certfile": self.certfile, "ssl_keyfile": self.keyfile}
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return Certificate(tmp_path_factory.mktemp("tls"))
+
+
+@asynccontextmanager
+async def connected(url: str, certificate: Certificate, **options):
+    async with await dial(url, ssl_context=certificate.trust, **options) as client:
+        await client.open(handshake())
+        yield client
+
+
+def echo_app(**limits) -> Symphony:
+    app = Symphony(limits=Limits(**limits))
+
+    @app.on_message
+    async def echo(message: str | bytes) -> str | bytes:
+        return message
+
+    return app
+
+
+async def test_another_librarys_client_talks_over_tls(native, certificate: Certificate):
+    app = echo_app(max_message_bytes=8 * MIB, max_outbox_bytes=32 * MIB)
+    schemes: list[str] = []
+
+    @app.on_connect
+    async def enter(socket: Socket) -> None:
+        schemes.append(socket.handshake.url.scheme)
+
+    async with native(app, **certificate.options) as url:
+        assert url.startswith("wss://")
+        async with clients.connect(url, ssl=certificate.trust, max_size=None) as client:
+            for message in ("", "hello", "x" * 65536, random.Random(1).randbytes(5 * MIB)):
+                await client.send(message)
+                assert await client.recv() == message
+    assert schemes == ["wss"]
+
+
+async def test_large_messages_cross_each_other_with_a_slow_reader(native, certificate: Certificate):
+    app = echo_app(max_message_bytes=8 * MIB, max_outbox_bytes=64 * MIB)
+    messages = [random.Random(size).randbytes(size) for size in (64 * KIB, 1, 3 * MIB, 70_000, 5 * MIB, 0)]
+    async with (
+        native(app, **certificate.options) as url,
+        connected(url, certificate, buffer=16 * KIB) as client,
+    ):
+        sending = asyncio.ensure_future(client.send(*(frame(BINARY, message) for message in messages)))
+        for message in messages:
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert (await client.frame()).payload == message
+        await sending
+
+
+async def test_bytes_behind_the_handshake_survive_tls(native, certificate: Certificate):
+    """Protocols are changed while the TLS layer hands over what it has decrypted."""
+    async with native(echo_app(), **certificate.options) as url:
+        async with await dial(url, ssl_context=certificate.trust) as client:
+            await client.send(
+                handshake(), text("one"), frame(9, b"p"), frame(BINARY, b"x" * 100_000)[:70_000]
+            )
+            assert (await client.response()).status == 101
+            got = {await client.frame(), await client.frame()}
+            assert got == {Frame(TEXT, b"one"), Frame(PONG, b"p")}
+            await client.send(frame(BINARY, b"x" * 100_000)[70_000:])
+            assert await client.frame() == Frame(BINARY, b"x" * 100_000)
+
+
+async def test_a_refusal_is_a_whole_http_answer(native, certificate: Certificate):
+    app = echo_app()
+
+    @app.on_connect
+    async def enter() -> None:
+        raise Reject("forbidden", "not you")
+
+    async with native(app, **certificate.options) as url:
+        async with await dial(url, ssl_context=certificate.trust) as client:
+            await client.send(handshake(), text("early"))
+            response = await client.response()
+            assert response.status == 403
+            assert b"not you" in response.body
+            assert await client.at_end()
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"), [(close(4321, "bye"), 4321), (b"\xff" * 10, 1002), (frame(TEXT, b"\xff"), 1007)]
+)
+async def test_closes_and_failures_end_the_connection_in_order(native, certificate, said: bytes, answer: int):
+    """TLS has no half-close: the server ends the connection behind its close frame."""
+    app = echo_app()
+    closes: list[Close] = []
+
+    @app.on_disconnect
+    async def leave(close: Close) -> None:
+        closes.append(close)
+
+    async with native(app, **certificate.options) as url, connected(url, certificate) as client:
+        await client.send(text("x"), said)
+        assert await client.message() == "x"
+        assert [got.code for got in await client.rest()] == [answer]
+        await until(lambda: closes)
+        assert (closes[0].code, closes[0].clean) == (answer, answer == 4321)
+
+
+async def test_our_close_waits_for_the_answer(native, certificate: Certificate):
+    app = echo_app(close_timeout=30)
+
+    @app.on_connect
+    async def enter(socket: Socket) -> None:
+        await socket.send("hi")
+        socket.close(4000)
+
+    async with native(app, **certificate.options) as url, connected(url, certificate) as client:
+        assert await client.message() == "hi"
+        assert (await client.frame()).code == 4000
+        await client.send(close(4000))
+        assert await client.at_end()
+
+
+async def test_a_client_that_vanishes_under_tls_leaves_nothing(native, certificate: Certificate):
+    app = echo_app()
+    async with native(app, **certificate.options) as url:
+        async with connected(url, certificate) as client:
+            await client.send(text("x"))
+            await client.message()
+            client.writer.transport.abort()
+        await until(lambda: not app.node._sessions)
+
+
+async def test_plain_text_on_a_tls_port_does_no_harm(native, certificate: Certificate):
+    app = echo_app()
+    async with native(app, **certificate.options) as url:
+        async with await dial(url.replace("wss", "ws")) as plain:
+            await plain.send(handshake())
+            # A TLS alert at best, and the end.
+            assert b"HTTP/1.1 101" not in await plain.reader.read()
+        async with connected(url, certificate) as client:
+            await client.send(text("alive"))
+            assert await client.message() == "alive"
+
+
+APP = """
+import sys
+from symphony import Symphony
+
+app = Symphony()
+
+
+@app.on_message
+async def echo(message: str) -> str:
+    return message
+
+
+@app.on_disconnect
+async def leave() -> None:
+    print("left", flush=True)
+
+
+app.run(port=0, ssl_certfile=sys.argv[1], ssl_keyfile=sys.argv[2], log_level="error")
+"""
+
+
+async def test_a_tls_server_stops_in_order(certificate: Certificate, tmp_path: Path):
+    file = tmp_path / "app.py"
+    file.write_text(APP)
+    async with start(file, certificate.certfile, certificate.keyfile) as server:
+        assert server.url.startswith("wss://")
+        async with connected(server.url, certificate) as one, connected(server.url, certificate) as two:
+            await one.send(text("hi"))
+            assert await one.message() == "hi"
+            server.signal()
+            for client in (one, two):
+                assert (await client.frame()).code == 1012
+                await client.send(close(1012))
+                assert await client.at_end()
+        async with asyncio.timeout(10):
+            assert await server.end() == (0, ["left", "left"])
