@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from threading import get_ident
@@ -35,6 +36,8 @@ Lifespan = Callable[["Symphony"], AbstractAsyncContextManager[Any]]
 
 
 EVERY_PATH = "/{path:path}"
+
+logger = logging.getLogger("symphony.app")
 
 
 class Symphony(AsgiFace, Router):
@@ -299,6 +302,11 @@ class Symphony(AsgiFace, Router):
         for path, route, inside in self.routes():
             table.add(path, compiler.endpoint(path, route, inside))
         if not any(self.routes()):
+            if not self.handlers:
+                logger.warning(
+                    "The app has no routes and no handlers: every path takes connections and no messages. "
+                    "Was an app.include(router) forgotten?"
+                )
             # Handlers of the app alone answer on every path.
             table.add(EVERY_PATH, compiler.endpoint(EVERY_PATH, None, (self,)))
         families = Families()

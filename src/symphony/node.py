@@ -8,21 +8,21 @@ import secrets
 import signal
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
-
-import msgspec
 
 from symphony.endpoint import Endpoint
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
 from symphony.protocol.handshake import HandshakeError, choose_subprotocol, origin_allowed
+from symphony.refusal import refuse
 from symphony.rooms.registry import FindFamily, Registry
 from symphony.session import Session
 from symphony.socket import Socket
 from symphony.stats import Stats
-from symphony.transport.base import Connection, Scope
+from symphony.transport.base import Connection, Profile, Scope
 from symphony.watch import watched
 
 __all__ = ("Node", "OnError", "Resolve")
@@ -70,6 +70,7 @@ class Node:
         self._sessions: dict[Session, None] = {}
         self._per_client: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopping = False
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -80,14 +81,14 @@ class Node:
         try:
             return self._admit(handshake, connection)
         except HandshakeError as error:
-            self._refuse(handshake, connection, error.status, error.headers, error.message.encode())
+            # Not a handshake to be understood, so not one to be answered with 101.
+            self._refused(handshake, error.status, error.message)
+            connection.refuse(error.status, error.headers, error.message.encode())
         except Reject as refusal:
-            headers = {"content-type": "application/json", **refusal.headers}
-            body = msgspec.json.encode(refusal.payload())
-            self._refuse(handshake, connection, refusal.status, headers, body)
+            self._turn_away(handshake, connection, refusal)
         except Exception as error:
             self.report(error, None, f"making of a socket for {_shown_path(handshake)}")
-            self._refuse(handshake, connection, 500, {}, b"Internal Server Error")
+            self._turn_away(handshake, connection, Reject("internal"))
         return None
 
     def opened(self, session: Session) -> None:
@@ -120,8 +121,11 @@ class Node:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             logger.error("The %s%s raised %s: the server stops.", where, whose, type(error).__name__)
             # The server's own signal handler stops it in order; raising here
-            # would end in whatever calls this callback.
-            signal.raise_signal(signal.SIGINT)
+            # would end in whatever calls this callback. Once only: a second
+            # signal is a user who does not want to wait.
+            if not self._stopping and not self._draining:
+                self._stopping = True
+                signal.raise_signal(signal.SIGINT)
             return
         if isinstance(error, asyncio.CancelledError):
             logger.warning("The %s%s was cancelled.", where, whose)
@@ -167,14 +171,17 @@ class Node:
             for session in tuple(self._sessions):
                 session.abort()
             # A disconnect handler may take its own `finish_timeout`, no more.
-            async with asyncio.timeout(limits.finish_timeout + 1):
-                await self._empty.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limits.finish_timeout + 1):
+                    await self._empty.wait()
+        if self._sessions:
+            logger.error("%d handlers will not be cancelled and are left behind.", len(self._sessions))
 
     async def close_sockets(self) -> None:
         """Close what sockets are left, and then the rooms; a server of ours has drained them before."""
-        self._draining = True
-        if self._sessions:
+        if self._sessions and not self._draining:
             await self.drain(asyncio.Event())
+        self._draining = True
         await self.rooms.close(timeout=self.limits.finish_timeout)
 
     async def close(self) -> None:
@@ -232,14 +239,14 @@ class Node:
         session.start(socket)
         return session
 
-    def _refuse(
-        self, handshake: Handshake, connection: Connection, status: int, headers: dict[str, str], body: bytes
-    ) -> None:
+    def _turn_away(self, handshake: Handshake, connection: Connection, refusal: Reject) -> None:
+        self._refused(handshake, refusal.status, str(refusal))
+        connection.configure(Profile(self.limits, "disconnect", None))
+        refuse(connection, handshake, refusal)
+
+    def _refused(self, handshake: Handshake, status: int, why: str) -> None:
         self.stats.refused += 1
-        logger.info(
-            "Refused %s from %s: %d %s", _shown_path(handshake), _address(handshake), status, body.decode()
-        )
-        connection.refuse(status, headers, body)
+        logger.info("Refused %s from %s: %d %s", _shown_path(handshake), _address(handshake), status, why)
 
     def _start(
         self,

@@ -21,6 +21,7 @@ import msgspec
 from symphony.errors import ProtocolError, Reject
 from symphony.lane import Lane
 from symphony.protocol.codec import to_message
+from symphony.refusal import refuse
 from symphony.transport.base import Close
 from symphony.watch import watched
 
@@ -271,8 +272,7 @@ class Session:
             refusal.status,
             refusal,
         )
-        headers = {"content-type": "application/json", **refusal.headers}
-        self._connection.refuse(refusal.status, headers, msgspec.json.encode(refusal.payload()))
+        refuse(self._connection, socket.handshake, refusal)
 
     def _reply(self, result: Any) -> Awaitable[None] | None:
         if type(result) is not str:

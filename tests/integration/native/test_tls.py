@@ -94,7 +94,8 @@ async def test_large_messages_cross_each_other_with_a_slow_reader(native, certif
 async def test_bytes_behind_the_handshake_survive_tls(native, certificate: Certificate):
     """Protocols are changed while the TLS layer hands over what it has decrypted."""
     async with native(echo_app(), **certificate.options) as url:
-        async with await dial(url, ssl_context=certificate.trust) as client:
+        client = await dial(url, ssl_context=certificate.trust)
+        async with client:
             await client.send(
                 handshake(), text("one"), frame(9, b"p"), frame(BINARY, b"x" * 100_000)[:70_000]
             )
@@ -113,7 +114,8 @@ async def test_a_refusal_is_a_whole_http_answer(native, certificate: Certificate
         raise Reject("forbidden", "not you")
 
     async with native(app, **certificate.options) as url:
-        async with await dial(url, ssl_context=certificate.trust) as client:
+        client = await dial(url, ssl_context=certificate.trust)
+        async with client:
             await client.send(handshake(), text("early"))
             response = await client.response()
             assert response.status == 403

@@ -143,8 +143,8 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             self._in_buffer = False
             outbox.flush()
             held = monotonic() - self._read_at
-            if held > self._slow_after:
-                self.session.slow(held)  # pyright: ignore[reportOptionalMemberAccess]
+            if held > self._slow_after and self.session is not None:
+                self.session.slow(held)
 
     def _unusual_frame(self, kind: WSMsgType, frame: WSFrame) -> None:
         if self._theirs is not None or not (self._receiving or kind is CLOSE):
@@ -233,7 +233,9 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         # The event loop calls the parser itself: not one Python frame between.
         self.get_buffer = cast("Any", parser.get_buffer)
         self.buffer_updated = cast("Any", parser.buffer_updated)
-        self._received = cast("Session", self.session).received
+        # Without a session the handshake is refused by a close code, and
+        # nothing is received.
+        self._received = cast("Any", self.session and self.session.received)
         # It may have been closed already: a room filled its outbox meanwhile.
         self._receiving = not self._ending
         self.message_at = self._blocked_at = monotonic()
