@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.process import Running, start
-from support.raw import CLOSE, TEXT, Frame, close, connect, dial, frame, handshake, text
+from support.raw import CLOSE, Frame, close, connect, dial, frame, handshake, text
 
 # The event loop here is the client's; the server chooses its own.
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])

@@ -93,17 +93,16 @@ async def test_large_messages_cross_each_other_with_a_slow_reader(native, certif
 
 async def test_bytes_behind_the_handshake_survive_tls(native, certificate: Certificate):
     """Protocols are changed while the TLS layer hands over what it has decrypted."""
-    async with native(echo_app(), **certificate.options) as url:
-        client = await dial(url, ssl_context=certificate.trust)
-        async with client:
-            await client.send(
-                handshake(), text("one"), frame(9, b"p"), frame(BINARY, b"x" * 100_000)[:70_000]
-            )
-            assert (await client.response()).status == 101
-            got = {await client.frame(), await client.frame()}
-            assert got == {Frame(TEXT, b"one"), Frame(PONG, b"p")}
-            await client.send(frame(BINARY, b"x" * 100_000)[70_000:])
-            assert await client.frame() == Frame(BINARY, b"x" * 100_000)
+    async with (
+        native(echo_app(), **certificate.options) as url,
+        await dial(url, ssl_context=certificate.trust) as client,
+    ):
+        await client.send(handshake(), text("one"), frame(9, b"p"), frame(BINARY, b"x" * 100_000)[:70_000])
+        assert (await client.response()).status == 101
+        got = {await client.frame(), await client.frame()}
+        assert got == {Frame(TEXT, b"one"), Frame(PONG, b"p")}
+        await client.send(frame(BINARY, b"x" * 100_000)[70_000:])
+        assert await client.frame() == Frame(BINARY, b"x" * 100_000)
 
 
 async def test_a_refusal_is_a_whole_http_answer(native, certificate: Certificate):
@@ -113,14 +112,15 @@ async def test_a_refusal_is_a_whole_http_answer(native, certificate: Certificate
     async def enter() -> None:
         raise Reject("forbidden", "not you")
 
-    async with native(app, **certificate.options) as url:
-        client = await dial(url, ssl_context=certificate.trust)
-        async with client:
-            await client.send(handshake(), text("early"))
-            response = await client.response()
-            assert response.status == 403
-            assert b"not you" in response.body
-            assert await client.at_end()
+    async with (
+        native(app, **certificate.options) as url,
+        await dial(url, ssl_context=certificate.trust) as client,
+    ):
+        await client.send(handshake(), text("early"))
+        response = await client.response()
+        assert response.status == 403
+        assert b"not you" in response.body
+        assert await client.at_end()
 
 
 @pytest.mark.parametrize(

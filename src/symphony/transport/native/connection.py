@@ -2,7 +2,7 @@
 
 An unfragmented, uncompressed message is handled in `on_ws_frame` itself;
 everything else goes through the modules it calls. How a connection opens and
-ends stands in `closing.py` and `opening.py`.
+ends stands in `opening.py` and `ending.py`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from symphony.errors import ProtocolError
 from symphony.protocol import frames
 from symphony.protocol.assembler import Assembler
 from symphony.protocol.deflate import max_compressed_bytes, negotiate
-from symphony.protocol.frames import close_frame, parse_close
+from symphony.protocol.frames import parse_close
 from symphony.protocol.handshake import http_response, switching_protocols
-from symphony.transport.base import Close, Encoding, Profile, Session
+from symphony.transport.base import Encoding, Profile, Session
 from symphony.transport.heartbeat import Heartbeat
 from symphony.transport.native.encoding import PLAIN, deflated
+from symphony.transport.native.ending import Ending
 from symphony.transport.native.parser import Parser
 from symphony.transport.outbox import Outbox
 
@@ -39,7 +40,6 @@ PING = WSMsgType.PING
 PONG = WSMsgType.PONG
 CLOSE = WSMsgType.CLOSE
 
-_ABNORMAL = Close(1006, "", clean=False)
 _HIGH_WATER_BYTES = 64 * 1024
 
 
@@ -66,15 +66,12 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         "_late_pong",
         "_limits",
         "_opening",
-        "_ours",
         "_parser",
         "_read_at",
         "_received",
         "_receiving",
         "_slow_after",
         "_stats",
-        "_theirs",
-        "_timer",
         "_transport",
         "buffer_updated",
         "encoding",
@@ -97,18 +94,15 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         self._assembler: Assembler | None = None
         self._deflate: Deflate | None = None
         self._heartbeat: Heartbeat | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._late_pong: bytes | None = None
         self._in_buffer = False
         self._receiving = False
-        self._ending = False
         self._read_at = self.message_at = self._blocked_at = 0.0
-        self._ours: Close | None = None
-        self._theirs: Close | None = None
         self.held = False
         self.encoding: Encoding = PLAIN
         self.outbox = Outbox(asyncio.get_running_loop(), transport.write, PLAIN.join)
         self.session: Session | None = None
+        self._ending = Ending(transport, self.outbox)
 
     # What comes in
 
@@ -147,7 +141,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
                 self.session.slow(held)
 
     def _unusual_frame(self, kind: WSMsgType, frame: WSFrame) -> None:
-        if self._theirs is not None or not (self._receiving or kind is CLOSE):
+        if self._ending.theirs is not None or not (self._receiving or kind is CLOSE):
             return
         try:
             if kind is TEXT or kind is BINARY or kind is WSMsgType.CONTINUATION:
@@ -160,7 +154,9 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
                 if self._heartbeat is not None:
                     self._heartbeat.pong(frame.get_payload_as_bytes())
             else:
-                self._close_received(*parse_close(frame.get_payload_as_bytes()))
+                code, reason = parse_close(frame.get_payload_as_bytes())
+                self._receiving = False
+                self._ending.answer(code, reason)
         except ProtocolError as error:
             self.fail(error.code, error.reason)
 
@@ -204,6 +200,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             self._deflate = negotiate(self._extensions)
             if self._deflate is not None:
                 self.encoding = deflated(self._deflate.server_window_bits, profile.compression)
+        self._ending.close_timeout = limits.close_timeout
         self.outbox.configure(
             limit=limits.max_outbox_bytes,
             high=limits.high_water_bytes,
@@ -237,7 +234,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         # nothing is received.
         self._received = cast("Any", self.session and self.session.received)
         # It may have been closed already: a room filled its outbox meanwhile.
-        self._receiving = not self._ending
+        self._receiving = not self._ending.begun
         self.message_at = self._blocked_at = monotonic()
         transport.set_protocol(self)
         if transport.get_write_buffer_size() <= _HIGH_WATER_BYTES:
@@ -247,8 +244,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             self.resume_reading()
         if opening.early:
             parser.feed(bytes(opening.early))
-        if self._ending:
-            self._end_when_flushed()
+        self._ending.end_when_flushed()
 
     def refuse(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Answer with an HTTP error and close."""
@@ -257,47 +253,27 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             self._opening.linger()
         self._opening = None
 
-    # Closing
+    # Closing: how stands in `ending.py`
 
     def close(self, code: int, reason: str) -> None:
         """Send a close frame behind everything else and await the peer's."""
-        last = close_frame(code, reason)
-        if self._ours is not None or self.outbox.sealed:
+        if not self._ending.close(code, reason):
             return
-        self._ours = Close(code, reason, clean=False)
         self._receiving = False
-        self.outbox.seal(last)
         if self._heartbeat is not None:
             # From here on it is `close_timeout` that counts.
             self._heartbeat.stop()
-        self._abort_later()
         if self.held:
             self.resume_reading()
 
     def fail(self, code: int, reason: str) -> None:
-        """Fail the connection (RFC 6455 §7.1.7): close frame, no more reading.
-
-        If ours has gone already, this is a bad answer to it: nothing better
-        is to be waited for.
-        """
-        if self._ending:
-            return
-        if self._ours is None:
-            self._ours = Close(code, reason, clean=False)
-            self._receiving = False
-            self.outbox.seal(close_frame(code, reason))
-        self._finish()
+        """Fail the connection: the peer broke the protocol."""
+        self._receiving = False
+        self._ending.fail(code, reason)
 
     def abort(self) -> None:
         """End the connection without a word."""
         self._transport.abort()
-
-    def _close_received(self, code: int, reason: str) -> None:
-        self._receiving = False
-        self._theirs = Close(code, reason, clean=True)
-        if self._ours is None:
-            self.outbox.seal(close_frame(code))
-        self._finish()
 
     def _broken(self, code: int, reason: str) -> None:
         # picows looks one frame ahead: the frame before the broken one has
@@ -307,59 +283,26 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
 
     def _overflow(self) -> None:
         self._stats.slow_consumers += 1
-        self._ours = Close(1013, "slow consumer", clean=False)
         self._receiving = False
-        self.outbox.seal(close_frame(1013, "slow consumer"), discard=True)
-        self._finish()
-
-    def _finish(self) -> None:
-        """Write what is left, then end the TCP connection, or abort it after a while."""
-        self._ending = True
-        self._abort_later()
-        self._end_when_flushed()
-
-    def _end_when_flushed(self) -> None:
-        outbox = self.outbox
-        outbox.flush()
-        transport = self._transport
-        if outbox.frames or transport.is_closing():
-            return
-        if self._theirs is not None or not transport.can_write_eof():
-            transport.close()
-            return
-        # Closing with unread bytes in the kernel's buffer resets the
-        # connection, and the reset can overtake our close frame. So the peer
-        # gets an end of file, and what it still sends goes nowhere.
-        transport.write_eof()
-        transport.set_protocol(_Discarding(self))
-        if not transport.is_reading():
-            transport.resume_reading()
-
-    def _abort_later(self) -> None:
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._limits.close_timeout, self._transport.abort)
+        self._ending.overflow(1013, "slow consumer")
 
     # The event loop's calls
 
     def eof_received(self) -> bool:
         """Let the transport close itself, once it has written what waits in it."""
-        self._abort_later()
+        self._ending.abort_later()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the session, once."""
-        if self._timer is not None:
-            self._timer.cancel()
         if self._heartbeat is not None:
             self._heartbeat.stop()
-        ours, theirs = self._ours, self._theirs
-        close = (ours._replace(clean=theirs is not None) if ours else theirs) or _ABNORMAL
+        close = self._ending.result()
         if self.session is not None:
             self.session.closed(close)
         # All of these refer to this object and back: without this it would
         # wait for the garbage collector.
-        self.session = self._parser = self._opening = self._heartbeat = self._timer = None
+        self.session = self._parser = self._opening = self._heartbeat = None
         self.get_buffer = self.buffer_updated = self._received = cast("Any", None)
 
     def pause_writing(self) -> None:
@@ -373,14 +316,11 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         if self._late_pong is not None and not self.outbox.blocked:
             self.outbox.send(self._late_pong)
             self._late_pong = None
-        if self._ending:
-            # Not in here: asyncio looks whether its transport is closing right
-            # after this call, and would report it lost a second time.
-            asyncio.get_running_loop().call_soon(self._end_when_flushed)
+        self._ending.go_on()
 
     def pause_reading(self) -> None:
         """Stop reading; the kernel's buffers push back on the peer."""
-        if self._ours is not None or self._theirs is not None:
+        if self._ending.begun:
             # All that it waits for is the peer's close frame, or its end.
             return
         self.held = True
@@ -417,22 +357,9 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
     def pong_too_late(self) -> None:
         """Give up on a peer that does not answer."""
         self._stats.late_pongs += 1
-        if self._ours is None:
-            self._ours = Close(1006, "no pong in time", clean=False)
-        self._transport.abort()
+        self._ending.give_up("no pong in time")
 
     def idle_too_long(self) -> None:
         """Close a peer that says nothing."""
         self._stats.idle += 1
         self.close(4408, "idle for too long")
-
-
-class _Discarding(asyncio.Protocol):
-    """In place while a failed connection waits for its peer to go."""
-
-    def __init__(self, connection: NativeConnection) -> None:
-        self._connection = connection
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Pass it on."""
-        self._connection.connection_lost(exc)
