@@ -110,7 +110,7 @@ class Reject(SymphonyError):
             known = _APP_CODE
         if status is not None and not 400 <= status <= 599:
             raise ValueError(f"Reject status {status} is not an HTTP error (400-599).")
-        super().__init__(f"{code}: {message}" if message else code)
+        super().__init__(code, message)
         self.code = code
         self.message = message
         self.details = details
@@ -118,6 +118,11 @@ class Reject(SymphonyError):
         self.status = known.status if status is None else status
         self.close_code = known.close
         self.headers = dict(headers or {})
+
+    def __str__(self) -> str:
+        """Give code and message on one line: a peer must not write lines of its own into a log."""
+        message = self.message if self.message.isprintable() else ascii(self.message)
+        return f"{self.code}: {message}" if message else self.code
 
     def payload(self) -> dict[str, Any]:
         """Return the error as a peer sees it: code, message, retryable, details."""

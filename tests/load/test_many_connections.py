@@ -50,6 +50,9 @@ async def command(message: str) -> object:
             app.room("all").send(f"broadcast {number}")
             await asyncio.sleep(0)
         return "published"
+    # uvloop lets go of cancelled timers a turn later.
+    for _ in range(3):
+        await asyncio.sleep(0)
     gc.collect()
     node = app.node
     return {
@@ -60,7 +63,7 @@ async def command(message: str) -> object:
         "rooms": len(node.rooms),
         "everyone": len(node.rooms.everyone),
         "tasks": len(asyncio.all_tasks()),
-        "objects": len(gc.get_objects()), "top": __import__("collections").Counter(type(o).__name__ for o in gc.get_objects()).most_common(8),
+        "objects": len(gc.get_objects()),
         "dropped": app.stats.dropped_frames,
     }
 
@@ -79,7 +82,6 @@ class Report(NamedTuple):
     tasks: int
     objects: int
     dropped: int
-    top: list
 
 
 async def report(client: RawClient) -> Report:
