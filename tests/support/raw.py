@@ -6,7 +6,7 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
@@ -143,6 +143,13 @@ class RawClient:
         """Write all chunks in one go."""
         self.writer.write(b"".join(chunks))
         await self.writer.drain()
+
+    @staticmethod
+    def in_background(sending: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Send beside the test; that the server ends the connection meanwhile is no error."""
+        task = asyncio.ensure_future(sending)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
 
     async def send_slowly(self, data: bytes, size: int = 1) -> None:
         """Write *size* bytes a segment, and let the server read each by itself."""

@@ -142,7 +142,7 @@ async def test_early_bytes_are_bounded_while_the_handshake_is_not_answered(nativ
         await go.wait()
 
     async with native(app) as url, await dial(url) as client:
-        sending = asyncio.ensure_future(client.send(handshake(), frame(TEXT, b"x" * 1_000_000) * 30))
+        sending = client.in_background(client.send(handshake(), frame(TEXT, b"x" * 1_000_000) * 30))
         await until(lambda: found)
         opening = found[0]._connection._opening
         await until(lambda: opening.paused)
@@ -373,7 +373,7 @@ async def test_headers_above_the_limit_are_431(native, segment: int):
     app = echo_app(limits=Limits(max_header_bytes=10_000))
     request = handshake(x_big="x" * 300_000)
     async with native(app) as url, await dial(url) as client:
-        sending = asyncio.ensure_future(client.send_slowly(request, segment))
+        sending = client.in_background(client.send_slowly(request, segment))
         assert (await client.response()).status == 431
         await asyncio.wait((sending,))
 
@@ -388,7 +388,7 @@ async def test_a_whole_head_above_the_limit_in_one_segment_is_431(native):
 async def test_a_head_that_never_ends_is_431_and_not_buffered(native):
     app = echo_app(limits=Limits(max_header_bytes=10_000))
     async with native(app) as url, await dial(url) as client:
-        sending = asyncio.ensure_future(client.send(b"GET / HTTP/1.1\r\nx: " + b"x" * 20_000_000))
+        sending = client.in_background(client.send(b"GET / HTTP/1.1\r\nx: " + b"x" * 20_000_000))
         assert (await client.response()).status == 431
         client.reset()
         await asyncio.wait((sending,))

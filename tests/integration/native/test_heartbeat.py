@@ -119,7 +119,7 @@ async def test_a_client_that_is_not_read_from_because_it_does_not_read_is_let_go
     """
     watched = Watched(ping_interval=0.1, pong_timeout=0.2)
     async with native(watched.app) as url, connect(url, buffer=4096) as client:
-        sending = asyncio.ensure_future(client.send(frame(TEXT, b"x" * 100_000) * 300))
+        sending = client.in_background(client.send(frame(TEXT, b"x" * 100_000) * 300))
         await watched.closes.reaches(1)
         assert watched.closes == [Close(1006, "no pong in time", clean=False)]
         await asyncio.wait((sending,))

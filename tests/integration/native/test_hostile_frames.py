@@ -108,7 +108,7 @@ async def test_an_oversize_frame_is_refused_before_it_is_buffered(native):
         gc.collect()
         before = resident_bytes()
         header = b"\x82\xff" + (1 << 30).to_bytes(8, "big") + bytes(4)
-        sending = asyncio.ensure_future(client.send(header, bytes(20_000_000)))
+        sending = client.in_background(client.send(header, bytes(20_000_000)))
         assert (await client.frame()).code == 1009
         assert await client.at_end()
         client.reset()
@@ -203,7 +203,7 @@ async def test_every_octet_alone_makes_the_same_conversation(native):
         )
     )
     async with native(echo_app()) as url, connect(url) as client:
-        sending = asyncio.ensure_future(client.send_slowly(said))
+        sending = client.in_background(client.send_slowly(said))
         assert await client.rest() == [
             Frame(TEXT, b"short"),
             Frame(BINARY, b"m" * 300),
@@ -237,7 +237,7 @@ async def test_what_comes_behind_a_close_is_dropped(native, behind: bytes):
         return message
 
     async with native(app) as url, connect(url) as client:
-        sending = asyncio.ensure_future(client.send(text("before"), close(4000), behind))
+        sending = client.in_background(client.send(text("before"), close(4000), behind))
         assert await client.rest() == [Frame(TEXT, b"before"), Frame(CLOSE, (4000).to_bytes(2, "big"))]
         await asyncio.wait((sending,))
     assert got == ["before"]
@@ -249,7 +249,7 @@ async def test_megabytes_behind_a_close_are_not_read(native):
     """
     async with native(echo_app()) as url:
         async with connect(url) as client:
-            sending = asyncio.ensure_future(client.send(close(4000), frame(BINARY, b"x" * 900_000) * 20))
+            sending = client.in_background(client.send(close(4000), frame(BINARY, b"x" * 900_000) * 20))
             with suppress(ConnectionResetError):
                 assert [got.code for got in await client.rest()] == [4000]
             await asyncio.wait((sending,))
@@ -310,7 +310,7 @@ async def test_thousands_of_empty_fragments_cost_nothing(native):
 async def test_many_fragmented_messages_follow_each_other(native):
     one = frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"", fin=False) + frame(CONTINUATION, b"b")
     async with native(echo_app()) as url, connect(url) as client:
-        sending = asyncio.ensure_future(client.send((one + text("c")) * 2000))
+        sending = client.in_background(client.send((one + text("c")) * 2000))
         for _ in range(2000):
             assert await client.message() == "ab"
             assert await client.message() == "c"

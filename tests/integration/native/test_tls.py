@@ -83,7 +83,7 @@ async def test_large_messages_cross_each_other_with_a_slow_reader(native, certif
         native(app, **certificate.options) as url,
         connected(url, certificate, buffer=16 * KIB) as client,
     ):
-        sending = asyncio.ensure_future(client.send(*(frame(BINARY, message) for message in messages)))
+        sending = client.in_background(client.send(*(frame(BINARY, message) for message in messages)))
         for message in messages:
             for _ in range(50):
                 await asyncio.sleep(0)

@@ -263,7 +263,7 @@ async def test_a_client_that_asks_faster_than_it_reads_is_not_read_from(native):
         return blob(10_000, int(message))
 
     async with native(app) as url, connect(url, buffer=4 * KIB) as client:
-        sending = asyncio.ensure_future(client.send(*(text(str(number)) for number in range(3000))))
+        sending = client.in_background(client.send(*(text(str(number)) for number in range(3000))))
         await until(lambda: sockets and sockets[0]._connection.held)
         assert sockets[0].outbox.size < MIB
         for number in range(3000):
