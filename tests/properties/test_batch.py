@@ -73,6 +73,10 @@ class Outbox:
         self.sealed = False
         self.dropped = 0
 
+    @property
+    def corked(self) -> bool:
+        return self.blocked or self.sealed or bool(self.frames)
+
     def write(self, block: Sequence[Frame]) -> None:
         assert not self.blocked, "a block for an outbox that is blocked"
         assert not self.frames, "a block that overtakes frames"

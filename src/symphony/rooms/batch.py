@@ -49,9 +49,8 @@ class Encoding(Protocol):
 class Outbox(Protocol):
     """What a member's outbox must offer."""
 
-    frames: Any
-    blocked: bool
-    sealed: bool
+    corked: bool
+    """Whether a block must not be written now: frames wait, or may not leave, or none are taken."""
 
     def write(self, block: Any, /) -> None:
         """Write a block at once; nothing waits in front of it."""
@@ -205,7 +204,7 @@ class Batches:
             block: Any = None
             for member in members:
                 outbox = member.outbox
-                if member.cut >= first or outbox.blocked or outbox.sealed or outbox.frames:
+                if member.cut >= first or outbox.corked:
                     self.take(member)
                     continue
                 # Made when the first member wants it: a member behind the
@@ -238,7 +237,7 @@ class Batches:
             if entries is None:
                 entries = shared[node] = self._entries_above(0, _rooms_on(path, node, dirty))
             outbox, encoding = member.outbox, member.encoding
-            if member.cut >= entries[0][0] or outbox.blocked or outbox.sealed or outbox.frames:
+            if member.cut >= entries[0][0] or outbox.corked:
                 self.take(member)
                 continue
             block = blocks.get((node, encoding))

@@ -97,7 +97,9 @@ class Outbox:
         frames: What waits, oldest first.
         size: The bytes of what waits.
         blocked: Whether the transport takes nothing at the moment.
-        corked: Whether a flush is coming, so that none need be scheduled.
+        corked: Whether a flush is coming or none is possible, so that none need
+            be scheduled. While it is false nothing waits here and a block may
+            be written: it is all that a room looks at for each member.
         sealed: Whether the last frame has been put; later ones are dropped.
         dropped: How many frames were dropped, for whatever reason.
     """
@@ -185,7 +187,7 @@ class Outbox:
         """Write what waits, as far as the transport takes it."""
         if self.blocked:
             return
-        self.corked = False
+        self.corked = self.sealed
         frames = self.frames
         if self.size <= _CHUNK_BYTES:
             if frames:
@@ -230,7 +232,7 @@ class Outbox:
             self.size = 0
         if last is not None:
             self.send(last)
-        self.sealed = True
+        self.sealed = self.corked = True
         # From now on everyone asks `drained`: a handler that sends in an
         # endless loop would never let go of the event loop again.
         self.high = -1

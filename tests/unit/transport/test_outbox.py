@@ -509,6 +509,8 @@ class Script:
         assert outbox.size == sum(map(len, outbox.frames))
         assert outbox.size <= self.limit or len(outbox.frames) == 1
         assert outbox.blocked or not outbox.frames or self.loop.soon
+        # All that a room looks at before it writes a block past the frames.
+        assert outbox.corked or not (outbox.frames or outbox.blocked or outbox.sealed)
 
 
 class Numbered(bytes):
