@@ -1,12 +1,23 @@
 """Symphony: the real-time framework for Python."""
 
 from symphony.app import Symphony
-from symphony.errors import ConfigurationError, Reject, SymphonyError, WrongThreadError
+from symphony.errors import (
+    ConfigurationError,
+    Disconnected,
+    QueueFull,
+    Refused,
+    Reject,
+    RemoteError,
+    RequestTimeout,
+    SymphonyError,
+    WrongThreadError,
+)
 from symphony.handshake import Handshake
 from symphony.identity import Identity
 from symphony.limits import Limits
 from symphony.middleware import CallNext
 from symphony.plugin import Plugin
+from symphony.protocol.envelopes import Event, Protocol
 from symphony.rooms.room import Room, Target
 from symphony.rooms.rooms import Rooms
 from symphony.routing.markers import Depends, Query
@@ -20,12 +31,19 @@ __all__ = (
     "Close",
     "ConfigurationError",
     "Depends",
+    "Disconnected",
+    "Event",
     "Handshake",
     "Identity",
     "Limits",
     "Plugin",
+    "Protocol",
     "Query",
+    "QueueFull",
+    "Refused",
     "Reject",
+    "RemoteError",
+    "RequestTimeout",
     "Room",
     "Rooms",
     "Route",

@@ -302,7 +302,7 @@ class Symphony(AsgiFace, Router):
         for path, route, inside in self.routes():
             table.add(path, compiler.endpoint(path, route, inside))
         if not any(self.routes()):
-            if not self.handlers:
+            if not self.handlers and not self.events:
                 logger.warning(
                     "The app has no routes and no handlers: every path takes connections and no messages. "
                     "Was an app.include(router) forgotten?"

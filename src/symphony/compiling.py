@@ -17,23 +17,27 @@ from typing import Any, Final, cast, get_args, get_origin
 
 from starlette.datastructures import State
 
-from symphony.endpoint import Endpoint
+from symphony.endpoint import V1_DIALECTS, Dialect, Endpoint, Speech
 from symphony.errors import ConfigurationError, Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
-from symphony.middleware import STAGES, Stage, wrap
+from symphony.middleware import STAGES, Middleware, Stage, wrap
+from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
+from symphony.protocol.envelopes import Protocol
 from symphony.protocol.handshake import TOKEN, check_origins
 from symphony.rooms.family import ROOM_SEPARATOR, Family, Hook
 from symphony.rooms.room import Room
 from symphony.rooms.rooms import Rooms
+from symphony.routing.events import EventTable, names_in, payload_of
 from symphony.routing.handlers import Handler, Handlers
 from symphony.routing.patterns import NamePattern, PathPattern
-from symphony.routing.payload import Reader
-from symphony.routing.plan import Plan, compile_plan
+from symphony.routing.payload import Reader, event_readers
+from symphony.routing.plan import MESSAGE, Plan, compile_plan
 from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
 from symphony.socket import Socket
 from symphony.transport.base import Close, Profile
+from symphony.voice import Voice
 
 __all__ = ("Compiler", "Defaults")
 
@@ -47,6 +51,8 @@ def _handshake(socket: Any, subject: Any) -> Any:
 
 
 _SOCKET_HOOKS: Final = ("authorize", "on_join", "on_leave")
+_ANYTHING: Final = event_readers(Any)
+_KINDS: Final = tuple(_ANYTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +99,15 @@ class Compiler:
         state = options.state
         _check_state(state, where)
         connect = self._connect(_nearest(inside, "connect"), where, names, state)
-        receive, is_async = self._receive(_nearest(inside, "message"), where, names, state)
         disconnect = self._disconnect(_nearest(inside, "disconnect"), where, names, state)
         stack = {stage: [one for layer in inside for one in layer.middlewares[stage]] for stage in STAGES}
-        if stack["message"]:
-            receive, is_async = wrap(stack["message"], _awaited(receive, is_async)), True
+        receive, is_async, speech = _takes_no_messages, False, None
+        if options.protocol is not None or _speaks_events(inside):
+            speech = self._speech(inside, where, names, state, options.protocol, stack["message"])
+        else:
+            receive, is_async = self._receive(_nearest(inside, "message"), where, names, state)
+            if stack["message"]:
+                receive, is_async = wrap(stack["message"], _awaited(receive, is_async)), True
         return Endpoint(
             pattern=path,
             profile=Profile(
@@ -111,6 +121,8 @@ class Compiler:
             connect=wrap(stack["connect"], connect),
             receive=receive,
             is_async=is_async,
+            speech=speech,
+            concurrency=options.concurrency or 1,
             disconnect=wrap(stack["disconnect"], disconnect or _nothing)
             if stack["disconnect"]
             else disconnect,
@@ -173,6 +185,8 @@ class Compiler:
             raise ConfigurationError(
                 f"slow_consumer= is 'disconnect' or 'drop_oldest', not {options.slow_consumer!r}."
             )
+        if options.concurrency is not None and options.concurrency < 1:
+            raise ConfigurationError(f"concurrency= is at least 1, not {options.concurrency!r}.")
         return options
 
     def _plan(self, handler: Handler, where: str, names: Mapping[str, str], state: Any, **rules: Any) -> Plan:
@@ -219,7 +233,7 @@ class Compiler:
     ) -> tuple[Callable[[Socket[Any], Any], Any], bool]:
         if handler is None:
             return _takes_no_messages, False
-        plan = self._plan(handler, f"on_message of {where}", names, state, payload=True)
+        plan = self._plan(handler, f"on_message of {where}", names, state, payload=MESSAGE)
         call, read = plan.call, plan.reader
         if plan.is_generator:
             return partial(_stream, call, read), True
@@ -231,6 +245,33 @@ class Compiler:
 
         return receive, plan.is_async
 
+    def _speech(
+        self,
+        inside: Sequence[Handlers],
+        where: str,
+        names: Mapping[str, str],
+        state: Any,
+        protocol: Callable[[], Protocol] | None,
+        middlewares: Sequence[Middleware],
+    ) -> Speech:
+        tables = {kind: EventTable(kind) for kind in _KINDS}
+        for event, handler in _events(inside).items():
+            here = f"on({event!r}) of {where}"
+            plan = self._plan(
+                handler, here, names, state, payload=payload_of(event), pattern_names=names_in(event)
+            )
+            call = _awaited(plan.call, plan.is_async)
+            try:
+                for table in tables.values():
+                    table.add(event, plan, call)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{here}: {error}") from None
+        dialects = V1_DIALECTS if protocol is None else (_dialect(protocol, where),)
+        if not middlewares:
+            return Speech(dialects, {kind: table.handle for kind, table in tables.items()})
+        chain = wrap(middlewares, tables["plain"].handle)
+        return Speech(dialects, {kind: partial(_seen, chain, read) for kind, read in _ANYTHING.items()})
+
     def _disconnect(
         self, handler: Handler | None, where: str, names: Mapping[str, str], state: Any
     ) -> Callable[[Socket[Any], Close], Awaitable[None]] | None:
@@ -240,6 +281,43 @@ class Compiler:
         plan = self._plan(handler, where, names, state, close=True)
         _refuse_generator(plan, where)
         return _awaited(plan.call, plan.is_async)
+
+
+def _speaks_events(inside: Sequence[Handlers]) -> bool:
+    """Tell whether the nearest that has handlers of messages has any of events."""
+    for layer in reversed(inside):
+        if layer.events:
+            return True
+        if "message" in layer.handlers:
+            return False
+    return False
+
+
+def _events(inside: Sequence[Handlers]) -> dict[str, Handler]:
+    """Return the nearest handler of each event; a message handler is one of `message`."""
+    found: dict[str, Handler] = {}
+    for layer in inside:
+        found.update(layer.events)
+        if "message" in layer.handlers:
+            found[MESSAGE_EVENT] = layer.handlers["message"]
+    return found
+
+
+def _dialect(make: Callable[[], Protocol], where: str) -> Dialect:
+    try:
+        shared = make()
+        kind, subprotocol = shared.payload, shared.subprotocol
+        if kind not in _KINDS:
+            raise TypeError(f"its payload is {kind!r}, and not one of {', '.join(_KINDS)}")
+    except (TypeError, AttributeError) as error:
+        raise ConfigurationError(f"{where}: protocol={make!r} makes no Protocol: {error}.") from None
+    return Dialect(make, Voice(shared), subprotocol)
+
+
+def _seen(chain: Callable[[Any, Any], Any], read: Reader, socket: Any, event: Any) -> Any:
+    """Call message middleware, which sees the data of an event decoded."""
+    event.data = read(event.data)
+    return chain(socket, event)
 
 
 async def _begin(socket: Socket[Any]) -> None:

@@ -2,14 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
+from symphony.protocol.envelopes import Protocol
+from symphony.protocol.handshake import choose_subprotocol
+from symphony.protocol.v1 import JSON, MSGPACK
 from symphony.socket import Socket
 from symphony.transport.base import Close, Profile
+from symphony.voice import Voice
 
-__all__ = ("Endpoint",)
+__all__ = ("RAW_SUBPROTOCOL", "V1_DIALECTS", "Dialect", "Endpoint", "Speech")
+
+RAW_SUBPROTOCOL: Final = "symphony.raw"
+"""Chosen on raw routes for clients that offer it: browsers fail a connection
+for which they offered something and nothing was chosen."""
+
+
+class Dialect(NamedTuple):
+    """A protocol that events can be said in.
+
+    Attributes:
+        make: Makes one for a connection.
+        voice: Says what belongs to no request.
+        subprotocol: What a client offers to speak it.
+    """
+
+    make: Callable[[], Protocol]
+    voice: Voice
+    subprotocol: str | None
+
+
+V1_DIALECTS: Final = (
+    Dialect(lambda: JSON, Voice(JSON), JSON.subprotocol),
+    Dialect(lambda: MSGPACK, Voice(MSGPACK), MSGPACK.subprotocol),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """How a route speaks events.
+
+    Attributes:
+        dialects: Its protocols; a client that asks for none gets the first.
+        receive: Middleware and event handlers, by `Protocol.payload`: makes a
+            coroutine from socket and `Event`.
+    """
+
+    dialects: Sequence[Dialect]
+    receive: Mapping[str, Callable[[Socket[Any], Any], Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +68,9 @@ class Endpoint:
         receive: Middleware and message handler: makes a coroutine from socket
             and message, or with *is_async* false handles it.
         is_async: Which of the two.
+        speech: How it speaks events; `None`: it is raw, and *receive* takes
+            its messages.
+        concurrency: How many messages of one socket are handled at once.
         disconnect: Middleware and disconnect handler.
     """
 
@@ -37,4 +82,23 @@ class Endpoint:
     connect: Callable[[Socket[Any]], Awaitable[None]]
     receive: Callable[[Socket[Any], Any], Any]
     is_async: bool
+    speech: Speech | None
+    concurrency: int
     disconnect: Callable[[Socket[Any], Close], Awaitable[None]] | None
+
+    def choose(self, offered: Sequence[str]) -> tuple[str | None, Dialect | None]:
+        """Choose what is spoken on a connection.
+
+        Args:
+            offered: The client's subprotocols.
+
+        Returns:
+            The subprotocol for the answer, and how events are said.
+        """
+        if self.speech is None:
+            return choose_subprotocol(offered, (*self.subprotocols, RAW_SUBPROTOCOL)), None
+        dialects = self.speech.dialects
+        for dialect in dialects:
+            if dialect.subprotocol in offered:
+                return dialect.subprotocol, dialect
+        return choose_subprotocol(offered, self.subprotocols), dialects[0]

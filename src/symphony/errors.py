@@ -4,7 +4,12 @@
 SymphonyError
 ├── ConfigurationError    a mistake in how an app was put together; raised at start
 ├── WrongThreadError      a socket or room was used outside its event loop's thread
-└── Reject                a refusal with a code, at any stage
+├── Reject                a refusal with a code, at any stage
+├── RemoteError           the peer answered a request with an error
+├── RequestTimeout        it did not answer in time (also a TimeoutError)
+├── QueueFull             more is waiting already than may
+└── Disconnected          the connection has ended
+    └── Refused           it never opened: the server said no
 ProtocolError             a peer broke RFC 6455 or RFC 7692; never reaches a handler
 ```
 
@@ -20,8 +25,13 @@ __all__ = (
     "CODES",
     "Code",
     "ConfigurationError",
+    "Disconnected",
     "ProtocolError",
+    "QueueFull",
+    "Refused",
     "Reject",
+    "RemoteError",
+    "RequestTimeout",
     "SymphonyError",
     "WrongThreadError",
 )
@@ -46,6 +56,8 @@ CODES: Final[Mapping[str, Code]] = {
     "unauthorized": Code(401, 4401, retryable=False),
     "forbidden": Code(403, 4403, retryable=False),
     "not_found": Code(404, 4404, retryable=False),
+    "request_required": Code(400, 4400, retryable=False),
+    "cancelled": Code(400, 4400, retryable=False),
     "timeout": Code(408, 4408, retryable=True),
     "conflict": Code(409, 4409, retryable=False),
     "room_full": Code(409, 4409, retryable=True),
@@ -132,6 +144,50 @@ class Reject(SymphonyError):
             "retryable": self.retryable,
             "details": self.details,
         }
+
+
+class RemoteError(SymphonyError):
+    """The peer answered a request with an error.
+
+    Attributes:
+        code: One of `CODES`, or an app's own with a namespace.
+        message: What the peer says, for people.
+        retryable: Whether the same request may succeed later.
+        details: What else the peer says, or `None`.
+    """
+
+    def __init__(self, code: str, message: str = "", *, retryable: bool = False, details: Any = None) -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+        self.details = details
+
+
+class RequestTimeout(SymphonyError, TimeoutError):
+    """A request was not answered in time; whether it was handled is unknown."""
+
+
+class QueueFull(SymphonyError):
+    """As much waits to be sent already as may; nothing was added."""
+
+
+class Disconnected(SymphonyError):
+    """The connection has ended, so that nothing can be sent or received on it.
+
+    Attributes:
+        code: The close code; 1006 if the connection was lost.
+        reason: What was said with it.
+    """
+
+    def __init__(self, message: str, code: int = 1006, reason: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+
+
+class Refused(Disconnected):
+    """The server refused the connection; `code` says why, as a close code."""
 
 
 class ProtocolError(Exception):

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.requests import HTTPConnection
 
-from symphony.protocol.handshake import offered_subprotocols
+from symphony.protocol.handshake import offered_subprotocols, offered_token
 
 __all__ = ("Handshake",)
 
@@ -28,6 +28,18 @@ class Handshake(HTTPConnection):
     def subprotocols(self) -> list[str]:
         """The subprotocols the client offers, in its order of preference."""
         return offered_subprotocols(self.scope["headers"])
+
+    @property
+    def token(self) -> str | None:
+        """The bearer token, or `None`.
+
+        Of `Authorization: Bearer TOKEN`, or of the subprotocol
+        `symphony.token.TOKEN` (in base64url), for browsers cannot set headers.
+        """
+        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and token:
+            return token.strip()
+        return offered_token(self.subprotocols)
 
     @property
     def origin(self) -> str | None:

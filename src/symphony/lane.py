@@ -39,9 +39,10 @@ class Lane:
     Args:
         loop: The loop of the socket.
         context: The context that all handlers of the socket share.
-        done: Called with the result of a handler that gave one. What it
+        done: Called with a message and the result of its handler. What it
             returns is awaited before the next message is handled.
-        failed: Called with what a handler raised; likewise.
+        failed: Called with a message and what its handler raised; likewise.
+            With `None` for messages that were dropped.
         full: Called with `True` when the queue is full, with `False` when
             there is room again.
         max_queue: How many messages may wait before *full* is called.
@@ -53,6 +54,7 @@ class Lane:
     __slots__ = (
         "_asleep",
         "_context",
+        "_current",
         "_deadline",
         "_done",
         "_ending",
@@ -74,8 +76,8 @@ class Lane:
         loop: asyncio.AbstractEventLoop,
         context: Context,
         *,
-        done: Callable[[Any], Awaitable[None] | None],
-        failed: Callable[[BaseException], Awaitable[None] | None],
+        done: Callable[[Any, Any], Awaitable[None] | None],
+        failed: Callable[[Any, BaseException], Awaitable[None] | None],
         full: Callable[[bool], None],
         max_queue: int,
     ) -> None:
@@ -90,6 +92,7 @@ class Lane:
         self._ending = False
         self.is_full = False
         self._deadline: asyncio.TimerHandle | None = None
+        self._current: Any = None
         self._handed: tuple[Any] | None = None
         self._asleep: asyncio.Future[None] | None = None
         # Set by `serve`, and not read before it has made the lane idle.
@@ -113,6 +116,7 @@ class Lane:
         finally:
             leave_task(loop, task)
         if awaited is not _IDLE:
+            self._current = message
             self._hand_over(awaited)
         elif task.cancelling():
             # The handler cancelled the task it ran in, and then finished. The
@@ -144,12 +148,14 @@ class Lane:
             if self._handed is not None:
                 (awaited,), self._handed = self._handed, None
                 await _until_idle(driver, awaited)
+                self._current = None
             elif self._queue:
-                message = self._queue.popleft()
+                self._current = message = self._queue.popleft()
                 if self.is_full and len(self._queue) <= self._max_queue // 2:
                     self.is_full = False
                     self._full(False)
                 await _until_idle(driver, driver.send(message))
+                self._current = message = None
             elif self._ending:
                 if self._deadline is not None:
                     self._deadline.cancel()
@@ -180,8 +186,33 @@ class Lane:
         if self._queue:
             dropped = len(self._queue)
             self._queue.clear()
-            self._failed(TimeoutError(f"{dropped} messages were dropped behind a handler that did not end"))
+            self._failed(
+                None, TimeoutError(f"{dropped} messages were dropped behind a handler that did not end")
+            )
         self._task.cancel()
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait."""
+        return len(self._queue) if self._queue else 0
+
+    def withdraw(self, message: Any) -> bool:
+        """Take a message back that was delivered and is not handled yet.
+
+        One that waits is dropped; the handler of one that runs is cancelled,
+        and `failed` or `done` hears how that ends.
+
+        Returns:
+            Whether its handler runs.
+        """
+        if message is self._current:
+            self._task.cancel()
+            return True
+        for index, waiting in enumerate(self._queue or ()):
+            if waiting is message:
+                del self._queue[index]  # type: ignore[index]
+                break
+        return False
 
     @coroutine
     def _drive(self, call: Call) -> Driver:
@@ -195,11 +226,11 @@ class Lane:
             message = yield _IDLE
             try:
                 result = yield from call(message)  # pyright: ignore[reportUnknownVariableType]
-                pressure = self._done(result) if result is not None else None
+                pressure = self._done(message, result)
             except GeneratorExit:
                 raise
             except BaseException as error:
-                pressure = self._failed(error)
+                pressure = self._failed(message, error)
             if pressure is not None:
                 yield from _relieved(pressure)
 
@@ -209,9 +240,9 @@ class Lane:
             message = yield _IDLE
             try:
                 result = call(message)
-                pressure = self._done(result) if result is not None else None
+                pressure = self._done(message, result)
             except BaseException as error:
-                pressure = self._failed(error)
+                pressure = self._failed(message, error)
             if pressure is not None:
                 yield from _relieved(pressure)
 
@@ -242,6 +273,7 @@ class Lane:
             if self._handed is not None:
                 (awaited,), self._handed = self._handed, None
                 await _until_idle(driver, awaited, error)
+                self._current = None
             elif self._idle and self._task.cancelling():
                 # Nobody's handler was at work: the loop is being torn down.
                 # (One that cancels its task may have taken it back at once.)

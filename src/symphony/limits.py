@@ -43,6 +43,15 @@ class Limits:
         drain_time: Over how long a stopping server spreads its closes when
             there are many.
         max_background_tasks: Running background tasks of one socket.
+        max_streams: Streams of one socket that run at once; more are refused
+            with `too_many`.
+        max_requests: Requests to one client that wait for its reply; the
+            handler that makes one more gets `QueueFull`.
+        max_awaiting: Messages of one socket that wait while a handler awaits
+            a reply of that client, so that it must be read on; more are
+            refused with `too_many`.
+        retry_after: When clients may come back that are turned away by a
+            stopping or full server.
         blocking_warning: A handler that holds the loop longer is named in a
             warning.
     """
@@ -65,6 +74,10 @@ class Limits:
     finish_timeout: float = 5.0
     drain_time: float = 2.0
     max_background_tasks: int = 1000
+    max_streams: int = 1000
+    max_requests: int = 1000
+    max_awaiting: int = 1024
+    retry_after: float = 1.0
     blocking_warning: float = 0.1
 
     def __post_init__(self) -> None:

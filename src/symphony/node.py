@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import signal
 from collections import Counter
@@ -16,13 +17,14 @@ from symphony.endpoint import Endpoint
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
-from symphony.protocol.handshake import HandshakeError, choose_subprotocol, origin_allowed
+from symphony.protocol.handshake import HandshakeError, origin_allowed
 from symphony.refusal import refuse
 from symphony.rooms.registry import FindFamily, Registry
 from symphony.session import Session
 from symphony.socket import Socket
 from symphony.stats import Stats
 from symphony.transport.base import Connection, Profile, Scope
+from symphony.voice import RAW
 from symphony.watch import watched
 
 __all__ = ("Node", "OnError", "Resolve")
@@ -194,7 +196,7 @@ class Node:
         scope = handshake.scope
         path = _route_path(scope)
         if self._draining:
-            raise Reject("unavailable", "the server restarts", headers={"Retry-After": "1"})
+            raise self._unavailable("the server restarts")
         found = self._resolve(path)
         if found is None:
             raise Reject("not_found", f"no WebSocket route for {path}")
@@ -212,14 +214,15 @@ class Node:
             )
             raise Reject("forbidden", f"origin {handshake.origin} is not allowed")
         if len(self._sessions) >= self.limits.max_connections:
-            raise Reject("unavailable", "the server has as many connections as it may")
+            raise self._unavailable("the server has as many connections as it may")
         address = _address(handshake)
         per_client = self.limits.max_connections_per_client
         if address and per_client is not None and self._per_client[address] >= per_client:
             raise Reject("too_many", "too many connections from your address")
         scope["path_params"] = params
         connection.configure(endpoint.profile)
-        session = Session(self, endpoint, connection)
+        subprotocol, dialect = endpoint.choose(handshake.subprotocols)
+        session = Session(self, endpoint, connection, dialect)
         socket = Socket[Any](
             secrets.token_urlsafe(16),
             handshake,
@@ -229,7 +232,9 @@ class Node:
             route=endpoint.pattern,
             params=params,
             make_state=endpoint.state,
-            subprotocol=choose_subprotocol(handshake.subprotocols, endpoint.subprotocols),
+            subprotocol=subprotocol,
+            voice=RAW if dialect is None else dialect.voice,
+            protocol="raw" if dialect is None else dialect.subprotocol or "",
         )
         connection.outbox.source = self.rooms.batches
         connection.outbox.member = socket
@@ -238,6 +243,10 @@ class Node:
         self._empty.clear()
         session.start(socket)
         return session
+
+    def _unavailable(self, why: str) -> Reject:
+        # Whole seconds, as RFC 9110 §10.2.3 has it.
+        return Reject("unavailable", why, headers={"Retry-After": str(math.ceil(self.limits.retry_after))})
 
     def _turn_away(self, handshake: Handshake, connection: Connection, refusal: Reject) -> None:
         self._refused(handshake, refusal.status, str(refusal))

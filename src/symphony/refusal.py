@@ -18,14 +18,16 @@ REFUSE_TOKEN: Final = "symphony.refuse"
 
 Browsers hide the HTTP answer to a failed handshake: a page sees close code
 1006, whatever the server said. A client that offers this token gets 101 and
-then a close frame with code and reason. The token is never chosen.
+then a close frame with code and reason. The token is then the subprotocol of the
+answer: browsers fail a connection for which they offered something and nothing
+was chosen.
 """
 
 
 def refuse(connection: Connection, handshake: Handshake, refusal: Reject) -> None:
     """Answer a handshake with a refusal: by HTTP, or by close code to who asks for that."""
     if _wants_a_close_code(handshake):
-        connection.accept(None)
+        connection.accept(REFUSE_TOKEN)
         connection.close(refusal.close_code, refusal.message)
         return
     headers = {"content-type": "application/json", **refusal.headers}

@@ -10,23 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Coroutine
-from contextvars import copy_context
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context, copy_context
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
-
-from symphony.errors import ProtocolError, Reject
+from symphony.errors import Reject
+from symphony.exchange import Exchange
 from symphony.lane import Lane
-from symphony.protocol.codec import to_message
+from symphony.messages import Messages
+from symphony.parallel import Parallel
 from symphony.refusal import refuse
 from symphony.transport.base import Close
 from symphony.watch import watched
 
 if TYPE_CHECKING:
-    from symphony.endpoint import Endpoint
+    from symphony.endpoint import Dialect, Endpoint
     from symphony.limits import Limits
     from symphony.socket import Socket
     from symphony.transport.base import Connection
@@ -79,9 +79,10 @@ class Session:
         "_close",
         "_closed",
         "_connection",
+        "_dialect",
         "_draining",
-        "_encode",
         "_endpoint",
+        "_exchange",
         "_lane",
         "_late",
         "_opened_at",
@@ -96,12 +97,15 @@ class Session:
 
     socket: Socket[Any]
 
-    def __init__(self, owner: Owner, endpoint: Endpoint, connection: Connection) -> None:
+    def __init__(
+        self, owner: Owner, endpoint: Endpoint, connection: Connection, dialect: Dialect | None
+    ) -> None:
         self._owner = owner
         self._endpoint = endpoint
         self._connection = connection
+        self._dialect = dialect
+        self._exchange: Exchange | None = None
         self._outbox = connection.outbox
-        self._encode = connection.encoding.encode
         self._background: set[asyncio.Task[Any]] | None = None
         self._close: Close | None = None
         self._late = False
@@ -116,15 +120,17 @@ class Session:
         limits = self._limits
         context = copy_context()
         self._closed = loop.create_future()
-        self._lane = Lane(
-            loop,
-            context,
-            done=self._reply,
-            failed=self._failed,
-            full=self._full,
-            max_queue=limits.max_queue,
-        )
-        self.received = self._lane.deliver
+        if self._dialect is None:
+            messages = Messages(self, self._connection)
+            self._lane = self._runner(context, messages.done, messages.failed, self._full)
+            self.received = self._lane.deliver
+        else:
+            protocol = self._dialect.make()
+            exchange = Exchange(self, self._connection, protocol, limits, context, socket.id)
+            self._lane = self._runner(context, exchange.done, exchange.failed, exchange.full)
+            exchange.start(self._lane)
+            self._exchange = exchange
+            self.received = exchange.received
         self._timer: asyncio.TimerHandle | None = loop.call_later(limits.connect_timeout, self._too_late)
         self._task = loop.create_task(self._live(), context=context)
 
@@ -163,6 +169,8 @@ class Session:
         self._outbox.seal(discard=True)
         if self._close is None:
             self._close = close
+        if self._exchange is not None:
+            self._exchange.gone()
         if self._phase is _Phase.CONNECTING:
             # The connect handler is still at work, and now for nobody.
             self._task.cancel()
@@ -179,7 +187,10 @@ class Session:
             self._stop_timer()
             self._timer = asyncio.get_running_loop().call_later(timeout, self._task.cancel)
         elif self._phase is _Phase.SERVING:
-            self._connection.pause_reading()
+            if self._exchange is None:
+                self._connection.pause_reading()
+            else:
+                self._exchange.drain(retry=self._limits.retry_after, timeout=timeout)
             self._lane.end(timeout=timeout)
 
     def abort(self) -> None:
@@ -204,16 +215,58 @@ class Session:
         task.add_done_callback(tasks.discard)
         return task
 
+    async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
+        """Ask the client and return its reply."""
+        if self._exchange is None:
+            raise RuntimeError(
+                f"Route {self._endpoint.pattern} is raw, and a raw connection has no requests. "
+                "A route with an event handler, @route.on('…'), has."
+            )
+        self.open()
+        return await self._exchange.requests.request(
+            event, data, timeout=timeout, response_type=response_type
+        )
+
+    # What the exchange asks
+
+    @property
+    def over(self) -> bool:
+        """Whether the connection has ended."""
+        return self._closed.done()
+
+    def failed_in(self, error: BaseException, what: str) -> None:
+        """Report what was raised in *what*."""
+        self._owner.report(error, self.socket, f"{what} of {self._endpoint.pattern}")
+
+    def watched(self, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+        """Await *work*, and name it in a warning if it holds the event loop."""
+        return watched(work, self._limits.blocking_warning, self.slow)
+
+    def _runner(
+        self,
+        context: Context,
+        done: Callable[[Any, Any], Awaitable[None] | None],
+        failed: Callable[[Any, BaseException], Awaitable[None] | None],
+        full: Callable[[bool], None],
+    ) -> Lane | Parallel:
+        """Make what runs the handlers: one after the other, or several at once."""
+        loop, max_queue = asyncio.get_running_loop(), self._limits.max_queue
+        concurrency = self._endpoint.concurrency
+        if concurrency == 1:
+            return Lane(loop, context, done=done, failed=failed, full=full, max_queue=max_queue)
+        return Parallel(
+            loop, context, done=done, failed=failed, full=full, max_queue=max_queue, concurrency=concurrency
+        )
+
     @property
     def _limits(self) -> Limits:
         return self._endpoint.profile.limits
 
     async def _live(self) -> None:
         try:
-            if await self._watched(self._connected()) and not self._draining:
+            if await self.watched(self._connected()) and not self._draining:
                 self._phase = _Phase.SERVING
-                receive = partial(self._endpoint.receive, self.socket)
-                await self._watched(self._lane.serve(receive, is_async=self._endpoint.is_async))
+                await self.watched(self._serve())
             self._phase = _Phase.ENDING
             self._stop_timer()
             if self._draining and self.socket.opened:
@@ -222,11 +275,16 @@ class Session:
         finally:
             self._phase = _Phase.ENDING
             self._stop_timer()
-            await self._watched(self._end())
+            await self.watched(self._end())
 
-    def _watched(self, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
-        # Phase by phase: one step can end a connect handler and begin to serve.
-        return watched(work, self._limits.blocking_warning, self.slow)
+    async def _serve(self) -> None:
+        endpoint, exchange = self._endpoint, self._exchange
+        if exchange is None or endpoint.speech is None:
+            await self._lane.serve(partial(endpoint.receive, self.socket), is_async=endpoint.is_async)
+        else:
+            receive = partial(endpoint.speech.receive[exchange.payload], self.socket)
+            await self._lane.serve(receive, is_async=True)
+            await exchange.streams_ended(timeout=self._limits.finish_timeout)
 
     async def _connected(self) -> bool:
         """Run the connect stage; whether messages are to be served after it."""
@@ -274,34 +332,11 @@ class Session:
         )
         refuse(self._connection, socket.handshake, refusal)
 
-    def _reply(self, result: Any) -> Awaitable[None] | None:
-        if type(result) is not str:
-            result = to_message(result)
-        outbox = self._outbox
-        outbox.send(self._encode(result))
-        # A client that asks faster than it reads the answers waits for the
-        # next one; that alone must not make it a slow consumer.
-        return None if outbox.size <= outbox.high else outbox.drained()
-
     def _full(self, full: bool) -> None:
         if full:
             self._connection.pause_reading()
         elif not self._draining:
             self._connection.resume_reading()
-
-    def _failed(self, error: BaseException) -> Awaitable[None] | None:
-        if isinstance(error, ProtocolError):
-            self._connection.close(error.code, error.reason)
-            return None
-        if not isinstance(error, Reject):
-            self._owner.report(error, self.socket, f"message handler of {self._endpoint.pattern}")
-            error = Reject("internal", "the server failed to handle the message")
-        try:
-            text = _error_event(error)
-        except TypeError as unencodable:
-            self._owner.report(unencodable, self.socket, f"details of a Reject on {self._endpoint.pattern}")
-            text = _error_event(Reject("internal", "the server failed to say what is wrong"))
-        return self._reply(text)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -352,13 +387,7 @@ class Session:
         collector, thousands of them wait for its next full round.
         """
         self.socket.release()
-        del self._lane, self.received
-
-
-def _error_event(error: Reject) -> str:
-    # On a raw connection an error travels in the envelope of an event, as
-    # `emit` would send it.
-    return msgspec.json.encode({"event": "error", "data": error.payload()}).decode()
+        del self._lane, self._exchange, self.received
 
 
 def _address(socket: Socket[Any]) -> str:

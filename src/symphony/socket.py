@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, cast, overload
 
 from typing_extensions import TypeVar
 
-from symphony.errors import WrongThreadError
-from symphony.protocol.codec import to_message
+from symphony.errors import Disconnected, WrongThreadError
 from symphony.protocol.frames import valid_close_code
 from symphony.rooms.batch import Member
 from symphony.routing.dependencies import SocketScope
 from symphony.transport.outbox import READY
+from symphony.voice import RAW, Voice
 
 if TYPE_CHECKING:
     from symphony.handshake import Handshake
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ("Life", "Membership", "Socket")
 
 StateT = TypeVar("StateT", default=Any)
+ReplyT = TypeVar("ReplyT")
 
 
 class Life(Protocol):
@@ -36,6 +37,10 @@ class Life(Protocol):
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine until the socket goes."""
+        ...
+
+    async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
+        """Ask the client and return its reply."""
         ...
 
 
@@ -63,6 +68,9 @@ class _Over:
         coroutine.close()
         raise RuntimeError("The socket has gone: it takes no background task.")
 
+    async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
+        raise Disconnected(f"The socket has gone: {event!r} was not sent.")
+
 
 _OVER = _Over()
 
@@ -83,22 +91,27 @@ class Socket(Member, Generic[StateT]):
         opened: Whether the handshake has been answered with 101.
         user: Who it speaks for, or `None`; see `login`.
         subprotocol: The one that was negotiated, or `None`.
+        protocol: What is spoken: `"symphony.v1.json"`, `"symphony.v1.msgpack"`,
+            the subprotocol of a protocol of yours, or `"raw"`.
         route: The pattern of its route.
     """
 
     __slots__ = (
         "_connection",
+        "_frame",
         "_life",
         "_make_state",
         "_membership",
         "_scope",
         "_state",
         "_thread",
+        "_voice",
         "began",
         "handshake",
         "id",
         "opened",
         "params",
+        "protocol",
         "route",
         "subprotocol",
         "user",
@@ -116,6 +129,8 @@ class Socket(Member, Generic[StateT]):
         params: dict[str, Any],
         make_state: Callable[[], StateT],
         subprotocol: str | None,
+        voice: Voice,
+        protocol: str,
     ) -> None:
         super().__init__()
         self.id = id
@@ -126,8 +141,11 @@ class Socket(Member, Generic[StateT]):
         self._state: StateT | None = None
         self.user: Identity | None = None
         self.subprotocol = subprotocol
+        self.protocol = protocol
         self._scope: SocketScope | None = None
-        self.encoding = connection.encoding
+        self._voice = voice
+        self._frame = connection.encoding.encode
+        self.encoding = voice.spoken(connection.encoding)
         self.outbox = cast("Any", connection.outbox)
         self._connection = connection
         self._membership = membership
@@ -186,7 +204,7 @@ class Socket(Member, Generic[StateT]):
         return frozenset(batch.name for batch in self.batches if batch.name)
 
     def send(self, message: object) -> Awaitable[None]:
-        """Send a message.
+        """Send a message; on an event connection, the event `"message"`.
 
         It is on its way when this returns; awaiting the result waits only
         while more than the high-water mark is unsent. To a socket that has
@@ -197,18 +215,76 @@ class Socket(Member, Generic[StateT]):
 
         Raises:
             WrongThreadError: Called from another thread than the socket's.
-            TypeError: The message is not JSON-encodable.
+            TypeError: The message cannot be encoded.
         """
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("send"))
         if not self.opened:
             self._life.open()
         kind = type(message)
-        if kind is not str and kind is not bytes:
-            message = to_message(message)
+        if (kind is not str and kind is not bytes) or self._voice is not RAW:
+            message = self._voice.message(message)
         outbox = self._connection.outbox
-        outbox.send(self.encoding.encode(message))
+        outbox.send(self._frame(message))  # type: ignore[arg-type]
         return READY if outbox.size <= outbox.high else outbox.drained()
+
+    def emit(self, event: str, data: object = None) -> Awaitable[None]:
+        """Send an event; else as `send`. On a raw connection it is a JSON text.
+
+        Args:
+            event: Its name.
+            data: What the protocol of the connection can encode.
+
+        Raises:
+            WrongThreadError: Called from another thread than the socket's.
+            TypeError: The data cannot be encoded.
+        """
+        if get_ident() != self._thread:
+            raise WrongThreadError(self._wrong_thread("emit"))
+        if not self.opened:
+            self._life.open()
+        outbox = self._connection.outbox
+        outbox.send(self._frame(self._voice.event(event, data)))
+        return READY if outbox.size <= outbox.high else outbox.drained()
+
+    @overload
+    async def request(
+        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: type[ReplyT]
+    ) -> ReplyT: ...
+    @overload
+    async def request(
+        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: Any = Any
+    ) -> Any: ...
+    async def request(
+        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: Any = Any
+    ) -> Any:
+        """Ask the client, and wait for its reply.
+
+        A handler may ask the client whose message it handles: replies do not
+        wait for handlers. The next messages of that client wait meanwhile.
+
+        Args:
+            event: The name of the event that the client answers.
+            data: What the protocol of the connection can encode.
+            timeout: Seconds to wait for the reply; sent with the request.
+            response_type: What the reply must be; it is validated. Any type
+                that a payload can have.
+
+        Returns:
+            The reply's data.
+
+        Raises:
+            RequestTimeout: It did not come in time.
+            RemoteError: The client answered with an error, or the reply is
+                not of the type.
+            Disconnected: The socket has gone, or went meanwhile.
+            QueueFull: `Limits.max_requests` wait for this client already.
+            WrongThreadError: Called from another thread than the socket's.
+            RuntimeError: The connection is raw: it has no requests.
+        """
+        if get_ident() != self._thread:
+            raise WrongThreadError(self._wrong_thread("request"))
+        return await self._life.request(event, data, timeout=timeout, response_type=response_type)
 
     def close(self, code: int = 1000, reason: str = "") -> Awaitable[None]:
         """Close the connection behind everything that was sent.

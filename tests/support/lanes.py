@@ -50,11 +50,12 @@ class Bench:
         complain = self.complaints.append
         self.loop.set_exception_handler(lambda loop, context: complain(context))
         context = copy_context()
+        took, lost = done or self.results.append, failed or self.failures.append
         self.lane = Lane(
             self.loop,
             context,
-            done=done or self.results.append,
-            failed=failed or self.failures.append,
+            done=lambda message, result: None if result is None else took(result),
+            failed=lambda message, error: lost(error),
             full=full or self.fullness.append,
             max_queue=max_queue,
         )

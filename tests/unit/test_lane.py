@@ -857,8 +857,8 @@ async def test_the_timeout_of_a_lane_that_has_ended_cancels_nothing_of_what_its_
     lane = Lane(
         bench.loop,
         copy_context(),
-        done=bench.results.append,
-        failed=bench.failures.append,
+        done=lambda message, result: None,
+        failed=lambda message, error: bench.failures.append(error),
         full=bench.fullness.append,
         max_queue=10,
     )

@@ -52,6 +52,9 @@ class Outbox(Protocol):
     corked: bool
     """Whether a block must not be written now: frames wait, or may not leave, or none are taken."""
 
+    sealed: bool
+    """Whether nothing is taken any more."""
+
     def write(self, block: Any, /) -> None:
         """Write a block at once; nothing waits in front of it."""
         ...

@@ -7,9 +7,9 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from symphony.errors import WrongThreadError
-from symphony.protocol.codec import to_message
 from symphony.rooms.batch import Member
 from symphony.transport.outbox import READY
+from symphony.voice import Emitted, Publication, Sent
 
 if TYPE_CHECKING:
     from symphony.rooms.batch import Batch
@@ -56,7 +56,7 @@ class Target:
         self.name = name
 
     def send(self, message: object, *, exclude: Socket[Any] | Iterable[Socket[Any]] = ()) -> Awaitable[None]:
-        """Send a message to every socket in it.
+        """Send a message to every socket in it; on event connections, the event `"message"`.
 
         All members get the publications of one process in one order, each
         once or, if it leaves or is too slow, not at all: a room without
@@ -68,19 +68,43 @@ class Target:
 
         Raises:
             WrongThreadError: Called from another thread than the app's.
-            TypeError: The message is not JSON-encodable.
+            TypeError: The message cannot be encoded.
         """
+        return self._publish("send", Sent(message), exclude)
+
+    def emit(
+        self, event: str, data: object = None, *, exclude: Socket[Any] | Iterable[Socket[Any]] = ()
+    ) -> Awaitable[None]:
+        """Send an event to every socket in it; else as `send`.
+
+        It is encoded once for each protocol in use; raw connections get the
+        event as JSON text.
+
+        Args:
+            event: Its name.
+            data: What all these protocols can encode.
+            exclude: A socket, or several, that do not get it.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+            TypeError: The data cannot be encoded.
+        """
+        return self._publish("emit", Emitted(event, data), exclude)
+
+    def _publish(
+        self, verb: str, publication: Publication, exclude: Socket[Any] | Iterable[Socket[Any]]
+    ) -> Awaitable[None]:
         table = self._table
         if get_ident() != table.thread:
             raise WrongThreadError(
-                f"{self!r}.send() was called from another thread than the event loop's. "
+                f"{self!r}.{verb}() was called from another thread than the event loop's. "
                 "Use loop.call_soon_threadsafe()."
             )
         batch = table.batch(self.name)
         if batch is not None:
             if isinstance(exclude, Member):
                 exclude = (exclude,)
-            table.publish(batch, to_message(message), exclude)
+            table.publish(batch, publication, exclude)
         return READY
 
     @property

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 from symphony import middleware as around
 from symphony.errors import ConfigurationError
 from symphony.middleware import Middleware, Stage
+from symphony.protocol.envelopes import MESSAGE
+from symphony.protocol.v1 import MAX_NAME
 from symphony.routing.parameters import qualified_name
+from symphony.routing.patterns import NamePattern
 
-__all__ = ("Handler", "Handlers")
+__all__ = ("ANY_EVENT", "EVENT_SEPARATOR", "Handler", "Handlers")
+
+EVENT_SEPARATOR: Final = "."
+ANY_EVENT: Final = "*"
+_ERROR: Final = "error"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,10 +41,16 @@ class Handlers:
 
     The nearest handler of a kind runs: the route's, else its router's, else
     the app's; exactly one. Middleware of all three runs, the app's outermost.
+
+    Attributes:
+        handlers: By the stage they are for.
+        events: By the name or pattern of the event they are for.
+        middlewares: By the stage they are around.
     """
 
     def __init__(self) -> None:
         self.handlers: dict[Stage, Handler] = {}
+        self.events: dict[str, Handler] = {}
         self.middlewares: dict[Stage, list[Middleware]] = {stage: [] for stage in around.STAGES}
 
     @overload
@@ -89,6 +102,46 @@ class Handlers:
         """
         return self._register("disconnect", handler, thread)
 
+    def on(self, event: str, *, thread: bool = False) -> Callable[[F], F]:
+        """Register what runs for each event of a name.
+
+        A route with such a handler speaks `symphony.v1`. What the handler
+        returns is the reply to a request, and dropped where there was none;
+        an async generator answers a request with a stream. The type of its
+        payload decides what the event's data must be.
+
+        Args:
+            event: Its name, `"chat.say"`; with parameters,
+                `"game.{id:int}.move"`, that are filled by name; or `"*"`
+                for all that no other handler takes, whose parameter
+                `event` is the name. An exact name wins over a pattern.
+            thread: Run a plain handler in a thread.
+
+        Raises:
+            ConfigurationError: The name is no name or pattern, is taken
+                already, or is `"error"`, which is Symphony's own.
+        """
+        if not isinstance(event, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"@{self}.on takes the name of an event: write @{self}.on('say').")
+        if event != ANY_EVENT:
+            NamePattern(event, separator=EVENT_SEPARATOR)
+        if event == _ERROR:
+            raise ConfigurationError(
+                f"{self}: the event 'error' is how Symphony tells what is wrong; take another name."
+            )
+        if len(event) > MAX_NAME:
+            raise ConfigurationError(f"{self}: an event's name has at most {MAX_NAME} characters.")
+
+        def register(handler: F) -> F:
+            if event == MESSAGE and "message" in self.handlers:
+                raise self._taken(f"on({event!r})", self.handlers["message"], handler)
+            if event in self.events:
+                raise self._taken(f"on({event!r})", self.events[event], handler)
+            self.events[event] = self._handler(f"on({event!r})", handler, thread)
+            return handler
+
+        return register
+
     def middleware(self, stage: Stage | object) -> Callable[[F], F]:
         """Register a middleware, outside of those registered later.
 
@@ -119,18 +172,24 @@ class Handlers:
 
     def _register(self, stage: Stage, handler: F | None, thread: bool) -> F | Callable[[F], F]:
         def register(handler: F) -> F:
-            if not callable(handler):
-                raise ConfigurationError(f"@{self}.on_{stage} decorates a function, not {handler!r}.")
-            earlier = self.handlers.get(stage)
+            earlier = self.handlers.get(stage) or (self.events.get(MESSAGE) if stage == "message" else None)
             if earlier is not None:
-                raise ConfigurationError(
-                    f"{self} has an on_{stage} handler already, {qualified_name(earlier.function)}; "
-                    f"{qualified_name(handler)} would never run. Use middleware for what must run as well."
-                )
-            self.handlers[stage] = Handler(handler, thread)
+                raise self._taken(f"on_{stage}", earlier, handler)
+            self.handlers[stage] = self._handler(f"on_{stage}", handler, thread)
             return handler
 
         return register if handler is None else register(handler)
+
+    def _handler(self, what: str, function: Any, thread: bool) -> Handler:
+        if not callable(function):
+            raise ConfigurationError(f"@{self}.{what} decorates a function, not {function!r}.")
+        return Handler(function, thread)
+
+    def _taken(self, what: str, earlier: Handler, handler: Callable[..., Any]) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self} has an {what} handler already, {qualified_name(earlier.function)}; "
+            f"{qualified_name(handler)} would never run. Use middleware for what must run as well."
+        )
 
 
 def _unchanged(function: F) -> F:

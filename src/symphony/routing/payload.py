@@ -1,24 +1,29 @@
-"""Readers that turn a message into the payload type of a handler."""
+"""Readers that turn what came in into the payload type of a handler.
+
+A raw route reads whole messages (`payload_reader`); an event route the data
+of an event, which its protocol may have decoded or not (`event_readers`).
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter
 from typing import Any, Final, get_args
 
 import msgspec
 
 from symphony.errors import ConfigurationError, ProtocolError, Reject
+from symphony.protocol.invalid import reason_and_path, shortened
 from symphony.routing.annotations import bare, is_pydantic, is_union, metadata
 
-__all__ = ("Reader", "payload_reader")
+__all__ = ("EventReaders", "Reader", "event_readers", "payload_reader")
 
-Reader = Callable[[str | bytes], Any]
+Reader = Callable[[Any], Any]
+EventReaders = Mapping[str, Reader]
+"""A reader for each kind of `Protocol.payload`."""
 
 _UNSUPPORTED_DATA: Final = 1003  # RFC 6455 §7.4.1: a type of data the endpoint cannot accept
-_SHOWN: Final = 200
-_PATH: Final = re.compile(r"(.*) - at (?:`key` in )?`([^`]*)`", re.DOTALL)
+_UNTYPED: Final = (Any, object, Parameter.empty)
 
 
 def payload_reader(annotation: Any) -> Reader | None:
@@ -40,7 +45,7 @@ def payload_reader(annotation: Any) -> Reader | None:
         ConfigurationError: Neither msgspec nor pydantic can decode the type.
     """
     plain = bare(annotation)
-    if plain in (Any, object, Parameter.empty):
+    if plain in _UNTYPED:
         return None
     if is_union(plain) and set(get_args(plain)) == {str, bytes}:
         if _has_bounds(annotation):
@@ -48,10 +53,47 @@ def payload_reader(annotation: Any) -> Reader | None:
         return None
     if plain is str or plain is bytes:
         return _message_reader(plain, annotation)
+    return _readers(annotation)["json"]
+
+
+def event_readers(annotation: Any) -> EventReaders:
+    """Compile the readers of the data of an event.
+
+    Args:
+        annotation: The type. `Any`, `object` and nothing at all take whatever
+            comes, as plain Python values.
+
+    Returns:
+        A reader for each `Protocol.payload`. Each raises `Reject("invalid")`,
+        whose details hold the `path` of the fault in the data.
+
+    Raises:
+        ConfigurationError: Neither msgspec nor pydantic can decode the type.
+    """
+    plain = bare(annotation)
+    if plain in _UNTYPED:
+        return _readers(Any)
+    if is_union(plain) and set(get_args(plain)) == {str, bytes}:
+        # msgspec has no such union: in JSON both are strings.
+        return {kind: _text_or_bytes(read) for kind, read in _readers(Any).items()}
+    return _readers(annotation)
+
+
+def _text_or_bytes(read: Reader) -> Reader:
+    def read_either(data: Any) -> Any:
+        value = read(data)
+        if not isinstance(value, str | bytes):
+            raise _reject(f"Expected `str | bytes`, got `{type(value).__name__}`", "$")
+        return value
+
+    return read_either
+
+
+def _readers(annotation: Any) -> EventReaders:
     types = list(_types_in(annotation))
     if any(map(is_pydantic, (*types, *metadata(annotation)))):
-        return _pydantic_reader(annotation)
-    return _msgspec_reader(annotation)
+        return _pydantic_readers(annotation)
+    return _msgspec_readers(annotation)
 
 
 def _message_reader(kind: type[Any], annotation: Any) -> Reader:
@@ -84,9 +126,9 @@ def _has_bounds(annotation: Any) -> bool:
     return any(isinstance(mark, msgspec.Meta) for mark in marks)
 
 
-def _msgspec_reader(annotation: Any) -> Reader:
+def _msgspec_readers(annotation: Any) -> EventReaders:
     try:
-        decode = msgspec.json.Decoder(annotation).decode
+        json, msgpack = msgspec.json.Decoder(annotation), msgspec.msgpack.Decoder(annotation)
         info = msgspec.inspect.type_info(annotation)
     except (TypeError, NameError) as error:
         raise ConfigurationError(str(error)) from None
@@ -94,26 +136,33 @@ def _msgspec_reader(annotation: Any) -> Reader:
     # they fail at the first message instead of here.
     for foreign in _foreign_classes(info, set()):
         if is_pydantic(foreign):
-            return _pydantic_reader(annotation)
+            return _pydantic_readers(annotation)
         raise ConfigurationError(
             f"{foreign!r} cannot be decoded from JSON; a payload is a msgspec Struct, a dataclass, "
             "a TypedDict, a pydantic model, a builtin type, or made of these"
         )
+    return {
+        "json": _guarded(json.decode),
+        "msgpack": _guarded(msgpack.decode),
+        "plain": _guarded(lambda value: msgspec.convert(value, annotation)),
+    }
 
-    def read(message: str | bytes) -> Any:
+
+def _guarded(decode: Callable[[Any], Any]) -> Reader:
+    def read(data: Any) -> Any:
         try:
-            return decode(message)
+            return decode(data)
         except msgspec.MsgspecError as error:
             raise _invalid(str(error)) from None
         except UnicodeError:
-            raise _invalid("JSON is not valid UTF-8") from None
+            raise _invalid("text that is not valid UTF-8") from None
         except RecursionError:
-            raise _invalid("JSON is nested too deeply") from None
+            raise _invalid("nested too deeply") from None
 
     return read
 
 
-def _pydantic_reader(annotation: Any) -> Reader:
+def _pydantic_readers(annotation: Any) -> EventReaders:
     try:
         from pydantic import PydanticUserError, TypeAdapter, ValidationError
         from pydantic.errors import PydanticUndefinedAnnotation
@@ -124,32 +173,37 @@ def _pydantic_reader(annotation: Any) -> Reader:
         adapter.rebuild(raise_errors=True)
     except (PydanticUserError, PydanticUndefinedAnnotation) as error:
         raise ConfigurationError(str(error).partition("\n")[0]) from None
-    validate = adapter.validate_json
 
-    def read(message: str | bytes) -> Any:
-        try:
-            return validate(message)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            raise _reject(first["msg"], _path(first["loc"])) from None
-        except RecursionError:
-            raise _invalid("JSON is nested too deeply") from None
+    def validate(decode: Callable[[Any], Any]) -> Reader:
+        def read(data: Any) -> Any:
+            try:
+                return decode(data)
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+                raise _reject(first["msg"], _path(first["loc"])) from None
 
-    return read
+        return _guarded(read)
+
+    def from_msgpack(data: Any) -> Any:
+        return adapter.validate_python(msgspec.msgpack.decode(data))
+
+    def from_json(data: Any) -> Any:
+        return adapter.validate_json(bytes(data) if isinstance(data, msgspec.Raw) else data)
+
+    return {
+        "json": validate(from_json),
+        "msgpack": validate(from_msgpack),
+        "plain": validate(adapter.validate_python),
+    }
 
 
 def _invalid(problem: str) -> Reject:
-    found = _PATH.fullmatch(problem)
-    return _reject(found[1], found[2]) if found else _reject(problem, "$")
+    return _reject(*reason_and_path(problem))
 
 
 def _reject(reason: str, path: str) -> Reject:
     # Both can quote the peer's own message, which may be as long as the limit.
-    return Reject("invalid", _shortened(reason), details={"path": _shortened(path)})
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return Reject("invalid", shortened(reason), details={"path": shortened(path)})
 
 
 def _path(location: tuple[int | str, ...]) -> str:

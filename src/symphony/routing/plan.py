@@ -7,20 +7,40 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from symphony.errors import ConfigurationError
 from symphony.routing.dependencies import Argument, Arguments, Dependencies, Step, resolve
 from symphony.routing.parameters import EMPTY, Parameter, qualified_name, read_parameters, underlying
-from symphony.routing.payload import Reader, payload_reader
-from symphony.routing.stage import Filler, Known, Rules, the_socket, the_subject
+from symphony.routing.payload import event_readers, payload_reader
+from symphony.routing.stage import Filler, Known, Rules, the_data, the_socket, the_subject
 
-__all__ = ("Plan", "ThreadRunner", "compile_plan")
+__all__ = ("EVENT", "MESSAGE", "NAMED_EVENT", "Payload", "Plan", "ThreadRunner", "compile_plan")
 
 ThreadRunner = Callable[..., Awaitable[Any]]
 """Runs `function(*args)` in a thread, as `asyncio.to_thread` does."""
 
 _NO_NAMES: Final[Mapping[str, str]] = {}
+
+
+class Payload(NamedTuple):
+    """Where the payload of a stage comes from.
+
+    Attributes:
+        compile: Makes what reads it from the type of its parameter.
+        filler: Gives it at a call, read.
+    """
+
+    compile: Callable[[Any], Any]
+    filler: Filler
+
+
+MESSAGE: Final = Payload(payload_reader, the_subject)
+"""A whole message."""
+EVENT: Final = Payload(event_readers, the_subject)
+"""The data of an event."""
+NAMED_EVENT: Final = Payload(event_readers, the_data)
+"""The data of an event whose name has parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +54,8 @@ class Plan:
         is_async: Whether `call` returns a coroutine. So it does for a plain
             handler with dependencies or in a thread.
         is_generator: Whether `call` returns an async generator.
-        reader: Decodes the payload; `None` where the message is passed as it
-            is, or not at all.
+        reader: What the stage's `Payload` has compiled to read the payload;
+            `None` where it is passed as it is, or not at all.
         thread: Whether the handler runs in a thread.
         name: The handler's qualified name, for logs.
     """
@@ -43,7 +63,7 @@ class Plan:
     call: Callable[[Any, Any], Any]
     is_async: bool
     is_generator: bool
-    reader: Reader | None
+    reader: Any
     thread: bool
     name: str
 
@@ -55,7 +75,7 @@ def compile_plan(
     known: Known,
     path_names: Mapping[str, str] = _NO_NAMES,
     pattern_names: Mapping[str, str] = _NO_NAMES,
-    payload: bool = False,
+    payload: Payload | None = None,
     query: bool = False,
     overrides: Mapping[Callable[..., Any], Callable[..., Any]],
     thread: ThreadRunner | None = None,
@@ -76,7 +96,7 @@ def compile_plan(
             read from `socket.params`.
         pattern_names: Those of the subject's pattern, read from
             `subject.params`.
-        payload: Whether one parameter left over is the payload.
+        payload: What one parameter left over is filled with, `None`: nothing.
         query: Whether parameters left over are query parameters.
         overrides: What to call instead of dependencies, applied now: a later
             change has no effect on this plan.
@@ -120,13 +140,13 @@ class _Compiler:
     """Decides, for the parameters of one handler in order, what fills each."""
 
     def __init__(
-        self, rules: Rules, dependencies: Dependencies, where: str, *, payload: bool, query: bool
+        self, rules: Rules, dependencies: Dependencies, where: str, *, payload: Payload | None, query: bool
     ) -> None:
-        self.reader: Reader | None = None
+        self.reader: Any = None
         self._rules = rules
         self._dependencies = dependencies
         self._where = where
-        self._takes_payload = payload
+        self._source = payload
         self._takes_query = query
         self._payload_name: str | None = None
 
@@ -150,13 +170,13 @@ class _Compiler:
             return filler
         if self._takes_query:
             return self._rules.read_query(parameter, where)
-        if self._takes_payload:
-            return self._payload(parameter, where)
+        if self._source is not None:
+            return self._payload(self._source, parameter, where)
         if parameter.default is not EMPTY:
             return lambda socket, subject: parameter.default
         raise ConfigurationError(f"{where}: nothing fills it. Either {self._rules.describe()}.")
 
-    def _payload(self, parameter: Parameter, where: str) -> Argument:
+    def _payload(self, source: Payload, parameter: Parameter, where: str) -> Argument:
         if self._payload_name is not None:
             kind = parameter.annotation
             shown = "str" if kind is EMPTY else kind.__name__ if isinstance(kind, type) else str(kind)
@@ -167,10 +187,10 @@ class _Compiler:
             )
         self._payload_name = parameter.name
         try:
-            self.reader = payload_reader(parameter.annotation)
+            self.reader = source.compile(parameter.annotation)
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}.") from None
-        return the_subject
+        return source.filler
 
 
 def _kind(handler: Callable[..., Any], where: str, *, in_thread: bool) -> tuple[bool, bool]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from symphony.errors import ConfigurationError
 from symphony.limits import Limits
+from symphony.protocol.envelopes import Protocol
 from symphony.routing.handlers import Handlers
 from symphony.routing.patterns import PathPattern, join_paths
 
@@ -27,6 +28,8 @@ class Options:
         limits: Bounds that differ from the app's.
         compression: Compress messages of at least so many bytes.
         slow_consumer: What happens to a client that does not read.
+        protocol: Makes, for each connection, the protocol its events are in.
+        concurrency: How many messages of one socket are handled at once.
     """
 
     state: Callable[[], Any] | None = None
@@ -35,6 +38,8 @@ class Options:
     limits: Limits | None = None
     compression: int | None = None
     slow_consumer: Literal["disconnect", "drop_oldest"] | None = None
+    protocol: Callable[[], Protocol] | None = None
+    concurrency: int | None = None
 
 
 class Route(Handlers):
@@ -88,6 +93,8 @@ class Router(Handlers):
         limits: Limits | None = None,
         compression: int | None = None,
         slow_consumer: Literal["disconnect", "drop_oldest"] | None = None,
+        protocol: Callable[[], Protocol] | None = None,
+        concurrency: int | None = None,
     ) -> Route:
         """Add a route.
 
@@ -102,6 +109,13 @@ class Router(Handlers):
                 clients that can (RFC 7692). `None`: as the app does.
             slow_consumer: When a client's outbox is full: `"disconnect"` it
                 with 1013, or `"drop_oldest"` messages and count them.
+            protocol: A protocol of your own for the events of this route: a
+                class, or anything else that makes a `Protocol`, called
+                without arguments for each connection. `None`: `symphony.v1`
+                in JSON and MessagePack where there are event handlers.
+            concurrency: How many messages of one socket are handled at once,
+                each in a task of its own, in no order. `None` and 1: one
+                after the other. Streams never wait for each other.
 
         Returns:
             The route, to register handlers on; also usable as the decorator
@@ -117,6 +131,8 @@ class Router(Handlers):
             limits=limits,
             compression=compression,
             slow_consumer=slow_consumer,
+            protocol=protocol,
+            concurrency=concurrency,
         )
         route = Route(path, options)
         self._parts.append(route)

@@ -12,7 +12,7 @@ from symphony.routing.annotations import bare, is_union, unalias
 from symphony.routing.convert import query_reader
 from symphony.routing.parameters import EMPTY, Parameter
 
-__all__ = ("Filler", "Known", "Rules", "belongs_to_call", "the_socket", "the_subject")
+__all__ = ("Filler", "Known", "Rules", "belongs_to_call", "the_data", "the_socket", "the_subject")
 
 Filler = Callable[[Any, Any], Any]
 """Gives a parameter's value, from the socket and the subject of a call."""
@@ -41,9 +41,14 @@ def the_subject(socket: Any, subject: Any) -> Any:
     return subject
 
 
+def the_data(socket: Any, subject: Any) -> Any:
+    """Fill with the payload of a subject that has parameters of its own beside it."""
+    return subject.data
+
+
 def belongs_to_call(filler: Filler) -> bool:
     """Tell whether a filler's value is of this call only, not of its socket."""
-    return filler is the_subject or isinstance(filler, _FromSubject)
+    return filler is the_subject or filler is the_data or isinstance(filler, _FromSubject)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from starlette.datastructures import QueryParams
 
 from symphony.errors import ConfigurationError
 from symphony.routing.dependencies import SocketScope
-from symphony.routing.plan import Plan, compile_plan
+from symphony.routing.plan import MESSAGE, Plan, compile_plan
 from symphony.routing.stage import Known, the_socket, the_subject
 
 S = TypeVar("S")
@@ -55,7 +55,7 @@ def on_connect(handler: Callable[..., Any], **options: Any) -> Plan:
 
 
 def on_message(handler: Callable[..., Any], **options: Any) -> Plan:
-    options = {"known": CONNECT, "payload": True, "overrides": {}, **options}
+    options = {"known": CONNECT, "payload": MESSAGE, "overrides": {}, **options}
     return compile_plan(handler, where="on_message of route '/'", **options)
 
 

@@ -183,7 +183,7 @@ def test_malformed_json_for_pydantic_is_refused() -> None:
 
 
 def test_binary_that_is_not_utf8_is_refused() -> None:
-    assert refusal(Say, b'{"text": "\xff"}').message == "JSON is not valid UTF-8"
+    assert refusal(Say, b'{"text": "\xff"}').message == "text that is not valid UTF-8"
 
 
 @pytest.mark.parametrize("annotation", [Any | None, list, Node, Order])

@@ -1,0 +1,1548 @@
+/**
+ * The JavaScript client of Symphony: events, requests and streams over one
+ * WebSocket that comes back by itself. No dependencies; for browsers, Node,
+ * Deno and Bun. Every duration is in seconds.
+ *
+ *     import { connect } from "symphony-ws";
+ *
+ *     const client = connect("/chat");
+ *     client.on("said", ({ name, text }) => console.log(name, text));
+ *     client.emit("say", { text: "hi" });
+ *     const sum = await client.request("sum", [1, 2, 3]);
+ *     for await (const number of client.stream("count", 10)) console.log(number);
+ *
+ * What goes over the wire is docs/protocol.md of Symphony.
+ */
+
+// ---------------------------------------------------------------- bounds
+
+/** Bytes that may wait in the WebSocket before `emit` and `request` are refused. */
+const MAX_UNSENT_BYTES = 16 * 1024 * 1024;
+/** Requests of the server that may be under way in handlers here. */
+const MAX_ANSWERING = 1000;
+/** Levels of nesting in MessagePack; the protocol asks for at least 200. */
+const MAX_DEPTH = 500;
+/** Items of credit that a stream may have. */
+const MAX_CREDIT = 2 ** 31 - 1;
+/** Characters of an event's name. */
+const MAX_NAME = 256;
+/** UTF-8 bytes of a close reason (RFC 6455 §5.5). */
+const MAX_REASON_BYTES = 123;
+/** Seconds that a connection must last for the backoff to begin anew. */
+const LASTING = 5;
+/** Seconds within which an attempt starts when the network or the user is back. */
+const HURRY = 1;
+/** Seconds that `close()` waits for the server's close frame. */
+const CLOSE_TIMEOUT = 5;
+/** Milliseconds; above it `setTimeout` fires at once, so longer waits are cut to it. */
+const LONGEST_DELAY = 2 ** 31 - 1;
+
+// ---------------------------------------------------------------- errors
+
+/** The root of what this client raises. */
+export class SymphonyError extends Error {
+  name = "SymphonyError";
+}
+
+/** The connection has ended, or did before the answer came. */
+export class Disconnected extends SymphonyError {
+  name = "Disconnected";
+
+  /**
+   * @param {string} message
+   * @param {number} [code] The close code; 1006 if the connection was lost.
+   * @param {string} [reason] What was said with it.
+   */
+  constructor(message, code = 1006, reason = "") {
+    super(message);
+    this.code = code;
+    this.reason = reason;
+  }
+}
+
+/** The server refused the connection; `code` says why, as a close code. */
+export class Refused extends Disconnected {
+  name = "Refused";
+}
+
+/** A request was not answered in time; whether it was handled is unknown. */
+export class RequestTimeout extends SymphonyError {
+  name = "RequestTimeout";
+}
+
+/** As much waits to be sent already as may; nothing was added. */
+export class QueueFull extends SymphonyError {
+  name = "QueueFull";
+}
+
+/** The server answered a request with an error. */
+export class RemoteError extends SymphonyError {
+  name = "RemoteError";
+
+  /**
+   * @param {string} code From Symphony's closed list, or an app's own with a namespace.
+   * @param {string} [message] For people.
+   * @param {boolean} [retryable] Whether the same request may succeed later.
+   * @param {any} [details] What else the server says, or null.
+   */
+  constructor(code, message = "", retryable = false, details = null) {
+    super(message || code);
+    this.code = code;
+    this.retryable = retryable;
+    this.details = details;
+  }
+}
+
+/** Symphony's own codes, and whether the same again may work later. */
+const CODES = new Map([
+  ["invalid", false],
+  ["unauthorized", false],
+  ["forbidden", false],
+  ["not_found", false],
+  ["request_required", false],
+  ["cancelled", false],
+  ["timeout", true],
+  ["conflict", false],
+  ["room_full", true],
+  ["too_many", true],
+  ["internal", true],
+  ["unavailable", true],
+]);
+
+/** Thrown by a handler: the server's request is answered with this error. */
+export class Reject extends SymphonyError {
+  name = "Reject";
+
+  /**
+   * @param {string} code One of Symphony's codes, or your own with a namespace: "shop.sold_out".
+   * @param {string} [message] For the peer to read. Never put secrets here.
+   * @param {{ details?: any, retryable?: boolean }} [options] `details`: anything that helps the
+   *   peer. `retryable`: whether the same again may work later; without it, as the code is.
+   * @throws {TypeError} The code is neither Symphony's nor has a namespace.
+   */
+  constructor(code, message = "", { details = null, retryable } = {}) {
+    super(message);
+    if (!CODES.has(code) && !code.includes(".")) {
+      throw new TypeError(`"${code}" is not a code of Symphony's; give your own a namespace: "shop.sold_out"`);
+    }
+    this.code = code;
+    this.details = details;
+    this.retryable = retryable ?? CODES.get(code) ?? false;
+  }
+}
+
+/** @param {Reject} error */
+const payloadOf = ({ code, message, retryable, details }) => ({ code, message, retryable, details });
+
+/** @param {any} data The data of an error frame; what is missing must not break the client. */
+const remoteError = (data) =>
+  new RemoteError(String(data?.code ?? "internal"), String(data?.message ?? ""), data?.retryable === true, data?.details ?? null);
+
+// ------------------------------------------------------------- MessagePack
+
+const utf8 = new TextEncoder();
+// A byte order mark is a character of the text like any other: it is not dropped.
+const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+/** The type of the one extension that MessagePack itself defines. */
+const TIMESTAMP = -1;
+/**
+ * The numbers behind the codes from 0xca on: what a DataView calls them, and their bytes.
+ *
+ * @type {[string, number][]}
+ */
+const NUMBERS = [
+  ["Float32", 4], ["Float64", 8],
+  ["Uint8", 1], ["Uint16", 2], ["Uint32", 4], ["BigUint64", 8],
+  ["Int8", 1], ["Int16", 2], ["Int32", 4], ["BigInt64", 8],
+];
+
+/** @param {unknown} value @returns {Uint8Array | null} The value as bytes, if that is what it is. */
+function asBytes(value) {
+  if (value instanceof Uint8Array) return value;
+  return value instanceof ArrayBuffer ? new Uint8Array(value) : null;
+}
+
+class Writer {
+  #bytes = new Uint8Array(256);
+  #end = 0;
+
+  written() {
+    return this.#bytes.slice(0, this.#end);
+  }
+
+  /** @param {unknown} value @param {number} depth @returns {void} */
+  write(value, depth) {
+    if (value === null || value === undefined) this.#byte(0xc0);
+    else if (typeof value === "string") this.#string(value);
+    else if (typeof value === "number") this.#number(value);
+    else if (typeof value === "boolean") this.#byte(value ? 0xc3 : 0xc2);
+    else if (typeof value === "bigint") this.#bigint(value);
+    else if (typeof value === "object") this.#object(value, depth);
+    else throw new TypeError(`a ${typeof value} cannot be sent`);
+  }
+
+  /** @param {any} value @param {number} depth @returns {void} */
+  #object(value, depth) {
+    const bytes = asBytes(value);
+    if (bytes) {
+      this.#length(bytes.length, 0, 0, 0xc4, 0xc5);
+      return this.#append(bytes);
+    }
+    if (value instanceof Date) return this.#date(value.getTime());
+    if (ArrayBuffer.isView(value)) throw new TypeError("send bytes as a Uint8Array, numbers as an array");
+    if (depth === MAX_DEPTH) throw new RangeError(`nested deeper than ${MAX_DEPTH} levels, or in a circle`);
+    if (typeof value.toJSON === "function") return this.write(value.toJSON(), depth + 1);
+    if (Array.isArray(value)) {
+      this.#length(value.length, 0x90, 16, 0, 0xdc);
+      for (const item of value) this.write(item, depth + 1);
+      return;
+    }
+    const fields = Object.entries(value).filter((field) => field[1] !== undefined);
+    this.#length(fields.length, 0x80, 16, 0, 0xde);
+    for (const [key, item] of fields) {
+      this.#string(key);
+      this.write(item, depth + 1);
+    }
+  }
+
+  /** @param {number} value */
+  #number(value) {
+    if (!Number.isSafeInteger(value)) this.#code(0xcb, "Float64", 8, value);
+    else if (value >= 2 ** 32) this.#code(0xcf, "BigUint64", 8, BigInt(value));
+    else if (value >= 2 ** 16) this.#code(0xce, "Uint32", 4, value);
+    else if (value >= 2 ** 8) this.#code(0xcd, "Uint16", 2, value);
+    else if (value >= 2 ** 7) this.#code(0xcc, "Uint8", 1, value);
+    else if (value >= -(2 ** 5)) this.#byte(value & 0xff);
+    else if (value >= -(2 ** 7)) this.#code(0xd0, "Int8", 1, value);
+    else if (value >= -(2 ** 15)) this.#code(0xd1, "Int16", 2, value);
+    else if (value >= -(2 ** 31)) this.#code(0xd2, "Int32", 4, value);
+    else this.#code(0xd3, "BigInt64", 8, BigInt(value));
+  }
+
+  /** @param {bigint} value */
+  #bigint(value) {
+    const small = narrow(value);
+    if (typeof small === "number") this.#number(small);
+    else if (BigInt.asUintN(64, value) === value) this.#code(0xcf, "BigUint64", 8, value);
+    else if (BigInt.asIntN(64, value) === value) this.#code(0xd3, "BigInt64", 8, value);
+    else throw new RangeError(`${value} does not fit into 64 bits`);
+  }
+
+  /** @param {string} value */
+  #string(value) {
+    const bytes = utf8.encode(value);
+    this.#length(bytes.length, 0xa0, 32, 0xd9, 0xda);
+    this.#append(bytes);
+  }
+
+  /** @param {number} time In milliseconds. */
+  #date(time) {
+    // As JSON.stringify does with an invalid date.
+    if (Number.isNaN(time)) return this.#byte(0xc0);
+    const seconds = Math.floor(time / 1000);
+    const nanoseconds = (time - seconds * 1000) * 1_000_000;
+    if (seconds < 0 || seconds >= 2 ** 34) {
+      this.#append([0xc7, 12, TIMESTAMP]);
+      this.#put("Uint32", 4, nanoseconds);
+      this.#put("BigInt64", 8, BigInt(seconds));
+    } else if (nanoseconds || seconds >= 2 ** 32) {
+      this.#append([0xd7, TIMESTAMP]);
+      this.#put("BigUint64", 8, (BigInt(nanoseconds) << 34n) | BigInt(seconds));
+    } else {
+      this.#append([0xd6, TIMESTAMP]);
+      this.#put("Uint32", 4, seconds);
+    }
+  }
+
+  /**
+   * A length in its shortest form. `code8` is 0 where there is no such form;
+   * the code for 32 bits always follows that for 16.
+   *
+   * @param {number} length @param {number} short @param {number} below @param {number} code8 @param {number} code16
+   */
+  #length(length, short, below, code8, code16) {
+    if (length < below) this.#byte(short | length);
+    else if (code8 && length < 2 ** 8) this.#code(code8, "Uint8", 1, length);
+    else if (length < 2 ** 16) this.#code(code16, "Uint16", 2, length);
+    else this.#code(code16 + 1, "Uint32", 4, length);
+  }
+
+  /** @param {number} code @param {string} kind @param {number} size @param {number | bigint} value */
+  #code(code, kind, size, value) {
+    this.#byte(code);
+    this.#put(kind, size, value);
+  }
+
+  /** @param {string} kind @param {number} size @param {number | bigint} value */
+  #put(kind, size, value) {
+    const at = this.#claim(size);
+    /** @type {any} */ (new DataView(this.#bytes.buffer))[`set${kind}`](at, value);
+  }
+
+  /** @param {number} value */
+  #byte(value) {
+    const at = this.#claim(1);
+    this.#bytes[at] = value;
+  }
+
+  /** @param {ArrayLike<number>} bytes */
+  #append(bytes) {
+    const at = this.#claim(bytes.length);
+    this.#bytes.set(bytes, at);
+  }
+
+  /**
+   * Say where so many bytes go. To be called before `#bytes` is read: it may
+   * put a longer buffer in its place.
+   *
+   * @param {number} count
+   */
+  #claim(count) {
+    const start = this.#end;
+    this.#end += count;
+    if (this.#end > this.#bytes.length) {
+      const longer = new Uint8Array(Math.max(this.#end, this.#bytes.length * 2));
+      longer.set(this.#bytes);
+      this.#bytes = longer;
+    }
+    return start;
+  }
+}
+
+class Reader {
+  #bytes;
+  /** @type {any} By name: its methods are in `NUMBERS`. */
+  #view;
+  #at = 0;
+
+  /** @param {Uint8Array} bytes */
+  constructor(bytes) {
+    this.#bytes = bytes;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  }
+
+  get left() {
+    return this.#bytes.length - this.#at;
+  }
+
+  /** @param {number} depth @returns {any} */
+  read(depth) {
+    const code = this.#uint(0);
+    if (code < 0x80) return code;
+    if (code < 0x90) return this.#map(code & 0x0f, depth);
+    if (code < 0xa0) return this.#array(code & 0x0f, depth);
+    if (code < 0xc0) return this.#string(code & 0x1f);
+    if (code >= 0xe0) return code - 0x100;
+    if (code === 0xc0) return null;
+    if (code === 0xc2 || code === 0xc3) return code === 0xc3;
+    // What is left are families of codes, ordered by the size of what follows.
+    // Bytes are copied, so that a few of them do not keep a whole message alive.
+    if (code >= 0xc4 && code <= 0xc6) return this.#take(this.#uint(code - 0xc4)).slice();
+    if (code >= 0xc7 && code <= 0xc9) return this.#extension(this.#uint(code - 0xc7));
+    if (code >= 0xca && code <= 0xd3) return this.#number(code);
+    if (code >= 0xd4 && code <= 0xd8) return this.#extension(1 << (code - 0xd4));
+    if (code >= 0xd9 && code <= 0xdb) return this.#string(this.#uint(code - 0xd9));
+    if (code >= 0xdc && code <= 0xdd) return this.#array(this.#uint(code - 0xdb), depth);
+    if (code >= 0xde) return this.#map(this.#uint(code - 0xdd), depth);
+    throw new SyntaxError(`MessagePack has no code 0x${code.toString(16)}`);
+  }
+
+  /** @param {number} code */
+  #number(code) {
+    const [kind, size] = /** @type {[string, number]} */ (NUMBERS[code - 0xca]);
+    const value = this.#view[`get${kind}`](this.#skip(size));
+    return typeof value === "bigint" ? narrow(value) : value;
+  }
+
+  /** @param {number} length @param {number} depth */
+  #array(length, depth) {
+    this.#enter(length, depth);
+    const items = [];
+    for (let i = 0; i < length; i++) items.push(this.read(depth + 1));
+    return items;
+  }
+
+  /** @param {number} length @param {number} depth */
+  #map(length, depth) {
+    this.#enter(length * 2, depth);
+    /** @type {Record<string, any>} */
+    const fields = {};
+    for (let i = 0; i < length; i++) {
+      const key = this.read(depth + 1);
+      if (typeof key !== "string" && typeof key !== "number" && typeof key !== "bigint") {
+        throw new SyntaxError("a key of a map is neither text nor a number");
+      }
+      const value = this.read(depth + 1);
+      // Not by assignment, which for this one key sets the prototype.
+      if (key === "__proto__") Object.defineProperty(fields, key, { value, enumerable: true });
+      else fields[String(key)] = value;
+    }
+    return fields;
+  }
+
+  /**
+   * Refuse what is nested too deep, or longer than the rest of the message can be.
+   *
+   * @param {number} values @param {number} depth
+   */
+  #enter(values, depth) {
+    if (depth === MAX_DEPTH) throw new SyntaxError(`nested deeper than ${MAX_DEPTH} levels`);
+    if (values > this.left) throw new SyntaxError("the message ends too early");
+  }
+
+  /** @param {number} length */
+  #string(length) {
+    return strictUtf8.decode(this.#take(length));
+  }
+
+  /** @param {number} length */
+  #extension(length) {
+    const type = this.#view.getInt8(this.#skip(1));
+    if (type !== TIMESTAMP) throw new SyntaxError(`an extension of the unknown type ${type}`);
+    const at = this.#skip(length);
+    let [seconds, nanoseconds] = [NaN, 0];
+    if (length === 4) seconds = this.#view.getUint32(at);
+    else if (length === 8) {
+      const both = this.#view.getBigUint64(at);
+      seconds = Number(BigInt.asUintN(34, both));
+      nanoseconds = Number(both >> 34n);
+    } else if (length === 12) {
+      nanoseconds = this.#view.getUint32(at);
+      seconds = Number(this.#view.getBigInt64(at + 4));
+    }
+    const date = new Date(seconds * 1000 + Math.floor(nanoseconds / 1_000_000));
+    if (nanoseconds > 999_999_999 || Number.isNaN(date.getTime())) throw new SyntaxError("no valid timestamp");
+    return date;
+  }
+
+  /** @param {number} power Of two, the bytes that it has. @returns {number} */
+  #uint(power) {
+    const at = this.#skip(1 << power);
+    return power === 0 ? this.#view.getUint8(at) : power === 1 ? this.#view.getUint16(at) : this.#view.getUint32(at);
+  }
+
+  /** @param {number} length */
+  #take(length) {
+    const at = this.#skip(length);
+    return this.#bytes.subarray(at, at + length);
+  }
+
+  /** @param {number} length */
+  #skip(length) {
+    if (length > this.left) throw new SyntaxError("the message ends too early");
+    const at = this.#at;
+    this.#at += length;
+    return at;
+  }
+}
+
+/** @param {bigint} value @returns {number | bigint} A number where it is exact. */
+function narrow(value) {
+  const small = Number(value);
+  return Number.isSafeInteger(small) ? small : value;
+}
+
+// ---------------------------------------------------------------- codecs
+
+/** @param {Uint8Array} bytes */
+function base64(bytes) {
+  let characters = "";
+  for (const byte of bytes) characters += String.fromCharCode(byte);
+  return btoa(characters);
+}
+
+/**
+ * Bytes are base64 in JSON. `this[key]`, not the value given: Node's Buffer
+ * has a toJSON of its own, which has run by then.
+ *
+ * @this {any} @param {string} key @param {any} value
+ */
+function bytesAsBase64(key, value) {
+  const bytes = asBytes(this[key]);
+  return bytes ? base64(bytes) : value;
+}
+
+/**
+ * How a value becomes a message, and back. `decode` throws for what is not
+ * exactly one value.
+ */
+export const codecs = {
+  json: {
+    /** @param {unknown} value @returns {string} */
+    encode: (value) => JSON.stringify(value, bytesAsBase64) ?? "null",
+    /** @param {string} message @returns {any} */
+    decode: (message) => JSON.parse(message),
+  },
+  msgpack: {
+    /** @param {unknown} value @returns {Uint8Array} */
+    encode(value) {
+      const writer = new Writer();
+      writer.write(value, 0);
+      return writer.written();
+    },
+    /** @param {Uint8Array} message @returns {any} */
+    decode(message) {
+      const reader = new Reader(message);
+      const value = reader.read(0);
+      if (reader.left) throw new SyntaxError(`${reader.left} bytes behind the value`);
+      return value;
+    },
+  },
+};
+
+// ------------------------------------------------------- types of events
+
+/**
+ * The events of one route, for TypeScript and editors. What is left out has
+ * no events.
+ *
+ *     interface Events {
+ *       emits: { say: { text: string } };
+ *       receives: { said: { name: string; text: string } };
+ *       requests: { sum: { data: number[]; reply: number } };
+ *       streams: { count: { data: number; item: number } };
+ *       answers: { name: { reply: string } };
+ *     }
+ *     const client = connect<Events>("/chat");
+ *
+ * @typedef {object} EventMap
+ * @property {object} [emits] Names and data of what this client emits.
+ * @property {object} [receives] Names and data of what the server emits.
+ * @property {object} [requests] Names, `data` and `reply` of requests to the server.
+ * @property {object} [streams] Names, `data` and `item` of streams from the server.
+ * @property {object} [answers] Names, `data` and `reply` of requests by the server.
+ */
+
+/**
+ * Without a map of events, every name goes and nothing is checked.
+ *
+ * @typedef {object} Untyped
+ * @property {Record<string, any>} emits
+ * @property {Record<string, any>} receives
+ * @property {Record<string, { data: any, reply: any }>} requests
+ * @property {Record<string, { data: any, item: any }>} streams
+ * @property {Record<string, { data: any, reply: any }>} answers
+ */
+
+/** @template E @template {string} Part @typedef {E extends Record<Part, infer Names> ? Names : {}} Part */
+/** @template E @template {string} P @typedef {Extract<keyof Part<E, P>, string>} Name */
+/** @template E @template {string} P @template {string} K @typedef {K extends keyof Part<E, P> ? Part<E, P>[K] : never} Entry */
+/** @template T @typedef {T extends { data: infer D } ? D : null} DataOf */
+/** @template T @typedef {T extends { reply: infer R } ? R : void} ReplyOf */
+/** @template T @typedef {T extends { item: infer I } ? I : unknown} ItemOf */
+/**
+ * Data that may be null may be left out.
+ *
+ * @template D @template O
+ * @typedef {[null] extends [D] ? [data?: D, options?: O] : [data: D, options?: O]} Arguments
+ */
+/** @template D @typedef {[null] extends [D] ? [data?: D] : [data: D]} OnlyData */
+
+/**
+ * @template E @template {string} K
+ * @typedef {K extends "*" ? (event: string, data: any) => unknown
+ *   : K extends Name<E, "receives"> ? (data: Entry<E, "receives", K>) => unknown
+ *   : K extends Name<E, "answers"> ? (data: DataOf<Entry<E, "answers", K>>, context: { signal: AbortSignal }) =>
+ *       ReplyOf<Entry<E, "answers", K>> | Promise<ReplyOf<Entry<E, "answers", K>>>
+ *   : (data: ErrorData) => unknown} Handler
+ */
+/** @template E @typedef {"message" extends Name<E, "receives"> ? Entry<E, "receives", "message"> : any} MessageOf */
+
+/** @typedef {{ code: string, message: string, retryable: boolean, details: any }} ErrorData */
+/** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
+/** @typedef {string | null | undefined} Token */
+
+/**
+ * @typedef {object} Options
+ * @property {Token | (() => Token | Promise<Token>)} [token] Says who connects. A function is called
+ *   anew at every attempt, and once more when the server has refused with 4401.
+ * @property {"json" | "msgpack"} [protocol] How frames are written: "json".
+ * @property {string[]} [subprotocols] What else to offer, for raw routes.
+ * @property {number} [connectTimeout] Seconds for each attempt: 10.
+ * @property {number} [requestTimeout] Seconds a request waits for its answer, and a stream to be sent: 10.
+ * @property {number} [heartbeat] Seconds of silence before the server is asked for a sign of life: 20; 0: never.
+ * @property {boolean} [reconnect] Whether to come back when the connection is lost: true.
+ * @property {number} [backoff] Upper bound of the first wait, in seconds: 0.5. It doubles each time.
+ * @property {number} [maxBackoff] Upper bound of every wait, in seconds: 30.
+ * @property {number} [maxQueue] What may wait for a connection, and received messages for whoever iterates: 1000.
+ * @property {any} [WebSocket] The constructor, where there is no global one (Node 20).
+ */
+
+/**
+ * @typedef {object} RequestOptions
+ * @property {number} [timeout] Seconds until the answer must be here: `requestTimeout`. Infinity: no bound.
+ * @property {boolean} [idempotent] Handling it twice does no harm: if the connection is lost it is sent again.
+ * @property {AbortSignal} [signal] Gives the request up; the server is told.
+ */
+
+/**
+ * @typedef {object} StreamOptions
+ * @property {number} [credit] Items that the server may be ahead, and that are held here at most: 64.
+ * @property {AbortSignal} [signal] Gives the stream up; the server is told.
+ */
+
+// ------------------------------------------------------------------ time
+
+const now = () => performance.now() / 1000;
+
+/** @param {number} seconds @param {() => void} action @returns {any} */
+const after = (seconds, action) => setTimeout(action, Math.min(seconds * 1000, LONGEST_DELAY));
+
+// -------------------------------------------------------- one connection
+
+/** Close codes after which a client comes back; after all others it stays away. */
+const COMES_BACK = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429, 4503]);
+const NORMAL = 1000;
+const LOST = 1006;
+const UNREAD = 1013;
+const INVALID = 4400;
+const UNAUTHORIZED = 4401;
+/** What is said instead of 1013, which a page may not send. */
+const OWN_UNREAD = 4000;
+
+/**
+ * A browser fails a handshake in which it has offered subprotocols and none was
+ * chosen. So a server needs names to choose even for these two: that the route
+ * is raw, and that this is a refusal, whose close frame says why.
+ */
+const RAW = "symphony.raw";
+const REFUSE = "symphony.refuse";
+
+/** The kinds of frames that a server sends, in the order in which their fields count. */
+const KINDS = /** @type {const} */ (["event", "reply", "error", "item", "end", "cancel", "pong", "retry"]);
+
+/** One attempt and the connection that comes of it. It ends once, whatever its WebSocket does later. */
+class Link {
+  raw = false;
+  openedAt = Infinity;
+  /** Seconds that the server has said to stay away. */
+  retry = 0;
+  #settings;
+  #hears;
+  /** @type {any} */
+  #socket = null;
+  #ended = false;
+  #trouble = "";
+  #heardAt = 0;
+  #pings = 0;
+  /** @type {any} */
+  #timer;
+
+  /**
+   * @param {Settings} settings
+   * @param {{ open(): void, message(data: any): void, end(code: number, reason: string): void }} hears
+   */
+  constructor(settings, hears) {
+    this.#settings = settings;
+    this.#hears = hears;
+  }
+
+  /** Whether what is sent now can arrive: a closing WebSocket swallows it without a word. */
+  get ready() {
+    return this.openedAt !== Infinity && !this.#ended && this.#socket.readyState === 1;
+  }
+
+  get protocol() {
+    return this.raw ? "raw" : this.#settings.events;
+  }
+
+  get codec() {
+    return this.raw ? codecs.json : this.#settings.codec;
+  }
+
+  get unsentBytes() {
+    return this.#socket.bufferedAmount;
+  }
+
+  async start() {
+    const { token, offer, url, WebSocket, connectTimeout } = this.#settings;
+    this.#timer = after(connectTimeout, () => this.#lose(`no connection within ${connectTimeout} s`));
+    let value;
+    try {
+      value = typeof token === "function" ? await token() : token;
+    } catch (error) {
+      console.error("symphony: the token function failed", error);
+      this.#lose("the token function failed");
+      return;
+    }
+    if (this.#ended) return;
+    const offered = typeof value === "string" ? [...offer, `symphony.token.${base64url(value)}`] : offer;
+    try {
+      this.#socket = new WebSocket(url, offered);
+    } catch (error) {
+      // A URL or a subprotocol that will be no better at the next attempt.
+      this.#end(INVALID, String(error));
+      return;
+    }
+    this.#listen(this.#socket);
+  }
+
+  /** @param {any} socket */
+  #listen(socket) {
+    let answered = false;
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => {
+      answered = true;
+      if (this.#ended || socket.protocol === REFUSE) return;
+      clearTimeout(this.#timer);
+      this.raw = socket.protocol !== this.#settings.events;
+      this.openedAt = this.#heardAt = now();
+      if (!this.raw && this.#settings.heartbeat) this.#awaitSilence();
+      this.#hears.open();
+    };
+    socket.onmessage = (/** @type {any} */ event) => {
+      this.#heardAt = now();
+      if (!this.#ended) this.#hears.message(event.data);
+    };
+    socket.onclose = (/** @type {any} */ event) => this.#end(event.code, event.reason || this.#trouble);
+    // Stays in place after the end: `ws` throws what nobody listens to.
+    socket.onerror = (/** @type {any} */ event) => {
+      this.#trouble = event.message ?? "";
+      // Some versions of Node fire no `close` for an attempt that failed.
+      if (!answered) this.#lose(this.#trouble);
+    };
+  }
+
+  #awaitSilence() {
+    const { heartbeat } = this.#settings;
+    const rest = this.#heardAt + heartbeat - now();
+    if (rest > 0) this.#timer = after(rest, () => this.#awaitSilence());
+    else this.check();
+  }
+
+  /** Ask for a sign of life; without one in time the connection is lost. */
+  check() {
+    // A raw route has no ping that a page could send.
+    if (!this.ready || this.raw) return;
+    const { heartbeat } = this.#settings;
+    const asked = now();
+    clearTimeout(this.#timer);
+    this.write({ ping: ++this.#pings });
+    this.#timer = after(Math.max(heartbeat / 2, 1), () => {
+      if (this.#heardAt < asked) this.#lose("no sign of life");
+      else if (heartbeat) this.#awaitSilence();
+    });
+  }
+
+  /**
+   * Send a frame. Without a connection it is dropped: callers who may not lose
+   * it ask `ready` first.
+   *
+   * @param {object} frame
+   */
+  write(frame) {
+    this.send(this.codec.encode(frame));
+  }
+
+  /** @param {any} message */
+  send(message) {
+    if (this.ready) this.#socket.send(message);
+  }
+
+  /** @param {number} code @param {string} reason @returns {Promise<void>} When it has closed. */
+  close(code, reason) {
+    const socket = this.#socket;
+    this.#ended = true;
+    clearTimeout(this.#timer);
+    if (socket?.readyState !== 1) {
+      abandon(socket);
+      return Promise.resolve();
+    }
+    return new Promise((resolve) => {
+      const timer = after(CLOSE_TIMEOUT, () => {
+        abandon(socket);
+        resolve();
+      });
+      socket.onclose = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      socket.close(code, reason);
+    });
+  }
+
+  /** @param {string} reason */
+  #lose(reason) {
+    if (!this.#ended) abandon(this.#socket);
+    this.#end(LOST, reason);
+  }
+
+  /** @param {number} code @param {string} reason */
+  #end(code, reason) {
+    if (this.#ended) return;
+    this.#ended = true;
+    clearTimeout(this.#timer);
+    this.#hears.end(code, reason);
+  }
+}
+
+/** @param {any} socket Of a connection that is dead, so that nobody answers a close frame. */
+function abandon(socket) {
+  // Of `ws`; its `close` would keep a process alive for 30 s.
+  if (socket?.terminate) socket.terminate();
+  else socket?.close();
+}
+
+/** @param {string} text */
+const base64url = (text) =>
+  base64(utf8.encode(text)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+
+// --------------------------------------------------------- what waits here
+
+/** What has come and was not taken yet. Whoever fills it keeps its bound. */
+class Inbox {
+  /** @type {any[]} */
+  #items = [];
+  /** @type {PromiseWithResolvers | null} */
+  #waiting = null;
+  #ended = false;
+  /** @type {unknown} */
+  #error = null;
+
+  get size() {
+    return this.#items.length;
+  }
+
+  /** @param {unknown} item */
+  push(item) {
+    this.#items.push(item);
+    this.#wake();
+  }
+
+  /** @param {unknown} error Raised once all items are taken; null: there are just no more. */
+  end(error) {
+    this.#ended = true;
+    this.#error = error;
+    this.#wake();
+  }
+
+  #wake() {
+    this.#waiting?.resolve();
+    this.#waiting = null;
+  }
+
+  /** Items as they come; several who iterate share them. */
+  async *[Symbol.asyncIterator]() {
+    for (;;) {
+      if (this.#items.length) yield this.#items.shift();
+      else if (this.#error) throw this.#error;
+      else if (this.#ended) return;
+      else await (this.#waiting ??= withResolvers()).promise;
+    }
+  }
+}
+
+/** @typedef {{ promise: Promise<void>, resolve: () => void, reject: (error: unknown) => void }} PromiseWithResolvers */
+
+/** Promise.withResolvers, which Node 20 lacks. @returns {PromiseWithResolvers} */
+function withResolvers() {
+  /** @type {any} */
+  const parts = {};
+  parts.promise = new Promise((resolve, reject) => Object.assign(parts, { resolve, reject }));
+  return parts;
+}
+
+/** A message without an answer; `event` is null for a plain `send`. */
+class Message {
+  idempotent = false;
+
+  /** @param {string | null} event @param {unknown} data */
+  constructor(event, data) {
+    this.event = event;
+    this.data = data;
+  }
+}
+
+/** A request or a stream, from when it is asked for until its end. */
+class Call {
+  /** Of the connection it was last sent on. */
+  id = 0;
+  settled = false;
+  /** @type {any} */
+  timer;
+  /** Stops what would end it from this side. */
+  release = () => {};
+
+  /**
+   * @param {string} event
+   * @param {unknown} data
+   * @param {object} kind
+   * @param {boolean} [kind.idempotent] Sent again if the connection is lost.
+   * @param {() => object} kind.terms What its frame says beside, asked for when it is sent.
+   * @param {(kind: "reply" | "item" | "end", data: any) => void} kind.heard
+   * @param {(error: unknown) => void} kind.failed
+   */
+  constructor(event, data, { idempotent = false, terms, heard, failed }) {
+    this.event = event;
+    this.data = data;
+    this.idempotent = idempotent;
+    this.terms = terms;
+    this.heard = heard;
+    this.failed = failed;
+  }
+}
+
+// ---------------------------------------------------------------- settings
+
+const DEFAULTS = {
+  protocol: /** @type {"json" | "msgpack"} */ ("json"),
+  subprotocols: /** @type {string[]} */ ([]),
+  connectTimeout: 10,
+  requestTimeout: 10,
+  heartbeat: 20,
+  reconnect: true,
+  backoff: 0.5,
+  maxBackoff: 30,
+  maxQueue: 1000,
+};
+
+/** @typedef {ReturnType<typeof settings>} Settings */
+
+/** @param {string | URL} url @param {Options} options */
+function settings(url, options) {
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const { token, WebSocket = globalThis.WebSocket } = options;
+  const chosen = { ...DEFAULTS, ...given };
+  const { protocol, subprotocols, connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff, maxQueue } = chosen;
+  if (!WebSocket) throw new TypeError("there is no WebSocket here: pass one, as in connect(url, { WebSocket })");
+  if (!Object.hasOwn(codecs, protocol)) throw new TypeError(`protocol is "json" or "msgpack", not "${protocol}"`);
+  atLeast(0, { connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff });
+  atLeast(1, { maxQueue });
+  const events = `symphony.v1.${protocol}`;
+  const offer = [...new Set([events, ...subprotocols, RAW, REFUSE])];
+  return { ...chosen, url: webSocketUrl(url), token, WebSocket, events, offer, codec: codecs[protocol] };
+}
+
+/** @param {number} least @param {Record<string, unknown>} options */
+function atLeast(least, options) {
+  for (const [name, value] of Object.entries(options)) {
+    if (typeof value !== "number" || !(value >= least)) {
+      throw new RangeError(`${name} is a number from ${least} on, not ${value}`);
+    }
+  }
+}
+
+/** @param {string | URL} url */
+function webSocketUrl(url) {
+  const absolute = new URL(url, globalThis.location?.href);
+  absolute.protocol = absolute.protocol.replace("http", "ws");
+  absolute.hash = "";
+  if (!/^wss?:$/.test(absolute.protocol)) throw new TypeError(`no URL of a WebSocket: ${url}`);
+  return absolute.href;
+}
+
+/** @param {string} event */
+function checkName(event) {
+  if (typeof event !== "string" || event === "" || (event.length > MAX_NAME && [...event].length > MAX_NAME)) {
+    throw new TypeError(`the name of an event is a string of 1 to ${MAX_NAME} characters`);
+  }
+  if (event === "error") throw new TypeError('the event "error" is the server\'s: it would not be heard');
+}
+
+// ---------------------------------------------------------------- client
+
+/**
+ * Open a connection that comes back by itself. It begins at once, but nothing
+ * arrives before the current turn is over: handlers registered in it miss nothing.
+ *
+ * @template {EventMap} [E=Untyped]
+ * @param {string | URL} url May be relative to the page; http and https become ws and wss.
+ * @param {Options} [options]
+ * @returns {Client<E>}
+ * @throws {TypeError | RangeError} The URL or an option makes no sense, or there is no WebSocket.
+ */
+export function connect(url, options = {}) {
+  return new Client(url, options);
+}
+
+/**
+ * One connection, and all those that take its place when it is lost. Made by
+ * `connect`.
+ *
+ * What is sent while there is no connection waits in a queue and goes out
+ * first, in order, on the next one. What was sent just before a connection
+ * broke may not have arrived; only requests can tell.
+ *
+ * @template {EventMap} [E=Untyped]
+ */
+export class Client {
+  #settings;
+  /** @type {State} */
+  #state = "connecting";
+  /** @type {string | null} */
+  #protocol = null;
+  /** @type {{ code: number, reason: string } | null} */
+  #closed = null;
+  #opened = withResolvers();
+  #closing = Promise.resolve();
+
+  /** @type {Link | null} */
+  #link = null;
+  #attempts = 0;
+  #refreshed = false;
+  #notBefore = 0;
+  #nextAt = 0;
+  /** @type {any} */
+  #timer;
+  #surroundings = new AbortController();
+
+  /** @type {(Message | Call)[]} */
+  #queue = [];
+  /** Requests and streams that were sent on this connection. @type {Map<unknown, Call>} */
+  #calls = new Map();
+  #lastId = 0;
+
+  /** @type {Map<string, ((...args: any[]) => unknown)[]>} */
+  #handlers = new Map();
+  /** @type {((state: State) => unknown)[]} */
+  #stateHandlers = [];
+  /** Requests of the server that handlers here work on. @type {Map<number, AbortController>} */
+  #answering = new Map();
+  #inbox = new Inbox();
+  #iterating = 0;
+
+  /** @param {string | URL} url @param {Options} [options] */
+  constructor(url, options = {}) {
+    this.#settings = settings(url, options);
+    // Whoever never asks for `opened` learns of the end from `state` and `closed`.
+    this.#opened.promise.catch(() => {});
+    this.#watchSurroundings();
+    queueMicrotask(() => this.#closed || this.#attempt());
+  }
+
+  /**
+   * The first open connection. Rejects only when the client has ended for good
+   * before: with `Refused` if the server said no, else with `Disconnected`.
+   */
+  get opened() {
+    return this.#opened.promise;
+  }
+
+  /** "connecting", "open", "waiting" for the next attempt, or "closed" for good. */
+  get state() {
+    return this.#state;
+  }
+
+  /** How it ended for good; null before. */
+  get closed() {
+    return this.#closed;
+  }
+
+  /** "symphony.v1.json", "symphony.v1.msgpack" or "raw", as the server chose; null before the first open. */
+  get protocol() {
+    return this.#protocol;
+  }
+
+  // -- sending
+
+  /**
+   * Send an event. Without a connection it waits in the queue; on a raw route
+   * it is `{"event": …, "data": …}` as JSON text.
+   *
+   * @template {Name<E, "emits">} K
+   * @param {K} event
+   * @param {OnlyData<Entry<E, "emits", K>>} data Anything that JSON or MessagePack can say; null may be left out.
+   * @throws {QueueFull} `maxQueue` messages wait already, or 16 MiB for a slow connection.
+   * @throws {Disconnected} The client has ended for good.
+   * @throws {TypeError} The data cannot be sent.
+   */
+  emit(event, ...data) {
+    checkName(event);
+    this.#put(new Message(event, data[0] ?? null));
+  }
+
+  /**
+   * Send a plain message: on a raw route text and bytes as they are and all
+   * else as JSON text; on one with events as the event `message`.
+   *
+   * @param {unknown} message
+   * @throws {QueueFull | Disconnected | TypeError} As `emit` does.
+   */
+  send(message) {
+    this.#put(new Message(null, message));
+  }
+
+  /**
+   * Ask the server, and give its reply. Without a connection the request waits
+   * for one. It is sent once, unless it is `idempotent`.
+   *
+   * @template {Name<E, "requests">} K
+   * @param {K} event
+   * @param {Arguments<DataOf<Entry<E, "requests", K>>, RequestOptions>} rest Data, then options.
+   * @returns {Promise<ReplyOf<Entry<E, "requests", K>>>} Rejects with `RemoteError`: the server answers with an
+   *   error; `RequestTimeout`: no answer in time; `Disconnected`: the connection was lost, and whether the
+   *   request was handled is unknown; `QueueFull` and `TypeError` as `emit`; the reason of `signal`.
+   */
+  request(event, ...rest) {
+    const [data = null, options = {}] = /** @type {[any?, RequestOptions?]} */ (rest);
+    const { timeout = this.#settings.requestTimeout, idempotent, signal } = options;
+    return new Promise((resolve, reject) => {
+      checkName(event);
+      atLeast(0, { timeout });
+      const deadline = now() + timeout;
+      const call = new Call(event, data, {
+        idempotent,
+        terms: () => (timeout === Infinity ? {} : { timeout: Math.max(deadline - now(), 0.001) }),
+        heard: (kind, value) => {
+          if (kind === "reply") {
+            this.#settle(call);
+            resolve(value);
+          } else this.#drop(call, new SymphonyError(`"${event}" answers with a stream: use client.stream()`));
+        },
+        failed: reject,
+      });
+      this.#begin(call, timeout, signal);
+    });
+  }
+
+  /**
+   * Ask the server for a stream. Nothing is sent before the iteration begins;
+   * leaving it early tells the server to stop. The items that came before an
+   * error are given before it is raised.
+   *
+   * Iterating raises `RemoteError`: the stream failed at the server; `Disconnected`:
+   * the connection was lost; `RequestTimeout`: no connection within `requestTimeout`;
+   * `QueueFull` and `TypeError` as `emit`; the reason of `signal`, at once.
+   *
+   * @template {Name<E, "streams">} K
+   * @param {K} event
+   * @param {Arguments<DataOf<Entry<E, "streams", K>>, StreamOptions>} rest Data, then options.
+   * @returns {AsyncGenerator<ItemOf<Entry<E, "streams", K>>, void, undefined>}
+   * @throws {TypeError | RangeError} The name or the credit makes no sense.
+   */
+  stream(event, ...rest) {
+    const [data = null, options = {}] = /** @type {[any?, StreamOptions?]} */ (rest);
+    const { credit = 64, signal } = options;
+    checkName(event);
+    if (!Number.isInteger(credit) || credit < 1 || credit > MAX_CREDIT) {
+      throw new RangeError(`credit is a whole number from 1 to ${MAX_CREDIT}, not ${credit}`);
+    }
+    return this.#stream(event, data, credit, signal);
+  }
+
+  /** @param {string} event @param {unknown} data @param {number} credit @param {AbortSignal} [signal] */
+  async *#stream(event, data, credit, signal) {
+    const inbox = new Inbox();
+    const call = new Call(event, data, {
+      terms: () => {
+        // Only the way to the server is bounded: from here on it may last.
+        clearTimeout(call.timer);
+        return { credit };
+      },
+      heard: (kind, item) => {
+        if (kind === "item" && inbox.size < credit) inbox.push(item);
+        else if (kind === "item") this.#drop(call, new SymphonyError(`"${event}" sends more than was granted`));
+        else if (kind === "end" && this.#settle(call)) inbox.end(null);
+        else this.#drop(call, new SymphonyError(`"${event}" answers with a reply: use client.request()`));
+      },
+      failed: (error) => inbox.end(error),
+    });
+    this.#begin(call, this.#settings.requestTimeout, signal);
+    let taken = 0;
+    try {
+      for await (const item of inbox) {
+        signal?.throwIfAborted();
+        if (++taken >= credit / 2) {
+          if (!call.settled) this.#link?.write({ grant: call.id, credit: taken });
+          taken = 0;
+        }
+        yield item;
+      }
+    } finally {
+      this.#drop(call, null);
+    }
+  }
+
+  /** @param {Call} call @param {number} timeout @param {AbortSignal} [signal] */
+  #begin(call, timeout, signal) {
+    if (signal?.aborted) return call.failed(signal.reason);
+    const abort = () => this.#drop(call, signal?.reason);
+    signal?.addEventListener("abort", abort);
+    if (timeout !== Infinity) {
+      call.timer = after(timeout, () => {
+        this.#drop(call, new RequestTimeout(`"${call.event}" was not answered within ${timeout} s`));
+      });
+    }
+    call.release = () => {
+      clearTimeout(call.timer);
+      signal?.removeEventListener("abort", abort);
+    };
+    try {
+      this.#put(call);
+    } catch (error) {
+      this.#fail(call, error);
+    }
+  }
+
+  /** @param {Call} call @returns {boolean} Whether it was under way. */
+  #settle(call) {
+    if (call.settled) return false;
+    call.settled = true;
+    call.release();
+    this.#calls.delete(call.id);
+    this.#queue = this.#queue.filter((waiting) => waiting !== call);
+    return true;
+  }
+
+  /** @param {Call | undefined} call @param {unknown} error */
+  #fail(call, error) {
+    if (call && this.#settle(call)) call.failed(error);
+  }
+
+  /** End a call from this side. @param {Call} call @param {unknown} error */
+  #drop(call, error) {
+    if (this.#calls.has(call.id)) this.#link?.write({ cancel: call.id });
+    this.#fail(call, error);
+  }
+
+  /** Send now, or queue. @param {Message | Call} item */
+  #put(item) {
+    if (this.#closed) throw this.#disconnected();
+    const link = this.#link;
+    const ready = link !== null && link.ready;
+    // A snapshot: what the caller changes later must not change what is sent.
+    if (!ready || item.idempotent) item.data = snapshot(item.data, this.#settings.codec);
+    if (ready) {
+      if (link.unsentBytes > MAX_UNSENT_BYTES) throw new QueueFull(`${link.unsentBytes} bytes wait to be sent`);
+      this.#write(link, item);
+    } else {
+      const { maxQueue } = this.#settings;
+      if (this.#queue.length >= maxQueue) throw new QueueFull(`${maxQueue} messages wait for a connection`);
+      this.#queue.push(item);
+    }
+  }
+
+  /** @param {Link} link @param {Message | Call} item */
+  #write(link, item) {
+    const { event, data } = item;
+    if (item instanceof Call) {
+      if (link.raw) throw new SymphonyError("this route is raw: it answers no requests; use client.send()");
+      item.id = ++this.#lastId;
+      link.write({ event, data, id: item.id, ...item.terms() });
+      this.#calls.set(item.id, item);
+    } else if (event !== null) link.write({ event, data });
+    else if (!link.raw) link.write({ event: "message", data });
+    else link.send(typeof data === "string" ? data : asBytes(data) ?? codecs.json.encode(data));
+  }
+
+  // -- receiving
+
+  /**
+   * Handle an event of the server. What the handler of a request returns, or
+   * resolves to, is the reply; the first one registered answers, and its second
+   * argument has a `signal` for when the server loses interest. It may throw
+   * `Reject`; anything else is logged here and said to be `internal` there.
+   *
+   * `message` is what the server sends plainly, and on a raw route each message.
+   * `"*"` gets `(event, data)` of all events that have no handler, but no requests.
+   *
+   * @template {Name<E, "receives"> | Name<E, "answers"> | "error" | "*"} K
+   * @param {K} event
+   * @param {Handler<E, K>} handler
+   * @returns {() => void} Ends it.
+   */
+  on(event, handler) {
+    const entry = (/** @type {any[]} */ ...given) => /** @type {any} */ (handler)(...given);
+    this.#handlers.set(event, [...(this.#handlers.get(event) ?? []), entry]);
+    return () => {
+      const others = this.#handlers.get(event)?.filter((other) => other !== entry);
+      if (others?.length) this.#handlers.set(event, others);
+      else this.#handlers.delete(event);
+    };
+  }
+
+  /**
+   * Be told each new state.
+   *
+   * @param {(state: State) => unknown} handler
+   * @returns {() => void} Ends it.
+   */
+  onState(handler) {
+    const entry = (/** @type {State} */ state) => handler(state);
+    this.#stateHandlers = [...this.#stateHandlers, entry];
+    return () => {
+      this.#stateHandlers = this.#stateHandlers.filter((other) => other !== entry);
+    };
+  }
+
+  /**
+   * The messages of a raw route (and the data of events `message`, while there
+   * is an iteration), over all connections. It ends with `close()` and the
+   * server's normal end, and raises `Disconnected` after any other.
+   *
+   * On a raw route without a handler for `message`, messages wait for an
+   * iteration. When `maxQueue` wait, nothing is dropped: the client closes for
+   * good, as if the server had said 1013.
+   *
+   * @returns {AsyncGenerator<MessageOf<E>, void, undefined>}
+   */
+  async *[Symbol.asyncIterator]() {
+    this.#iterating++;
+    try {
+      for await (const message of this.#inbox) yield message;
+    } finally {
+      this.#iterating--;
+    }
+  }
+
+  /** @param {Link} link @param {any} message */
+  #receive(link, message) {
+    const received = asBytes(message) ?? message;
+    if (link.raw) this.#event("message", received);
+    else {
+      let frame;
+      try {
+        frame = link.codec.decode(received);
+      } catch (error) {
+        console.warn("symphony: the server sent what is no frame", error);
+        return;
+      }
+      this.#frame(link, frame);
+    }
+  }
+
+  /** @param {Link} link @param {any} frame */
+  #frame(link, frame) {
+    // Its kind is the first of these fields that it has.
+    const kind = KINDS.find((field) => frame?.[field] !== undefined);
+    const id = kind && frame[kind];
+    const data = frame?.data ?? null;
+    if (kind === "event") {
+      if (frame.id === undefined) this.#event(id, data);
+      else this.#answer(link, id, frame.id, data);
+    } else if (kind === "reply" || kind === "item" || kind === "end") this.#called(id)?.heard(kind, data);
+    else if (kind === "error") this.#fail(this.#called(id), remoteError(data));
+    else if (kind === "cancel") this.#answering.get(id)?.abort(new RemoteError("cancelled"));
+    else if (kind === "retry" && id >= 0) link.retry = Number(id);
+    // A pong has said all by coming.
+    else if (kind !== "pong") console.warn("symphony: the server sent a frame of no known kind", frame);
+  }
+
+  /** @param {unknown} id */
+  #called(id) {
+    const call = this.#calls.get(id);
+    // Answers to what was given up cross the `cancel` on its way.
+    if (!call && !(Number(id) <= this.#lastId)) console.warn(`symphony: an answer to ${id}, which was never asked`);
+    return call;
+  }
+
+  /** @param {string} event @param {any} data */
+  #event(event, data) {
+    const own = this.#handlers.get(event);
+    const rest = this.#handlers.get("*");
+    if (own) for (const handler of own) guard(event, () => handler(data));
+    else if (rest) for (const handler of rest) guard(event, () => handler(event, data));
+    else if (event === "error") console.warn("symphony: the server says", data);
+    if (event === "message" && (this.#iterating || (this.#link?.raw && !own && !rest))) this.#keep(data);
+  }
+
+  /** @param {any} message */
+  #keep(message) {
+    const { maxQueue } = this.#settings;
+    if (this.#inbox.size < maxQueue) return this.#inbox.push(message);
+    const reason = `${maxQueue} messages wait, and nobody takes them`;
+    if (this.#link) this.#closing = this.#link.close(OWN_UNREAD, reason);
+    console.error(`symphony: ${reason}: iterate over the client, or use client.on("message")`);
+    this.#end(new Disconnected(`the connection was closed: ${reason}`, UNREAD, reason));
+  }
+
+  /** @param {Link} link @param {string} event @param {number} id @param {any} data */
+  async #answer(link, event, id, data) {
+    const handler = this.#handlers.get(event)?.[0];
+    const abort = new AbortController();
+    /** @param {object} frame */
+    const answer = (frame) => {
+      if (this.#answering.get(id) !== abort) return;
+      link.write(frame);
+      this.#answering.delete(id);
+    };
+    /** @param {Reject} error */
+    const reject = (error) => answer({ error: id, data: payloadOf(error) });
+    if (this.#answering.has(id)) return console.warn(`symphony: request ${id} of the server is under way already`);
+    const busy = this.#answering.size >= MAX_ANSWERING;
+    this.#answering.set(id, abort);
+    if (busy) return reject(new Reject("too_many", `${MAX_ANSWERING} requests are under way`));
+    if (!handler) return reject(new Reject("not_found", `no handler for the event '${event}'`, { details: { event } }));
+    abort.signal.addEventListener("abort", () => reject(new Reject("cancelled", "the request was cancelled")));
+    try {
+      answer({ reply: id, data: await handler(data, { signal: abort.signal }) });
+    } catch (error) {
+      if (error instanceof Reject) return reject(error);
+      if (!abort.signal.aborted) console.error(`symphony: the handler of "${event}" failed`, error);
+      reject(new Reject("internal", "the handler failed"));
+    }
+  }
+
+  // -- coming and going
+
+  /**
+   * End it for good: what is under way or waits fails with `Disconnected`.
+   * Again, or after another end, it does nothing.
+   *
+   * @param {number} [code] 1000, or your own: 3000 to 4999.
+   * @param {string} [reason] At most 123 bytes in UTF-8.
+   * @returns {Promise<void>} When the WebSocket has closed, or after 5 s.
+   * @throws {RangeError} The code or the reason may not be sent.
+   */
+  close(code = NORMAL, reason = "") {
+    if (code !== NORMAL && !(code >= 3000 && code <= 4999)) throw new RangeError(`${code} is no close code to send`);
+    if (utf8.encode(reason).length > MAX_REASON_BYTES) throw new RangeError("a reason has at most 123 bytes");
+    if (!this.#closed) {
+      const link = this.#link;
+      this.#link = null;
+      if (link) this.#closing = link.close(code, reason);
+      this.#end(new Disconnected(`the client was closed with ${code}`, code, reason), true);
+    }
+    return this.#closing;
+  }
+
+  #attempt() {
+    const link = new Link(this.#settings, {
+      open: () => this.#open(link),
+      message: (message) => this.#receive(link, message),
+      end: (code, reason) => this.#lost(link, code, reason),
+    });
+    this.#link = link;
+    this.#enter("connecting");
+    // Unless a handler of the state has closed the client.
+    this.#link?.start();
+  }
+
+  /** @param {Link} link */
+  #open(link) {
+    this.#protocol = link.protocol;
+    // Before anybody is told: what they send comes behind.
+    while (link.ready) {
+      const item = this.#queue.shift();
+      if (!item) break;
+      try {
+        this.#write(link, item);
+      } catch (error) {
+        if (item instanceof Call) this.#fail(item, error);
+        else console.error(`symphony: "${item.event ?? "message"}" was not sent`, error);
+      }
+    }
+    this.#opened.resolve();
+    this.#enter("open");
+  }
+
+  /** @param {Link} link @param {number} code @param {string} reason */
+  #lost(link, code, reason) {
+    const { reconnect, token, backoff, maxBackoff } = this.#settings;
+    this.#link = null;
+    if (now() - link.openedAt >= LASTING) {
+      this.#attempts = 0;
+      this.#refreshed = false;
+    }
+    const refresh = code === UNAUTHORIZED && typeof token === "function" && !this.#refreshed;
+    const text = reason ? `${code} ${reason}` : `${code}`;
+    if (!reconnect || !(COMES_BACK.has(code) || refresh)) {
+      const refused = link.openedAt === Infinity && code !== LOST;
+      return this.#end(
+        refused
+          ? new Refused(`the server refused the connection: ${text}`, code, reason)
+          : new Disconnected(`the connection has ended: ${text}`, code, reason),
+        code === NORMAL,
+      );
+    }
+    this.#refreshed ||= refresh;
+    this.#notBefore = now() + link.retry;
+    const bound = Math.min(maxBackoff, backoff * 2 ** this.#attempts++);
+    this.#wakeAt(this.#notBefore + Math.random() * bound);
+
+    const calls = [...this.#calls.values()];
+    this.#calls.clear();
+    // They were sent before whatever waits now.
+    this.#queue.unshift(...calls.filter((call) => call.idempotent));
+    for (const call of calls) {
+      if (!call.idempotent) this.#fail(call, new Disconnected(`the connection was lost: ${text}`, code, reason));
+    }
+    this.#forgetRequests();
+    this.#enter("waiting");
+  }
+
+  /** @param {Disconnected} error @param {boolean} [orderly] Whether an iteration just ends. */
+  #end(error, orderly = false) {
+    const { code, reason } = error;
+    this.#link = null;
+    this.#closed = { code, reason };
+    clearTimeout(this.#timer);
+    this.#surroundings.abort();
+    const waiting = this.#queue;
+    const calls = [...this.#calls.values(), ...waiting.filter((item) => item instanceof Call)];
+    const unsent = waiting.length - waiting.filter((item) => item instanceof Call).length;
+    if (unsent) console.warn(`symphony: ${unsent} messages were never sent: ${error.message}`);
+    this.#queue = [];
+    for (const call of calls) this.#fail(call, error);
+    this.#inbox.end(orderly ? null : error);
+    this.#opened.reject(error);
+    this.#forgetRequests();
+    this.#enter("closed");
+  }
+
+  /** Abort the handlers of the server's requests: nobody is there to answer. */
+  #forgetRequests() {
+    const answering = [...this.#answering.values()];
+    this.#answering.clear();
+    for (const abort of answering) abort.abort(this.#disconnected());
+  }
+
+  #disconnected() {
+    const { code, reason } = this.#closed ?? { code: LOST, reason: "" };
+    return new Disconnected(`the client is closed: ${code}${reason && ` ${reason}`}`, code, reason);
+  }
+
+  /** @param {State} state */
+  #enter(state) {
+    // A handler of the state before may have closed the client.
+    if (state === this.#state || (this.#closed && state !== "closed")) return;
+    this.#state = state;
+    for (const handler of this.#stateHandlers) {
+      if (this.#state === state) guard(`state ${state}`, () => handler(state));
+    }
+  }
+
+  /** @param {number} time */
+  #wakeAt(time) {
+    clearTimeout(this.#timer);
+    this.#nextAt = time;
+    this.#timer = after(time - now(), () => this.#attempt());
+  }
+
+  /** The network or the user is back: do not sit out a long wait, unless the server has asked for it. */
+  #hurry() {
+    const time = Math.max(now(), this.#notBefore) + Math.random() * HURRY;
+    if (this.#state === "waiting" && time < this.#nextAt) this.#wakeAt(time);
+  }
+
+  #watchSurroundings() {
+    const { signal } = this.#surroundings;
+    // Workers have no document, and most of what is no browser has neither.
+    const { document } = globalThis;
+    globalThis.addEventListener?.("online", () => this.#hurry(), { signal });
+    globalThis.addEventListener?.("offline", () => this.#link?.check(), { signal });
+    document?.addEventListener("visibilitychange", () => {
+      if (document.visibilityState === "visible") this.#hurry();
+    }, { signal });
+  }
+}
+
+/** @param {unknown} data @param {Settings["codec"]} codec */
+function snapshot(data, codec) {
+  if (typeof data === "string") return data;
+  return asBytes(data)?.slice() ?? codec.decode(/** @type {any} */ (codec.encode(data)));
+}
+
+/**
+ * Run a handler of the user's: that it fails, at once or later, is told and
+ * breaks nothing.
+ *
+ * @param {string} name @param {() => unknown} run
+ */
+async function guard(name, run) {
+  try {
+    await run();
+  } catch (error) {
+    console.error(`symphony: the handler of "${name}" failed`, error);
+  }
+}

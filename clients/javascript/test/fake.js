@@ -1,0 +1,35 @@
+/** A WebSocket without a network, for what no server can be made to do. */
+
+export class FakeSocket {
+  /** The last one made. */
+  static last;
+  readyState = 0;
+  protocol = "";
+  bufferedAmount = 0;
+  sent = [];
+
+  constructor(url, offered) {
+    Object.assign(this, { url, offered });
+    FakeSocket.last = this;
+  }
+
+  open(protocol = this.offered[0]) {
+    this.readyState = 1;
+    this.protocol = protocol;
+    this.onopen({});
+  }
+
+  send(message) {
+    this.sent.push(message);
+  }
+
+  /** Begins to close; nobody answers. */
+  close() {
+    this.readyState = 2;
+  }
+
+  end(code, reason = "") {
+    this.readyState = 3;
+    this.onclose({ code, reason });
+  }
+}

@@ -1,0 +1,112 @@
+"""The requests of one client that are under way, and who waits for what."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from symphony.client.loss import Loss
+from symphony.client.outgoing import Entry, Outgoing
+from symphony.client.payload import ErrorData, InvalidError, Kind, reader
+from symphony.errors import RemoteError, SymphonyError
+from symphony.protocol.envelopes import Cancel, End, Error, Event, Item, Reply
+from symphony.protocol.v1 import MAX_ID, V1
+
+__all__ = ("Answers", "Asking")
+
+
+class Asking(Entry, Protocol):
+    """One request, or one stream."""
+
+    id: int | None
+    """On this connection; `None` while it was not sent."""
+
+    def replied(self, data: Any) -> None:
+        """Take a reply."""
+        ...
+
+    def item(self, data: Any) -> None:
+        """Take an item."""
+        ...
+
+    def end(self) -> None:
+        """Hear that there are no more items."""
+        ...
+
+    def failed(self, error: SymphonyError) -> None:
+        """Hear that nothing more comes, and why."""
+        ...
+
+    def lost(self, loss: Loss) -> bool:
+        """Hear that the connection is lost; return whether it is to be sent again."""
+        ...
+
+
+class Answers:
+    """Hands what comes to whoever asked for it.
+
+    Args:
+        outgoing: The client's way out.
+    """
+
+    __slots__ = ("_asking", "_last_id", "outgoing")
+
+    def __init__(self, outgoing: Outgoing) -> None:
+        self.outgoing = outgoing
+        self._asking: dict[int, Asking] = {}
+        self._last_id = 0
+
+    def __len__(self) -> int:
+        return len(self._asking)
+
+    def ask(
+        self, asking: Asking, codec: V1, event: str, data: Any, *, timeout: float | None, credit: int | None
+    ) -> str | bytes:
+        """Give a request its id and return its message."""
+        # Never used again on one connection, so that an answer that comes late
+        # is nobody else's.
+        id = self._last_id = self._last_id % MAX_ID + 1
+        message = codec.encode(Event(event, data, id, timeout, credit))
+        asking.id = id
+        self._asking[id] = asking
+        return message
+
+    def give_up(self, asking: Asking) -> None:
+        """Want no answer any more, and say so if it was sent."""
+        id = asking.id
+        if id is not None and self._asking.get(id) is asking:
+            del self._asking[id]
+            self.outgoing.say(Cancel(id))
+
+    def take(self, envelope: Reply | Error | Item | End) -> None:
+        """Hand an answer on. One that nobody waits for has crossed a `cancel`, and is ignored."""
+        if isinstance(envelope, Item):
+            if (asking := self._asking.get(envelope.item)) is not None:
+                asking.item(envelope.data)
+        elif isinstance(envelope, Reply):
+            if (asking := self._asking.pop(envelope.reply, None)) is not None:
+                asking.replied(envelope.data)
+        elif isinstance(envelope, Error):
+            if (asking := self._asking.pop(envelope.error, None)) is not None:
+                asking.failed(self._error(envelope.data))
+        elif (asking := self._asking.pop(envelope.end, None)) is not None:
+            asking.end()
+
+    def lost(self, loss: Loss) -> list[Asking]:
+        """Tell all that nothing comes any more; return those that are to be sent again, in order."""
+        asking, self._asking = self._asking, {}
+        self._last_id = 0
+        again: list[Asking] = []
+        for one in asking.values():
+            if one.lost(loss):
+                one.id = None
+                again.append(one)
+        return again
+
+    def _error(self, data: Any) -> RemoteError:
+        codec = self.outgoing.codec
+        kind: Kind = "msgpack" if codec is not None and codec.payload == "msgpack" else "json"
+        try:
+            told: ErrorData = reader(ErrorData, kind)(data)
+        except InvalidError as error:
+            return RemoteError("internal", f"an error that cannot be read: {error}")
+        return RemoteError(told.code, told.message, retryable=told.retryable, details=told.details)

@@ -1,0 +1,105 @@
+"""`symphony.connect`."""
+
+from __future__ import annotations
+
+import ssl as tls
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from symphony.client.address import parse_url
+from symphony.client.client import Client
+from symphony.client.dialing import WebSocketDial
+from symphony.client.options import Options, Token, tls_context
+
+__all__ = ("connect",)
+
+_CLOSE_TIMEOUT = 5.0
+
+
+def connect(
+    url: str,
+    *,
+    token: Token = None,
+    headers: Mapping[str, str] | None = None,
+    protocol: Literal["json", "msgpack"] = "json",
+    connect_timeout: float = 10.0,
+    request_timeout: float = 10.0,
+    heartbeat: float | None = 20.0,
+    reconnect: bool = True,
+    backoff: float = 0.5,
+    max_backoff: float = 30.0,
+    max_queue: int = 1000,
+    max_message_bytes: int = 1024 * 1024,
+    ssl: tls.SSLContext | bool | None = None,
+    origin: str | None = None,
+    subprotocols: Sequence[str] = (),
+) -> Client:
+    """Make a client of a server; it opens in `async with`, or when it is awaited.
+
+    ```python
+    client = symphony.connect("wss://example.com/chat")
+
+    @client.on("said")
+    async def said(data: Said) -> None: ...
+
+    async with client:
+        await client.request("join", "lobby")
+    ```
+
+    Args:
+        url: Where to: `ws://` or `wss://`; `http` and `https` count as these.
+        token: Whom the client speaks for; or a function, plain or async, that
+            is asked anew at each attempt to connect.
+        headers: Further headers of the handshake.
+        protocol: How events are written: `"json"` or `"msgpack"`.
+        connect_timeout: Seconds until the first connection must be open, and
+            for each attempt after a connection was lost.
+        request_timeout: Seconds until a request must be answered, unless it
+            says otherwise.
+        heartbeat: Seconds of silence until the server is asked whether it is
+            there; after half of that again, and at least 1 s, the connection
+            counts as lost. `None`: never.
+        reconnect: Whether to come back when a connection is lost.
+        backoff: Bound of the random time before the first attempt to come
+            back, in seconds; doubled with each that fails.
+        max_backoff: The largest bound.
+        max_queue: Messages that may wait for a connection, and events and
+            messages that may wait for the program before the connection is
+            not read from.
+        max_message_bytes: The largest message that may come.
+        ssl: For `wss`: a context; `None` or `True`: certificates are checked
+            against the system's; `False`: not at all.
+        origin: The `Origin` of the handshake, as a browser sends it.
+        subprotocols: Offered besides Symphony's, for raw connections.
+
+    Raises:
+        ValueError: An option is none.
+    """
+    address = parse_url(url)
+    given = dict(headers or {})
+    if origin is not None:
+        given["Origin"] = origin
+    if heartbeat is not None and not heartbeat > 0:
+        raise ValueError(f"heartbeat must be above 0, or None, not {heartbeat!r}.")
+    if not max_message_bytes > 0:
+        raise ValueError(f"max_message_bytes must be above 0, not {max_message_bytes!r}.")
+    options = Options(
+        token=token,
+        headers=given,
+        protocol=protocol,
+        connect_timeout=connect_timeout,
+        request_timeout=request_timeout,
+        reconnect=reconnect,
+        backoff=backoff,
+        max_backoff=max_backoff,
+        max_queue=max_queue,
+        subprotocols=subprotocols,
+    )
+    dial = WebSocketDial(
+        address,
+        tls_context(address.secure, ssl),
+        heartbeat=heartbeat,
+        max_message_bytes=max_message_bytes,
+        close_timeout=_CLOSE_TIMEOUT,
+    )
+    return Client(dial, options)

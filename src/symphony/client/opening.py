@@ -1,0 +1,232 @@
+"""The opening handshake as a client writes and reads it (RFC 6455 §4.1).
+
+Pure text work: the bytes of the request, and what the answer says.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from os import urandom
+from typing import Final
+
+import httptools
+
+from symphony.protocol.handshake import TOKEN, accept_key
+
+__all__ = (
+    "Answer",
+    "AnswerError",
+    "bad_names",
+    "check_headers",
+    "new_key",
+    "offered_token",
+    "request",
+    "retry_after",
+)
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_BODY_BYTES: Final = 16 * 1024
+
+_NAME: Final = re.compile(TOKEN)
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# What makes the request a handshake; a caller's own would only break it.
+_RESERVED: Final = frozenset(
+    (
+        "connection",
+        "content-length",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+
+
+class AnswerError(Exception):
+    """What came is no answer to a handshake; the message says why."""
+
+
+def new_key() -> str:
+    """Return a new Sec-WebSocket-Key."""
+    return base64.b64encode(urandom(16)).decode()
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Check the headers that a user adds to the request.
+
+    Raises:
+        ValueError: One would break the request, or is the handshake's own.
+    """
+    for name, value in headers.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a header name.")
+        if name.lower() in _RESERVED:
+            raise ValueError(f"The header {name!r} is set by the handshake itself.")
+        # The value stays out of the message: it may be a secret.
+        if _CONTROL.search(value) or not _fits_latin1(value):
+            raise ValueError(f"The value of header {name!r} has a character that no header can have.")
+
+
+def request(
+    target: str, authority: str, key: str, *, subprotocols: Sequence[str], headers: Mapping[str, str]
+) -> bytes:
+    """Return the request that asks for a WebSocket.
+
+    Args:
+        target: Path and query.
+        authority: The `Host`, unless *headers* have one.
+        key: The `Sec-WebSocket-Key`.
+        subprotocols: What is offered.
+        headers: What `check_headers` has passed.
+    """
+    fields = {name.lower(): (name, value) for name, value in headers.items()}
+    fields.setdefault("user-agent", ("User-Agent", "Symphony"))
+    _, host = fields.pop("host", ("Host", authority))
+    lines = [
+        f"GET {target} HTTP/1.1",
+        f"Host: {host}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Key: {key}",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Protocol: {', '.join(subprotocols)}",
+        *(f"{name}: {value}" for name, value in fields.values()),
+    ]
+    return "\r\n".join((*lines, "", "")).encode("latin-1")
+
+
+class Answer:
+    """The answer to one handshake, as far as it has come.
+
+    Attributes:
+        status: The HTTP status; 0 before the head is complete.
+        phrase: What stands beside it.
+        headers: Names in lower case; repeated ones joined by commas.
+        body: The first 16 KiB of it.
+        complete: Whether all of it has come, as far as can be told.
+        rest: What came behind a 101: the first frames.
+    """
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.phrase = ""
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.complete = False
+        self.rest = b""
+        self._fed = 0
+        self._parser = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        """Take what came.
+
+        Raises:
+            AnswerError: It is not HTTP, or too long.
+        """
+        self._fed += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.rest = data[int(upgrade.args[0]) :]
+        except httptools.HttpParserError:
+            # A 101 without its headers, or a body that breaks off wrongly: what
+            # is known of it is more useful than this.
+            if not self.status:
+                shown = data[:60].decode("latin-1")
+                raise AnswerError(f"what came is not HTTP: {shown!r}") from None
+            self.complete = True
+        if not self.status and self._fed > MAX_HEAD_BYTES:
+            raise AnswerError(f"the head of the answer is longer than {MAX_HEAD_BYTES} bytes")
+        if len(self.body) >= MAX_BODY_BYTES:
+            self.body = self.body[:MAX_BODY_BYTES]
+            self.complete = True
+
+    def chosen(self, key: str, offered: Sequence[str]) -> str | None:
+        """Check that a 101 opens what was asked for; return the chosen subprotocol.
+
+        Raises:
+            AnswerError: It does not.
+        """
+        headers = self.headers
+        if headers.get("upgrade", "").lower() != "websocket" or "upgrade" not in {
+            option.strip().lower() for option in headers.get("connection", "").split(",")
+        }:
+            raise AnswerError("the answer is 101, but not for a WebSocket")
+        if headers.get("sec-websocket-accept") != accept_key(key):
+            raise AnswerError("the answer belongs to another request (Sec-WebSocket-Accept is wrong)")
+        if "sec-websocket-extensions" in headers:
+            raise AnswerError("the server chose an extension that was not offered")
+        chosen = headers.get("sec-websocket-protocol")
+        if chosen is not None and chosen not in offered:
+            raise AnswerError(f"the server chose the subprotocol {chosen!r}, which was not offered")
+        return chosen
+
+    # httptools' calls
+
+    def on_message_begin(self) -> None:
+        """An interim answer (103) may have come before this one."""
+        self.phrase = ""
+        self.headers = {}
+
+    def on_status(self, status: bytes) -> None:
+        """The phrase may come in pieces."""
+        self.phrase += status.decode("latin-1")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Join what is repeated (RFC 9110 §5.3)."""
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+
+    def on_headers_complete(self) -> None:
+        """From here on the status counts."""
+        status = self._parser.get_status_code()
+        if status == 101 or status >= 200:
+            self.status = status
+
+    def on_body(self, body: bytes) -> None:
+        """Keep it, up to a bound."""
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        """An interim answer is complete too, and means nothing."""
+        self.complete = self.status != 0
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """Return the seconds that a Retry-After header asks for; `None` if it says nothing.
+
+    Args:
+        value: The header: seconds, or a date.
+        now: Seconds since the epoch.
+    """
+    if value is None:
+        return None
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None
+
+
+def offered_token(token: str) -> str:
+    """Return the subprotocol that carries a token."""
+    return "symphony.token." + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+
+
+def bad_names(names: Iterable[str]) -> list[str]:
+    """Return which of the names cannot be offered as subprotocols."""
+    return [name for name in names if not _NAME.fullmatch(name)]
+
+
+def _fits_latin1(value: str) -> bool:
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,76 @@
+"""What a client was told when it was made."""
+
+from __future__ import annotations
+
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final, Literal, TypeAlias
+
+from symphony.client.opening import bad_names, check_headers
+
+__all__ = ("Options", "Token", "tls_context")
+
+Token: TypeAlias = str | Callable[[], str | Awaitable[str | None] | None] | None
+
+_PROTOCOLS: Final = ("json", "msgpack")
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of `symphony.connect` that are not about the socket; it says what they mean."""
+
+    token: Token = None
+    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
+    protocol: Literal["json", "msgpack"] = "json"
+    connect_timeout: float = 10.0
+    request_timeout: float = 10.0
+    reconnect: bool = True
+    backoff: float = 0.5
+    max_backoff: float = 30.0
+    max_queue: int = 1000
+    subprotocols: Sequence[str] = ()
+    uniform: Callable[[float, float], float] = random.uniform
+
+    def __post_init__(self) -> None:
+        if self.protocol not in _PROTOCOLS:
+            raise ValueError(f"protocol must be 'json' or 'msgpack', not {self.protocol!r}.")
+        for name in ("connect_timeout", "request_timeout", "max_queue"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}.")
+        for name in ("backoff", "max_backoff"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be below 0, and it is {getattr(self, name)!r}.")
+        if isinstance(self.subprotocols, str):
+            raise ValueError(f"subprotocols is a list: write [{self.subprotocols!r}].")
+        if bad := bad_names(self.subprotocols):
+            raise ValueError(f"{bad[0]!r} cannot be a subprotocol: it is a word, without spaces.")
+        check_headers(self.headers)
+
+
+def tls_context(secure: bool, ssl_option: ssl.SSLContext | bool | None) -> ssl.SSLContext | None:
+    """Return what TLS is spoken with, `None` on a plain connection.
+
+    Raises:
+        ValueError: The option is for TLS, and the URL is not.
+    """
+    if not secure:
+        if ssl_option:
+            raise ValueError("ssl= is for TLS, and the URL is ws://: write wss://.")
+        return None
+    if isinstance(ssl_option, ssl.SSLContext):
+        return ssl_option
+    return _context(ssl_option is not False)
+
+
+@lru_cache(maxsize=2)
+def _context(verify: bool) -> ssl.SSLContext:
+    # Loading the system's certificates takes 10-20 ms and some MiB: once a process.
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

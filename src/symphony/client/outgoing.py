@@ -1,0 +1,290 @@
+"""What a client sends: at once where that is possible, else in order, as soon as it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import Any, Final, Protocol, cast
+
+from msgspec import Raw
+
+from symphony.client.link import Link
+from symphony.client.loss import Loss
+from symphony.client.payload import Kind, snapshot, to_json_text
+from symphony.errors import QueueFull
+from symphony.protocol.codec import to_message
+from symphony.protocol.envelopes import MESSAGE, Envelope, Event
+from symphony.protocol.v1 import JSON, MSGPACK, V1
+
+__all__ = ("READY", "Entry", "Outgoing")
+
+_CODECS: Final = {"json": JSON, "msgpack": MSGPACK}
+
+
+class Entry(Protocol):
+    """Something that waits to be sent."""
+
+    @property
+    def bound(self) -> bool:
+        """Whether it means nothing on another connection than this one."""
+        ...
+
+    def message(self, codec: V1 | None) -> str | bytes | None:
+        """Return what is sent, now that it is; `None`: nothing any more.
+
+        Args:
+            codec: `None` on a raw connection.
+        """
+        ...
+
+    def dropped(self, loss: Loss) -> bool:
+        """Hear that it is never sent; return whether nobody else is told."""
+        ...
+
+
+class _Ready:
+    """An awaitable that is done."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+class _Drained:
+    """An awaitable that begins to wait when it is awaited: most never are."""
+
+    __slots__ = ("_wait",)
+
+    def __init__(self, wait: Callable[[], Generator[Any, None, None]]) -> None:
+        self._wait = wait
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._wait()
+
+
+READY: Final[Awaitable[None]] = _Ready()
+
+
+class Outgoing:
+    """The way out of one client, over whatever link it has at the moment.
+
+    Without a link, and while it is congested, entries wait here: what was not
+    sent is not lost with the link.
+
+    Args:
+        kind: What is offered to the server.
+        limit: How many entries may wait.
+        where: The server, for the error.
+
+    Attributes:
+        codec: What the server chose; `None` on a raw connection.
+        live: Whether there is a link.
+    """
+
+    __slots__ = ("_kind", "_limit", "_link", "_waiters", "_waiting", "_where", "codec", "live")
+
+    def __init__(self, kind: Kind, limit: int, where: str) -> None:
+        self._kind: Kind = kind
+        self._limit = limit
+        self._where = where
+        self._link: Link | None = None
+        self._waiting: deque[Entry] = deque()
+        self._waiters: list[asyncio.Future[None]] = []
+        self.codec: V1 | None = _CODECS[kind]
+        self.live = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def clear(self) -> bool:
+        """Whether what is sent now is on its way at once."""
+        link = self._link
+        return link is not None and not self._waiting and not link.congested
+
+    def emit(self, event: str, data: Any) -> Awaitable[None]:
+        """Send an event.
+
+        Raises:
+            QueueFull: It would have to wait, and too many do.
+            TypeError: The data cannot be encoded.
+        """
+        envelope = Event(event, data)
+        if self.clear:
+            return self._sent((self.codec or JSON).encode(envelope))
+        # Encoded at once: the user may change the object later, and learns here
+        # if it cannot be sent at all.
+        return self.put(_Emitted(_CODECS[self._kind].encode(envelope), self._kind))
+
+    def send(self, message: Any) -> Awaitable[None]:
+        """Send a message as it is on a raw connection, else as the event `message`.
+
+        Raises:
+            QueueFull: As `emit`, and so is the next.
+            TypeError: It cannot be encoded.
+        """
+        if isinstance(message, bytearray | memoryview):
+            message = bytes(cast("bytearray", message))
+        if self.clear:
+            codec = self.codec
+            return self._sent(to_message(message) if codec is None else codec.encode(Event(MESSAGE, message)))
+        if not isinstance(message, str | bytes):
+            message = snapshot(message, self._kind)
+        return self.put(_Sent(message, self._kind))
+
+    def say(self, envelope: Envelope) -> None:
+        """Send what belongs to this connection; without one, or on a raw one, it is dropped."""
+        codec = self.codec
+        if self._link is None or codec is None:
+            return
+        message = codec.encode(envelope)
+        if self.clear:
+            self._link.send(message)
+        else:
+            self._waiting.append(_Said(message))
+
+    def put(self, entry: Entry, *, refuse: bool = True) -> Awaitable[None]:
+        """Send an entry, or let it wait.
+
+        Args:
+            entry: What to send.
+            refuse: Whether it counts to the limit.
+
+        Raises:
+            QueueFull: Too many wait.
+        """
+        if self.clear:
+            message = entry.message(self.codec)
+            return READY if message is None else self._sent(message)
+        if refuse and len(self._waiting) >= self._limit:
+            hint = "the server takes no more; `await` what is sent" if self.live else "it is not connected"
+            raise QueueFull(f"{len(self._waiting)} messages wait to be sent to {self._where}: {hint}.")
+        self._waiting.append(entry)
+        return self.drained() if self.live else READY
+
+    def put_first(self, entries: Sequence[Entry]) -> None:
+        """Let entries wait in front of all others, in their order; they don't count to the limit."""
+        self._waiting.extendleft(reversed(entries))
+
+    def withdraw(self, entry: Entry) -> bool:
+        """Take back an entry that was not sent; return whether it waited."""
+        try:
+            self._waiting.remove(entry)
+        except ValueError:
+            return False
+        return True
+
+    def drained(self) -> Awaitable[None]:
+        """Wait until nothing waits any more, or there is no link."""
+        return _Drained(self._drain)
+
+    # The link's life
+
+    def use(self, link: Link, codec: V1 | None) -> None:
+        """Send over a link, as soon as `flush` has sent what waits."""
+        self._link = link
+        self.codec = codec
+        self.live = True
+
+    def lost(self) -> None:
+        """Keep what waits for the next link."""
+        self._link = None
+        self.live = False
+        self._waiting = deque(entry for entry in self._waiting if not entry.bound)
+        self._wake()
+
+    def end(self, loss: Loss) -> int:
+        """Forget what waits; return how many messages nobody was told of."""
+        self.lost()
+        waiting, self._waiting = self._waiting, deque()
+        return sum(entry.dropped(loss) for entry in waiting)
+
+    def flush(self, *, all: bool = False) -> None:
+        """Send what waits, as far as the link takes it.
+
+        Args:
+            all: However much the link takes: nothing can be sent later.
+        """
+        link = self._link
+        while link is not None and self._waiting and (all or not link.congested):
+            message = self._waiting.popleft().message(self.codec)
+            if message is not None:
+                link.send(message)
+            link = self._link
+        if self.clear:
+            self._wake()
+
+    def _sent(self, message: str | bytes) -> Awaitable[None]:
+        link = self._link
+        assert link is not None
+        link.send(message)
+        return self.drained() if link.congested else READY
+
+    def _drain(self) -> Generator[Any, None, None]:
+        while self.live and not self.clear:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            yield from waiter
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class _Told:
+    """An entry whose sender has long gone on."""
+
+    __slots__ = ()
+    bound = False
+
+    def dropped(self, loss: Loss) -> bool:
+        return not self.bound
+
+
+class _Emitted(_Told):
+    """An event, encoded for the protocol that was offered."""
+
+    __slots__ = ("_kind", "_message")
+
+    def __init__(self, message: str | bytes, kind: Kind) -> None:
+        self._message = message
+        self._kind: Kind = kind
+
+    def message(self, codec: V1 | None) -> str | bytes:
+        # A raw connection has no events: they are JSON there, whatever was offered.
+        if codec is None and isinstance(self._message, bytes):
+            return to_json_text(self._message, self._kind)
+        return self._message
+
+
+class _Sent(_Told):
+    """A message, before it is known what the connection speaks."""
+
+    __slots__ = ("_kind", "_value")
+
+    def __init__(self, value: str | bytes | Raw, kind: Kind) -> None:
+        self._value = value
+        self._kind: Kind = kind
+
+    def message(self, codec: V1 | None) -> str | bytes:
+        if codec is not None:
+            return codec.encode(Event(MESSAGE, self._value))
+        return to_json_text(self._value, self._kind) if isinstance(self._value, Raw) else self._value
+
+
+class _Said(_Told):
+    """What belongs to one connection, such as a reply."""
+
+    __slots__ = ("_message",)
+    bound = True
+
+    def __init__(self, message: str | bytes) -> None:
+        self._message = message
+
+    def message(self, codec: V1 | None) -> str | bytes:
+        return self._message

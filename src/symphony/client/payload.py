@@ -1,0 +1,161 @@
+"""What a message or the data of an event becomes in Python, and what is sent for a value."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import lru_cache
+from types import UnionType
+from typing import Any, Final, Literal, TypeAlias, Union, cast, get_args, get_origin
+
+import msgspec
+from msgspec import Raw
+
+from symphony.errors import ConfigurationError
+from symphony.protocol.codec import encode_foreign
+from symphony.protocol.invalid import reason_and_path
+
+__all__ = (
+    "ErrorData",
+    "InvalidError",
+    "Kind",
+    "check_type",
+    "message_reader",
+    "reader",
+    "snapshot",
+    "to_json_text",
+)
+
+Kind: TypeAlias = Literal["json", "msgpack"]
+Reader: TypeAlias = Callable[[Any], Any]
+
+_UNTYPED: Final = (Any, object, inspect.Parameter.empty)
+_ENCODERS: Final = {
+    "json": msgspec.json.Encoder(enc_hook=encode_foreign).encode,
+    "msgpack": msgspec.msgpack.Encoder(enc_hook=encode_foreign).encode,
+}
+
+
+class ErrorData(msgspec.Struct):
+    """What stands in an error frame, in an event `error`, and in Symphony's HTTP refusals."""
+
+    code: str
+    message: str = ""
+    retryable: bool = False
+    details: Any = None
+
+
+class InvalidError(Exception):
+    """Data that does not fit a type.
+
+    Attributes:
+        reason: What is wrong.
+        path: Where in the data.
+    """
+
+    def __init__(self, reason: str, path: str) -> None:
+        super().__init__(f"{reason} (at {path})" if path != "$" else reason)
+        self.reason = reason
+        self.path = path
+
+
+def check_type(annotation: Any) -> None:
+    """Check that data can become of a type.
+
+    Raises:
+        ConfigurationError: Neither msgspec nor pydantic knows it.
+    """
+    if annotation in _UNTYPED:
+        return
+    try:
+        msgspec.json.Decoder(annotation)
+        info = msgspec.inspect.type_info(annotation)
+    except (TypeError, NameError) as error:
+        raise ConfigurationError(str(error)) from None
+    if isinstance(info, msgspec.inspect.CustomType) and not hasattr(info.cls, "model_validate"):
+        raise ConfigurationError(
+            f"{annotation!r} cannot be decoded; use a msgspec Struct, a dataclass, a TypedDict, "
+            "a pydantic model, a builtin type, or what is made of these"
+        )
+
+
+def reader(annotation: Any, kind: Kind) -> Reader:
+    """Return what decodes data into a type; compiled once for each.
+
+    The reader raises `InvalidError` for data that does not fit.
+    """
+    plain = Any if annotation in _UNTYPED else annotation
+    try:
+        return _reader(plain, kind)
+    except TypeError:
+        if _hashable(plain):
+            raise
+        return _compile(plain, kind)
+
+
+def message_reader(annotation: Any) -> Reader:
+    """Return what makes of a raw connection's message what a handler takes.
+
+    Text and bytes stay as they are where the handler takes them, or says
+    nothing; any other type is decoded from JSON.
+    """
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if all(option in (str, bytes, *_UNTYPED) for option in options):
+        return _unchanged
+    return reader(annotation, "json")
+
+
+def snapshot(value: Any, kind: Kind) -> Raw:
+    """Return *value* encoded now, so that it may change before it is sent.
+
+    Raises:
+        TypeError: It cannot be encoded.
+    """
+    return Raw(_ENCODERS[kind](value))
+
+
+def to_json_text(data: bytes | Raw, kind: Kind) -> str:
+    """Return as JSON text what is encoded already."""
+    if kind == "json":
+        return bytes(data).decode()
+    return _ENCODERS["json"](msgspec.msgpack.decode(data)).decode()
+
+
+@lru_cache(maxsize=512)
+def _reader(annotation: Any, kind: Kind) -> Reader:
+    return _compile(annotation, kind)
+
+
+def _compile(annotation: Any, kind: Kind) -> Reader:
+    module = msgspec.json if kind == "json" else msgspec.msgpack
+    decode = cast("Any", module).Decoder(annotation, dec_hook=_decode_foreign).decode
+
+    def read(data: Any) -> Any:
+        try:
+            return decode(data)
+        except msgspec.MsgspecError as error:
+            raise InvalidError(*reason_and_path(str(error))) from None
+        except UnicodeError:
+            raise InvalidError("text that is not UTF-8", "$") from None
+        except RecursionError:
+            raise InvalidError("nested too deeply", "$") from None
+
+    return read
+
+
+def _decode_foreign(kind: Any, value: Any) -> Any:
+    if hasattr(kind, "model_validate"):  # pydantic knows best how its models are read
+        return kind.model_validate(value)
+    raise TypeError(f"{kind!r} cannot be decoded")
+
+
+def _unchanged(message: Any) -> Any:
+    return message
+
+
+def _hashable(annotation: Any) -> bool:
+    try:
+        hash(annotation)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,250 @@
+"""One request and the stream that answers it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from symphony.client.answers import Answers
+from symphony.client.loss import Loss
+from symphony.client.requests import raw_connection
+from symphony.errors import RemoteError, RequestTimeout, SymphonyError
+from symphony.protocol.envelopes import Grant
+from symphony.protocol.v1 import V1
+
+__all__ = ("Flow", "Stream")
+
+T = TypeVar("T")
+
+
+class Flow:
+    """A stream's state: what has come and was not taken.
+
+    Apart from `Stream`, so that the client's table does not keep alive what the
+    program has left.
+
+    Args:
+        answers: Of the client.
+        event: Its name.
+        data: What the request carries.
+        credit: How many items may wait here.
+        timeout: How long it may wait to be sent.
+        where: The server, for the errors.
+
+    Attributes:
+        loop: Whose thread all this belongs to.
+        ended: Whether nothing more comes.
+    """
+
+    __slots__ = (
+        "_answers",
+        "_credit",
+        "_data",
+        "_error",
+        "_event",
+        "_items",
+        "_taken",
+        "_timeout",
+        "_timer",
+        "_waiter",
+        "_where",
+        "ended",
+        "id",
+        "loop",
+    )
+    bound = False
+
+    def __init__(
+        self, answers: Answers, event: str, data: Any, *, credit: int, timeout: float, where: str
+    ) -> None:
+        self.id: int | None = None
+        self.loop = asyncio.get_running_loop()
+        self._answers = answers
+        self._event = event
+        self._data = data
+        self._credit = credit
+        self._timeout = timeout
+        self._where = where
+        self._items: deque[Any] = deque()
+        self._taken = 0
+        self.ended = False
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        answers.outgoing.put(self, refuse=not answers.outgoing.live)
+        if self.id is None and not self.ended:
+            self._timer = self.loop.call_later(timeout, self._too_late)
+
+    async def next(self) -> Any:
+        """Return the next item, undecoded.
+
+        Raises:
+            StopAsyncIteration: There are no more.
+        """
+        while not self._items:
+            if self.ended:
+                if self._error is not None:
+                    error, self._error = self._error, None
+                    raise error
+                raise StopAsyncIteration
+            if self._waiter is not None:
+                raise RuntimeError(f"The stream of {self._event!r} is iterated over by another task already.")
+            self._waiter = self.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        self._taken += 1
+        if not self.ended and self._taken * 2 >= self._credit:
+            taken, self._taken = self._taken, 0
+            self._answers.outgoing.say(Grant(self.id, taken))
+        return self._items.popleft()
+
+    def leave(self) -> None:
+        """Want no more."""
+        self._items.clear()
+        if self.ended:
+            return
+        if self.id is None:
+            self._answers.outgoing.withdraw(self)
+        else:
+            self._answers.give_up(self)
+        self._end(None)
+
+    # What `Outgoing` and `Answers` call
+
+    def message(self, codec: V1 | None) -> str | bytes | None:
+        """Be sent."""
+        if self.ended:
+            return None
+        if codec is None:
+            self._end(raw_connection(self._where))
+            return None
+        if self._timer is not None:
+            self._timer.cancel()
+        return self._answers.ask(self, codec, self._event, self._data, timeout=None, credit=self._credit)
+
+    def item(self, data: Any) -> None:
+        """Take an item."""
+        if len(self._items) >= self._credit:
+            self._answers.give_up(self)
+            self._end(RemoteError("invalid", f"the stream of {self._event!r} sends more than it may"))
+            return
+        self._items.append(data)
+        self._wake()
+
+    def end(self) -> None:
+        """Be complete."""
+        self._end(None)
+
+    def replied(self, data: Any) -> None:
+        """Be answered by a reply."""
+        self._end(
+            RemoteError(
+                "invalid", f"{self._event!r} answers with a reply, not a stream: use client.request()"
+            )
+        )
+
+    def failed(self, error: SymphonyError) -> None:
+        """Break off."""
+        self._end(error)
+
+    def lost(self, loss: Loss) -> bool:
+        """Break off with the connection; a stream cannot be sent again."""
+        self._end(loss.error(f" before the stream of {self._event!r} was complete"))
+        return False
+
+    def dropped(self, loss: Loss) -> bool:
+        """Lose what was to become its connection."""
+        self._end(loss.error(f" before {self._event!r} was sent"))
+        return False
+
+    def _too_late(self) -> None:
+        self._answers.outgoing.withdraw(self)
+        self._end(
+            RequestTimeout(
+                f"{self._event!r} was not sent to {self._where} within {self._timeout:g} s: "
+                "there is no connection."
+            )
+        )
+
+    def _end(self, error: Exception | None) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        self._error = error
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Stream(AsyncIterator[T], Generic[T]):
+    """The items of a stream: `async for item in client.stream("count", 3)`.
+
+    The request is sent when the first item is asked for. Leaving the loop
+    early cancels the stream, as soon as nothing refers to it any more: at
+    once, if the loop is written as above. `async with` cancels it in any case.
+    """
+
+    __slots__ = ("__weakref__", "_flow", "_left", "_read", "_start", "_while_waiting")
+
+    def __init__(
+        self,
+        start: Callable[[], Flow],
+        read: Callable[[Any], T],
+        while_waiting: Callable[[], Callable[[], None]],
+    ) -> None:
+        self._start = start
+        self._read = read
+        self._while_waiting = while_waiting
+        self._flow: Flow | None = None
+        self._left = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        """Return the next item.
+
+        Raises:
+            RemoteError: The stream has failed, behind the items before.
+            Disconnected: The connection was lost.
+            RequestTimeout: It could not be sent in time.
+        """
+        if self._left:
+            raise StopAsyncIteration
+        if self._flow is None:
+            self._flow = self._start()
+        waited = self._while_waiting()
+        try:
+            item = await self._flow.next()
+        finally:
+            waited()
+        return self._read(item)
+
+    async def aclose(self) -> None:
+        """Leave the stream; it is cancelled, unless it is complete."""
+        self._left = True
+        if self._flow is not None:
+            self._flow.leave()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        flow = self._flow
+        if flow is not None and not flow.ended and not flow.loop.is_closed():
+            # Not here and now: this may run in any thread, and in the middle of a write.
+            flow.loop.call_soon_threadsafe(flow.leave)

@@ -1,0 +1,365 @@
+"""A link over a WebSocket, once its opening handshake is over.
+
+What comes in passes picows (`parser.py`), what goes out does not: frames are
+made here and leave in one `write` an iteration of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final, cast
+
+from picows import WSFrame, WSListener, WSMsgType, WSTransport
+
+from symphony.client.frames import masked_frame, masked_message
+from symphony.client.heartbeat import Heartbeat
+from symphony.client.link import Close, Listener
+from symphony.client.parser import Parser
+from symphony.errors import ProtocolError
+from symphony.protocol import frames
+from symphony.protocol.assembler import Assembler
+from symphony.protocol.frames import close_reason, parse_close
+
+__all__ = ("WebSocketLink",)
+
+logger = logging.getLogger("symphony.client")
+
+TEXT = WSMsgType.TEXT
+BINARY = WSMsgType.BINARY
+PING = WSMsgType.PING
+PONG = WSMsgType.PONG
+CLOSE = WSMsgType.CLOSE
+
+_HIGH_WATER_BYTES: Final = 64 * 1024
+_ABNORMAL: Final = 1006
+_NO_STATUS: Final = 1005
+
+
+class WebSocketLink(WSListener, asyncio.BufferedProtocol):
+    """One open WebSocket: protocol of the event loop, listener of picows, `Link` of a client.
+
+    Args:
+        transport: The event loop's, not read from at the moment.
+        early: What came behind the answer to the handshake.
+        subprotocol: The chosen one.
+        heartbeat: Seconds of silence before a ping; `None`: none are sent.
+        max_message_bytes: The largest incoming message.
+        close_timeout: How long the server may take to say goodbye.
+    """
+
+    __slots__ = (
+        "_assembler",
+        "_blocked",
+        "_close_timeout",
+        "_early",
+        "_ended",
+        "_gone",
+        "_heartbeat",
+        "_listener",
+        "_loop",
+        "_max_message_bytes",
+        "_ours",
+        "_parser",
+        "_pulse",
+        "_receiving",
+        "_timer",
+        "_transport",
+        "_unwritten",
+        "_unwritten_bytes",
+        "get_buffer",
+        "heard_at",
+        "held",
+        "subprotocol",
+    )
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        early: bytes,
+        *,
+        subprotocol: str | None,
+        heartbeat: float | None,
+        max_message_bytes: int,
+        close_timeout: float,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._early = early
+        self.subprotocol: str | None = subprotocol
+        self._pulse = heartbeat
+        self._max_message_bytes = max_message_bytes
+        self._close_timeout = close_timeout
+        self._listener: Listener | None = None
+        self._parser: Parser | None = None
+        self._assembler: Assembler | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._ours: Close | None = None
+        self._unwritten: list[bytes] = []
+        self._unwritten_bytes = 0
+        self._blocked = self._receiving = self._ended = self.held = False
+        self._gone: asyncio.Future[None] | None = None
+        self.heard_at = self._loop.time()
+
+    def start(self, listener: Listener) -> None:
+        """Go over to frames."""
+        self._listener = listener
+        self._receiving = True
+        transport = self._transport
+        # It was lost behind the handshake: nobody else will tell.
+        if transport.is_closing():
+            self._loop.call_soon(self.connection_lost, None)
+            return
+        # Limits first: a full buffer is reported only to the protocol that is in
+        # place when it fills.
+        transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
+        self._parser = parser = Parser(self, max_frame_bytes=self._max_message_bytes, broken=self._broken)
+        self.get_buffer = cast("Any", parser.get_buffer)
+        transport.set_protocol(self)
+        if self._pulse is not None:
+            self._heartbeat = Heartbeat(self, self._pulse)
+        if not self.held:
+            transport.resume_reading()
+        early, self._early = self._early, b""
+        if early:
+            parser.feed(early)
+
+    # What comes in
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Parse what was read. Bytes, not frames, are signs of life: a large frame may take long."""
+        self.heard_at = self._loop.time()
+        if self._parser is not None:
+            self._parser.buffer_updated(nbytes)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Take one frame from picows; it must be copied before this returns."""
+        kind = frame.msg_type
+        try:
+            if (
+                (kind is TEXT or kind is BINARY)
+                and frame.fin
+                and self._receiving
+                and self._assembler is None
+                and not (frame.rsv1 or frame.rsv2 or frame.rsv3)
+            ):
+                if kind is BINARY:
+                    self._deliver(frame.get_payload_as_bytes())
+                else:
+                    self._deliver(frame.get_payload_as_utf8_text())
+            else:
+                self._unusual_frame(kind, frame)
+        except UnicodeDecodeError:
+            self._fail(1007, "a text message that is not UTF-8")
+        except ProtocolError as error:
+            self._fail(error.code, error.reason)
+        except Exception:
+            # picows would swallow it.
+            logger.exception("A message could not be taken; the connection is given up.")
+            self._fail(1011, "the client failed")
+
+    def _deliver(self, message: str | bytes) -> None:
+        if self._listener is not None:
+            self._listener.received(message)
+
+    def _unusual_frame(self, kind: WSMsgType, frame: WSFrame) -> None:
+        # Having said goodbye, all it waits for is the other side's.
+        if self._ended or not (self._receiving or kind is CLOSE):
+            return
+        if kind is TEXT or kind is BINARY or kind is WSMsgType.CONTINUATION:
+            self._fragment(kind, frame)
+        elif frame.rsv1 or frame.rsv2 or frame.rsv3:
+            raise ProtocolError(1002, "a control frame with RSV bits")
+        elif kind is PING:
+            # A peer that sends pings and does not read gets no pongs (RFC 6455
+            # §5.5.3 asks for the latest only): they would pile up here.
+            if not self._blocked:
+                self._put(masked_frame(frames.PONG, frame.get_payload_as_bytes()))
+        elif kind is CLOSE:
+            self._take_close(*parse_close(frame.get_payload_as_bytes()))
+
+    def _fragment(self, kind: WSMsgType, frame: WSFrame) -> None:
+        assembler = self._assembler
+        if assembler is None:
+            self._assembler = assembler = Assembler(self._max_message_bytes, deflate=False)
+        message = assembler.feed(
+            kind.value,
+            bool(frame.fin),
+            bool(frame.rsv1),
+            bool(frame.rsv2),
+            bool(frame.rsv3),
+            frame.get_payload_as_bytes(),
+        )
+        if not assembler.active:
+            self._assembler = None
+        if message is not None:
+            self._deliver(message)
+
+    def _broken(self, code: int, reason: str) -> None:
+        # picows looks one frame ahead: the frame before the broken one has
+        # still to be handed over, so this waits until it was.
+        self._loop.call_soon(self._fail, code, reason)
+
+    def pause_reading(self) -> None:
+        """Stop reading; the kernel's buffers push back on the server."""
+        self.held = True
+        if self._parser is not None and self._receiving and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        self.held = False
+        if self._parser is not None and not self._transport.is_closing():
+            # Nothing could be heard while it was not read from.
+            self.heard_at = self._loop.time()
+            self._transport.resume_reading()
+
+    # What goes out
+
+    @property
+    def congested(self) -> bool:
+        """Whether the transport's buffer is above its mark."""
+        return self._blocked
+
+    @property
+    def unsent(self) -> int:
+        """What the network has not taken."""
+        return self._transport.get_write_buffer_size() + self._unwritten_bytes
+
+    def send(self, message: str | bytes) -> None:
+        """Send a message behind all others."""
+        self._put(masked_message(message))
+
+    def ping(self) -> None:
+        """Send a ping; any byte that comes is the answer."""
+        self._put(masked_frame(frames.PING, b""))
+
+    def _put(self, frame: bytes) -> None:
+        if self._ended or self._ours is not None:
+            return
+        if not self._unwritten:
+            self._loop.call_soon(self._flush)
+        self._unwritten.append(frame)
+        self._unwritten_bytes += len(frame)
+        if self._unwritten_bytes >= _HIGH_WATER_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._unwritten:
+            return
+        block = self._unwritten[0] if len(self._unwritten) == 1 else b"".join(self._unwritten)
+        self._unwritten.clear()
+        self._unwritten_bytes = 0
+        if not self._transport.is_closing():
+            self._transport.write(block)
+
+    def pause_writing(self) -> None:
+        """Be congested."""
+        self._blocked = True
+
+    def resume_writing(self) -> None:
+        """Let the client go on."""
+        self._blocked = False
+        if self._listener is not None:
+            self._listener.relieved()
+
+    # The end
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye and await the server's."""
+        if self._ours is not None or self._ended:
+            return
+        self._say_goodbye(code, reason)
+        self._receiving = False
+        self._stop_heartbeat()
+        if self.held:
+            self.resume_reading()
+        self._abort_later()
+
+    def abort(self) -> None:
+        """End it without a word."""
+        if self._listener is None and not self._ended:
+            # It never started: the protocol in place does not know this link.
+            self._loop.call_soon(self.connection_lost, None)
+        self._transport.abort()
+
+    def silent(self) -> None:
+        """Give up on a server that does not answer."""
+        self._tell(Close(_ABNORMAL, "the server does not answer any more", clean=False))
+        self._transport.abort()
+
+    async def wait_closed(self) -> None:
+        """Wait for the transport's end."""
+        if self._gone is None:
+            self._gone = self._loop.create_future()
+        await asyncio.wait((self._gone,))
+
+    def _say_goodbye(self, code: int, reason: str) -> None:
+        payload = b"" if code == _NO_STATUS else code.to_bytes(2, "big") + close_reason(reason).encode()
+        self._put(masked_frame(frames.CLOSE, payload))
+        self._flush()
+        self._ours = Close(code, reason, clean=False)
+
+    def _take_close(self, code: int, reason: str) -> None:
+        if self._ours is None:
+            self._say_goodbye(code, "")
+            close = Close(code, reason, clean=True)
+        else:
+            close = self._ours._replace(clean=True)
+        self._finish(close)
+
+    def _fail(self, code: int, reason: str) -> None:
+        """Fail the connection (RFC 6455 §7.1.7): the server broke the protocol."""
+        if self._ended:
+            return
+        if self._ours is None:
+            self._say_goodbye(code, reason)
+        self._finish(Close(code, reason, clean=False))
+
+    def _finish(self, close: Close) -> None:
+        self._tell(close)
+        self._transport.close()
+        # What waits in the transport is still written, if it is taken in time.
+        self._abort_later()
+
+    def _tell(self, close: Close) -> None:
+        self._ended = True
+        self._receiving = False
+        self._stop_heartbeat()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.closed(close)
+
+    def _stop_heartbeat(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+            self._heartbeat = None
+
+    def _abort_later(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._close_timeout, self._transport.abort)
+
+    def eof_received(self) -> bool:
+        """Let the transport close itself, once it has written what waits in it."""
+        self._abort_later()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the listener, if nothing else did."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._ours is not None:
+            close = self._ours
+        else:
+            reason = str(exc) if exc is not None else "the server ended the connection without a close frame"
+            close = Close(_ABNORMAL, reason, clean=False)
+        self._tell(close)
+        if self._gone is None:
+            self._gone = self._loop.create_future()
+        if not self._gone.done():
+            self._gone.set_result(None)
+        # All of these refer to this object and back: without this it would wait
+        # for the garbage collector.
+        self._parser = self._assembler = None
+        self.get_buffer = cast("Any", None)

@@ -1,0 +1,410 @@
+"""Hot path: what is said on an event connection, in both directions.
+
+Whatever comes in is decoded here. An event goes to the lane, where its turn
+comes; answers, grants and cancels never wait there, so that a handler may
+await its own client. Each request gets exactly one answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextvars import Context
+from types import AsyncGeneratorType
+from typing import TYPE_CHECKING, Any, Final
+from typing import Protocol as Contract
+
+from symphony.errors import ProtocolError, Reject
+from symphony.protocol.envelopes import (
+    Cancel,
+    End,
+    Envelope,
+    Error,
+    Event,
+    Grant,
+    MalformedError,
+    Ping,
+    Pong,
+    Protocol,
+    Reply,
+    Retry,
+)
+from symphony.protocol.invalid import shortened
+from symphony.requests import Requests
+from symphony.streams import Stream
+
+if TYPE_CHECKING:
+    from symphony.limits import Limits
+    from symphony.transport.base import Connection, Message
+
+__all__ = ("Exchange", "Host", "Runner")
+
+logger = logging.getLogger("symphony.socket")
+
+# Timers cannot count for ever; a request that may take a day may take longer.
+_LONGEST: Final = 24 * 3600.0
+
+_CANCELLED: Final = Reject("cancelled", "the request was cancelled")
+_TOO_LATE: Final = Reject("timeout", "the request took longer than its timeout")
+_RESTARTS: Final = Reject("unavailable", "the server restarts")
+_INTERNAL: Final = Reject("internal", "the server failed to handle the event")
+
+
+class Runner(Contract):
+    """What runs the handlers: a lane, or several handlers at once."""
+
+    is_full: bool
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait."""
+        ...
+
+    def deliver(self, message: Any) -> None:
+        """Handle a message when its turn comes."""
+        ...
+
+    def withdraw(self, message: Any) -> bool:
+        """Take it back, or cancel its handler; whether that runs."""
+        ...
+
+
+class Host(Contract):
+    """What an exchange needs of the session it belongs to."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the connection has ended."""
+        ...
+
+    def failed_in(self, error: BaseException, what: str) -> None:
+        """Report what was raised in *what*."""
+        ...
+
+    def watched(self, work: Coroutine[Any, Any, Any], /) -> Awaitable[Any]:
+        """Name *work* in a warning if it holds the event loop."""
+        ...
+
+
+class Exchange:
+    """The requests, answers and streams of one socket.
+
+    Args:
+        host: The socket's session.
+        connection: Its connection.
+        protocol: Its protocol; it may have a memory of its own.
+        limits: The bounds of its route.
+        context: What its handlers run in.
+        name: How the socket is called in logs.
+
+    Attributes:
+        requests: The server's own requests to the client.
+    """
+
+    __slots__ = (
+        "_active",
+        "_connection",
+        "_context",
+        "_decode",
+        "_draining",
+        "_encode",
+        "_frame",
+        "_highest",
+        "_host",
+        "_limits",
+        "_loop",
+        "_name",
+        "_outbox",
+        "_protocol",
+        "_runner",
+        "_streams",
+        "_timers",
+        "_unsettled",
+        "_why",
+        "requests",
+    )
+
+    _runner: Runner
+
+    def __init__(
+        self,
+        host: Host,
+        connection: Connection,
+        protocol: Protocol,
+        limits: Limits,
+        context: Context,
+        name: str,
+    ) -> None:
+        self._host = host
+        self._connection = connection
+        self._protocol = protocol
+        self._limits = limits
+        self._context = context
+        self._name = name
+        self._loop = asyncio.get_running_loop()
+        self._decode: Callable[[Message], Envelope | Sequence[Envelope]] = protocol.decode
+        self._encode = protocol.encode
+        self._frame = connection.encoding.encode
+        self._outbox = connection.outbox
+        self._highest = -1
+        self._unsettled = False
+        self._draining = False
+        # The client's requests: all that wait or run, and why one was cancelled.
+        self._active: dict[Any, Event] = {}
+        self._timers: dict[Any, asyncio.TimerHandle] = {}
+        self._why: dict[Any, Reject] = {}
+        self._streams: dict[Any, Stream] = {}
+        self.requests = Requests(self._send, self._pace, protocol.payload, limits.max_requests, name)
+
+    def start(self, runner: Runner) -> None:
+        """Take what runs the handlers; called once, before anything comes in."""
+        self._runner = runner
+
+    @property
+    def payload(self) -> str:
+        """What the data of its events is, as `Protocol.payload` says."""
+        return self._protocol.payload
+
+    # What comes in
+
+    def received(self, message: Message) -> None:
+        """Take the next message. Never raises."""
+        try:
+            envelope = self._decode(message)
+        except MalformedError as error:
+            self._refuse(error.id, error)
+        except ProtocolError as error:
+            self._connection.close(error.code, error.reason)
+        except Exception as error:
+            self._host.failed_in(error, f"decode of {type(self._protocol).__name__}")
+            self._refuse(None, _INTERNAL)
+        else:
+            if type(envelope) is Event:
+                self._event(envelope)
+            elif isinstance(envelope, Sequence):
+                for each in envelope:
+                    self._event(each) if type(each) is Event else self._other(each)
+            else:
+                self._other(envelope)
+
+    def _event(self, event: Event) -> None:
+        id = event.id
+        if id is None:
+            if event.event == "error":
+                logger.info("Socket %s tells of an error.", self._name)
+            elif self._may_wait(event):
+                self._runner.deliver(event)
+            return
+        if id in self._active:
+            self._refuse(None, Reject("conflict", f"request {id} is under way", details={"id": id}))
+            return
+        if isinstance(id, int) and id > self._highest:
+            self._highest = id
+        if not self._may_wait(event):
+            return
+        # Most handlers finish right here; what is remembered of a request
+        # costs only those that do not.
+        self._unsettled = True
+        self._runner.deliver(event)
+        if self._unsettled:
+            self._active[id] = event
+            if event.timeout is not None:
+                timeout = min(event.timeout, _LONGEST)
+                self._timers[id] = self._loop.call_later(timeout, self._cancel, event, _TOO_LATE)
+
+    def _may_wait(self, event: Event) -> bool:
+        if self._draining:
+            self._refuse(event.id, _RESTARTS)
+            return False
+        # While a handler awaits this client, its answer must be read: the
+        # queue cannot push back, so that it has a bound of another kind.
+        if self.requests.pending and self._runner.waiting >= self._limits.max_awaiting:
+            self._refuse(event.id, Reject("too_many", "too many messages while a handler waits for you"))
+            return False
+        return True
+
+    def _other(self, envelope: Envelope) -> None:
+        match envelope:
+            case Reply(id, data):
+                self._check_asked(id, self.requests.answered(id, data))
+            case Error(id, data):
+                self._check_asked(id, self.requests.failed(id, data))
+            case Grant(id, credit):
+                stream = self._streams.get(id)
+                if stream is not None:
+                    stream.grant(credit)
+                elif id not in self._active:
+                    self._check_known(id)
+            case Cancel(id):
+                event = self._active.get(id)
+                if event is not None:
+                    self._cancel(event, _CANCELLED)
+                else:
+                    self._check_known(id)
+            case Ping(number):
+                self._send(Pong(number))
+            case _:
+                kind = type(envelope).__name__.lower()
+                self._refuse(None, Reject("invalid", f"only a server sends `{kind}`", details={"path": "$"}))
+
+    def _check_known(self, id: Any) -> None:
+        """Tell who names a request that never was; of one that is over he may not have known."""
+        if not isinstance(id, int) or id > self._highest:
+            self._refuse(None, Reject("not_found", f"there is no request {id}", details={"id": id}))
+
+    def _check_asked(self, id: Any, asked: bool) -> None:
+        if not asked:
+            self._refuse(None, Reject("not_found", f"there is no request {id}", details={"id": id}))
+
+    # Answers to the client
+
+    def done(self, event: Event, result: Any) -> Awaitable[None] | None:
+        """Answer with what a handler returned; returns what to await before the next."""
+        if isinstance(result, AsyncGeneratorType):
+            return self._begin(event, result)  # pyright: ignore[reportUnknownArgumentType]
+        if event.id is None:
+            return None
+        pressure = self._send(Reply(event.id, result))
+        self._settle(event)
+        return pressure
+
+    def failed(self, event: Event | None, error: BaseException) -> Awaitable[None] | None:
+        """Answer with what a handler raised; returns what to await before the next."""
+        if isinstance(error, ProtocolError):
+            self._connection.close(error.code, error.reason)
+            return None
+        if event is None:
+            self._host.failed_in(error, "message handler")
+            return None
+        refusal = self._refusal(event, error)
+        self._settle(event)
+        return self._refuse(event.id, refusal)
+
+    def _refusal(self, event: Event, error: BaseException) -> Reject:
+        if isinstance(error, Reject):
+            return error
+        if isinstance(error, asyncio.CancelledError):
+            why = self._why.get(event.id) if event.id is not None else None
+            if why is not None or self._draining:
+                return why or _RESTARTS
+        self._host.failed_in(error, f"handler of the event {shortened(event.event)!r}")
+        return _INTERNAL
+
+    def _refuse(self, id: Any, refusal: Reject) -> Awaitable[None] | None:
+        payload = refusal.payload()
+        try:
+            return self._send(Event("error", payload) if id is None else Error(id, payload))
+        except Exception as error:
+            self._host.failed_in(error, "details of a Reject")
+            # What is left of it can be encoded.
+            return self._refuse(id, _INTERNAL)
+
+    def _settle(self, event: Event) -> None:
+        id = event.id
+        if id is None:
+            return
+        if self._active.pop(id, None) is None:
+            self._unsettled = False
+            return
+        self._why.pop(id, None)
+        timer = self._timers.pop(id, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _cancel(self, event: Event, why: Reject) -> None:
+        stream = self._streams.get(event.id)
+        if stream is not None:
+            stream.cancel(why)
+        elif event.id not in self._why:
+            self._why[event.id] = why
+            if not self._runner.withdraw(event):
+                self.failed(event, why)
+
+    def _begin(self, event: Event, items: AsyncGeneratorType[Any, Any]) -> None:
+        if event.id is None:
+            name = shortened(event.event)
+            raise Reject(
+                "request_required",
+                f"the answer to {name!r} is a stream: send an `id`",
+                details={"event": name},
+            )
+        limit = self._limits.max_streams
+        if len(self._streams) >= limit:
+            raise Reject("too_many", f"{limit} streams are under way", details={"max_streams": limit})
+        stream = Stream(event.id, items, event.credit, self._send)
+        self._streams[event.id] = stream
+        work = self._stream(event, stream)
+        stream.task = self._loop.create_task(work, context=self._context.copy())
+
+    async def _stream(self, event: Event, stream: Stream) -> None:
+        final: BaseException | None = None
+        try:
+            await self._host.watched(stream.run())
+        except BaseException as error:
+            final = error
+        if isinstance(final, asyncio.CancelledError) and stream.why is not None:
+            final = stream.why
+        del self._streams[event.id]
+        if self._host.over:
+            # Nobody hears it; what failed while it was closed is reported all the same.
+            if final is not None and not isinstance(final, asyncio.CancelledError | Reject):
+                self._host.failed_in(final, f"stream of {shortened(event.event)!r}")
+        elif final is None:
+            self._settle(event)
+            self._send(End(event.id))
+        else:
+            self.failed(event, final)
+
+    # Its pace and its end
+
+    def full(self, full: bool) -> None:
+        """Hear whether the runner's queue is full."""
+        self._pace()
+
+    def drain(self, *, retry: float, timeout: float) -> None:
+        """Take no more events, and end the streams within *timeout* seconds.
+
+        Args:
+            retry: After how many seconds the client may come back.
+            timeout: For what runs.
+        """
+        self._draining = True
+        self._send(Retry(retry))
+        self._pace()
+        for stream in tuple(self._streams.values()):
+            self._loop.call_later(timeout, stream.cancel, _RESTARTS)
+
+    def gone(self) -> None:
+        """Hear that the connection has ended: nothing is answered any more."""
+        self.requests.gone()
+        for stream in tuple(self._streams.values()):
+            stream.cancel(None)
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    async def streams_ended(self, *, timeout: float) -> None:
+        """Return when all streams have closed their generators, or time is up."""
+        tasks = [stream.task for stream in self._streams.values()]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout)
+            if late:
+                logger.error("%d streams of socket %s do not end and are left behind.", len(late), self._name)
+
+    def _pace(self) -> None:
+        """Read on, or do not: never stop while an answer is awaited."""
+        if (self._runner.is_full or self._draining) and not self.requests.pending:
+            self._connection.pause_reading()
+        else:
+            self._connection.resume_reading()
+
+    def _send(self, envelope: Envelope) -> Awaitable[None] | None:
+        message = self._encode(envelope)
+        if message is None:
+            return None
+        outbox = self._outbox
+        outbox.send(self._frame(message))
+        # A client that asks faster than it reads the answers waits for the
+        # next one; that alone must not make it a slow consumer.
+        return None if outbox.size <= outbox.high else outbox.drained()

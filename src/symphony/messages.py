@@ -1,0 +1,70 @@
+"""What is said on a raw connection: a handler's result, and what it raised."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from symphony.errors import ProtocolError, Reject
+from symphony.protocol.codec import to_message
+from symphony.voice import RAW
+
+if TYPE_CHECKING:
+    from symphony.transport.base import Connection
+
+__all__ = ("Host", "Messages")
+
+
+class Host(Protocol):
+    """What this needs of the session it belongs to."""
+
+    def failed_in(self, error: BaseException, what: str) -> None:
+        """Report what was raised in *what*."""
+        ...
+
+
+class Messages:
+    """The answers to the messages of one socket.
+
+    Args:
+        host: The socket's session.
+        connection: Its connection.
+    """
+
+    __slots__ = ("_connection", "_encode", "_host", "_outbox")
+
+    def __init__(self, host: Host, connection: Connection) -> None:
+        self._host = host
+        self._connection = connection
+        self._encode = connection.encoding.encode
+        self._outbox = connection.outbox
+
+    def done(self, message: Any, result: Any) -> Awaitable[None] | None:
+        """Send what a handler returned; returns what to await before the next message."""
+        if result is None:
+            return None
+        if type(result) is not str:
+            result = to_message(result)
+        outbox = self._outbox
+        outbox.send(self._encode(result))
+        # A client that asks faster than it reads the answers waits for the
+        # next one; that alone must not make it a slow consumer.
+        return None if outbox.size <= outbox.high else outbox.drained()
+
+    def failed(self, message: Any, error: BaseException) -> Awaitable[None] | None:
+        """Tell what a handler raised; returns what to await before the next message.
+
+        An error travels in the envelope of an event, as `emit` would send it.
+        """
+        if isinstance(error, ProtocolError):
+            self._connection.close(error.code, error.reason)
+            return None
+        if not isinstance(error, Reject):
+            self._host.failed_in(error, "message handler")
+            error = Reject("internal", "the server failed to handle the message")
+        try:
+            text = RAW.event("error", error.payload())
+        except TypeError as unencodable:
+            self._host.failed_in(unencodable, "details of a Reject")
+            text = RAW.event("error", Reject("internal", "the server failed to say what is wrong").payload())
+        return self.done(message, text)

@@ -1,0 +1,184 @@
+"""Handlers of one socket, several at once: what a route asks for with `concurrency=`.
+
+It stands where a `Lane` does. Each message has a task of its own, in a copy
+of the socket's context; that costs about 2 us more than a lane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import Context
+from typing import Any
+
+__all__ = ("Parallel",)
+
+
+class Parallel:
+    """Run up to so many handlers of one socket at once, in no order.
+
+    Args:
+        loop: The loop of the socket.
+        context: The context of the socket; each handler gets a copy.
+        done: Called with a message and the result of its handler. What it
+            returns is awaited before another message takes its place.
+        failed: Called with a message and what its handler raised; likewise.
+            With `None` for messages that were dropped.
+        full: Called with `True` when the queue is full, with `False` when
+            there is room again.
+        max_queue: How many messages may wait before *full* is called.
+        concurrency: How many handlers run at once.
+
+    Attributes:
+        is_full: What *full* was last told.
+    """
+
+    __slots__ = (
+        "_call",
+        "_concurrency",
+        "_context",
+        "_deadline",
+        "_done",
+        "_ended",
+        "_ending",
+        "_failed",
+        "_full",
+        "_is_async",
+        "_loop",
+        "_max_queue",
+        "_queue",
+        "_running",
+        "is_full",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: Context,
+        *,
+        done: Callable[[Any, Any], Awaitable[None] | None],
+        failed: Callable[[Any, BaseException], Awaitable[None] | None],
+        full: Callable[[bool], None],
+        max_queue: int,
+        concurrency: int,
+    ) -> None:
+        self._loop = loop
+        self._context = context
+        self._done = done
+        self._failed = failed
+        self._full = full
+        self._max_queue = max_queue
+        self._concurrency = concurrency
+        self._call: Callable[[Any], Any] | None = None
+        self._is_async = True
+        self._queue: deque[Any] = deque()
+        self._running: dict[asyncio.Task[None], Any] = {}
+        self._ending = False
+        self._ended: asyncio.Future[None] = loop.create_future()
+        self._deadline: asyncio.TimerHandle | None = None
+        self.is_full = False
+
+    def deliver(self, message: Any) -> None:
+        """Handle *message* now if there is a place for it, else when there is."""
+        if self._call is not None and len(self._running) < self._concurrency:
+            self._start(message)
+            return
+        self._queue.append(message)
+        if len(self._queue) >= self._max_queue and not self.is_full:
+            self.is_full = True
+            self._full(True)
+
+    async def serve(self, call: Callable[[Any], Any], *, is_async: bool) -> None:
+        """Handle messages until `end`.
+
+        Args:
+            call: Makes a coroutine from a message, or with *is_async* false
+                handles it and gives the result.
+            is_async: Which of the two.
+        """
+        self._call, self._is_async = call, is_async
+        try:
+            self._go_on()
+            await asyncio.shield(self._ended)
+        finally:
+            self._call = None
+            if self._deadline is not None:
+                self._deadline.cancel()
+
+    def end(self, *, timeout: float) -> None:
+        """Let `serve` return when all messages are handled; what is left after *timeout* s is cancelled."""
+        self._ending = True
+        self._go_on()
+        if self._deadline is None and not self._ended.done():
+            self._deadline = self._loop.call_later(timeout, self.cancel)
+
+    def cancel(self) -> None:
+        """Cancel the handlers that run, and drop the messages that wait."""
+        self._ending = True
+        dropped = len(self._queue)
+        self._queue.clear()
+        if dropped:
+            self._failed(
+                None, TimeoutError(f"{dropped} messages were dropped behind handlers that did not end")
+            )
+        for task in tuple(self._running):
+            task.cancel()
+        self._go_on()
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait."""
+        return len(self._queue)
+
+    def withdraw(self, message: Any) -> bool:
+        """Take a message back that was delivered and is not handled yet.
+
+        One that waits is dropped; the handler of one that runs is cancelled,
+        and `failed` or `done` hears how that ends.
+
+        Returns:
+            Whether its handler runs.
+        """
+        for task, handled in self._running.items():
+            if handled is message:
+                task.cancel()
+                return True
+        for index, waiting in enumerate(self._queue):
+            if waiting is message:
+                del self._queue[index]
+                break
+        return False
+
+    def _start(self, message: Any) -> None:
+        task = self._loop.create_task(self._handle(message), context=self._context.copy())
+        self._running[task] = message
+        task.add_done_callback(self._finished)
+
+    async def _handle(self, message: Any) -> None:
+        assert self._call is not None
+        try:
+            result = self._call(message)
+            pressure = self._done(message, await result if self._is_async else result)
+        except BaseException as error:
+            pressure = self._failed(message, error)
+        if pressure is not None:
+            with suppress(asyncio.CancelledError):
+                await pressure
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        message = self._running.pop(task)
+        if task.cancelled():
+            # Before its first step: nobody else knows.
+            self._failed(message, asyncio.CancelledError())
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self._queue and self._call is not None and len(self._running) < self._concurrency:
+            self._start(self._queue.popleft())
+        if self.is_full and len(self._queue) <= self._max_queue // 2:
+            self.is_full = False
+            self._full(False)
+        if self._ending and not self._running and not self._queue and not self._ended.done():
+            self._ended.set_result(None)

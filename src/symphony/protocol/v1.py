@@ -1,0 +1,150 @@
+"""`symphony.v1`: envelopes in JSON and in MessagePack (`docs/protocol.md`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from symphony.protocol.codec import encode_foreign
+from symphony.protocol.envelopes import (
+    Cancel,
+    End,
+    Envelope,
+    Error,
+    Event,
+    Grant,
+    Item,
+    MalformedError,
+    Ping,
+    Pong,
+    Reply,
+    Retry,
+)
+from symphony.protocol.invalid import reason_and_path
+
+__all__ = ("JSON", "MAX_CREDIT", "MAX_ID", "MAX_NAME", "MSGPACK", "V1")
+
+MAX_ID: Final = 2**53 - 1
+"""What a double holds exactly, so that every language can count."""
+MAX_CREDIT: Final = 2**31 - 1
+MAX_NAME: Final = 256
+
+_Id = Annotated[int, Meta(ge=0, le=MAX_ID)]
+_Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+_NULLS: Final = {"json": b"null", "msgpack": b"\xc0"}
+_ABSENT: Final = Raw(b"")
+
+
+class _Frame(Struct, gc=False):
+    """Every field of every kind: one pass of the parser tells which it is."""
+
+    event: _Name | None = None
+    data: Raw = _ABSENT
+    id: _Id | None = None
+    timeout: Annotated[float, Meta(gt=0)] | None = None
+    credit: Annotated[int, Meta(ge=0, le=MAX_CREDIT)] | None = None
+    reply: _Id | None = None
+    error: _Id | None = None
+    item: _Id | None = None
+    end: _Id | None = None
+    grant: _Id | None = None
+    cancel: _Id | None = None
+    ping: _Id | None = None
+    pong: _Id | None = None
+    retry: Annotated[float, Meta(ge=0)] | None = None
+
+
+class _Request(Struct):
+    """What makes a broken frame a request all the same."""
+
+    event: Any
+    id: _Id
+
+
+class V1:
+    """`symphony.v1` in one of its two codecs; without memory, so one serves all connections.
+
+    Args:
+        codec: `"json"` or `"msgpack"`.
+    """
+
+    __slots__ = ("_decode", "_decode_request", "_encode", "_null", "_text", "payload", "subprotocol")
+
+    def __init__(self, codec: Literal["json", "msgpack"]) -> None:
+        module = msgspec.json if codec == "json" else msgspec.msgpack
+        self.subprotocol: str | None = f"symphony.v1.{codec}"
+        self.payload: Literal["json", "msgpack", "plain"] = codec
+        self._text = codec == "json"
+        self._null = Raw(_NULLS[codec])
+        self._encode: Callable[[Any], bytes] = module.Encoder(enc_hook=encode_foreign).encode
+        self._decode: Callable[[str | bytes], _Frame] = module.Decoder(_Frame).decode  # type: ignore[assignment]
+        self._decode_request: Callable[[str | bytes], _Request] = module.Decoder(_Request).decode  # type: ignore[assignment]
+
+    def encode(self, envelope: Envelope) -> str | bytes:
+        """Return the message that says *envelope*.
+
+        Raises:
+            TypeError: Its data cannot be encoded.
+        """
+        message = self._encode(envelope)
+        return message.decode() if self._text else message
+
+    def decode(self, message: str | bytes) -> Envelope:
+        """Return what a message says; `data` stays undecoded, a `Raw`.
+
+        Raises:
+            MalformedError: It is no frame.
+        """
+        if isinstance(message, str) is not self._text:
+            kinds = ("JSON", "text") if self._text else ("MessagePack", "binary")
+            raise MalformedError("this connection speaks {}, in {} messages".format(*kinds), "$")
+        try:
+            frame = self._decode(message)
+        except msgspec.MsgspecError as error:
+            raise self._malformed(message, *reason_and_path(str(error))) from None
+        except UnicodeError:
+            raise MalformedError("a name that is not UTF-8", "$") from None
+        except RecursionError:
+            raise MalformedError("nested too deeply", "$") from None
+        if frame.event is not None:
+            data = self._null if frame.data is _ABSENT else frame.data
+            return Event(frame.event, data, frame.id, frame.timeout, frame.credit)
+        return self._other(message, frame)
+
+    def _other(self, message: str | bytes, frame: _Frame) -> Envelope:
+        data = self._null if frame.data is _ABSENT else frame.data
+        if frame.reply is not None:
+            return Reply(frame.reply, data)
+        if frame.error is not None:
+            return Error(frame.error, data)
+        if frame.item is not None:
+            return Item(frame.item, data)
+        if frame.end is not None:
+            return End(frame.end)
+        if frame.grant is not None:
+            if not frame.credit:
+                raise MalformedError("a grant of at least 1 item needs `credit`", "$.credit")
+            return Grant(frame.grant, frame.credit)
+        if frame.cancel is not None:
+            return Cancel(frame.cancel)
+        if frame.ping is not None:
+            return Ping(frame.ping)
+        if frame.pong is not None:
+            return Pong(frame.pong)
+        if frame.retry is not None:
+            return Retry(frame.retry)
+        raise MalformedError("a frame of no kind: it has no `event`, `reply`, `cancel`, …", "$")
+
+    def _malformed(self, message: str | bytes, reason: str, path: str) -> MalformedError:
+        try:
+            id = self._decode_request(message).id
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            id = None
+        return MalformedError(reason, path, id=id)
+
+
+JSON: Final = V1("json")
+MSGPACK: Final = V1("msgpack")

@@ -1,0 +1,139 @@
+"""Requests of the server to one client, and their replies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+from symphony.errors import Disconnected, QueueFull, Reject, RemoteError, RequestTimeout
+from symphony.protocol.envelopes import Cancel, Event
+from symphony.routing.payload import EventReaders, event_readers
+
+__all__ = ("Requests",)
+
+
+class Requests:
+    """What was asked of one client, and not answered yet.
+
+    Args:
+        send: Sends an envelope.
+        pace: Called when the first request begins to wait and when none waits
+            any more: while one does, the client must be read from.
+        payload: What the data of replies is, as `Protocol.payload` says.
+        limit: How many may wait at once.
+        name: How the socket is called in errors.
+    """
+
+    __slots__ = ("_limit", "_name", "_next_id", "_pace", "_payload", "_send", "_why_gone", "pending")
+
+    def __init__(
+        self,
+        send: Callable[[Any], object],
+        pace: Callable[[], None],
+        payload: str,
+        limit: int,
+        name: str,
+    ) -> None:
+        self.pending: dict[int, asyncio.Future[Any]] = {}
+        self._send = send
+        self._pace = pace
+        self._payload = payload
+        self._limit = limit
+        self._name = name
+        self._next_id = 1
+        self._why_gone: str | None = None
+
+    async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
+        """Send a request and return its reply.
+
+        Raises:
+            RequestTimeout: No answer came in time.
+            RemoteError: The client answered with an error, or with what is
+                not of the type.
+            Disconnected: The connection has ended, or ended meanwhile.
+            QueueFull: As many requests wait already as may.
+            TypeError: The data cannot be encoded.
+        """
+        if self._why_gone is not None:
+            raise Disconnected(f"Socket {self._name} {self._why_gone}: {event!r} was not sent.")
+        if len(self.pending) >= self._limit:
+            raise QueueFull(
+                f"Socket {self._name} has {self._limit} requests to answer already: {event!r} was not sent."
+            )
+        read = _readers(response_type)[self._payload]
+        id, self._next_id = self._next_id, self._next_id + 1
+        self._send(Event(event, data, id, timeout))
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        timer = loop.call_later(timeout, _expire, answer)
+        self.pending[id] = answer
+        self._pace()
+        try:
+            reply = await answer
+        except TimeoutError:
+            self._send(Cancel(id))
+            raise RequestTimeout(
+                f"Socket {self._name} did not answer {event!r} within {timeout:g} s."
+            ) from None
+        except asyncio.CancelledError:
+            self._send(Cancel(id))
+            raise
+        finally:
+            timer.cancel()
+            del self.pending[id]
+            self._pace()
+        try:
+            return read(reply)
+        except Reject as error:
+            raise RemoteError(
+                "invalid", f"the reply to {event!r} does not fit: {error.message}", details=error.details
+            ) from None
+
+    def answered(self, id: Any, data: Any) -> bool:
+        """Take a reply; whether there ever was such a request."""
+        answer = self.pending.get(id)
+        if answer is not None and not answer.done():
+            answer.set_result(data)
+        return self._was_asked(id)
+
+    def failed(self, id: Any, data: Any) -> bool:
+        """Take an error; whether there ever was such a request."""
+        answer = self.pending.get(id)
+        if answer is not None and not answer.done():
+            answer.set_exception(self._remote(data))
+        return self._was_asked(id)
+
+    def gone(self) -> None:
+        """Fail all of them: the connection has ended."""
+        self._why_gone = "has gone"
+        for answer in self.pending.values():
+            if not answer.done():
+                answer.set_exception(Disconnected(f"Socket {self._name} went before it had answered."))
+
+    def _was_asked(self, id: Any) -> bool:
+        # An answer may come after its request has timed out.
+        return isinstance(id, int) and 0 < id < self._next_id
+
+    def _remote(self, data: Any) -> RemoteError:
+        error: dict[str, Any] = {}
+        with suppress(Reject):
+            error = _readers(dict[str, Any])[self._payload](data)
+        return RemoteError(
+            str(error.get("code") or "invalid"),
+            str(error.get("message") or "the client answered with an error"),
+            retryable=error.get("retryable") is True,
+            details=error.get("details"),
+        )
+
+
+@lru_cache(maxsize=256)
+def _readers(response_type: Any) -> EventReaders:
+    return event_readers(response_type)
+
+
+def _expire(answer: asyncio.Future[Any]) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())

@@ -1,0 +1,100 @@
+"""Hot path: which handler an event has, and calling it with what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
+
+from symphony.errors import Reject
+from symphony.protocol.invalid import shortened
+from symphony.routing.handlers import ANY_EVENT, EVENT_SEPARATOR
+from symphony.routing.patterns import NamePattern, NameTable
+from symphony.routing.plan import EVENT, NAMED_EVENT, Payload, Plan
+
+__all__ = ("EventTable", "names_in", "payload_of")
+
+Work = Coroutine[Any, Any, Any]
+
+_ANY_NAMES: Final[Mapping[str, str]] = {"event": "str"}
+
+
+class _Named:
+    """The subject of a handler whose event has parameters."""
+
+    __slots__ = ("data", "params")
+
+    def __init__(self, data: Any, params: Mapping[str, Any]) -> None:
+        self.data = data
+        self.params = params
+
+
+def names_in(event: str) -> Mapping[str, str]:
+    """Return the parameters in the name of an event, with their converters."""
+    return _ANY_NAMES if event == ANY_EVENT else NamePattern(event, separator=EVENT_SEPARATOR).converters
+
+
+def payload_of(event: str) -> Payload:
+    """Return where the payload of an event's handler comes from."""
+    return NAMED_EVENT if names_in(event) else EVENT
+
+
+class EventTable:
+    """The handlers of a route's events, for data of one kind.
+
+    Args:
+        kind: What `Protocol.payload` is.
+    """
+
+    __slots__ = ("_any", "_exact", "_kind", "_patterns")
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._exact: dict[str, Callable[[Any, Any], Work]] = {}
+        self._patterns = NameTable[Callable[[Any, Any, Mapping[str, Any]], Work]](separator=EVENT_SEPARATOR)
+        self._any: Callable[[Any, Any, Mapping[str, Any]], Work] | None = None
+
+    def add(self, event: str, plan: Plan, call: Callable[[Any, Any], Work]) -> None:
+        """Add a handler.
+
+        Args:
+            event: The name or pattern it was registered for.
+            plan: Its compiled signature, for `payload_of(event)`.
+            call: Calls it; what it gives is awaited.
+
+        Raises:
+            ConfigurationError: Another pattern takes the same names.
+        """
+        read: Callable[[Any], Any] = plan.reader[self._kind] if plan.reader is not None else _nothing
+        if not names_in(event):
+            self._exact[event] = lambda socket, data: call(socket, read(data))
+            return
+
+        def run(socket: Any, data: Any, params: Mapping[str, Any]) -> Work:
+            return call(socket, _Named(read(data), params))
+
+        if event == ANY_EVENT:
+            self._any = run
+        else:
+            self._patterns.add(event, run)
+
+    def handle(self, socket: Any, event: Any) -> Work:
+        """Call the handler of an `Event`; its result is what it returns.
+
+        Raises:
+            Reject: There is none, or the data does not fit it.
+        """
+        name = event.event
+        run = self._exact.get(name)
+        if run is not None:
+            return run(socket, event.data)
+        found = self._patterns.match(name)
+        if found is not None:
+            return found[0](socket, event.data, found[1])
+        if self._any is not None:
+            return self._any(socket, event.data, {"event": name})
+        shown = shortened(name)
+        raise Reject("not_found", f"no handler for the event {shown!r}", details={"event": shown})
+
+
+def _nothing(data: Any) -> None:
+    """Read nothing: the handler takes no payload."""

@@ -1,0 +1,167 @@
+"""The app that `protocol/vectors/README.md` describes, to be held to the vectors."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from msgspec import Struct
+
+from symphony import Limits, Reject, Socket, Symphony
+from symphony.errors import RemoteError, RequestTimeout
+
+__all__ = ("make_app",)
+
+
+class Say(Struct):
+    text: str
+
+
+class Point(Struct):
+    x: int
+    y: int
+
+
+class Move(Struct):
+    to: Point
+    fast: bool = False
+
+
+class Tell(Struct):
+    event: str
+    data: Any = None
+
+
+class Ask(Struct):
+    event: str
+    data: Any = None
+    timeout: float = 10.0
+
+
+class Bye(Struct):
+    code: int = 1000
+    reason: str = ""
+
+
+def make_app(limits: Limits | None = None) -> Symphony:
+    """Return an app that has not run yet."""
+    app = Symphony(limits=limits)
+    events = app.route("/")
+
+    @events.on("echo")
+    async def echo(data: Any) -> Any:
+        return data
+
+    @events.on("nothing")
+    async def nothing() -> None:
+        return None
+
+    @events.on("sum")
+    async def add(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    @events.on("say")
+    async def say(data: Say) -> None:
+        return None
+
+    @events.on("move")
+    async def move(data: Move) -> Point:
+        return data.to
+
+    @events.on("game.{id:int}.move")
+    async def play(id: int, data: Any) -> dict[str, Any]:
+        return {"game": id, "move": data}
+
+    @events.on("reverse")
+    async def reverse(data: bytes) -> bytes:
+        return data[::-1]
+
+    @events.on("later")
+    async def later(instant: datetime) -> datetime:
+        return instant + timedelta(seconds=1)
+
+    @events.on("tell")
+    async def tell(socket: Socket, data: Tell) -> None:
+        await socket.emit(data.event, data.data)
+
+    @events.on("send")
+    async def send(socket: Socket, data: Any) -> None:
+        await socket.send(data)
+
+    @events.on("fail")
+    async def fail() -> None:
+        raise ZeroDivisionError("as it was asked for")
+
+    @events.on("refuse")
+    async def refuse(data: Any) -> None:
+        raise Reject("test.refused", "no", details=data)
+
+    @events.on("sold_out")
+    async def sold_out() -> None:
+        raise Reject("test.sold_out", "no ring is left", details={"item": "ring"}, retryable=True)
+
+    @events.on("forbid")
+    async def forbid() -> None:
+        raise Reject("forbidden", "no")
+
+    @events.on("sleep")
+    async def sleep() -> None:
+        await asyncio.Event().wait()
+
+    @events.on("count")
+    async def count(to: int) -> AsyncIterator[int]:
+        for number in range(1, to + 1):
+            yield number
+
+    @events.on("each")
+    async def each(items: list[Any]) -> AsyncIterator[Any]:
+        for item in items:
+            yield item
+
+    @events.on("count_then_fail")
+    async def count_then_fail(to: int) -> AsyncIterator[int]:
+        for number in range(1, to + 1):
+            yield number
+        raise Reject("test.failed", "no more", details={"after": to}, retryable=True)
+
+    @events.on("count_then_crash")
+    async def count_then_crash(to: int) -> AsyncIterator[int]:
+        for number in range(1, to + 1):
+            yield number
+        raise ZeroDivisionError("as it was asked for")
+
+    @events.on("stall")
+    async def stall() -> AsyncIterator[int]:
+        await asyncio.Event().wait()
+        yield 0
+
+    @events.on("ask")
+    async def ask(socket: Socket, data: Ask) -> dict[str, Any]:
+        try:
+            return {"reply": await socket.request(data.event, data.data, timeout=data.timeout)}
+        except RemoteError as error:
+            fields = ("code", "message", "retryable", "details")
+            return {"error": {name: getattr(error, name) for name in fields}}
+        except RequestTimeout:
+            return {"timeout": True}
+
+    @events.on("bye")
+    async def bye(socket: Socket, data: Bye | None) -> None:
+        data = data or Bye()
+        await socket.close(data.code, data.reason)
+
+    @app.route("/raw").on_message
+    async def repeat(message: str | bytes) -> str | bytes:
+        return message
+
+    refused = app.route("/refused")
+
+    @refused.on_connect
+    async def keep_out() -> None:
+        raise Reject("forbidden", "ask the owner")
+
+    @refused.on("echo")
+    async def never(data: Any) -> Any:
+        return data
+
+    return app

@@ -1,0 +1,173 @@
+"""The server against the vectors that are about servers, over two transports and in both codecs."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from support.clients import closed, connect, refused
+from support.servers import serve_natively
+from symphony import Limits
+from symphony.testing import Refused, TestClient
+from wire.app import make_app
+from wire.peers import OFFERS, SERVERS, Peer, Served
+from wire.vectors import Ids, decoded, encoded, fits, joined, load, message, named
+
+MALFORMED = load("malformed.json")
+HANDSHAKE = load("handshake.json")
+
+# Vectors that the server does not meet yet, and why.
+KNOWN: Mapping[str, str] = {}
+
+
+def conversations() -> list[Any]:
+    return [
+        pytest.param(
+            each,
+            id=each["name"],
+            marks=[pytest.mark.xfail(reason=KNOWN[each["name"]], strict=True)]
+            if each["name"] in KNOWN
+            else [],
+        )
+        for each in load("server.json")["conversations"]
+    ]
+
+
+@pytest.mark.parametrize("conversation", conversations())
+@pytest.mark.parametrize("transport", SERVERS)
+async def test_a_conversation(transport: str, conversation: dict[str, Any]) -> None:
+    for codec in conversation.get("codecs", ("json", "msgpack")):
+        limits = Limits(**conversation["limits"]) if "limits" in conversation else None
+        async with SERVERS[transport](limits) as server, server.connect("/", OFFERS[codec]) as peer:
+            try:
+                await hold(conversation["steps"], server, peer, "json" if codec == "plain" else codec)
+            except BaseException as error:
+                error.add_note(f"in the codec {codec}")
+                raise
+
+
+async def hold(steps: list[dict[str, Any]], server: Served, peer: Peer, codec: str) -> None:
+    """Hold a conversation, step by step."""
+    ids: Ids = {}
+    stopping: asyncio.Task[None] | None = None
+    for step in steps:
+        match step:
+            case {"send": frame}:
+                await peer.send(encoded(named(ids, frame), codec))
+            case {"send_text": text}:
+                await peer.send(joined(text))
+            case {"send_binary": digits}:
+                await peer.send(bytes.fromhex(joined(digits)))
+            case {"receive": frame}:
+                came = decoded(await peer.receive(), codec)
+                assert fits(frame, came, ids), (came, step)
+            case {"receive_in_any_order": frames}:
+                left = list(frames)
+                while left:
+                    came = decoded(await peer.receive(), codec)
+                    left.remove(_fitting(left, came, ids))
+            case {"closed": close}:
+                code, reason = await peer.closed()
+                assert code == close["code"]
+                assert reason == close.get("reason", reason)
+            case {"server": "stops"}:
+                stopping = asyncio.create_task(server.stop())
+            case _:
+                raise AssertionError(step)
+    if stopping is not None:
+        await stopping
+
+
+def _fitting(frames: list[dict[str, Any]], came: dict[str, Any], ids: Ids) -> dict[str, Any]:
+    for frame in frames:
+        if fits(frame, came, ids):
+            return frame
+    raise AssertionError((came, frames))
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+@pytest.mark.parametrize("transport", SERVERS)
+async def test_what_is_no_frame_is_answered_and_does_no_harm(transport: str, codec: str) -> None:
+    async with SERVERS[transport](None) as server:
+        for vector in (*MALFORMED["refused"], *MALFORMED["refused_by_servers"]):
+            if codec in vector:
+                await _refused(server, codec, message(vector, codec), vector)
+
+
+@pytest.mark.parametrize("transport", SERVERS)
+async def test_a_message_of_the_other_kind_is_answered_and_does_no_harm(transport: str) -> None:
+    async with SERVERS[transport](None) as server:
+        for vector in MALFORMED["wrong_message"]:
+            said = joined(vector["text"]) if "text" in vector else bytes.fromhex(joined(vector["binary"]))
+            await _refused(server, vector["spoken"], said, vector)
+
+
+async def _refused(server: Served, codec: str, said: str | bytes, vector: dict[str, Any]) -> None:
+    error: dict[str, Any] = {"code": vector["code"], "retryable": False}
+    if "path" in vector:
+        error["details"] = {"path": vector["path"]}
+    about = {"error": vector["id"]} if "id" in vector else {"event": "error"}
+    steps = [{"receive": about | {"data": error}}, {"send": {"ping": 7}}, {"receive": {"pong": 7}}]
+    async with server.connect("/", OFFERS[codec]) as peer:
+        await peer.send(said)
+        try:
+            await hold(steps, server, peer, codec)
+        except BaseException as problem:
+            problem.add_note(f"after {vector['name']!r}")
+            raise
+
+
+@pytest.mark.parametrize("vector", MALFORMED["closes"], ids=lambda vector: vector["name"])
+async def test_what_is_no_message_closes(vector: dict[str, Any]) -> None:
+    offers = OFFERS[vector["spoken"]]
+    async with SERVERS["native"](None) as server, server.connect("/", offers) as peer:
+        if "text_hex" in vector:
+            await peer.send_as_text(bytes.fromhex(vector["text_hex"]))
+        else:
+            said = joined(vector["text"]) if "text" in vector else bytes.fromhex(joined(vector["binary"]))
+            await peer.send(said)
+        code, _ = await peer.closed()
+        assert code == vector["closes"]
+
+
+@pytest.mark.parametrize("transport", SERVERS)
+async def test_what_a_client_offers_decides_what_is_spoken(transport: str) -> None:
+    async with SERVERS[transport](None) as server:
+        for vector in HANDSHAKE["subprotocols"]:
+            path = "/" if vector["route"] == "events" else "/raw"
+            async with server.connect(path, vector["offers"]) as peer:
+                assert peer.subprotocol == vector["chosen"], vector
+                if vector["speaks"] == "raw":
+                    await peer.send("hi")
+                    assert await peer.receive() == "hi"
+                else:
+                    await peer.send(encoded({"event": "echo", "data": [1], "id": 1}, vector["speaks"]))
+                    answer = decoded(await peer.receive(), vector["speaks"])
+                    assert answer == {"reply": 1, "data": [1]}
+
+
+async def test_a_refusal_is_told_as_the_client_asked_over_a_network() -> None:
+    async with serve_natively(make_app()) as url:
+        for vector in HANDSHAKE["refusals"]:
+            offers = vector["offers"] or None
+            if "status" in vector:
+                assert (await refused(f"{url}/refused", subprotocols=offers)).status == vector["status"]
+            else:
+                async with connect(f"{url}/refused", subprotocols=offers) as client:
+                    assert client.subprotocol == vector["chosen"]
+                    assert await closed(client) == (vector["code"], vector["reason"])
+
+
+async def test_a_refusal_is_told_as_the_client_asked_in_memory() -> None:
+    async with TestClient(make_app()) as client:
+        for vector in HANDSHAKE["refusals"]:
+            if "status" in vector:
+                with pytest.raises(Refused) as refusal:
+                    await client.connect("/refused", subprotocols=vector["offers"])
+                assert refusal.value.status == vector["status"]
+            else:
+                connection = await client.connect("/refused", subprotocols=vector["offers"])
+                assert connection.subprotocol == vector["chosen"]
+                close = await connection.wait_closed()
+                assert (close.code, close.reason) == (vector["code"], vector["reason"])

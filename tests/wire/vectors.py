@@ -1,0 +1,168 @@
+"""The vectors of `protocol/vectors/`, as its README describes them."""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+__all__ = (
+    "FOLDER",
+    "Ids",
+    "decoded",
+    "encoded",
+    "fits",
+    "joined",
+    "load",
+    "means",
+    "message",
+    "named",
+    "plain",
+    "same",
+    "texts",
+)
+
+FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
+
+_MODULES = {"json": msgspec.json, "msgpack": msgspec.msgpack}
+_IDS = ("id", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong")
+_KINDS = ("event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry")
+
+Ids = dict[str, int]
+"""What the variables of a conversation stand for: `{"$a": 1}`."""
+
+
+def load(name: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the lists of one file."""
+    return json.loads((FOLDER / name).read_text("utf-8"))
+
+
+def joined(parts: str | list[Any]) -> str:
+    """Return a message that may be written in parts."""
+    if isinstance(parts, str):
+        return parts
+    return "".join(part if isinstance(part, str) else part["repeat"] * part["times"] for part in parts)
+
+
+def message(vector: Mapping[str, Any], codec: str) -> str | bytes:
+    """Return the message that a vector has for a codec."""
+    written = joined(vector[codec])
+    return written if codec == "json" else bytes.fromhex(written)
+
+
+def plain(value: Any) -> Any:
+    """Return what a value of a vector stands for."""
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    match list(value.items()):
+        case [("$bytes", digits)]:
+            return bytes.fromhex(digits)
+        case [("$time", text)]:
+            return datetime.fromisoformat(text)
+        case [("$int" | "$float" as kind, text)]:
+            return int(text) if kind == "$int" else float(text)
+    return {key: plain(item) for key, item in value.items()}
+
+
+def means(frame: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the map that says a frame of `frames.json`, in the canonical order."""
+    kind = frame["kind"]
+    if kind == "event":
+        names = ("event", "data", "id", "timeout", "credit")
+        return {name: plain(frame[name]) for name in names if name in frame}
+    about = {"ping": "number", "pong": "number", "retry": "seconds"}.get(kind, "id")
+    rest = {name: plain(frame[name]) for name in ("data", "credit") if name in frame}
+    return {kind: frame[about], **rest}
+
+
+def encoded(frame: Any, codec: str) -> str | bytes:
+    """Return the message that says a map."""
+    written = _MODULES[codec].encode(plain(frame))
+    return written.decode() if codec == "json" else written
+
+
+def decoded(message: str | bytes, codec: str) -> Any:
+    """Return what a message says; it must be of the kind that the codec has."""
+    assert isinstance(message, str) is (codec == "json"), message
+    return _MODULES[codec].decode(message)
+
+
+def same(expected: Any, found: Any) -> bool:
+    """Whether two values are equal, where one of them may have gone through JSON."""
+    match expected, found:
+        case bytes(), str():
+            return base64.b64encode(expected).decode() == found
+        case datetime(), str():
+            return expected == datetime.fromisoformat(found)
+        case list(), list():
+            return len(expected) == len(found) and all(map(same, expected, found))
+        case dict(), dict():
+            return list(expected) == list(found) and all(same(expected[key], found[key]) for key in expected)
+        case float(), float() if expected != expected:
+            return found != found
+        case (bool(), _) | (_, bool()):
+            return expected is found
+    return expected == found
+
+
+def fits(expected: Mapping[str, Any], frame: Mapping[str, Any], ids: Ids) -> bool:
+    """Whether a frame is what a conversation expects; binds the ids that are new in it if so."""
+    if _kind(expected) != _kind(frame) or ("id" in frame) is not ("id" in expected):
+        return False
+    known = dict(ids)
+    if not all(key in frame and _field_fits(key, expected, frame[key], known) for key in expected):
+        return False
+    ids.update(known)
+    return True
+
+
+def _kind(frame: Mapping[str, Any]) -> str:
+    return next(kind for kind in _KINDS if kind in frame)
+
+
+def _field_fits(key: str, frame: Mapping[str, Any], found: Any, ids: Ids) -> bool:
+    expected = frame[key]
+    if key in _IDS and isinstance(expected, str) and expected.startswith("$"):
+        return ids.setdefault(expected, found) == found and type(found) is int
+    match expected:
+        case {"$at_least": least}:
+            return found >= least
+        case {"$at_most": most}:
+            return 0 < found <= most
+    if key == "data" and ("error" in frame or frame.get("event") == "error"):
+        return _error_fits(expected, found)
+    return same(plain(expected), found)
+
+
+def _error_fits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    if set(found) < {"code", "message", "retryable", "details"} or not isinstance(found["message"], str):
+        return False
+    listed = plain(expected)
+    details = listed.pop("details", ())
+    if not all(same(value, found[key]) for key, value in listed.items()):
+        return False
+    if not isinstance(details, dict):
+        return details == () or same(details, found["details"])
+    return isinstance(found["details"], dict) and all(
+        key in found["details"] and same(value, found["details"][key]) for key, value in details.items()
+    )
+
+
+def named(ids: Ids, frame: Any) -> Any:
+    """Return a frame with the ids that its variables stand for."""
+    return {
+        key: ids[value] if key in _IDS and isinstance(value, str) and value.startswith("$") else value
+        for key, value in frame.items()
+    }
+
+
+def texts(file: Mapping[str, list[dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give the entries of a file, each with a name to speak of it."""
+    for group, entries in file.items():
+        for number, entry in enumerate(entries):
+            yield f"{group}: {entry.get('name', number)}", entry
