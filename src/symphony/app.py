@@ -59,6 +59,7 @@ class Symphony(AsgiFace, Router):
             that can (RFC 7692). `None`: never.
         slow_consumer: When a client's outbox is full: `"disconnect"` it with
             1013, or `"drop_oldest"` messages and count them.
+        client_script: Serve the JavaScript client at `/_symphony/client.js`.
 
     Attributes:
         state: Yours, for what the whole app shares.
@@ -80,9 +81,10 @@ class Symphony(AsgiFace, Router):
         limits: Limits | None = None,
         compression: int | None = None,
         slow_consumer: Literal["disconnect", "drop_oldest"] = "disconnect",
+        client_script: bool = True,
     ) -> None:
         Router.__init__(self)
-        AsgiFace.__init__(self, http)
+        AsgiFace.__init__(self, http, client_script=client_script)
         self.state = State()
         self.limits = limits or Limits()
         self.stats = Stats()

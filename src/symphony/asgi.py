@@ -10,9 +10,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from symphony.errors import ConfigurationError
+from symphony.script import SCRIPT_PATH, serve_script
 from symphony.transport import asgi
 from symphony.transport.base import Acceptor
 
@@ -35,14 +37,16 @@ class AsgiFace(ABC):
 
     Args:
         http: An ASGI app for plain HTTP, or `None`.
+        client_script: Whether the JavaScript client is served.
 
     Attributes:
         native: Whether Symphony's own server runs it; set by that server.
     """
 
-    def __init__(self, http: Any) -> None:
+    def __init__(self, http: Any, *, client_script: bool) -> None:
         self.native = False
         self._http = http
+        self._client_script = client_script
         self._unmanaged = AsyncExitStack()
         self._starting: asyncio.Lock | None = None
 
@@ -68,10 +72,16 @@ class AsgiFace(ABC):
         elif kind == "websocket":
             await self._start_unmanaged()
             await asgi.serve(self.node, scope, receive, send)
+        else:
+            await self._serve_http(scope, receive, send)
+
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path == SCRIPT_PATH and self._client_script:
+            await serve_script(Request(scope))(scope, receive, send)
         elif self._http is not None:
             await self._http(scope, receive, send)
         else:
-            path = scope["path"].removeprefix(scope.get("root_path", ""))
             found = path in ("", "/")
             response = PlainTextResponse(_HELLO if found else "Not Found\n", 200 if found else 404)
             await response(scope, receive, send)

@@ -143,7 +143,7 @@ class Exchange:
         self._context = context
         self._name = name
         self._loop = asyncio.get_running_loop()
-        self._decode: Callable[[Message], Envelope | Sequence[Envelope]] = protocol.decode
+        self._decode: Callable[[Message], Envelope | Sequence[Envelope | MalformedError]] = protocol.decode
         self._encode = protocol.encode
         self._frame = connection.encoding.encode
         self._outbox = connection.outbox
@@ -184,7 +184,12 @@ class Exchange:
                 self._event(envelope)
             elif isinstance(envelope, Sequence):
                 for each in envelope:
-                    self._event(each) if type(each) is Event else self._other(each)
+                    if isinstance(each, MalformedError):
+                        self._refuse(each.id, each)
+                    elif type(each) is Event:
+                        self._event(each)
+                    else:
+                        self._other(each)
             else:
                 self._other(envelope)
 

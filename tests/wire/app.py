@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from symphony import Limits, Reject, Socket, Symphony
+from symphony import Handshake, Limits, Reject, Socket, Symphony
 from symphony.errors import RemoteError, RequestTimeout
 
 __all__ = ("make_app",)
@@ -63,6 +63,10 @@ def make_app(limits: Limits | None = None) -> Symphony:
     @events.on("say")
     async def say(data: Say) -> None:
         return None
+
+    @events.on("token")
+    async def token(handshake: Handshake) -> str | None:
+        return handshake.token
 
     @events.on("move")
     async def move(data: Move) -> Point:

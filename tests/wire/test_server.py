@@ -1,7 +1,6 @@
 """The server against the vectors that are about servers, over two transports and in both codecs."""
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -17,24 +16,10 @@ from wire.vectors import Ids, decoded, encoded, fits, joined, load, message, nam
 MALFORMED = load("malformed.json")
 HANDSHAKE = load("handshake.json")
 
-# Vectors that the server does not meet yet, and why.
-KNOWN: Mapping[str, str] = {}
 
-
-def conversations() -> list[Any]:
-    return [
-        pytest.param(
-            each,
-            id=each["name"],
-            marks=[pytest.mark.xfail(reason=KNOWN[each["name"]], strict=True)]
-            if each["name"] in KNOWN
-            else [],
-        )
-        for each in load("server.json")["conversations"]
-    ]
-
-
-@pytest.mark.parametrize("conversation", conversations())
+@pytest.mark.parametrize(
+    "conversation", load("server.json")["conversations"], ids=lambda conversation: conversation["name"]
+)
 @pytest.mark.parametrize("transport", SERVERS)
 async def test_a_conversation(transport: str, conversation: dict[str, Any]) -> None:
     for codec in conversation.get("codecs", ("json", "msgpack")):
@@ -145,6 +130,19 @@ async def test_what_a_client_offers_decides_what_is_spoken(transport: str) -> No
                     await peer.send(encoded({"event": "echo", "data": [1], "id": 1}, vector["speaks"]))
                     answer = decoded(await peer.receive(), vector["speaks"])
                     assert answer == {"reply": 1, "data": [1]}
+
+
+@pytest.mark.parametrize("codec", OFFERS)
+@pytest.mark.parametrize("transport", SERVERS)
+async def test_a_token_among_the_subprotocols_is_the_one_of_the_handshake(transport: str, codec: str) -> None:
+    asked = {"event": "token", "id": 1}
+    spoken = "json" if codec == "plain" else codec
+    async with SERVERS[transport](None) as server:
+        for vector in (*HANDSHAKE["tokens"], {"token": None, "subprotocol": "chat"}):
+            async with server.connect("/", (*OFFERS[codec], vector["subprotocol"])) as peer:
+                await peer.send(encoded(asked, spoken))
+                answer = decoded(await peer.receive(), spoken)
+                assert answer == {"reply": 1, "data": vector["token"]}
 
 
 async def test_a_refusal_is_told_as_the_client_asked_over_a_network() -> None:

@@ -25,6 +25,7 @@ __all__ = ("RAW", "Core")
 logger = logging.getLogger("symphony.client")
 
 RAW: Final = "raw"
+_ANSWERS: Final = (Reply, Error, Item, End)
 _CODECS: Final[dict[str | None, V1]] = {codec.subprotocol: codec for codec in (JSON, MSGPACK)}
 
 
@@ -105,7 +106,7 @@ class Core:
                 self.dispatch.event(envelope, self.kind)
             else:
                 self.dispatch.request(envelope, self.kind)
-        elif isinstance(envelope, Reply | Error | Item | End):
+        elif isinstance(envelope, _ANSWERS):
             self.answers.take(envelope)
         elif isinstance(envelope, Cancel):
             self.dispatch.cancel(envelope.cancel)

@@ -153,7 +153,7 @@ class WebSocketDial:
         loop = asyncio.get_running_loop()
         try:
             return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise refusals.unknown_host(error, self._address) from error
 
 

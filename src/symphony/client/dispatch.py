@@ -219,9 +219,6 @@ class Dispatch:
                 answer = _refusal(event.id, Reject("timeout", f"no answer within {event.timeout:g} s"))
             else:
                 answer = _failure(handler, event, error)
-        except asyncio.CancelledError:
-            # By the server, or because there is nobody to answer: then nothing is sent.
-            answer = _refusal(event.id, Reject("cancelled", "the request was cancelled"))
         except InvalidError as error:
             answer = _refusal(event.id, Reject("invalid", error.reason, details={"path": error.path}))
         except Reject as refusal:
@@ -240,8 +237,12 @@ class Dispatch:
             self._outgoing.say(_failure(handler, event, error))
 
     def _answered(self, id: int, task: asyncio.Task[None]) -> None:
-        if self._requests.get(id) is task:
-            del self._requests[id]
+        if self._requests.get(id) is not task:
+            return
+        del self._requests[id]
+        # Here, because a task that is cancelled before its first step never runs.
+        if task.cancelled():
+            self._refuse(id, Reject("cancelled", "the request was cancelled"))
 
     def _refuse(self, id: int, refusal: Reject) -> None:
         self._outgoing.say(_refusal(id, refusal))

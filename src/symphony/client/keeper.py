@@ -233,11 +233,13 @@ class Keeper:
             token = options.token() if callable(options.token) else options.token
             if inspect.isawaitable(token):
                 token = await token
+            if token is not None and not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"a token is text, not {token!r}")
         except Exception as error:
             # Whom it asks may be down too: not the end.
             logger.warning("The token for %s could not be got: %r", self._dial.where, error)
             raise DialError(_LOST, f"token() raised {error!r}", again=True) from error
-        if token is not None:
+        if token:
             names.append(offered_token(token))
         return Offer(names, options.headers)
 

@@ -38,6 +38,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.protocol not in _PROTOCOLS:
             raise ValueError(f"protocol must be 'json' or 'msgpack', not {self.protocol!r}.")
+        if self.token is not None and not isinstance(self.token, str) and not callable(self.token):
+            raise TypeError(f"token is text, or a function that gives it, not {type(self.token).__name__}.")
         for name in ("connect_timeout", "request_timeout", "max_queue"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}.")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import Sequence
-from http import HTTPStatus
+from http.client import responses
 from typing import Final
 
 import msgspec
@@ -27,8 +26,7 @@ _SHOWN: Final = 200
 def http(answer: Answer, wait: float | None) -> DialError:
     """Return the error of an HTTP answer that is no 101."""
     status = answer.status
-    phrase = answer.phrase or (HTTPStatus(status).phrase if status in HTTPStatus else "")
-    line = f"HTTP {status} {phrase}".rstrip()
+    line = f"HTTP {status} {answer.phrase or responses.get(status, '')}".rstrip()
     told = _told(answer.body)
     if told is not None:
         reason = told.message or told.code
@@ -64,10 +62,10 @@ def no_http(problem: Exception, address: Address) -> DialError:
     return DialError(_LOST, said, again=True)
 
 
-def unknown_host(problem: OSError, address: Address) -> DialError:
+def unknown_host(problem: OSError | UnicodeError, address: Address) -> DialError:
     """Return the error of a host name that cannot be resolved."""
     message = (
-        f"the host {address.host!r} is not known ({problem.strerror or problem}). "
+        f"the host {address.host!r} is not known ({_words(problem)}). "
         "Is it spelled right, and is this machine online?"
     )
     return DialError(_LOST, message, again=True)
@@ -79,6 +77,8 @@ def unreachable(problems: Sequence[OSError], address: Address) -> DialError:
     place = f"{host}:{address.port}"
     if all(isinstance(problem, ConnectionRefusedError) for problem in problems):
         message = f"nothing listens at {place} (connection refused). Does the server run, on that port?"
+    elif address.secure and isinstance(problems[-1], ConnectionError):
+        message = f"{place} ended the connection in the TLS handshake. If it has no certificate, write ws://."
     elif isinstance(problems[-1], TimeoutError):
         message = f"{place} does not answer. Is the host right, and does no firewall stand between?"
     else:
@@ -129,7 +129,6 @@ def _page(answer: Answer) -> str:
     return f" It says: {text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}"
 
 
-def _words(problem: OSError) -> str:
-    if isinstance(problem, socket.gaierror):
-        return problem.strerror or str(problem)
-    return problem.strerror or str(problem) or type(problem).__name__
+def _words(problem: Exception) -> str:
+    said = problem.strerror if isinstance(problem, OSError) else None
+    return said or str(problem) or type(problem).__name__

@@ -36,6 +36,7 @@ class Request:
         "_future",
         "_idempotent",
         "_loop",
+        "_sent",
         "_timeout",
         "_where",
         "id",
@@ -52,6 +53,7 @@ class Request:
         self._timeout = timeout
         self._idempotent = idempotent
         self._where = where
+        self._sent = False
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[Any] = self._loop.create_future()
         self._deadline = self._loop.time() + timeout
@@ -80,6 +82,7 @@ class Request:
         timeout = None
         if self._deadline < inf:
             timeout = round(max(self._deadline - self._loop.time(), _LEAST_TIMEOUT), 3)
+        self._sent = True
         return self._answers.ask(self, codec, self._event, self._data, timeout=timeout, credit=None)
 
     def replied(self, data: Any) -> None:
@@ -119,7 +122,8 @@ class Request:
 
     def dropped(self, loss: Loss) -> bool:
         """Lose what was to become its connection."""
-        self._fail(loss.error(f" before {self._event!r} was sent"))
+        done = "answered" if self._sent else "sent"
+        self._fail(loss.error(f" before {self._event!r} was {done}"))
         return False
 
     def _too_late(self) -> None:

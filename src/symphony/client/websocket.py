@@ -56,6 +56,7 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         "_ended",
         "_gone",
         "_heartbeat",
+        "_late_pong",
         "_listener",
         "_loop",
         "_max_message_bytes",
@@ -96,6 +97,7 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         self._heartbeat: Heartbeat | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ours: Close | None = None
+        self._late_pong: bytes | None = None
         self._unwritten: list[bytes] = []
         self._unwritten_bytes = 0
         self._blocked = self._receiving = self._ended = self.held = False
@@ -172,10 +174,13 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         elif frame.rsv1 or frame.rsv2 or frame.rsv3:
             raise ProtocolError(1002, "a control frame with RSV bits")
         elif kind is PING:
-            # A peer that sends pings and does not read gets no pongs (RFC 6455
-            # §5.5.3 asks for the latest only): they would pile up here.
-            if not self._blocked:
-                self._put(masked_frame(frames.PONG, frame.get_payload_as_bytes()))
+            # Only the latest ping of a peer that does not read is answered (RFC 6455
+            # §5.5.3): pongs would pile up here.
+            pong = masked_frame(frames.PONG, frame.get_payload_as_bytes())
+            if self._blocked:
+                self._late_pong = pong
+            else:
+                self._put(pong)
         elif kind is CLOSE:
             self._take_close(*parse_close(frame.get_payload_as_bytes()))
 
@@ -204,16 +209,18 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
     def pause_reading(self) -> None:
         """Stop reading; the kernel's buffers push back on the server."""
         self.held = True
-        if self._parser is not None and self._receiving and not self._transport.is_closing():
-            self._transport.pause_reading()
+        transport = self._transport
+        if self._parser is not None and self._receiving and transport.is_reading():
+            transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Read again."""
         self.held = False
-        if self._parser is not None and not self._transport.is_closing():
+        transport = self._transport
+        if self._parser is not None and not transport.is_closing() and not transport.is_reading():
             # Nothing could be heard while it was not read from.
             self.heard_at = self._loop.time()
-            self._transport.resume_reading()
+            transport.resume_reading()
 
     # What goes out
 
@@ -234,6 +241,8 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
     def ping(self) -> None:
         """Send a ping; any byte that comes is the answer."""
         self._put(masked_frame(frames.PING, b""))
+        # So that `unsent` is what the network has not taken, and nothing else.
+        self._flush()
 
     def _put(self, frame: bytes) -> None:
         if self._ended or self._ours is not None:
@@ -261,6 +270,9 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Let the client go on."""
         self._blocked = False
+        if self._late_pong is not None:
+            self._put(self._late_pong)
+            self._late_pong = None
         if self._listener is not None:
             self._listener.relieved()
 

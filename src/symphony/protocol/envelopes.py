@@ -149,8 +149,10 @@ class Protocol(Contract):
     subprotocol: str | None
     payload: Literal["json", "msgpack", "plain"]
 
-    def decode(self, message: str | bytes) -> Envelope | Sequence[Envelope]:
-        """Return what a message says.
+    def decode(self, message: str | bytes) -> Envelope | Sequence[Envelope | MalformedError]:
+        """Return what a message says; several envelopes if it is a batch.
+
+        Parts of a batch that are malformed are returned as `MalformedError`.
 
         Raises:
             MalformedError: It is no message of this protocol. The sender is

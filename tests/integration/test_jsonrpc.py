@@ -1,0 +1,237 @@
+"""JSON-RPC 2.0 in place of Symphony's own protocol: the examples of its specification, and its traps."""
+
+import asyncio
+import json
+
+import pytest
+from msgspec import Struct
+
+from support.clients import connect
+from symphony import Reject, Socket, Symphony
+from symphony.protocol.jsonrpc import MAX_BATCH, JsonRpc
+
+
+class Difference(Struct):
+    minuend: int
+    subtrahend: int
+
+
+def calculator() -> Symphony:
+    app = Symphony()
+    rpc = app.route("/", protocol=JsonRpc)
+
+    @rpc.on("subtract")
+    async def subtract(data: Difference | list[int]) -> int:
+        return data[0] - data[1] if isinstance(data, list) else data.minuend - data.subtrahend
+
+    @rpc.on("sum")
+    async def add(data: list[int]) -> int:
+        return sum(data)
+
+    @rpc.on("get_data")
+    async def get_data() -> list[object]:
+        return ["hello", 5]
+
+    @rpc.on("update")
+    async def update(data: list[int]) -> str:
+        return "nobody hears this"
+
+    @rpc.on("buy")
+    async def buy() -> None:
+        raise Reject("shop.sold_out", "none is left", details={"item": "lamp"}, retryable=True)
+
+    @rpc.on("divide")
+    async def divide() -> float:
+        return 1 / 0
+
+    @rpc.on("count")
+    async def count():
+        yield 1
+
+    @rpc.on("ask")
+    async def ask(socket: Socket) -> list[str]:
+        return [await socket.request("name", {"of": "you"}, response_type=str)]
+
+    @rpc.on("tell")
+    async def tell(socket: Socket) -> None:
+        socket.emit("told", {"what": "news"})
+        socket.emit("number", 7)
+        socket.emit("bare")
+
+    return app
+
+
+def essence(answer: object) -> object:
+    """Give an answer without the texts, which the specification leaves free."""
+    if isinstance(answer, list):
+        return sorted(map(essence, answer), key=repr)
+    assert isinstance(answer, dict)
+    assert answer["jsonrpc"] == "2.0"
+    if "error" in answer:
+        return (answer["error"]["code"], answer["id"])
+    return (answer["result"], answer["id"])
+
+
+EXAMPLES = [
+    ('{"jsonrpc": "2.0", "method": "subtract", "params": [42, 23], "id": 1}', (19, 1)),
+    ('{"jsonrpc": "2.0", "method": "subtract", "params": [23, 42], "id": 2}', (-19, 2)),
+    (
+        '{"jsonrpc": "2.0", "method": "subtract", "params": {"subtrahend": 23, "minuend": 42}, "id": 3}',
+        (19, 3),
+    ),
+    ('{"jsonrpc": "2.0", "method": "foobar", "id": "1"}', (-32601, "1")),
+    ('{"jsonrpc": "2.0", "method": "foobar, "params": "bar", "baz]', (-32700, None)),
+    ('{"jsonrpc": "2.0", "method": 1, "params": "bar"}', (-32600, None)),
+    (
+        '[{"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"},{"jsonrpc": "2.0", "method"',
+        (-32700, None),
+    ),
+    ("[]", (-32600, None)),
+    ("[1]", [(-32600, None)]),
+    ("[1,2,3]", [(-32600, None)] * 3),
+    (
+        '[{"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"},'
+        '{"jsonrpc": "2.0", "method": "update", "params": [7]},'
+        '{"jsonrpc": "2.0", "method": "subtract", "params": [42,23], "id": "2"},'
+        '{"foo": "boo"},'
+        '{"jsonrpc": "2.0", "method": "foo.get", "params": {"name": "myself"}, "id": "5"},'
+        '{"jsonrpc": "2.0", "method": "get_data", "id": "9"}]',
+        sorted([(7, "1"), (19, "2"), (-32600, None), (-32601, "5"), (["hello", 5], "9")], key=repr),
+    ),
+]
+
+
+@pytest.mark.parametrize(("sent", "answer"), EXAMPLES)
+async def test_the_examples_of_the_specification(serve, sent: str, answer: object) -> None:
+    async with serve(calculator()) as url, connect(f"{url}/") as client:
+        await client.send(sent)
+        assert essence(json.loads(await client.recv())) == answer
+
+
+@pytest.mark.parametrize(
+    "unanswered",
+    [
+        '{"jsonrpc": "2.0", "method": "update", "params": [1,2,3,4,5]}',
+        '{"jsonrpc": "2.0", "method": "foobar"}',
+        '{"jsonrpc": "2.0", "method": "update", "params": ["not a number"]}',
+        '{"jsonrpc": "2.0", "method": "divide"}',
+        '[{"jsonrpc": "2.0", "method": "update", "params": [1]},{"jsonrpc": "2.0", "method": "foobar"}]',
+    ],
+)
+async def test_notifications_are_never_answered_not_even_when_they_fail(serve, unanswered: str) -> None:
+    async with serve(calculator()) as url, connect(f"{url}/") as client:
+        await client.send(unanswered)
+        await client.send('{"jsonrpc": "2.0", "method": "sum", "params": [], "id": "last"}')
+        assert essence(json.loads(await client.recv())) == (0, "last")
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        ('"method": "sum", "params": ["x"], "id": 1', -32602),
+        ('"method": "sum", "params": {"a": 1}, "id": 1', -32602),
+        ('"method": "sum", "params": 5, "id": 1', -32600),
+        ('"method": "sum", "params": [5], "id": [1]', -32600),
+        ('"method": "", "id": 1', -32600),
+        ('"id": 1', -32600),
+        ('"method": "divide", "id": 1', -32603),
+        ('"method": "count", "id": 1', -32603),
+        ('"method": "buy", "id": 1', -32000),
+    ],
+)
+async def test_what_is_wrong_with_a_call_has_its_code(serve, call: str, code: int) -> None:
+    async with serve(calculator()) as url, connect(f"{url}/") as client:
+        await client.send('{"jsonrpc": "2.0", ' + call + "}")
+        assert json.loads(await client.recv())["error"]["code"] == code
+        await client.send('{"jsonrpc": "2.0", "method": "sum", "params": [2, 3], "id": 2}')
+        assert essence(json.loads(await client.recv())) == (5, 2)
+
+
+async def test_a_refusal_says_all_it_has_to_say_in_data(serve) -> None:
+    async with serve(calculator()) as url, connect(f"{url}/") as client:
+        await client.send('{"jsonrpc": "2.0", "method": "buy", "id": null}')
+        assert json.loads(await client.recv()) == {
+            "jsonrpc": "2.0",
+            "error": {
+                "code": -32000,
+                "message": "none is left",
+                "data": {"code": "shop.sold_out", "retryable": True, "details": {"item": "lamp"}},
+            },
+            "id": None,
+        }
+
+
+async def test_ids_may_be_anything_and_the_same_twice(serve) -> None:
+    """Ids belong to the client; two calls under way with one id were once a conflict."""
+    app = Symphony()
+    rpc = app.route("/", protocol=JsonRpc)
+    open_gate = asyncio.Event()
+
+    @rpc.on("wait")
+    async def wait() -> str:
+        await open_gate.wait()
+        return "waited"
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        for _ in range(2):
+            await client.send('{"jsonrpc": "2.0", "method": "wait", "id": "same"}')
+        await client.send('{"jsonrpc": "2.0", "method": "wait", "id": 1.5}')
+        open_gate.set()
+        answers = [essence(json.loads(await client.recv())) for _ in range(3)]
+        assert answers == [("waited", "same"), ("waited", "same"), ("waited", 1.5)]
+
+
+async def test_a_batch_is_answered_when_its_last_call_is(serve) -> None:
+    async with serve(calculator()) as url, connect(f"{url}/") as client:
+        await client.send(
+            '[{"jsonrpc": "2.0", "method": "sum", "params": [1], "id": 1},'
+            '{"jsonrpc": "2.0", "method": "ask", "id": 2}]'
+        )
+        question = json.loads(await client.recv())
+        assert question.pop("id") == 1
+        assert question == {"jsonrpc": "2.0", "method": "name", "params": {"of": "you"}}
+        await client.send('{"jsonrpc": "2.0", "result": "Ada", "id": 1}')
+        assert essence(json.loads(await client.recv())) == sorted([(1, 1), (["Ada"], 2)], key=repr)
+
+
+async def test_a_client_may_answer_with_an_error(serve) -> None:
+    async with serve(calculator()) as url, connect(f"{url}/") as client:
+        await client.send('{"jsonrpc": "2.0", "method": "ask", "id": 2}')
+        await client.recv()
+        await client.send('{"jsonrpc": "2.0", "error": {"code": 1, "message": "no name"}, "id": 1}')
+        assert essence(json.loads(await client.recv())) == (-32603, 2)
+
+
+async def test_events_of_the_server_are_notifications(serve) -> None:
+    async with serve(calculator()) as url, connect(f"{url}/") as client:
+        await client.send('{"jsonrpc": "2.0", "method": "tell"}')
+        assert [json.loads(await client.recv()) for _ in range(3)] == [
+            {"jsonrpc": "2.0", "method": "told", "params": {"what": "news"}},
+            {"jsonrpc": "2.0", "method": "number", "params": [7]},
+            {"jsonrpc": "2.0", "method": "bare"},
+        ]
+
+
+async def test_a_batch_has_a_bound(serve) -> None:
+    async with serve(calculator()) as url, connect(f"{url}/") as client:
+        await client.send("[" + ",".join(["1"] * (MAX_BATCH + 1)) + "]")
+        assert essence(json.loads(await client.recv())) == (-32600, None)
+
+
+async def test_rooms_speak_to_each_member_in_its_own_protocol(serve) -> None:
+    app = Symphony()
+    for path, options in (("/rpc", {"protocol": JsonRpc}), ("/v1", {})):
+        route = app.route(path, **options)
+
+        @route.on_connect
+        async def enter(socket: Socket) -> None:
+            await socket.join("all")
+
+        @route.on("shout")
+        async def shout(data: list[str]) -> None:
+            app.room("all").emit("shouted", data)
+
+    async with serve(app) as url, connect(f"{url}/rpc") as rpc, connect(f"{url}/v1") as v1:
+        await v1.send('{"event": "shout", "data": ["hi"]}')
+        assert json.loads(await v1.recv()) == {"event": "shouted", "data": ["hi"]}
+        assert json.loads(await rpc.recv()) == {"jsonrpc": "2.0", "method": "shouted", "params": ["hi"]}
