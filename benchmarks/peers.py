@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,13 +25,31 @@ NODE_MODULES = BUILD / "node_modules"
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How a server is spoken to: arguments for the load generator."""
+    """How a server is spoken to: arguments for the load generator.
+
+    Attributes:
+        request: `None` where a server has nothing of the kind.
+    """
 
     echo: tuple[str, ...]
     fanout: tuple[str, ...]
+    request: tuple[str, ...] | None = None
 
 
 RAW = Wire(echo=("--path=/echo",), fanout=("--path=/fanout",))
+
+# What a request carries, and its reply too: 64 bytes, as in the echo.
+_MOVE = f'{{"x":1,"y":2,"name":"{"x" * 41}"}}'
+
+# `#` is the id of a request.
+SYMPHONY_V1 = replace(
+    RAW,
+    request=(
+        "--path=/events",
+        f'--request={{"event":"move","data":{_MOVE},"id":#}}',
+        f'--reply={{"reply":#,"data":{_MOVE}}}',
+    ),
+)
 
 # Engine.IO 4 without polling: the client connects to the default namespace with
 # `40`, is ready when it is answered with `40…`, and answers the ping `2` with `3`.
@@ -45,6 +63,7 @@ _SOCKETIO = (
 SOCKETIO = Wire(
     echo=(*_SOCKETIO, '--prefix=42["echo","', '--suffix="]'),
     fanout=(*_SOCKETIO, '--prefix=42["publish","', '--suffix="]'),
+    request=(*_SOCKETIO, f'--request=42#["move",{_MOVE}]', f"--reply=43#[{_MOVE}]"),
 )
 
 
@@ -67,7 +86,7 @@ class Peer:
 
 @cache
 def _install_node_packages() -> None:
-    if (NODE_MODULES / "ws").exists() and (NODE_MODULES / "@oven").exists():
+    if all((NODE_MODULES / name).exists() for name in ("@oven", "socket.io", "ws")):
         return
     if shutil.which("npm") is None:
         raise Missing("npm is not installed")
@@ -81,6 +100,7 @@ def _install_node_packages() -> None:
         "--no-fund",
         "--ignore-scripts",
         "bun@1",
+        "socket.io@4",
         "ws@8",
     ]
     try:
@@ -112,9 +132,12 @@ def _node() -> str:
     return node
 
 
-def _ws_version() -> str:
-    package = NODE_MODULES / "ws" / "package.json"
-    return "ws " + first_line(_node(), "-p", f"require({str(package)!r}).version")
+def _node_versions(name: str) -> list[str]:
+    package = NODE_MODULES / name / "package.json"
+    return [
+        f"{name} " + first_line(_node(), "-p", f"require({str(package)!r}).version"),
+        "Node " + first_line(_node(), "--version"),
+    ]
 
 
 def _uvicorn_versions() -> list[str]:
@@ -130,6 +153,16 @@ def _uvicorn_versions() -> list[str]:
     ]
 
 
+def _node_peer(name: str, file: str, wire: Wire = RAW) -> Peer:
+    return Peer(
+        name,
+        lambda: [_node(), str(SERVERS / file)],
+        lambda: _node_versions(name),
+        wire,
+        environment={"NODE_PATH": str(NODE_MODULES)},
+    )
+
+
 def _python_peer(name: str, file: str, versions: Callable[[], list[str]], wire: Wire = RAW) -> Peer:
     return Peer(name, lambda: [sys.executable, str(SERVERS / file)], versions, wire)
 
@@ -138,6 +171,7 @@ SYMPHONY = _python_peer(
     "symphony",
     "symphony_server.py",
     lambda: [package_version(name) for name in ("symphony-ws", "uvicorn", "picows", "uvloop", "httptools")],
+    SYMPHONY_V1,
 )
 
 PEERS = (
@@ -147,12 +181,7 @@ PEERS = (
         lambda: [_bun(), str(SERVERS / "bun_server.js")],
         lambda: ["Bun " + first_line(_bun(), "--version")],
     ),
-    Peer(
-        "ws",
-        lambda: [_node(), str(SERVERS / "ws_server.cjs")],
-        lambda: [_ws_version(), "Node " + first_line(_node(), "--version")],
-        environment={"NODE_PATH": str(NODE_MODULES)},
-    ),
+    _node_peer("ws", "ws_server.cjs"),
     _python_peer(
         "aiohttp", "aiohttp_server.py", lambda: [package_version("aiohttp"), package_version("uvloop")]
     ),
@@ -166,6 +195,7 @@ PEERS = (
         "starlette_server.py",
         lambda: [package_version("starlette"), *_uvicorn_versions(), package_version("websockets")],
     ),
+    _node_peer("socket.io", "socketio_server.cjs", SOCKETIO),
     _python_peer(
         "python-socketio",
         "socketio_server.py",

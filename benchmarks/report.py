@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Final
 from generator import Sample
 from machine import Cores, Missing, describe_machine
 from peers import SYMPHONY, Peer
+from rows import ROWS, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from rows import Row
 
 __all__ = ("Results", "render", "summarize")
 
@@ -25,11 +24,12 @@ BUSY: Final = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A target of the design: a factor against a peer, or an absolute bound."""
+    """A target of the design: a factor against a peer or another row of Symphony's, or an absolute bound."""
 
     row: str
     bound: float
     peer: str | None = None
+    own: str | None = None
 
 
 TARGETS: Final = (
@@ -45,9 +45,15 @@ TARGETS: Final = (
     Target("fanout-16", 0.75, "bun"),
     Target("fanout-16", 12.0, "ws"),
     Target("fanout-16", 80.0, "python-socketio"),
+    Target("request-16", 0.6, own="echo-16"),
+    Target("request-16", 3.0, "socket.io"),
+    Target("request-16", 20.0, "python-socketio"),
     Target("connect", 2000.0),
     Target("memory", 16.0),
 )
+
+
+TITLES: Final = {row.name: row.title for row in ROWS}
 
 
 @dataclass(slots=True)
@@ -73,9 +79,9 @@ class Results:
         samples = self.samples.get((row, peer))
         return median(sample.value for sample in samples) if samples else None
 
-    def ratio(self, row: str, peer: str) -> float | None:
-        """Give Symphony's value divided by the peer's."""
-        ours, theirs = self.value(row, SYMPHONY.name), self.value(row, peer)
+    def ratio(self, row: str, peer: str, peer_row: str | None = None) -> float | None:
+        """Give Symphony's value divided by the peer's, in the same row if no other is named."""
+        ours, theirs = self.value(row, SYMPHONY.name), self.value(peer_row or row, peer)
         return ours / theirs if ours is not None and theirs else None
 
     def disturbed(self, row: Row, peer: Peer) -> bool:
@@ -84,7 +90,7 @@ class Results:
         Opening connections is waiting, for the most part, and memory takes no time.
         """
         samples = self.samples[row.name, peer.name]
-        return row.mode in ("echo", "fanout") and max(_shares(samples)) < BUSY
+        return row.mode in ("echo", "fanout", "request") and max(_shares(samples)) < BUSY
 
     def measured(self) -> list[Peer]:
         return [
@@ -154,20 +160,21 @@ def _targets(results: Results) -> str:
         row = rows.get(target.row)
         if row is None:
             continue
-        value = (
-            results.ratio(row.name, target.peer) if target.peer else results.value(row.name, SYMPHONY.name)
-        )
         sign = "≥" if row.more_is_better else "≤"
-        wanted = (
-            f"{sign} {target.bound:.2f} x {target.peer}"
-            if target.peer
-            else f"{sign} {target.bound:,.0f}{row.unit}"
-        )
+        if target.own:
+            value = results.ratio(row.name, SYMPHONY.name, target.own)
+            wanted = f"{sign} {target.bound:.2f} x its own {TITLES[target.own]}"
+        elif target.peer:
+            value = results.ratio(row.name, target.peer)
+            wanted = f"{sign} {target.bound:.2f} x {target.peer}"
+        else:
+            value = results.value(row.name, SYMPHONY.name)
+            wanted = f"{sign} {target.bound:,.0f}{row.unit}"
         if value is None:
             lines.append([row.title, wanted, "-", "not measured"])
             continue
         met = value >= target.bound if row.more_is_better else value <= target.bound
-        shown = f"{value:.2f} x" if target.peer else number(value) + row.unit
+        shown = f"{value:.2f} x" if target.peer or target.own else number(value) + row.unit
         lines.append([row.title, wanted, shown, "met" if met else "**missed**"])
     return _table(["work", "target", "measured", ""], lines)
 
@@ -230,8 +237,8 @@ def render(results: Results, *, cores: Cores, command: str, effort: str) -> str:
         f"Measured on {_today()} by `{command}` ({effort}), in one run.",
         f"**Machine**: {describe_machine()}; server on core {cores.server}, load on core {load}. "
         f"Python {platform.python_version()}.",
-        "Messages delivered a second, connections opened a second, resident memory of an idle connection. "
-        "In brackets: Symphony's figure divided by this one (of memory, less is better).",
+        "Messages delivered, requests answered and connections opened a second; resident memory of an idle "
+        "connection. In brackets: Symphony's figure divided by this one (of memory, less is better).",
         _speeds(results),
         "### Where others win",
         _where_others_win(results),

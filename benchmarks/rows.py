@@ -9,6 +9,7 @@ from generator import Sample, hold_idle, run_load
 
 if TYPE_CHECKING:
     from machine import Cores
+    from peers import Peer
     from process import Server
 
 __all__ = ("FULL", "QUICK", "ROWS", "Effort", "Row", "measure")
@@ -51,33 +52,43 @@ class Row:
 
     name: str
     title: str
-    mode: Literal["echo", "fanout", "connect", "idle"]
+    mode: Literal["echo", "fanout", "request", "connect", "idle"]
     arguments: tuple[str, ...] = ()
     unit: str = ""
     more_is_better: bool = True
     fresh: bool = False
 
+    def wire(self, peer: Peer) -> tuple[str, ...] | None:
+        """Give how the peer is spoken to for this work, or `None` where it cannot do it."""
+        special = {"fanout": peer.wire.fanout, "request": peer.wire.request}
+        return special.get(self.mode, peer.wire.echo)
+
 
 _ECHO = ("--connections=100", "--size=64")
 _FANOUT = ("--connections=1000", "--size=128")
+_REQUEST = ("--connections=100",)
 
 ROWS = (
     Row("echo-1", "echo, 1 in flight", "echo", (*_ECHO, "--depth=1")),
     Row("echo-16", "echo, 16 in flight", "echo", (*_ECHO, "--depth=16")),
     Row("fanout-1", "fan-out, 1 in flight", "fanout", (*_FANOUT, "--depth=1")),
     Row("fanout-16", "fan-out, 16 in flight", "fanout", (*_FANOUT, "--depth=16")),
+    Row("request-1", "typed request, 1 in flight", "request", (*_REQUEST, "--depth=1")),
+    Row("request-16", "typed request, 16 in flight", "request", (*_REQUEST, "--depth=16")),
     Row("connect", "connections/s", "connect"),
     Row("memory", "memory a connection", "idle", unit=" KiB", more_is_better=False, fresh=True),
 )
 
 
-def measure(row: Row, server: Server, cores: Cores, effort: Effort) -> Sample:
-    """Measure one row at one server, once.
+def measure(row: Row, server: Server, cores: Cores, effort: Effort) -> Sample | None:
+    """Measure one row at one server, once. Gives `None` where the server cannot do it.
 
     Raises:
         LoadError: It could not be measured.
     """
-    wire = server.peer.wire.fanout if row.mode == "fanout" else server.peer.wire.echo
+    wire = row.wire(server.peer)
+    if wire is None:
+        return None
     if row.mode == "idle":
         return _memory(server, cores, effort.idle, wire)
     times = (f"--seconds={effort.seconds}", f"--warmup={effort.warmup}")

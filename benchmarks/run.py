@@ -58,6 +58,8 @@ def take(row: Row, server: Server, cores: Cores, effort: Effort, results: Result
         results.remarks.append(f"{name}, {row.title}: {reason}")
         log.print(f"  {row.title}: {name} failed: {reason}", markup=False)
         return
+    if sample is None:
+        return
     if sample.lost:
         results.remarks.append(f"{name}, {row.title}: {sample.lost} messages were lost")
     results.add(row, server.peer, sample)
@@ -123,8 +125,8 @@ def main(
     summary = f"median of {effort.rounds}, {effort.seconds:g} s each after {effort.warmup:g} s of warm-up"
     report = render(results, cores=cores, command=command, effort=summary)
     console = Console()
-    # The tables are seven columns wide: cut names would be worse than broken lines.
-    Console(width=max(console.width, 118)).print(Markdown(report))
+    # The tables are nine columns wide: cut names would be worse than broken lines.
+    Console(width=max(console.width, 140)).print(Markdown(report))
     if SYMPHONY.name in results.left_out:
         raise SystemExit("benchmarks: Symphony itself was not measured")
     if write:

@@ -12,8 +12,8 @@
 
 enum { MAX_THREADS = 64 };
 
-enum mode { ECHO, FANOUT, CONNECT, IDLE };
-static const char *const MODES[] = {"echo", "fanout", "connect", "idle"};
+enum mode { ECHO, FANOUT, REQUEST, CONNECT, IDLE, MODE_COUNT };
+static const char *const MODES[MODE_COUNT] = {"echo", "fanout", "request", "connect", "idle"};
 
 static struct {
     enum mode mode;
@@ -22,15 +22,17 @@ static struct {
     const char *path;
     int connections, threads, depth, size;
     double seconds, warmup;
-    const char *first;  // sent once a connection is open
-    const char *ready;  // wait for a message that starts with this before any load
-    const char *prefix; // what stands before and behind the `size` bytes of a message;
-    const char *suffix; // only messages that start with the prefix are counted
-    const char *ping;   // a message that is this is answered
-    const char *pong;   // with this
+    const char *first;   // sent once a connection is open
+    const char *ready;   // wait for a message that starts with this before any load
+    const char *prefix;  // what stands before and behind the `size` bytes of a message;
+    const char *suffix;  // only messages that start with the prefix are counted
+    const char *request; // a request, whole, with a # where its id stands;
+    const char *reply;   // the one right reply to it, with a # there too
+    const char *ping;    // a message that is this is answered
+    const char *pong;    // with this
 } options = {
     .path = "/", .connections = 100, .threads = 1, .depth = 1, .size = 64, .seconds = 1, .warmup = 0.5,
-    .prefix = "", .suffix = "",
+    .prefix = "", .suffix = "", .request = "", .reply = "",
 };
 
 static void fail(const char *format, ...) {
@@ -62,6 +64,8 @@ static void parse_options(int argc, char **argv) {
         {"ready", .text = &options.ready},
         {"prefix", .text = &options.prefix},
         {"suffix", .text = &options.suffix},
+        {"request", .text = &options.request},
+        {"reply", .text = &options.reply},
         {"ping", .text = &options.ping},
         {"pong", .text = &options.pong},
     };
@@ -82,10 +86,10 @@ static void parse_options(int argc, char **argv) {
             *known[i].text = optarg;
     }
     int mode = 0;
-    while (optind < argc && mode < 4 && strcmp(argv[optind], MODES[mode]))
+    while (optind < argc && mode < MODE_COUNT && strcmp(argv[optind], MODES[mode]))
         mode++;
-    if (optind != argc - 1 || mode == 4)
-        fail("usage: wsload echo|fanout|connect|idle --port=PORT [--OPTION=VALUE, see options.h]");
+    if (optind != argc - 1 || mode == MODE_COUNT)
+        fail("usage: wsload echo|fanout|request|connect|idle --port=PORT [--OPTION=VALUE, see options.h]");
     options.mode = mode;
     if (options.port < 1 || options.connections < 1 || options.depth < 1 || options.size < 1)
         fail("--port, --connections, --depth and --size must be above 0");

@@ -4,18 +4,22 @@
 //            comes back. Counts messages that came back.
 //   fanout   Connection 0 keeps `depth` publications in flight and sends the next when its
 //            own copy comes back. Counts what all connections receive.
+//   request  Every connection keeps `depth` requests in flight, each with an id of its own,
+//            and sends the next when one is answered. Counts replies. A message that is not
+//            the right reply to a request in flight ends the run.
 //   connect  Opens connections as fast as the server takes them, 64 handshakes at a time,
 //            until there are `connections` or `seconds` have passed.
 //   idle     Opens connections, prints how many, holds them until stdin is closed.
 //
-// Echo and fan-out are closed loops: nothing is sent that the server has not made room for,
-// so that what is measured is the server's rate and not the length of a queue. They warm up,
-// measure for a window, stop sending, and wait for what is still under way: what does not
-// come is reported as `lost`.
+// Echo, fan-out and request are closed loops: nothing is sent that the server has not made
+// room for, so that what is measured is the server's rate and not the length of a queue. They
+// warm up, measure for a window, stop sending, and wait for what is still under way: what does
+// not come is reported as `lost`.
 //
 // The cost of a message here is a system call shared by all messages of one read, two byte
-// comparisons and a counter: messages are framed once, at start. `generator_cpu` (the busiest
-// thread's share of a core) and `server_cpu` say who was the bottleneck in the window.
+// comparisons and a counter: messages are framed once, at start. Only a request, with its id,
+// is framed when it is sent, and its reply read whole. `generator_cpu` (the busiest thread's
+// share of a core) and `server_cpu` say who was the bottleneck in the window.
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -37,6 +41,7 @@ enum {
     EVENTS = 512,
     CONCURRENCY = 64, // handshakes under way at a time
     SOURCE_ADDRESSES = 16, // 127.0.0.1 … 127.0.0.16: one has too few ports for quick repeats
+    MAX_REQUEST = 1024,    // bytes
     TIME_LIMIT = 120,      // seconds, for the whole process, whatever happens
 };
 
@@ -53,12 +58,20 @@ static const unsigned char MASK[4] = {0x37, 0xfa, 0x21, 0x3d};
 
 enum state { CONNECTING, UPGRADING, GREETING, OPEN, CLOSING, CLOSED };
 
+// One of the `depth` requests that a connection keeps in flight: slot i has the ids i + depth,
+// i + 2 * depth and so on, so that a reply shows which slot it is for.
+struct slot {
+    uint64_t id;
+    int in_flight;
+};
+
 struct connection {
     int fd;
     int number;
     enum state state;
     unsigned char *rest; // a frame that has not come whole
     size_t held;
+    struct slot *slots; // only where the load is requests
 };
 
 // What a worker has done, and what it has cost, up to a moment.
@@ -78,11 +91,18 @@ struct worker {
     uint64_t sent, received;
     int64_t lost; // below 0: more came than was sent
     struct snapshot begin, end;
-    unsigned char *input;
+    unsigned char *input, *output;
+};
+
+// A request or reply, with the length of what stands before its id.
+struct template {
+    const char *before, *behind;
+    size_t length;
 };
 
 static unsigned char *burst; // `depth` copies of the message, framed
 static size_t message_size;
+static struct template request, reply;
 static struct worker workers[MAX_THREADS];
 static pthread_barrier_t barrier;
 static clockid_t server_clock;
@@ -110,6 +130,18 @@ static int starts_with(const struct frame *frame, const char *prefix) {
     return frame->length >= length && memcmp(frame->payload, prefix, length) == 0;
 }
 
+// Gives the id in a reply; 0, which no request has, where this is none or has other data.
+static uint64_t read_reply(const struct frame *frame) {
+    const unsigned char *at = frame->payload, *end = at + frame->length;
+    if (frame->opcode != TEXT || frame->length < reply.length || memcmp(at, reply.before, reply.length))
+        return 0;
+    uint64_t id = 0;
+    for (at += reply.length; at < end && *at >= '0' && *at <= '9'; at++)
+        id = id * 10 + (*at - '0');
+    size_t length = strlen(reply.behind);
+    return (size_t)(end - at) == length && memcmp(at, reply.behind, length) == 0 ? id : 0;
+}
+
 // ---- One connection -------------------------------------------------------
 
 static void send_bytes(struct connection *connection, const void *bytes, size_t size) {
@@ -127,9 +159,43 @@ static void send_frame(struct connection *connection, int opcode, const void *pa
     send_bytes(connection, frame, write_frame(frame, opcode, payload, length, MASK));
 }
 
+// Frame a request for each slot that has none in flight. Gives their size.
+static size_t frame_requests(struct connection *connection, unsigned char *out) {
+    char text[MAX_REQUEST];
+    size_t size = 0;
+    for (int i = 0; i < options.depth; i++) {
+        struct slot *slot = &connection->slots[i];
+        if (slot->in_flight)
+            continue;
+        slot->in_flight = 1;
+        slot->id += options.depth;
+        int length = snprintf(text, sizeof text, "%.*s%llu%s", (int)request.length, request.before,
+                              (unsigned long long)slot->id, request.behind);
+        size += write_frame(out + size, TEXT, (unsigned char *)text, length, MASK);
+    }
+    return size;
+}
+
+static void take_reply(struct connection *connection, const struct frame *frame) {
+    uint64_t id = read_reply(frame);
+    struct slot *slot = &connection->slots[id % options.depth];
+    if (!slot->in_flight || slot->id != id)
+        fail("connection %d: not the reply to a request in flight: %.*s", connection->number,
+             frame->length < 200 ? (int)frame->length : 200, frame->payload);
+    slot->in_flight = 0;
+}
+
 static void send_load(struct worker *worker, struct connection *connection, int messages) {
-    send_bytes(connection, burst, message_size * messages);
+    if (options.mode == REQUEST)
+        send_bytes(connection, worker->output, frame_requests(connection, worker->output));
+    else
+        send_bytes(connection, burst, message_size * messages);
     worker->sent += messages;
+}
+
+// Tells whether a connection answers what comes back with more.
+static int is_loading(const struct worker *worker, const struct connection *connection) {
+    return worker->loading && (options.mode != FANOUT || connection->number == 0);
 }
 
 static void watch(struct worker *worker, struct connection *connection, int operation, uint32_t events) {
@@ -210,6 +276,9 @@ static int take_frame(struct worker *worker, struct connection *connection, cons
     } else if (connection->state == GREETING) {
         if (starts_with(frame, options.ready))
             become_open(worker, connection);
+    } else if (options.mode == REQUEST) {
+        take_reply(connection, frame);
+        return 1;
     } else {
         return starts_with(frame, options.prefix);
     }
@@ -244,7 +313,7 @@ static void receive(struct worker *worker, struct connection *connection) {
         messages += take_frame(worker, connection, &frame);
     }
     worker->received += messages;
-    if (messages && worker->loading && (options.mode == ECHO || connection->number == 0))
+    if (messages && is_loading(worker, connection))
         send_load(worker, connection, messages);
     connection->held = size - used;
     if (connection->held) {
@@ -314,13 +383,13 @@ static void close_connections(struct worker *worker) {
 static void start_load(struct worker *worker) {
     worker->loading = 1;
     for (int i = 0; i < worker->count; i++)
-        if (options.mode == ECHO || worker->connections[i].number == 0)
+        if (is_loading(worker, &worker->connections[i]))
             send_load(worker, &worker->connections[i], options.depth);
 }
 
 // What this worker must have received, when nobody sends any more.
 static uint64_t expected(const struct worker *worker) {
-    if (options.mode == ECHO)
+    if (options.mode != FANOUT)
         return worker->sent;
     return workers[0].sent * worker->count; // connection 0, the publisher, is the first worker's
 }
@@ -365,6 +434,7 @@ static void run_idle(struct worker *worker) {
 static void *work(void *argument) {
     struct worker *worker = argument;
     worker->input = malloc(READ_BYTES + MAX_PAYLOAD + MAX_HEADER);
+    worker->output = malloc((MAX_REQUEST + MAX_HEADER) * options.depth);
     worker->epoll = epoll_create1(0);
     if (options.mode == CONNECT)
         run_connect(worker);
@@ -412,6 +482,23 @@ static void prepare_message(void) {
     free(message);
 }
 
+static struct template split(const char *text) {
+    size_t length = strcspn(text, "#");
+    if (text[length] == 0 || strlen(text) + 20 > MAX_REQUEST)
+        fail("a # must stand for the id in --request and --reply, of %d bytes at most", MAX_REQUEST - 20);
+    return (struct template){.before = text, .behind = text + length + 1, .length = length};
+}
+
+static void prepare_requests(struct connection *connections) {
+    request = split(options.request);
+    reply = split(options.reply);
+    for (int i = 0; i < options.connections; i++) {
+        connections[i].slots = calloc(options.depth, sizeof(struct slot));
+        for (int j = 0; j < options.depth; j++)
+            connections[i].slots[j].id = j;
+    }
+}
+
 int main(int argc, char **argv) {
     parse_options(argc, argv);
     alarm(TIME_LIMIT);
@@ -426,6 +513,8 @@ int main(int argc, char **argv) {
     struct connection *connections = calloc(options.connections, sizeof *connections);
     for (int i = 0; i < options.connections; i++)
         connections[i].number = i;
+    if (options.mode == REQUEST)
+        prepare_requests(connections);
     pthread_barrier_init(&barrier, NULL, options.threads);
     int first = 0;
     for (int i = 0; i < options.threads; i++) {

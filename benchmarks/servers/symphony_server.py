@@ -1,10 +1,13 @@
 import sys
 
+from msgspec import Struct
+
 from symphony import Socket, Symphony
 
 app = Symphony()
 echo = app.route("/echo")
 fanout = app.route("/fanout")
+events = app.route("/events")
 
 
 @echo.on_message
@@ -20,6 +23,17 @@ async def enter(socket: Socket) -> None:
 @fanout.on_message
 async def publish(message: str | bytes) -> None:
     app.room("fanout").send(message)
+
+
+class Move(Struct):
+    x: int
+    y: int
+    name: str
+
+
+@events.on("move")
+async def move(move: Move) -> Move:
+    return move
 
 
 if __name__ == "__main__":

@@ -540,7 +540,7 @@ export const codecs = {
 
 /**
  * @template E @template {string} K
- * @typedef {K extends "*" ? (event: string, data: any) => unknown
+ * @typedef {K extends "*" ? (event: string, data: any, context?: { signal: AbortSignal }) => unknown
  *   : K extends Name<E, "receives"> ? (data: Entry<E, "receives", K>) => unknown
  *   : K extends Name<E, "answers"> ? (data: DataOf<Entry<E, "answers", K>>, context: { signal: AbortSignal }) =>
  *       ReplyOf<Entry<E, "answers", K>> | Promise<ReplyOf<Entry<E, "answers", K>>>
@@ -548,6 +548,7 @@ export const codecs = {
  */
 /** @template E @typedef {"message" extends Name<E, "receives"> ? Entry<E, "receives", "message"> : any} MessageOf */
 
+/** @typedef {(event: string, data: any, context?: { signal: AbortSignal }) => unknown} Heard */
 /** @typedef {{ code: string, message: string, retryable: boolean, details: any }} ErrorData */
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
 /** @typedef {string | null | undefined} Token */
@@ -593,6 +594,7 @@ const after = (seconds, action) => setTimeout(action, Math.min(seconds * 1000, L
 /** Close codes after which a client comes back; after all others it stays away. */
 const COMES_BACK = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429, 4503]);
 const NORMAL = 1000;
+const GOING_AWAY = 1001;
 const LOST = 1006;
 const UNREAD = 1013;
 const INVALID = 4400;
@@ -666,7 +668,7 @@ class Link {
       return;
     }
     if (this.#ended) return;
-    const offered = typeof value === "string" ? [...offer, `symphony.token.${base64url(value)}`] : offer;
+    const offered = (value ?? null) === null ? offer : [...offer, `symphony.token.${base64url(String(value))}`];
     try {
       this.#socket = new WebSocket(url, offered);
     } catch (error) {
@@ -793,11 +795,10 @@ const base64url = (text) =>
 class Inbox {
   /** @type {any[]} */
   #items = [];
-  /** @type {PromiseWithResolvers | null} */
-  #waiting = null;
-  #ended = false;
-  /** @type {unknown} */
-  #error = null;
+  /** @type {(() => void)[]} */
+  #waiting = [];
+  /** @type {(() => void) | null} What ends an iteration, once all items are taken. */
+  #last = null;
 
   get size() {
     return this.#items.length;
@@ -809,37 +810,31 @@ class Inbox {
     this.#wake();
   }
 
-  /** @param {unknown} error Raised once all items are taken; null: there are just no more. */
-  end(error) {
-    this.#ended = true;
-    this.#error = error;
+  end() {
+    this.#last = () => {};
+    this.#wake();
+  }
+
+  /** @param {unknown} error */
+  fail(error) {
+    this.#last = () => {
+      throw error;
+    };
     this.#wake();
   }
 
   #wake() {
-    this.#waiting?.resolve();
-    this.#waiting = null;
+    for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
   /** Items as they come; several who iterate share them. */
   async *[Symbol.asyncIterator]() {
     for (;;) {
       if (this.#items.length) yield this.#items.shift();
-      else if (this.#error) throw this.#error;
-      else if (this.#ended) return;
-      else await (this.#waiting ??= withResolvers()).promise;
+      else if (this.#last) return this.#last();
+      else await new Promise((resolve) => this.#waiting.push(() => resolve(null)));
     }
   }
-}
-
-/** @typedef {{ promise: Promise<void>, resolve: () => void, reject: (error: unknown) => void }} PromiseWithResolvers */
-
-/** Promise.withResolvers, which Node 20 lacks. @returns {PromiseWithResolvers} */
-function withResolvers() {
-  /** @type {any} */
-  const parts = {};
-  parts.promise = new Promise((resolve, reject) => Object.assign(parts, { resolve, reject }));
-  return parts;
 }
 
 /** A message without an answer; `event` is null for a plain `send`. */
@@ -906,6 +901,9 @@ function settings(url, options) {
   const { protocol, subprotocols, connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff, maxQueue } = chosen;
   if (!WebSocket) throw new TypeError("there is no WebSocket here: pass one, as in connect(url, { WebSocket })");
   if (!Object.hasOwn(codecs, protocol)) throw new TypeError(`protocol is "json" or "msgpack", not "${protocol}"`);
+  if (!["undefined", "string", "function"].includes(typeof (token ?? undefined))) {
+    throw new TypeError("token is a string, or a function that gives one");
+  }
   atLeast(0, { connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff });
   atLeast(1, { maxQueue });
   const events = `symphony.v1.${protocol}`;
@@ -973,7 +971,10 @@ export class Client {
   #protocol = null;
   /** @type {{ code: number, reason: string } | null} */
   #closed = null;
-  #opened = withResolvers();
+  /** @type {{ resolve(): void, reject(error: unknown): void }} */
+  #openedOrNot = { resolve() {}, reject() {} };
+  /** @type {Promise<void>} */
+  #opened;
   #closing = Promise.resolve();
 
   /** @type {Link | null} */
@@ -992,20 +993,22 @@ export class Client {
   #calls = new Map();
   #lastId = 0;
 
-  /** @type {Map<string, ((...args: any[]) => unknown)[]>} */
+  /** @type {Map<string, Heard[]>} */
   #handlers = new Map();
   /** @type {((state: State) => unknown)[]} */
   #stateHandlers = [];
   /** Requests of the server that handlers here work on. @type {Map<number, AbortController>} */
   #answering = new Map();
   #inbox = new Inbox();
-  #iterating = 0;
 
   /** @param {string | URL} url @param {Options} [options] */
   constructor(url, options = {}) {
     this.#settings = settings(url, options);
+    this.#opened = new Promise((resolve, reject) => {
+      this.#openedOrNot = { resolve, reject };
+    });
     // Whoever never asks for `opened` learns of the end from `state` and `closed`.
-    this.#opened.promise.catch(() => {});
+    this.#opened.catch(() => {});
     this.#watchSurroundings();
     queueMicrotask(() => this.#closed || this.#attempt());
   }
@@ -1015,7 +1018,7 @@ export class Client {
    * before: with `Refused` if the server said no, else with `Disconnected`.
    */
   get opened() {
-    return this.#opened.promise;
+    return this.#opened;
   }
 
   /** "connecting", "open", "waiting" for the next attempt, or "closed" for good. */
@@ -1117,11 +1120,6 @@ export class Client {
     if (!Number.isInteger(credit) || credit < 1 || credit > MAX_CREDIT) {
       throw new RangeError(`credit is a whole number from 1 to ${MAX_CREDIT}, not ${credit}`);
     }
-    return this.#stream(event, data, credit, signal);
-  }
-
-  /** @param {string} event @param {unknown} data @param {number} credit @param {AbortSignal} [signal] */
-  async *#stream(event, data, credit, signal) {
     const inbox = new Inbox();
     const call = new Call(event, data, {
       terms: () => {
@@ -1132,11 +1130,24 @@ export class Client {
       heard: (kind, item) => {
         if (kind === "item" && inbox.size < credit) inbox.push(item);
         else if (kind === "item") this.#drop(call, new SymphonyError(`"${event}" sends more than was granted`));
-        else if (kind === "end" && this.#settle(call)) inbox.end(null);
+        else if (kind === "end") this.#settle(call) && inbox.end();
         else this.#drop(call, new SymphonyError(`"${event}" answers with a reply: use client.request()`));
       },
-      failed: (error) => inbox.end(error),
+      failed: (error) => inbox.fail(error),
     });
+    const items = this.#consume(call, inbox, credit, signal);
+    // A generator's own `return` would wait for the item that was asked for last.
+    const leave = items.return.bind(items);
+    items.return = (value) => {
+      this.#cancel(call);
+      inbox.end();
+      return leave(value);
+    };
+    return items;
+  }
+
+  /** @param {Call} call @param {Inbox} inbox @param {number} credit @param {AbortSignal} [signal] */
+  async *#consume(call, inbox, credit, signal) {
     this.#begin(call, this.#settings.requestTimeout, signal);
     let taken = 0;
     try {
@@ -1149,7 +1160,7 @@ export class Client {
         yield item;
       }
     } finally {
-      this.#drop(call, null);
+      this.#cancel(call);
     }
   }
 
@@ -1189,10 +1200,15 @@ export class Client {
     if (call && this.#settle(call)) call.failed(error);
   }
 
-  /** End a call from this side. @param {Call} call @param {unknown} error */
-  #drop(call, error) {
+  /** End a call from this side. @param {Call} call */
+  #cancel(call) {
     if (this.#calls.has(call.id)) this.#link?.write({ cancel: call.id });
-    this.#fail(call, error);
+    return this.#settle(call);
+  }
+
+  /** @param {Call} call @param {unknown} error */
+  #drop(call, error) {
+    if (this.#cancel(call)) call.failed(error);
   }
 
   /** Send now, or queue. @param {Message | Call} item */
@@ -1233,8 +1249,8 @@ export class Client {
    * argument has a `signal` for when the server loses interest. It may throw
    * `Reject`; anything else is logged here and said to be `internal` there.
    *
-   * `message` is what the server sends plainly, and on a raw route each message.
-   * `"*"` gets `(event, data)` of all events that have no handler, but no requests.
+   * `"message"` is what the server sends plainly, and on a raw route each
+   * message. `"*"` gets `(event, data)` of all that has no handler of its own.
    *
    * @template {Name<E, "receives"> | Name<E, "answers"> | "error" | "*"} K
    * @param {K} event
@@ -1242,11 +1258,14 @@ export class Client {
    * @returns {() => void} Ends it.
    */
   on(event, handler) {
-    const entry = (/** @type {any[]} */ ...given) => /** @type {any} */ (handler)(...given);
+    const call = /** @type {any} */ (handler);
+    const rest = event === "*";
+    /** @type {Heard} */
+    const entry = (name, data, context) => (rest ? call(name, data, context) : call(data, context));
     this.#handlers.set(event, [...(this.#handlers.get(event) ?? []), entry]);
     return () => {
-      const others = this.#handlers.get(event)?.filter((other) => other !== entry);
-      if (others?.length) this.#handlers.set(event, others);
+      const others = (this.#handlers.get(event) ?? []).filter((other) => other !== entry);
+      if (others.length) this.#handlers.set(event, others);
       else this.#handlers.delete(event);
     };
   }
@@ -1266,91 +1285,88 @@ export class Client {
   }
 
   /**
-   * The messages of a raw route (and the data of events `message`, while there
-   * is an iteration), over all connections. It ends with `close()` and the
-   * server's normal end, and raises `Disconnected` after any other.
+   * The messages of a raw route, over all connections. It ends with `close()`
+   * and the server's normal end, and raises `Disconnected` after any other end,
+   * behind the messages that came before it.
    *
-   * On a raw route without a handler for `message`, messages wait for an
-   * iteration. When `maxQueue` wait, nothing is dropped: the client closes for
-   * good, as if the server had said 1013.
+   * Without a handler for `message`, messages wait for an iteration. When
+   * `maxQueue` wait, nothing is dropped: the client closes for good, and says
+   * 1013, as a server does to who does not read.
    *
    * @returns {AsyncGenerator<MessageOf<E>, void, undefined>}
    */
-  async *[Symbol.asyncIterator]() {
-    this.#iterating++;
-    try {
-      for await (const message of this.#inbox) yield message;
-    } finally {
-      this.#iterating--;
-    }
+  [Symbol.asyncIterator]() {
+    return this.#inbox[Symbol.asyncIterator]();
   }
 
   /** @param {Link} link @param {any} message */
   #receive(link, message) {
     const received = asBytes(message) ?? message;
-    if (link.raw) this.#event("message", received);
-    else {
-      let frame;
-      try {
-        frame = link.codec.decode(received);
-      } catch (error) {
-        console.warn("symphony: the server sent what is no frame", error);
-        return;
-      }
-      this.#frame(link, frame);
+    if (link.raw) {
+      if (!this.#event("message", received)) this.#keep(link, received);
+      return;
     }
+    let frame;
+    try {
+      frame = link.codec.decode(received);
+    } catch (error) {
+      console.warn("symphony: the server sent what is no frame", error);
+      return;
+    }
+    this.#frame(link, frame);
   }
 
   /** @param {Link} link @param {any} frame */
   #frame(link, frame) {
-    // Its kind is the first of these fields that it has.
-    const kind = KINDS.find((field) => frame?.[field] !== undefined);
-    const id = kind && frame[kind];
-    const data = frame?.data ?? null;
-    if (kind === "event") {
-      if (frame.id === undefined) this.#event(id, data);
-      else this.#answer(link, id, frame.id, data);
-    } else if (kind === "reply" || kind === "item" || kind === "end") this.#called(id)?.heard(kind, data);
-    else if (kind === "error") this.#fail(this.#called(id), remoteError(data));
-    else if (kind === "cancel") this.#answering.get(id)?.abort(new RemoteError("cancelled"));
-    else if (kind === "retry" && id >= 0) link.retry = Number(id);
-    // A pong has said all by coming.
-    else if (kind !== "pong") console.warn("symphony: the server sent a frame of no known kind", frame);
-  }
-
-  /** @param {unknown} id */
-  #called(id) {
+    // The first of these fields that it has. What has none is passed over, and
+    // so are answers to what was never asked or is no longer wanted.
+    const kind = KINDS.find((field) => (frame?.[field] ?? null) !== null);
+    if (kind === undefined) return;
+    const id = frame[kind];
+    const data = frame.data ?? null;
     const call = this.#calls.get(id);
-    // Answers to what was given up cross the `cancel` on its way.
-    if (!call && !(Number(id) <= this.#lastId)) console.warn(`symphony: an answer to ${id}, which was never asked`);
-    return call;
+    if (kind === "event" && (frame.id ?? null) === null) this.#event(id, data);
+    else if (kind === "event") this.#answer(link, id, frame.id, data);
+    else if (kind === "reply" || kind === "item" || kind === "end") call?.heard(kind, data);
+    else if (kind === "error") this.#fail(call, remoteError(data));
+    else if (kind === "cancel") this.#answering.get(id)?.abort(new RemoteError("cancelled"));
+    else if (kind === "retry" && typeof id === "number" && id >= 0) link.retry = id;
   }
 
-  /** @param {string} event @param {any} data */
+  /** @param {string} event @param {any} data @returns {boolean} Whether anybody heard. */
   #event(event, data) {
-    const own = this.#handlers.get(event);
-    const rest = this.#handlers.get("*");
-    if (own) for (const handler of own) guard(event, () => handler(data));
-    else if (rest) for (const handler of rest) guard(event, () => handler(event, data));
-    else if (event === "error") console.warn("symphony: the server says", data);
-    if (event === "message" && (this.#iterating || (this.#link?.raw && !own && !rest))) this.#keep(data);
+    const handlers = this.#heardBy(event);
+    for (const handler of handlers) guard(event, () => handler(event, data));
+    if (!handlers.length && event === "error") console.warn("symphony: the server says", data);
+    return handlers.length > 0;
   }
 
-  /** @param {any} message */
-  #keep(message) {
+  /** @param {string} event @returns {Heard[]} Its own handlers, else those for the rest. */
+  #heardBy(event) {
+    return this.#handlers.get(event) ?? this.#handlers.get("*") ?? [];
+  }
+
+  /** Keep a message for the iteration. @param {Link} link @param {any} message */
+  #keep(link, message) {
     const { maxQueue } = this.#settings;
     if (this.#inbox.size < maxQueue) return this.#inbox.push(message);
     const reason = `${maxQueue} messages wait, and nobody takes them`;
-    if (this.#link) this.#closing = this.#link.close(OWN_UNREAD, reason);
     console.error(`symphony: ${reason}: iterate over the client, or use client.on("message")`);
+    this.#closing = link.close(OWN_UNREAD, reason);
     this.#end(new Disconnected(`the connection was closed: ${reason}`, UNREAD, reason));
   }
 
   /** @param {Link} link @param {string} event @param {number} id @param {any} data */
   async #answer(link, event, id, data) {
-    const handler = this.#handlers.get(event)?.[0];
+    if (this.#answering.has(id)) {
+      console.warn(`symphony: request ${id} of the server is under way already`);
+      return;
+    }
+    const busy = this.#answering.size >= MAX_ANSWERING;
+    const [handler] = this.#heardBy(event);
     const abort = new AbortController();
-    /** @param {object} frame */
+    this.#answering.set(id, abort);
+    /** Once, and on the connection that the question came on. @param {object} frame */
     const answer = (frame) => {
       if (this.#answering.get(id) !== abort) return;
       link.write(frame);
@@ -1358,18 +1374,21 @@ export class Client {
     };
     /** @param {Reject} error */
     const reject = (error) => answer({ error: id, data: payloadOf(error) });
-    if (this.#answering.has(id)) return console.warn(`symphony: request ${id} of the server is under way already`);
-    const busy = this.#answering.size >= MAX_ANSWERING;
-    this.#answering.set(id, abort);
-    if (busy) return reject(new Reject("too_many", `${MAX_ANSWERING} requests are under way`));
-    if (!handler) return reject(new Reject("not_found", `no handler for the event '${event}'`, { details: { event } }));
-    abort.signal.addEventListener("abort", () => reject(new Reject("cancelled", "the request was cancelled")));
     try {
-      answer({ reply: id, data: await handler(data, { signal: abort.signal }) });
+      if (busy) throw new Reject("too_many", `${MAX_ANSWERING} requests are under way`);
+      if (!handler) throw new Reject("not_found", `no handler for the event '${event}'`, { details: { event } });
+      abort.signal.addEventListener("abort", () => reject(new Reject("cancelled", "the request was cancelled")));
+      const reply = await handler(event, data, { signal: abort.signal });
+      answer({ reply: id, data: reply ?? null });
     } catch (error) {
-      if (error instanceof Reject) return reject(error);
-      if (!abort.signal.aborted) console.error(`symphony: the handler of "${event}" failed`, error);
-      reject(new Reject("internal", "the handler failed"));
+      try {
+        if (!(error instanceof Reject)) throw error;
+        reject(error);
+      } catch (failure) {
+        // What failed because it was cancelled is no failure.
+        if (!abort.signal.aborted) console.error(`symphony: the handler of "${event}" failed`, failure);
+        reject(new Reject("internal", "the handler failed"));
+      }
     }
   }
 
@@ -1411,6 +1430,7 @@ export class Client {
   /** @param {Link} link */
   #open(link) {
     this.#protocol = link.protocol;
+    if (!link.raw) this.#inbox.fail(new SymphonyError("this route speaks events: use client.on()"));
     // Before anybody is told: what they send comes behind.
     while (link.ready) {
       const item = this.#queue.shift();
@@ -1422,7 +1442,7 @@ export class Client {
         else console.error(`symphony: "${item.event ?? "message"}" was not sent`, error);
       }
     }
-    this.#opened.resolve();
+    this.#openedOrNot.resolve();
     this.#enter("open");
   }
 
@@ -1442,7 +1462,7 @@ export class Client {
         refused
           ? new Refused(`the server refused the connection: ${text}`, code, reason)
           : new Disconnected(`the connection has ended: ${text}`, code, reason),
-        code === NORMAL,
+        code === NORMAL || code === GOING_AWAY,
       );
     }
     this.#refreshed ||= refresh;
@@ -1474,8 +1494,9 @@ export class Client {
     if (unsent) console.warn(`symphony: ${unsent} messages were never sent: ${error.message}`);
     this.#queue = [];
     for (const call of calls) this.#fail(call, error);
-    this.#inbox.end(orderly ? null : error);
-    this.#opened.reject(error);
+    if (orderly) this.#inbox.end();
+    else this.#inbox.fail(error);
+    this.#openedOrNot.reject(error);
     this.#forgetRequests();
     this.#enter("closed");
   }

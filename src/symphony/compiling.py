@@ -31,7 +31,7 @@ from symphony.rooms.rooms import Rooms
 from symphony.routing.events import EventTable, names_in, payload_of
 from symphony.routing.handlers import Handler, Handlers
 from symphony.routing.patterns import NamePattern, PathPattern
-from symphony.routing.payload import Reader, event_readers
+from symphony.routing.payload import Reader, event_readers, guarded
 from symphony.routing.plan import MESSAGE, Plan, compile_plan
 from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
@@ -51,7 +51,7 @@ def _handshake(socket: Any, subject: Any) -> Any:
 
 
 _SOCKET_HOOKS: Final = ("authorize", "on_join", "on_leave")
-_ANYTHING: Final = event_readers(Any)
+_ANYTHING: Final = {kind: guarded(read) for kind, read in event_readers(Any).items()}
 _KINDS: Final = tuple(_ANYTHING)
 
 

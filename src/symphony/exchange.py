@@ -11,8 +11,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context
+from functools import partial
 from types import AsyncGeneratorType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from typing import Protocol as Contract
 
 from symphony.errors import ProtocolError, Reject
@@ -31,12 +32,13 @@ from symphony.protocol.envelopes import (
     Retry,
 )
 from symphony.protocol.invalid import shortened
+from symphony.protocol.v1 import MAX_CREDIT, V1
 from symphony.requests import Requests
-from symphony.streams import Stream
+from symphony.streams import OVERDRAWN, Stream
 
 if TYPE_CHECKING:
     from symphony.limits import Limits
-    from symphony.transport.base import Connection, Message
+    from symphony.transport.base import Connection, Encoding, Message
 
 __all__ = ("Exchange", "Host", "Runner")
 
@@ -108,8 +110,6 @@ class Exchange:
         "_context",
         "_decode",
         "_draining",
-        "_encode",
-        "_frame",
         "_highest",
         "_host",
         "_limits",
@@ -118,6 +118,7 @@ class Exchange:
         "_outbox",
         "_protocol",
         "_runner",
+        "_say",
         "_streams",
         "_timers",
         "_unsettled",
@@ -144,8 +145,7 @@ class Exchange:
         self._name = name
         self._loop = asyncio.get_running_loop()
         self._decode: Callable[[Message], Envelope | Sequence[Envelope | MalformedError]] = protocol.decode
-        self._encode = protocol.encode
-        self._frame = connection.encoding.encode
+        self._say = _sayer(protocol, connection.encoding)
         self._outbox = connection.outbox
         self._highest = -1
         self._unsettled = False
@@ -173,20 +173,21 @@ class Exchange:
         try:
             envelope = self._decode(message)
         except MalformedError as error:
-            self._refuse(error.id, error)
+            # The answer of one that is under way is still to come.
+            self._refuse(None if error.id in self._active else error.id, error)
         except ProtocolError as error:
             self._connection.close(error.code, error.reason)
         except Exception as error:
             self._host.failed_in(error, f"decode of {type(self._protocol).__name__}")
             self._refuse(None, _INTERNAL)
         else:
-            if type(envelope) is Event:
+            if isinstance(envelope, Event):
                 self._event(envelope)
             elif isinstance(envelope, Sequence):
                 for each in envelope:
                     if isinstance(each, MalformedError):
                         self._refuse(each.id, each)
-                    elif type(each) is Event:
+                    elif isinstance(each, Event):
                         self._event(each)
                     else:
                         self._other(each)
@@ -195,32 +196,31 @@ class Exchange:
 
     def _event(self, event: Event) -> None:
         id = event.id
-        if id is None:
-            if event.event == "error":
-                logger.info("Socket %s tells of an error.", self._name)
-            elif self._may_wait(event):
-                self._runner.deliver(event)
+        if event.event == "error":
+            # Never answered: two that tell each other of errors would never end.
+            logger.info("Socket %s tells of an error.", self._name)
+        elif (self._draining or self.requests.pending) and not self._may_wait(event):
             return
-        if id in self._active:
+        elif id is None:
+            self._runner.deliver(event)
+        elif id in self._active:
             self._refuse(None, Reject("conflict", f"request {id} is under way", details={"id": id}))
-            return
-        if isinstance(id, int) and id > self._highest:
-            self._highest = id
-        if not self._may_wait(event):
-            return
-        # Most handlers finish right here; what is remembered of a request
-        # costs only those that do not.
-        self._unsettled = True
-        self._runner.deliver(event)
-        if self._unsettled:
-            self._active[id] = event
-            if event.timeout is not None:
-                timeout = min(event.timeout, _LONGEST)
-                self._timers[id] = self._loop.call_later(timeout, self._cancel, event, _TOO_LATE)
+        else:
+            if id > self._highest:
+                self._highest = id
+            # Most handlers finish right here; what is remembered of a request
+            # costs only those that do not.
+            self._unsettled = True
+            self._runner.deliver(event)
+            if self._unsettled:
+                self._active[id] = event
+                if event.timeout is not None:
+                    timeout = min(event.timeout, _LONGEST)
+                    self._timers[id] = self._loop.call_later(timeout, self._cancel, event, _TOO_LATE)
 
     def _may_wait(self, event: Event) -> bool:
         if self._draining:
-            self._refuse(event.id, _RESTARTS)
+            self._refuse(None if event.id in self._active else event.id, _RESTARTS)
             return False
         # While a handler awaits this client, its answer must be read: the
         # queue cannot push back, so that it has a bound of another kind.
@@ -236,11 +236,7 @@ class Exchange:
             case Error(id, data):
                 self._check_asked(id, self.requests.failed(id, data))
             case Grant(id, credit):
-                stream = self._streams.get(id)
-                if stream is not None:
-                    stream.grant(credit)
-                elif id not in self._active:
-                    self._check_known(id)
+                self._grant(id, credit)
             case Cancel(id):
                 event = self._active.get(id)
                 if event is not None:
@@ -253,9 +249,21 @@ class Exchange:
                 kind = type(envelope).__name__.lower()
                 self._refuse(None, Reject("invalid", f"only a server sends `{kind}`", details={"path": "$"}))
 
+    def _grant(self, id: Any, credit: int) -> None:
+        stream, event = self._streams.get(id), self._active.get(id)
+        if stream is not None:
+            stream.grant(credit)
+        elif event is None:
+            self._check_known(id)
+        elif event.credit is not None:
+            # Its turn has not come: it will begin with all of it.
+            event.credit += credit
+            if event.credit > MAX_CREDIT:
+                self._cancel(event, OVERDRAWN)
+
     def _check_known(self, id: Any) -> None:
         """Tell who names a request that never was; of one that is over he may not have known."""
-        if not isinstance(id, int) or id > self._highest:
+        if id > self._highest:
             self._refuse(None, Reject("not_found", f"there is no request {id}", details={"id": id}))
 
     def _check_asked(self, id: Any, asked: bool) -> None:
@@ -266,13 +274,19 @@ class Exchange:
 
     def done(self, event: Event, result: Any) -> Awaitable[None] | None:
         """Answer with what a handler returned; returns what to await before the next."""
-        if isinstance(result, AsyncGeneratorType):
-            return self._begin(event, result)  # pyright: ignore[reportUnknownArgumentType]
+        if type(result) is AsyncGeneratorType:
+            return self._begin(event, cast("AsyncGeneratorType[Any, Any]", result))
         if event.id is None:
             return None
-        pressure = self._send(Reply(event.id, result))
+        frame = self._say(Reply(event.id, result))
         self._settle(event)
-        return pressure
+        # `_send` written out, and the frame made first: if that fails, the
+        # request is still to be answered.
+        if frame is None:
+            return None
+        outbox = self._outbox
+        outbox.send(frame)
+        return None if outbox.size <= outbox.high else outbox.drained()
 
     def failed(self, event: Event | None, error: BaseException) -> Awaitable[None] | None:
         """Answer with what a handler raised; returns what to await before the next."""
@@ -307,9 +321,7 @@ class Exchange:
 
     def _settle(self, event: Event) -> None:
         id = event.id
-        if id is None:
-            return
-        if self._active.pop(id, None) is None:
+        if not self._active or self._active.pop(id, None) is None:
             self._unsettled = False
             return
         self._why.pop(id, None)
@@ -339,27 +351,28 @@ class Exchange:
             raise Reject("too_many", f"{limit} streams are under way", details={"max_streams": limit})
         stream = Stream(event.id, items, event.credit, self._send)
         self._streams[event.id] = stream
-        work = self._stream(event, stream)
-        stream.task = self._loop.create_task(work, context=self._context.copy())
+        stream.task = self._loop.create_task(self._run(stream), context=self._context.copy())
+        # Not at the end of the task's own work: one that is cancelled before its
+        # first step does none.
+        stream.task.add_done_callback(partial(self._finished, event, stream))
 
-    async def _stream(self, event: Event, stream: Stream) -> None:
-        final: BaseException | None = None
-        try:
-            await self._host.watched(stream.run())
-        except BaseException as error:
-            final = error
-        if isinstance(final, asyncio.CancelledError) and stream.why is not None:
-            final = stream.why
+    async def _run(self, stream: Stream) -> None:
+        await self._host.watched(stream.run())
+
+    def _finished(self, event: Event, stream: Stream, task: asyncio.Task[None]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if isinstance(error, asyncio.CancelledError) and stream.why is not None:
+            error = stream.why
         del self._streams[event.id]
         if self._host.over:
             # Nobody hears it; what failed while it was closed is reported all the same.
-            if final is not None and not isinstance(final, asyncio.CancelledError | Reject):
-                self._host.failed_in(final, f"stream of {shortened(event.event)!r}")
-        elif final is None:
+            if error is not None and not isinstance(error, asyncio.CancelledError | Reject):
+                self._host.failed_in(error, f"stream of {shortened(event.event)!r}")
+        elif error is None:
             self._settle(event)
             self._send(End(event.id))
         else:
-            self.failed(event, final)
+            self.failed(event, error)
 
     # Its pace and its end
 
@@ -405,11 +418,26 @@ class Exchange:
             self._connection.resume_reading()
 
     def _send(self, envelope: Envelope) -> Awaitable[None] | None:
-        message = self._encode(envelope)
-        if message is None:
+        frame = self._say(envelope)
+        if frame is None:
             return None
         outbox = self._outbox
-        outbox.send(self._frame(message))
+        outbox.send(frame)
         # A client that asks faster than it reads the answers waits for the
         # next one; that alone must not make it a slow consumer.
         return None if outbox.size <= outbox.high else outbox.drained()
+
+
+def _sayer(protocol: Protocol, encoding: Encoding) -> Callable[[Envelope], Any]:
+    """Return what makes the frame of an envelope, or `None` where nothing is to be sent."""
+    if isinstance(protocol, V1) and protocol.is_text:
+        # JSON comes as the bytes that go into the frame: a text of them would
+        # be made only to be encoded again.
+        payload, text = protocol.encode_payload, encoding.encode_text
+        return lambda envelope: text(payload(envelope))
+
+    def say(envelope: Envelope) -> Any:
+        message = protocol.encode(envelope)
+        return None if message is None else encoding.encode(message)
+
+    return say

@@ -10,7 +10,7 @@ from typing import Any
 
 from symphony.errors import Disconnected, QueueFull, Reject, RemoteError, RequestTimeout
 from symphony.protocol.envelopes import Cancel, Event
-from symphony.routing.payload import EventReaders, event_readers
+from symphony.routing.payload import EventReaders, event_readers, guarded
 
 __all__ = ("Requests",)
 
@@ -131,7 +131,7 @@ class Requests:
 
 @lru_cache(maxsize=256)
 def _readers(response_type: Any) -> EventReaders:
-    return event_readers(response_type)
+    return {kind: guarded(read) for kind, read in event_readers(response_type).items()}
 
 
 def _expire(answer: asyncio.Future[Any]) -> None:

@@ -11,7 +11,10 @@ from symphony.errors import Reject
 from symphony.protocol.envelopes import Item
 from symphony.protocol.v1 import MAX_CREDIT
 
-__all__ = ("Stream",)
+__all__ = ("OVERDRAWN", "Stream")
+
+OVERDRAWN: Final = Reject("invalid", f"more than {MAX_CREDIT} items of credit", details={"path": "$.credit"})
+"""What ends a stream whose client granted more than can be counted."""
 
 # A generator that never waits, to a client that reads as fast, would hold the
 # event loop for as long as it has items.
@@ -79,8 +82,7 @@ class Stream:
         if self._granted is not None and not self._granted.done():
             self._granted.set_result(None)
         if self._credit > MAX_CREDIT:
-            most = f"more than {MAX_CREDIT} items of credit"
-            self.cancel(Reject("invalid", most, details={"path": "$.credit"}))
+            self.cancel(OVERDRAWN)
 
     def cancel(self, why: Reject | None) -> None:
         """End it; the generator is closed in the next turn of the loop.

@@ -340,6 +340,6 @@ async def _connected(client: TestClient, url: str, command: str) -> TestConnecti
     headers = dict(re.split(r": *", value, maxsplit=1) for flag, value in pairwise(words) if flag == "-H")
     path = url.removeprefix("ws://127.0.0.1:8080") or "/"
     try:
-        return await client.connect(path, headers=headers)
+        return await client.connect(path, headers=headers, protocol="raw")
     except Refused as refusal:
         return refusal

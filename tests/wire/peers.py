@@ -101,7 +101,7 @@ class _Memory:
 
     @asynccontextmanager
     async def connect(self, path: str, offers: Sequence[str]) -> AsyncIterator[_MemoryPeer]:
-        async with self._client.connect(path, subprotocols=offers) as connection:
+        async with self._client.connect(path, subprotocols=offers, protocol="raw") as connection:
             yield _MemoryPeer(connection)
 
 

@@ -60,7 +60,7 @@ def envelope(frame: dict[str, Any]) -> Envelope:
 def meaning(envelope: Envelope, codec: str) -> dict[str, Any]:
     """Return what was decoded, as `frames.json` would have it."""
     module = msgspec.json if codec == "json" else msgspec.msgpack
-    kind = type(envelope).__name__.lower()
+    kind = "event" if isinstance(envelope, Event) else type(envelope).__name__.lower()
     said = {FIRST.get(kind, "id") if name == kind else name: value for name, value in _fields(envelope)}
     if "data" in said:
         said["data"] = module.decode(said["data"])

@@ -4,7 +4,7 @@ import { createServer } from "node:net";
 import { test } from "node:test";
 
 import { connect, Disconnected, Refused } from "../symphony.js";
-import { FakeSocket } from "./fake.js";
+import { FakeSocket, handshake } from "./fake.js";
 import { Implementation, join, pair, quiet, reach, serve, stopTime } from "./server.js";
 
 test("handlers registered in the same turn miss nothing", async (t) => {
@@ -184,8 +184,7 @@ test("without reconnect any end is final", async (t) => {
 test("addresses are made into those of WebSockets", async (t) => {
   const opened = async (url) => {
     const client = connect(url, { WebSocket: FakeSocket });
-    await null;
-    await null;
+    await handshake();
     client.close();
     return FakeSocket.last.url;
   };
@@ -205,6 +204,7 @@ test("options that make no sense are refused at once", () => {
   fails({ backoff: -1 }, RangeError);
   fails({ requestTimeout: "10" }, RangeError);
   fails({ maxQueue: 0 }, RangeError);
+  fails({ token: Promise.resolve("x") }, TypeError);
   assert.throws(() => connect("/chat", { WebSocket: FakeSocket }), TypeError);
 });
 

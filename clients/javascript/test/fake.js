@@ -1,5 +1,7 @@
 /** A WebSocket without a network, for what no server can be made to do. */
 
+import { connect } from "../symphony.js";
+
 export class FakeSocket {
   /** The last one made. */
   static last;
@@ -32,4 +34,21 @@ export class FakeSocket {
     this.readyState = 3;
     this.onclose({ code, reason });
   }
+}
+
+/** A client with such a WebSocket, whose handshake has begun. */
+export async function joinFake(t, options) {
+  const client = connect("ws://localhost/", { WebSocket: FakeSocket, backoff: 0, ...options });
+  t.after(() => {
+    client.close();
+    FakeSocket.last.end(1000);
+  });
+  await handshake();
+  return client;
+}
+
+/** Let an attempt begin that is due. */
+export async function handshake() {
+  await null;
+  await null;
 }

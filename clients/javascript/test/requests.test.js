@@ -77,16 +77,6 @@ test("the answer to what was given up is ignored", async (t) => {
   assert.equal(warnings().length, 0);
 });
 
-test("an answer to what was never asked is told on the console", async (t) => {
-  const warnings = quiet(t, "warn");
-  const { client, peer } = await pair(t);
-  peer.frame({ reply: 99 });
-  const next = client.request("next");
-  peer.frame({ reply: (await peer.next()).id });
-  await next;
-  assert.equal(warnings().length, 1);
-});
-
 test("a timeout of Infinity is none", async (t) => {
   const tick = stopTime(t);
   const { client, peer } = await pair(t, { heartbeat: 0 });

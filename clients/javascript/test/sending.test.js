@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { connect, Disconnected, QueueFull, SymphonyError } from "../symphony.js";
-import { FakeSocket } from "./fake.js";
+import { Disconnected, QueueFull, SymphonyError } from "../symphony.js";
+import { FakeSocket, handshake, joinFake } from "./fake.js";
 import { join, pair, quiet, reach, serve } from "./server.js";
 
 test("an event is sent at once, and its data may be left out", async (t) => {
@@ -61,27 +61,21 @@ test("a full queue refuses what comes and keeps what it has", async (t) => {
 });
 
 test("what is sent into a connection that is closing waits for the next one", async (t) => {
-  const client = connect("ws://a/", { WebSocket: FakeSocket, backoff: 0 });
-  t.after(() => client.close());
-  await null;
-  await null;
+  const client = await joinFake(t);
   const closing = FakeSocket.last;
   closing.open();
   closing.readyState = 2;
   client.emit("say");
   closing.end(1012);
   await reach(client, "connecting");
-  await null;
+  await handshake();
   FakeSocket.last.open();
   assert.deepEqual(closing.sent, []);
   assert.deepEqual(FakeSocket.last.sent, ['{"event":"say","data":null}']);
 });
 
 test("a connection that takes nothing more refuses what comes", async (t) => {
-  const client = connect("ws://a/", { WebSocket: FakeSocket });
-  t.after(() => client.close());
-  await null;
-  await null;
+  const client = await joinFake(t);
   FakeSocket.last.open();
   FakeSocket.last.bufferedAmount = 16 * 1024 * 1024 + 1;
   assert.throws(() => client.emit("say"), QueueFull);

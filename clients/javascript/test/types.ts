@@ -1,1 +1,122 @@
-import "../symphony.js";
+/** What the types promise. Nothing here runs: `npm run check` reads it. */
+
+import { connect, Client, Disconnected, QueueFull, Refused, Reject, RemoteError, RequestTimeout, SymphonyError } from "../symphony.js";
+
+interface Said {
+  name: string;
+  text: string;
+}
+
+interface Events {
+  emits: { say: { text: string }; wave: null; maybe: { n: number } | null };
+  receives: { said: Said; left: string };
+  requests: { sum: { data: number[]; reply: number }; now: { reply: Date }; log: { data: string } };
+  streams: { count: { data: number; item: number }; all: { item: Said } };
+  answers: { name: { reply: string }; add: { data: [number, number]; reply: number } };
+}
+
+/** Compiles only if both are the same type. */
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+function same<A, B>(_: Same<A, B>): void {}
+
+const client = connect<Events>("/chat", { token: async () => "t", protocol: "msgpack", requestTimeout: 5, WebSocket });
+same<typeof client, Client<Events>>(true);
+same<typeof client.state, "connecting" | "open" | "waiting" | "closed">(true);
+same<typeof client.closed, { code: number; reason: string } | null>(true);
+same<typeof client.opened, Promise<void>>(true);
+
+// @ts-expect-error no such option
+connect<Events>("/chat", { request_timeout: 5 });
+// @ts-expect-error no such encoding
+connect<Events>("/chat", { protocol: "xml" });
+// @ts-expect-error no such part of a map of events
+connect<{ emit: {} }>("/chat");
+
+client.emit("say", { text: "hi" });
+client.emit("wave");
+client.emit("maybe");
+client.emit("maybe", { n: 1 });
+// @ts-expect-error no such event
+client.emit("shout", { text: "hi" });
+// @ts-expect-error the data is not left out
+client.emit("say");
+// @ts-expect-error the data is of another type
+client.emit("say", { text: 1 });
+
+async function requests(): Promise<void> {
+  const sum = await client.request("sum", [1, 2]);
+  same<typeof sum, number>(true);
+  const now = await client.request("now");
+  same<typeof now, Date>(true);
+  await client.request("now", null, { timeout: 1, idempotent: true, signal: new AbortController().signal });
+  await client.request("log", "line");
+  // @ts-expect-error no such request
+  await client.request("say", { text: "hi" });
+  // @ts-expect-error the data is of another type
+  await client.request("sum", ["1"]);
+  // @ts-expect-error no such option
+  await client.request("sum", [1], { retries: 3 });
+}
+
+async function streams(): Promise<void> {
+  for await (const number of client.stream("count", 3, { credit: 8 })) same<typeof number, number>(true);
+  for await (const said of client.stream("all")) same<typeof said, Said>(true);
+  // @ts-expect-error no such stream
+  client.stream("sum", [1]);
+  // @ts-expect-error the data is not left out
+  client.stream("count");
+}
+
+const off: () => void = client.on("said", ({ name, text }) => {
+  same<typeof name, string>(true);
+  same<typeof text, string>(true);
+});
+off();
+client.on("name", () => "Ada");
+client.on("name", async (data, { signal }) => {
+  same<typeof data, null>(true);
+  same<typeof signal, AbortSignal>(true);
+  return "Ada";
+});
+client.on("add", ([a, b]) => a + b);
+client.on("error", (error) => same<typeof error.code, string>(true));
+client.on("*", (event) => same<typeof event, string>(true));
+// @ts-expect-error no such event
+client.on("sayd", () => {});
+// @ts-expect-error the reply is of another type
+client.on("name", () => 7);
+// @ts-expect-error the data is of another type
+client.on("left", (name: number) => {});
+client.onState((state) => same<typeof state, "connecting" | "open" | "waiting" | "closed">(true));
+
+async function raw(): Promise<void> {
+  const lines = connect<{ receives: { message: string } }>("/raw");
+  lines.send({ anything: ["goes"] });
+  for await (const line of lines) same<typeof line, string>(true);
+  // @ts-expect-error what is left out of the map is not there
+  lines.emit("say");
+}
+
+async function untyped(): Promise<void> {
+  const client = connect("ws://localhost/");
+  client.emit("anything");
+  client.emit("anything", { at: ["all"] });
+  const reply = await client.request("anything", 1, { timeout: 1 });
+  reply.goes.here;
+  for await (const item of client.stream("anything")) item.goes.here;
+  client.on("anything", (data) => data.goes.here);
+  client.on("anything", () => "a reply");
+  for await (const message of client) message.goes.here;
+}
+
+function errors(error: unknown): void {
+  if (error instanceof RemoteError) same<typeof error.code, string>(true);
+  if (error instanceof Refused) {
+    const lost: Disconnected = error;
+    same<typeof lost.code, number>(true);
+  }
+  const own: SymphonyError[] = [new Reject("shop.sold_out", "none left", { details: 1 }), new QueueFull(), new RequestTimeout()];
+  throw own[0];
+}
+
+void [requests, streams, raw, untyped, errors];

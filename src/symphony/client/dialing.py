@@ -6,9 +6,9 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from symphony.client import refusals
 from symphony.client.address import Address
@@ -66,14 +66,16 @@ class WebSocketDial:
         """Open a WebSocket."""
         key = new_key()
         opening = await self._connect(
+            offer.stage,
             request(
                 self._address.target,
                 self._address.authority,
                 key,
                 subprotocols=offer.subprotocols,
                 headers=offer.headers,
-            )
+            ),
         )
+        offer.stage(refusals.slow_answer(self._address))
         transport = opening.transport
         try:
             answer = await self._answer(opening)
@@ -108,27 +110,30 @@ class WebSocketDial:
             await asyncio.wait((opening.body,), timeout=_BODY_TIMEOUT)
         return opening.answer
 
-    async def _connect(self, handshake: bytes) -> _Opening:
+    async def _connect(self, stage: Callable[[str], None], handshake: bytes) -> _Opening:
         """Try the addresses of the host, one after the other."""
+        stage(refusals.slow_host(self._address))
         infos = await self._resolve()
         failures: list[OSError] = []
         for at, info in enumerate(infos):
             try:
                 async with asyncio.timeout(_ADDRESS_TIMEOUT if at < len(infos) - 1 else None):
-                    return await self._connect_to(info, handshake)
+                    return await self._connect_to(info, stage, handshake)
             except ssl.SSLError as error:
                 raise refusals.tls(error, self._address) from error
             except OSError as error:  # a TimeoutError too
                 failures.append(error)
         raise refusals.unreachable(failures, self._address) from failures[-1]
 
-    async def _connect_to(self, info: _Info, handshake: bytes) -> _Opening:
+    async def _connect_to(self, info: _Info, stage: Callable[[str], None], handshake: bytes) -> _Opening:
         loop = asyncio.get_running_loop()
         family, kind, proto, _, sockaddr = info
         sock = socket.socket(family, kind, proto)
         try:
             sock.setblocking(False)
+            stage(refusals.slow_connect(self._address))
             await loop.sock_connect(sock, sockaddr)
+            stage(refusals.slow_tls(self._address))
             _, opening = await loop.create_connection(
                 lambda: _Opening(handshake),
                 sock=sock,
@@ -180,9 +185,9 @@ class _Opening(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.write(self._handshake)
+        # uvloop's transports are no subclass of asyncio's.
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.write(self._handshake)
 
     def data_received(self, data: bytes) -> None:
         """Read the answer."""

@@ -40,6 +40,7 @@ class Dispatch:
 
     Attributes:
         handlers: Those registered.
+        unhandled: Called with name and data of an event that no handler takes.
     """
 
     __slots__ = (
@@ -54,10 +55,12 @@ class Dispatch:
         "_waiter",
         "_waiting",
         "handlers",
+        "unhandled",
     )
 
     def __init__(self, outgoing: Outgoing, gate: Gate, limit: int, overflow: Callable[[], None]) -> None:
         self.handlers = Handlers()
+        self.unhandled: Callable[[str, Any], None] | None = None
         self._outgoing = outgoing
         self._limit = limit
         self._overflow = overflow
@@ -74,7 +77,9 @@ class Dispatch:
     def event(self, event: Event, kind: Kind) -> None:
         """Take an event without an id."""
         handlers = self.handlers.of(event.event)
-        if not handlers and event.event == _ERROR:
+        if not handlers and self.unhandled is not None:
+            self.unhandled(event.event, event.data)
+        elif not handlers and event.event == _ERROR:
             _log_error(event.data, kind)
         for handler in handlers:
             self._put(_Call(handler, event, kind))

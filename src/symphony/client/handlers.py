@@ -102,7 +102,7 @@ def _name(function: Any) -> str:
     while isinstance(function, functools.partial):
         function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     named: Any = function if hasattr(function, "__qualname__") else type(function)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    return f"{named.__module__}.{named.__qualname__}"
+    return f"{getattr(named, '__module__', '')}.{named.__qualname__}".lstrip(".")
 
 
 def _shape(event: str, function: Callable[..., Any], name: str) -> tuple[int, inspect.Parameter | None]:

@@ -26,6 +26,7 @@ RAW: Final = "symphony.raw"
 REFUSE: Final = "symphony.refuse"
 _LOST: Final = 1006
 _NORMAL: Final = 1000
+_REFUSALS: Final = 4000
 
 
 class Owner(Protocol):
@@ -82,6 +83,7 @@ class Keeper:
         "_options",
         "_owner",
         "_renewed",
+        "_stage",
         "_task",
         "_verdict",
         "ended",
@@ -103,6 +105,7 @@ class Keeper:
         self._attempts = 0
         self._failure: DialError | None = None
         self._renewed = False
+        self._stage = ""
         self._link: Link | None = None
         self._opened_at: float | None = None
         self._verdict: Close | None = None
@@ -135,7 +138,7 @@ class Keeper:
                 self._stop(Close(_NORMAL, "", clean=False), what)
                 raise
             if not first.done():
-                self._stop(Close(_LOST, self._last_words(), clean=False), self._too_late())
+                self._too_late()
         if self.ended is not None:
             await self._finished()
             raise self.error()
@@ -219,12 +222,12 @@ class Keeper:
 
     async def _attempt(self) -> Link:
         self._attempts += 1
-        seconds = self._options.connect_timeout
+        self._stage = "the token was not there in time"
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self._options.connect_timeout):
                 return await self._dial(await self._offer())
         except TimeoutError:
-            raise DialError(_LOST, f"it did not answer within {seconds:g} s", again=True) from None
+            raise DialError(_LOST, self._stage, reason="no answer", again=True) from None
 
     async def _offer(self) -> Offer:
         options = self._options
@@ -234,14 +237,17 @@ class Keeper:
             if inspect.isawaitable(token):
                 token = await token
             if token is not None and not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise TypeError(f"a token is text, not {token!r}")
+                raise TypeError(f"a token is text, not {type(token).__name__}")
         except Exception as error:
             # Whom it asks may be down too: not the end.
             logger.warning("The token for %s could not be got: %r", self._dial.where, error)
-            raise DialError(_LOST, f"token() raised {error!r}", again=True) from error
+            raise DialError(_LOST, f"token() raised {error!r}", reason="no token", again=True) from error
         if token:
             names.append(offered_token(token))
-        return Offer(names, options.headers)
+        return Offer(names, options.headers, self._take_stage)
+
+    def _take_stage(self, words: str) -> None:
+        self._stage = words
 
     async def _use(self, link: Link) -> None:
         loop = asyncio.get_running_loop()
@@ -269,10 +275,10 @@ class Keeper:
         if failure.retry_after is not None:
             self._backoff.hint(failure.retry_after)
         where = self._dial.where
-        verb = "could not be reached" if failure.code == _LOST else "refused the connection"
-        what = f"{where} {verb}: {failure.message.rstrip('.')}"
+        verb = "refused the connection" if failure.code >= _REFUSALS else "could not be reached"
+        what = f"{where} {verb}: {failure.message}"
         if self._stays_away(failure.code, failure.again):
-            self._end(Close(failure.code, failure.reason or failure.message, clean=False), what)
+            self._end(Close(failure.code, failure.reason, clean=False), what)
         else:
             logger.info("%s", what)
             self._set("waiting")
@@ -314,12 +320,12 @@ class Keeper:
         self.state = state
         self._owner.changed(state)
 
-    def _last_words(self) -> str:
-        return self._failure.message if self._failure is not None else "it did not answer"
-
-    def _too_late(self) -> str:
+    def _too_late(self) -> None:
+        """End because the first connection was not there in time."""
         often = f", in {self._attempts} attempts" if self._attempts > 1 else ""
-        return (
-            f"{self._dial.where} could not be reached within {self._options.connect_timeout:g} s{often}: "
-            f"{self._last_words().rstrip('.')}"
-        )
+        failure = self._failure
+        # An attempt that has failed says more than one that still waits.
+        words, reason = (failure.message, failure.reason) if failure else (self._stage, "no answer")
+        seconds = f"{self._options.connect_timeout:g} s"
+        what = f"{self._dial.where} could not be reached within {seconds}{often}: {words}"
+        self._stop(Close(_LOST, reason, clean=False), what)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 __all__ = ("Close", "Dial", "DialError", "Link", "Listener", "Offer")
@@ -31,10 +31,13 @@ class Offer(NamedTuple):
     Attributes:
         subprotocols: In the order of preference.
         headers: Of the handshake, besides those that make it one.
+        stage: Called with what is being waited for, in words that say what may
+            be wrong if it takes too long. Calling it is optional.
     """
 
     subprotocols: Sequence[str]
     headers: Mapping[str, str]
+    stage: Callable[[str], None] = lambda words: None
 
 
 class DialError(Exception):
@@ -42,9 +45,8 @@ class DialError(Exception):
 
     Args:
         code: As a close code; 1006 where no server said anything.
-        message: What happened, and what to do, to be read behind "could not
-            be reached" or "refused the connection".
-        reason: What the server said, if it did.
+        message: What happened, and what to do about it, for people.
+        reason: The same in a few words; the server's own if it said something.
         again: Whether another attempt makes sense.
         retry_after: Seconds that the server wants to be left alone.
     """

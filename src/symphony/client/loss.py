@@ -7,7 +7,7 @@ from typing import NamedTuple
 from symphony.client.link import Close
 from symphony.errors import Disconnected
 
-__all__ = ("Loss", "how")
+__all__ = ("Loss", "how", "sentence")
 
 
 class Loss(NamedTuple):
@@ -23,12 +23,24 @@ class Loss(NamedTuple):
     close: Close
     final: bool
 
-    def error(self, consequence: str = "") -> Disconnected:
-        """Return an error; each gets one of its own, as it collects a traceback."""
-        message = f"{self.what}{consequence}."
-        return Disconnected(message[0].upper() + message[1:], self.close.code, self.close.reason)
+    def error(self, consequence: str = "", more: str = "") -> Disconnected:
+        """Return an error; each gets one of its own, as it collects a traceback.
+
+        Args:
+            consequence: What that means for whom it is raised at.
+            more: Further sentences.
+        """
+        message = sentence(f"{consequence}: {self.what}" if consequence else self.what)
+        return Disconnected(f"{message} {more}".rstrip(), self.close.code, self.close.reason)
+
+
+def sentence(text: str) -> str:
+    """Return a clause as a sentence; an address at its beginning stays as it is."""
+    if text.startswith("the "):
+        text = f"T{text[1:]}"
+    return text if text.endswith((".", "?")) else f"{text}."
 
 
 def how(close: Close) -> str:
-    """Return code and reason in parentheses' words: `1012: restarting`."""
+    """Return code and reason, for parentheses: `1012: restarting`."""
     return f"{close.code}: {close.reason}" if close.reason else str(close.code)

@@ -65,7 +65,7 @@ def check_type(annotation: Any) -> None:
     Raises:
         ConfigurationError: Neither msgspec nor pydantic knows it.
     """
-    if annotation in _UNTYPED:
+    if _takes_messages(annotation):
         return
     try:
         msgspec.json.Decoder(annotation)
@@ -84,7 +84,8 @@ def reader(annotation: Any, kind: Kind) -> Reader:
 
     The reader raises `InvalidError` for data that does not fit.
     """
-    plain = Any if annotation in _UNTYPED else annotation
+    # msgspec has no `str | bytes`; here it is how handlers of messages say "anything".
+    plain = annotation if annotation in (str, bytes) or not _takes_messages(annotation) else Any
     try:
         return _reader(plain, kind)
     except TypeError:
@@ -99,10 +100,7 @@ def message_reader(annotation: Any) -> Reader:
     Text and bytes stay as they are where the handler takes them, or says
     nothing; any other type is decoded from JSON.
     """
-    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    if all(option in (str, bytes, *_UNTYPED) for option in options):
-        return _unchanged
-    return reader(annotation, "json")
+    return _unchanged if _takes_messages(annotation) else reader(annotation, "json")
 
 
 def snapshot(value: Any, kind: Kind) -> Raw:
@@ -147,6 +145,11 @@ def _decode_foreign(kind: Any, value: Any) -> Any:
     if hasattr(kind, "model_validate"):  # pydantic knows best how its models are read
         return kind.model_validate(value)
     raise TypeError(f"{kind!r} cannot be decoded")
+
+
+def _takes_messages(annotation: Any) -> bool:
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return all(option in (str, bytes, *_UNTYPED) for option in options)
 
 
 def _unchanged(message: Any) -> Any:

@@ -12,15 +12,31 @@ import msgspec
 from symphony.client.address import Address
 from symphony.client.backoff import answer_comes_back, comes_back
 from symphony.client.link import Close, DialError
+from symphony.client.loss import sentence
 from symphony.client.opening import Answer
 from symphony.client.payload import ErrorData
 
-__all__ = ("close", "http", "no_http", "no_websocket", "tls", "unknown_host", "unreachable")
+__all__ = (
+    "close",
+    "http",
+    "no_http",
+    "no_websocket",
+    "slow_answer",
+    "slow_connect",
+    "slow_host",
+    "slow_tls",
+    "tls",
+    "unknown_host",
+    "unreachable",
+)
 
 _LOST: Final = 1006
 _NOT_ALLOWED: Final = 1002
 _TLS: Final = 1015
 _SHOWN: Final = 200
+
+_TRY_TLS: Final = "If it expects TLS, write wss://."
+_TRY_PLAIN: Final = "If it has no certificate, write ws://."
 
 
 def http(answer: Answer, wait: float | None) -> DialError:
@@ -30,10 +46,14 @@ def http(answer: Answer, wait: float | None) -> DialError:
     told = _told(answer.body)
     if told is not None:
         reason = told.message or told.code
-        message = f"{told.code}: {told.message} ({line})" if told.message else f"{told.code} ({line})"
+        message = sentence(
+            f"{told.code}: {told.message} ({line})" if told.message else f"{told.code} ({line})"
+        )
     else:
         reason = line
-        message = line + _hint(status, answer) + _page(answer)
+        message = f"{line}.{_hint(status, answer)}{_page(answer)}"
+    if wait is not None:
+        message += f" It wants to be left alone for {wait:g} s."
     return DialError(4000 + status, message, reason=reason, again=answer_comes_back(status), retry_after=wait)
 
 
@@ -45,21 +65,19 @@ def close(how: Close) -> DialError:
 
 def no_websocket(problem: str) -> DialError:
     """Return the error of a 101 that is none."""
-    message = f"{problem}; is that a WebSocket server, and nothing between that rewrites its answers?"
+    message = f"{problem}. Is that a WebSocket server, and nothing between that rewrites its answers?"
     return DialError(_NOT_ALLOWED, message, reason=problem, again=False)
 
 
 def no_http(problem: Exception, address: Address) -> DialError:
     """Return the error of a connection on which no HTTP answer came."""
-    hint = "" if address.secure else " If it expects TLS, write wss://."
-    if isinstance(problem, EOFError):
-        said = f"it closed the connection instead of answering the handshake.{hint}"
-    elif isinstance(problem, OSError):
-        said = f"the connection broke before the handshake was answered ({_words(problem)}).{hint}"
-    else:
-        said = f"{problem}; is that the port of a WebSocket server?{hint}"
-        return DialError(_NOT_ALLOWED, said, reason=str(problem), again=False)
-    return DialError(_LOST, said, again=True)
+    hint = "" if address.secure else f" {_TRY_TLS}"
+    if isinstance(problem, EOFError | OSError):
+        # A server that closes with our request unread resets the connection.
+        message = f"the server ended the connection instead of answering the handshake.{hint}"
+        return DialError(_LOST, message, reason="no answer", again=True)
+    message = f"{problem}. Is that the port of a WebSocket server?{hint}"
+    return DialError(_NOT_ALLOWED, message, reason=str(problem), again=False)
 
 
 def unknown_host(problem: OSError | UnicodeError, address: Address) -> DialError:
@@ -68,38 +86,63 @@ def unknown_host(problem: OSError | UnicodeError, address: Address) -> DialError
         f"the host {address.host!r} is not known ({_words(problem)}). "
         "Is it spelled right, and is this machine online?"
     )
-    return DialError(_LOST, message, again=True)
+    return DialError(_LOST, message, reason="unknown host", again=True)
 
 
 def unreachable(problems: Sequence[OSError], address: Address) -> DialError:
     """Return the error of addresses none of which took the connection."""
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    place = f"{host}:{address.port}"
+    last = problems[-1]
     if all(isinstance(problem, ConnectionRefusedError) for problem in problems):
-        message = f"nothing listens at {place} (connection refused). Does the server run, on that port?"
-    elif address.secure and isinstance(problems[-1], ConnectionError):
-        message = f"{place} ended the connection in the TLS handshake. If it has no certificate, write ws://."
-    elif isinstance(problems[-1], TimeoutError):
-        message = f"{place} does not answer. Is the host right, and does no firewall stand between?"
+        reason = "connection refused"
+        message = f"nothing listens at {_place(address)} ({reason}). Is the server running there?"
+    elif isinstance(last, TimeoutError):
+        reason, message = "no answer", slow_connect(address)
+    elif address.secure and isinstance(last, ConnectionError):
+        reason = "TLS failed"
+        message = f"{_place(address)} ended the connection in the TLS handshake. {_TRY_PLAIN}"
     else:
-        said = "; ".join(dict.fromkeys(map(_words, problems)))
-        message = f"no connection to {place}: {said}."
-    return DialError(_LOST, message, again=True)
+        reason = "; ".join(dict.fromkeys(map(_words, problems)))
+        message = f"no connection to {_place(address)}: {reason}."
+    return DialError(_LOST, message, reason=reason, again=True)
 
 
 def tls(problem: ssl.SSLError, address: Address) -> DialError:
     """Return the error of a TLS handshake that failed."""
-    if isinstance(problem, ssl.SSLCertVerificationError):
-        message = (
-            f"the certificate of {address.host} is not accepted: {problem.verify_message}. "
-            "Trust its issuer with ssl=ssl.create_default_context(cafile=...)."
-        )
-    else:
-        message = (
-            f"the TLS handshake with {address.host}:{address.port} failed "
-            f"({problem.reason or problem.strerror or problem}). If the server has no certificate, write ws://."
-        )
-    return DialError(_TLS, message, reason="TLS failed", again=False)
+    if not isinstance(problem, ssl.SSLCertVerificationError):
+        words = problem.reason or _words(problem)
+        message = f"the TLS handshake with {_place(address)} failed ({words}). {_TRY_PLAIN}"
+        return DialError(_TLS, message, reason="TLS failed", again=False)
+    words = problem.verify_message.rstrip(".")
+    message = f"the certificate of {address.host} is not accepted: {words}."
+    if "mismatch" not in words:
+        message += " Trust its issuer with ssl=ssl.create_default_context(cafile=...)."
+    return DialError(_TLS, message, reason=words, again=False)
+
+
+def slow_host(address: Address) -> str:
+    """Return what is said when time is up while the host's name is looked up."""
+    return f"the name {address.host!r} could not be looked up in time. Is this machine online?"
+
+
+def slow_connect(address: Address) -> str:
+    """Return what is said when time is up before there is a connection."""
+    return f"{_place(address)} does not answer. Is that the host, and does no firewall stand between?"
+
+
+def slow_tls(address: Address) -> str:
+    """Return what is said when time is up in the TLS handshake."""
+    return f"{_place(address)} does not answer in the TLS handshake. {_TRY_PLAIN}"
+
+
+def slow_answer(address: Address) -> str:
+    """Return what is said when time is up before the handshake is answered."""
+    hint = "" if address.secure else f" {_TRY_TLS}"
+    return f"{_place(address)} does not answer the handshake. Is that a WebSocket server?{hint}"
+
+
+def _place(address: Address) -> str:
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"
 
 
 def _told(body: bytes) -> ErrorData | None:
@@ -111,11 +154,11 @@ def _told(body: bytes) -> ErrorData | None:
 
 def _hint(status: int, answer: Answer) -> str:
     if 300 <= status < 400 and (location := answer.headers.get("location")):
-        return f", a redirect: connect to {location} instead"
+        return f" That is a redirect: connect to {location} instead."
     if status == 404:
-        return ": the server has no such path"
+        return " There is no such path at the server."
     if status in (200, 400, 405, 426):
-        return ": is there a WebSocket at this path?"
+        return " Is there a WebSocket at this path?"
     return ""
 
 

@@ -112,18 +112,15 @@ class Request:
         """Lose the connection that it was sent on."""
         if self._idempotent and not loss.final:
             return not self._future.done()
-        hint = (
-            "" if self._idempotent or loss.final else "; if that does no harm, idempotent=True sends it again"
-        )
-        self._fail(
-            loss.error(f" before {self._event!r} was answered: whether it was handled is not known{hint}")
-        )
+        more = "Whether it was handled is not known"
+        more += "." if loss.final else "; where that does no harm, idempotent=True sends it again."
+        self._fail(loss.error(f"{self._event!r} was not answered", more))
         return False
 
     def dropped(self, loss: Loss) -> bool:
         """Lose what was to become its connection."""
         done = "answered" if self._sent else "sent"
-        self._fail(loss.error(f" before {self._event!r} was {done}"))
+        self._fail(loss.error(f"{self._event!r} was not {done}"))
         return False
 
     def _too_late(self) -> None:

@@ -154,12 +154,12 @@ class Flow:
 
     def lost(self, loss: Loss) -> bool:
         """Break off with the connection; a stream cannot be sent again."""
-        self._end(loss.error(f" before the stream of {self._event!r} was complete"))
+        self._end(loss.error(f"the stream of {self._event!r} broke off"))
         return False
 
     def dropped(self, loss: Loss) -> bool:
         """Lose what was to become its connection."""
-        self._end(loss.error(f" before {self._event!r} was sent"))
+        self._end(loss.error(f"{self._event!r} was not sent"))
         return False
 
     def _too_late(self) -> None:

@@ -43,7 +43,8 @@ class Event(Struct, omit_defaults=True):
         event: Its name.
         data: What it carries. As a `Protocol` decodes it, this is what its
             `payload` says; for message middleware, plain Python values.
-        id: Of the request, `None`: no answer is wanted.
+        id: Of the request, an integer that rises with each new one; `None`:
+            no answer is wanted.
         timeout: Seconds after which the answer is not wanted any more.
         credit: How many items of a stream may come before the first grant;
             `None`: they are not counted.

@@ -23,6 +23,7 @@ __all__ = (
     "frame",
     "message_frame",
     "parse_close",
+    "text_frame",
     "valid_close_code",
 )
 
@@ -50,15 +51,19 @@ _MAX_REASON_BYTES: Final = 123
 def message_frame(message: str | bytes) -> bytes:
     """Return *message* as one unfragmented frame, text or binary by its type."""
     if type(message) is str:
-        payload = message.encode()
-        size = len(payload)
-        if size < 126:
-            return _SMALL_TEXT[size] + payload
-        return frame(TEXT, payload)
+        return text_frame(message.encode())
     size = len(message)
     if size < 126:
         return _SMALL_BINARY[size] + message  # type: ignore[operator]
     return frame(BINARY, message)  # type: ignore[arg-type]
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return one unfragmented text frame of what is UTF-8 already."""
+    size = len(payload)
+    if size < 126:
+        return _SMALL_TEXT[size] + payload
+    return frame(TEXT, payload)
 
 
 def frame(opcode: int, payload: bytes | bytearray, *, rsv1: bool = False) -> bytes:

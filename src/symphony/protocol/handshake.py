@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "TOKEN",
+    "TOKEN_PREFIX",
     "HandshakeError",
     "accept_key",
     "check_origins",

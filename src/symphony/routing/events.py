@@ -9,6 +9,7 @@ from symphony.errors import Reject
 from symphony.protocol.invalid import shortened
 from symphony.routing.handlers import ANY_EVENT, EVENT_SEPARATOR
 from symphony.routing.patterns import NamePattern, NameTable
+from symphony.routing.payload import UNREADABLE, unreadable
 from symphony.routing.plan import EVENT, NAMED_EVENT, Payload, Plan
 
 __all__ = ("EventTable", "names_in", "payload_of")
@@ -83,10 +84,15 @@ class EventTable:
         Raises:
             Reject: There is none, or the data does not fit it.
         """
+        try:
+            run = self._exact.get(event.event)
+            return run(socket, event.data) if run is not None else self._other(socket, event)
+        except UNREADABLE as error:
+            # Of the data: the handler itself has not begun.
+            raise unreadable(error) from None
+
+    def _other(self, socket: Any, event: Any) -> Work:
         name = event.event
-        run = self._exact.get(name)
-        if run is not None:
-            return run(socket, event.data)
         found = self._patterns.match(name)
         if found is not None:
             return found[0](socket, event.data, found[1])

@@ -61,6 +61,8 @@ there after `await client.settle()`.
 
 from symphony.testing.client import TestClient
 from symphony.testing.clock import Clock
-from symphony.testing.connection import Disconnected, Refused, TestConnection
+from symphony.errors import Disconnected
+from symphony.testing.connection import TestConnection
+from symphony.testing.memory import Refused
 
 __all__ = ("Clock", "Disconnected", "Refused", "TestClient", "TestConnection")

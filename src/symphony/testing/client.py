@@ -6,13 +6,15 @@ import asyncio
 import traceback
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 from urllib.parse import quote, unquote
 
 from symphony.app import Symphony
 from symphony.asgi import MEMORY
+from symphony.client.options import Token
 from symphony.testing.clock import Clock, settle
 from symphony.testing.connection import Connecting, TestConnection
+from symphony.testing.memory import MemoryDial
 from symphony.transport.base import Scope
 
 __all__ = ("TestClient",)
@@ -67,6 +69,8 @@ class TestClient:
         cookies: Mapping[str, str] | None = None,
         subprotocols: Sequence[str] = (),
         origin: str | None = None,
+        token: Token = None,
+        protocol: Literal["json", "msgpack", "raw"] = "json",
         client: tuple[str, int] = ("127.0.0.1", 50000),
     ) -> Connecting:
         """Connect to the app.
@@ -78,9 +82,14 @@ class TestClient:
             path: The path, with a query string if there is one.
             headers: Of the handshake; they win over those made of the other arguments.
             cookies: Of the handshake.
-            subprotocols: What the client offers, in its order of preference.
+            subprotocols: What the client offers besides Symphony's own, in
+                its order of preference.
             origin: The page that a browser connects from. Pages of
                 `http://testserver` are the app's own.
+            token: Whom the client speaks for: `handshake.token`.
+            protocol: How events are written: `"json"` or `"msgpack"`. `"raw"`:
+                only *subprotocols* are offered, and messages are sent and
+                received as they are, as by a console.
             client: Address and port of the client, as `socket.client` has it.
 
         Raises:
@@ -94,13 +103,32 @@ class TestClient:
         fields = {"host": _HOST}
         if origin is not None:
             fields["origin"] = origin
-        if subprotocols:
-            fields["sec-websocket-protocol"] = ", ".join(subprotocols)
         if cookies:
             fields["cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
         fields |= {name.lower(): value for name, value in (headers or {}).items()}
-        scope = _scope(path, client, fields, subprotocols)
-        return Connecting(lambda: self._connection(scope))
+
+        def scope(offered: Sequence[str]) -> Scope:
+            offer = {"sec-websocket-protocol": ", ".join(offered)} if offered else {}
+            return _scope(path, client, {**offer, **fields}, offered)
+
+        def connection() -> TestConnection:
+            made = TestConnection(
+                lambda changed: MemoryDial(
+                    self.app,
+                    path.partition("?")[0],
+                    scope,
+                    changed,
+                    raw=subprotocols if protocol == "raw" else None,
+                ),
+                token=token,
+                protocol=protocol,
+                subprotocols=tuple(subprotocols),
+                timeout=self._timeout,
+            )
+            self._connections.append(made)
+            return made
+
+        return Connecting(connection)
 
     async def __aenter__(self) -> Self:
         if self._life is not None:
@@ -146,11 +174,6 @@ class TestClient:
         await self._life
         for connection in self._connections:
             await connection.ended()
-
-    def _connection(self, scope: Scope) -> TestConnection:
-        connection = TestConnection(self.app, scope, self._timeout)
-        self._connections.append(connection)
-        return connection
 
     async def _live(self) -> None:
         """Be the server of the ASGI lifespan."""

@@ -1,132 +1,106 @@
-"""One connection of the test client."""
+"""One connection of the test client: a client, and what only a test asks for."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from time import monotonic
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
-from starlette.datastructures import Headers
 
-from symphony.errors import SymphonyError
-from symphony.protocol.codec import to_message
+from symphony.client.client import Client
+from symphony.client.link import Close
+from symphony.client.options import Options, Token
+from symphony.client.payload import reader
+from symphony.errors import Disconnected
 from symphony.protocol.frames import valid_close_code
 from symphony.testing.clock import settle
-from symphony.transport.base import Close, Message, Scope
+from symphony.testing.memory import MemoryDial
+from symphony.transport.base import Message
 
-__all__ = ("Connecting", "Disconnected", "Refused", "TestConnection")
+__all__ = ("Connecting", "TestConnection")
 
-Event = MutableMapping[str, Any]
-App = Callable[[Scope, Callable[[], Awaitable[Event]], Callable[[Event], Awaitable[None]]], Awaitable[None]]
-
-_SHOWN = 500
-
-
-class Refused(SymphonyError):
-    """The app refused the connection with an HTTP answer.
-
-    Attributes:
-        status: The HTTP status.
-        headers: The answer's headers.
-        body: The answer's body.
-    """
-
-    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
-        super().__init__(f"HTTP {status}: {body[:_SHOWN].decode(errors='replace')}")
-        self.status = status
-        self.headers = headers
-        self.body = body
-
-    def json(self) -> Any:
-        """Return the decoded body: `code`, `message`, `retryable` and `details` of a `Reject`."""
-        return msgspec.json.decode(self.body)
+# Loop time, which a test may advance; its own patience is in real time.
+_NEVER: Final = 10.0**9
+_MAX_WAITING: Final = 100_000
 
 
-class Disconnected(SymphonyError):
-    """The connection is closed, so that nothing can be received or sent any more.
+class TestConnection(Client):
+    """A client of the app, as `symphony.connect` gives it, connected in memory.
 
-    Attributes:
-        code: The close code.
-        reason: What was said with it.
-    """
-
-    def __init__(self, path: str, close: Close) -> None:
-        said = f" ({close.reason})" if close.reason else ""
-        super().__init__(f"The connection to {path} was closed with {close.code}{said}.")
-        self.code = close.code
-        self.reason = close.reason
-
-
-class TestConnection:
-    """An open connection, from its client's side; made by `TestClient.connect`.
+    It has all of a client's verbs: `send`, `emit`, `request`, `stream`, `on`,
+    `close`. What the app sends is received one by one: messages of a raw
+    connection by `receive`, and events for which the test has registered no
+    handler by `receive_event`. It does not come back when it is lost.
 
     Attributes:
         path: What it is connected to.
-        subprotocol: The one that the app chose, or `None`.
-        closed: How it ended, `None` while it is open. Messages that came
-            before the close can still be received.
     """
 
     __test__ = False
+    __slots__ = ("_dial", "_events", "_timeout", "_waiters", "path")
 
-    def __init__(self, app: App, scope: Scope, timeout: float) -> None:
-        self.path: str = scope["path"]
-        self.subprotocol: str | None = None
-        self.closed: Close | None = None
+    def __init__(
+        self,
+        dial: Callable[[Callable[[], None]], MemoryDial],
+        *,
+        token: Token,
+        protocol: Literal["json", "msgpack", "raw"],
+        subprotocols: tuple[str, ...],
+        timeout: float,
+    ) -> None:
+        self._waiters: list[asyncio.Future[None]] = []
+        self._dial = dial(self._tell)
+        options = Options(
+            token=token,
+            protocol="json" if protocol == "raw" else protocol,
+            subprotocols=subprotocols,
+            reconnect=False,
+            connect_timeout=_NEVER,
+            max_queue=_MAX_WAITING,
+        )
+        super().__init__(self._dial, options)
+        self.path = self._dial.where
         self._timeout = timeout
-        self._accepted = False
-        self._refusal: tuple[int, Headers] | None = None
-        self._refused: Refused | None = None
-        self._messages: deque[Message] = deque()
-        self._to_app: asyncio.Queue[Event] = asyncio.Queue()
-        self._waiting: list[asyncio.Future[None]] = []
-        self._serving = asyncio.ensure_future(self._serve(app, scope))
+        self._events: deque[tuple[str, Any]] = deque()
+        self._core.dispatch.unhandled = self._take_event
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What the app chose of all that was offered."""
+        return self._dial.link.chosen if self._dial.link is not None else None
 
     async def ended(self) -> None:
         """Return when the app has finished with this connection; part of leaving `TestClient`."""
-        await self._serving
+        if self._dial.link is not None:
+            await self._dial.link.wait_closed()
+        await super().close()
 
     async def open(self) -> None:
         """Shake hands; part of `TestClient.connect`."""
-        self._to_app.put_nowait({"type": "websocket.connect"})
+        opening = asyncio.ensure_future(self._open())
+        opening.add_done_callback(lambda _: self._tell())
         answered = "The handshake was not answered: middleware or the connect handler still runs."
         try:
-            await self._until(lambda: self._accepted or self._serving.done(), answered)
+            await self._until(opening.done, answered)
         except BaseException:
-            self._leave(Close(1006, "", clean=False))
+            opening.cancel()
+            await asyncio.wait((opening,))
             raise
-        if self._accepted:
-            return
-        await self._serving
-        if self._refused is not None:
-            raise self._refused
-        raise Disconnected(self.path, self.closed or Close(1006, "", clean=False))
-
-    async def send(self, message: object) -> None:
-        """Send a message to the app.
-
-        Returns at once; the handler runs when the test next awaits something
-        that waits, such as `receive` or `TestClient.settle`.
-
-        Args:
-            message: Text and bytes as they are, anything else as JSON text.
-
-        Raises:
-            Disconnected: The connection is closed.
-        """
-        if self.closed is not None:
-            raise Disconnected(self.path, self.closed)
-        message = to_message(message)
-        kind = "text" if isinstance(message, str) else "bytes"
-        self._to_app.put_nowait({"type": "websocket.receive", kind: message})
+        try:
+            await opening
+        except Disconnected:
+            link = self._dial.link
+            if link is not None and link.refused is not None:
+                raise link.refused from None
+            raise
 
     async def receive(self, *, timeout: float | None = None) -> Message:
-        """Return the next message from the app, in the order they were sent.
+        """Return the next message of a raw connection, in the order they were sent.
 
         Args:
             timeout: Seconds of real time to wait. `None`: the client's.
@@ -135,12 +109,11 @@ class TestConnection:
             Disconnected: The app has closed, and every message was received.
             TimeoutError: None came in time.
         """
-        await self._until(
-            lambda: bool(self._messages) or self.closed is not None, "No message came.", timeout
-        )
-        if self._messages:
-            return self._messages.popleft()
-        raise Disconnected(self.path, cast("Close", self.closed))
+        messages = self._core.messages
+        await self._until(lambda: bool(messages) or self.closed is not None, "No message came.", timeout)
+        if messages:
+            return messages.take()
+        raise self._keeper.error()
 
     async def receive_text(self, *, timeout: float | None = None) -> str:
         """Return the next message, which must be text; else as `receive`."""
@@ -164,17 +137,45 @@ class TestConnection:
         except msgspec.DecodeError:
             raise AssertionError(f"JSON was expected from {self.path}, and this came: {message!r}") from None
 
+    async def receive_event(self, event: str, *, type: Any = Any, timeout: float | None = None) -> Any:
+        """Return the data of the next event that no handler took.
+
+        Args:
+            event: Its name, which must be this.
+            type: What its data becomes, as with the annotation of a handler.
+            timeout: Seconds of real time to wait. `None`: the client's.
+
+        Raises:
+            AssertionError: Another event came.
+            Disconnected: The app has closed, and every event was received.
+            TimeoutError: None came in time.
+        """
+        await self._until(
+            lambda: bool(self._events) or self.closed is not None, f"No event {event!r} came.", timeout
+        )
+        if not self._events:
+            raise self._keeper.error()
+        name, data = self._events.popleft()
+        if name != event:
+            shown = reader(Any, self._core.kind)(data)
+            raise AssertionError(f"{event!r} was expected from {self.path}, and {name!r} came: {shown!r}")
+        return reader(type, self._core.kind)(data)
+
     async def nothing_more(self) -> None:
-        """Check that no message waits, once the app has nothing left to do but wait.
+        """Check that nothing waits, once the app has nothing left to do but wait.
 
         It does not wait for threads, the network or time.
 
         Raises:
-            AssertionError: There are messages, which it names.
+            AssertionError: There are messages or events, which it names.
         """
         await settle()
-        waiting = ", ".join(map(repr, self._messages))
-        if waiting:
+        came: list[str] = []
+        while self._core.messages:
+            came.append(repr(self._core.messages.take()))
+        came.extend(f"{name} {reader(Any, self._core.kind)(data)!r}" for name, data in self._events)
+        if came:
+            waiting = ", ".join(came)
             raise AssertionError(f"Nothing more was expected from {self.path}, and this came: {waiting}")
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
@@ -189,21 +190,28 @@ class TestConnection:
         """
         if not valid_close_code(code):
             raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
-        self._leave(Close(code, reason, clean=True))
+        link = self._dial.link
+        if link is None:
+            return
+        if link.ended is None:
+            self._outgoing.flush(all=True)
+            link.close(code, reason)
         await self._until(
-            self._serving.done, "The connection is closed, and a handler of the app is still at work."
+            lambda: link.served, "The connection is closed, and a handler of the app is still at work."
         )
-        await self._serving
+        await link.wait_closed()
+        await super().close(code, reason)
 
     async def drop(self) -> None:
         """Lose the connection without a close frame, as a client without network; else as `close`."""
-        self._leave(Close(1006, "", clean=False))
+        if self._dial.link is not None:
+            self._dial.link.abort()
         await self.close()
 
     async def wait_closed(self, *, timeout: float | None = None) -> Close:
         """Wait until the app has closed the connection and finished with it.
 
-        Messages that came before can still be received.
+        What came before can still be received.
 
         Args:
             timeout: Seconds of real time to wait. `None`: the client's.
@@ -212,16 +220,15 @@ class TestConnection:
             TimeoutError: It did not close in time.
         """
         await self._until(lambda: self.closed is not None, "The app did not close the connection.", timeout)
+        link = self._dial.link
+        assert link is not None
         await self._until(
-            self._serving.done, "The app closed the connection, and its handler is still at work.", timeout
+            lambda: link.served, "The app closed the connection, and its handler is still at work.", timeout
         )
         return cast("Close", self.closed)
 
-    def _leave(self, close: Close) -> None:
-        if self.closed is not None:
-            return
-        self.closed = close
-        self._to_app.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+    def _take_event(self, event: str, data: Any) -> None:
+        self._events.append((event, data))
         self._tell()
 
     async def _until(self, ready: Callable[[], bool], otherwise: str, timeout: float | None = None) -> None:
@@ -233,45 +240,14 @@ class TestConnection:
             if left <= 0:
                 raise TimeoutError(f"{self.path}: {otherwise} Waited for {seconds:g} s.")
             changed = asyncio.get_running_loop().create_future()
-            self._waiting.append(changed)
+            self._waiters.append(changed)
             await asyncio.wait((changed,), timeout=left)
 
     def _tell(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for changed in waiting:
+        waiters, self._waiters = self._waiters, []
+        for changed in waiters:
             if not changed.done():
                 changed.set_result(None)
-
-    # What an ASGI server does
-
-    async def _serve(self, app: App, scope: Scope) -> None:
-        try:
-            await app(scope, self._to_app.get, self._from_app)
-        finally:
-            if self.closed is None:
-                self.closed = Close(1006, "", clean=False)
-            self._tell()
-
-    async def _from_app(self, event: Event) -> None:
-        kind = event["type"]
-        if kind == "websocket.accept":
-            self._accepted = True
-            self.subprotocol = event.get("subprotocol")
-        elif kind == "websocket.http.response.start":
-            self._refusal = (event["status"], Headers(raw=event["headers"]))
-        elif kind == "websocket.http.response.body" and self._refusal is not None:
-            self._refused = Refused(*self._refusal, event["body"])
-            self._leave(Close(1006, "", clean=False))
-        elif self.closed is not None:
-            # As ASGI asks of a server whose client has gone.
-            raise BrokenPipeError(f"The connection to {self.path} is closed.")
-        elif kind == "websocket.send":
-            text = event.get("text")
-            self._messages.append(event["bytes"] if text is None else text)
-        else:
-            # The peer answers a close frame with its own.
-            self._leave(Close(event["code"], event["reason"], clean=True))
-        self._tell()
 
 
 class Connecting:
@@ -282,10 +258,10 @@ class Connecting:
         self._connection: TestConnection | None = None
 
     def __await__(self) -> Generator[Any, None, TestConnection]:
-        return self._open().__await__()
+        return self._open_one().__await__()
 
     async def __aenter__(self) -> TestConnection:
-        self._connection = connection = await self._open()
+        self._connection = connection = await self._open_one()
         return connection
 
     async def __aexit__(
@@ -296,7 +272,7 @@ class Connecting:
         with suppress(TimeoutError):
             await cast("TestConnection", self._connection).close()
 
-    async def _open(self) -> TestConnection:
+    async def _open_one(self) -> TestConnection:
         connection = self._make()
         await connection.open()
         return connection

@@ -38,6 +38,9 @@ class _Messages:
     def encode(self, message: Message) -> Message:
         return message
 
+    def encode_text(self, payload: bytes) -> Message:
+        return payload.decode()
+
     def join(self, frames: Sequence[Any]) -> Sequence[Any]:
         return tuple(frames)
 

@@ -76,6 +76,10 @@ class Encoding(Protocol):
         """Return the frame that carries *message*."""
         ...
 
+    def encode_text(self, payload: bytes) -> Any:
+        """Return the frame that carries the text of which *payload* is the UTF-8."""
+        ...
+
     def join(self, frames: Sequence[Any], /) -> Any:
         """Return one block that an outbox's `write` takes in one go."""
         ...

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Final
 
 from symphony.protocol.deflate import compress
-from symphony.protocol.frames import BINARY, TEXT, frame, message_frame
+from symphony.protocol.frames import BINARY, TEXT, frame, message_frame, text_frame
 from symphony.transport.base import Message
 
 __all__ = ("PLAIN", "Deflated", "Plain", "deflated")
@@ -18,6 +18,7 @@ class Plain:
     __slots__ = ()
 
     encode = staticmethod(message_frame)
+    encode_text = staticmethod(text_frame)
     join = staticmethod(b"".join)
 
 
@@ -42,7 +43,15 @@ class Deflated:
 
     def encode(self, message: Message) -> bytes:
         """Return *message* as one frame."""
-        opcode, payload = (TEXT, message.encode()) if isinstance(message, str) else (BINARY, message)
+        if isinstance(message, str):
+            return self.encode_text(message.encode())
+        return self._encode(BINARY, message)
+
+    def encode_text(self, payload: bytes) -> bytes:
+        """Return one frame of what is UTF-8 already."""
+        return self._encode(TEXT, payload)
+
+    def _encode(self, opcode: int, payload: bytes) -> bytes:
         if len(payload) < self._threshold:
             return frame(opcode, payload)
         return frame(opcode, compress(payload, self._window_bits), rsv1=True)

@@ -1,0 +1,171 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { join, pair, reach, serve, stopTime } from "./server.js";
+
+/** A page around the client: its window and its document. */
+function page(t) {
+  const view = new EventTarget();
+  const document = Object.assign(new EventTarget(), { visibilityState: "hidden" });
+  const before = Object.getOwnPropertyDescriptor(globalThis, "addEventListener");
+  globalThis.addEventListener = view.addEventListener.bind(view);
+  globalThis.document = document;
+  t.after(() => {
+    delete globalThis.document;
+    if (before) Object.defineProperty(globalThis, "addEventListener", before);
+    else delete globalThis.addEventListener;
+  });
+  const show = (visibilityState) => {
+    document.visibilityState = visibilityState;
+    document.dispatchEvent(new Event("visibilitychange"));
+  };
+  return { fire: (name) => view.dispatchEvent(new Event(name)), show };
+}
+
+test("a server that goes silent is asked for a sign of life, given up and come back to", async (t) => {
+  const tick = stopTime(t);
+  t.mock.method(Math, "random", () => 1);
+  const { server, client, peer } = await pair(t, { heartbeat: 20, backoff: 1 });
+  tick(19.9);
+  assert.equal(peer.unread, 0);
+  tick(0.1);
+  assert.deepEqual(await peer.next(), { ping: 1 });
+  tick(9.9);
+  assert.equal(client.state, "open");
+  const sum = client.request("sum");
+  tick(0.1);
+  await assert.rejects(sum, { name: "Disconnected", code: 1006, reason: "no sign of life" });
+  assert.equal(client.state, "waiting");
+  tick(1);
+  await server.peer();
+  await reach(client, "open");
+});
+
+test("a pong keeps the connection, and the next silence is asked about again", async (t) => {
+  const tick = stopTime(t);
+  const { client, peer } = await pair(t, { heartbeat: 20 });
+  for (let ping = 1; ping <= 3; ping++) {
+    tick(20);
+    assert.deepEqual(await peer.next(), { ping });
+    const heard = new Promise((resolve) => client.on("heard", resolve));
+    peer.frame({ pong: ping });
+    peer.frame({ event: "heard" });
+    await heard;
+  }
+  assert.equal(client.state, "open");
+});
+
+test("any frame is a sign of life", async (t) => {
+  const tick = stopTime(t);
+  const { client, peer } = await pair(t, { heartbeat: 20 });
+  for (let i = 0; i < 5; i++) {
+    tick(19);
+    const heard = new Promise((resolve) => client.on("any", resolve));
+    peer.frame({ event: "any" });
+    await heard;
+  }
+  client.emit("after");
+  assert.equal((await peer.next()).event, "after");
+});
+
+test("half of a short heartbeat is still a second", async (t) => {
+  const tick = stopTime(t);
+  const { client, peer } = await pair(t, { heartbeat: 0.5 });
+  tick(0.5);
+  assert.deepEqual(await peer.next(), { ping: 1 });
+  tick(0.99);
+  assert.equal(client.state, "open");
+  tick(0.01);
+  assert.notEqual(client.state, "open");
+});
+
+test("a heartbeat of 0 is none", async (t) => {
+  const tick = stopTime(t);
+  const { client, peer } = await pair(t, { heartbeat: 0 });
+  tick(1000);
+  client.emit("after");
+  assert.equal((await peer.next()).event, "after");
+});
+
+test("a raw route has no heartbeat of frames", async (t) => {
+  const tick = stopTime(t);
+  const server = await serve(t);
+  server.raw();
+  const client = join(t, server.url, { heartbeat: 1 });
+  const peer = await server.peer();
+  await client.opened;
+  tick(1000);
+  client.send("after");
+  assert.equal(await peer.nextMessage(), "after");
+});
+
+for (const [what, happen] of [
+  ["the network", (page) => page.fire("online")],
+  ["the user", (page) => page.show("visible")],
+]) {
+  test(`when ${what} comes back a long wait is cut short, by a random second`, async (t) => {
+    const tick = stopTime(t);
+    t.mock.method(Math, "random", () => 0.5);
+    const around = page(t);
+    const { server, client, peer } = await pair(t, { backoff: 60, maxBackoff: 60 });
+    peer.cut();
+    await reach(client, "waiting");
+    tick(10);
+    around.show("hidden");
+    tick(1);
+    happen(around);
+    tick(0.49);
+    assert.equal(client.state, "waiting");
+    tick(0.01);
+    await server.peer();
+    await reach(client, "open");
+  });
+}
+
+test("a wait that is nearly over is not made longer by it", async (t) => {
+  const tick = stopTime(t);
+  t.mock.method(Math, "random", () => 1);
+  const around = page(t);
+  const { client, peer } = await pair(t, { backoff: 0.5 });
+  peer.cut();
+  await reach(client, "waiting");
+  around.fire("online");
+  tick(0.5);
+  assert.equal(client.state, "connecting");
+});
+
+test("what the server has asked to wait is waited all the same", async (t) => {
+  const tick = stopTime(t);
+  t.mock.method(Math, "random", () => 1);
+  const around = page(t);
+  const { client, peer } = await pair(t, { backoff: 30 });
+  peer.frame({ retry: 10 });
+  peer.close(1012);
+  await reach(client, "waiting");
+  around.fire("online");
+  tick(10.9);
+  assert.equal(client.state, "waiting");
+  tick(0.1);
+  assert.equal(client.state, "connecting");
+});
+
+test("when the network goes the server is asked at once", async (t) => {
+  const tick = stopTime(t);
+  const around = page(t);
+  const { client, peer } = await pair(t, { heartbeat: 20 });
+  tick(1);
+  around.fire("offline");
+  assert.deepEqual(await peer.next(), { ping: 1 });
+  tick(10);
+  assert.notEqual(client.state, "open");
+});
+
+test("a client that is closed does not look around any more", async (t) => {
+  const around = page(t);
+  const { client } = await pair(t);
+  client.close();
+  around.fire("online");
+  around.fire("offline");
+  around.show("visible");
+  assert.equal(client.state, "closed");
+});

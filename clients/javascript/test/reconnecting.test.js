@@ -1,0 +1,144 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { join, pair, reach, serve, stopTime } from "./server.js";
+
+/** Check that the client waits so long, and no longer. */
+async function waits(client, tick, seconds) {
+  await reach(client, "waiting");
+  tick(seconds - 0.01);
+  assert.equal(client.state, "waiting");
+  tick(0.02);
+  assert.equal(client.state, "connecting");
+}
+
+test("the wait is a random part of a bound that doubles up to a maximum", async (t) => {
+  const tick = stopTime(t);
+  const server = await serve(t);
+  const client = join(t, server.url, { backoff: 0.5, maxBackoff: 5 });
+  const random = t.mock.method(Math, "random", () => 1);
+  for (const bound of [0.5, 1, 2, 4, 5, 5]) {
+    (await server.peer()).cut();
+    await waits(client, tick, bound);
+  }
+  random.mock.mockImplementation(() => 0.1);
+  (await server.peer()).cut();
+  await waits(client, tick, 0.5);
+});
+
+test("the wait may be none at all", async (t) => {
+  const tick = stopTime(t);
+  t.mock.method(Math, "random", () => 0);
+  const { server, client, peer } = await pair(t, { backoff: 30 });
+  peer.cut();
+  await reach(client, "waiting");
+  tick(0.01);
+  await server.peer();
+});
+
+test("a connection that lasted begins the bound anew, a short one does not", async (t) => {
+  const tick = stopTime(t);
+  t.mock.method(Math, "random", () => 1);
+  const server = await serve(t);
+  const client = join(t, server.url, { backoff: 1 });
+  for (const [lasted, bound] of [[0, 1], [4.9, 2], [0, 4], [5, 1], [1, 2]]) {
+    const peer = await server.peer();
+    await reach(client, "open");
+    tick(lasted);
+    peer.cut();
+    await waits(client, tick, bound);
+  }
+});
+
+test("the server's `retry` comes before the random wait, for that one time", async (t) => {
+  const tick = stopTime(t);
+  t.mock.method(Math, "random", () => 0.5);
+  const { server, client, peer } = await pair(t, { backoff: 2 });
+  peer.frame({ retry: 7.5 });
+  peer.close(1012, "restart");
+  await waits(client, tick, 8.5);
+  (await server.peer()).cut();
+  await waits(client, tick, 2);
+});
+
+test("a `retry` that is no number of seconds is none", async (t) => {
+  const tick = stopTime(t);
+  t.mock.method(Math, "random", () => 1);
+  const { client, peer } = await pair(t, { backoff: 1 });
+  for (const retry of ["5", -1, null, { seconds: 5 }]) peer.frame({ retry });
+  peer.close(1012);
+  await waits(client, tick, 1);
+});
+
+for (const code of [1001, 1005, 1011, 1012, 1013, 1014, 4408, 4429, 4503]) {
+  test(`after ${code} the client comes back`, async (t) => {
+    const { server, client, peer } = await pair(t);
+    peer.close(code === 1005 ? undefined : code);
+    await server.peer();
+    await reach(client, "open");
+  });
+}
+
+for (const code of [1000, 1002, 1003, 1007, 1008, 1009, 4000, 4400, 4401, 4403, 4404, 4409, 3000, 4999]) {
+  test(`after ${code} it stays away`, async (t) => {
+    const { client, peer } = await pair(t);
+    const sum = client.request("sum");
+    await peer.next();
+    peer.close(code, "because");
+    await reach(client, "closed");
+    assert.deepEqual(client.closed, { code, reason: "because" });
+    await assert.rejects(sum, { name: "Disconnected", code, reason: "because" });
+  });
+}
+
+test("4401 asks a token function once more, and a second one is final", async (t) => {
+  const server = await serve(t);
+  let asked = 0;
+  const client = join(t, server.url, { token: () => `${++asked}` });
+  await server.refuse(4401, "expired");
+  await server.refuse(4401, "expired again");
+  await assert.rejects(client.opened, { name: "Refused", code: 4401, reason: "expired again" });
+  assert.equal(asked, 2);
+});
+
+test("4401 of an open connection asks for a new token, each time that it has lasted", async (t) => {
+  const tick = stopTime(t);
+  t.mock.method(Math, "random", () => 0);
+  const server = await serve(t);
+  let asked = 0;
+  const client = join(t, server.url, { token: () => `${++asked}` });
+  for (let i = 1; i <= 3; i++) {
+    const peer = await server.peer();
+    await reach(client, "open");
+    assert.equal(asked, i);
+    tick(5);
+    peer.close(4401);
+    await reach(client, "waiting");
+    tick(0.01);
+  }
+  (await server.peer()).close(4401);
+  await reach(client, "closed");
+});
+
+test("4401 with a token that is text is final", async (t) => {
+  const server = await serve(t);
+  const client = join(t, server.url, { token: "old" });
+  await server.refuse(4401);
+  await assert.rejects(client.opened, { code: 4401 });
+});
+
+for (const closing of ["open", "waiting", "connecting"]) {
+  test(`a handler that closes the client in the state ${closing} has the last word`, async (t) => {
+    const { server, client, peer } = await pair(t);
+    const states = [];
+    client.onState((state) => {
+      if (state === closing) client.close();
+    });
+    client.onState((state) => states.push(state));
+    peer.cut();
+    if (closing === "open") await server.peer();
+    await reach(client, "closed");
+    assert.equal(states.at(-1), "closed");
+    assert.ok(!states.includes(closing));
+  });
+}

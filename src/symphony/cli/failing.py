@@ -1,0 +1,24 @@
+"""How a command fails: one line, and an exit code."""
+
+from __future__ import annotations
+
+from typing import Final, NoReturn
+
+from rich.console import Console
+from rich.text import Text
+
+__all__ = ("FAILED", "USAGE", "complain", "fail")
+
+FAILED: Final = 1
+USAGE: Final = 2
+
+
+def complain(message: str) -> None:
+    """Say in one line what is wrong."""
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("Error:", "bold red"), " ", message))
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Say in one line what is wrong, and end."""
+    complain(message)
+    raise SystemExit(code)

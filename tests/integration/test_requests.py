@@ -1,0 +1,436 @@
+"""Requests of the server to its client; and what every wrong frame is answered with."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pydantic
+import pytest
+
+from support.clients import Client, Log, connect, until
+from symphony import Limits, Reject, Socket, Symphony
+from symphony.errors import ConfigurationError, Disconnected, QueueFull, RemoteError, RequestTimeout
+
+CODECS: Mapping[str, Any] = {
+    "json": SimpleNamespace(encode=lambda frame: msgspec.json.encode(frame).decode(), decode=json.loads),
+    "msgpack": msgspec.msgpack,
+}
+
+
+async def say(client: Client, **frame: Any) -> None:
+    await client.send(json.dumps(frame))
+
+
+async def hear(client: Client) -> Any:
+    async with asyncio.timeout(5):
+        return json.loads(await client.recv())
+
+
+async def silent(client: Client) -> None:
+    """Check that nothing is on its way: a ping's answer comes next."""
+    await say(client, ping=42)
+    assert await hear(client) == {"pong": 42}
+
+
+class Point(msgspec.Struct):
+    x: int
+    y: int = 0
+
+
+class Model(pydantic.BaseModel):
+    name: str
+
+
+def asking(**options: Any) -> tuple[Symphony, Log]:
+    """Make an app whose event `ask` asks back, and log what came of it."""
+    app = Symphony(**options)
+    log = Log()
+
+    @app.on("ask")
+    async def ask(socket: Socket, data: Any) -> str:
+        try:
+            log.append(await socket.request("q", data, timeout=5))
+        except Exception as error:
+            log.append(error)
+        return "done"
+
+    return app, log
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(
+    ("kind", "data", "expected"),
+    [
+        (Any, {"a": [1, None]}, {"a": [1, None]}),
+        (Point, {"x": 1}, Point(1)),
+        (list[Point], [{"x": 1, "y": 2}], [Point(1, 2)]),
+        (int | None, None, None),
+        (bytes, b"\x00\xff", b"\x00\xff"),
+        (Model, {"name": "bo"}, Model(name="bo")),
+    ],
+)
+async def test_the_reply_of_the_client_is_of_the_type_that_was_asked_for(serve, codec, kind, data, expected):
+    app = Symphony()
+    log = Log()
+
+    @app.on("go")
+    async def go(socket: Socket) -> None:
+        log.append(await socket.request("q", Point(1), response_type=kind))
+
+    speak = CODECS[codec]
+    async with serve(app) as url, connect(f"{url}/", subprotocols=[f"symphony.v1.{codec}"]) as client:
+        await client.send(speak.encode({"event": "go"}))
+        asked = speak.decode(await client.recv())
+        id = asked.pop("id")
+        assert asked == {"event": "q", "data": {"x": 1, "y": 0}, "timeout": 5.0}
+        await client.send(speak.encode({"reply": id, "data": data}))
+        await log.reaches(1)
+    assert log == [expected]
+
+
+async def test_a_reply_without_data_is_none(serve):
+    app, log = asking()
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await say(client, event="ask")
+        await say(client, reply=(await hear(client))["id"])
+        await log.reaches(1)
+    assert log == [None]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            {"code": "shop.closed", "message": "no", "retryable": True, "details": [1]},
+            ("shop.closed", "no", True, [1]),
+        ),
+        ({"code": "forbidden"}, ("forbidden", "the client answered with an error", False, None)),
+        ({"code": 7, "retryable": "yes"}, ("7", "the client answered with an error", False, None)),
+        ({}, ("invalid", "the client answered with an error", False, None)),
+        ("oops", ("invalid", "the client answered with an error", False, None)),
+        (None, ("invalid", "the client answered with an error", False, None)),
+    ],
+)
+async def test_an_error_of_the_client_is_a_remote_error(serve, error, expected):
+    app, log = asking()
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await say(client, event="ask", id=1)
+        await say(client, error=(await hear(client))["id"], data=error)
+        assert await hear(client) == {"reply": 1, "data": "done"}
+    [told] = log
+    assert isinstance(told, RemoteError)
+    assert (told.code, told.message, told.retryable, told.details) == expected
+
+
+async def test_a_reply_of_another_type_is_a_remote_error_that_says_where(serve):
+    app = Symphony()
+
+    @app.on("ask")
+    async def ask(socket: Socket) -> Any:
+        with pytest.raises(RemoteError) as caught:
+            await socket.request("q", response_type=list[Point])
+        return [caught.value.code, caught.value.details]
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await say(client, event="ask", id=1)
+        await say(client, reply=(await hear(client))["id"], data=[{"x": 1}, {"x": "1"}])
+        assert await hear(client) == {"reply": 1, "data": ["invalid", {"path": "$[1].x"}]}
+
+
+async def test_without_an_answer_in_time_the_client_is_told_and_a_late_one_is_ignored(serve):
+    app = Symphony()
+
+    @app.on("ask")
+    async def ask(socket: Socket) -> str:
+        with pytest.raises(RequestTimeout, match=r"did not answer 'q' within 0\.05 s"):
+            await socket.request("q", timeout=0.05)
+        return "timed out"
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await say(client, event="ask", id=1)
+        asked = await hear(client)
+        assert asked["timeout"] == 0.05
+        assert await hear(client) == {"cancel": asked["id"]}
+        assert await hear(client) == {"reply": 1, "data": "timed out"}
+        await say(client, reply=asked["id"], data="late")
+        await say(client, error=asked["id"], data={"code": "cancelled"})
+        await silent(client)
+
+
+async def test_a_request_that_nobody_wants_any_more_is_cancelled_at_the_client(serve):
+    app = Symphony()
+
+    @app.on("ask")
+    async def ask(socket: Socket) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await socket.request("q", timeout=60)
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await say(client, event="ask", id=1)
+        id = (await hear(client))["id"]
+        assert await hear(client) == {"cancel": id}
+        assert await hear(client) == {"reply": 1, "data": None}
+
+
+async def test_only_the_first_answer_counts_and_those_of_others_do_not(serve):
+    app, log = asking()
+    async with serve(app) as url, connect(f"{url}/") as client, connect(f"{url}/") as other:
+        await say(client, event="ask", id=1)
+        id = (await hear(client))["id"]
+        await say(other, reply=id, data="from another socket")
+        assert (await hear(other))["data"]["code"] == "not_found"
+        await say(client, reply=id, data="first")
+        await say(client, reply=id, data="second")
+        await say(client, error=id, data={})
+        assert await hear(client) == {"reply": 1, "data": "done"}
+        await silent(client)
+    assert log == ["first"]
+
+
+async def test_replies_find_their_requests_in_any_order(serve):
+    app = Symphony()
+
+    @app.on("ask")
+    async def ask(socket: Socket) -> Any:
+        return await asyncio.gather(*(socket.request("q", n) for n in range(50)))
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await say(client, event="ask", id=1)
+        asked = [await hear(client) for _ in range(50)]
+        assert len({each["id"] for each in asked}) == 50
+        for each in reversed(asked):
+            await say(client, reply=each["id"], data=each["data"] ** 2)
+        assert await hear(client) == {"reply": 1, "data": [n**2 for n in range(50)]}
+
+
+async def test_requests_under_way_fail_at_once_when_the_socket_goes_and_later_ones_too(serve):
+    app, log = asking()
+
+    @app.on_disconnect
+    async def leave(socket: Socket) -> None:
+        for _ in range(2):
+            with pytest.raises(Disconnected, match="was not sent"):
+                await socket.request("too late")
+        log.append(socket)
+
+    async with serve(app) as url:
+        async with connect(f"{url}/") as client:
+            await say(client, event="ask")
+            await hear(client)
+            client.transport.abort()
+        await log.reaches(2)
+        error, socket = log
+        assert isinstance(error, Disconnected)
+        await until(lambda: app.stats.closed == 1)
+        with pytest.raises(Disconnected):
+            await socket.request("much too late")
+
+
+async def test_more_requests_than_one_client_may_have_to_answer_are_refused(serve):
+    app = Symphony(limits=Limits(max_requests=3))
+
+    @app.on("ask")
+    async def ask(socket: Socket) -> Any:
+        asked = [asyncio.ensure_future(socket.request("q", n)) for n in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull, match="has 3 requests to answer already"):
+            await socket.request("one too many")
+        return await asyncio.gather(*asked)
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        for _ in range(2):
+            await say(client, event="ask", id=1)
+            for _ in range(3):
+                each = await hear(client)
+                await say(client, reply=each["id"], data=each["data"])
+            assert await hear(client) == {"reply": 1, "data": [0, 1, 2]}
+
+
+async def test_what_cannot_be_sent_or_read_is_told_at_once_and_leaves_nothing_under_way(serve):
+    app = Symphony()
+
+    @app.on("ask")
+    async def ask(socket: Socket) -> Any:
+        with pytest.raises(TypeError):
+            await socket.request("q", object())
+        with pytest.raises(ConfigurationError):
+            await socket.request("q", response_type=Symphony)
+        return await socket.request("q")
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await say(client, event="ask", id=1)
+        asked = await hear(client)
+        await say(client, reply=asked["id"], data="well")
+        assert await hear(client) == {"reply": 1, "data": "well"}
+
+
+async def test_a_connect_handler_a_background_task_and_the_app_may_ask(serve):
+    app = Symphony()
+    log = Log()
+    app.on("x")(lambda: None)
+
+    @app.on_connect
+    async def enter(socket: Socket) -> None:
+        log.append(await socket.request("connect"))
+        socket.background(background(socket))
+        log.append(socket.id)
+
+    async def background(socket: Socket) -> None:
+        log.append(await socket.request("background"))
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        for name in ("connect", "background"):
+            asked = await hear(client)
+            assert asked["event"] == name
+            await say(client, reply=asked["id"], data=f"to {name}")
+        await log.reaches(3)
+        socket = app.socket(log[1])
+        asking = asyncio.ensure_future(socket.request("app"))
+        asked = await hear(client)
+        await say(client, reply=asked["id"], data="to the app")
+        assert await asking == "to the app"
+    assert log == ["to connect", socket.id, "to background"]
+
+
+async def test_a_raw_socket_has_no_requests_and_says_so(serve):
+    app = Symphony()
+
+    @app.route("/raw").on_message
+    async def handle(socket: Socket, message: str) -> str:
+        with pytest.raises(RuntimeError, match=r"Route /raw is raw.*@route\.on"):
+            await socket.request("q")
+        return "raw"
+
+    async with serve(app) as url, connect(f"{url}/raw") as client:
+        await client.send("x")
+        assert await client.recv() == "raw"
+
+
+async def test_a_handler_may_await_its_client_behind_a_full_queue(serve):
+    """What stops the reading is the queue; the answer is behind it."""
+    app = Symphony(limits=Limits(max_queue=2, max_awaiting=200))
+    handled = Log()
+
+    @app.on("ask")
+    async def ask(socket: Socket) -> Any:
+        return [await socket.request("q"), await socket.request("q")]
+
+    @app.on("note")
+    async def note(data: int) -> None:
+        handled.append(data)
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await say(client, event="ask", id=1)
+        for number in range(50):
+            await say(client, event="note", data=number)
+        first = await hear(client)
+        for number in range(50, 100):
+            await say(client, event="note", data=number)
+        await say(client, reply=first["id"], data="one")
+        second = await hear(client)
+        assert handled == []
+        await say(client, reply=second["id"], data="two")
+        assert await hear(client) == {"reply": 1, "data": ["one", "two"]}
+        await handled.reaches(100)
+        await silent(client)
+    assert handled == list(range(100))
+
+
+async def test_what_may_wait_while_a_handler_awaits_its_client_has_a_bound(serve):
+    app, log = asking(limits=Limits(max_queue=2, max_awaiting=4))
+    noted = Log()
+    app.on("note")(lambda data: noted.append(data))
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await say(client, event="ask", id=0)
+        id = (await hear(client))["id"]
+        for number in range(1, 7):
+            await say(client, event="note", data=number, **({"id": number} if number != 6 else {}))
+        refused = {"code": "too_many", "message": "too many messages while a handler waits for you"}
+        refused |= {"retryable": True, "details": None}
+        assert await hear(client) == {"error": 5, "data": refused}
+        assert await hear(client) == {"event": "error", "data": refused}
+        await silent(client)
+        await say(client, reply=id, data="go on")
+        assert await hear(client) == {"reply": 0, "data": "done"}
+        assert [await hear(client) for _ in range(4)] == [{"reply": n, "data": None} for n in range(1, 5)]
+    assert (log, noted) == (["go on"], [1, 2, 3, 4])
+
+
+# What is wrong with a frame
+
+
+async def endless() -> AsyncIterator[int]:
+    while True:
+        yield 0
+
+
+REFUSED = [
+    ("{", "invalid", {"path": "$"}),
+    ("", "invalid", {"path": "$"}),
+    ("[]", "invalid", {"path": "$"}),
+    ("{}", "invalid", {"path": "$"}),
+    ("[" * 100_000, "invalid", {"path": "$"}),
+    ({"shout": 1}, "invalid", {"path": "$"}),
+    ({"event": 5}, "invalid", {"path": "$.event"}),
+    ({"event": "x", "id": -1}, "invalid", {"path": "$.id"}),
+    ({"event": "x", "id": 2**53}, "invalid", {"path": "$.id"}),
+    ({"event": "x", "id": "1"}, "invalid", {"path": "$.id"}),
+    ({"event": "x", "timeout": 0, "id": 1}, "invalid", {"path": "$.timeout"}),
+    ({"event": "x", "credit": -1, "id": 1}, "invalid", {"path": "$.credit"}),
+    ({"event": "x", "credit": 2**31, "id": 1}, "invalid", {"path": "$.credit"}),
+    ({"grant": 1}, "invalid", {"path": "$.credit"}),
+    ({"grant": 1, "credit": 0}, "invalid", {"path": "$.credit"}),
+    (b"binary", "invalid", {"path": "$"}),
+    ({"event": "nowhere"}, "not_found", {"event": "nowhere"}),
+    ({"event": "nowhere", "id": 1}, "not_found", {"event": "nowhere"}),
+    ({"event": "int", "data": "x"}, "invalid", {"path": "$"}),
+    ({"event": "int", "data": "x", "id": 1}, "invalid", {"path": "$"}),
+    ({"event": "stream"}, "request_required", {"event": "stream"}),
+    ({"reply": 1}, "not_found", {"id": 1}),
+    ({"error": 1, "data": {"code": "forbidden"}}, "not_found", {"id": 1}),
+    ({"cancel": 9}, "not_found", {"id": 9}),
+    ({"grant": 9, "credit": 1}, "not_found", {"id": 9}),
+    ({"item": 1, "data": 1}, "invalid", {"path": "$"}),
+    ({"end": 1}, "invalid", {"path": "$"}),
+    ({"pong": 1}, "invalid", {"path": "$"}),
+    ({"retry": 1}, "invalid", {"path": "$"}),
+    ({"event": "fail"}, "internal", None),
+    ({"event": "fail", "id": 1}, "internal", None),
+    ({"event": "refuse", "id": 1}, "conflict", ["details"]),
+]
+
+
+async def test_every_wrong_frame_gets_its_error_and_the_socket_and_all_others_stay_usable(serve):
+    app = Symphony()
+    app.on("int")(int_handler)
+    app.on("stream")(endless)
+
+    @app.on("fail")
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    @app.on("refuse")
+    async def refuse() -> None:
+        raise Reject("conflict", details=["details"])
+
+    async with serve(app) as url, connect(f"{url}/") as client, connect(f"{url}/") as other:
+        for frame, code, details in REFUSED:
+            await client.send(json.dumps(frame) if isinstance(frame, dict) else frame)
+            answer = await hear(client)
+            data = answer.pop("data")
+            assert (data["code"], data["details"]) == (code, details), frame
+            named = isinstance(frame, dict) and frame.get("id") == 1
+            assert answer == ({"error": 1} if named else {"event": "error"}), frame
+            for each in (client, other):
+                await say(each, event="int", data=7, id=0)
+                assert await hear(each) == {"reply": 0, "data": 7}
+    assert app.stats.failed_handlers == 2
+
+
+async def int_handler(data: int) -> int:
+    return data
