@@ -337,7 +337,7 @@ class Reader {
     if (code === 0xc2 || code === 0xc3) return code === 0xc3;
     // What is left are families of codes, ordered by the size of what follows.
     // Bytes are copied, so that a few of them do not keep a whole message alive.
-    if (code >= 0xc4 && code <= 0xc6) return this.#take(this.#uint(code - 0xc4)).slice();
+    if (code >= 0xc4 && code <= 0xc6) return new Uint8Array(this.#take(this.#uint(code - 0xc4)));
     if (code >= 0xc7 && code <= 0xc9) return this.#extension(this.#uint(code - 0xc7));
     if (code >= 0xca && code <= 0xd3) return this.#number(code);
     if (code >= 0xd4 && code <= 0xd8) return this.#extension(1 << (code - 0xd4));
@@ -1087,10 +1087,9 @@ export class Client {
         idempotent,
         terms: () => (timeout === Infinity ? {} : { timeout: Math.max(deadline - now(), 0.001) }),
         heard: (kind, value) => {
-          if (kind === "reply") {
-            this.#settle(call);
-            resolve(value);
-          } else this.#drop(call, new SymphonyError(`"${event}" answers with a stream: use client.stream()`));
+          if (kind !== "reply") {
+            this.#drop(call, new SymphonyError(`"${event}" answers with a stream: use client.stream()`));
+          } else if (this.#settle(call)) resolve(value);
         },
         failed: reject,
       });
@@ -1130,8 +1129,8 @@ export class Client {
       heard: (kind, item) => {
         if (kind === "item" && inbox.size < credit) inbox.push(item);
         else if (kind === "item") this.#drop(call, new SymphonyError(`"${event}" sends more than was granted`));
-        else if (kind === "end") this.#settle(call) && inbox.end();
-        else this.#drop(call, new SymphonyError(`"${event}" answers with a reply: use client.request()`));
+        else if (kind === "reply") this.#fail(call, new SymphonyError(`"${event}" answers with a reply: use client.request()`));
+        else if (this.#settle(call)) inbox.end();
       },
       failed: (error) => inbox.fail(error),
     });
@@ -1551,7 +1550,9 @@ export class Client {
 /** @param {unknown} data @param {Settings["codec"]} codec */
 function snapshot(data, codec) {
   if (typeof data === "string") return data;
-  return asBytes(data)?.slice() ?? codec.decode(/** @type {any} */ (codec.encode(data)));
+  const bytes = asBytes(data);
+  // Not by `slice`, which for a Buffer of Node copies nothing.
+  return bytes ? new Uint8Array(bytes) : codec.decode(/** @type {any} */ (codec.encode(data)));
 }
 
 /**

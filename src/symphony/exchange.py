@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context
-from functools import partial
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final, cast
 from typing import Protocol as Contract
@@ -34,11 +33,13 @@ from symphony.protocol.envelopes import (
 from symphony.protocol.invalid import shortened
 from symphony.protocol.v1 import MAX_CREDIT, V1
 from symphony.requests import Requests
-from symphony.streams import OVERDRAWN, Stream
+from symphony.routing.payload import UNREADABLE
+from symphony.streams import OVERDRAWN, Streams
+from symphony.voice import sayer
 
 if TYPE_CHECKING:
     from symphony.limits import Limits
-    from symphony.transport.base import Connection, Encoding, Message
+    from symphony.transport.base import Connection, Message
 
 __all__ = ("Exchange", "Host", "Runner")
 
@@ -102,16 +103,17 @@ class Exchange:
 
     Attributes:
         requests: The server's own requests to the client.
+        streams: The streams that answer the client's.
     """
 
     __slots__ = (
         "_active",
         "_connection",
-        "_context",
-        "_decode",
+        "_decode_event",
         "_draining",
         "_highest",
         "_host",
+        "_kind",
         "_limits",
         "_loop",
         "_name",
@@ -119,11 +121,11 @@ class Exchange:
         "_protocol",
         "_runner",
         "_say",
-        "_streams",
         "_timers",
         "_unsettled",
         "_why",
         "requests",
+        "streams",
     )
 
     _runner: Runner
@@ -141,11 +143,14 @@ class Exchange:
         self._connection = connection
         self._protocol = protocol
         self._limits = limits
-        self._context = context
         self._name = name
         self._loop = asyncio.get_running_loop()
-        self._decode: Callable[[Message], Envelope | Sequence[Envelope | MalformedError]] = protocol.decode
-        self._say = _sayer(protocol, connection.encoding)
+        # The decoder of the usual protocol is called without a function between.
+        self._kind = protocol.kind if isinstance(protocol, V1) else None
+        self._decode_event: Callable[[Message], Any] = (
+            protocol.decode_event if isinstance(protocol, V1) else protocol.decode
+        )
+        self._say = sayer(protocol, connection.encoding)
         self._outbox = connection.outbox
         self._highest = -1
         self._unsettled = False
@@ -154,7 +159,7 @@ class Exchange:
         self._active: dict[Any, Event] = {}
         self._timers: dict[Any, asyncio.TimerHandle] = {}
         self._why: dict[Any, Reject] = {}
-        self._streams: dict[Any, Stream] = {}
+        self.streams = Streams(self._send, self._streamed, host.watched, context, limits.max_streams, name)
         self.requests = Requests(self._send, self._pace, protocol.payload, limits.max_requests, name)
 
     def start(self, runner: Runner) -> None:
@@ -170,29 +175,38 @@ class Exchange:
 
     def received(self, message: Message) -> None:
         """Take the next message. Never raises."""
+        if type(message) is self._kind:
+            try:
+                event = self._decode_event(message)
+            except UNREADABLE:
+                # Of another kind, or malformed.
+                pass
+            else:
+                return self._event(event)
+        return self._decode(message)
+
+    def _decode(self, message: Message) -> None:
         try:
-            envelope = self._decode(message)
+            said = self._protocol.decode(message)
         except MalformedError as error:
-            # The answer of one that is under way is still to come.
-            self._refuse(None if error.id in self._active else error.id, error)
+            self._malformed(error)
         except ProtocolError as error:
             self._connection.close(error.code, error.reason)
         except Exception as error:
             self._host.failed_in(error, f"decode of {type(self._protocol).__name__}")
             self._refuse(None, _INTERNAL)
         else:
-            if isinstance(envelope, Event):
-                self._event(envelope)
-            elif isinstance(envelope, Sequence):
-                for each in envelope:
-                    if isinstance(each, MalformedError):
-                        self._refuse(each.id, each)
-                    elif isinstance(each, Event):
-                        self._event(each)
-                    else:
-                        self._other(each)
-            else:
-                self._other(envelope)
+            for envelope in said if isinstance(said, Sequence) else (said,):
+                if isinstance(envelope, Event):
+                    self._event(envelope)
+                elif isinstance(envelope, MalformedError):
+                    self._malformed(envelope)
+                else:
+                    self._other(envelope)
+
+    def _malformed(self, error: MalformedError) -> None:
+        # The answer of a request that is under way is still to come.
+        self._refuse(None if error.id in self._active else error.id, error)
 
     def _event(self, event: Event) -> None:
         id = event.id
@@ -250,10 +264,10 @@ class Exchange:
                 self._refuse(None, Reject("invalid", f"only a server sends `{kind}`", details={"path": "$"}))
 
     def _grant(self, id: Any, credit: int) -> None:
-        stream, event = self._streams.get(id), self._active.get(id)
-        if stream is not None:
-            stream.grant(credit)
-        elif event is None:
+        event = self._active.get(id)
+        if self.streams.grant(id, credit):
+            return
+        if event is None:
             self._check_known(id)
         elif event.credit is not None:
             # Its turn has not come: it will begin with all of it.
@@ -275,11 +289,15 @@ class Exchange:
     def done(self, event: Event, result: Any) -> Awaitable[None] | None:
         """Answer with what a handler returned; returns what to await before the next."""
         if type(result) is AsyncGeneratorType:
-            return self._begin(event, cast("AsyncGeneratorType[Any, Any]", result))
+            self.streams.begin(event, cast("AsyncGeneratorType[Any, Any]", result))
+            return None
         if event.id is None:
             return None
         frame = self._say(Reply(event.id, result))
-        self._settle(event)
+        if self._active:
+            self._settle(event)
+        else:
+            self._unsettled = False
         # `_send` written out, and the frame made first: if that fails, the
         # request is still to be answered.
         if frame is None:
@@ -321,7 +339,7 @@ class Exchange:
 
     def _settle(self, event: Event) -> None:
         id = event.id
-        if not self._active or self._active.pop(id, None) is None:
+        if self._active.pop(id, None) is None:
             self._unsettled = False
             return
         self._why.pop(id, None)
@@ -330,40 +348,13 @@ class Exchange:
             timer.cancel()
 
     def _cancel(self, event: Event, why: Reject) -> None:
-        stream = self._streams.get(event.id)
-        if stream is not None:
-            stream.cancel(why)
-        elif event.id not in self._why:
+        if not self.streams.cancel(event.id, why) and event.id not in self._why:
             self._why[event.id] = why
             if not self._runner.withdraw(event):
                 self.failed(event, why)
 
-    def _begin(self, event: Event, items: AsyncGeneratorType[Any, Any]) -> None:
-        if event.id is None:
-            name = shortened(event.event)
-            raise Reject(
-                "request_required",
-                f"the answer to {name!r} is a stream: send an `id`",
-                details={"event": name},
-            )
-        limit = self._limits.max_streams
-        if len(self._streams) >= limit:
-            raise Reject("too_many", f"{limit} streams are under way", details={"max_streams": limit})
-        stream = Stream(event.id, items, event.credit, self._send)
-        self._streams[event.id] = stream
-        stream.task = self._loop.create_task(self._run(stream), context=self._context.copy())
-        # Not at the end of the task's own work: one that is cancelled before its
-        # first step does none.
-        stream.task.add_done_callback(partial(self._finished, event, stream))
-
-    async def _run(self, stream: Stream) -> None:
-        await self._host.watched(stream.run())
-
-    def _finished(self, event: Event, stream: Stream, task: asyncio.Task[None]) -> None:
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if isinstance(error, asyncio.CancelledError) and stream.why is not None:
-            error = stream.why
-        del self._streams[event.id]
+    def _streamed(self, event: Event, error: BaseException | None) -> None:
+        """End the answer of a stream."""
         if self._host.over:
             # Nobody hears it; what failed while it was closed is reported all the same.
             if error is not None and not isinstance(error, asyncio.CancelledError | Reject):
@@ -390,25 +381,15 @@ class Exchange:
         self._draining = True
         self._send(Retry(retry))
         self._pace()
-        for stream in tuple(self._streams.values()):
-            self._loop.call_later(timeout, stream.cancel, _RESTARTS)
+        self._loop.call_later(timeout, self.streams.cancel_all, _RESTARTS)
 
     def gone(self) -> None:
         """Hear that the connection has ended: nothing is answered any more."""
         self.requests.gone()
-        for stream in tuple(self._streams.values()):
-            stream.cancel(None)
+        self.streams.cancel_all(None)
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-
-    async def streams_ended(self, *, timeout: float) -> None:
-        """Return when all streams have closed their generators, or time is up."""
-        tasks = [stream.task for stream in self._streams.values()]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=timeout)
-            if late:
-                logger.error("%d streams of socket %s do not end and are left behind.", len(late), self._name)
 
     def _pace(self) -> None:
         """Read on, or do not: never stop while an answer is awaited."""
@@ -426,18 +407,3 @@ class Exchange:
         # A client that asks faster than it reads the answers waits for the
         # next one; that alone must not make it a slow consumer.
         return None if outbox.size <= outbox.high else outbox.drained()
-
-
-def _sayer(protocol: Protocol, encoding: Encoding) -> Callable[[Envelope], Any]:
-    """Return what makes the frame of an envelope, or `None` where nothing is to be sent."""
-    if isinstance(protocol, V1) and protocol.is_text:
-        # JSON comes as the bytes that go into the frame: a text of them would
-        # be made only to be encoded again.
-        payload, text = protocol.encode_payload, encoding.encode_text
-        return lambda envelope: text(payload(envelope))
-
-    def say(envelope: Envelope) -> Any:
-        message = protocol.encode(envelope)
-        return None if message is None else encoding.encode(message)
-
-    return say

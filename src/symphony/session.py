@@ -284,7 +284,7 @@ class Session:
         else:
             receive = partial(endpoint.speech.receive[exchange.payload], self.socket)
             await self._lane.serve(receive, is_async=True)
-            await exchange.streams_ended(timeout=self._limits.finish_timeout)
+            await exchange.streams.ended(timeout=self._limits.finish_timeout)
 
     async def _connected(self) -> bool:
         """Run the connect stage; whether messages are to be served after it."""

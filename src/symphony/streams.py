@@ -1,17 +1,23 @@
-"""The answer to a request that is a stream: an async generator, item by item."""
+"""Answers that are streams: an async generator, item by item."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
+from contextvars import Context
+from functools import partial
 from typing import Any, Final
 
 from symphony.errors import Reject
-from symphony.protocol.envelopes import Item
+from symphony.protocol.envelopes import Event, Item
+from symphony.protocol.invalid import shortened
 from symphony.protocol.v1 import MAX_CREDIT
 
-__all__ = ("OVERDRAWN", "Stream")
+__all__ = ("OVERDRAWN", "Streams")
+
+logger = logging.getLogger("symphony.socket")
 
 OVERDRAWN: Final = Reject("invalid", f"more than {MAX_CREDIT} items of credit", details={"path": "$.credit"})
 """What ends a stream whose client granted more than can be counted."""
@@ -21,7 +27,103 @@ OVERDRAWN: Final = Reject("invalid", f"more than {MAX_CREDIT} items of credit", 
 _ITEMS_A_TURN: Final = 64
 
 
-class Stream:
+class Streams:
+    """The streams of one socket.
+
+    Args:
+        send: Sends an item; what it returns is awaited before the next one.
+        finished: Called with the request and what the stream raised, or `None`.
+        watched: Awaits work, and names it if it holds the event loop.
+        context: What generators run in.
+        limit: How many may run at once.
+        name: How the socket is called in logs.
+    """
+
+    __slots__ = ("_context", "_finished", "_limit", "_name", "_send", "_streams", "_watched")
+
+    def __init__(
+        self,
+        send: Callable[[Item], Awaitable[None] | None],
+        finished: Callable[[Event, BaseException | None], None],
+        watched: Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]],
+        context: Context,
+        limit: int,
+        name: str,
+    ) -> None:
+        self._send = send
+        self._finished = finished
+        self._watched = watched
+        self._context = context
+        self._limit = limit
+        self._name = name
+        self._streams: dict[Any, _Stream] = {}
+
+    def begin(self, event: Event, items: AsyncGenerator[Any]) -> None:
+        """Answer a request with what a generator gives.
+
+        Raises:
+            Reject: It is no request, or as many run as may.
+        """
+        if event.id is None:
+            name = shortened(event.event)
+            raise Reject(
+                "request_required",
+                f"the answer to {name!r} is a stream: send an `id`",
+                details={"event": name},
+            )
+        if len(self._streams) >= self._limit:
+            raise Reject(
+                "too_many", f"{self._limit} streams are under way", details={"max_streams": self._limit}
+            )
+        stream = _Stream(event.id, items, event.credit, self._send)
+        self._streams[event.id] = stream
+        loop = asyncio.get_running_loop()
+        stream.task = loop.create_task(self._run(stream), context=self._context.copy())
+        # Not at the end of the task's own work: one that is cancelled before its
+        # first step does none.
+        stream.task.add_done_callback(partial(self._end, event, stream))
+
+    def grant(self, id: Any, credit: int) -> bool:
+        """Allow more items; whether there is such a stream."""
+        stream = self._streams.get(id)
+        if stream is None:
+            return False
+        stream.grant(credit)
+        return True
+
+    def cancel(self, id: Any, why: Reject) -> bool:
+        """End a stream with an error; whether there is one."""
+        stream = self._streams.get(id)
+        if stream is None:
+            return False
+        stream.cancel(why)
+        return True
+
+    def cancel_all(self, why: Reject | None) -> None:
+        """End all streams; with `None`, nobody hears of it any more."""
+        for stream in tuple(self._streams.values()):
+            stream.cancel(why)
+
+    async def ended(self, *, timeout: float) -> None:
+        """Return when all have closed their generators, or time is up."""
+        tasks = [stream.task for stream in self._streams.values()]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout)
+            if late:
+                logger.error("%d streams of socket %s do not end and are left behind.", len(late), self._name)
+
+    async def _run(self, stream: _Stream) -> None:
+        await self._watched(stream.run())
+
+    def _end(self, event: Event, stream: _Stream, task: asyncio.Task[None]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if isinstance(error, asyncio.CancelledError) and stream.why is not None:
+            error = stream.why
+        del self._streams[event.id]
+        self._finished(event, error)
+
+
+class _Stream:
     """One stream on its way to a client.
 
     Args:
@@ -33,7 +135,7 @@ class Stream:
 
     Attributes:
         why: What it is to end with, once it was cancelled.
-        task: What runs it; set by whoever started it.
+        task: What runs it.
     """
 
     __slots__ = ("_credit", "_granted", "_id", "_items", "_send", "task", "why")

@@ -8,17 +8,18 @@ the frames of a publication.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from typing import Protocol as Contract
 
 from symphony.protocol.codec import to_message
-from symphony.protocol.envelopes import MESSAGE, Event, Protocol
-from symphony.protocol.v1 import JSON
+from symphony.protocol.envelopes import MESSAGE, Envelope, Event, Protocol
+from symphony.protocol.v1 import JSON, V1
 
 if TYPE_CHECKING:
     from symphony.transport.base import Encoding, Message
 
-__all__ = ("RAW", "Emitted", "Publication", "Sent", "Spoken", "Voice")
+__all__ = ("RAW", "Emitted", "Publication", "Sent", "Spoken", "Voice", "sayer")
 
 
 class Publication(Contract):
@@ -38,6 +39,7 @@ class Sent:
         self._message = message
 
     def said(self, voice: Voice) -> Message:
+        """Return the message that says it."""
         return voice.message(self._message)
 
 
@@ -51,6 +53,7 @@ class Emitted:
         self._data = data
 
     def said(self, voice: Voice) -> Message:
+        """Return the message that says it."""
         return voice.event(self._event, self._data)
 
 
@@ -112,3 +115,18 @@ class _Raw(Voice):
 
 
 RAW: Final[Voice] = _Raw(JSON)
+
+
+def sayer(protocol: Protocol, encoding: Encoding) -> Callable[[Envelope], Any]:
+    """Return what makes the frame of an envelope, or `None` where nothing is to be sent."""
+    if isinstance(protocol, V1) and protocol.is_text:
+        # JSON comes as the bytes that go into the frame: a text of them would
+        # be made only to be encoded again.
+        payload, text = protocol.encode_payload, encoding.encode_text
+        return lambda envelope: text(payload(envelope))
+
+    def say(envelope: Envelope) -> Any:
+        message = protocol.encode(envelope)
+        return None if message is None else encoding.encode(message)
+
+    return say

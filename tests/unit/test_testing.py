@@ -155,7 +155,7 @@ async def test_the_handshake_carries_what_the_test_gives_it() -> None:
                 "header": "secret",
                 "cookies": {"session": "abc", "theme": "dark"},
                 "origin": "https://example.com",
-                "offered": ["chat.v1", "chat.v2"],
+                "offered": ["symphony.v1.json", "chat.v1", "chat.v2", "symphony.raw"],
                 "client": ["192.0.2.7", 4321],
                 "host": "testserver",
             }
@@ -186,7 +186,7 @@ async def test_a_connection_can_be_awaited_and_closed_by_hand() -> None:
         assert closes == [Close(4000, "bye", clean=True)]
         assert c.closed == Close(4000, "bye", clean=True)
         await c.close()
-        with pytest.raises(Disconnected, match=r"closed with 4000 \(bye\)"):
+        with pytest.raises(Disconnected, match=r"4000: bye"):
             await c.send("too late")
         with pytest.raises(ValueError, match="1006"):
             await c.close(1006)
@@ -234,7 +234,7 @@ async def test_when_the_app_closes_what_it_sent_before_can_still_be_received() -
         with pytest.raises(Disconnected) as gone:
             await c.receive()
         assert (gone.value.code, gone.value.reason) == (4001, "enough")
-        assert str(gone.value) == "The connection to / was closed with 4001 (enough)."
+        assert str(gone.value) == "The connection to / has ended (4001: enough)."
 
 
 async def test_a_receive_under_way_hears_that_the_app_closed() -> None:
@@ -248,7 +248,7 @@ async def test_a_receive_under_way_hears_that_the_app_closed() -> None:
         waiting = asyncio.ensure_future(c.receive())
         await client.settle()
         await c.send("hi")
-        with pytest.raises(Disconnected, match="closed with 1008"):
+        with pytest.raises(Disconnected, match="1008"):
             await waiting
 
 

@@ -162,10 +162,10 @@ async def test_a_refusal_is_told_as_the_client_asked_in_memory() -> None:
         for vector in HANDSHAKE["refusals"]:
             if "status" in vector:
                 with pytest.raises(Refused) as refusal:
-                    await client.connect("/refused", subprotocols=vector["offers"])
+                    await client.connect("/refused", subprotocols=vector["offers"], protocol="raw")
                 assert refusal.value.status == vector["status"]
             else:
-                connection = await client.connect("/refused", subprotocols=vector["offers"])
+                connection = await client.connect("/refused", subprotocols=vector["offers"], protocol="raw")
                 assert connection.subprotocol == vector["chosen"]
                 close = await connection.wait_closed()
                 assert (close.code, close.reason) == (vector["code"], vector["reason"])

@@ -3,8 +3,9 @@
 import { connect } from "../symphony.js";
 
 export class FakeSocket {
-  /** The last one made. */
+  /** The last one made, and all. */
   static last;
+  static made = [];
   readyState = 0;
   protocol = "";
   bufferedAmount = 0;
@@ -13,6 +14,7 @@ export class FakeSocket {
   constructor(url, offered) {
     Object.assign(this, { url, offered });
     FakeSocket.last = this;
+    FakeSocket.made.push(this);
   }
 
   open(protocol = this.offered[0]) {
@@ -41,7 +43,8 @@ export async function joinFake(t, options) {
   const client = connect("ws://localhost/", { WebSocket: FakeSocket, backoff: 0, ...options });
   t.after(() => {
     client.close();
-    FakeSocket.last.end(1000);
+    // None may be left that `close` waits for.
+    for (const socket of FakeSocket.made.splice(0)) socket.end(1000);
   });
   await handshake();
   return client;

@@ -37,7 +37,7 @@ test("what is sent without a connection waits, as it was then", async (t) => {
   const server = await serve(t);
   server.raw();
   const client = join(t, server.url);
-  const data = new Uint8Array([1]);
+  const data = Buffer.from([1]);
   client.send("text");
   client.send(data);
   client.send([1]);

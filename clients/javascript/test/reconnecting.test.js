@@ -70,27 +70,6 @@ test("a `retry` that is no number of seconds is none", async (t) => {
   await waits(client, tick, 1);
 });
 
-for (const code of [1001, 1005, 1011, 1012, 1013, 1014, 4408, 4429, 4503]) {
-  test(`after ${code} the client comes back`, async (t) => {
-    const { server, client, peer } = await pair(t);
-    peer.close(code === 1005 ? undefined : code);
-    await server.peer();
-    await reach(client, "open");
-  });
-}
-
-for (const code of [1000, 1002, 1003, 1007, 1008, 1009, 4000, 4400, 4401, 4403, 4404, 4409, 3000, 4999]) {
-  test(`after ${code} it stays away`, async (t) => {
-    const { client, peer } = await pair(t);
-    const sum = client.request("sum");
-    await peer.next();
-    peer.close(code, "because");
-    await reach(client, "closed");
-    assert.deepEqual(client.closed, { code, reason: "because" });
-    await assert.rejects(sum, { name: "Disconnected", code, reason: "because" });
-  });
-}
-
 test("4401 asks a token function once more, and a second one is final", async (t) => {
   const server = await serve(t);
   let asked = 0;

@@ -9,7 +9,7 @@ import { codecs, connect } from "../symphony.js";
 export const Implementation = globalThis.WebSocket ?? WebSocket;
 
 /** What came and what waits for it, in order. */
-class Incoming {
+export class Incoming {
   #items = [];
   #waiting = [];
 
@@ -30,7 +30,7 @@ class Incoming {
 }
 
 /** The server's end of one connection. */
-class Peer {
+export class Peer {
   #socket;
   #messages = new Incoming();
 

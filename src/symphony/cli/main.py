@@ -7,12 +7,12 @@ import traceback
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
+from symphony.cli.connect.command import connect
+from symphony.cli.failing import FAILED, USAGE, fail
 from symphony.cli.finding import AppImportError, Source, TargetError, load, locate
 from symphony.cli.reloading import serve_reloading
 from symphony.errors import ConfigurationError
@@ -20,9 +20,6 @@ from symphony.transport.native.listen import ListenError
 from symphony.transport.native.server import serve
 
 __all__ = ("cli", "main")
-
-_FAILED = 1
-_USAGE = 2
 
 cli = typer.Typer(
     help="Symphony: the real-time framework for Python.",
@@ -91,10 +88,10 @@ def _run(
 ) -> None:
     """Serve an app until Ctrl+C."""
     if ssl_keyfile is not None and ssl_certfile is None:
-        _fail("--ssl-keyfile needs --ssl-certfile too.", _USAGE)
+        fail("--ssl-keyfile needs --ssl-certfile too.", USAGE)
     for option, file in (("--ssl-certfile", ssl_certfile), ("--ssl-keyfile", ssl_keyfile)):
         if file is not None and not file.is_file():
-            _fail(f"{option}: there is no file {file}.", _USAGE)
+            fail(f"{option}: there is no file {file}.", USAGE)
     where: dict[str, Any] = {"host": host, "port": port, "uds": uds, "log_level": log_level}
     options = {
         **where,
@@ -110,9 +107,9 @@ def _run(
         else:
             _serve(source, options)
     except TargetError as error:
-        _fail(str(error), _USAGE)
+        fail(str(error), USAGE)
     except ListenError as error:
-        _fail(str(error), _FAILED)
+        fail(str(error), FAILED)
 
 
 def _serve(source: Source, options: dict[str, Any], sockets: list[socket.socket] | None = None) -> None:
@@ -121,14 +118,11 @@ def _serve(source: Source, options: dict[str, Any], sockets: list[socket.socket]
         serve(load(source), sockets=sockets, **options)
     except AppImportError as error:
         traceback.print_exception(error.__cause__)
-        _fail(str(error), _FAILED)
+        fail(str(error), FAILED)
     except TargetError as error:
-        _fail(str(error), _USAGE)
+        fail(str(error), USAGE)
     except ConfigurationError as error:
-        _fail(str(error), _FAILED)
+        fail(str(error), FAILED)
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    """Say in one line what is wrong."""
-    Console(stderr=True, soft_wrap=True).print(Text.assemble(("Error:", "bold red"), " ", message))
-    raise SystemExit(code)
+cli.command("connect")(connect)

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable
 from typing import Final, Literal, Protocol, TypeAlias, cast
 
-from symphony.client import refusals
 from symphony.client.backoff import UNAUTHORIZED, Backoff, comes_back
 from symphony.client.link import Close, Dial, DialError, Link, Listener, Offer
 from symphony.client.loss import Loss, how
@@ -139,7 +138,7 @@ class Keeper:
                 raise
             if not first.done():
                 self._too_late()
-        if self.ended is not None:
+        if self.ended is not None and self._opened_at is None:
             await self._finished()
             raise self.error()
 
@@ -189,9 +188,9 @@ class Keeper:
         where = self._dial.where
         what = f"the connection to {where} was lost ({how(close)})"
         if self.state == "connecting":
-            self._owner.lost(Loss(what, close, final=False))
-            self._failed(refusals.close(close))
-            return
+            # It was open for a moment, and what was said in it counts: a refusal
+            # would have been the dial's to tell.
+            self._opened()
         opened_at = self._opened_at
         if opened_at is not None and self._backoff.lasted(asyncio.get_running_loop().time() - opened_at):
             self._renewed = False
@@ -258,10 +257,7 @@ class Keeper:
             link.start(cast("Listener", self))
             # What came with the answer may have ended it already.
             if not self._gone.done():
-                self._opened_at = loop.time()
-                self._owner.opened()
-                self._set("open")
-                self._settle_first()
+                self._opened()
             await asyncio.wait((self._gone,))
             await link.wait_closed()
         except BaseException:
@@ -269,6 +265,12 @@ class Keeper:
             raise
         finally:
             self._gone = None
+
+    def _opened(self) -> None:
+        self._opened_at = asyncio.get_running_loop().time()
+        self._owner.opened()
+        self._set("open")
+        self._settle_first()
 
     def _failed(self, failure: DialError) -> None:
         self._failure = failure

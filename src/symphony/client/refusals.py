@@ -52,7 +52,7 @@ def http(answer: Answer, wait: float | None) -> DialError:
     else:
         reason = line
         message = f"{line}.{_hint(status, answer)}{_page(answer)}"
-    if wait is not None:
+    if wait:
         message += f" It wants to be left alone for {wait:g} s."
     return DialError(4000 + status, message, reason=reason, again=answer_comes_back(status), retry_after=wait)
 
@@ -169,7 +169,7 @@ def _page(answer: Answer) -> str:
     text = answer.body.decode("utf-8", "replace").strip()
     if not text or not text.isprintable():
         return ""
-    return f" It says: {text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}"
+    return f" It says: {text if len(text) <= _SHOWN else text[:_SHOWN] + '…'!r}."
 
 
 def _words(problem: Exception) -> str:

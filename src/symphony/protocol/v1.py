@@ -95,17 +95,20 @@ class V1:
     Attributes:
         encode_payload: Encodes an envelope to the bytes of its message; in
             JSON these are the UTF-8 of its text.
+        decode_event: Decodes a message that is an event, undecoded data and all;
+            raises what msgspec raises for every other.
         is_text: Whether its messages are text.
+        kind: What its messages are: `str` or `bytes`.
     """
 
     __slots__ = (
-        "_decode_event",
         "_decode_frame",
         "_decode_request",
-        "_kind",
         "_null",
+        "decode_event",
         "encode_payload",
         "is_text",
+        "kind",
         "payload",
         "subprotocol",
     )
@@ -115,10 +118,12 @@ class V1:
         self.subprotocol: str | None = f"symphony.v1.{codec}"
         self.payload: Literal["json", "msgpack", "plain"] = codec
         self.is_text = codec == "json"
-        self._kind: type = str if self.is_text else bytes
+        self.kind: type = str if self.is_text else bytes
         self._null = _NULLS[codec]
         self.encode_payload: Callable[[Envelope], bytes] = module.Encoder(enc_hook=encode_foreign).encode
-        self._decode_event: Callable[[str | bytes], Event] = module.Decoder(_JsonEvent if self.is_text else _MsgpackEvent).decode  # type: ignore[assignment]
+        self.decode_event: Callable[[str | bytes], Event] = module.Decoder(
+            _JsonEvent if self.is_text else _MsgpackEvent
+        ).decode  # type: ignore[assignment]
         self._decode_frame: Callable[[str | bytes], _Frame] = module.Decoder(_Frame).decode  # type: ignore[assignment]
         self._decode_request: Callable[[str | bytes], _Request] = module.Decoder(_Request).decode  # type: ignore[assignment]
 
@@ -137,11 +142,11 @@ class V1:
         Raises:
             MalformedError: It is no frame.
         """
-        if type(message) is not self._kind:
+        if type(message) is not self.kind:
             kinds = ("JSON", "text") if self.is_text else ("MessagePack", "binary")
             raise MalformedError("this connection speaks {}, in {} messages".format(*kinds), "$")
         try:
-            return self._decode_event(message)
+            return self.decode_event(message)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             # Of another kind, or malformed.
             return self._decode_other(message)

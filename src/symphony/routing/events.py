@@ -50,7 +50,9 @@ class EventTable:
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
-        self._exact: dict[str, Callable[[Any, Any], Work]] = {}
+        # What reads the data and what is called with it: a closure over both
+        # would be one call more, 2 % of a request.
+        self._exact: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Work]]] = {}
         self._patterns = NameTable[Callable[[Any, Any, Mapping[str, Any]], Work]](separator=EVENT_SEPARATOR)
         self._any: Callable[[Any, Any, Mapping[str, Any]], Work] | None = None
 
@@ -67,7 +69,7 @@ class EventTable:
         """
         read: Callable[[Any], Any] = plan.reader[self._kind] if plan.reader is not None else _nothing
         if not names_in(event):
-            self._exact[event] = lambda socket, data: call(socket, read(data))
+            self._exact[event] = (read, call)
             return
 
         def run(socket: Any, data: Any, params: Mapping[str, Any]) -> Work:
@@ -85,8 +87,11 @@ class EventTable:
             Reject: There is none, or the data does not fit it.
         """
         try:
-            run = self._exact.get(event.event)
-            return run(socket, event.data) if run is not None else self._other(socket, event)
+            found = self._exact.get(event.event)
+            if found is None:
+                return self._other(socket, event)
+            read, call = found
+            return call(socket, read(event.data))
         except UNREADABLE as error:
             # Of the data: the handler itself has not begun.
             raise unreadable(error) from None

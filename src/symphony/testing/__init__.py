@@ -59,9 +59,9 @@ entered. What a handler left behind elsewhere, such as in `app.state`, is
 there after `await client.settle()`.
 """
 
+from symphony.errors import Disconnected
 from symphony.testing.client import TestClient
 from symphony.testing.clock import Clock
-from symphony.errors import Disconnected
 from symphony.testing.connection import TestConnection
 from symphony.testing.memory import Refused
 

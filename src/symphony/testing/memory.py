@@ -95,7 +95,8 @@ class MemoryDial:
             # The app has finished with it when the test goes on.
             await link.wait_closed()
             raise DialError(link.refused.code, str(link.refused), again=False) from link.refused
-        if link.ended is not None:
+        if not link.accepted:
+            assert link.ended is not None
             await link.wait_closed()
             raise DialError(link.ended.code, "the app ended without an answer", again=False)
         return link
@@ -105,6 +106,7 @@ class MemoryLink:
     """One connection to an app: what an ASGI server is to it, and a `Link` to a client.
 
     Attributes:
+        accepted: Whether the app has accepted.
         chosen: The subprotocol that the app chose.
         congested: Never: a test reads what comes.
         answered: Done when the app has accepted, refused or ended.
@@ -115,6 +117,7 @@ class MemoryLink:
     congested = False
 
     def __init__(self, app: App, scope: Scope, changed: Callable[[], None], *, raw: bool) -> None:
+        self.accepted = False
         self.chosen: str | None = None
         self._raw = raw
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -211,6 +214,7 @@ class MemoryLink:
     async def _from_app(self, event: Event) -> None:
         kind = event["type"]
         if kind == "websocket.accept":
+            self.accepted = True
             self.chosen = event.get("subprotocol")
             self._settle()
         elif kind == "websocket.http.response.start":

@@ -15,7 +15,6 @@ from symphony.cli.connect.lines import (
     Cancel,
     Emit,
     Help,
-    Leave,
     LineError,
     Request,
     Say,
@@ -33,6 +32,18 @@ _RAW: Final = "raw"
 _MAX_NAMES: Final = 200
 # Of a script; who types is never so fast.
 _MAX_PENDING: Final = 100
+# Lines without a command, by kind of connection.
+_WITHOUT: Final = {
+    "events": (
+        ('{"event": EVENT, …}', "send this frame; with an id it is a request"),
+        ("anything else", "send it as the event 'message'"),
+        ("//…", "the same, beginning with one /"),
+    ),
+    "raw": (
+        ("anything else", "send it as it is"),
+        ("//…", "the same, beginning with one /"),
+    ),
+}
 
 
 class Conversation:
@@ -208,12 +219,10 @@ class Conversation:
 
     def _help(self) -> None:
         kind = "events" if self.speaks_events else "raw"
-        for name, command in COMMANDS.items():
-            if command.on in (kind, "both"):
-                self._view.note(f"{name + ' ' + command.arguments:<25} {command.does}")
-        if self.speaks_events:
-            self._view.note(f"{'{"event": …}':<25} a frame as it stands in the protocol; with id, a request")
-            self._view.note(f"{'anything else':<25} is sent as the event 'message'")
-        else:
-            self._view.note(f"{'anything else':<25} is sent as it is")
-        self._view.note(f"{'//…':<25} is sent with one /")
+        lines = [
+            (f"{name} {command.arguments}", command.does)
+            for name, command in COMMANDS.items()
+            if command.on in (kind, "both")
+        ]
+        for typed, does in (*lines, *_WITHOUT[kind]):
+            self._view.note(f"{typed:<25} {does}")

@@ -44,7 +44,7 @@ class Editor:
         self._back = 0
         self._draft = ""
         self._killed = ""
-        self._keys: dict[str, Callable[[], None]] = {
+        self._keys: dict[str, Callable[[], object]] = {
             "left": lambda: self._move(self.cursor - 1),
             "right": lambda: self._move(self.cursor + 1),
             "home": lambda: self._move(0),
@@ -128,7 +128,7 @@ class Editor:
     def _tab(self) -> None:
         before = self.text[: self.cursor]
         found = self._complete(before)
-        common = os.path.commonprefix(list(found))
+        common = os.path.commonprefix(list(found))  # noqa: RUF071 - characters are meant
         if len(found) == 1 or len(common) > len(before):
             # What stands behind the cursor stays.
             self.text = common + self.text[self.cursor :]

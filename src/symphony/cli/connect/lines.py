@@ -272,8 +272,12 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "/emit": Command("EVENT [DATA]", "send an event; DATA is JSON", "events", _emit),
     "/request": Command("EVENT [DATA]", "send a request and show its reply", "events", _request),
     "/stream": Command("EVENT [DATA]", "send a request and show the items that answer it", "events", _stream),
-    "/cancel": Command("[NUMBER]", "cancel a request or a stream; without NUMBER the newest", "events", _cancel),
-    "/answer": Command("EVENT [DATA]", "answer the server's requests of that name, from now on", "events", _answer),
+    "/cancel": Command(
+        "[NUMBER]", "cancel a request or a stream; without NUMBER the newest", "events", _cancel
+    ),
+    "/answer": Command(
+        "EVENT [DATA]", "answer the server's requests of that name, from now on", "events", _answer
+    ),
     "/binary": Command("HEX", "send a binary message, as in /binary 00 ff", "raw", _binary),
     "/close": Command("[CODE] [REASON]", "close the connection and end", "both", _close),
     "/help": Command("", "show this", "both", _help),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
 from typing import Any, TextIO
 
@@ -17,9 +19,13 @@ class Pipes:
     Args:
         out: For what the server says; a terminal, it gets nothing that it would obey.
         as_json: Messages of a raw connection are written as JSON on one line.
+
+    Attributes:
+        broken: Set when nobody reads any more.
     """
 
     def __init__(self, out: TextIO, *, as_json: bool) -> None:
+        self.broken = asyncio.Event()
         self._out = out
         self._harmless = out.isatty()
         self._as_json = as_json
@@ -96,5 +102,12 @@ class Pipes:
         print(harmless(text), file=sys.stderr)
 
     def _write(self, line: str) -> None:
-        self._out.write((harmless(line) if self._harmless else line) + "\n")
-        self._out.flush()
+        if self.broken.is_set():
+            return
+        try:
+            self._out.write((harmless(line) if self._harmless else line) + "\n")
+            self._out.flush()
+        except OSError:
+            self.broken.set()
+            # What is left in its buffer would fail once more at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from rich.highlighter import JSONHighlighter
 from rich.text import Text
@@ -48,7 +48,7 @@ class Screen:
     def event(self, event: str, data: Any) -> None:
         """Show it; one that says what went wrong stands out."""
         if event == "error" and isinstance(data, dict) and "code" in data:
-            said: dict[str, Any] = data
+            said = cast("dict[str, Any]", data)
             self._error(said.get("code"), said.get("message"), said.get("details"))
         else:
             self._line(_IN, self._name(event), *self._data(data))
@@ -106,6 +106,10 @@ class Screen:
     def note(self, text: str) -> None:
         """Show it."""
         self._line(_ASIDE, Text(harmless(text)))
+
+    def typed(self, line: str) -> None:
+        """Show a line that was typed, and could not be done."""
+        self._show(Text(harmless(f"> {line}"), "dim"))
 
     def problem(self, text: str) -> None:
         """Show it."""

@@ -78,5 +78,7 @@ def parse_answers(given: Iterable[str]) -> dict[str, Any]:
         try:
             answers[event] = msgspec.json.decode(data)
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
-            raise UsageError(f"--answer {event}=: {data!r} is not JSON. Text has quotes: '\"Ada\"'.") from None
+            raise UsageError(
+                f"--answer {event}=: {data!r} is not JSON. Text has quotes: '\"Ada\"'."
+            ) from None
     return answers

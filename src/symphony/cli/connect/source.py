@@ -64,7 +64,9 @@ class StandardInput:
                 *lines, rest = (rest + decode(data, not data)).split("\n")
                 if not data and rest:
                     lines.append(rest)
-                self._loop.call_soon_threadsafe(self._put, [line.removesuffix("\r") for line in lines], not data)
+                self._loop.call_soon_threadsafe(
+                    self._put, [line.removesuffix("\r") for line in lines], not data
+                )
                 if not data:
                     return
 

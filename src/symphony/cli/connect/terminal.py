@@ -39,17 +39,18 @@ class Terminal:
     Args:
         console: Writes to it.
         history: The lines of earlier sessions.
+
+    Attributes:
         complete: See `Editor`.
     """
 
-    def __init__(
-        self, console: Console, history: History, complete: Callable[[str], Sequence[str]]
-    ) -> None:
-        self.mark = "> "
+    def __init__(self, console: Console, history: History) -> None:
+        self.complete: Callable[[str], Sequence[str]] = lambda before: ()
+        self._mark = "> "
         self._console = console
         self._history = history
         self._keys = Keys()
-        self._editor = Editor(history, complete)
+        self._editor = Editor(history, lambda before: self.complete(before))
         self._prompt = Prompt()
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
@@ -91,7 +92,7 @@ class Terminal:
 
     def set_mark(self, mark: str) -> None:
         """Change what stands in front of the line."""
-        self.mark = mark
+        self._mark = mark
         self._draw_soon()
 
     def _take_over(self) -> None:
@@ -144,7 +145,9 @@ class Terminal:
         color = _GREEN if self._console.color_system else ""
         erased = self._prompt.erase()
         text, cursor = self._editor.text, self._editor.cursor
-        self._write(erased + self._prompt.draw(self.mark, text, cursor, width=width, height=height, color=color))
+        self._write(
+            erased + self._prompt.draw(self._mark, text, cursor, width=width, height=height, color=color)
+        )
 
     def _size(self) -> tuple[int, int]:
         try:

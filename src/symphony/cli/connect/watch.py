@@ -39,12 +39,13 @@ class Log(logging.Handler):
         elif record.name == "symphony.client":
             self.last = record.getMessage()
 
-    def __enter__(self) -> Log:
+    def install(self) -> None:
+        """Take all that is logged from now on."""
         logging.getLogger().addHandler(self)
         logging.getLogger("symphony.client").setLevel(logging.INFO)
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def remove(self) -> None:
+        """Take nothing any more."""
         logging.getLogger().removeHandler(self)
 
 

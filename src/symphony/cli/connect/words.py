@@ -78,7 +78,9 @@ def ended(code: int, reason: str) -> str:
     said = f"Closed by the server ({explained(code, reason)})."
     if code == _NORMAL:
         return said
-    return f"{said} {'Another attempt may work.' if meaning(code).retry else 'Another attempt will not help.'}"
+    return (
+        f"{said} {'Another attempt may work.' if meaning(code).retry else 'Another attempt will not help.'}"
+    )
 
 
 def lost(message: str) -> str:

@@ -1,0 +1,334 @@
+/** A server whose handshakes wait for the test, and a client as its user: they play the conversations of the vectors. */
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { WebSocketServer } from "ws";
+
+import * as symphony from "../symphony.js";
+import { Implementation, Incoming, Peer, reach } from "./server.js";
+
+const { codecs, connect, Reject } = symphony;
+
+/** Values as the vectors write them, made into those of JavaScript. */
+export function value(written) {
+  if (Array.isArray(written)) return written.map(value);
+  if (written === null || typeof written !== "object") return written;
+  if ("$bytes" in written) return new Uint8Array(Buffer.from(written.$bytes, "hex"));
+  if ("$time" in written) return new Date(written.$time);
+  if ("$int" in written) return BigInt(written.$int);
+  if ("$float" in written) return { nan: NaN, inf: Infinity, "-inf": -Infinity }[written.$float];
+  return Object.fromEntries(Object.entries(written).map(([key, item]) => [key, value(item)]));
+}
+
+/** `from_python` as JavaScript writes it. */
+const camel = (options = {}) =>
+  Object.fromEntries(
+    Object.entries(options).map(([name, option]) => [name.replace(/_(.)/g, (_, letter) => letter.toUpperCase()), option]),
+  );
+
+const FIELDS = ["event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry"];
+export const kindOf = (frame) => FIELDS.find((field) => (frame?.[field] ?? null) !== null);
+
+/** One conversation. */
+export class Stage {
+  #conversation;
+  #spoken;
+  #server = createServer();
+  #sockets = new WebSocketServer({ noServer: true });
+  #handshakes = new Incoming();
+  #connections = new Set();
+  #peer;
+  #endedAt = 0;
+  #ids = new Map();
+  #client;
+  #handled = new Incoming();
+  #messages;
+  #gone = new Map();
+  #results = new Map();
+  #streams = new Map();
+  /** What was asked for on a stream and not yet looked at. */
+  #asked = new Map();
+
+  constructor(conversation, spoken) {
+    this.#conversation = conversation;
+    this.#spoken = spoken;
+    this.#server.on("connection", (socket) => this.#connections.add(socket));
+    this.#server.on("upgrade", (request, socket, head) => {
+      socket.on("error", () => {});
+      this.#handshakes.push({ request, socket, head });
+    });
+  }
+
+  async play() {
+    this.#server.listen(0, "127.0.0.1");
+    await once(this.#server, "listening");
+    const { tokens, ...options } = this.#conversation.options ?? {};
+    const left = [...(tokens ?? [])];
+    this.#client = connect(`ws://127.0.0.1:${this.#server.address().port}/`, {
+      WebSocket: Implementation,
+      protocol: this.#spoken,
+      backoff: 0.01,
+      maxBackoff: 0.05,
+      ...(tokens && { token: () => left.shift() }),
+      ...camel(options),
+    });
+    try {
+      const { steps } = this.#conversation;
+      if (!steps.some((step) => step.accept?.subprotocol === "symphony.raw")) this.#register(this.#client);
+      for (const step of steps) await this.#step(step);
+    } finally {
+      const closing = this.#client.close();
+      for (const socket of this.#connections) socket.destroy();
+      this.#server.close();
+      await closing;
+    }
+  }
+
+  #register(client) {
+    for (const event of ["said", "noticed", "message", "error"]) client.on(event, (data) => this.#handled.push({ event, data }));
+    client.on("name", () => "Ada");
+    client.on("double", (data) => data * 2);
+    client.on("nothing", () => {});
+    client.on("refuse", (data) => {
+      throw new Reject("test.refused", "no", { details: data });
+    });
+    client.on("crash", () => {
+      throw new Error("crash");
+    });
+    client.on("slow", (data, { signal }) => new Promise((resolve) => signal.addEventListener("abort", resolve)));
+    client.on("ask_back", (data) => client.request("echo", data));
+  }
+
+  async #step(step) {
+    const what = STEPS.find((name) => name in step);
+    assert.ok(what, `a step that this runner does not know: ${JSON.stringify(step)}`);
+    try {
+      await this[what](step[what], step);
+    } catch (error) {
+      error.message = `${JSON.stringify(step)}: ${error.message}`;
+      throw error;
+    }
+  }
+
+  // The server's steps
+
+  async accept({ offers = [], subprotocol = "$spoken", not_before: seconds = 0 }) {
+    const { request, socket, head } = await this.#handshakes.next();
+    assert.ok(performance.now() - this.#endedAt >= seconds * 1000 - 1, "it came too early");
+    const named = (name) => (name === "$spoken" ? `symphony.v1.${this.#spoken}` : name);
+    const offered = request.headers["sec-websocket-protocol"].split(/, ?/);
+    for (const offer of offers) assert.ok(offered.includes(named(offer)), `${offer} was not offered`);
+    this.#sockets.options.handleProtocols = () => named(subprotocol) ?? false;
+    this.#sockets.handleUpgrade(request, socket, head, (accepted) => {
+      this.#peer = new Peer(accepted, request);
+      this.#peer.closed.then(() => (this.#endedAt = performance.now()));
+    });
+  }
+
+  async refuse({ status, headers = {} }) {
+    const { socket } = await this.#handshakes.next();
+    const lines = Object.entries({ ...headers, "Content-Length": "0" }).map(([name, text]) => `${name}: ${text}\r\n`);
+    socket.end(`HTTP/1.1 ${status} No\r\n${lines.join("")}\r\n`);
+    this.#endedAt = performance.now();
+  }
+
+  send(frame) {
+    this.#peer.frame(this.#filled(value(frame)));
+  }
+
+  send_text(text) {
+    this.#peer.message(text);
+  }
+
+  send_binary(hex) {
+    this.#peer.message(Buffer.from(hex, "hex"));
+  }
+
+  async receive(expected) {
+    let frame;
+    do frame = await this.#peer.next();
+    while (frame.event === "error");
+    this.#fits(expected, frame);
+  }
+
+  async receive_text(text) {
+    assert.equal(await this.#peer.nextMessage(), text);
+  }
+
+  async receive_binary(hex) {
+    assert.deepEqual(await this.#peer.nextMessage(), new Uint8Array(Buffer.from(hex, "hex")));
+  }
+
+  differ(names) {
+    assert.equal(new Set(names.map((name) => this.#ids.get(name))).size, names.length);
+  }
+
+  close({ code, reason }) {
+    this.#peer.close(code, reason);
+  }
+
+  drop() {
+    this.#peer.cut();
+  }
+
+  silence() {
+    // This server says nothing by itself, and `ws` answers only pings that no client of ours sends.
+  }
+
+  async closed(expected) {
+    contains(await this.#peer.closed, expected);
+  }
+
+  // The user's steps
+
+  call(verb, { as, event, data, options, raises, code, reason }) {
+    const given = value(data);
+    if (verb === "close") return void this.#client.close(code, reason);
+    if (verb === "send") return this.#client.send(given);
+    if (verb === "emit") {
+      if (!raises) return this.#client.emit(event, given);
+      return assert.throws(() => this.#client.emit(event, given), (error) => this.#is(error, raises));
+    }
+    const abort = new AbortController();
+    this.#gone.set(as, abort);
+    const camelled = { ...camel(options), signal: abort.signal };
+    if (verb === "request") this.#results.set(as, settled(this.#client.request(event, given, camelled)));
+    else {
+      this.#streams.set(as, this.#client.stream(event, given, camelled));
+      this.ask(as);
+    }
+  }
+
+  async result(name, { value: expected }) {
+    const { value: came, error } = await this.#results.get(name);
+    if (error) throw error;
+    this.#equals(came, expected);
+  }
+
+  ask(name) {
+    this.#asked.set(name, settled(this.#streams.get(name).next()));
+  }
+
+  async #next(name) {
+    if (!this.#asked.has(name)) this.ask(name);
+    const outcome = await this.#asked.get(name);
+    this.#asked.delete(name);
+    return outcome;
+  }
+
+  async next(name, { value: expected }) {
+    const { value: came, error } = await this.#next(name);
+    if (error) throw error;
+    assert.equal(came.done, false);
+    this.#equals(came.value, expected);
+  }
+
+  async ends(name) {
+    const { value: came, error } = await this.#next(name);
+    if (error) throw error;
+    assert.equal(came.done, true);
+  }
+
+  async raises(name, { error: expected }) {
+    const { error } = await (this.#results.get(name) ?? this.#next(name));
+    assert.ok(error, "nothing was raised");
+    assert.ok(this.#is(error, expected), `${error}`);
+  }
+
+  abort(name) {
+    this.#gone.get(name).abort();
+  }
+
+  async leave(name) {
+    await this.#streams.get(name).return();
+  }
+
+  async handled(event, { data }) {
+    const came = await this.#handled.next();
+    assert.equal(came.event, event);
+    this.#equals(came.data, data);
+  }
+
+  async message(expected) {
+    this.#messages ??= this.#client[Symbol.asyncIterator]();
+    assert.deepEqual((await this.#messages.next()).value, value(expected));
+  }
+
+  state(state) {
+    return reach(this.#client, state);
+  }
+
+  protocol(expected) {
+    assert.equal(this.#client.protocol, expected === "$spoken" ? `symphony.v1.${this.#spoken}` : expected);
+  }
+
+  async opened(expected) {
+    await assert.rejects(this.#client.opened, (error) => this.#is(error, expected));
+  }
+
+  over(expected) {
+    contains(this.#client.closed, expected);
+  }
+
+  passes(seconds) {
+    return new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+  }
+
+  // Comparing
+
+  /** A frame to send, with the ids that came. */
+  #filled(frame) {
+    return Object.fromEntries(
+      Object.entries(frame).map(([field, item]) => [field, this.#ids.has(item) ? this.#ids.get(item) : item]),
+    );
+  }
+
+  #fits(expected, frame) {
+    const kind = kindOf(expected);
+    assert.equal(kindOf(frame), kind);
+    if (!("id" in expected)) assert.ok(!("id" in frame), "it has an id");
+    for (const [field, wanted] of Object.entries(expected)) {
+      const came = frame[field];
+      if (typeof wanted === "string" && wanted.startsWith("$")) {
+        if (!this.#ids.has(wanted)) this.#ids.set(wanted, came);
+        assert.equal(came, this.#ids.get(wanted), field);
+      } else if (wanted?.$at_least !== undefined) assert.ok(came >= wanted.$at_least, field);
+      else if (wanted?.$at_most !== undefined) assert.ok(came > 0 && came <= wanted.$at_most, field);
+      else if (field === "data" && kind === "error") this.#fitsError(wanted, came);
+      else this.#equals(came, wanted);
+    }
+  }
+
+  #fitsError({ details, ...fields }, came) {
+    assert.equal(typeof came.message, "string");
+    contains(came, fields);
+    if (details === null) assert.equal(came.details, null);
+    else if (details) contains(came.details, details);
+  }
+
+  /** In JSON bytes and instants are text. */
+  #equals(came, expected) {
+    const wanted = value(expected);
+    assert.deepEqual(came, this.#spoken === "json" ? codecs.json.decode(codecs.json.encode(wanted)) : wanted);
+  }
+
+  #is(error, { type, ...fields }) {
+    assert.ok(error instanceof symphony[type], `${error.name} is no ${type}`);
+    contains(error, value(fields));
+    return true;
+  }
+}
+
+const STEPS = [
+  "call", "accept", "refuse", "send", "send_text", "send_binary", "receive", "receive_text", "receive_binary", "differ",
+  "close", "drop", "silence", "closed", "result", "next", "ask", "ends", "raises", "abort", "leave", "handled",
+  "message", "state", "protocol", "opened", "over", "passes",
+];
+
+/** Never rejects, so that it may be looked at late. */
+const settled = (promise) => promise.then((value) => ({ value }), (error) => ({ error }));
+
+function contains(came, expected) {
+  for (const [field, wanted] of Object.entries(expected)) assert.deepEqual(came[field], wanted, field);
+}

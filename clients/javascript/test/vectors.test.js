@@ -1,0 +1,166 @@
+/** The vectors of the protocol, as far as they concern a client: protocol/vectors/README.md says what they mean. */
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+
+import { codecs, Refused } from "../symphony.js";
+import { FakeSocket, handshake, joinFake } from "./fake.js";
+import { join, pair, quiet, reach, serve, stopTime } from "./server.js";
+import { kindOf, Stage, value } from "./stage.js";
+
+const read = (name) => JSON.parse(readFileSync(new URL(`../../../protocol/vectors/${name}.json`, import.meta.url), "utf8"));
+const HAS = new Set(["bytes", "time", "nan", "int64", "ping frames"]);
+const possible = ({ needs = [] }) => needs.every((need) => HAS.has(need));
+
+// -- client.json
+
+for (const conversation of read("client").conversations) {
+  for (const spoken of ["json", "msgpack"]) {
+    test(`${conversation.name}, in ${spoken}`, { skip: !possible(conversation), timeout: 10_000 }, async (t) => {
+      quiet(t, "error");
+      quiet(t, "warn");
+      await new Stage(conversation, spoken).play();
+    });
+  }
+}
+
+// -- frames.json
+
+const frames = read("frames");
+const SENT = { encode: frames.encode, decode: [...frames.decode, ...frames.encode] };
+const whole = (message) =>
+  typeof message === "string" ? message : message.map((part) => (typeof part === "string" ? part : part.repeat.repeat(part.times))).join("");
+const hex = (bytes) => Buffer.from(bytes).toString("hex");
+
+/** The map that a meaning is, as it goes over the wire. */
+function map({ kind, id, number, seconds, event, credit, ...fields }) {
+  const first = { event, ping: number, pong: number, retry: seconds }[kind] ?? id;
+  const rest = kind === "event" ? { ...fields, id } : fields;
+  const { data, timeout } = rest;
+  const order = { [kind]: first, data, id: rest.id, timeout, credit };
+  return value(Object.fromEntries(Object.entries(order).filter(([, item]) => item !== undefined)));
+}
+
+/** Whether a decoded map has the meaning: fields that are new, or null, say nothing. */
+function means(frame, meaning) {
+  const wanted = map(meaning);
+  const kind = kindOf(frame);
+  assert.equal(kind, meaning.kind);
+  const came = { [kind]: frame[kind] };
+  for (const field of ["data", "id", "timeout", "credit"]) {
+    if (field === "data" ? "data" in wanted : (frame[field] ?? null) !== null && field in wanted) came[field] = frame[field] ?? null;
+  }
+  assert.deepEqual(came, wanted);
+}
+
+for (const { name, from, needs = [], frame, json, msgpack } of SENT.encode) {
+  if (from === "server") continue;
+  test(`it writes ${name}`, () => {
+    // A Date is written with all its milliseconds; integers beyond 2^53 have no way into JSON.
+    if (!needs.includes("time") && !needs.includes("int64")) assert.equal(codecs.json.encode(map(frame)), whole(json));
+    assert.equal(hex(codecs.msgpack.encode(map(frame))), whole(msgpack));
+  });
+}
+
+for (const { name, from, needs = [], frame, json, msgpack } of SENT.decode) {
+  if (from === "client") continue;
+  test(`it reads ${name}`, () => {
+    const inJson = needs.length ? codecs.json.decode(codecs.json.encode(frame.data ?? null)) : frame.data;
+    if (json && !needs.length) means(codecs.json.decode(whole(json)), { ...frame, data: inJson });
+    if (msgpack) means(codecs.msgpack.decode(Buffer.from(whole(msgpack), "hex")), frame);
+  });
+}
+
+// -- closing.json
+
+const closing = read("closing");
+
+for (const { code, then, sent = true } of closing.close_codes) {
+  // 1015 is never told to a client: what it sees is 1006.
+  if (code === 1015) continue;
+  const end = (peer) => (sent ? peer.close(code) : code === 1005 ? peer.close() : peer.cut());
+
+  test(`after ${code} it ${then === "comes back" ? "comes back" : "stays away"}`, async (t) => {
+    const { server, client, peer } = await pair(t);
+    end(peer);
+    if (then === "comes back") await server.peer();
+    await reach(client, then === "comes back" ? "open" : "closed");
+  });
+
+  if (then === "new token") {
+    test(`after ${code} it comes back once if it can ask for another token`, async (t) => {
+      const { server, client, peer } = await pair(t, { token: () => "x" });
+      end(peer);
+      end(await server.peer());
+      await reach(client, "closed");
+      assert.equal(client.closed.code, code);
+    });
+  }
+}
+
+for (const { backoff, max_backoff: maxBackoff, failed, retry, from, to } of closing.waits) {
+  for (const [random, wait] of [[0, from], [1, to]]) {
+    test(`of a wait from ${backoff} to ${maxBackoff} s, after ${failed} failures and retry ${retry}, ${random} is ${wait}`, async (t) => {
+      const tick = stopTime(t);
+      const { mock } = t.mock.method(Math, "random", () => 0);
+      const client = await joinFake(t, { backoff, maxBackoff });
+      for (let i = 0; i < failed; i++) {
+        FakeSocket.last.end(1006);
+        tick(0.01);
+        await handshake();
+      }
+      if (retry !== null) {
+        FakeSocket.last.open();
+        FakeSocket.last.onmessage({ data: JSON.stringify({ retry }) });
+      }
+      mock.mockImplementation(() => random);
+      FakeSocket.last.end(1012);
+      tick(Math.max(wait - 0.01, 0));
+      if (wait > 0) assert.equal(client.state, "waiting");
+      tick(0.02);
+      assert.equal(client.state, "connecting");
+      await handshake();
+    });
+  }
+}
+
+// -- handshake.json
+
+const hands = read("handshake");
+const mine = (protocol) => [`symphony.v1.${protocol}`, "symphony.raw", "symphony.refuse"];
+
+test("tokens are offered as they are for all clients", async (t) => {
+  for (const { token, subprotocol } of hands.tokens) {
+    await joinFake(t, { token });
+    assert.equal(FakeSocket.last.offered.at(-1), subprotocol);
+  }
+});
+
+test("what the server chooses of this client's offer is spoken", async (t) => {
+  let met = 0;
+  for (const { offers, chosen, speaks } of hands.subprotocols) {
+    const protocol = ["json", "msgpack"].find((protocol) => mine(protocol).join() === offers.join());
+    if (!protocol) continue;
+    const client = await joinFake(t, { protocol });
+    assert.deepEqual(FakeSocket.last.offered, offers);
+    FakeSocket.last.open(chosen);
+    assert.equal(client.protocol, speaks === "raw" ? "raw" : chosen);
+    met++;
+  }
+  assert.ok(met >= 3);
+});
+
+test("a refusal of this client's offer is heard", async (t) => {
+  const server = await serve(t);
+  let met = 0;
+  for (const { offers, chosen, code, reason } of hands.refusals) {
+    if (mine("json").join() !== offers.join()) continue;
+    const client = join(t, server.url);
+    server.choose = () => chosen;
+    (await server.peer()).close(code, reason);
+    await assert.rejects(client.opened, (error) => error instanceof Refused && error.code === code && error.reason === reason);
+    met++;
+  }
+  assert.equal(met, 1);
+});
