@@ -1,6 +1,7 @@
 """Symphony: the real-time framework for Python."""
 
 from symphony.app import Symphony
+from symphony.client import Client, connect
 from symphony.errors import (
     ConfigurationError,
     Disconnected,
@@ -28,6 +29,7 @@ from symphony.transport.base import Close
 
 __all__ = (
     "CallNext",
+    "Client",
     "Close",
     "ConfigurationError",
     "Depends",
@@ -54,4 +56,5 @@ __all__ = (
     "SymphonyError",
     "Target",
     "WrongThreadError",
+    "connect",
 )

@@ -104,6 +104,7 @@ class Compiler:
         receive, is_async, speech = _takes_no_messages, False, None
         if options.protocol is not None or _speaks_events(inside):
             speech = self._speech(inside, where, names, state, options.protocol, stack["message"])
+            is_async = True
         else:
             receive, is_async = self._receive(_nearest(inside, "message"), where, names, state)
             if stack["message"]:

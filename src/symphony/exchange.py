@@ -166,11 +166,6 @@ class Exchange:
         """Take what runs the handlers; called once, before anything comes in."""
         self._runner = runner
 
-    @property
-    def payload(self) -> str:
-        """What the data of its events is, as `Protocol.payload` says."""
-        return self._protocol.payload
-
     # What comes in
 
     def received(self, message: Message) -> None:
@@ -246,9 +241,9 @@ class Exchange:
     def _other(self, envelope: Envelope) -> None:
         match envelope:
             case Reply(id, data):
-                self._check_asked(id, self.requests.answered(id, data))
+                self._check(id, self.requests.answered(id, data))
             case Error(id, data):
-                self._check_asked(id, self.requests.failed(id, data))
+                self._check(id, self.requests.failed(id, data))
             case Grant(id, credit):
                 self._grant(id, credit)
             case Cancel(id):
@@ -256,7 +251,7 @@ class Exchange:
                 if event is not None:
                     self._cancel(event, _CANCELLED)
                 else:
-                    self._check_known(id)
+                    self._check(id, id <= self._highest)
             case Ping(number):
                 self._send(Pong(number))
             case _:
@@ -268,20 +263,16 @@ class Exchange:
         if self.streams.grant(id, credit):
             return
         if event is None:
-            self._check_known(id)
+            self._check(id, id <= self._highest)
         elif event.credit is not None:
             # Its turn has not come: it will begin with all of it.
             event.credit += credit
             if event.credit > MAX_CREDIT:
                 self._cancel(event, OVERDRAWN)
 
-    def _check_known(self, id: Any) -> None:
+    def _check(self, id: Any, known: bool) -> None:
         """Tell who names a request that never was; of one that is over he may not have known."""
-        if id > self._highest:
-            self._refuse(None, Reject("not_found", f"there is no request {id}", details={"id": id}))
-
-    def _check_asked(self, id: Any, asked: bool) -> None:
-        if not asked:
+        if not known:
             self._refuse(None, Reject("not_found", f"there is no request {id}", details={"id": id}))
 
     # Answers to the client

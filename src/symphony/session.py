@@ -89,6 +89,7 @@ class Session:
         "_outbox",
         "_owner",
         "_phase",
+        "_receive",
         "_task",
         "_timer",
         "received",
@@ -120,10 +121,12 @@ class Session:
         limits = self._limits
         context = copy_context()
         self._closed = loop.create_future()
-        if self._dialect is None:
+        speech = self._endpoint.speech
+        if self._dialect is None or speech is None:
             messages = Messages(self, self._connection)
             self._lane = self._runner(context, messages.done, messages.failed, self._full)
             self.received = self._lane.deliver
+            receive = self._endpoint.receive
         else:
             protocol = self._dialect.make()
             exchange = Exchange(self, self._connection, protocol, limits, context, socket.id)
@@ -131,6 +134,8 @@ class Session:
             exchange.start(self._lane)
             self._exchange = exchange
             self.received = exchange.received
+            receive = speech.receive[protocol.payload]
+        self._receive = partial(receive, socket)
         self._timer: asyncio.TimerHandle | None = loop.call_later(limits.connect_timeout, self._too_late)
         self._task = loop.create_task(self._live(), context=context)
 
@@ -278,13 +283,9 @@ class Session:
             await self.watched(self._end())
 
     async def _serve(self) -> None:
-        endpoint, exchange = self._endpoint, self._exchange
-        if exchange is None or endpoint.speech is None:
-            await self._lane.serve(partial(endpoint.receive, self.socket), is_async=endpoint.is_async)
-        else:
-            receive = partial(endpoint.speech.receive[exchange.payload], self.socket)
-            await self._lane.serve(receive, is_async=True)
-            await exchange.streams.ended(timeout=self._limits.finish_timeout)
+        await self._lane.serve(self._receive, is_async=self._endpoint.is_async)
+        if self._exchange is not None:
+            await self._exchange.streams.ended(timeout=self._limits.finish_timeout)
 
     async def _connected(self) -> bool:
         """Run the connect stage; whether messages are to be served after it."""
@@ -387,7 +388,7 @@ class Session:
         collector, thousands of them wait for its next full round.
         """
         self.socket.release()
-        del self._lane, self._exchange, self.received
+        del self._lane, self._exchange, self._receive, self.received
 
 
 def _address(socket: Socket[Any]) -> str:

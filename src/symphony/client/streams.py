@@ -222,12 +222,15 @@ class Stream(AsyncIterator[T], Generic[T]):
             raise StopAsyncIteration
         if self._flow is None:
             self._flow = self._start()
-        waited = self._while_waiting()
+        flow, read, goes_on = self._flow, self._read, self._while_waiting()
         try:
-            item = await self._flow.next()
+            item = await flow.next()
         finally:
-            waited()
-        return self._read(item)
+            goes_on()
+            # The traceback of who is cancelled here would keep the stream from
+            # being left.
+            del self
+        return read(item)
 
     async def aclose(self) -> None:
         """Leave the stream; it is cancelled, unless it is complete."""

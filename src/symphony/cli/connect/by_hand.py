@@ -39,7 +39,7 @@ async def by_hand(settings: Settings) -> int:
     if sys.platform == "win32" or os.environ.get("TERM") == "dumb":
         terminal = None
         screen = Screen(console.print, as_json=settings.as_json)
-        session = Session(settings, screen, greet=lambda client: screen.note(_greeting(client, settings)))
+        session = Session(settings, screen, greet=lambda client: _greet(client, settings, screen))
     else:
         # Windows has not what it needs.
         from symphony.cli.connect.terminal import Terminal
@@ -50,7 +50,7 @@ async def by_hand(settings: Settings) -> int:
             settings,
             screen,
             changed=lambda open: terminal.set_mark("> " if open else "(not connected) > "),
-            greet=lambda client: screen.note(_greeting(client, settings)),
+            greet=lambda client: _greet(client, settings, screen),
         )
         conversation = session.conversation
         terminal.complete = lambda before: completion(
@@ -86,11 +86,10 @@ async def _talk(source: Source, session: Session, screen: Screen) -> Leave:
     return Leave(_NORMAL, "")
 
 
-def _greeting(client: Client, settings: Settings) -> str:
-    where = settings.url.partition("?")[0]
+def _greet(client: Client, settings: Settings, screen: Screen) -> None:
+    speaks, typed = client.protocol, "/help shows what can be typed"
     if client.protocol == "raw":
-        chosen = f", subprotocol {client.subprotocol}" if client.subprotocol in settings.subprotocols else ""
-        speaks = f"a raw connection{chosen}: lines are sent as they are"
-    else:
-        speaks = f"which speaks {client.protocol}"
-    return f"Connected to {where}, {speaks}. /help shows the commands, Ctrl+D ends."
+        own = client.subprotocol in settings.subprotocols
+        speaks, typed = f"raw, {client.subprotocol}" if own else "raw", "What you type is sent, but for /help"
+    screen.note(f"Connected to {settings.url.partition('?')[0]} ({speaks}).")
+    screen.note(f"{typed}; Ctrl+D ends.")

@@ -37,11 +37,11 @@ _WITHOUT: Final = {
     "events": (
         ('{"event": EVENT, …}', "send this frame; with an id it is a request"),
         ("anything else", "send it as the event 'message'"),
-        ("//…", "the same, beginning with one /"),
+        ("//…", "send it so, with one /"),
     ),
     "raw": (
         ("anything else", "send it as it is"),
-        ("//…", "the same, beginning with one /"),
+        ("//…", "send it with one /, though it is a command"),
     ),
 }
 
@@ -152,6 +152,7 @@ class Conversation:
             return None
         self.unanswered = True
         show()
+        self._tell_if_offline()
         return sent
 
     async def _request(self, request: Request) -> None:
@@ -165,6 +166,7 @@ class Conversation:
             raise LineError(f"Request {number} is under way; give this one another id.")
         self._learn(request.event)
         self._view.requested(number, request.event, request.data)
+        self._tell_if_offline()
         self._pending[number] = asyncio.create_task(self._ask(number, request))
         # It is on its way before the next line is: its task has begun.
         await asyncio.sleep(0)
@@ -207,6 +209,10 @@ class Conversation:
         task.cancel()
         self._view.cancelled(number)
 
+    def _tell_if_offline(self) -> None:
+        if self._client.state != "open":
+            self._view.note("Not connected: it is sent when the connection is back.")
+
     def _fail(self, number: int, why: str) -> None:
         self.failed = True
         self._view.failed(number, why)
@@ -225,4 +231,4 @@ class Conversation:
             if command.on in (kind, "both")
         ]
         for typed, does in (*lines, *_WITHOUT[kind]):
-            self._view.note(f"{typed:<25} {does}")
+            self._view.help(typed, does)

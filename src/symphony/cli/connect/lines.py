@@ -130,7 +130,7 @@ def parse(line: str, *, events: bool, as_json: bool) -> Action | None:
     if not line.strip():
         return None
     if line.startswith("/") and not line.startswith("//"):
-        return _command(line, events=events)
+        return _command(line, events=events, as_json=as_json)
     if not events:
         return verbatim(line[1:] if line.startswith("//") else line, as_json=as_json)
     return Say(line[1:]) if line.startswith("//") else _frame(line)
@@ -185,9 +185,11 @@ def _event(frame: dict[str, Any]) -> Emit | Request:
     return Request(event, data, id, timeout, credit)
 
 
-def _command(line: str, *, events: bool) -> Action:
+def _command(line: str, *, events: bool, as_json: bool) -> Action:
     name, _, rest = line.partition(" ")
     command = COMMANDS.get(name)
+    if command is None and not events:
+        return verbatim(line, as_json=as_json)
     if command is None:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else "/help shows them."

@@ -93,6 +93,10 @@ class Pipes:
         """Say which."""
         self.problem(f"Request {id}: {why}")
 
+    def help(self, typed: str, does: str) -> None:
+        """Say it to whoever tries this out."""
+        self.problem(f"{typed:<25} {does}")
+
     def note(self, text: str) -> None:
         """Say it to whoever watches."""
         self.problem(text)

@@ -103,6 +103,10 @@ class Screen:
         """Show it with the number of the request."""
         self._line(_WRONG, self._tag(id), Text(harmless(why)))
 
+    def help(self, typed: str, does: str) -> None:
+        """Show it as it is: nothing has happened."""
+        self._show(Text.assemble(f"  {typed:<25} ", (does, "dim")))
+
     def note(self, text: str) -> None:
         """Show it."""
         self._line(_ASIDE, Text(harmless(text)))

@@ -13,7 +13,7 @@ from symphony.cli.connect.conversation import Conversation
 from symphony.cli.connect.settings import Settings, UsageError
 from symphony.cli.connect.view import View
 from symphony.cli.connect.watch import Log, Watch
-from symphony.cli.connect.words import for_command_line, lost
+from symphony.cli.connect.words import for_command_line, sentence
 from symphony.client import Client, connect
 from symphony.errors import Disconnected
 
@@ -87,7 +87,7 @@ class Session:
             with suppress(NotImplementedError, AttributeError):
                 loop.add_signal_handler(getattr(signal, name), self._interrupt, getattr(signal, name))
         try:
-            await self.until(self._open())
+            await self._race(self._open())
         except BaseException:
             await self._aclose()
             raise
@@ -111,8 +111,11 @@ class Session:
         Raises:
             Interrupted: A signal came meanwhile.
         """
+        return await self._race(doing, self.watch.ended, *stops)
+
+    async def _race(self, doing: Coroutine[Any, Any, T], *stops: asyncio.Event) -> T | None:
         task = asyncio.create_task(doing)
-        others = [asyncio.create_task(stop.wait()) for stop in (self.watch.ended, *stops)]
+        others = [asyncio.create_task(stop.wait()) for stop in stops]
         try:
             await asyncio.wait((task, *others, self._signal), return_when=asyncio.FIRST_COMPLETED)
             if task.done():
@@ -132,14 +135,10 @@ class Session:
             await asyncio.wait((opening, failed), return_when=asyncio.FIRST_COMPLETED)
             if not opening.done():
                 # The client would try on; whoever waits here wants to know.
-                raise RefusedError(lost(self._log.last))
+                raise RefusedError(sentence(self._log.last))
             opening.result()
         except Disconnected as error:
-            # Its first letter, a large one, may be that of the URL.
-            message = str(error)
-            raise RefusedError(
-                lost(message.replace("Ws", "ws", 1) if message.startswith("Ws") else message)
-            ) from None
+            raise RefusedError(sentence(str(error))) from None
         finally:
             for each in (opening, failed):
                 each.cancel()

@@ -74,6 +74,10 @@ class View(Protocol):
         """Show that nothing more comes to a request."""
         ...
 
+    def help(self, typed: str, does: str) -> None:
+        """Show what can be typed, and what it does."""
+        ...
+
     def note(self, text: str) -> None:
         """Show what is good to know."""
         ...

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-__all__ = ("MEANINGS", "Meaning", "ended", "explained", "for_command_line", "lost", "meaning")
+__all__ = ("MEANINGS", "Meaning", "ended", "explained", "for_command_line", "lost", "meaning", "sentence")
 
 
 class Meaning(NamedTuple):
@@ -59,6 +59,7 @@ _HINTS: Final = (
     ("request_timeout must", "--timeout must"),
 )
 _LOST: Final = re.compile(r" was lost \((?P<code>\d{4})(?:: (?P<reason>.*))?\)$", re.DOTALL)
+_UNREACHABLE: Final = " could not be reached: "
 _NORMAL: Final = 1000
 
 
@@ -68,9 +69,9 @@ def meaning(code: int) -> Meaning:
 
 
 def explained(code: int, reason: str) -> str:
-    """Return code, meaning and reason: `4403 forbidden: members only`."""
-    said = f"{code} {meaning(code).text}"
-    return f"{said}: {reason}" if reason and reason != meaning(code).text else said
+    """Return code, meaning and reason: `4403: forbidden, "members only"`."""
+    said = f"{code}: {meaning(code).text}"
+    return f'{said}, "{reason}"' if reason and reason != meaning(code).text else said
 
 
 def ended(code: int, reason: str) -> str:
@@ -84,11 +85,20 @@ def ended(code: int, reason: str) -> str:
 
 
 def lost(message: str) -> str:
-    """Return what a client logs of a lost connection, or of a failed attempt, in fewer words."""
+    """Return what a client logs of a lost connection, or of an attempt that failed, in fewer words."""
     found = _LOST.search(message)
     if found is not None:
         return f"Lost ({explained(int(found['code']), found['reason'] or '')})."
+    # Where to is known.
+    message = sentence(message.partition(_UNREACHABLE)[2] or message)
+    return message[0].upper() + message[1:]
+
+
+def sentence(message: str) -> str:
+    """Return a client's error in terms of the command line, with a full stop."""
     message = for_command_line(message)
+    # The client's capital letter is that of a sentence, and this is a URL.
+    message = message.replace("Ws", "ws", 1) if message.startswith("Ws") else message
     return message if message.endswith((".", "?")) else f"{message}."
 
 
