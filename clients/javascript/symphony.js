@@ -34,6 +34,8 @@ const LASTING = 5;
 const HURRY = 1;
 /** Seconds that `close()` waits for the server's close frame. */
 const CLOSE_TIMEOUT = 5;
+/** Seconds by which the server may be first to say that a request's time is up. */
+const TIMER_SLACK = 0.05;
 /** Milliseconds; above it `setTimeout` fires at once, so longer waits are cut to it. */
 const LONGEST_DELAY = 2 ** 31 - 1;
 
@@ -586,8 +588,8 @@ export const codecs = {
 
 const now = () => performance.now() / 1000;
 
-/** @param {number} seconds @param {() => void} action @returns {any} */
-const after = (seconds, action) => setTimeout(action, Math.min(seconds * 1000, LONGEST_DELAY));
+/** @param {number} seconds May be over already: below 0. @param {() => void} action @returns {any} */
+const after = (seconds, action) => setTimeout(action, Math.min(Math.max(seconds, 0) * 1000, LONGEST_DELAY));
 
 // -------------------------------------------------------- one connection
 
@@ -744,8 +746,7 @@ class Link {
   /** @param {number} code @param {string} reason @returns {Promise<void>} When it has closed. */
   close(code, reason) {
     const socket = this.#socket;
-    this.#ended = true;
-    clearTimeout(this.#timer);
+    this.#stop();
     if (socket?.readyState !== 1) {
       abandon(socket);
       return Promise.resolve();
@@ -765,16 +766,23 @@ class Link {
 
   /** @param {string} reason */
   #lose(reason) {
-    if (!this.#ended) abandon(this.#socket);
-    this.#end(LOST, reason);
+    if (this.#ended) return;
+    // Before the WebSocket is touched: one of Node fires its events from within `close`.
+    this.#stop();
+    abandon(this.#socket);
+    this.#hears.end(LOST, reason);
   }
 
   /** @param {number} code @param {string} reason */
   #end(code, reason) {
     if (this.#ended) return;
+    this.#stop();
+    this.#hears.end(code, reason);
+  }
+
+  #stop() {
     this.#ended = true;
     clearTimeout(this.#timer);
-    this.#hears.end(code, reason);
   }
 }
 
@@ -837,6 +845,9 @@ class Inbox {
   }
 }
 
+/** @param {Call} call */
+const late = ({ event }) => new RequestTimeout(`"${event}" was not answered in time`);
+
 /** A message without an answer; `event` is null for a plain `send`. */
 class Message {
   idempotent = false;
@@ -852,6 +863,8 @@ class Message {
 class Call {
   /** Of the connection it was last sent on. */
   id = 0;
+  /** When this side gives it up, by `now()`. */
+  deadline = Infinity;
   settled = false;
   /** @type {any} */
   timer;
@@ -861,7 +874,7 @@ class Call {
   /**
    * @param {string} event
    * @param {unknown} data
-   * @param {object} kind
+   * @param {object} kind What makes it a request, or a stream.
    * @param {boolean} [kind.idempotent] Sent again if the connection is lost.
    * @param {() => object} kind.terms What its frame says beside, asked for when it is sent.
    * @param {(kind: "reply" | "item" | "end", data: any) => void} kind.heard
@@ -1082,10 +1095,10 @@ export class Client {
     return new Promise((resolve, reject) => {
       checkName(event);
       atLeast(0, { timeout });
-      const deadline = now() + timeout;
+      /** @type {Call} */
       const call = new Call(event, data, {
         idempotent,
-        terms: () => (timeout === Infinity ? {} : { timeout: Math.max(deadline - now(), 0.001) }),
+        terms: () => (timeout === Infinity ? {} : { timeout: Math.max(call.deadline - now(), 0.001) }),
         heard: (kind, value) => {
           if (kind !== "reply") {
             this.#drop(call, new SymphonyError(`"${event}" answers with a stream: use client.stream()`));
@@ -1093,6 +1106,7 @@ export class Client {
         },
         failed: reject,
       });
+      call.deadline = now() + timeout;
       this.#begin(call, timeout, signal);
     });
   }
@@ -1168,11 +1182,7 @@ export class Client {
     if (signal?.aborted) return call.failed(signal.reason);
     const abort = () => this.#drop(call, signal?.reason);
     signal?.addEventListener("abort", abort);
-    if (timeout !== Infinity) {
-      call.timer = after(timeout, () => {
-        this.#drop(call, new RequestTimeout(`"${call.event}" was not answered within ${timeout} s`));
-      });
-    }
+    if (timeout !== Infinity) call.timer = after(timeout, () => this.#drop(call, late(call)));
     call.release = () => {
       clearTimeout(call.timer);
       signal?.removeEventListener("abort", abort);
@@ -1327,7 +1337,11 @@ export class Client {
     if (kind === "event" && (frame.id ?? null) === null) this.#event(id, data);
     else if (kind === "event") this.#answer(link, id, frame.id, data);
     else if (kind === "reply" || kind === "item" || kind === "end") call?.heard(kind, data);
-    else if (kind === "error") this.#fail(call, remoteError(data));
+    else if (kind === "error") {
+      // Both sides count the time, and either may be first: to the user it is one error.
+      const inTime = data?.code !== "timeout" || !call || now() < call.deadline - TIMER_SLACK;
+      this.#fail(call, inTime ? remoteError(data) : late(call));
+    }
     else if (kind === "cancel") this.#answering.get(id)?.abort(new RemoteError("cancelled"));
     else if (kind === "retry" && typeof id === "number" && id >= 0) link.retry = id;
   }

@@ -11,8 +11,6 @@ import websockets
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
-from support.clients import until
-
 __all__ = ("Handshake", "Peer", "Server", "serve")
 
 
@@ -183,6 +181,3 @@ async def serve(**options: Any) -> AsyncIterator[Server]:
             yield server
         finally:
             server.leave()
-
-
-_ = until

@@ -1,5 +1,7 @@
 """Where a URL leads."""
 
+import re
+
 import pytest
 
 from symphony.client.address import parse_url
@@ -38,9 +40,8 @@ def test_a_url(url: str, secure: bool, host: str, port: int, target: str, author
     ],
 )
 def test_what_is_none(url: str, says: str) -> None:
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=re.escape(says)) as caught:
         parse_url(url)
-    assert says in str(caught.value)
     assert "secret" not in str(caught.value)
 
 

@@ -182,7 +182,9 @@ async def test_a_port_where_nobody_listens() -> None:
         error = await failure(f"ws://127.0.0.1:{port}/chat?secret=1")
         assert (type(error), error.code, error.reason) == (Disconnected, 1006, "connection refused")
         assert isinstance(error.__cause__, ConnectionRefusedError)
-        assert f"nothing listens at 127.0.0.1:{port} (connection refused). Is the server running" in str(error)
+        assert f"nothing listens at 127.0.0.1:{port} (connection refused). Is the server running" in str(
+            error
+        )
         assert "secret" not in str(error)
         once = await failure(f"ws://127.0.0.1:{port}/chat", reconnect=False)
         assert str(once).startswith(f"ws://127.0.0.1:{port}/chat could not be reached: nothing listens at")
@@ -195,9 +197,17 @@ async def test_a_port_where_nobody_listens() -> None:
         (page(200), 4200, "HTTP 200 Phrase. Is there a WebSocket at this path?"),
         (page(426, b"use ws", "text/plain"), 4426, "Is there a WebSocket at this path? It says: 'use ws'."),
         (page(403), 4403, "HTTP 403 Phrase."),
-        (page(403, b'{"code":"forbidden","message":"ask her"}'), 4403, "forbidden: ask her (HTTP 403 Phrase)."),
+        (
+            page(403, b'{"code":"forbidden","message":"ask her"}'),
+            4403,
+            "forbidden: ask her (HTTP 403 Phrase).",
+        ),
         (page(401, b'{"code":"unauthorized"}'), 4401, "unauthorized (HTTP 401 Phrase)."),
-        (page(301, Location="https://b.example/"), 4301, "a redirect: connect to https://b.example/ instead."),
+        (
+            page(301, Location="https://b.example/"),
+            4301,
+            "a redirect: connect to https://b.example/ instead.",
+        ),
         (b"HTTP/1.1 403 \r\n\r\n", 4403, "HTTP 403 Forbidden."),
         (b"HTTP/1.1 799 \r\n\r\n", 4799, "HTTP 799."),
     ],
@@ -271,7 +281,9 @@ async def test_a_server_that_accepts_and_keeps_silent(secure: bool) -> None:
         error = await failure(server.url.replace("ws:", "wss:") if secure else server.url)
         assert (type(error), error.code, error.reason) == (Disconnected, 1006, "no answer")
         if secure:
-            assert str(error).endswith("does not answer in the TLS handshake. If it has no certificate, write ws://.")
+            assert str(error).endswith(
+                "does not answer in the TLS handshake. If it has no certificate, write ws://."
+            )
         else:
             assert str(error).endswith(
                 "does not answer the handshake. Is that a WebSocket server? If it expects TLS, write wss://."
@@ -296,7 +308,9 @@ async def test_a_server_that_hangs_up() -> None:
         peer = await server.peer()
         await peer.read_request()
         peer.writer.close()
-        with pytest.raises(Disconnected, match=r"ended the connection instead of answering the handshake\. If it"):
+        with pytest.raises(
+            Disconnected, match=r"ended the connection instead of answering the handshake\. If it"
+        ):
             await opening
 
 
@@ -345,7 +359,7 @@ def certified(authority: trustme.CA, name: str) -> ssl.SSLContext:
 
 async def test_a_certificate_that_is_not_trusted() -> None:
     async with serve(ssl=certified(trustme.CA(), "127.0.0.1")) as server:
-        with _quiet_loop():
+        with QuietLoop():
             error = await failure(server.url)
         assert isinstance(error, Refused)
         assert error.code == 1015
@@ -358,7 +372,7 @@ async def test_a_certificate_of_somebody_else() -> None:
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
     async with serve(ssl=certified(authority, "other.example")) as server:
-        with _quiet_loop():
+        with QuietLoop():
             error = await failure(server.url, ssl=trusting)
         assert error.code == 1015
         assert "IP address mismatch" in str(error)
@@ -367,7 +381,7 @@ async def test_a_certificate_of_somebody_else() -> None:
 
 async def test_plain_at_a_tls_port() -> None:
     async with serve(ssl=certified(trustme.CA(), "127.0.0.1")) as server:
-        with _quiet_loop():
+        with QuietLoop():
             error = await failure(server.url.replace("wss:", "ws:"))
         assert error.code == 1006
         assert "If it expects TLS, write wss://." in str(error)
@@ -377,7 +391,9 @@ async def test_plain_at_a_tls_port() -> None:
 async def test_opening_can_be_given_up(ends: str) -> None:
     async with listen() as server:
         client = connect(server.url)
-        opening = asyncio.ensure_future(asyncio.wait_for(client._open(), 0.05 if ends == "by a timeout" else 9))
+        opening = asyncio.ensure_future(
+            asyncio.wait_for(client._open(), 0.05 if ends == "by a timeout" else 9)
+        )
         peer = await server.peer()
         await peer.read_request()
         if ends == "by cancelling":
@@ -386,7 +402,7 @@ async def test_opening_can_be_given_up(ends: str) -> None:
             await opening
         assert client.state == "closed"
         assert await peer.at_end()
-        with pytest.raises(Disconnected, match="connecting to .* was cancelled"):
+        with pytest.raises(Disconnected, match=r"connecting to .* was cancelled"):
             client.emit("say")
 
 
@@ -432,12 +448,7 @@ def test_without_a_context_certificates_are_checked_and_the_context_is_shared() 
     assert connect("ws://a.example")._keeper._dial._context is None
 
 
-@asynccontextmanager
-async def _nothing() -> AsyncIterator[None]:
-    yield
-
-
-class _quiet_loop:  # noqa: N801
+class QuietLoop:
     """The servers' loop complains about handshakes that fail; that is what these tests are about."""
 
     def __enter__(self) -> None:

@@ -61,7 +61,11 @@ def test_data_becomes_what_the_annotation_says(kind: Any) -> None:
     assert called(noticed, {"n": 1}, kind=kind) == {"n": 1}
     assert called(modelled, {"n": 1}, kind=kind) == Model(n=1)
     assert called(bounded, 3, kind=kind) == 3
-    for function, wrong, path in ((said, {"text": 1}, "$.text"), (modelled, {"n": "x"}, "$"), (bounded, 2, "$")):
+    for function, wrong, path in (
+        (said, {"text": 1}, "$.text"),
+        (modelled, {"n": "x"}, "$"),
+        (bounded, 2, "$"),
+    ):
         with pytest.raises(InvalidError) as caught:
             called(function, wrong, kind=kind)
         assert caught.value.path == path

@@ -1,7 +1,5 @@
 """The text of the opening handshake."""
 
-import itertools
-
 import pytest
 
 from symphony.client.opening import (
@@ -151,10 +149,17 @@ def test_an_interim_answer_is_passed_over() -> None:
     found = answer(b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n")
     assert (found.status, found.complete) == (0, False)
     found.feed(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
-    assert (found.status, found.phrase, found.complete, "link" in found.headers) == (404, "Not Found", True, False)
+    assert (found.status, found.phrase, found.complete, "link" in found.headers) == (
+        404,
+        "Not Found",
+        True,
+        False,
+    )
 
 
-@pytest.mark.parametrize("data", [b"SSH-2.0-OpenSSH_9.6\r\n", b"\x15\x03\x01\x00\x02\x02\x16", b"220 mail\r\n"])
+@pytest.mark.parametrize(
+    "data", [b"SSH-2.0-OpenSSH_9.6\r\n", b"\x15\x03\x01\x00\x02\x02\x16", b"220 mail\r\n"]
+)
 def test_what_is_not_http(data: bytes) -> None:
     with pytest.raises(AnswerError, match="is not HTTP"):
         answer(data)
@@ -162,9 +167,10 @@ def test_what_is_not_http(data: bytes) -> None:
 
 def test_a_head_is_bounded() -> None:
     found = answer(b"HTTP/1.1 200 OK\r\nX: ")
+    for _ in range(MAX_HEAD_BYTES // 1024 - 1):
+        found.feed(b"x" * 1024)
     with pytest.raises(AnswerError, match=str(MAX_HEAD_BYTES)):
-        for _ in itertools.repeat(None, MAX_HEAD_BYTES // 1024 + 1):
-            found.feed(b"x" * 1024)
+        found.feed(b"x" * 1024)
 
 
 def test_a_body_is_bounded() -> None:

@@ -39,7 +39,9 @@ async def answered(peer: Peer, asking: Any, **answer: Any) -> Any:
 )
 async def test_the_reply_becomes_what_response_type_says(protocol: str, kind: Any, value: Any) -> None:
     async with pair(protocol=protocol) as (client, peer, _):
-        assert await answered(peer, client.request("where", response_type=kind), reply=0, data={"x": 1}) == value
+        assert (
+            await answered(peer, client.request("where", response_type=kind), reply=0, data={"x": 1}) == value
+        )
 
 
 async def test_a_reply_of_another_type_is_an_error_that_says_so() -> None:
@@ -183,21 +185,21 @@ async def test_an_idempotent_one_is_sent_again_only_while_it_has_time() -> None:
         asked = asyncio.ensure_future(client.request("put", idempotent=True, timeout=0.1))
         await peer.receive()
         await peer.drop()
-        with pytest.raises(RequestTimeout, match="was not sent .* there is no connection"):
+        with pytest.raises(RequestTimeout, match=r"was not sent .* there is no connection"):
             await asked
         again = await server.accept()
         assert await again.nothing_came()
 
 
 async def test_an_idempotent_one_fails_when_the_client_ends() -> None:
-    async with pair() as (client, peer, server):
+    async with pair() as (client, peer, _):
         asked = asyncio.ensure_future(client.request("put", idempotent=True))
         await peer.receive()
         await peer.close(4403, "go")
         with pytest.raises(Disconnected, match=r"'put' was not answered: .* \(4403: go\)\. Whether it was"):
             await asked
         again = asyncio.ensure_future(client.request("put", idempotent=True))
-        with pytest.raises(Disconnected, match="The connection to .* has ended"):
+        with pytest.raises(Disconnected, match=r"The connection to .* has ended"):
             await again
 
 

@@ -214,7 +214,9 @@ async def test_a_lost_connection_says_so_behind_the_items() -> None:
         await peer.drop()
         await until(lambda: client.state != "open")
         assert await anext(stream) == 2
-        with pytest.raises(Disconnected, match=f"^The stream of 'count' broke off: the connection to {server.url}"):
+        with pytest.raises(
+            Disconnected, match=f"^The stream of 'count' broke off: the connection to {server.url}"
+        ):
             await anext(stream)
         again = await server.accept()
         assert await again.nothing_came()
@@ -224,7 +226,9 @@ async def test_offline_it_waits_for_a_connection_as_long_as_a_request_would() ->
     async with pair(request_timeout=0.05) as (client, peer, server):
         await peer.drop()
         await until(lambda: client.state == "connecting")
-        with pytest.raises(RequestTimeout, match=r"'count' was not sent to ws://.* within 0.05 s: there is no"):
+        with pytest.raises(
+            RequestTimeout, match=r"'count' was not sent to ws://.* within 0.05 s: there is no"
+        ):
             await anext(client.stream("count"))
         again = await server.accept()
         await until(lambda: client.state == "open")

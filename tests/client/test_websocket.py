@@ -51,9 +51,7 @@ async def dialled(server: RawServer, *, behind: bytes = b"", **options: object) 
 
 
 @asynccontextmanager
-async def linked(
-    *, behind: bytes = b"", **options: object
-) -> AsyncIterator[tuple[Link, RawPeer, Ear]]:
+async def linked(*, behind: bytes = b"", **options: object) -> AsyncIterator[tuple[Link, RawPeer, Ear]]:
     """Give an open link, its other end, and who listens."""
     async with listen() as server:
         link, peer = await dialled(server, behind=behind, **options)

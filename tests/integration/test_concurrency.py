@@ -185,7 +185,7 @@ async def test_a_full_queue_stops_the_reading_and_loses_nothing(serve, concurren
 @pytest.mark.parametrize("concurrency", [None, 2])
 async def test_a_queue_that_empties_because_requests_ran_out_of_time_lets_read_on(serve, concurrency):
     """The queue was full, so that nothing was read; nobody looked again when it was not."""
-    work = Work(concurrency=concurrency, max_queue=2)
+    work = Work(concurrency=concurrency, max_queue=2, finish_timeout=0.2, close_timeout=0.2)
     async with serve(work.app) as url, connect(f"{url}/", close_timeout=0.5) as client:
         running = range(concurrency or 1)
         for number in running:

@@ -1,37 +1,49 @@
 """Pages of the documentation, and a reader who does everything that they say."""
 
 import ast
+import asyncio
 import importlib
 import importlib.util
+import inspect
+import io
+import json
 import logging
+import os
 import re
 import shlex
+import shutil
 import sys
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, redirect_stdout, suppress
 from dataclasses import dataclass
 from inspect import isawaitable, signature
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, cast
 
 import msgspec
 import pytest
 import typer.main
+from playwright.async_api import async_playwright
 
+from support.clients import until
 from support.process import outcome
-from symphony import Symphony
+from support.servers import serve_natively
+from symphony import Client, Symphony
 from symphony.cli.finding import TargetError, locate
 from symphony.cli.main import cli
 from symphony.testing import Refused, TestClient, TestConnection
 
 __all__ = ("ROOT", "RUN", "Block", "Reader", "anchors", "blocks", "links", "rows")
 
-# The command `symphony run`, as typer has made it.
-RUN: Any = cast("Any", typer.main.get_command(cli)).commands["run"]
+# The commands `symphony run` and the like, as typer has made them.
+_COMMANDS: Any = cast("Any", typer.main.get_command(cli)).commands
+RUN: Any = _COMMANDS["run"]
 
 ROOT = Path(__file__).parents[2]
+CLIENT = ROOT / "clients" / "javascript" / "symphony.js"
 
 _FENCE = re.compile(r"(?P<fence>`{3,})(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?")
 _HEADING = re.compile(r"#{1,6} +(.+)")
@@ -39,9 +51,18 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE_SPAN = re.compile(r"`[^`]*`")
 _NOT_RUN = re.compile(r"\*Not run: (?P<reason>.{10,})\*")
 # Pasted into a browser by tests/browser/test_docs.py.
-_JAVASCRIPT = "js"
+_PASTED = "js"
 # What is printed, and no command.
 _PRINTED = "text"
+# Where the app of every page listens.
+_URL = "ws://127.0.0.1:8080"
+# `print(total)  # 6`
+_PRINTS = re.compile(r"\b(?:print|console\.log)\(.*\S\s+(?:#|//) (.+)")
+_IMPORTED = re.compile(r"(['\"])(?:symphony-ws|/_symphony/client\.js)\1")
+_CHROMIUM = Path("/usr/bin/chromium")
+_TSC = CLIENT.parent / "node_modules" / "typescript" / "bin" / "tsc"
+_PATIENCE = 10.0
+_THE_END = "the program has come to its end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +158,13 @@ class Reader:
     started and stopped, and new test functions are called. Commands are
     checked, and what a client types and sees in a console is played to the
     app.
+
+    Python that has the app's address in it, or an `await` outside of a
+    function, is a client's, and so is JavaScript: it runs while the app is
+    served on a port. Its `main()` is run. JavaScript begins with its imports,
+    and goes on in the next blocks up to those that have imports again. What
+    is printed must be what comments say, `print(total)  # 6`; where one line
+    prints several times, with commas between.
     """
 
     def __init__(self, page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +172,8 @@ class Reader:
         self._folder = folder
         self._monkeypatch = monkeypatch
         self._app: Symphony | None = None
+        self._visit: "Visit | None" = None
+        self._lacking: set[str] = set()
         self._program = ModuleType(f"page_{page.stem}")
         monkeypatch.setitem(sys.modules, self._program.__name__, self._program)
         monkeypatch.chdir(folder)
@@ -153,21 +183,34 @@ class Reader:
 
     async def follow(self) -> None:
         """Do everything that the page says."""
-        for block in blocks(self._page):
-            if block.not_run is not None:
-                continue
-            try:
-                await self._follow(block)
-            except Exception as error:
-                error.add_note(f"That was the block of {block}.")
-                raise
+        try:
+            for block in blocks(self._page):
+                if block.not_run is not None:
+                    continue
+                try:
+                    await self._follow(block)
+                except Exception as error:
+                    error.add_note(f"That was the block of {block}.")
+                    raise
+            await self._leave()
+        finally:
+            if self._visit is not None:
+                await self._visit.aclose()
+        if self._lacking:
+            lacking = " and ".join(sorted(self._lacking))
+            assert os.environ.get("CI") != "true", f"there is no {lacking}"
+            pytest.skip(f"there is no {lacking}; all that needs none was done")
 
     async def _follow(self, block: Block) -> None:
         if block.title is not None:
             await self._write(block)
         elif block.language == "python":
-            code = compile("\n" * block.line + block.text, str(block), "exec", dont_inherit=True)
-            await self._execute(code, self._program)
+            await self._run("\n" * block.line + block.text, str(block), self._program)
+        elif block.language == "javascript":
+            visit = await self._visiting()
+            await visit.javascript(block)
+        elif block.language == "typescript":
+            await self._check_types(block)
         elif block.language == "console":
             await self._play(block)
         elif block.language == "sh":
@@ -177,7 +220,7 @@ class Reader:
         elif block.language == "json":
             msgspec.json.decode(block.text)
         else:
-            assert block.language in (_JAVASCRIPT, _PRINTED), (
+            assert block.language in (_PASTED, _PRINTED), (
                 f"nobody runs a block of {block.language!r}: write *Not run: why.* above it"
             )
 
@@ -187,6 +230,12 @@ class Reader:
         earlier = file.read_text() if file.exists() else ""
         if file.suffix != ".py":
             file.write_text(earlier + block.text)
+            if file.suffix == ".html":
+                visit = await self._visiting()
+                await visit.page()
+            elif file.suffix == ".mjs":
+                visit = await self._visiting()
+                await visit.javascript(block)
             return
         file.write_text(_continued(earlier, block.text))
         if file.name.startswith("test_"):
@@ -199,9 +248,18 @@ class Reader:
         assert spec is not None
         module = importlib.util.module_from_spec(spec)
         self._monkeypatch.setitem(sys.modules, file.stem, module)
-        await self._execute(compile(file.read_text(), str(file), "exec", dont_inherit=True), module)
+        await self._run(file.read_text(), str(file), module)
 
-    async def _execute(self, code: Any, module: ModuleType) -> None:
+    async def _run(self, text: str, name: str, module: ModuleType) -> None:
+        code = _compiled(text, name)
+        if _URL in text or code.co_flags & inspect.CO_COROUTINE:
+            visit = await self._visiting()
+            await visit.python(text, name, module)
+        else:
+            await self._leave()
+            await self._execute(code, module)
+
+    async def _execute(self, code: CodeType, module: ModuleType) -> None:
         before = dict(vars(module))
         exec(code, vars(module))
         new = {name: value for name, value in vars(module).items() if before.get(name) is not value}
@@ -216,6 +274,31 @@ class Reader:
                 result = test()
                 if isawaitable(result):
                     await result
+
+    async def _visiting(self) -> "Visit":
+        """Serve the app, if it is not served already."""
+        assert self._app is not None, "no app was shown yet"
+        if self._visit is None:
+            self._visit = await Visit.of(self._app, self._folder, self._lacking)
+        return self._visit
+
+    async def _leave(self) -> None:
+        """Stop serving the app: it is to be changed, or used in memory."""
+        if self._visit is not None:
+            await self._visit.finish()
+            await self._visit.aclose()
+            self._visit = None
+
+    async def _check_types(self, block: Block) -> None:
+        if shutil.which("node") is None or not _TSC.exists():
+            self._lacking.add("tsc (`npm ci` in clients/javascript)")
+            return
+        options = {"noUnusedLocals": False, "paths": {"symphony-ws": [str(CLIENT)]}}
+        config = {"extends": str(_TSC.parents[3] / "tsconfig.json"), "compilerOptions": options}
+        (self._folder / "page.mts").write_text(block.text)
+        (self._folder / "tsconfig.json").write_text(json.dumps({**config, "files": ["page.mts"]}))
+        result = await outcome("node", str(_TSC), "--pretty", "false", cwd=self._folder)
+        assert result.code == 0, result.output
 
     async def _play(self, block: Block) -> None:
         """Type what a console shows; each client stays connected to the end of its block."""
@@ -232,6 +315,7 @@ class Reader:
                     if url is None or not rest.startswith("wscat"):
                         continue
                     if client is None:
+                        await self._leave()
                         assert self._app is not None, "no app was shown yet"
                         client = await stack.enter_async_context(TestClient(self._app))
                     connection = await _connected(client, url, rest)
@@ -265,6 +349,9 @@ class Reader:
 
     def _check_symphony(self, arguments: list[str]) -> None:
         if arguments == ["--version"]:
+            return
+        if arguments[0] == "connect":
+            _local(_COMMANDS["connect"].make_context("connect", arguments[1:]).params["url"])
             return
         assert arguments[0] == "run"
         target: str = RUN.make_context("run", arguments[1:]).params["target"]
@@ -307,13 +394,180 @@ class Reader:
         assert arguments == [".venv/bin/activate"]
 
     def _check_npm(self, arguments: list[str]) -> None:
-        assert arguments == ["install", "-g", "wscat"]
+        assert arguments[0] == "install"
+        package = arguments[-1]
+        assert package in ("wscat", "ws") or (ROOT / package / "package.json").is_file(), (
+            f"what is {package}?"
+        )
 
     def _check_wscat(self, arguments: list[str]) -> str:
         return _local(arguments[arguments.index("-c") + 1])
 
     def _check_websocat(self, arguments: list[str]) -> str:
         return _local(arguments[-1])
+
+
+class Visit:
+    """The app of a page, served on a port while its clients are shown.
+
+    Args:
+        folder: Where the page is followed.
+        lacking: Takes what would be needed and is not there.
+    """
+
+    def __init__(self, folder: Path, lacking: set[str]) -> None:
+        self._folder = folder
+        self._lacking = lacking
+        self._url = ""
+        self._stack = AsyncExitStack()
+        self._printed = io.StringIO()
+        self._promised: list[str] = []
+        self._modules: list[ModuleType] = []
+        self._program: list[Block] = []
+
+    @classmethod
+    async def of(cls, app: Symphony, folder: Path, lacking: set[str]) -> "Visit":
+        """Serve an app."""
+        visit = cls(folder, lacking)
+        visit._url = await visit._stack.enter_async_context(serve_natively(app))
+        visit._stack.push_async_callback(visit._close_clients)
+        visit._stack.enter_context(redirect_stdout(visit._printed))
+        return visit
+
+    async def aclose(self) -> None:
+        """Close all clients and stop the server."""
+        await self._stack.aclose()
+
+    async def python(self, text: str, name: str, module: ModuleType) -> None:
+        """Run what a client in Python does."""
+        self._promised += _promised(text)
+        self._modules.append(module)
+        before = vars(module).get("main")
+        result = eval(_compiled(text.replace(_URL, self._url), name), vars(module))
+        if isawaitable(result):
+            await result
+        main: Any = vars(module).get("main")
+        if main is not before:
+            await main()
+
+    async def javascript(self, block: Block) -> None:
+        """Take the next part of a program, which runs when it is complete."""
+        if block.text.startswith(("import ", "const { connect } = await import")):
+            await self._run_program()
+        self._program.append(block)
+
+    async def page(self) -> None:
+        """Open the page that the app serves, say hello in its first field, and see it there."""
+        if not _CHROMIUM.exists():
+            self._lacking.add("Chromium")
+            return
+        complaints: list[str] = []
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(
+                executable_path=_CHROMIUM,
+                args=["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+            )
+            page = await browser.new_page()
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("console", lambda said: complaints.append(f"{said.type}: {said.text}"))
+            await page.goto(self._url.replace("ws", "http", 1))
+            field = page.locator("input").first
+            await field.fill("hello")
+            await field.press("Enter")
+            await page.get_by_text("hello").first.wait_for(timeout=_PATIENCE * 1000)
+            await browser.close()
+        assert not complaints
+
+    async def finish(self) -> None:
+        """Run what waits for its end, and check what was printed."""
+        await self._run_program()
+        with suppress(TimeoutError):
+            await until(self._is_as_promised)
+        assert self._is_as_promised(), f"{self._printed.getvalue()!r} was printed, not {self._promised}"
+
+    def _is_as_promised(self) -> bool:
+        return _as_promised(self._printed.getvalue().splitlines(), self._promised)
+
+    async def _close_clients(self) -> None:
+        for module in self._modules:
+            for value in vars(module).values():
+                if isinstance(value, Client):
+                    await value.close()
+
+    async def _run_program(self) -> None:
+        blocks, self._program = self._program, []
+        if not blocks:
+            return
+        if shutil.which("node") is None:
+            self._lacking.add("Node")
+            return
+        text = "".join(block.text for block in blocks)
+        address = self._url.replace("ws", "http", 1)
+        file = self._folder / "program.mjs"
+        file.write_text(
+            f"globalThis.location = {{ href: '{address}/' }};"
+            + _IMPORTED.sub(f"'{CLIENT.as_uri()}'", text).replace(_URL, self._url)
+            + f"\nconsole.log('{_THE_END}');"
+        )
+        printed, errors = await _node(file, _promised(text))
+        assert not errors, f"The program of {blocks[0]}: {errors}"
+        assert _as_promised(printed, _promised(text)), f"The program of {blocks[0]} printed {printed}"
+
+
+async def _node(file: Path, promised: list[str]) -> tuple[list[str], str]:
+    """Run a program until it has printed what it must; return what it has printed."""
+    process = await asyncio.create_subprocess_exec(
+        # The flag is for Node 20; later ones have a WebSocket without it.
+        *("node", "--experimental-websocket", str(file)),
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    printed: list[str] = []
+    ended = False
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            while not (ended and _as_promised(printed, promised)):
+                line = (await process.stdout.readline()).decode().rstrip("\n")
+                if line == _THE_END:
+                    ended = True
+                elif line:
+                    printed.append(line)
+                elif process.stdout.at_eof():
+                    break
+    except TimeoutError:
+        printed.append("(and nothing more came)")
+    finally:
+        if process.returncode is None:
+            process.kill()
+        errors = (await process.stderr.read()).decode()
+        await process.wait()
+    return printed, errors
+
+
+def _promised(text: str) -> list[str]:
+    """Return what the comments behind prints say that these print."""
+    return [found[1] for line in text.splitlines() if (found := _PRINTS.search(line))]
+
+
+def _as_promised(printed: list[str], promised: list[str]) -> bool:
+    """Tell whether all was printed: what one comment says in its order, comments in any."""
+    left = list(promised)
+    for line in printed:
+        for at, rest in enumerate(left):
+            if rest == line or rest.startswith(f"{line}, "):
+                left[at] = rest[len(line) + 2 :]
+                break
+        else:
+            return False
+    return not any(left)
+
+
+def _compiled(text: str, name: str) -> CodeType:
+    """Compile a program, which may `await` outside of functions as in `python -m asyncio`."""
+    return compile(text, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
 
 
 def _local(url: str) -> str:

@@ -88,6 +88,20 @@ test("nothing comes after close", async (t) => {
   assert.equal(client.state, "closed");
 });
 
+test("a WebSocket that fails from within `close` is left alone", async (t) => {
+  // Node 22: a handshake that failed fires `error`, `close()` in its handler fires it again, and so on.
+  const client = await joinFake(t, { reconnect: false });
+  const socket = FakeSocket.last;
+  let closed = 0;
+  socket.close = () => {
+    closed++;
+    socket.onerror({ message: "once more" });
+  };
+  socket.onerror({ message: "no route to the host" });
+  assert.deepEqual(client.closed, { code: 1006, reason: "no route to the host" });
+  assert.equal(closed, 1);
+});
+
 test("a connection that opens twice or errs after it ended does no harm", async (t) => {
   const client = await joinFake(t, { reconnect: false });
   FakeSocket.last.open();

@@ -58,6 +58,19 @@ test("a request without an answer in time fails and is cancelled", async (t) => 
   assert.deepEqual(await peer.next(), { cancel: id });
 });
 
+test("a request that the server is first to give up fails in the same way", async (t) => {
+  const tick = stopTime(t);
+  const { client, peer } = await pair(t);
+  const timeout = { code: "timeout", message: "too long", retryable: true, details: null };
+  const slow = client.request("sleep", 60, { timeout: 3 });
+  const early = client.request("fetch", 60, { timeout: 60 });
+  const ids = [(await peer.next()).id, (await peer.next()).id];
+  tick(2.99);
+  for (const id of ids) peer.frame({ error: id, data: timeout });
+  await assert.rejects(slow, RequestTimeout);
+  await assert.rejects(early, { name: "RemoteError", code: "timeout" });
+});
+
 test("the answer to what was given up is ignored", async (t) => {
   const warnings = quiet(t, "warn");
   const { client, peer } = await pair(t);

@@ -13,7 +13,7 @@ from symphony.client.backlog import Backlog, Gate
 from symphony.client.dispatch import Dispatch
 from symphony.client.keeper import Keeper, State
 from symphony.client.link import Close, Dial, Link
-from symphony.client.loss import Loss
+from symphony.client.loss import Loss, sentence
 from symphony.client.options import Options
 from symphony.client.outgoing import Outgoing
 from symphony.client.payload import Kind
@@ -50,6 +50,7 @@ class Core:
     """
 
     __slots__ = (
+        "_complained",
         "_gate",
         "_readers",
         "answers",
@@ -74,6 +75,7 @@ class Core:
         self.messages: Backlog[str | bytes] = Backlog(self._gate, options.max_queue)
         self._readers: list[asyncio.Future[None]] = []
         self.state_handlers: list[Callable[[State], Any]] = []
+        self._complained = False
         self.protocol: str | None = None
         self.subprotocol: str | None = None
         self.keeper = Keeper(dial, options, self)
@@ -99,7 +101,8 @@ class Core:
         except MalformedError as error:
             if error.id is not None:
                 self.outgoing.say(Error(error.id, error.payload()))
-            logger.warning("%s sent what cannot be read: %s.", self.where, error)
+            path = error.details["path"]
+            self._complain("what cannot be read: %s (at %s)", error.message, path)
             return
         if isinstance(envelope, Event):
             if envelope.id is None:
@@ -113,7 +116,7 @@ class Core:
         elif isinstance(envelope, Retry):
             self.keeper.retry_after(envelope.retry)
         elif not isinstance(envelope, Pong):
-            logger.warning("%s sent %r, which only clients send.", self.where, envelope)
+            self._complain("%r, which only clients send", envelope)
 
     def relieved(self) -> None:
         """Send on."""
@@ -142,7 +145,7 @@ class Core:
             self.outgoing.put_first(again)
             return
         if unsent := self.outgoing.end(loss):
-            logger.warning("%d messages were never sent: %s.", unsent, loss.what)
+            logger.warning("%d messages were never sent: %s", unsent, sentence(loss.what))
         self.dispatch.finish()
         self._wake()
 
@@ -157,6 +160,12 @@ class Core:
                 handler(state)
             except Exception:
                 logger.exception("A handler of the state %r failed.", state)
+
+    def _complain(self, what: str, *details: object) -> None:
+        # Once is a warning: a server of a later version may say something new a
+        # thousand times a second.
+        level, self._complained = logging.DEBUG if self._complained else logging.WARNING, True
+        logger.log(level, f"%s sent {what}.", self.where, *details)
 
     def _overflow(self) -> None:
         self.keeper.give_up(Close(1013, "a handler waits behind more events than can be kept", clean=False))

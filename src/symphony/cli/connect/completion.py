@@ -33,4 +33,8 @@ def completion(before: str, names: Iterable[str], *, events: bool) -> Sequence[s
         return [each for each in found if before.startswith("/") and each.startswith(before)]
     if command not in _TAKE_EVENT or " " in name:
         return []
-    return [f"{command} {each} " for each in sorted(names) if each.startswith(name) and " " not in each]
+    return [
+        f"{command} {each} "
+        for each in sorted(names)
+        if each.startswith(name) and each.isprintable() and " " not in each
+    ]

@@ -104,32 +104,24 @@ class Conversation:
         """
         match action:
             case Say(message):
-                sent = self._send(lambda: self._client.send(message), lambda: self._view.said(message))
+                await self._send(self._client.send, (message,), self._view.said, wait=script)
             case Emit(event, data):
                 self._learn(event)
-                sent = self._send(
-                    lambda: self._client.emit(event, data), lambda: self._view.emitted(event, data)
-                )
+                await self._send(self._client.emit, (event, data), self._view.emitted, wait=script)
             case Request():
                 if script and len(self._pending) >= _MAX_PENDING:
                     await asyncio.wait(self._pending.values(), return_when=asyncio.FIRST_COMPLETED)
                 await self._request(action)
-                return
             case Cancel(number):
                 self._cancel(number)
-                return
             case Answer(event, data):
                 self._learn(event)
                 self._answers[event] = data
                 self._view.note(f"Requests {event!r} of the server are answered so from now on.")
-                return
             case Help():
                 self._help()
-                return
             case _:
-                return
-        if script and sent is not None:
-            await sent
+                pass
 
     async def settled(self) -> None:
         """Wait until every request has its answer."""
@@ -143,17 +135,25 @@ class Conversation:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _send(self, send: Callable[[], Awaitable[None]], show: Callable[[], None]) -> Awaitable[None] | None:
+    async def _send(
+        self,
+        send: Callable[..., Awaitable[None]],
+        what: tuple[Any, ...],
+        show: Callable[..., None],
+        *,
+        wait: bool,
+    ) -> None:
         try:
-            sent = send()
+            sent = send(*what)
         except (SymphonyError, TypeError, ValueError, OverflowError) as error:
             self.failed = True
             self._view.problem(f"Not sent: {for_command_line(str(error))}")
-            return None
+            return
         self.unanswered = True
-        show()
+        show(*what)
         self._tell_if_offline()
-        return sent
+        if wait:
+            await sent
 
     async def _request(self, request: Request) -> None:
         number = request.id
@@ -175,7 +175,12 @@ class Conversation:
         try:
             await self._answer(number, request)
         except RemoteError as error:
-            self._view.error(number, error)
+            # It may be the client's own, which speaks of Python.
+            message = for_command_line(error.message)
+            self._view.error(
+                number,
+                RemoteError(error.code, message, retryable=error.retryable, details=error.details),
+            )
         except Disconnected:
             self._fail(number, "the connection was lost before the answer came")
         except (SymphonyError, RuntimeError, TypeError, ValueError, OverflowError) as error:

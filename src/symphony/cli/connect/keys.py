@@ -27,7 +27,7 @@ _PASTE_END: Final = "\x1b[201~"
 # ECMA-48 §5.4: parameters, intermediates, a final byte; SS3 has the final only.
 _SEQUENCE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O[@-~]|[^\[O])", re.DOTALL)
 _BEGUN: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|O)?\Z")
-_BREAKS: Final = re.compile(r"\r\n|[\r\n\t]")
+_BREAKS: Final = re.compile(r"[ \t]*[\r\n]+[ \t]*|\t")
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 _SEQUENCES: Final = {

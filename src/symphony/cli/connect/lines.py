@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias, cast
@@ -29,10 +30,16 @@ __all__ = (
 )
 
 _DEFAULT_CREDIT: Final = 64
+_NUMBER: Final = re.compile(r"[0-9]{1,16}")
+_CLOSE_CODE: Final = re.compile(r"[0-9]{4}")
 
 
 class LineError(Exception):
     """A line means nothing; the message is one line and says what to type instead."""
+
+
+class _ArgumentError(Exception):
+    """What stands behind a command is not what it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,15 +206,14 @@ def _command(line: str, *, events: bool, as_json: bool) -> Action:
         raise LineError(f"{name} does nothing here: the connection {here}.")
     try:
         return command.parse(rest.strip())
-    except LineError as error:
-        usage = f"{name} {command.arguments}".rstrip()
-        raise LineError(f"{error} It is written {usage}") from None
+    except _ArgumentError as error:
+        raise LineError(f"{error} It is written {name} {command.arguments}") from None
 
 
 def _event_and_data(arguments: str) -> tuple[str, Any]:
     event, _, text = arguments.partition(" ")
     if not event:
-        raise LineError("The name of the event is missing.")
+        raise _ArgumentError("The name of the event is missing.")
     _check_name(event)
     return event, _data(text.strip())
 
@@ -241,8 +247,8 @@ def _cancel(arguments: str) -> Cancel:
     if not arguments:
         return Cancel(None)
     number = arguments.removeprefix("#")
-    if not number.isascii() or not number.isdigit():
-        raise LineError(f"{arguments!r} is not the number of a request.")
+    if not _NUMBER.fullmatch(number):
+        raise _ArgumentError(f"{arguments!r} is not the number of a request.")
     return Cancel(int(number))
 
 
@@ -254,14 +260,14 @@ def _binary(arguments: str) -> Say:
     try:
         return Say(bytes.fromhex(arguments))
     except ValueError:
-        raise LineError(f"{arguments!r} is not a row of bytes.") from None
+        raise _ArgumentError(f"{arguments!r} is not a row of bytes.") from None
 
 
 def _close(arguments: str) -> Leave:
     number, _, reason = arguments.partition(" ")
     if not number:
         return Leave(1000, "")
-    if not number.isascii() or not number.isdigit() or not valid_close_code(int(number)):
+    if not _CLOSE_CODE.fullmatch(number) or not valid_close_code(int(number)):
         raise LineError(f"{number!r} is not a close code that may be sent, such as 1000 or 3000 to 4999.")
     return Leave(int(number), reason.strip())
 
@@ -302,4 +308,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error).removeprefix("JSON is ")
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return str(error).removeprefix("JSON is malformed: ").replace("Input data was truncated", "it breaks off")

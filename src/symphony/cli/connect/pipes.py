@@ -49,19 +49,19 @@ class Pipes:
         self._write(to_json({"request": event, "data": data}))
 
     def reply(self, id: int, data: Any, seconds: float) -> None:
-        """Write its frame, as all of these."""
+        """Write its frame."""
         self._write(to_json({"reply": id, "data": data}))
 
     def item(self, id: int, data: Any) -> None:
-        """..."""
+        """Write its frame."""
         self._write(to_json({"item": id, "data": data}))
 
     def end(self, id: int, count: int, seconds: float) -> None:
-        """..."""
+        """Write its frame."""
         self._write(to_json({"end": id}))
 
     def error(self, id: int, error: RemoteError) -> None:
-        """..."""
+        """Write its frame."""
         data = {
             "code": error.code,
             "message": error.message,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from rich.cells import get_character_cell_size
@@ -9,6 +10,7 @@ from rich.cells import get_character_cell_size
 __all__ = ("Prompt",)
 
 _MORE: Final = "…"
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Prompt:
@@ -36,6 +38,10 @@ class Prompt:
         self._before = None
         return f"{_up(row)}\r\x1b[J"
 
+    def forget(self) -> None:
+        """Hear that others have written: it is where it was no more, and stays there."""
+        self._before = None
+
     def draw(self, mark: str, text: str, cursor: int, *, width: int, height: int, color: str = "") -> str:
         """Return what draws it where the cursor of the terminal is: at the begin of a row.
 
@@ -47,6 +53,7 @@ class Prompt:
             height: Of the terminal; a longer text is shown in part.
             color: Of the mark: what switches it on.
         """
+        text = _UNPRINTABLE.sub("\ufffd", text)
         text, cursor = _part(text, cursor, width * (height - 1) - len(mark) - 1)
         before = mark + text[:cursor]
         row, column = _place(before, width)

@@ -20,6 +20,7 @@ _ASIDE: Final = ("*", "yellow")
 _WRONG: Final = ("!", "red")
 # Longer is not read on a terminal, and would push away what was.
 _MAX_SHOWN: Final = 10_000
+_MAX_BYTES: Final = 1000
 _INDENT: Final = "\n" + " " * len("00:00:00 < ")
 
 _highlight = JSONHighlighter()
@@ -67,8 +68,8 @@ class Screen:
 
     def end(self, id: int, count: int, seconds: float) -> None:
         """Show how many there were."""
-        items = "1 item" if count == 1 else f"{count:,} items"
-        self._line(_IN, self._tag(id), self._aside(f"end of {items}, {_duration(seconds)}"))
+        said = f"end of {_counted(count, 'item')}, {_duration(seconds)}"
+        self._line(_IN, self._tag(id), self._aside(said))
 
     def error(self, id: int, error: RemoteError) -> None:
         """Show it with the number of the request."""
@@ -146,8 +147,8 @@ class Screen:
 
     def _message(self, message: str | bytes) -> tuple[Text, ...]:
         if isinstance(message, bytes):
-            size = f"binary, {len(message):,} bytes"
-            return _shown(message[:_MAX_SHOWN].hex(" ")), self._aside(size)
+            shown = message[:_MAX_BYTES].hex(" ") + (" …" if len(message) > _MAX_BYTES else "")
+            return Text(shown), self._aside(f"binary, {_counted(len(message), 'byte')}")
         if not self._as_json:
             return (_shown(message),)
         if compact(message) is None:
@@ -161,6 +162,10 @@ def _shown(text: str) -> Text:
     if len(text) > len(cut):
         shown.append(f"… ({len(text):,} characters in all)", "dim")
     return shown
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

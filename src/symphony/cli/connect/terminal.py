@@ -46,7 +46,7 @@ class Terminal:
 
     def __init__(self, console: Console, history: History) -> None:
         self.complete: Callable[[str], Sequence[str]] = lambda before: ()
-        self._mark = "> "
+        self._mark = ""
         self._console = console
         self._history = history
         self._keys = Keys()
@@ -86,8 +86,9 @@ class Terminal:
     def show(self, text: Text) -> None:
         """Put text above the line that is being typed."""
         self._write(self._prompt.erase())
-        # Broken by the terminal, so that what is copied from it is whole.
-        self._console.print(text, soft_wrap=True)
+        with suppress(OSError):
+            # Broken by the terminal, so that what is copied from it is whole.
+            self._console.print(text, soft_wrap=True)
         self._draw_soon()
 
     def set_mark(self, mark: str) -> None:
@@ -102,6 +103,7 @@ class Terminal:
         mode[_CONTROL_CHARACTERS][termios.VMIN] = 1
         mode[_CONTROL_CHARACTERS][termios.VTIME] = 0
         termios.tcsetattr(_STDIN, termios.TCSADRAIN, mode)
+        self._prompt.forget()
         self._write(_PASTE_ON)
         self._draw_soon()
 
@@ -124,7 +126,8 @@ class Terminal:
             if self._editor.cleared:
                 self._write(self._prompt.erase() + _CLEAR)
             if self._editor.offers:
-                self.show(Text("   ".join(offer.split(" ")[-1] for offer in self._editor.offers), "dim"))
+                words = (offer.split()[-1] for offer in self._editor.offers)
+                self.show(Text("   ".join(words), "dim"))
         self._draw_soon()
 
     def _resized(self) -> None:
@@ -158,5 +161,6 @@ class Terminal:
         return size.columns or 80, size.lines or 24
 
     def _write(self, text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        with suppress(OSError):  # the terminal is gone; SIGHUP ends the program
+            sys.stdout.write(text)
+            sys.stdout.flush()

@@ -52,14 +52,14 @@ _OWN: Final = Meaning("a code of the app's own", retry=False)
 _HINTS: Final = (
     ("Trust its issuer with ssl=ssl.create_default_context(cafile=...).", "--insecure does not check it."),
     ("use token= or headers=", "use --token or --header"),
-    ("use client.stream()", "use /stream"),
+    ("use client.stream()", "use /stream, or a credit in the frame"),
     ("use client.request()", "use /request"),
     ("; if that does no harm, idempotent=True sends it again", ""),
     ("connect_timeout must", "--timeout must"),
     ("request_timeout must", "--timeout must"),
 )
 _LOST: Final = re.compile(r" was lost \((?P<code>\d{4})(?:: (?P<reason>.*))?\)$", re.DOTALL)
-_UNREACHABLE: Final = " could not be reached: "
+_FAILED: Final = re.compile(r"\S+ (?:could not be reached|(?P<refused>refused the connection)): ")
 _NORMAL: Final = 1000
 
 
@@ -79,9 +79,7 @@ def ended(code: int, reason: str) -> str:
     said = f"Closed by the server ({explained(code, reason)})."
     if code == _NORMAL:
         return said
-    return (
-        f"{said} {'Another attempt may work.' if meaning(code).retry else 'Another attempt will not help.'}"
-    )
+    return f"{said} {'Connecting again may work.' if meaning(code).retry else 'This is final.'}"
 
 
 def lost(message: str) -> str:
@@ -89,9 +87,12 @@ def lost(message: str) -> str:
     found = _LOST.search(message)
     if found is not None:
         return f"Lost ({explained(int(found['code']), found['reason'] or '')})."
+    found = _FAILED.match(message)
+    if found is None:
+        return sentence(message)
     # Where to is known.
-    message = sentence(message.partition(_UNREACHABLE)[2] or message)
-    return message[0].upper() + message[1:]
+    message = sentence(message[found.end() :])
+    return f"Refused: {message}" if found["refused"] else message[0].upper() + message[1:]
 
 
 def sentence(message: str) -> str:

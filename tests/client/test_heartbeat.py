@@ -1,0 +1,119 @@
+"""Is the server still there?"""
+
+import asyncio
+
+import pytest
+
+from client.opened import fast, opened, pair
+from client.rawserver import listen, server_frame
+from client.scripted import serve
+from support.clients import until
+from support.raw import PING, TEXT
+from symphony.client import connect
+from symphony.client.heartbeat import Heartbeat
+
+pytestmark = pytest.mark.usefixtures("each_loop")
+
+
+async def test_a_server_that_keeps_silent_is_asked_and_an_answer_keeps_the_connection() -> None:
+    async with listen() as server:
+        client = connect(server.url, heartbeat=0.1)
+        accepting = asyncio.ensure_future(server.accept("symphony.raw"))
+        await client
+        peer = await accepting
+        for _ in range(3):
+            before = asyncio.get_running_loop().time()
+            assert (await peer.frame()).opcode == PING
+            assert asyncio.get_running_loop().time() - before > 0.05
+            peer.write(server_frame(TEXT, "any sign of life will do"))
+        peer.cut()
+        assert client.state == "open"
+        await client.close()
+
+
+async def test_a_server_that_talks_is_not_asked() -> None:
+    async with listen() as server:
+        client = connect(server.url, heartbeat=0.2)
+        accepting = asyncio.ensure_future(server.accept("symphony.raw"))
+        await client
+        peer = await accepting
+        for _ in range(10):
+            peer.write(server_frame(TEXT, "talk"))
+            await asyncio.sleep(0.05)
+        client.send("not a ping")
+        assert (await peer.frame()).opcode == TEXT
+        peer.cut()
+        await client.close()
+
+
+async def test_a_server_that_stops_is_given_up_and_called_again() -> None:
+    """As with SIGSTOP: the kernel still takes what comes, and nobody answers."""
+    async with serve() as server:
+        client = connect(server.url, heartbeat=0.1, **fast)
+        peer = await opened(server, client)
+        waiting = asyncio.ensure_future(client.request("x"))
+        await peer.receive()
+        peer.silence()
+        again = await server.accept()
+        assert isinstance(waiting.exception(), Exception)
+        assert str(waiting.exception()).startswith(
+            f"'x' was not answered: the connection to {server.url} was lost "
+            "(1006: the server does not answer any more)."
+        )
+        client.emit("hello")
+        assert (await again.receive())["event"] == "hello"
+        await client.close()
+        peer.connection.transport.abort()
+
+
+async def test_without_a_heartbeat_nobody_is_asked() -> None:
+    async with pair(heartbeat=None) as (client, _, _):
+        assert client._outgoing._link._heartbeat is None
+
+
+class Quiet:
+    """A connection whose pulse the test feels."""
+
+    def __init__(self) -> None:
+        self.heard_at = asyncio.get_running_loop().time()
+        self.held = False
+        self.unsent = 0
+        self.pings = 0
+        self.given_up = False
+
+    def ping(self) -> None:
+        self.pings += 1
+
+    def silent(self) -> None:
+        self.given_up = True
+
+
+async def test_a_connection_that_is_not_read_from_is_not_judged() -> None:
+    quiet = Quiet()
+    quiet.held = True
+    heartbeat = Heartbeat(quiet, 0.01)
+    await asyncio.sleep(0.05)
+    assert quiet.pings == 0
+    quiet.held = False
+    await until(lambda: quiet.pings)
+    quiet.held = True
+    heartbeat._timer.cancel()
+    heartbeat._judge(quiet.heard_at, 0)
+    assert not quiet.given_up
+    heartbeat.stop()
+
+
+async def test_a_server_that_takes_an_upload_slowly_is_alive() -> None:
+    """The ping waits behind the upload; that bytes go out is a sign of life too."""
+    quiet = Quiet()
+    quiet.unsent = 10_000
+    heartbeat = Heartbeat(quiet, 0.01)
+    await until(lambda: quiet.pings)
+    heartbeat._timer.cancel()
+    quiet.unsent = 9_000
+    heartbeat._judge(quiet.heard_at, 10_000)
+    assert (quiet.given_up, quiet.pings) == (False, 2)
+    heartbeat._timer.cancel()
+    heartbeat._judge(quiet.heard_at, 9_000)
+    assert quiet.given_up
+    heartbeat.stop()

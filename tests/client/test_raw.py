@@ -1,0 +1,199 @@
+"""Raw connections, and what is the same on them."""
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from client.opened import fast, opened, pair
+from client.scripted import serve
+from support.clients import until
+from symphony.client import Close, connect
+from symphony.errors import Disconnected
+
+RAW = "symphony.raw"
+
+
+class Said(msgspec.Struct):
+    text: str
+
+
+async def test_messages_are_iterated_over_as_they_came() -> None:
+    async with pair(RAW) as (client, peer, _):
+        assert (client.protocol, client.subprotocol) == ("raw", RAW)
+        for message in ("text", b"bytes", "", b"", '{"event":"x"}'):
+            await peer.say(message)
+        await peer.close(1000)
+        assert [message async for message in client] == ["text", b"bytes", "", b"", '{"event":"x"}']
+
+
+@pytest.mark.parametrize("choice", [RAW, None, "mine"])
+async def test_what_a_server_chooses_that_speaks_no_events_is_raw(choice: str | None) -> None:
+    async with pair(choice, subprotocols=["mine"]) as (client, _, _):
+        assert (client.protocol, client.subprotocol) == ("raw", choice)
+
+
+async def test_what_is_sent_is_text_bytes_or_json() -> None:
+    async with pair(RAW) as (client, peer, _):
+        for message in ("hi", b"\xff", bytearray(b"a"), memoryview(b"b"), {"a": [1]}, Said("x"), None):
+            client.send(message)
+        client.emit("say", {"a": b"\xff"})
+        received = [await peer.receive_message() for _ in range(8)]
+        assert received == [
+            *("hi", b"\xff", b"a", b"b", '{"a":[1]}', '{"text":"x"}', "null"),
+            '{"event":"say","data":{"a":"/w=="}}',
+        ]
+
+
+@pytest.mark.parametrize("protocol", ["json", "msgpack"])
+async def test_what_waited_before_the_protocol_was_known_is_sent_in_it(protocol: str) -> None:
+    messages: list[Any] = ["hi", b"\xff", bytearray(b"a"), {"a": [1]}, Said("x")]
+    for choice in ("$spoken", RAW):
+        async with serve() as server:
+            client = connect(server.url, protocol=protocol, **fast)
+            for message in messages:
+                client.send(message)
+            client.emit("say", {"b": 1})
+            peer = await opened(server, client, choice)
+            if choice == RAW:
+                received = [await peer.receive_message() for _ in range(6)]
+                assert received[:5] == ["hi", b"\xff", b"a", '{"a":[1]}', '{"text":"x"}']
+                assert json.loads(received[5]) == {"event": "say", "data": {"b": 1}}
+            else:
+                frames = [await peer.receive() for _ in range(6)]
+                assert [frame["event"] for frame in frames] == ["message"] * 5 + ["say"]
+                sent = [frame["data"] for frame in frames]
+                text = protocol == "json"
+                assert sent[:3] == ["hi", "/w==" if text else b"\xff", "YQ==" if text else b"a"]
+                assert sent[3:] == [{"a": [1]}, {"text": "x"}, {"b": 1}]
+            await client.close()
+
+
+async def test_a_handler_of_messages_takes_each() -> None:
+    async with pair(RAW) as (client, peer, _):
+        heard: list[Any] = []
+        client.on("message", heard.append)
+
+        @client.on("message")
+        def typed(message: Said) -> None:
+            heard.append(message)
+
+        await peer.say('{"text":"x"}')
+        await peer.say("no JSON")
+        await peer.say("last")
+        await until(lambda: len(heard) == 4)
+        assert heard == ['{"text":"x"}', Said("x"), "no JSON", "last"]
+
+
+async def test_iterating_goes_on_over_a_lost_connection() -> None:
+    async with pair(RAW) as (client, peer, server):
+        reading = asyncio.ensure_future(anext(client))
+        await peer.drop()
+        peer = await server.accept(RAW)
+        await peer.say("back")
+        assert await reading == "back"
+
+
+@pytest.mark.parametrize("code", [1000, 1001])
+async def test_iterating_ends_with_a_normal_end_behind_what_came(code: int) -> None:
+    async with pair(RAW, reconnect=False) as (client, peer, _):
+        await peer.say("one")
+        await peer.close(code)
+        assert [message async for message in client] == ["one"]
+
+
+async def test_iterating_raises_any_other_end_behind_what_came() -> None:
+    async with pair(RAW) as (client, peer, _):
+        await peer.say("one")
+        await peer.close(4403, "go")
+        assert await anext(client) == "one"
+        with pytest.raises(Disconnected, match="4403: go"):
+            await anext(client)
+
+
+async def test_closing_ends_the_iteration() -> None:
+    async with pair(RAW) as (client, _, _):
+        reading = asyncio.ensure_future(anext(client))
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(StopAsyncIteration):
+            await reading
+
+
+async def test_several_may_read_and_each_message_goes_to_one() -> None:
+    async with pair(RAW) as (client, peer, _):
+        reading = [asyncio.ensure_future(anext(client)) for _ in range(3)]
+        for n in range(3):
+            await peer.say(str(n))
+        assert sorted(await asyncio.gather(*reading)) == ["0", "1", "2"]
+
+
+async def test_only_raw_connections_are_iterated_over() -> None:
+    client = connect("ws://127.0.0.1:9/")
+    with pytest.raises(RuntimeError, match="not open yet: write `async with client:`"):
+        await anext(client)
+    async with pair() as (client, _, server):
+        with pytest.raises(RuntimeError, match=rf"^{server.url} speaks events: register @client.on"):
+            await anext(client)
+
+
+async def test_a_raw_connection_has_no_requests() -> None:
+    async with pair(RAW) as (client, peer, server):
+        for asking in (client.request("x"), anext(client.stream("x"))):
+            with pytest.raises(RuntimeError, match=rf"^{server.url} is a raw connection, without events"):
+                await asking
+        await peer.drop()
+        await until(lambda: client.state == "connecting")
+        later = [asyncio.ensure_future(one) for one in (client.request("x"), anext(client.stream("x")))]
+        await server.accept(RAW)
+        for asking in later:
+            with pytest.raises(RuntimeError, match="raw connection"):
+                await asking
+
+
+async def test_who_does_not_read_holds_the_server_up_and_loses_nothing() -> None:
+    async with pair(RAW, max_queue=10) as (client, peer, _):
+        peer.connection.transport.set_write_buffer_limits(high=0)
+
+        async def pour() -> None:
+            for n in range(2000):
+                await peer.say(f"{n:010000}")
+
+        pouring = asyncio.ensure_future(pour())
+        await until(lambda: client._core._gate._holding)
+        await asyncio.sleep(0.1)
+        assert not pouring.done()
+        assert len(client._core.messages) < 200
+        for n in range(2000):
+            assert (await anext(client)).lstrip("0") == (str(n) if n else "")
+        await pouring
+
+
+async def test_who_does_not_read_holds_up_the_next_connection_too() -> None:
+    async with pair(RAW, max_queue=2) as (client, peer, server):
+        await peer.say("1")
+        await peer.say("2")
+        await until(lambda: len(client._core.messages) == 2)
+        await peer.drop()
+        # Not read from, it learns that the connection is lost when it writes.
+        while client.state == "open":
+            client.send("x")
+            await asyncio.sleep(0.001)
+        peer = await server.accept(RAW)
+        await until(lambda: client.state == "open")
+        await peer.say("3")
+        await asyncio.sleep(0.05)
+        assert len(client._core.messages) == 2
+        assert [await anext(client) for _ in range(3)] == ["1", "2", "3"]
+
+
+async def test_a_message_above_the_limit_ends_it_and_says_so() -> None:
+    async with pair(RAW, max_message_bytes=1000) as (client, peer, _):
+        await peer.say("x" * 1001)
+        assert (await peer.closed())[0] == 1009
+        await until(lambda: client.state == "closed")
+        assert client.closed is not None
+        assert client.closed == Close(1009, client.closed.reason, clean=False)
+        assert "1001 > 1000" in client.closed.reason

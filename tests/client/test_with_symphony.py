@@ -1,0 +1,109 @@
+"""The client and the server, on each loop: what a user has."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from support.clients import until
+from support.servers import serve_natively
+from symphony import Reject, Socket, Symphony
+from symphony.client import Close, connect
+from symphony.errors import Refused, RemoteError
+
+pytestmark = pytest.mark.usefixtures("each_loop")
+
+
+def chat() -> Symphony:
+    app = Symphony()
+    route = app.route("/chat")
+
+    @route.on_connect
+    async def enter(socket: Socket) -> None:
+        if socket.handshake.token != "sesame":
+            raise Reject("unauthorized", "who are you?")
+
+    @route.on("sum")
+    async def sum_up(data: list[int]) -> int:
+        return sum(data)
+
+    @route.on("count")
+    async def count(data: int) -> AsyncIterator[int]:
+        for n in range(data):
+            yield n
+
+    @route.on("introduce")
+    async def introduce(socket: Socket) -> str:
+        name = await socket.request("name")
+        await socket.emit("said", {"text": f"hello {name}"})
+        return f"{name} is here"
+
+    @route.on("bye")
+    async def bye(socket: Socket, data: int) -> None:
+        await socket.close(data, "bye")
+
+    raw = app.route("/echo")
+
+    @raw.on_message
+    async def echo(message: str | bytes) -> str | bytes:
+        return message
+
+    return app
+
+
+@pytest.mark.parametrize("protocol", ["json", "msgpack"])
+async def test_a_session(protocol: Any) -> None:
+    async with serve_natively(chat()) as url:
+        client = connect(f"{url}/chat", token="sesame", protocol=protocol)
+        said: list[Any] = []
+        client.on("said", said.append)
+        client.on("name", lambda: "Ada")
+        async with client:
+            assert client.protocol == f"symphony.v1.{protocol}"
+            assert await client.request("sum", [1, 2, 3], response_type=int) == 6
+            assert await client.request("introduce") == "Ada is here"
+            await until(lambda: said == [{"text": "hello Ada"}])
+            assert [n async for n in client.stream("count", 1000, credit=10)] == list(range(1000))
+            async for n in client.stream("count", 10**9):
+                if n == 100:
+                    break
+            with pytest.raises(RemoteError) as caught:
+                await client.request("sum", ["x"])
+            assert (caught.value.code, caught.value.details) == ("invalid", {"path": "$[0]"})
+            with pytest.raises(RemoteError, match="not_found"):
+                await client.request("sya")
+            with pytest.raises(RemoteError, match=r"use client\.stream\(\)"):
+                await client.request("count", 3)
+            with pytest.raises(RemoteError, match=r"use client\.request\(\)"):
+                await anext(client.stream("sum", [1]))
+
+
+async def test_a_refusal() -> None:
+    async with serve_natively(chat()) as url:
+        with pytest.raises(Refused) as caught:
+            await connect(f"{url}/chat", token="wrong")
+        assert (caught.value.code, caught.value.reason) == (4401, "who are you?")
+        assert str(caught.value) == f"{url}/chat refused the connection: who are you? (4401)."
+        with pytest.raises(Refused) as caught:
+            await connect(f"{url}/nowhere")
+        assert caught.value.code == 4404
+
+
+async def test_a_raw_route() -> None:
+    async with serve_natively(chat()) as url, connect(f"{url}/echo") as client:
+        assert (client.protocol, client.subprotocol) == ("raw", "symphony.raw")
+        for message in ("text", b"bytes", "x" * 500_000):
+            await client.send(message)
+            assert await anext(client) == message
+
+
+async def test_the_servers_close_decides_whether_to_come_back() -> None:
+    async with serve_natively(chat()) as url:
+        async with connect(f"{url}/chat", token="sesame", backoff=0.01) as client:
+            states: list[str] = []
+            client.on_state(states.append)
+            client.emit("bye", 4503)
+            await until(lambda: states == ["waiting", "connecting", "open"])
+            client.emit("bye", 4000)
+            await until(lambda: client.closed is not None)
+            assert client.closed == Close(4000, "bye", clean=True)
