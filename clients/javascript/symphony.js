@@ -125,7 +125,9 @@ export class Reject extends SymphonyError {
   constructor(code, message = "", { details = null, retryable } = {}) {
     super(message);
     if (!CODES.has(code) && !code.includes(".")) {
-      throw new TypeError(`"${code}" is not a code of Symphony's; give your own a namespace: "shop.sold_out"`);
+      throw new TypeError(
+        `"${code}" is not a code of Symphony's; give your own a namespace: "shop.sold_out"`,
+      );
     }
     this.code = code;
     this.details = details;
@@ -138,7 +140,12 @@ const payloadOf = ({ code, message, retryable, details }) => ({ code, message, r
 
 /** @param {any} data The data of an error frame; what is missing must not break the client. */
 const remoteError = (data) =>
-  new RemoteError(String(data?.code ?? "internal"), String(data?.message ?? ""), data?.retryable === true, data?.details ?? null);
+  new RemoteError(
+    String(data?.code ?? "internal"),
+    String(data?.message ?? ""),
+    data?.retryable === true,
+    data?.details ?? null,
+  );
 
 // ------------------------------------------------------------- MessagePack
 
@@ -153,9 +160,16 @@ const TIMESTAMP = -1;
  * @type {[string, number][]}
  */
 const NUMBERS = [
-  ["Float32", 4], ["Float64", 8],
-  ["Uint8", 1], ["Uint16", 2], ["Uint32", 4], ["BigUint64", 8],
-  ["Int8", 1], ["Int16", 2], ["Int32", 4], ["BigInt64", 8],
+  ["Float32", 4],
+  ["Float64", 8],
+  ["Uint8", 1],
+  ["Uint16", 2],
+  ["Uint32", 4],
+  ["BigUint64", 8],
+  ["Int8", 1],
+  ["Int16", 2],
+  ["Int32", 4],
+  ["BigInt64", 8],
 ];
 
 /** @param {unknown} value @returns {Uint8Array | null} The value as bytes, if that is what it is. */
@@ -413,14 +427,19 @@ class Reader {
       seconds = Number(this.#view.getBigInt64(at + 4));
     }
     const date = new Date(seconds * 1000 + Math.floor(nanoseconds / 1_000_000));
-    if (nanoseconds > 999_999_999 || Number.isNaN(date.getTime())) throw new SyntaxError("no valid timestamp");
+    if (nanoseconds > 999_999_999 || Number.isNaN(date.getTime()))
+      throw new SyntaxError("no valid timestamp");
     return date;
   }
 
   /** @param {number} power Of two, the bytes that it has. @returns {number} */
   #uint(power) {
     const at = this.#skip(1 << power);
-    return power === 0 ? this.#view.getUint8(at) : power === 1 ? this.#view.getUint16(at) : this.#view.getUint32(at);
+    return power === 0
+      ? this.#view.getUint8(at)
+      : power === 1
+        ? this.#view.getUint16(at)
+        : this.#view.getUint32(at);
   }
 
   /** @param {number} length */
@@ -670,7 +689,8 @@ class Link {
       return;
     }
     if (this.#ended) return;
-    const offered = (value ?? null) === null ? offer : [...offer, `symphony.token.${base64url(String(value))}`];
+    const offered =
+      (value ?? null) === null ? offer : [...offer, `symphony.token.${base64url(String(value))}`];
     try {
       this.#socket = new WebSocket(url, offered);
     } catch (error) {
@@ -911,9 +931,12 @@ function settings(url, options) {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   const { token, WebSocket = globalThis.WebSocket } = options;
   const chosen = { ...DEFAULTS, ...given };
-  const { protocol, subprotocols, connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff, maxQueue } = chosen;
-  if (!WebSocket) throw new TypeError("there is no WebSocket here: pass one, as in connect(url, { WebSocket })");
-  if (!Object.hasOwn(codecs, protocol)) throw new TypeError(`protocol is "json" or "msgpack", not "${protocol}"`);
+  const { protocol, subprotocols, connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff, maxQueue } =
+    chosen;
+  if (!WebSocket)
+    throw new TypeError("there is no WebSocket here: pass one, as in connect(url, { WebSocket })");
+  if (!Object.hasOwn(codecs, protocol))
+    throw new TypeError(`protocol is "json" or "msgpack", not "${protocol}"`);
   if (!["undefined", "string", "function"].includes(typeof (token ?? undefined))) {
     throw new TypeError("token is a string, or a function that gives one");
   }
@@ -944,7 +967,11 @@ function webSocketUrl(url) {
 
 /** @param {string} event */
 function checkName(event) {
-  if (typeof event !== "string" || event === "" || (event.length > MAX_NAME && [...event].length > MAX_NAME)) {
+  if (
+    typeof event !== "string" ||
+    event === "" ||
+    (event.length > MAX_NAME && [...event].length > MAX_NAME)
+  ) {
     throw new TypeError(`the name of an event is a string of 1 to ${MAX_NAME} characters`);
   }
   if (event === "error") throw new TypeError('the event "error" is the server\'s: it would not be heard');
@@ -1142,8 +1169,10 @@ export class Client {
       },
       heard: (kind, item) => {
         if (kind === "item" && inbox.size < credit) inbox.push(item);
-        else if (kind === "item") this.#drop(call, new SymphonyError(`"${event}" sends more than was granted`));
-        else if (kind === "reply") this.#fail(call, new SymphonyError(`"${event}" answers with a reply: use client.request()`));
+        else if (kind === "item")
+          this.#drop(call, new SymphonyError(`"${event}" sends more than was granted`));
+        else if (kind === "reply")
+          this.#fail(call, new SymphonyError(`"${event}" answers with a reply: use client.request()`));
         else if (this.#settle(call)) inbox.end();
       },
       failed: (error) => inbox.fail(error),
@@ -1228,7 +1257,8 @@ export class Client {
     // A snapshot: what the caller changes later must not change what is sent.
     if (!ready || item.idempotent) item.data = snapshot(item.data, this.#settings.codec);
     if (ready) {
-      if (link.unsentBytes > MAX_UNSENT_BYTES) throw new QueueFull(`${link.unsentBytes} bytes wait to be sent`);
+      if (link.unsentBytes > MAX_UNSENT_BYTES)
+        throw new QueueFull(`${link.unsentBytes} bytes wait to be sent`);
       this.#write(link, item);
     } else {
       const { maxQueue } = this.#settings;
@@ -1247,7 +1277,7 @@ export class Client {
       this.#calls.set(item.id, item);
     } else if (event !== null) link.write({ event, data });
     else if (!link.raw) link.write({ event: "message", data });
-    else link.send(typeof data === "string" ? data : asBytes(data) ?? codecs.json.encode(data));
+    else link.send(typeof data === "string" ? data : (asBytes(data) ?? codecs.json.encode(data)));
   }
 
   // -- receiving
@@ -1341,8 +1371,7 @@ export class Client {
       // Both sides count the time, and either may be first: to the user it is one error.
       const inTime = data?.code !== "timeout" || !call || now() < call.deadline - TIMER_SLACK;
       this.#fail(call, inTime ? remoteError(data) : late(call));
-    }
-    else if (kind === "cancel") this.#answering.get(id)?.abort(new RemoteError("cancelled"));
+    } else if (kind === "cancel") this.#answering.get(id)?.abort(new RemoteError("cancelled"));
     else if (kind === "retry" && typeof id === "number" && id >= 0) link.retry = id;
   }
 
@@ -1389,8 +1418,11 @@ export class Client {
     const reject = (error) => answer({ error: id, data: payloadOf(error) });
     try {
       if (busy) throw new Reject("too_many", `${MAX_ANSWERING} requests are under way`);
-      if (!handler) throw new Reject("not_found", `no handler for the event '${event}'`, { details: { event } });
-      abort.signal.addEventListener("abort", () => reject(new Reject("cancelled", "the request was cancelled")));
+      if (!handler)
+        throw new Reject("not_found", `no handler for the event '${event}'`, { details: { event } });
+      abort.signal.addEventListener("abort", () =>
+        reject(new Reject("cancelled", "the request was cancelled")),
+      );
       const reply = await handler(event, data, { signal: abort.signal });
       answer({ reply: id, data: reply ?? null });
     } catch (error) {
@@ -1417,7 +1449,8 @@ export class Client {
    * @throws {RangeError} The code or the reason may not be sent.
    */
   close(code = NORMAL, reason = "") {
-    if (code !== NORMAL && !(code >= 3000 && code <= 4999)) throw new RangeError(`${code} is no close code to send`);
+    if (code !== NORMAL && !(code >= 3000 && code <= 4999))
+      throw new RangeError(`${code} is no close code to send`);
     if (utf8.encode(reason).length > MAX_REASON_BYTES) throw new RangeError("a reason has at most 123 bytes");
     if (!this.#closed) {
       const link = this.#link;
@@ -1488,7 +1521,8 @@ export class Client {
     // They were sent before whatever waits now.
     this.#queue.unshift(...calls.filter((call) => call.idempotent));
     for (const call of calls) {
-      if (!call.idempotent) this.#fail(call, new Disconnected(`the connection was lost: ${text}`, code, reason));
+      if (!call.idempotent)
+        this.#fail(call, new Disconnected(`the connection was lost: ${text}`, code, reason));
     }
     this.#forgetRequests();
     this.#enter("waiting");
@@ -1555,9 +1589,13 @@ export class Client {
     const { document } = globalThis;
     globalThis.addEventListener?.("online", () => this.#hurry(), { signal });
     globalThis.addEventListener?.("offline", () => this.#link?.check(), { signal });
-    document?.addEventListener("visibilitychange", () => {
-      if (document.visibilityState === "visible") this.#hurry();
-    }, { signal });
+    document?.addEventListener(
+      "visibilitychange",
+      () => {
+        if (document.visibilityState === "visible") this.#hurry();
+      },
+      { signal },
+    );
   }
 }
 

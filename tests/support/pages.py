@@ -172,7 +172,7 @@ class Reader:
         self._folder = folder
         self._monkeypatch = monkeypatch
         self._app: Symphony | None = None
-        self._visit: "Visit | None" = None
+        self._visit: Visit | None = None
         self._lacking: set[str] = set()
         self._program = ModuleType(f"page_{page.stem}")
         monkeypatch.setitem(sys.modules, self._program.__name__, self._program)

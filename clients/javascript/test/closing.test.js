@@ -39,7 +39,8 @@ test("closing after the server has ended it changes nothing", async (t) => {
 
 test("codes and reasons that may not be sent are refused", async (t) => {
   const { client } = await pair(t);
-  for (const code of [0, 999, 1001, 1006, 2999, 5000, NaN]) assert.throws(() => client.close(code), RangeError);
+  for (const code of [0, 999, 1001, 1006, 2999, 5000, NaN])
+    assert.throws(() => client.close(code), RangeError);
   assert.throws(() => client.close(1000, "é".repeat(62)), RangeError);
   assert.equal(client.state, "open");
 });
@@ -131,23 +132,31 @@ async function run(t, url, script) {
 
 test("a process can end after close: no timer is left", { timeout: 20_000 }, async (t) => {
   const server = await serve(t);
-  const { code, errors } = await run(t, server.url, `
+  const { code, errors } = await run(
+    t,
+    server.url,
+    `
     await client.opened;
     client.request("never").catch(() => {});
     client.stream("never").next().catch(() => {});
     await client.close();
     // Whatever holds the process now was left over; the test would run into its timeout.
-  `);
+  `,
+  );
   assert.deepEqual([code, errors], [0, ""]);
 });
 
 test("no rejection is left unhandled, whatever nobody waits for", { timeout: 20_000 }, async (t) => {
   const server = await serve(t);
-  const ended = run(t, server.url, `
+  const ended = run(
+    t,
+    server.url,
+    `
     client.emit("waits");
     client.onState(async () => {});
     client.on("said", () => {});
-  `);
+  `,
+  );
   await server.refuse(4403, "not you");
   const { code, errors } = await ended;
   assert.equal(code, 0);

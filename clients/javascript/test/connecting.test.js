@@ -23,7 +23,13 @@ test("the frames' encoding, the ways to say no, what else is wanted and the toke
   const server = await serve(t);
   join(t, server.url, { token: "sésame?>~", subprotocols: ["chat.v2"] });
   const { offered } = await server.peer();
-  assert.deepEqual(offered, ["symphony.v1.json", "chat.v2", "symphony.raw", "symphony.refuse", "symphony.token.c8Opc2FtZT8-fg"]);
+  assert.deepEqual(offered, [
+    "symphony.v1.json",
+    "chat.v2",
+    "symphony.raw",
+    "symphony.refuse",
+    "symphony.token.c8Opc2FtZT8-fg",
+  ]);
 });
 
 test("MessagePack is spoken where it is asked for", async (t) => {
@@ -43,7 +49,10 @@ test("a token function is asked at every attempt, and may be asynchronous", asyn
   const first = await server.peer();
   first.cut();
   const second = await server.peer();
-  assert.deepEqual([first, second].map((peer) => peer.offered.at(-1)), ["symphony.token.dDE", "symphony.token.dDI"]);
+  assert.deepEqual(
+    [first, second].map((peer) => peer.offered.at(-1)),
+    ["symphony.token.dDE", "symphony.token.dDI"],
+  );
 });
 
 test("without a token none is offered", async (t) => {
@@ -158,12 +167,20 @@ test("a server that does not answer is given up after connectTimeout", async (t)
   tick(2.99);
   assert.equal(client.state, "connecting");
   tick(0.01);
-  await assert.rejects(client.opened, { name: "Disconnected", code: 1006, reason: "no connection within 3 s" });
+  await assert.rejects(client.opened, {
+    name: "Disconnected",
+    code: 1006,
+    reason: "no connection within 3 s",
+  });
 });
 
 test("a token that does not come is given up after connectTimeout", async (t) => {
   const tick = stopTime(t);
-  const client = connect("ws://localhost/", { WebSocket: FakeSocket, token: () => new Promise(() => {}), reconnect: false });
+  const client = connect("ws://localhost/", {
+    WebSocket: FakeSocket,
+    token: () => new Promise(() => {}),
+    reconnect: false,
+  });
   await null;
   tick(10);
   await assert.rejects(client.opened, { code: 1006 });
@@ -199,7 +216,8 @@ test("addresses are made into those of WebSockets", async (t) => {
 });
 
 test("options that make no sense are refused at once", () => {
-  const fails = (options, error) => assert.throws(() => connect("ws://a/", { WebSocket: FakeSocket, ...options }), error);
+  const fails = (options, error) =>
+    assert.throws(() => connect("ws://a/", { WebSocket: FakeSocket, ...options }), error);
   fails({ protocol: "xml" }, TypeError);
   fails({ backoff: -1 }, RangeError);
   fails({ requestTimeout: "10" }, RangeError);

@@ -24,7 +24,12 @@ test("all handlers of an event are called in order, each with its data", async (
   peer.frame({ event: "said", data: { text: "hi" } });
   peer.frame({ event: "said" });
   await handled(client, peer);
-  assert.deepEqual(heard, [["first", { text: "hi" }], ["second", { text: "hi" }], ["first", null], ["second", null]]);
+  assert.deepEqual(heard, [
+    ["first", { text: "hi" }],
+    ["second", { text: "hi" }],
+    ["first", null],
+    ["second", null],
+  ]);
 });
 
 test("a handler can be taken away, and once is enough", async (t) => {
@@ -81,13 +86,19 @@ test('"*" hears the events that have no handler, with their names', async (t) =>
   peer.frame({ event: "left", data: "Ada" });
   peer.frame({ event: "error", data: { code: "invalid" } });
   await handled(client, peer);
-  assert.deepEqual(heard, [["left", "Ada"], ["error", { code: "invalid" }]]);
+  assert.deepEqual(heard, [
+    ["left", "Ada"],
+    ["error", { code: "invalid" }],
+  ]);
 });
 
 test("an event `error` that nobody handles is told on the console", async (t) => {
   const warnings = quiet(t, "warn");
   const { client, peer } = await pair(t);
-  const error = { event: "error", data: { code: "not_found", message: "no handler", retryable: false, details: null } };
+  const error = {
+    event: "error",
+    data: { code: "not_found", message: "no handler", retryable: false, details: null },
+  };
   peer.frame(error);
   await handled(client, peer);
   assert.equal(warnings().length, 1);
@@ -128,7 +139,10 @@ test("a Reject is the error that it says", async (t) => {
     data: { code: "shop.sold_out", message: "none left", retryable: true, details: { item: "ring" } },
   });
   peer.frame({ event: "buy", data: "lamp", id: 2 });
-  assert.deepEqual(await peer.next(), { error: 2, data: { code: "room_full", message: "no room", retryable: true, details: null } });
+  assert.deepEqual(await peer.next(), {
+    error: 2,
+    data: { code: "room_full", message: "no room", retryable: true, details: null },
+  });
 });
 
 test("a code of a Reject is known or has a namespace", () => {
@@ -161,7 +175,12 @@ test("a request without a handler is not found", async (t) => {
   peer.frame({ event: "name", id: 1 });
   assert.deepEqual(await peer.next(), {
     error: 1,
-    data: { code: "not_found", message: "no handler for the event 'name'", retryable: false, details: { event: "name" } },
+    data: {
+      code: "not_found",
+      message: "no handler for the event 'name'",
+      retryable: false,
+      details: { event: "name" },
+    },
   });
 });
 
@@ -178,7 +197,9 @@ test("a request that the server cancels is answered so, once, and its handler to
   const began = new Promise((resolve) => {
     client.on("name", (data, { signal }) => {
       resolve();
-      return new Promise((answer) => signal.addEventListener("abort", () => answer((told = signal.reason.code))));
+      return new Promise((answer) =>
+        signal.addEventListener("abort", () => answer((told = signal.reason.code))),
+      );
     });
   });
   peer.frame({ event: "name", id: 1 });
@@ -258,7 +279,18 @@ test("what is no message of its encoding is told on the console, and all goes on
 test("frames of no kind, of an unknown one, and answers that nobody waits for are passed over", async (t) => {
   const warnings = quiet(t, "warn");
   const { client, peer } = await pair(t);
-  for (const frame of [[], null, 7, {}, { publication: 1 }, { grant: 1 }, { reply: 99 }, { end: 7 }, { cancel: 3 }]) peer.frame(frame);
+  for (const frame of [
+    [],
+    null,
+    7,
+    {},
+    { publication: 1 },
+    { grant: 1 },
+    { reply: 99 },
+    { end: 7 },
+    { cancel: 3 },
+  ])
+    peer.frame(frame);
   await handled(client, peer);
   assert.equal(warnings().length, 0);
 });

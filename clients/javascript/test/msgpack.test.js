@@ -55,7 +55,10 @@ const EXACT = [
   [of(65536, () => 0), `dd00010000${"00".repeat(65536)}`],
   [{}, "80"],
   [{ a: { b: null } }, "81a16181a162c0"],
-  [Object.fromEntries(of(16, (i) => [String.fromCharCode(97 + i), 0])), `de0010${of(16, (i) => `a1${hex([97 + i])}00`).join("")}`],
+  [
+    Object.fromEntries(of(16, (i) => [String.fromCharCode(97 + i), 0])),
+    `de0010${of(16, (i) => `a1${hex([97 + i])}00`).join("")}`,
+  ],
   [new Date(0), "d6ff00000000"],
   [new Date(1500), "d7ff7735940000000001"],
   [new Date(2 ** 32 * 1000), "d7ff0000000100000000"],
@@ -72,13 +75,28 @@ test("every kind of value has its shortest form, and comes back from it", () => 
 
 test("longer forms than needed are read", () => {
   for (const [form, value] of [
-    ["cc01", 1], ["cd0001", 1], ["ce00000001", 1], ["cf0000000000000001", 1],
-    ["d001", 1], ["d1ffff", -1], ["d2ffffffff", -1], ["d3ffffffffffffffff", -1],
-    ["ca3fc00000", 1.5], ["d90161", "a"], ["da000161", "a"], ["db0000000161", "a"],
-    ["dc000101", [1]], ["dd0000000101", [1]], ["de0001a16101", { a: 1 }], ["df00000001a16101", { a: 1 }],
-    ["c50001ff", new Uint8Array([255])], ["c7 04 ff 00000001", new Date(1000)],
-    ["c8 0004 ff 00000001", new Date(1000)], ["c9 00000004 ff 00000001", new Date(1000)],
-  ]) assert.deepEqual(decode(bytes(form)), value);
+    ["cc01", 1],
+    ["cd0001", 1],
+    ["ce00000001", 1],
+    ["cf0000000000000001", 1],
+    ["d001", 1],
+    ["d1ffff", -1],
+    ["d2ffffffff", -1],
+    ["d3ffffffffffffffff", -1],
+    ["ca3fc00000", 1.5],
+    ["d90161", "a"],
+    ["da000161", "a"],
+    ["db0000000161", "a"],
+    ["dc000101", [1]],
+    ["dd0000000101", [1]],
+    ["de0001a16101", { a: 1 }],
+    ["df00000001a16101", { a: 1 }],
+    ["c50001ff", new Uint8Array([255])],
+    ["c7 04 ff 00000001", new Date(1000)],
+    ["c8 0004 ff 00000001", new Date(1000)],
+    ["c9 00000004 ff 00000001", new Date(1000)],
+  ])
+    assert.deepEqual(decode(bytes(form)), value);
 });
 
 test("a map of 65536 fields comes back", () => {
@@ -87,7 +105,10 @@ test("a map of 65536 fields comes back", () => {
 });
 
 test("what JSON has no word for becomes what JSON.stringify makes of it", () => {
-  assert.deepEqual(decode(encode({ a: undefined, b: [undefined], c: new Date(NaN) })), { b: [null], c: null });
+  assert.deepEqual(decode(encode({ a: undefined, b: [undefined], c: new Date(NaN) })), {
+    b: [null],
+    c: null,
+  });
   assert.deepEqual(decode(encode({ toJSON: () => "said" })), "said");
   assert.deepEqual(decode(encode(new URL("http://a/"))), "http://a/");
   assert.deepEqual(decode(encode(Buffer.from("hi"))), new Uint8Array([104, 105]));
@@ -143,7 +164,14 @@ test("extensions that nobody knows are named", () => {
 });
 
 test("timestamps that are none are refused", () => {
-  for (const form of ["d5ff0000", "d8ff" + "00".repeat(16), "c703ff000000", "d7ffffffffff00000000", "c70cffffffffff0000000000000000", "c70cff000000007fffffffffffffff"]) {
+  for (const form of [
+    "d5ff0000",
+    "d8ff" + "00".repeat(16),
+    "c703ff000000",
+    "d7ffffffffff00000000",
+    "c70cffffffffff0000000000000000",
+    "c70cff000000007fffffffffffffff",
+  ]) {
     assert.throws(() => decode(bytes(form)), /timestamp/);
   }
 });
@@ -153,7 +181,10 @@ test("nanoseconds are cut to the milliseconds that a Date has", () => {
 });
 
 test("numbers may be keys, and no key changes the prototype", () => {
-  assert.deepEqual(decode(bytes("82 01 a161 cfffffffffffffffff a162")), { 1: "a", "18446744073709551615": "b" });
+  assert.deepEqual(decode(bytes("82 01 a161 cfffffffffffffffff a162")), {
+    1: "a",
+    "18446744073709551615": "b",
+  });
   const map = decode(bytes("81 a9 5f5f70726f746f5f5f 81 a178 01"));
   assert.deepEqual(Object.keys(map), ["__proto__"]);
   assert.equal(map.x, undefined);
@@ -182,14 +213,22 @@ test("random values come back as they were", () => {
   };
   const value = (depth) => {
     switch (random(depth > 3 ? 6 : 8)) {
-      case 0: return [null, true, false][random(3)];
-      case 1: return (random(2) ? 1 : -1) * random(2 ** 31) * random(2 ** 20);
-      case 2: return (random(2 ** 31) - 2 ** 30) / (random(1000) + 1);
-      case 3: return "aé🎺\u0000".repeat(random(30));
-      case 4: return new Uint8Array(of(random(40), () => random(256)));
-      case 5: return new Date((random(2) ? 1 : -1) * random(2 ** 31) * random(4000));
-      case 6: return of(random(20), () => value(depth + 1));
-      default: return Object.fromEntries(of(random(20), (i) => [`k${i}`, value(depth + 1)]));
+      case 0:
+        return [null, true, false][random(3)];
+      case 1:
+        return (random(2) ? 1 : -1) * random(2 ** 31) * random(2 ** 20);
+      case 2:
+        return (random(2 ** 31) - 2 ** 30) / (random(1000) + 1);
+      case 3:
+        return "aé🎺\u0000".repeat(random(30));
+      case 4:
+        return new Uint8Array(of(random(40), () => random(256)));
+      case 5:
+        return new Date((random(2) ? 1 : -1) * random(2 ** 31) * random(4000));
+      case 6:
+        return of(random(20), () => value(depth + 1));
+      default:
+        return Object.fromEntries(of(random(20), (i) => [`k${i}`, value(depth + 1)]));
     }
   };
   for (let i = 0; i < 300; i++) {
@@ -203,6 +242,7 @@ test("random values come back as they were", () => {
 function normal(value) {
   if (typeof value === "number") return value + 0;
   if (Array.isArray(value)) return value.map(normal);
-  if (value === null || typeof value !== "object" || value instanceof Date || value instanceof Uint8Array) return value;
+  if (value === null || typeof value !== "object" || value instanceof Date || value instanceof Uint8Array)
+    return value;
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, normal(item)]));
 }

@@ -61,7 +61,9 @@ test("a subprotocol of the route's own is raw too", async (t) => {
 test("messages go to the handlers of `message`", async (t) => {
   const { client, peer } = await rawPair(t);
   const heard = [];
-  const both = new Promise((resolve) => client.on("message", (message) => heard.push(message) === 2 && resolve()));
+  const both = new Promise((resolve) =>
+    client.on("message", (message) => heard.push(message) === 2 && resolve()),
+  );
   peer.message('{"event":"no frame here"}');
   peer.message(Buffer.from([1, 2]));
   await both;
@@ -100,7 +102,10 @@ test("an iteration can be left and taken up again", async (t) => {
 });
 
 test("an iteration ends with the server's normal end and raises any other, behind the messages", async (t) => {
-  for (const [code, raises] of [[1000, false], [4403, true]]) {
+  for (const [code, raises] of [
+    [1000, false],
+    [4403, true],
+  ]) {
     const { client, peer } = await rawPair(t);
     peer.message("last");
     peer.close(code, "bye");
@@ -124,9 +129,12 @@ test("messages that nobody takes are not dropped: the client closes, and says so
   assert.equal((await peer.closed).code, 4000);
   assert.match(errors()[0], /2 messages wait/);
   const heard = [];
-  await assert.rejects(async () => {
-    for await (const message of client) heard.push(message);
-  }, (error) => error instanceof Disconnected && error.code === 1013);
+  await assert.rejects(
+    async () => {
+      for await (const message of client) heard.push(message);
+    },
+    (error) => error instanceof Disconnected && error.code === 1013,
+  );
   assert.deepEqual(heard, ["a", "b"]);
 });
 

@@ -41,7 +41,13 @@ test("a connection that lasted begins the bound anew, a short one does not", asy
   t.mock.method(Math, "random", () => 1);
   const server = await serve(t);
   const client = join(t, server.url, { backoff: 1 });
-  for (const [lasted, bound] of [[0, 1], [4.9, 2], [0, 4], [5, 1], [1, 2]]) {
+  for (const [lasted, bound] of [
+    [0, 1],
+    [4.9, 2],
+    [0, 4],
+    [5, 1],
+    [1, 2],
+  ]) {
     const peer = await server.peer();
     await reach(client, "open");
     tick(lasted);

@@ -8,7 +8,10 @@ test("a request gets its reply", async (t) => {
   const { client, peer } = await pair(t);
   const sum = client.request("sum", [1, 2, 3]);
   const frame = await peer.next();
-  assert.deepEqual({ ...frame, timeout: undefined }, { event: "sum", data: [1, 2, 3], id: 1, timeout: undefined });
+  assert.deepEqual(
+    { ...frame, timeout: undefined },
+    { event: "sum", data: [1, 2, 3], id: 1, timeout: undefined },
+  );
   assert.ok(frame.timeout > 9 && frame.timeout <= 10);
   peer.frame({ reply: 1, data: 6 });
   assert.equal(await sum, 6);
@@ -27,7 +30,10 @@ test("an error of the server is a RemoteError with all that it says", async (t) 
   const { client, peer } = await pair(t);
   const sum = client.request("sum", ["x"]);
   const { id } = await peer.next();
-  peer.frame({ error: id, data: { code: "invalid", message: "Expected int", retryable: false, details: { path: "$[0]" } } });
+  peer.frame({
+    error: id,
+    data: { code: "invalid", message: "Expected int", retryable: false, details: { path: "$[0]" } },
+  });
   await assert.rejects(sum, (error) => {
     assert.ok(error instanceof RemoteError && error instanceof SymphonyError);
     assert.deepEqual(

@@ -33,7 +33,10 @@ test("what is sent without a connection goes out in order, before anything later
   client.emit("later");
   const frames = [];
   for (let i = 0; i < 5; i++) frames.push(await peer.next());
-  assert.deepEqual(frames.map((frame) => frame.event), ["first", "message", "third", "open", "later"]);
+  assert.deepEqual(
+    frames.map((frame) => frame.event),
+    ["first", "message", "third", "open", "later"],
+  );
   assert.deepEqual(frames[0].data, { n: 1 });
 });
 
@@ -52,10 +55,19 @@ test("a full queue refuses what comes and keeps what it has", async (t) => {
   const client = join(t, server.url, { maxQueue: 2 });
   client.emit("a");
   client.send("b");
-  assert.throws(() => client.emit("c"), (error) => error instanceof QueueFull && error instanceof SymphonyError);
+  assert.throws(
+    () => client.emit("c"),
+    (error) => error instanceof QueueFull && error instanceof SymphonyError,
+  );
   assert.throws(() => client.send("d"), QueueFull);
   const peer = await server.peer();
-  assert.deepEqual([await peer.next(), await peer.next()], [{ event: "a", data: null }, { event: "message", data: "b" }]);
+  assert.deepEqual(
+    [await peer.next(), await peer.next()],
+    [
+      { event: "a", data: null },
+      { event: "message", data: "b" },
+    ],
+  );
   client.emit("e");
   assert.deepEqual(await peer.next(), { event: "e", data: null });
 });

@@ -24,7 +24,10 @@ export function value(written) {
 /** `from_python` as JavaScript writes it. */
 const camel = (options = {}) =>
   Object.fromEntries(
-    Object.entries(options).map(([name, option]) => [name.replace(/_(.)/g, (_, letter) => letter.toUpperCase()), option]),
+    Object.entries(options).map(([name, option]) => [
+      name.replace(/_(.)/g, (_, letter) => letter.toUpperCase()),
+      option,
+    ]),
   );
 
 const FIELDS = ["event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry"];
@@ -86,7 +89,8 @@ export class Stage {
   }
 
   #register(client) {
-    for (const event of ["said", "noticed", "message", "error"]) client.on(event, (data) => this.#handled.push({ event, data }));
+    for (const event of ["said", "noticed", "message", "error"])
+      client.on(event, (data) => this.#handled.push({ event, data }));
     client.on("name", () => "Ada");
     client.on("double", (data) => data * 2);
     client.on("nothing", () => {});
@@ -96,7 +100,10 @@ export class Stage {
     client.on("crash", () => {
       throw new Error("crash");
     });
-    client.on("slow", (data, { signal }) => new Promise((resolve) => signal.addEventListener("abort", resolve)));
+    client.on(
+      "slow",
+      (data, { signal }) => new Promise((resolve) => signal.addEventListener("abort", resolve)),
+    );
     client.on("ask_back", (data) => client.request("echo", data));
   }
 
@@ -128,7 +135,9 @@ export class Stage {
 
   async refuse({ status, headers = {} }) {
     const { socket } = await this.#handshakes.next();
-    const lines = Object.entries({ ...headers, "Content-Length": "0" }).map(([name, text]) => `${name}: ${text}\r\n`);
+    const lines = Object.entries({ ...headers, "Content-Length": "0" }).map(
+      ([name, text]) => `${name}: ${text}\r\n`,
+    );
     socket.end(`HTTP/1.1 ${status} No\r\n${lines.join("")}\r\n`);
     this.#endedAt = performance.now();
   }
@@ -188,7 +197,10 @@ export class Stage {
     if (verb === "send") return this.#client.send(given);
     if (verb === "emit") {
       if (!raises) return this.#client.emit(event, given);
-      return assert.throws(() => this.#client.emit(event, given), (error) => this.#is(error, raises));
+      return assert.throws(
+        () => this.#client.emit(event, given),
+        (error) => this.#is(error, raises),
+      );
     }
     const abort = new AbortController();
     this.#gone.set(as, abort);
@@ -321,13 +333,42 @@ export class Stage {
 }
 
 const STEPS = [
-  "call", "accept", "refuse", "send", "send_text", "send_binary", "receive", "receive_text", "receive_binary", "differ",
-  "close", "drop", "silence", "closed", "result", "next", "ask", "ends", "raises", "abort", "leave", "handled",
-  "message", "state", "protocol", "opened", "over", "passes",
+  "call",
+  "accept",
+  "refuse",
+  "send",
+  "send_text",
+  "send_binary",
+  "receive",
+  "receive_text",
+  "receive_binary",
+  "differ",
+  "close",
+  "drop",
+  "silence",
+  "closed",
+  "result",
+  "next",
+  "ask",
+  "ends",
+  "raises",
+  "abort",
+  "leave",
+  "handled",
+  "message",
+  "state",
+  "protocol",
+  "opened",
+  "over",
+  "passes",
 ];
 
 /** Never rejects, so that it may be looked at late. */
-const settled = (promise) => promise.then((value) => ({ value }), (error) => ({ error }));
+const settled = (promise) =>
+  promise.then(
+    (value) => ({ value }),
+    (error) => ({ error }),
+  );
 
 function contains(came, expected) {
   for (const [field, wanted] of Object.entries(expected)) assert.deepEqual(came[field], wanted, field);

@@ -157,7 +157,9 @@ test("a signal ends a stream at once, whatever has come already", async (t) => {
 
 test("a signal that is aborted already asks for nothing", async (t) => {
   const { client, peer } = await pair(t);
-  await assert.rejects(client.stream("count", 9, { signal: AbortSignal.abort(new Error("no")) }).next(), { message: "no" });
+  await assert.rejects(client.stream("count", 9, { signal: AbortSignal.abort(new Error("no")) }).next(), {
+    message: "no",
+  });
   client.emit("after");
   assert.equal((await peer.next()).event, "after");
 });
@@ -216,7 +218,8 @@ test("a stream for which no connection comes in time fails", async (t) => {
 
 test("a credit that makes no sense is refused at once", async (t) => {
   const { client } = await pair(t);
-  for (const credit of [0, -1, 1.5, NaN, 2 ** 31]) assert.throws(() => client.stream("count", 1, { credit }), RangeError);
+  for (const credit of [0, -1, 1.5, NaN, 2 ** 31])
+    assert.throws(() => client.stream("count", 1, { credit }), RangeError);
   assert.throws(() => client.stream("", 1), TypeError);
 });
 
@@ -233,5 +236,8 @@ test("two streams do not mix", async (t) => {
   peer.frame({ item: a.id, data: "a" });
   peer.frame({ end: b.id });
   peer.frame({ end: a.id });
-  assert.deepEqual(await both, [[["a"], null], [["b"], null]]);
+  assert.deepEqual(await both, [
+    [["a"], null],
+    [["b"], null],
+  ]);
 });

@@ -1,6 +1,16 @@
 /** What the types promise. Nothing here runs: `npm run check` reads it. */
 
-import { connect, Client, Disconnected, QueueFull, Refused, Reject, RemoteError, RequestTimeout, SymphonyError } from "../symphony.js";
+import {
+  connect,
+  Client,
+  Disconnected,
+  QueueFull,
+  Refused,
+  Reject,
+  RemoteError,
+  RequestTimeout,
+  SymphonyError,
+} from "../symphony.js";
 
 interface Said {
   name: string;
@@ -19,7 +29,12 @@ interface Events {
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 function same<A, B>(_: Same<A, B>): void {}
 
-const client = connect<Events>("/chat", { token: async () => "t", protocol: "msgpack", requestTimeout: 5, WebSocket });
+const client = connect<Events>("/chat", {
+  token: async () => "t",
+  protocol: "msgpack",
+  requestTimeout: 5,
+  WebSocket,
+});
 same<typeof client, Client<Events>>(true);
 same<typeof client.state, "connecting" | "open" | "waiting" | "closed">(true);
 same<typeof client.closed, { code: number; reason: string } | null>(true);
@@ -115,7 +130,11 @@ function errors(error: unknown): void {
     const lost: Disconnected = error;
     same<typeof lost.code, number>(true);
   }
-  const own: SymphonyError[] = [new Reject("shop.sold_out", "none left", { details: 1 }), new QueueFull(), new RequestTimeout()];
+  const own: SymphonyError[] = [
+    new Reject("shop.sold_out", "none left", { details: 1 }),
+    new QueueFull(),
+    new RequestTimeout(),
+  ];
   throw own[0];
 }
 

@@ -9,7 +9,8 @@ import { FakeSocket, handshake, joinFake } from "./fake.js";
 import { join, pair, quiet, reach, serve, stopTime } from "./server.js";
 import { kindOf, Stage, value } from "./stage.js";
 
-const read = (name) => JSON.parse(readFileSync(new URL(`../../../protocol/vectors/${name}.json`, import.meta.url), "utf8"));
+const read = (name) =>
+  JSON.parse(readFileSync(new URL(`../../../protocol/vectors/${name}.json`, import.meta.url), "utf8"));
 const HAS = new Set(["bytes", "time", "nan", "int64", "ping frames"]);
 const possible = ({ needs = [] }) => needs.every((need) => HAS.has(need));
 
@@ -17,11 +18,15 @@ const possible = ({ needs = [] }) => needs.every((need) => HAS.has(need));
 
 for (const conversation of read("client").conversations) {
   for (const spoken of ["json", "msgpack"]) {
-    test(`${conversation.name}, in ${spoken}`, { skip: !possible(conversation), timeout: 10_000 }, async (t) => {
-      quiet(t, "error");
-      quiet(t, "warn");
-      await new Stage(conversation, spoken).play();
-    });
+    test(
+      `${conversation.name}, in ${spoken}`,
+      { skip: !possible(conversation), timeout: 10_000 },
+      async (t) => {
+        quiet(t, "error");
+        quiet(t, "warn");
+        await new Stage(conversation, spoken).play();
+      },
+    );
   }
 }
 
@@ -30,7 +35,9 @@ for (const conversation of read("client").conversations) {
 const frames = read("frames");
 const SENT = { encode: frames.encode, decode: [...frames.decode, ...frames.encode] };
 const whole = (message) =>
-  typeof message === "string" ? message : message.map((part) => (typeof part === "string" ? part : part.repeat.repeat(part.times))).join("");
+  typeof message === "string"
+    ? message
+    : message.map((part) => (typeof part === "string" ? part : part.repeat.repeat(part.times))).join("");
 const hex = (bytes) => Buffer.from(bytes).toString("hex");
 
 /** The map that a meaning is, as it goes over the wire. */
@@ -49,7 +56,8 @@ function means(frame, meaning) {
   assert.equal(kind, meaning.kind);
   const came = { [kind]: frame[kind] };
   for (const field of ["data", "id", "timeout", "credit"]) {
-    if (field === "data" ? "data" in wanted : (frame[field] ?? null) !== null && field in wanted) came[field] = frame[field] ?? null;
+    if (field === "data" ? "data" in wanted : (frame[field] ?? null) !== null && field in wanted)
+      came[field] = frame[field] ?? null;
   }
   assert.deepEqual(came, wanted);
 }
@@ -58,7 +66,8 @@ for (const { name, from, needs = [], frame, json, msgpack } of SENT.encode) {
   if (from === "server") continue;
   test(`it writes ${name}`, () => {
     // A Date is written with all its milliseconds; integers beyond 2^53 have no way into JSON.
-    if (!needs.includes("time") && !needs.includes("int64")) assert.equal(codecs.json.encode(map(frame)), whole(json));
+    if (!needs.includes("time") && !needs.includes("int64"))
+      assert.equal(codecs.json.encode(map(frame)), whole(json));
     assert.equal(hex(codecs.msgpack.encode(map(frame))), whole(msgpack));
   });
 }
@@ -100,7 +109,10 @@ for (const { code, then, sent = true } of closing.close_codes) {
 }
 
 for (const { backoff, max_backoff: maxBackoff, failed, retry, from, to } of closing.waits) {
-  for (const [random, wait] of [[0, from], [1, to]]) {
+  for (const [random, wait] of [
+    [0, from],
+    [1, to],
+  ]) {
     test(`of a wait from ${backoff} to ${maxBackoff} s, after ${failed} failures and retry ${retry}, ${random} is ${wait}`, async (t) => {
       const tick = stopTime(t);
       const { mock } = t.mock.method(Math, "random", () => 0);
@@ -159,7 +171,10 @@ test("a refusal of this client's offer is heard", async (t) => {
     const client = join(t, server.url);
     server.choose = () => chosen;
     (await server.peer()).close(code, reason);
-    await assert.rejects(client.opened, (error) => error instanceof Refused && error.code === code && error.reason === reason);
+    await assert.rejects(
+      client.opened,
+      (error) => error instanceof Refused && error.code === code && error.reason === reason,
+    );
     met++;
   }
   assert.equal(met, 1);

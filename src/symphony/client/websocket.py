@@ -15,7 +15,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport
 from symphony.client.frames import masked_frame, masked_message
 from symphony.client.heartbeat import Heartbeat
 from symphony.client.link import Close, Listener
-from symphony.client.parser import Parser
+from symphony.parser import Parser
 from symphony.errors import ProtocolError
 from symphony.protocol import frames
 from symphony.protocol.assembler import Assembler
@@ -116,7 +116,9 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         # Limits first: a full buffer is reported only to the protocol that is in
         # place when it fills.
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
-        self._parser = parser = Parser(self, max_frame_bytes=self._max_message_bytes, broken=self._broken)
+        self._parser = parser = Parser(
+            self, max_frame_bytes=self._max_message_bytes, broken=self._broken, is_client=True
+        )
         self.get_buffer = cast("Any", parser.get_buffer)
         transport.set_protocol(self)
         if self._pulse is not None:

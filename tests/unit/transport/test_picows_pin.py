@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from picows import WSAutoPingStrategy, WSListener, picows
 
-from symphony.transport.native import parser
+from symphony import parser
 
 PARAMETERS = (
     "host_port",
@@ -30,7 +30,7 @@ PARAMETERS = (
 
 WHAT_TO_DO = (
     f"picows {version('picows')} has another WSProtocol constructor than this was written for. Compare it "
-    "(picows.pyx) with the call in src/symphony/transport/native/parser.py, mend the call and PARAMETERS "
+    "(picows.pyx) with the call in src/symphony/parser.py, mend the call and PARAMETERS "
     "here, run tests/integration/native, and only then move the pin in pyproject.toml."
 )
 
@@ -39,7 +39,7 @@ class Recorded(Exception):
     """Raised instead of making a protocol, with what it was to be made of."""
 
 
-def passed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def passed(monkeypatch: pytest.MonkeyPatch, *, is_client: bool) -> dict[str, Any]:
     """Return what the parser passes, by the name of the parameter it goes to."""
 
     def record(*arguments: object) -> None:
@@ -48,12 +48,17 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     with monkeypatch.context() as patched:
         patched.setattr(picows, "WSProtocol", record)
         with pytest.raises(Recorded) as caught:
-            parser.Parser(WSListener(), max_frame_bytes=4321, broken=lambda code, reason: None)
+            parser.Parser(
+                WSListener(), max_frame_bytes=4321, broken=lambda code, reason: None, is_client=is_client
+            )
     return dict(zip(PARAMETERS, caught.value.args, strict=True))
 
 
-async def test_the_constructor_has_the_parameters_that_were_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
-    by_name = passed(monkeypatch)
+@pytest.mark.parametrize("is_client", [False, True])
+async def test_the_constructor_has_the_parameters_that_were_pinned(
+    monkeypatch: pytest.MonkeyPatch, is_client: bool
+) -> None:
+    by_name = passed(monkeypatch, is_client=is_client)
     try:
         picows.WSProtocol(**by_name)
     except TypeError as error:
@@ -75,13 +80,16 @@ def test_the_parameters_are_in_the_order_that_was_pinned() -> None:
     assert names == PARAMETERS, WHAT_TO_DO
 
 
-def test_the_parser_leaves_picows_nothing_to_send_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_client", [False, True])
+def test_the_parser_leaves_picows_nothing_to_send_by_itself(
+    monkeypatch: pytest.MonkeyPatch, is_client: bool
+) -> None:
     assert {
-        "is_client_side": False,
+        "is_client_side": is_client,
         "disconnect_on_exception": True,
         "websocket_handshake_timeout": None,
         "enable_auto_ping": False,
         "auto_ping_strategy": WSAutoPingStrategy.PING_WHEN_IDLE,
         "enable_auto_pong": False,
         "max_frame_size": 4321,
-    }.items() <= passed(monkeypatch).items()
+    }.items() <= passed(monkeypatch, is_client=is_client).items()

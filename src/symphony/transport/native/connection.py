@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from symphony.errors import ProtocolError
+from symphony.parser import Parser
 from symphony.protocol import frames
 from symphony.protocol.assembler import Assembler
 from symphony.protocol.deflate import max_compressed_bytes, negotiate
@@ -24,7 +25,6 @@ from symphony.transport.base import Encoding, Profile, Session
 from symphony.transport.heartbeat import Heartbeat
 from symphony.transport.native.encoding import PLAIN, deflated
 from symphony.transport.native.ending import Ending
-from symphony.transport.native.parser import Parser
 from symphony.transport.outbox import Outbox
 
 if TYPE_CHECKING:

@@ -1,0 +1,138 @@
+"""What a typed line means."""
+
+from typing import Any
+
+import pytest
+
+from symphony.cli.connect.lines import (
+    Action,
+    Answer,
+    Cancel,
+    Emit,
+    Help,
+    Leave,
+    LineError,
+    Request,
+    Say,
+    parse,
+    verbatim,
+)
+
+
+def on_events(line: str) -> Action | None:
+    return parse(line, events=True, as_json=False)
+
+
+def on_raw(line: str) -> Action | None:
+    return parse(line, events=False, as_json=False)
+
+
+def complaint(line: str, *, events: bool = True, as_json: bool = False) -> str:
+    with pytest.raises(LineError) as caught:
+        parse(line, events=events, as_json=as_json)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("line", "action"),
+    [
+        ('/emit say {"text":"hi"}', Emit("say", {"text": "hi"})),
+        ("/emit typing", Emit("typing", None)),
+        ("/request sum   [1,2]", Request("sum", [1, 2])),
+        ("/stream count 5", Request("count", 5, credit=64)),
+        ("/cancel", Cancel(None)),
+        ("/cancel 2", Cancel(2)),
+        ("/cancel #2", Cancel(2)),
+        ('/answer name "Ada"', Answer("name", "Ada")),
+        ("/close", Leave(1000, "")),
+        ("/close 4000 so long", Leave(4000, "so long")),
+        ("/help", Help()),
+        ('{"event":"say","data":1}', Emit("say", 1)),
+        ('{"event":"say"}', Emit("say", None)),
+        (' {"event":"sum","data":[1],"id":7,"timeout":2.5}', Request("sum", [1], 7, 2.5)),
+        ('{"event":"count","id":0,"credit":2}', Request("count", None, 0, credit=2)),
+        ('{"cancel":7}', Cancel(7)),
+        ('{"text":"hi"}', Say({"text": "hi"})),
+        ("[1,2]", Say([1, 2])),
+        ("[hi] all", Say("[hi] all")),
+        ("42", Say("42")),
+        (" hello  there ", Say(" hello  there ")),
+        ("//who", Say("/who")),
+        ("", None),
+        ("   ", None),
+    ],
+)
+def test_a_line_on_an_event_connection_means(line: str, action: Action | None) -> None:
+    assert on_events(line) == action
+
+
+@pytest.mark.parametrize(
+    ("line", "action"),
+    [
+        ("hello", Say("hello")),
+        ('{"event":"say"}', Say('{"event":"say"}')),
+        ("{broken", Say("{broken")),
+        ("/who", Say("/who")),
+        ("//help", Say("/help")),
+        ("/binary 00 ff", Say(b"\x00\xff")),
+        ("/binary", Say(b"")),
+        ("/help", Help()),
+        ("/close", Leave(1000, "")),
+    ],
+)
+def test_a_line_on_a_raw_connection_means(line: str, action: Action) -> None:
+    assert on_raw(line) == action
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("/emti say", "did you mean /emit?"),
+        ("/who", "To send it as it is, write //who"),
+        ("/emit", "It is written /emit EVENT [DATA]"),
+        ("/emit say hi there", 'Text has quotes: "hi there".'),
+        ('/emit say {"a"', "not JSON: it breaks off"),
+        ("/emit error 1", "Symphony's own"),
+        (f"/emit {'x' * 257}", "1 to 256 characters"),
+        ("/binary 00", "the connection speaks events"),
+        ("/cancel all", "It is written /cancel [NUMBER]"),
+        (f"/cancel {'9' * 5000}", "It is written /cancel [NUMBER]"),
+        ("/close 1006", "not a close code that may be sent"),
+        (f"/close {'9' * 5000}", "not a close code that may be sent"),
+        ("/close soon", "not a close code that may be sent"),
+        ('{"event":"say"', "not JSON: it breaks off"),
+        ("{" * 100_000, "not JSON"),
+        ("/emit say " + "[" * 100_000, "nested too deeply"),
+        ('{"event":1}', "The name of an event is text"),
+        ('{"event":"x","id":-1}', "The id of a request"),
+        ('{"event":"x","id":true}', "The id of a request"),
+        ('{"event":"x","id":1,"timeout":0}', "timeout is seconds"),
+        ('{"event":"x","id":1,"credit":0}', "credit is a number of items"),
+    ],
+)
+def test_a_line_that_means_nothing_is_told_what_would(line: str, said: str) -> None:
+    assert said in complaint(line)
+
+
+def test_commands_for_events_are_refused_on_a_raw_connection() -> None:
+    assert "is raw and has no events" in complaint("/emit say 1", events=False)
+
+
+@pytest.mark.parametrize("line", ["hello", "{", "/who", "//help", "[1,", "1 2"])
+def test_with_json_a_raw_message_must_be_json(line: str) -> None:
+    assert "Not sent, for it is not JSON" in complaint(line, events=False, as_json=True)
+
+
+@pytest.mark.parametrize("line", ["/close", "//x", "", " "])
+def test_a_line_of_a_script_is_a_raw_message_whatever_it_begins_with(line: str) -> None:
+    assert verbatim(line, as_json=False) == Say(line)
+
+
+@pytest.mark.parametrize("data", [{"a": [1, None, "ü"]}, 1.5, "x", None, [[]]])
+def test_data_is_json(data: Any) -> None:
+    import msgspec
+
+    action = on_events(f"/emit x {msgspec.json.encode(data).decode()}")
+    assert action == Emit("x", data)

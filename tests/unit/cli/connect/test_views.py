@@ -1,0 +1,174 @@
+"""What people see, and what scripts get."""
+
+import io
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import pytest
+from rich.text import Text
+
+from symphony.cli.connect.pipes import Pipes
+from symphony.cli.connect.screen import Screen
+from symphony.errors import RemoteError
+
+INVALID = RemoteError("invalid", "Expected `int`", details={"path": "$[0]"})
+
+
+class Seen:
+    """A screen that keeps its lines; the time is always noon."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.texts: list[Text] = []
+        self.screen = Screen(self.texts.append, as_json=as_json, now=lambda: datetime(2026, 1, 31, 12))
+
+    @property
+    def lines(self) -> list[str]:
+        assert all(text.plain.startswith("12:00:00 ") for text in self.texts)
+        return [text.plain.removeprefix("12:00:00 ") for text in self.texts]
+
+
+def test_a_person_sees_direction_number_and_data() -> None:
+    seen = Seen()
+    screen = seen.screen
+    screen.emitted("say", {"text": "hi"})
+    screen.event("said", None)
+    screen.requested(1, "sum", [1, 2])
+    screen.reply(1, 3, 0.0042)
+    screen.error(2, INVALID)
+    screen.item(3, "a")
+    screen.end(3, 1, 2.5)
+    screen.cancelled(4)
+    screen.asked("name", None)
+    screen.answered("Ada")
+    screen.not_answered("name")
+    screen.failed(5, "nobody answers")
+    screen.said({"a": 1})
+    screen.note("a note")
+    screen.problem("a problem")
+    assert seen.lines == [
+        '> say {"text":"hi"}',
+        "< said",
+        "> #1 sum [1,2]",
+        "< #1 3 (4.2 ms)",
+        '< #2 invalid: Expected `int` {"path":"$[0]"}',
+        '< #3 "a"',
+        "< #3 (end of 1 item, 2.5 s)",
+        "> #4 (cancelled)",
+        "< name?",
+        '> "Ada"',
+        "> not_found (/answer name DATA answers from now on)",
+        "! #5 nobody answers",
+        '> {"a":1}',
+        "* a note",
+        "! a problem",
+    ]
+
+
+def test_an_event_error_reads_like_an_error() -> None:
+    seen = Seen()
+    seen.screen.event("error", {"code": "not_found", "message": "no handler", "details": {"event": "x"}})
+    seen.screen.event("error", "something else")
+    assert seen.lines == ['< not_found: no handler {"event":"x"}', '< error "something else"']
+
+
+def test_nothing_that_a_server_sends_is_obeyed_by_the_terminal() -> None:
+    seen = Seen()
+    evil = "\x1b[2J\x07\x9b\r[red]"
+    seen.screen.message(evil)
+    seen.screen.event(evil, evil)
+    seen.screen.error(1, RemoteError("internal", evil))
+    seen.screen.note(evil)
+    for text in seen.texts:
+        assert "\\x1b[2J" in text.plain or "\\u001b[2J" in text.plain
+        assert not set(text.plain) & set("\x1b\x07\x9b\r")
+        assert "[red]" in text.plain
+
+
+def test_further_lines_of_a_message_stand_under_its_first() -> None:
+    seen = Seen()
+    seen.screen.message("one\ntwo")
+    assert seen.lines == ["< one\n           two"]
+
+
+def test_a_message_that_is_too_long_to_read_is_cut() -> None:
+    seen = Seen()
+    seen.screen.message("x" * 20_000)
+    seen.screen.message(b"\x01" * 20_000)
+    assert [len(line) < 11_000 for line in seen.lines] == [True, True]
+    assert seen.lines[0].endswith("… (20,000 characters in all)")
+    assert seen.lines[1].endswith("… (binary, 20,000 bytes)")
+
+
+def test_with_json_a_long_message_is_indented_and_a_wrong_one_marked() -> None:
+    seen = Seen(as_json=True)
+    seen.screen.message('{"a": [1, 2.50, 12345678901234567890]}')
+    seen.screen.message(msgspec.json.encode({"list": list(range(40))}).decode())
+    seen.screen.message("hello")
+    assert seen.lines[0] == '< {"a":[1,2.50,12345678901234567890]}'
+    assert seen.lines[1].count("\n") == 43
+    assert seen.lines[2] == "< hello (not JSON)"
+
+
+@pytest.fixture
+def out() -> io.StringIO:
+    return io.StringIO()
+
+
+def test_a_script_gets_a_line_for_each_message(out: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
+    pipes = Pipes(out, as_json=False)
+    pipes.event("said", {"text": "hi\nthere"})
+    pipes.reply(1, None, 0.1)
+    pipes.error(2, INVALID)
+    pipes.item(3, [1])
+    pipes.end(3, 1, 0.1)
+    pipes.asked("name", 1)
+    pipes.message("as it is")
+    pipes.message(b"\x00\xff")
+    pipes.emitted("say", 1)
+    pipes.requested(1, "sum", 1)
+    pipes.said("x")
+    assert out.getvalue().splitlines() == [
+        '{"event":"said","data":{"text":"hi\\nthere"}}',
+        '{"reply":1,"data":null}',
+        '{"error":2,"data":{"code":"invalid","message":"Expected `int`","retryable":false,"details":{"path":"$[0]"}}}',
+        '{"item":3,"data":[1]}',
+        '{"end":3}',
+        '{"request":"name","data":1}',
+        "as it is",
+        "00ff",
+    ]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_with_json_a_script_gets_each_message_on_one_line(
+    out: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipes = Pipes(out, as_json=True)
+    pipes.message('{\n  "a": 1.0\n}')
+    pipes.message("hello")
+    assert out.getvalue() == '{"a":1.0}\nhello\n'
+    assert capsys.readouterr().err == "What came is not JSON.\n"
+
+
+def test_what_is_no_message_goes_to_standard_error(
+    out: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipes = Pipes(out, as_json=False)
+    pipes.failed(1, "too late")
+    pipes.not_answered("name")
+    pipes.note("Lost.")
+    assert out.getvalue() == ""
+    assert capsys.readouterr().err.splitlines() == [
+        "Request 1: too late",
+        "The server asks 'name', and there is no --answer for it.",
+        "Lost.",
+    ]
+
+
+def test_data_that_json_has_not_is_written_as_python_does(out: io.StringIO) -> None:
+    pipes = Pipes(out, as_json=False)
+    values: list[Any] = [msgspec.msgpack.Ext(1, b"x"), b"\x00", 1j]
+    for value in values:
+        pipes.event("x", value)
+    assert len(out.getvalue().splitlines()) == 3
