@@ -125,9 +125,7 @@ export class Reject extends SymphonyError {
   constructor(code, message = "", { details = null, retryable } = {}) {
     super(message);
     if (!CODES.has(code) && !code.includes(".")) {
-      throw new TypeError(
-        `"${code}" is not a code of Symphony's; give your own a namespace: "shop.sold_out"`,
-      );
+      throw new TypeError(`"${code}" is no code of Symphony's; give your own a namespace: "shop.sold_out"`);
     }
     this.code = code;
     this.details = details;
@@ -139,13 +137,10 @@ export class Reject extends SymphonyError {
 const payloadOf = ({ code, message, retryable, details }) => ({ code, message, retryable, details });
 
 /** @param {any} data The data of an error frame; what is missing must not break the client. */
-const remoteError = (data) =>
-  new RemoteError(
-    String(data?.code ?? "internal"),
-    String(data?.message ?? ""),
-    data?.retryable === true,
-    data?.details ?? null,
-  );
+function remoteError(data) {
+  const { code = "internal", message = "", retryable = false, details = null } = data ?? {};
+  return new RemoteError(String(code), String(message), retryable === true, details);
+}
 
 // ------------------------------------------------------------- MessagePack
 
@@ -160,16 +155,9 @@ const TIMESTAMP = -1;
  * @type {[string, number][]}
  */
 const NUMBERS = [
-  ["Float32", 4],
-  ["Float64", 8],
-  ["Uint8", 1],
-  ["Uint16", 2],
-  ["Uint32", 4],
-  ["BigUint64", 8],
-  ["Int8", 1],
-  ["Int16", 2],
-  ["Int32", 4],
-  ["BigInt64", 8],
+  ["Float32", 4], ["Float64", 8],
+  ["Uint8", 1], ["Uint16", 2], ["Uint32", 4], ["BigUint64", 8],
+  ["Int8", 1], ["Int16", 2], ["Int32", 4], ["BigInt64", 8],
 ];
 
 /** @param {unknown} value @returns {Uint8Array | null} The value as bytes, if that is what it is. */
@@ -274,7 +262,8 @@ class Writer {
    * A length in its shortest form. `code8` is 0 where there is no such form;
    * the code for 32 bits always follows that for 16.
    *
-   * @param {number} length @param {number} short @param {number} below @param {number} code8 @param {number} code16
+   * @param {number} length @param {number} short @param {number} below
+   * @param {number} code8 @param {number} code16
    */
   #length(length, short, below, code8, code16) {
     if (length < below) this.#byte(short | length);
@@ -427,19 +416,16 @@ class Reader {
       seconds = Number(this.#view.getBigInt64(at + 4));
     }
     const date = new Date(seconds * 1000 + Math.floor(nanoseconds / 1_000_000));
-    if (nanoseconds > 999_999_999 || Number.isNaN(date.getTime()))
-      throw new SyntaxError("no valid timestamp");
+    const valid = nanoseconds < 1_000_000_000 && !Number.isNaN(date.getTime());
+    if (!valid) throw new SyntaxError("no valid timestamp");
     return date;
   }
 
   /** @param {number} power Of two, the bytes that it has. @returns {number} */
   #uint(power) {
     const at = this.#skip(1 << power);
-    return power === 0
-      ? this.#view.getUint8(at)
-      : power === 1
-        ? this.#view.getUint16(at)
-        : this.#view.getUint32(at);
+    if (power === 0) return this.#view.getUint8(at);
+    return power === 1 ? this.#view.getUint16(at) : this.#view.getUint32(at);
   }
 
   /** @param {number} length */
@@ -547,7 +533,10 @@ export const codecs = {
 
 /** @template E @template {string} Part @typedef {E extends Record<Part, infer Names> ? Names : {}} Part */
 /** @template E @template {string} P @typedef {Extract<keyof Part<E, P>, string>} Name */
-/** @template E @template {string} P @template {string} K @typedef {K extends keyof Part<E, P> ? Part<E, P>[K] : never} Entry */
+/**
+ * @template E @template {string} P @template {string} K
+ * @typedef {K extends keyof Part<E, P> ? Part<E, P>[K] : never} Entry
+ */
 /** @template T @typedef {T extends { data: infer D } ? D : null} DataOf */
 /** @template T @typedef {T extends { reply: infer R } ? R : void} ReplyOf */
 /** @template T @typedef {T extends { item: infer I } ? I : unknown} ItemOf */
@@ -561,15 +550,18 @@ export const codecs = {
 
 /**
  * @template E @template {string} K
- * @typedef {K extends "*" ? (event: string, data: any, context?: { signal: AbortSignal }) => unknown
+ * @typedef {K extends "*" ? Heard
  *   : K extends Name<E, "receives"> ? (data: Entry<E, "receives", K>) => unknown
- *   : K extends Name<E, "answers"> ? (data: DataOf<Entry<E, "answers", K>>, context: { signal: AbortSignal }) =>
- *       ReplyOf<Entry<E, "answers", K>> | Promise<ReplyOf<Entry<E, "answers", K>>>
+ *   : K extends Name<E, "answers"> ? Answering<Entry<E, "answers", K>>
  *   : (data: ErrorData) => unknown} Handler
+ */
+/** @typedef {(event: string, data: any, context?: any) => unknown} Heard */
+/**
+ * @template T
+ * @typedef {(data: DataOf<T>, context: { signal: AbortSignal }) => ReplyOf<T> | Promise<ReplyOf<T>>} Answering
  */
 /** @template E @typedef {"message" extends Name<E, "receives"> ? Entry<E, "receives", "message"> : any} MessageOf */
 
-/** @typedef {(event: string, data: any, context?: { signal: AbortSignal }) => unknown} Heard */
 /** @typedef {{ code: string, message: string, retryable: boolean, details: any }} ErrorData */
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
 /** @typedef {string | null | undefined} Token */
@@ -582,18 +574,20 @@ export const codecs = {
  * @property {string[]} [subprotocols] What else to offer, for raw routes.
  * @property {number} [connectTimeout] Seconds for each attempt: 10.
  * @property {number} [requestTimeout] Seconds a request waits for its answer, and a stream to be sent: 10.
- * @property {number} [heartbeat] Seconds of silence before the server is asked for a sign of life: 20; 0: never.
+ * @property {number} [heartbeat] Seconds of silence before the server is asked for a sign of life: 20.
+ *   0: it is never asked.
  * @property {boolean} [reconnect] Whether to come back when the connection is lost: true.
  * @property {number} [backoff] Upper bound of the first wait, in seconds: 0.5. It doubles each time.
  * @property {number} [maxBackoff] Upper bound of every wait, in seconds: 30.
- * @property {number} [maxQueue] What may wait for a connection, and received messages for whoever iterates: 1000.
+ * @property {number} [maxQueue] Messages that may wait for a connection, or, on a raw route, for an
+ *   iteration: 1000.
  * @property {any} [WebSocket] The constructor, where there is no global one (Node 20).
  */
 
 /**
  * @typedef {object} RequestOptions
  * @property {number} [timeout] Seconds until the answer must be here: `requestTimeout`. Infinity: no bound.
- * @property {boolean} [idempotent] Handling it twice does no harm: if the connection is lost it is sent again.
+ * @property {boolean} [idempotent] Handling it twice does no harm: it is sent again if the connection is lost.
  * @property {AbortSignal} [signal] Gives the request up; the server is told.
  */
 
@@ -689,10 +683,9 @@ class Link {
       return;
     }
     if (this.#ended) return;
-    const offered =
-      (value ?? null) === null ? offer : [...offer, `symphony.token.${base64url(String(value))}`];
+    const credentials = (value ?? null) === null ? [] : [`symphony.token.${base64url(String(value))}`];
     try {
-      this.#socket = new WebSocket(url, offered);
+      this.#socket = new WebSocket(url, [...offer, ...credentials]);
     } catch (error) {
       // A URL or a subprotocol that will be no better at the next attempt.
       this.#end(INVALID, String(error));
@@ -868,6 +861,13 @@ class Inbox {
 /** @param {Call} call */
 const late = ({ event }) => new RequestTimeout(`"${event}" was not answered in time`);
 
+/** @param {Call} call @param {any} data The error that the server answers. */
+function errorOf(call, data) {
+  // Both sides count the time, and either may be first to say that it is up.
+  const isLate = data?.code === "timeout" && now() > call.deadline - TIMER_SLACK;
+  return isLate ? late(call) : remoteError(data);
+}
+
 /** A message without an answer; `event` is null for a plain `send`. */
 class Message {
   idempotent = false;
@@ -931,24 +931,21 @@ function settings(url, options) {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   const { token, WebSocket = globalThis.WebSocket } = options;
   const chosen = { ...DEFAULTS, ...given };
-  const { protocol, subprotocols, connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff, maxQueue } =
-    chosen;
-  if (!WebSocket)
-    throw new TypeError("there is no WebSocket here: pass one, as in connect(url, { WebSocket })");
-  if (!Object.hasOwn(codecs, protocol))
-    throw new TypeError(`protocol is "json" or "msgpack", not "${protocol}"`);
+  const { protocol, connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff, maxQueue } = chosen;
+  if (!WebSocket) throw new TypeError("there is no WebSocket here: give one, as connect(url, { WebSocket })");
+  if (!Object.hasOwn(codecs, protocol)) throw new TypeError(`protocol is "json" or "msgpack", not ${protocol}`);
   if (!["undefined", "string", "function"].includes(typeof (token ?? undefined))) {
     throw new TypeError("token is a string, or a function that gives one");
   }
-  atLeast(0, { connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff });
-  atLeast(1, { maxQueue });
+  checkLeast(0, { connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff });
+  checkLeast(1, { maxQueue });
   const events = `symphony.v1.${protocol}`;
-  const offer = [...new Set([events, ...subprotocols, RAW, REFUSE])];
+  const offer = [...new Set([events, ...chosen.subprotocols, RAW, REFUSE])];
   return { ...chosen, url: webSocketUrl(url), token, WebSocket, events, offer, codec: codecs[protocol] };
 }
 
 /** @param {number} least @param {Record<string, unknown>} options */
-function atLeast(least, options) {
+function checkLeast(least, options) {
   for (const [name, value] of Object.entries(options)) {
     if (typeof value !== "number" || !(value >= least)) {
       throw new RangeError(`${name} is a number from ${least} on, not ${value}`);
@@ -967,11 +964,9 @@ function webSocketUrl(url) {
 
 /** @param {string} event */
 function checkName(event) {
-  if (
-    typeof event !== "string" ||
-    event === "" ||
-    (event.length > MAX_NAME && [...event].length > MAX_NAME)
-  ) {
+  // In code points, and counted only where it matters.
+  const length = event.length > MAX_NAME ? [...event].length : event.length;
+  if (typeof event !== "string" || length === 0 || length > MAX_NAME) {
     throw new TypeError(`the name of an event is a string of 1 to ${MAX_NAME} characters`);
   }
   if (event === "error") throw new TypeError('the event "error" is the server\'s: it would not be heard');
@@ -1084,7 +1079,7 @@ export class Client {
    *
    * @template {Name<E, "emits">} K
    * @param {K} event
-   * @param {OnlyData<Entry<E, "emits", K>>} data Anything that JSON or MessagePack can say; null may be left out.
+   * @param {OnlyData<Entry<E, "emits", K>>} data Anything that can be encoded; null may be left out.
    * @throws {QueueFull} `maxQueue` messages wait already, or 16 MiB for a slow connection.
    * @throws {Disconnected} The client has ended for good.
    * @throws {TypeError} The data cannot be sent.
@@ -1112,16 +1107,17 @@ export class Client {
    * @template {Name<E, "requests">} K
    * @param {K} event
    * @param {Arguments<DataOf<Entry<E, "requests", K>>, RequestOptions>} rest Data, then options.
-   * @returns {Promise<ReplyOf<Entry<E, "requests", K>>>} Rejects with `RemoteError`: the server answers with an
-   *   error; `RequestTimeout`: no answer in time; `Disconnected`: the connection was lost, and whether the
-   *   request was handled is unknown; `QueueFull` and `TypeError` as `emit`; the reason of `signal`.
+   * @returns {Promise<ReplyOf<Entry<E, "requests", K>>>} Rejects with `RemoteError`: the server answers
+   *   with an error; `RequestTimeout`: no answer in time; `Disconnected`: the connection was lost, and
+   *   whether the request was handled is unknown; `QueueFull` and `TypeError` as `emit`; the reason of
+   *   `signal`.
    */
   request(event, ...rest) {
     const [data = null, options = {}] = /** @type {[any?, RequestOptions?]} */ (rest);
     const { timeout = this.#settings.requestTimeout, idempotent, signal } = options;
     return new Promise((resolve, reject) => {
       checkName(event);
-      atLeast(0, { timeout });
+      checkLeast(0, { timeout });
       /** @type {Call} */
       const call = new Call(event, data, {
         idempotent,
@@ -1168,11 +1164,10 @@ export class Client {
         return { credit };
       },
       heard: (kind, item) => {
+        const fault = (/** @type {string} */ text) => new SymphonyError(`"${event}" ${text}`);
         if (kind === "item" && inbox.size < credit) inbox.push(item);
-        else if (kind === "item")
-          this.#drop(call, new SymphonyError(`"${event}" sends more than was granted`));
-        else if (kind === "reply")
-          this.#fail(call, new SymphonyError(`"${event}" answers with a reply: use client.request()`));
+        else if (kind === "item") this.#drop(call, fault("sends more than was granted"));
+        else if (kind === "reply") this.#fail(call, fault("answers with a reply: use client.request()"));
         else if (this.#settle(call)) inbox.end();
       },
       failed: (error) => inbox.fail(error),
@@ -1257,8 +1252,7 @@ export class Client {
     // A snapshot: what the caller changes later must not change what is sent.
     if (!ready || item.idempotent) item.data = snapshot(item.data, this.#settings.codec);
     if (ready) {
-      if (link.unsentBytes > MAX_UNSENT_BYTES)
-        throw new QueueFull(`${link.unsentBytes} bytes wait to be sent`);
+      if (link.unsentBytes > MAX_UNSENT_BYTES) throw new QueueFull("a slow connection: too much waits in it");
       this.#write(link, item);
     } else {
       const { maxQueue } = this.#settings;
@@ -1277,7 +1271,7 @@ export class Client {
       this.#calls.set(item.id, item);
     } else if (event !== null) link.write({ event, data });
     else if (!link.raw) link.write({ event: "message", data });
-    else link.send(typeof data === "string" ? data : (asBytes(data) ?? codecs.json.encode(data)));
+    else link.send(typeof data === "string" ? data : asBytes(data) ?? codecs.json.encode(data));
   }
 
   // -- receiving
@@ -1367,11 +1361,8 @@ export class Client {
     if (kind === "event" && (frame.id ?? null) === null) this.#event(id, data);
     else if (kind === "event") this.#answer(link, id, frame.id, data);
     else if (kind === "reply" || kind === "item" || kind === "end") call?.heard(kind, data);
-    else if (kind === "error") {
-      // Both sides count the time, and either may be first: to the user it is one error.
-      const inTime = data?.code !== "timeout" || !call || now() < call.deadline - TIMER_SLACK;
-      this.#fail(call, inTime ? remoteError(data) : late(call));
-    } else if (kind === "cancel") this.#answering.get(id)?.abort(new RemoteError("cancelled"));
+    else if (kind === "error") this.#fail(call, call && errorOf(call, data));
+    else if (kind === "cancel") this.#answering.get(id)?.abort(new RemoteError("cancelled"));
     else if (kind === "retry" && typeof id === "number" && id >= 0) link.retry = id;
   }
 
@@ -1418,11 +1409,10 @@ export class Client {
     const reject = (error) => answer({ error: id, data: payloadOf(error) });
     try {
       if (busy) throw new Reject("too_many", `${MAX_ANSWERING} requests are under way`);
-      if (!handler)
-        throw new Reject("not_found", `no handler for the event '${event}'`, { details: { event } });
-      abort.signal.addEventListener("abort", () =>
-        reject(new Reject("cancelled", "the request was cancelled")),
-      );
+      const details = { event };
+      if (!handler) throw new Reject("not_found", `no handler for the event '${event}'`, { details });
+      const cancelled = new Reject("cancelled", "the request was cancelled");
+      abort.signal.addEventListener("abort", () => reject(cancelled));
       const reply = await handler(event, data, { signal: abort.signal });
       answer({ reply: id, data: reply ?? null });
     } catch (error) {
@@ -1449,8 +1439,7 @@ export class Client {
    * @throws {RangeError} The code or the reason may not be sent.
    */
   close(code = NORMAL, reason = "") {
-    if (code !== NORMAL && !(code >= 3000 && code <= 4999))
-      throw new RangeError(`${code} is no close code to send`);
+    if (code !== NORMAL && !(code >= 3000 && code <= 4999)) throw new RangeError(`${code} cannot be sent`);
     if (utf8.encode(reason).length > MAX_REASON_BYTES) throw new RangeError("a reason has at most 123 bytes");
     if (!this.#closed) {
       const link = this.#link;
@@ -1503,13 +1492,11 @@ export class Client {
     const refresh = code === UNAUTHORIZED && typeof token === "function" && !this.#refreshed;
     const text = reason ? `${code} ${reason}` : `${code}`;
     if (!reconnect || !(COMES_BACK.has(code) || refresh)) {
-      const refused = link.openedAt === Infinity && code !== LOST;
-      return this.#end(
-        refused
+      const error =
+        link.openedAt === Infinity && code !== LOST
           ? new Refused(`the server refused the connection: ${text}`, code, reason)
-          : new Disconnected(`the connection has ended: ${text}`, code, reason),
-        code === NORMAL || code === GOING_AWAY,
-      );
+          : new Disconnected(`the connection has ended: ${text}`, code, reason);
+      return this.#end(error, code === NORMAL || code === GOING_AWAY);
     }
     this.#refreshed ||= refresh;
     this.#notBefore = now() + link.retry;
@@ -1520,10 +1507,8 @@ export class Client {
     this.#calls.clear();
     // They were sent before whatever waits now.
     this.#queue.unshift(...calls.filter((call) => call.idempotent));
-    for (const call of calls) {
-      if (!call.idempotent)
-        this.#fail(call, new Disconnected(`the connection was lost: ${text}`, code, reason));
-    }
+    const error = new Disconnected(`the connection was lost: ${text}`, code, reason);
+    for (const call of calls) if (!call.idempotent) this.#fail(call, error);
     this.#forgetRequests();
     this.#enter("waiting");
   }
@@ -1589,13 +1574,8 @@ export class Client {
     const { document } = globalThis;
     globalThis.addEventListener?.("online", () => this.#hurry(), { signal });
     globalThis.addEventListener?.("offline", () => this.#link?.check(), { signal });
-    document?.addEventListener(
-      "visibilitychange",
-      () => {
-        if (document.visibilityState === "visible") this.#hurry();
-      },
-      { signal },
-    );
+    const shown = () => document.visibilityState === "visible" && this.#hurry();
+    document?.addEventListener("visibilitychange", shown, { signal });
   }
 }
 

@@ -348,6 +348,7 @@ class Exchange:
         """End the answer of a stream."""
         if self._host.over:
             # Nobody hears it; what failed while it was closed is reported all the same.
+            self._settle(event)
             if error is not None and not isinstance(error, asyncio.CancelledError | Reject):
                 self._host.failed_in(error, f"stream of {shortened(event.event)!r}")
         elif error is None:

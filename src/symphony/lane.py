@@ -151,9 +151,7 @@ class Lane:
                 self._current = None
             elif self._queue:
                 self._current = message = self._queue.popleft()
-                if self.is_full and len(self._queue) <= self._max_queue // 2:
-                    self.is_full = False
-                    self._full(False)
+                self._make_room()
                 await _until_idle(driver, driver.send(message))
                 self._current = message = None
             elif self._ending:
@@ -211,6 +209,7 @@ class Lane:
         for index, waiting in enumerate(self._queue or ()):
             if waiting is message:
                 del self._queue[index]  # type: ignore[index]
+                self._make_room()
                 break
         return False
 
@@ -255,6 +254,11 @@ class Lane:
             self._full(True)
         if self._idle:
             self._wake()
+
+    def _make_room(self) -> None:
+        if self.is_full and self.waiting <= self._max_queue // 2:
+            self.is_full = False
+            self._full(False)
 
     def _hand_over(self, awaited: Any) -> None:
         # The future was marked as being awaited; the mark is set again just

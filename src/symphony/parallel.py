@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
 from typing import Any
@@ -30,6 +30,7 @@ class Parallel:
             there is room again.
         max_queue: How many messages may wait before *full* is called.
         concurrency: How many handlers run at once.
+        watched: Awaits work, and names it if it holds the event loop.
 
     Attributes:
         is_full: What *full* was last told.
@@ -50,6 +51,7 @@ class Parallel:
         "_max_queue",
         "_queue",
         "_running",
+        "_watched",
         "is_full",
     )
 
@@ -63,6 +65,7 @@ class Parallel:
         full: Callable[[bool], None],
         max_queue: int,
         concurrency: int,
+        watched: Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]],
     ) -> None:
         self._loop = loop
         self._context = context
@@ -71,6 +74,7 @@ class Parallel:
         self._full = full
         self._max_queue = max_queue
         self._concurrency = concurrency
+        self._watched = watched
         self._call: Callable[[Any], Any] | None = None
         self._is_async = True
         self._queue: deque[Any] = deque()
@@ -148,13 +152,17 @@ class Parallel:
         for index, waiting in enumerate(self._queue):
             if waiting is message:
                 del self._queue[index]
+                self._go_on()
                 break
         return False
 
     def _start(self, message: Any) -> None:
-        task = self._loop.create_task(self._handle(message), context=self._context.copy())
+        task = self._loop.create_task(self._run(message), context=self._context.copy())
         self._running[task] = message
         task.add_done_callback(self._finished)
+
+    async def _run(self, message: Any) -> None:
+        await self._watched(self._handle(message))
 
     async def _handle(self, message: Any) -> None:
         assert self._call is not None

@@ -260,7 +260,14 @@ class Session:
         if concurrency == 1:
             return Lane(loop, context, done=done, failed=failed, full=full, max_queue=max_queue)
         return Parallel(
-            loop, context, done=done, failed=failed, full=full, max_queue=max_queue, concurrency=concurrency
+            loop,
+            context,
+            done=done,
+            failed=failed,
+            full=full,
+            max_queue=max_queue,
+            concurrency=concurrency,
+            watched=self.watched,
         )
 
     @property

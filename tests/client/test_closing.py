@@ -41,6 +41,16 @@ async def test_what_waits_for_a_slow_server_is_delivered_before_the_end() -> Non
         await closing
 
 
+async def test_a_client_that_does_not_read_hears_the_servers_goodbye_all_the_same() -> None:
+    async with pair("symphony.raw", max_queue=2) as (client, peer, _):
+        for n in range(5):
+            await peer.say(str(n))
+        await until(lambda: client._core._gate._holding)
+        async with asyncio.timeout(1):
+            await client.close()
+        assert await peer.closed() == (1000, "")
+
+
 async def test_closing_twice_is_closing_once() -> None:
     async with pair() as (client, peer, _):
         await asyncio.gather(client.close(4000, "first"), client.close(4001, "second"))

@@ -1,6 +1,7 @@
 """The first connection: how it opens, and what a user reads if it does not."""
 
 import asyncio
+import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -163,14 +164,14 @@ async def test_a_host_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
-    error = await failure("ws://exmaple.com/chat")
+    error = await failure("ws://nowhere.example/chat")
     assert not isinstance(error, Refused)
     assert (error.code, error.reason) == (1006, "unknown host")
     assert isinstance(error.__cause__, socket.gaierror)
     text = str(error)
-    assert text.startswith("ws://exmaple.com/chat could not be reached within 0.3 s, in ")
+    assert text.startswith("ws://nowhere.example/chat could not be reached within 0.3 s, in ")
     assert text.endswith(
-        " attempts: the host 'exmaple.com' is not known (Name or service not known). "
+        " attempts: the host 'nowhere.example' is not known (Name or service not known). "
         "Is it spelled right, and is this machine online?"
     )
 
@@ -273,6 +274,23 @@ async def test_a_connection_that_is_closed_at_once_was_open_for_a_moment() -> No
         await until(lambda: said == ["hi"])
         with pytest.raises(Disconnected, match=r"The connection to ws://.* has ended \(4403: his\)\."):
             client.emit("say", 1)
+
+
+async def test_what_waits_is_not_lost_in_a_connection_that_is_closed_at_once() -> None:
+    async with listen() as server:
+        client = connect(server.url, backoff=0.01, max_backoff=0.01)
+        client.emit("say", 1)
+        asking = asyncio.ensure_future(client.request("ask"))
+        accepting = asyncio.ensure_future(server.accept(behind=b"\x88\x02\x03\xf4"))
+        await client
+        await accepting
+        client.emit("say", 2)
+        peer = await server.accept()
+        events = [json.loads((await peer.frame()).payload)["event"] for _ in range(3)]
+        assert events == ["say", "ask", "say"]
+        asking.cancel()
+        peer.cut()
+        await client.close()
 
 
 @pytest.mark.parametrize("secure", [False, True])

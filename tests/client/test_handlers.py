@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypedDict
 import msgspec
 import pydantic
 import pytest
+from msgspec import Raw
 
 from symphony.client.handlers import Handler, Handlers
 from symphony.client.payload import InvalidError, snapshot, to_json_text
@@ -170,6 +171,24 @@ def foreign(data: type(lambda: None)) -> None:  # type: ignore[valid-type]
 def test_mistakes_are_found_at_registration(event: str, function: Any, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         Handlers().add(event, function)
+
+
+def test_what_is_nested_too_deeply_does_not_fit() -> None:
+    deep = Raw(b"[" * 100_000 + b"]" * 100_000)
+    with pytest.raises(InvalidError, match="nested too deeply"):
+        Handler("said", lambda data: data).call("said", deep, "json")
+
+
+def test_text_that_is_not_utf8_does_not_fit() -> None:
+    with pytest.raises(InvalidError):
+        Handler("said", lambda data: data).call("said", Raw(b'"\xff"'), "json")
+
+
+def test_a_type_that_cannot_be_hashed_is_a_type_too() -> None:
+    def take(data: Annotated[int, {"unit": "m"}]) -> Any:
+        return data
+
+    assert called(take, 1) == 1
 
 
 @pytest.mark.parametrize("event", ["", "x" * 257, 3, None])

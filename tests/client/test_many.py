@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import json
+import resource
+from collections.abc import Iterator
 
 import pytest
 import websockets
@@ -13,6 +15,16 @@ from symphony.client import connect
 COUNT = 1000
 
 
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Let the process have a socket for each end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 3 * COUNT:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(3 * COUNT, hard), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 async def answer(connection: websockets.ServerConnection) -> None:
     async for message in connection:
         frame = json.loads(message)
@@ -20,6 +32,7 @@ async def answer(connection: websockets.ServerConnection) -> None:
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.usefixtures("many_files")
 async def test_a_thousand_clients_at_one_server() -> None:
     async with websockets.serve(
         answer,

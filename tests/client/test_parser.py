@@ -1,4 +1,4 @@
-"""picows parses a server's frames too; what it is made with is held by tests/unit/transport/test_picows_pin.py."""
+"""picows parses a server's frames too; tests/unit/transport/test_picows_pin.py holds what it is made with."""
 
 from typing import Any
 

@@ -98,12 +98,14 @@ async def test_a_raw_route() -> None:
 
 
 async def test_the_servers_close_decides_whether_to_come_back() -> None:
-    async with serve_natively(chat()) as url:
-        async with connect(f"{url}/chat", token="sesame", backoff=0.01) as client:
-            states: list[str] = []
-            client.on_state(states.append)
-            client.emit("bye", 4503)
-            await until(lambda: states == ["waiting", "connecting", "open"])
-            client.emit("bye", 4000)
-            await until(lambda: client.closed is not None)
-            assert client.closed == Close(4000, "bye", clean=True)
+    async with (
+        serve_natively(chat()) as url,
+        connect(f"{url}/chat", token="sesame", backoff=0.01) as client,
+    ):
+        states: list[str] = []
+        client.on_state(states.append)
+        client.emit("bye", 4503)
+        await until(lambda: states == ["waiting", "connecting", "open"])
+        client.emit("bye", 4000)
+        await until(lambda: client.closed is not None)
+        assert client.closed == Close(4000, "bye", clean=True)

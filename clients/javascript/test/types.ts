@@ -139,3 +139,20 @@ function errors(error: unknown): void {
 }
 
 void [requests, streams, raw, untyped, errors];
+
+/** As the README shows it. */
+async function shown(): Promise<void> {
+  interface Events {
+    emits: { say: { text: string } };
+    receives: { said: { name: string; text: string } };
+    requests: { sum: { data: number[]; reply: number } };
+    streams: { count: { data: number; item: number } };
+    answers: { name: { reply: string } }; // requests of the server
+  }
+
+  const client = connect<Events>("/chat");
+  client.on("said", ({ name }) => console.log(name.toUpperCase()));
+  const sum: number = await client.request("sum", [1, 2]);
+  void sum;
+}
+void shown;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from symphony.client.answers import Answers
@@ -153,13 +153,13 @@ class Core:
         """Tell the program."""
         logger.debug("%s: %s", self.where, state)
         for handler in self.state_handlers:
-            if inspect.iscoroutinefunction(handler):
-                self.dispatch.beside(_tell(handler, state))
-                continue
             try:
-                handler(state)
+                result = handler(state)
             except Exception:
                 logger.exception("A handler of the state %r failed.", state)
+            else:
+                if inspect.isawaitable(result):
+                    self.dispatch.beside(_finish(result, state))
 
     def _complain(self, what: str, *details: object) -> None:
         # Once is a warning: a server of a later version may say something new a
@@ -177,8 +177,8 @@ class Core:
                 waiter.set_result(None)
 
 
-async def _tell(handler: Callable[[State], Any], state: State) -> None:
+async def _finish(handling: Awaitable[Any], state: State) -> None:
     try:
-        await handler(state)
+        await handling
     except Exception:
         logger.exception("A handler of the state %r failed.", state)

@@ -188,9 +188,10 @@ class Keeper:
         where = self._dial.where
         what = f"the connection to {where} was lost ({how(close)})"
         if self.state == "connecting":
-            # It was open for a moment, and what was said in it counts: a refusal
-            # would have been the dial's to tell.
-            self._opened()
+            # It was open for a moment, and what the server said in it counts: a
+            # refusal would have been the dial's to tell. Nothing was sent.
+            self._owner.lost(Loss(what, close, final=False))
+            self._set_open()
         opened_at = self._opened_at
         if opened_at is not None and self._backoff.lasted(asyncio.get_running_loop().time() - opened_at):
             self._renewed = False
@@ -257,7 +258,8 @@ class Keeper:
             link.start(cast("Listener", self))
             # What came with the answer may have ended it already.
             if not self._gone.done():
-                self._opened()
+                self._owner.opened()
+                self._set_open()
             await asyncio.wait((self._gone,))
             await link.wait_closed()
         except BaseException:
@@ -266,9 +268,8 @@ class Keeper:
         finally:
             self._gone = None
 
-    def _opened(self) -> None:
+    def _set_open(self) -> None:
         self._opened_at = asyncio.get_running_loop().time()
-        self._owner.opened()
         self._set("open")
         self._settle_first()
 

@@ -8,21 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from symphony.protocol.close import Close
+
 __all__ = ("Close", "Dial", "DialError", "Link", "Listener", "Offer")
-
-
-class Close(NamedTuple):
-    """How a connection ended.
-
-    Attributes:
-        code: The close code; 1006 if the connection was lost.
-        reason: What was said with it.
-        clean: Whether both sides said goodbye.
-    """
-
-    code: int
-    reason: str
-    clean: bool
 
 
 class Offer(NamedTuple):

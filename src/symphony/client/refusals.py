@@ -109,7 +109,8 @@ def unreachable(problems: Sequence[OSError], address: Address) -> DialError:
 def tls(problem: ssl.SSLError, address: Address) -> DialError:
     """Return the error of a TLS handshake that failed."""
     if not isinstance(problem, ssl.SSLCertVerificationError):
-        words = problem.reason or _words(problem)
+        # Those that asyncio raises by itself have no reason.
+        words = getattr(problem, "reason", None) or _words(problem)
         message = f"the TLS handshake with {_place(address)} failed ({words}). {_TRY_PLAIN}"
         return DialError(_TLS, message, reason="TLS failed", again=False)
     words = problem.verify_message.rstrip(".")

@@ -15,8 +15,8 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport
 from symphony.client.frames import masked_frame, masked_message
 from symphony.client.heartbeat import Heartbeat
 from symphony.client.link import Close, Listener
-from symphony.parser import Parser
 from symphony.errors import ProtocolError
+from symphony.parser import Parser
 from symphony.protocol import frames
 from symphony.protocol.assembler import Assembler
 from symphony.protocol.frames import close_reason, parse_close

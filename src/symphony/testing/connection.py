@@ -78,6 +78,7 @@ class TestConnection(Client):
         """Return when the app has finished with this connection; part of leaving `TestClient`."""
         if self._dial.link is not None:
             await self._dial.link.wait_closed()
+            self._dial.link.check()
         await super().close()
 
     async def open(self) -> None:
@@ -199,7 +200,7 @@ class TestConnection(Client):
         await self._until(
             lambda: link.served, "The connection is closed, and a handler of the app is still at work."
         )
-        await link.wait_closed()
+        link.check()
         await super().close(code, reason)
 
     async def drop(self) -> None:

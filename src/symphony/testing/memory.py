@@ -173,8 +173,12 @@ class MemoryLink:
         self._end(Close(_LOST, "", clean=False))
 
     async def wait_closed(self) -> None:
-        """Return when the app has finished with it; raises what the app has raised."""
-        await self._serving
+        """Return when the app has finished with it."""
+        await asyncio.wait((self._serving,))
+
+    def check(self) -> None:
+        """Raise what the app has raised, once it has finished."""
+        self._serving.result()
 
     def _end(self, close: Close) -> None:
         if self.ended is not None:

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
+from symphony.protocol.close import Close
+
 if TYPE_CHECKING:
     from symphony.limits import Limits
     from symphony.stats import Stats
@@ -32,26 +34,6 @@ __all__ = (
 Message: TypeAlias = "str | bytes"
 Scope: TypeAlias = "MutableMapping[str, Any]"
 SlowConsumer: TypeAlias = Literal["disconnect", "drop_oldest"]
-
-
-class Close(NamedTuple):
-    """How a connection ended.
-
-    Attributes:
-        code: The close code (RFC 6455 §7.4): of whoever closed first; 1005 if
-            the peer gave none, 1006 if the connection was lost.
-        reason: What was said with it.
-        clean: Whether both sides exchanged close frames.
-    """
-
-    code: int
-    reason: str
-    clean: bool
-
-    def __str__(self) -> str:
-        """Give code and reason on one line: a peer must not write lines of its own into a log."""
-        reason = self.reason if self.reason.isprintable() else ascii(self.reason)
-        return f"{self.code} {reason}".rstrip()
 
 
 class Profile(NamedTuple):

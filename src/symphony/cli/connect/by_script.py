@@ -53,7 +53,8 @@ async def _converse(session: Session, pipes: Pipes, wait: float | None) -> int:
 
 async def _send_all(session: Session, pipes: Pipes, wait: float | None) -> int:
     """Send standard input, and wait for the answers."""
-    conversation, source, number = session.conversation, StandardInput(), 0
+    conversation, source = session.conversation, StandardInput()
+    number = code = 0
     while (line := await source.line()) is not None:
         number += 1
         await session.watch.open.wait()
@@ -61,14 +62,14 @@ async def _send_all(session: Session, pipes: Pipes, wait: float | None) -> int:
             action = conversation.read(line, script=True)
             if isinstance(action, Leave):
                 await session.client.close(action.code, action.reason)
-                return FAILED if conversation.failed else 0
+                return code or (FAILED if conversation.failed else 0)
             await conversation.do(action, script=True)
         except LineError as error:
             pipes.problem(f"Line {number}: {error}")
-            await conversation.settled()
-            return USAGE
+            code = USAGE
+            break
     await conversation.settled()
     if wait is None:
         wait = _WAIT if conversation.unanswered else 0.0
     await asyncio.sleep(wait)
-    return FAILED if conversation.failed else 0
+    return code or (FAILED if conversation.failed else 0)

@@ -50,11 +50,13 @@ _OWN: Final = Meaning("a code of the app's own", retry=False)
 
 # What the client says to whoever writes Python, and what it is called here.
 _HINTS: Final = (
-    ("Trust its issuer with ssl=ssl.create_default_context(cafile=...).", "--insecure does not check it."),
+    (
+        "Trust its issuer with ssl=ssl.create_default_context(cafile=...).",
+        "--insecure accepts any certificate.",
+    ),
     ("use token= or headers=", "use --token or --header"),
     ("use client.stream()", "use /stream, or a credit in the frame"),
     ("use client.request()", "use /request"),
-    ("; if that does no harm, idempotent=True sends it again", ""),
     ("connect_timeout must", "--timeout must"),
     ("request_timeout must", "--timeout must"),
 )

@@ -10,10 +10,10 @@ from symphony.cli.connect.completion import completion
 from symphony.cli.connect.editor import Editor
 from symphony.cli.connect.keys import Key
 
-NAMED = (
-    "left right home end delete backspace up down tab alt-b alt-d alt-f alt-backspace "
-    "ctrl-a ctrl-b ctrl-d ctrl-e ctrl-f ctrl-k ctrl-l ctrl-n ctrl-p ctrl-t ctrl-u ctrl-w ctrl-y unknown"
-).split()
+NAMED = [
+    *("left", "right", "home", "end", "delete", "backspace", "up", "down", "tab", "unknown"),
+    *("alt-b", "alt-d", "alt-f", "alt-backspace", *(f"ctrl-{letter}" for letter in "abdefklnptuwy")),
+]
 
 
 def nothing(before: str) -> Sequence[str]:
@@ -52,7 +52,7 @@ def edited(start: str, *names: str) -> str:
         ("alt-b ctrl-k", "one two.|"),
         ("alt-b ctrl-u", "|three"),
         ("alt-b ctrl-k home ctrl-y", "three|one two."),
-        ("ctrl-t", "one two.there|"),
+        ("left left ctrl-t", "one two.ther|e"),
         ("unknown", "one two.three|"),
     ],
 )

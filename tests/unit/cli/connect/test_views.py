@@ -12,7 +12,7 @@ from symphony.cli.connect.pipes import Pipes
 from symphony.cli.connect.screen import Screen
 from symphony.errors import RemoteError
 
-INVALID = RemoteError("invalid", "Expected `int`", details={"path": "$[0]"})
+INVALID = RemoteError("invalid", "Expected `int`", details={"path": "$"})
 
 
 class Seen:
@@ -51,7 +51,7 @@ def test_a_person_sees_direction_number_and_data() -> None:
         "< said",
         "> #1 sum [1,2]",
         "< #1 3 (4.2 ms)",
-        '< #2 invalid: Expected `int` {"path":"$[0]"}',
+        '< #2 invalid: Expected `int` {"path":"$"}',
         '< #3 "a"',
         "< #3 (end of 1 item, 2.5 s)",
         "> #4 (cancelled)",
@@ -131,7 +131,8 @@ def test_a_script_gets_a_line_for_each_message(out: io.StringIO, capsys: pytest.
     assert out.getvalue().splitlines() == [
         '{"event":"said","data":{"text":"hi\\nthere"}}',
         '{"reply":1,"data":null}',
-        '{"error":2,"data":{"code":"invalid","message":"Expected `int`","retryable":false,"details":{"path":"$[0]"}}}',
+        '{"error":2,"data":{"code":"invalid","message":"Expected `int`","retryable":false,'
+        '"details":{"path":"$"}}}',
         '{"item":3,"data":[1]}',
         '{"end":3}',
         '{"request":"name","data":1}',
