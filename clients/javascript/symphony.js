@@ -361,7 +361,7 @@ class Reader {
 
   /** @param {number} length @param {number} depth */
   #array(length, depth) {
-    this.#enter(length, depth);
+    this.#enter(depth);
     const items = [];
     for (let i = 0; i < length; i++) items.push(this.read(depth + 1));
     return items;
@@ -369,7 +369,7 @@ class Reader {
 
   /** @param {number} length @param {number} depth */
   #map(length, depth) {
-    this.#enter(length * 2, depth);
+    this.#enter(depth);
     /** @type {Record<string, any>} */
     const fields = {};
     for (let i = 0; i < length; i++) {
@@ -385,14 +385,9 @@ class Reader {
     return fields;
   }
 
-  /**
-   * Refuse what is nested too deep, or longer than the rest of the message can be.
-   *
-   * @param {number} values @param {number} depth
-   */
-  #enter(values, depth) {
+  /** @param {number} depth */
+  #enter(depth) {
     if (depth === MAX_DEPTH) throw new SyntaxError(`nested deeper than ${MAX_DEPTH} levels`);
-    if (values > this.left) throw new SyntaxError("the message ends too early");
   }
 
   /** @param {number} length */
@@ -1176,7 +1171,6 @@ export class Client {
     // A generator's own `return` would wait for the item that was asked for last.
     const leave = items.return.bind(items);
     items.return = (value) => {
-      this.#cancel(call);
       inbox.end();
       return leave(value);
     };

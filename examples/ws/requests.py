@@ -73,8 +73,9 @@ async def buy(socket: Socket, order: Order) -> str:
 
 
 # Taking long. A client need not wait to the end: it may send a time limit with its
-# request, cancel it, or go. Then the handler is cancelled where it waits, as asyncio
-# does it, and `finally` is where to clean up.
+# request, or cancel it. Then the handler is cancelled where it waits, as asyncio does
+# it, and `finally` is where to clean up. When the client goes, the handler has 5 more
+# seconds to finish (`finish_timeout` in `Limits`).
 @app.on("bake")
 async def bake(order: Order) -> int:
     done = 0

@@ -62,8 +62,8 @@ async def answer(question: Question) -> AsyncIterator[str]:
     try:
         while sent < question.tokens:
             await asyncio.sleep(0.03)
-            yield next(words)
             sent += 1
+            yield next(words)
     finally:
         print(f"stopped after {sent} of {question.tokens} tokens", flush=True)
 

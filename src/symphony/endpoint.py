@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from symphony.lane import Lane
+from symphony.parallel import Parallel
 from symphony.protocol.envelopes import Protocol
 from symphony.protocol.handshake import choose_subprotocol
 from symphony.protocol.v1 import JSON, MSGPACK
@@ -102,3 +106,34 @@ class Endpoint:
             if dialect.subprotocol in offered:
                 return dialect.subprotocol, dialect
         return choose_subprotocol(offered, self.subprotocols), dialects[0]
+
+    def runner(
+        self,
+        context: Context,
+        done: Callable[[Any, Any], Awaitable[None] | None],
+        failed: Callable[[Any, BaseException], Awaitable[None] | None],
+        full: Callable[[bool], None],
+        watched: Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]],
+    ) -> Lane | Parallel:
+        """Make what runs the handlers of a socket: one after the other, or several at once.
+
+        Args:
+            context: The socket's.
+            done: As a `Lane` takes it.
+            failed: Likewise.
+            full: Likewise.
+            watched: Awaits work, and names it if it holds the event loop.
+        """
+        loop, max_queue = asyncio.get_running_loop(), self.profile.limits.max_queue
+        if self.concurrency == 1:
+            return Lane(loop, context, done=done, failed=failed, full=full, max_queue=max_queue)
+        return Parallel(
+            loop,
+            context,
+            done=done,
+            failed=failed,
+            full=full,
+            max_queue=max_queue,
+            concurrency=self.concurrency,
+            watched=watched,
+        )

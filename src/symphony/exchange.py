@@ -45,9 +45,6 @@ __all__ = ("Exchange", "Host", "Runner")
 
 logger = logging.getLogger("symphony.socket")
 
-# Timers cannot count for ever; a request that may take a day may take longer.
-_LONGEST: Final = 24 * 3600.0
-
 _CANCELLED: Final = Reject("cancelled", "the request was cancelled")
 _TOO_LATE: Final = Reject("timeout", "the request took longer than its timeout")
 _RESTARTS: Final = Reject("unavailable", "the server restarts")
@@ -160,7 +157,7 @@ class Exchange:
         self._timers: dict[Any, asyncio.TimerHandle] = {}
         self._why: dict[Any, Reject] = {}
         self.streams = Streams(self._send, self._streamed, host.watched, context, limits.max_streams, name)
-        self.requests = Requests(self._send, self._pace, protocol.payload, limits.max_requests, name)
+        self.requests = Requests(self._send, self.pace, protocol.payload, limits.max_requests, name)
 
     def start(self, runner: Runner) -> None:
         """Take what runs the handlers; called once, before anything comes in."""
@@ -224,8 +221,7 @@ class Exchange:
             if self._unsettled:
                 self._active[id] = event
                 if event.timeout is not None:
-                    timeout = min(event.timeout, _LONGEST)
-                    self._timers[id] = self._loop.call_later(timeout, self._cancel, event, _TOO_LATE)
+                    self._timers[id] = self._loop.call_later(event.timeout, self._cancel, event, _TOO_LATE)
 
     def _may_wait(self, event: Event) -> bool:
         if self._draining:
@@ -359,10 +355,6 @@ class Exchange:
 
     # Its pace and its end
 
-    def full(self, full: bool) -> None:
-        """Hear whether the runner's queue is full."""
-        self._pace()
-
     def drain(self, *, retry: float, timeout: float) -> None:
         """Take no more events, and end the streams within *timeout* seconds.
 
@@ -372,7 +364,7 @@ class Exchange:
         """
         self._draining = True
         self._send(Retry(retry))
-        self._pace()
+        self.pace()
         self._loop.call_later(timeout, self.streams.cancel_all, _RESTARTS)
 
     def gone(self) -> None:
@@ -383,7 +375,11 @@ class Exchange:
             timer.cancel()
         self._timers.clear()
 
-    def _pace(self) -> None:
+    def release(self) -> None:
+        """Let go of what refers back: a socket that has gone is freed at once."""
+        self._runner = self.requests = self.streams = cast("Any", None)
+
+    def pace(self, *_: bool) -> None:
         """Read on, or do not: never stop while an answer is awaited."""
         if (self._runner.is_full or self._draining) and not self.requests.pending:
             self._connection.pause_reading()

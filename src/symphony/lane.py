@@ -331,8 +331,12 @@ def _until_idle(
             error = None
     while awaited is not _IDLE:
         if error is not None:
-            thrown, error = error, None
-            awaited = driver.throw(thrown)
+            try:
+                awaited = driver.throw(error)
+            finally:
+                # It must not be kept in a frame of its own traceback: the socket
+                # would wait for the garbage collector with it.
+                error = None
             continue
         try:
             value = yield awaited

@@ -10,17 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import Context, copy_context
+from collections.abc import Awaitable, Coroutine
+from contextvars import copy_context
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony.errors import Reject
 from symphony.exchange import Exchange
-from symphony.lane import Lane
 from symphony.messages import Messages
-from symphony.parallel import Parallel
 from symphony.refusal import refuse
 from symphony.transport.base import Close
 from symphony.watch import watched
@@ -124,13 +122,17 @@ class Session:
         speech = self._endpoint.speech
         if self._dialect is None or speech is None:
             messages = Messages(self, self._connection)
-            self._lane = self._runner(context, messages.done, messages.failed, self._full)
+            self._lane = self._endpoint.runner(
+                context, messages.done, messages.failed, self._full, self.watched
+            )
             self.received = self._lane.deliver
             receive = self._endpoint.receive
         else:
             protocol = self._dialect.make()
             exchange = Exchange(self, self._connection, protocol, limits, context, socket.id)
-            self._lane = self._runner(context, exchange.done, exchange.failed, exchange.full)
+            self._lane = self._endpoint.runner(
+                context, exchange.done, exchange.failed, exchange.pace, self.watched
+            )
             exchange.start(self._lane)
             self._exchange = exchange
             self.received = exchange.received
@@ -246,29 +248,6 @@ class Session:
     def watched(self, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
         """Await *work*, and name it in a warning if it holds the event loop."""
         return watched(work, self._limits.blocking_warning, self.slow)
-
-    def _runner(
-        self,
-        context: Context,
-        done: Callable[[Any, Any], Awaitable[None] | None],
-        failed: Callable[[Any, BaseException], Awaitable[None] | None],
-        full: Callable[[bool], None],
-    ) -> Lane | Parallel:
-        """Make what runs the handlers: one after the other, or several at once."""
-        loop, max_queue = asyncio.get_running_loop(), self._limits.max_queue
-        concurrency = self._endpoint.concurrency
-        if concurrency == 1:
-            return Lane(loop, context, done=done, failed=failed, full=full, max_queue=max_queue)
-        return Parallel(
-            loop,
-            context,
-            done=done,
-            failed=failed,
-            full=full,
-            max_queue=max_queue,
-            concurrency=concurrency,
-            watched=self.watched,
-        )
 
     @property
     def _limits(self) -> Limits:
@@ -395,6 +374,8 @@ class Session:
         collector, thousands of them wait for its next full round.
         """
         self.socket.release()
+        if self._exchange is not None:
+            self._exchange.release()
         del self._lane, self._exchange, self._receive, self.received
 
 

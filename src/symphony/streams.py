@@ -119,7 +119,8 @@ class Streams:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if isinstance(error, asyncio.CancelledError) and stream.why is not None:
             error = stream.why
-        del self._streams[event.id]
+        # The task keeps what cancelled it, whose traceback keeps the stream.
+        del self._streams[event.id], stream.task
         self._finished(event, error)
 
 

@@ -36,7 +36,9 @@ def watched(
             held = monotonic() - began
             if held > limit:
                 slow(held)
-        value = error = None
+            # Also when it raises: an exception that is kept in a frame of its own
+            # traceback waits for the garbage collector, and with it the socket.
+            value = error = None
         try:
             value = yield awaited
         except BaseException as thrown:

@@ -69,18 +69,27 @@ async def test_nothing_is_sold_to_whoever_says_no_or_something_else() -> None:
             assert code(await hear(client)) == "bakery.declined"
 
 
-async def test_baking_ends_when_its_time_is_up_or_it_is_cancelled_or_the_client_goes() -> None:
-    async with running(NAME) as server:
-        async with connect(server.url) as client:
-            await say(client, event="bake", data={"item": "cake", "count": 60}, id=1, timeout=0.1)
-            assert code(await hear(client)) == "timeout"
-            assert await server.line() == "baked 0 of 60 cake"
-            await say(client, event="bake", data={"item": "bread", "count": 60}, id=2)
-            await say(client, cancel=2)
-            assert code(await hear(client)) == "cancelled"
-            assert await server.line() == "baked 0 of 60 bread"
-            await say(client, event="bake", data={"item": "pretzel", "count": 60}, id=3)
-        assert await server.line() == "baked 0 of 60 pretzel"
+async def test_baking_ends_when_its_time_is_up_or_it_is_cancelled() -> None:
+    async with running(NAME) as server, connect(server.url) as client:
+        await say(client, event="bake", data={"item": "cake", "count": 60}, id=1, timeout=0.1)
+        assert code(await hear(client)) == "timeout"
+        assert await server.line() == "baked 0 of 60 cake"
+        await say(client, event="bake", data={"item": "bread", "count": 60}, id=2)
+        await say(client, cancel=2)
+        assert code(await hear(client)) == "cancelled"
+        assert await server.line() == "baked 0 of 60 bread"
+
+
+async def test_baking_ends_a_while_after_the_client_has_gone() -> None:
+    """In memory, where the clock can be turned."""
+    module = load(NAME)
+    async with TestClient(module.app) as client:
+        async with client.connect("/") as customer:
+            customer.emit("bake", {"item": "pretzel", "count": 60})
+            await client.clock.advance(1.5)
+            await customer.drop()
+        await client.clock.advance(10)
+    assert 100 < module.stock["pretzel"] < 110
 
 
 async def test_what_was_baked_can_be_bought() -> None:

@@ -37,7 +37,7 @@ async def test_a_reader_gets_as_many_tokens_as_it_asked_for() -> None:
         await say(client, ping=1)
         assert await hear(client) == {"pong": 1}
         await say(client, grant=1, credit=10)
-        assert [list(await hear(client))[0] for _ in range(4)] == ["item", "item", "item", "end"]
+        assert [next(iter(await hear(client))) for _ in range(4)] == ["item", "item", "item", "end"]
 
 
 async def test_whoever_has_had_enough_cancels_it() -> None:

@@ -114,7 +114,8 @@ test("4401 with a token that is text is final", async (t) => {
 
 for (const closing of ["open", "waiting", "connecting"]) {
   test(`a handler that closes the client in the state ${closing} has the last word`, async (t) => {
-    const { server, client, peer } = await pair(t);
+    let asked = 0;
+    const { server, client, peer } = await pair(t, { token: () => `${++asked}` });
     const states = [];
     client.onState((state) => {
       if (state === closing) client.close();
@@ -125,5 +126,24 @@ for (const closing of ["open", "waiting", "connecting"]) {
     await reach(client, "closed");
     assert.equal(states.at(-1), "closed");
     assert.ok(!states.includes(closing));
+    assert.equal(asked, closing === "open" ? 2 : 1);
   });
 }
+
+test("so has a handler of a request that closes the client when it is told of the loss", async (t) => {
+  const { client, peer } = await pair(t);
+  const states = [];
+  client.onState((state) => states.push(state));
+  const began = new Promise((resolve) => {
+    client.on("name", (data, { signal }) => {
+      resolve();
+      return new Promise(() => signal.addEventListener("abort", () => client.close()));
+    });
+  });
+  peer.frame({ event: "name", id: 1 });
+  await began;
+  peer.cut();
+  await reach(client, "closed");
+  await client.close();
+  assert.deepEqual(states, ["closed"]);
+});

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { test } from "node:test";
 
 import { Disconnected, QueueFull, RemoteError, RequestTimeout, SymphonyError } from "../symphony.js";
@@ -94,6 +95,16 @@ test("the answer to what was given up is ignored", async (t) => {
   peer.frame({ reply: (await peer.next()).id, data: "here" });
   assert.equal(await next, "here");
   assert.equal(warnings().length, 0);
+});
+
+test("a signal that outlives its requests is not held on to", async (t) => {
+  const { client, peer } = await pair(t);
+  const { signal } = new AbortController();
+  const sum = client.request("sum", 1, { signal });
+  assert.equal(getEventListeners(signal, "abort").length, 1);
+  peer.frame({ reply: (await peer.next()).id, data: 1 });
+  await sum;
+  assert.equal(getEventListeners(signal, "abort").length, 0);
 });
 
 test("a timeout of Infinity is none", async (t) => {

@@ -25,16 +25,18 @@ from symphony.protocol.envelopes import (
 )
 from symphony.protocol.invalid import reason_and_path
 
-__all__ = ("JSON", "MAX_CREDIT", "MAX_ID", "MAX_NAME", "MSGPACK", "V1")
+__all__ = ("JSON", "MAX_CREDIT", "MAX_ID", "MAX_NAME", "MAX_TIMEOUT", "MSGPACK", "V1")
 
 MAX_ID: Final = 2**53 - 1
 """What a double holds exactly, so that every language can count."""
 MAX_CREDIT: Final = 2**31 - 1
 MAX_NAME: Final = 256
+MAX_TIMEOUT: Final = 2**31 - 1
+"""Seconds; timers cannot count for ever."""
 
 _Id = Annotated[int, Meta(ge=0, le=MAX_ID)]
 _Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
-_Timeout = Annotated[float, Meta(gt=0)]
+_Timeout = Annotated[float, Meta(gt=0, le=MAX_TIMEOUT)]
 _Credit = Annotated[int, Meta(ge=0, le=MAX_CREDIT)]
 _NULLS: Final = {"json": Raw(b"null"), "msgpack": Raw(b"\xc0")}
 _ABSENT: Final = Raw(b"")
