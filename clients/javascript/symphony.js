@@ -599,6 +599,9 @@ const now = () => performance.now() / 1000;
 /** @param {number} seconds May be over already: below 0. @param {() => void} action @returns {any} */
 const after = (seconds, action) => setTimeout(action, Math.min(Math.max(seconds, 0) * 1000, LONGEST_DELAY));
 
+/** @param {number} seconds Whether no timer can wait so long: it is then no bound at all. */
+const isEndless = (seconds) => seconds * 1000 > LONGEST_DELAY;
+
 // -------------------------------------------------------- one connection
 
 /** Close codes after which a client comes back; after all others it stays away. */
@@ -1116,7 +1119,7 @@ export class Client {
       /** @type {Call} */
       const call = new Call(event, data, {
         idempotent,
-        terms: () => (timeout === Infinity ? {} : { timeout: Math.max(call.deadline - now(), 0.001) }),
+        terms: () => (isEndless(timeout) ? {} : { timeout: Math.max(call.deadline - now(), 0.001) }),
         heard: (kind, value) => {
           if (kind !== "reply") {
             this.#drop(call, new SymphonyError(`"${event}" answers with a stream: use client.stream()`));
@@ -1200,7 +1203,7 @@ export class Client {
     if (signal?.aborted) return call.failed(signal.reason);
     const abort = () => this.#drop(call, signal?.reason);
     signal?.addEventListener("abort", abort);
-    if (timeout !== Infinity) call.timer = after(timeout, () => this.#drop(call, late(call)));
+    if (!isEndless(timeout)) call.timer = after(timeout, () => this.#drop(call, late(call)));
     call.release = () => {
       clearTimeout(call.timer);
       signal?.removeEventListener("abort", abort);

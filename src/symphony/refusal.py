@@ -8,7 +8,9 @@ import msgspec
 
 from symphony.errors import Reject
 from symphony.handshake import Handshake
+from symphony.protocol.envelopes import Retry
 from symphony.protocol.handshake import HandshakeError
+from symphony.protocol.v1 import JSON
 from symphony.transport.base import Connection
 
 __all__ = ("REFUSE_TOKEN", "refuse")
@@ -28,6 +30,10 @@ def refuse(connection: Connection, handshake: Handshake, refusal: Reject) -> Non
     """Answer a handshake with a refusal: by HTTP, or by close code to who asks for that."""
     if _wants_a_close_code(handshake):
         connection.accept(REFUSE_TOKEN)
+        seconds = next((text for name, text in refusal.headers.items() if name.lower() == "retry-after"), "")
+        if seconds.isdecimal():
+            notice = JSON.encode(Retry(int(seconds)))
+            connection.outbox.send(connection.encoding.encode(notice))
         connection.close(refusal.close_code, refusal.message)
         return
     headers = {"content-type": "application/json", **refusal.headers}

@@ -7,8 +7,9 @@ import pytest
 
 from support.clients import until
 from support.servers import serve_natively
-from symphony import Reject, Socket, Symphony
+from symphony import Limits, Reject, Socket, Symphony
 from symphony.client import Close, connect
+from symphony.client.link import DialError, Offer
 from symphony.errors import Refused, RemoteError
 
 pytestmark = pytest.mark.usefixtures("each_loop")
@@ -109,3 +110,13 @@ async def test_the_servers_close_decides_whether_to_come_back() -> None:
         client.emit("bye", 4000)
         await until(lambda: client.closed is not None)
         assert client.closed == Close(4000, "bye", clean=True)
+
+
+async def test_a_full_server_says_when_to_come_back() -> None:
+    app = Symphony(limits=Limits(max_connections=1, retry_after=7))
+    app.on_message(lambda message: message)
+    async with serve_natively(app) as url, connect(url) as first:
+        dial = first._keeper._dial
+        with pytest.raises(DialError) as caught:
+            await dial(Offer(["symphony.refuse"], {}))
+        assert (caught.value.code, caught.value.again, caught.value.retry_after) == (4503, True, 7)

@@ -83,12 +83,12 @@ async def test_baking_ends_when_its_time_is_up_or_it_is_cancelled() -> None:
 async def test_baking_ends_a_while_after_the_client_has_gone() -> None:
     """In memory, where the clock can be turned."""
     module = load(NAME)
-    async with TestClient(module.app) as client:
-        async with client.connect("/") as customer:
-            customer.emit("bake", {"item": "pretzel", "count": 60})
-            await client.clock.advance(1.5)
-            await customer.drop()
+    async with TestClient(module.app) as client, client.connect("/") as customer:
+        customer.emit("bake", {"item": "pretzel", "count": 60})
+        await client.clock.advance(1.5)
+        dropping = asyncio.ensure_future(customer.drop())
         await client.clock.advance(10)
+        await dropping
     assert 100 < module.stock["pretzel"] < 110
 
 

@@ -1,10 +1,8 @@
 """Requests under way: in order or several at once, cancelled, out of time, and cut off."""
 
 import asyncio
-import gc
 import json
 import time
-import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Annotated, Any
@@ -12,9 +10,7 @@ from typing import Annotated, Any
 import pytest
 
 from support.clients import Client, Log, closed, connect, settled, until
-from support.servers import serve_natively
 from symphony import Depends, Limits, Reject, Socket, Symphony
-from symphony.errors import Disconnected
 
 CANCELLED = {"code": "cancelled", "message": "the request was cancelled", "retryable": False, "details": None}
 IN_ORDER_AND_AT_ONCE = pytest.mark.parametrize("concurrency", [None, 3])
@@ -455,123 +451,3 @@ async def test_a_handler_that_awaits_its_client_gets_the_answer_while_the_server
         assert await hear(client) == {"reply": 1, "data": [1, 2]}
         assert (await closed(client))[0] == 1012
         await stopping
-
-
-# What is left
-
-
-def tables_in(owner: Any) -> list[Any]:
-    """Collect the tables of an exchange, and of its parts."""
-    values = [getattr(owner, name) for name in type(owner).__slots__]
-    parts = [part for part in values if type(part).__module__ in ("symphony.requests", "symphony.streams")]
-    return [table for table in values if isinstance(table, dict)] + [
-        table for part in parts for table in tables_in(part)
-    ]
-
-
-class Remains:
-    """An app with handlers of every kind, and what its socket leaves behind.
-
-    Attributes:
-        tables: What is remembered of requests, each way.
-        born: What is freed with the socket.
-    """
-
-    def __init__(self) -> None:
-        self.app = app = Symphony()
-        self.tables: list[Any] = []
-        self.born: list[weakref.ref[Any]] = []
-
-        @app.on_connect
-        async def enter(socket: Socket) -> None:
-            self.tables = tables_in(socket._life._exchange)
-            self.born += weakref.ref(socket.state), weakref.ref(socket._connection)
-
-        @app.on("echo")
-        async def echo(data: Any) -> Any:
-            if data == "fail":
-                raise Reject("invalid")
-            if data == "wait":
-                await asyncio.Event().wait()
-            return data
-
-        @app.on("count")
-        async def count(data: int) -> AsyncIterator[int]:
-            for number in range(data):
-                yield number
-
-        @app.on("ask")
-        async def ask(socket: Socket) -> Any:
-            try:
-                return await socket.request("q")
-            except Disconnected:
-                return None
-
-    @property
-    def left(self) -> list[Any]:
-        """The tables that are not empty."""
-        assert len(self.tables) >= 4
-        return [table for table in self.tables if table]
-
-    async def use(self, client: Client) -> None:
-        """Do everything once, and let everything be answered."""
-        await say(client, event="echo")
-        for id, data in enumerate(("x", "fail")):
-            await say(client, event="echo", data=data, id=id, timeout=60)
-            await hear(client)
-        await say(client, event="echo", data="wait", id=2, timeout=60)
-        await say(client, event="echo", id=3, timeout=60)
-        for id in (3, 2):
-            await say(client, cancel=id)
-            assert (await hear(client))["error"] == id
-        await say(client, event="echo", data="wait", id=2, timeout=0.01)
-        assert (await hear(client))["data"]["code"] == "timeout"
-        await say(client, event="count", data=3, id=4, credit=1)
-        await hear(client)
-        await say(client, cancel=4)
-        assert (await hear(client))["data"]["code"] == "cancelled"
-        await say(client, event="count", data=1, id=5, timeout=60)
-        assert [await hear(client) for _ in range(2)] == [{"item": 5, "data": 0}, {"end": 5}]
-        await say(client, event="ask", id=6)
-        await say(client, reply=(await hear(client))["id"])
-        assert await hear(client) == {"reply": 6, "data": None}
-
-
-async def test_nothing_is_remembered_of_what_was_answered(serve):
-    remains = Remains()
-    async with serve(remains.app) as url, connect(f"{url}/") as client:
-        await remains.use(client)
-        assert remains.left == []
-
-
-async def test_nothing_is_remembered_of_what_was_under_way_when_the_socket_went(serve):
-    remains = Remains()
-    async with serve(remains.app) as url:
-        async with connect(f"{url}/") as client:
-            await say(client, event="count", data=3, id=1, credit=0, timeout=60)
-            await say(client, event="ask", id=2, timeout=60)
-            await say(client, event="echo", id=3, timeout=60)
-            await hear(client)
-            assert len(remains.left) == 4
-        await until(lambda: remains.app.stats.closed == 1)
-    assert remains.left == []
-
-
-@pytest.mark.parametrize("used", [False, True])
-async def test_a_socket_that_has_gone_is_freed_without_the_garbage_collector(used):
-    """Left to the collector, thousands of them wait for its next full round."""
-    remains = Remains()
-    gc.collect()
-    gc.disable()
-    try:
-        async with serve_natively(remains.app) as url:
-            async with connect(f"{url}/") as client:
-                if used:
-                    await remains.use(client)
-                else:
-                    await silent(client)
-            await until(lambda: remains.app.stats.closed == 1)
-            remains.tables.clear()
-            await until(lambda: not any(ref() for ref in remains.born), timeout=1)
-    finally:
-        gc.enable()

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -415,3 +415,74 @@ async def test_data_as_deep_as_the_parser_takes_comes_back_or_is_refused(serve):
                     assert "reply" in said or "nested too deeply" in said or "internal" in said
                     assert await one.ask("y") is None
     await until(lambda: app.stats.closed == 2)
+
+
+# What is wrong with a frame
+
+
+REFUSED = [
+    ("{", "invalid", {"path": "$"}),
+    ("", "invalid", {"path": "$"}),
+    ("[]", "invalid", {"path": "$"}),
+    ("{}", "invalid", {"path": "$"}),
+    ("[" * 100_000, "invalid", {"path": "$"}),
+    ({"shout": 1}, "invalid", {"path": "$"}),
+    ({"event": 5}, "invalid", {"path": "$.event"}),
+    ({"event": "x", "id": -1}, "invalid", {"path": "$.id"}),
+    ({"event": "x", "id": 2**53}, "invalid", {"path": "$.id"}),
+    ({"event": "x", "id": "1"}, "invalid", {"path": "$.id"}),
+    ({"event": "x", "timeout": 0, "id": 1}, "invalid", {"path": "$.timeout"}),
+    ({"event": "x", "credit": -1, "id": 1}, "invalid", {"path": "$.credit"}),
+    ({"event": "x", "credit": 2**31, "id": 1}, "invalid", {"path": "$.credit"}),
+    ({"grant": 1}, "invalid", {"path": "$.credit"}),
+    ({"grant": 1, "credit": 0}, "invalid", {"path": "$.credit"}),
+    (b"binary", "invalid", {"path": "$"}),
+    ({"event": "nowhere"}, "not_found", {"event": "nowhere"}),
+    ({"event": "nowhere", "id": 1}, "not_found", {"event": "nowhere"}),
+    ({"event": "int", "data": "x"}, "invalid", {"path": "$"}),
+    ({"event": "int", "data": "x", "id": 1}, "invalid", {"path": "$"}),
+    ({"event": "stream"}, "request_required", {"event": "stream"}),
+    ({"reply": 1}, "not_found", {"id": 1}),
+    ({"error": 1, "data": {"code": "forbidden"}}, "not_found", {"id": 1}),
+    ({"cancel": 9}, "not_found", {"id": 9}),
+    ({"grant": 9, "credit": 1}, "not_found", {"id": 9}),
+    ({"item": 1, "data": 1}, "invalid", {"path": "$"}),
+    ({"end": 1}, "invalid", {"path": "$"}),
+    ({"pong": 1}, "invalid", {"path": "$"}),
+    ({"retry": 1}, "invalid", {"path": "$"}),
+    ({"event": "fail"}, "internal", None),
+    ({"event": "fail", "id": 1}, "internal", None),
+    ({"event": "refuse", "id": 1}, "conflict", ["details"]),
+]
+
+
+async def test_every_wrong_frame_gets_its_error_and_the_socket_and_all_others_stay_usable(serve):
+    app = Symphony()
+
+    @app.on("int")
+    async def take(data: int) -> int:
+        return data
+
+    @app.on("stream")
+    async def stream() -> AsyncIterator[int]:
+        yield 0
+
+    @app.on("fail")
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    @app.on("refuse")
+    async def refuse() -> None:
+        raise Reject("conflict", details=["details"])
+
+    async with serve(app) as url, peer(url, "json") as client, peer(url, "msgpack") as other:
+        one, two = Peer(client, "json"), Peer(other, "msgpack")
+        for frame, code, details in REFUSED:
+            await client.send(json.dumps(frame) if isinstance(frame, dict) else frame)
+            answer = await one.hear()
+            data = answer.pop("data")
+            assert (data["code"], data["details"]) == (code, details), frame
+            is_request = isinstance(frame, dict) and frame.get("id") == 1
+            assert answer == ({"error": 1} if is_request else {"event": "error"}), frame
+            assert [await one.ask("int", 7), await two.ask("int", 7)] == [7, 7]
+    assert app.stats.failed_handlers == 2

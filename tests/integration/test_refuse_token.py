@@ -1,5 +1,7 @@
 """Browsers hide HTTP refusals; who offers `symphony.refuse` reads a close code instead."""
 
+import json
+
 import pytest
 from websockets.exceptions import ConnectionClosed
 
@@ -15,7 +17,9 @@ async def refused_with(url: str, **options) -> tuple[int, str]:
         # Browsers fail a connection for which nothing of what they offered was chosen.
         assert client.subprotocol == "symphony.refuse"
         with pytest.raises(ConnectionClosed):
-            await client.recv()
+            while True:
+                # A notice of when to come back, where there is one.
+                assert list(json.loads(await client.recv())) == ["retry"]
         return client.close_code, client.close_reason
 
 
@@ -42,6 +46,17 @@ async def test_so_are_the_servers_own_refusals(serve):
         assert (await refused_with(f"{url}/open", origin="https://evil.example"))[0] == 4403
         async with connect(f"{url}/open"):
             assert (await refused_with(f"{url}/open"))[0] == 4503
+
+
+async def test_who_is_to_come_back_later_is_told_when(serve):
+    app = Symphony(limits=Limits(max_connections=1, retry_after=2.5))
+    app.on_message(lambda message: message)
+    async with serve(app) as url, connect(f"{url}/"):
+        async with connect(f"{url}/", subprotocols=OFFER) as client:
+            assert json.loads(await client.recv()) == {"retry": 3.0}
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+            assert client.close_code == 4503
 
 
 async def test_without_the_token_it_is_an_http_answer(serve):

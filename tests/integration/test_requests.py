@@ -1,7 +1,9 @@
 """Requests of the server to its client; and what every wrong frame is answered with."""
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import AsyncIterator, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ import pydantic
 import pytest
 
 from support.clients import Client, Log, connect, until
+from support.servers import serve_natively
 from symphony import Limits, Reject, Socket, Symphony
 from symphony.errors import ConfigurationError, Disconnected, QueueFull, RemoteError, RequestTimeout
 
@@ -361,76 +364,121 @@ async def test_what_may_wait_while_a_handler_awaits_its_client_has_a_bound(serve
     assert (log, noted) == (["go on"], [1, 2, 3, 4])
 
 
-# What is wrong with a frame
+# What is left
 
 
-async def endless() -> AsyncIterator[int]:
-    while True:
-        yield 0
+def tables_in(owner: Any) -> list[Any]:
+    """Collect the tables of an exchange, and of its parts."""
+    values = [getattr(owner, name) for name in type(owner).__slots__]
+    parts = [part for part in values if type(part).__module__ in ("symphony.requests", "symphony.streams")]
+    return [table for table in values if isinstance(table, dict)] + [
+        table for part in parts for table in tables_in(part)
+    ]
 
 
-REFUSED = [
-    ("{", "invalid", {"path": "$"}),
-    ("", "invalid", {"path": "$"}),
-    ("[]", "invalid", {"path": "$"}),
-    ("{}", "invalid", {"path": "$"}),
-    ("[" * 100_000, "invalid", {"path": "$"}),
-    ({"shout": 1}, "invalid", {"path": "$"}),
-    ({"event": 5}, "invalid", {"path": "$.event"}),
-    ({"event": "x", "id": -1}, "invalid", {"path": "$.id"}),
-    ({"event": "x", "id": 2**53}, "invalid", {"path": "$.id"}),
-    ({"event": "x", "id": "1"}, "invalid", {"path": "$.id"}),
-    ({"event": "x", "timeout": 0, "id": 1}, "invalid", {"path": "$.timeout"}),
-    ({"event": "x", "credit": -1, "id": 1}, "invalid", {"path": "$.credit"}),
-    ({"event": "x", "credit": 2**31, "id": 1}, "invalid", {"path": "$.credit"}),
-    ({"grant": 1}, "invalid", {"path": "$.credit"}),
-    ({"grant": 1, "credit": 0}, "invalid", {"path": "$.credit"}),
-    (b"binary", "invalid", {"path": "$"}),
-    ({"event": "nowhere"}, "not_found", {"event": "nowhere"}),
-    ({"event": "nowhere", "id": 1}, "not_found", {"event": "nowhere"}),
-    ({"event": "int", "data": "x"}, "invalid", {"path": "$"}),
-    ({"event": "int", "data": "x", "id": 1}, "invalid", {"path": "$"}),
-    ({"event": "stream"}, "request_required", {"event": "stream"}),
-    ({"reply": 1}, "not_found", {"id": 1}),
-    ({"error": 1, "data": {"code": "forbidden"}}, "not_found", {"id": 1}),
-    ({"cancel": 9}, "not_found", {"id": 9}),
-    ({"grant": 9, "credit": 1}, "not_found", {"id": 9}),
-    ({"item": 1, "data": 1}, "invalid", {"path": "$"}),
-    ({"end": 1}, "invalid", {"path": "$"}),
-    ({"pong": 1}, "invalid", {"path": "$"}),
-    ({"retry": 1}, "invalid", {"path": "$"}),
-    ({"event": "fail"}, "internal", None),
-    ({"event": "fail", "id": 1}, "internal", None),
-    ({"event": "refuse", "id": 1}, "conflict", ["details"]),
-]
+class Remains:
+    """An app with handlers of every kind, and what its socket leaves behind.
+
+    Attributes:
+        tables: What is remembered of requests, each way.
+        born: What is freed with the socket.
+    """
+
+    def __init__(self) -> None:
+        self.app = app = Symphony()
+        self.tables: list[Any] = []
+        self.born: list[weakref.ref[Any]] = []
+
+        @app.on_connect
+        async def enter(socket: Socket) -> None:
+            self.tables = tables_in(socket._life._exchange)
+            self.born += weakref.ref(socket.state), weakref.ref(socket._connection)
+
+        @app.on("echo")
+        async def echo(data: Any) -> Any:
+            if data == "fail":
+                raise Reject("invalid")
+            if data == "wait":
+                await asyncio.Event().wait()
+            return data
+
+        @app.on("count")
+        async def count(data: int) -> AsyncIterator[int]:
+            for number in range(data):
+                yield number
+
+        @app.on("ask")
+        async def ask(socket: Socket) -> Any:
+            try:
+                return await socket.request("q")
+            except Disconnected:
+                return None
+
+    @property
+    def left(self) -> list[Any]:
+        """The tables that are not empty."""
+        assert len(self.tables) >= 4
+        return [table for table in self.tables if table]
+
+    async def use(self, client: Client) -> None:
+        """Do everything once, and let everything be answered."""
+        await say(client, event="echo")
+        for id, data in enumerate(("x", "fail")):
+            await say(client, event="echo", data=data, id=id, timeout=60)
+            await hear(client)
+        await say(client, event="echo", data="wait", id=2, timeout=60)
+        await say(client, event="echo", id=3, timeout=60)
+        for id in (3, 2):
+            await say(client, cancel=id)
+            assert (await hear(client))["error"] == id
+        await say(client, event="echo", data="wait", id=2, timeout=0.01)
+        assert (await hear(client))["data"]["code"] == "timeout"
+        await say(client, event="count", data=3, id=4, credit=1)
+        await hear(client)
+        await say(client, cancel=4)
+        assert (await hear(client))["data"]["code"] == "cancelled"
+        await say(client, event="count", data=1, id=5, timeout=60)
+        assert [await hear(client) for _ in range(2)] == [{"item": 5, "data": 0}, {"end": 5}]
+        await say(client, event="ask", id=6)
+        await say(client, reply=(await hear(client))["id"])
+        assert await hear(client) == {"reply": 6, "data": None}
 
 
-async def test_every_wrong_frame_gets_its_error_and_the_socket_and_all_others_stay_usable(serve):
-    app = Symphony()
-    app.on("int")(int_handler)
-    app.on("stream")(endless)
-
-    @app.on("fail")
-    async def fail() -> None:
-        raise ZeroDivisionError
-
-    @app.on("refuse")
-    async def refuse() -> None:
-        raise Reject("conflict", details=["details"])
-
-    async with serve(app) as url, connect(f"{url}/") as client, connect(f"{url}/") as other:
-        for frame, code, details in REFUSED:
-            await client.send(json.dumps(frame) if isinstance(frame, dict) else frame)
-            answer = await hear(client)
-            data = answer.pop("data")
-            assert (data["code"], data["details"]) == (code, details), frame
-            named = isinstance(frame, dict) and frame.get("id") == 1
-            assert answer == ({"error": 1} if named else {"event": "error"}), frame
-            for each in (client, other):
-                await say(each, event="int", data=7, id=0)
-                assert await hear(each) == {"reply": 0, "data": 7}
-    assert app.stats.failed_handlers == 2
+async def test_nothing_is_remembered_of_what_was_answered(serve):
+    remains = Remains()
+    async with serve(remains.app) as url, connect(f"{url}/") as client:
+        await remains.use(client)
+        assert remains.left == []
 
 
-async def int_handler(data: int) -> int:
-    return data
+async def test_nothing_is_remembered_of_what_was_under_way_when_the_socket_went(serve):
+    remains = Remains()
+    async with serve(remains.app) as url:
+        async with connect(f"{url}/") as client:
+            await say(client, event="count", data=3, id=1, credit=0, timeout=60)
+            await say(client, event="ask", id=2, timeout=60)
+            await say(client, event="echo", id=3, timeout=60)
+            await hear(client)
+            assert len(remains.left) == 4
+        await until(lambda: remains.app.stats.closed == 1)
+    assert remains.left == []
+
+
+@pytest.mark.parametrize("used", [False, True])
+async def test_a_socket_that_has_gone_is_freed_without_the_garbage_collector(used):
+    """Left to the collector, thousands of them wait for its next full round."""
+    remains = Remains()
+    gc.collect()
+    gc.disable()
+    try:
+        async with serve_natively(remains.app) as url:
+            async with connect(f"{url}/") as client:
+                if used:
+                    await remains.use(client)
+                else:
+                    await silent(client)
+            await until(lambda: remains.app.stats.closed == 1)
+            remains.tables.clear()
+            await until(lambda: not any(ref() for ref in remains.born), timeout=1)
+    finally:
+        gc.enable()

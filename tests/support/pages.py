@@ -590,10 +590,13 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 async def _connected(client: TestClient, url: str, command: str) -> TestConnection | Refused:
-    words = shlex.split(command)
-    headers = dict(re.split(r": *", value, maxsplit=1) for flag, value in pairwise(words) if flag == "-H")
+    options = list(pairwise(shlex.split(command)))
+    headers = dict(re.split(r": *", value, maxsplit=1) for flag, value in options if flag == "-H")
+    offered = [value for flag, value in options if flag == "-s"]
     path = url.removeprefix("ws://127.0.0.1:8080") or "/"
     try:
-        return await client.connect(path, headers=headers, protocol="raw")
+        connection = await client.connect(path, headers=headers, subprotocols=offered, protocol="raw")
     except Refused as refusal:
         return refusal
+    assert not offered or connection.subprotocol in offered, "wscat fails if none is chosen"
+    return connection

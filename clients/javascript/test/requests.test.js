@@ -107,16 +107,18 @@ test("a signal that outlives its requests is not held on to", async (t) => {
   assert.equal(getEventListeners(signal, "abort").length, 0);
 });
 
-test("a timeout of Infinity is none", async (t) => {
-  const tick = stopTime(t);
-  const { client, peer } = await pair(t, { heartbeat: 0 });
-  const slow = client.request("sleep", 60, { timeout: Infinity });
-  const frame = await peer.next();
-  assert.ok(!("timeout" in frame));
-  tick(100);
-  peer.frame({ reply: frame.id, data: "awake" });
-  assert.equal(await slow, "awake");
-});
+for (const timeout of [Infinity, 2 ** 31]) {
+  test(`a timeout of ${timeout} is none`, async (t) => {
+    const tick = stopTime(t);
+    const { client, peer } = await pair(t, { heartbeat: 0 });
+    const slow = client.request("sleep", 60, { timeout });
+    const frame = await peer.next();
+    assert.ok(!("timeout" in frame));
+    tick(100);
+    peer.frame({ reply: frame.id, data: "awake" });
+    assert.equal(await slow, "awake");
+  });
+}
 
 test("a lost connection fails the request at once, and it is never sent again", async (t) => {
   const { server, client, peer } = await pair(t);

@@ -99,6 +99,16 @@ test("leaving a loop early tells the server to stop", async (t) => {
   peer.frame({ error: id, data: { code: "cancelled", message: "" } });
 });
 
+test("leaving does not wait for the item that was asked for", async (t) => {
+  const { client, peer } = await pair(t);
+  const stream = client.stream("count", 9);
+  const next = stream.next();
+  const { id } = await peer.next();
+  await stream.return();
+  assert.equal((await next).done, true);
+  assert.deepEqual(await peer.next(), { cancel: id });
+});
+
 test("an exception in a loop tells the server to stop", async (t) => {
   const { client, peer } = await pair(t);
   const failed = (async () => {

@@ -7,14 +7,17 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, Final, TypeAlias, cast
 
 from symphony.client import refusals
 from symphony.client.address import Address
-from symphony.client.link import Close, Link, Offer
+from symphony.client.link import Close, DialError, Link, Offer
 from symphony.client.opening import Answer, AnswerError, new_key, request, retry_after
 from symphony.client.websocket import WebSocketLink
+from symphony.protocol.envelopes import MalformedError, Retry
+from symphony.protocol.v1 import JSON
 
 __all__ = ("REFUSE", "WebSocketDial")
 
@@ -98,7 +101,7 @@ class WebSocketDial:
             close_timeout=self._close_timeout,
         )
         if chosen == REFUSE:
-            raise refusals.close(await _refusal(link))
+            raise await _refusal(link)
         return link
 
     async def _answer(self, opening: _Opening) -> Answer:
@@ -221,13 +224,18 @@ class _Opening(asyncio.Protocol):
 class _Refusal:
     """Listens to a link that a server opened only to say why it refuses."""
 
-    __slots__ = ("close",)
+    __slots__ = ("close", "retry_after")
 
     def __init__(self) -> None:
         self.close: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
+        self.retry_after: float | None = None
 
     def received(self, message: str | bytes) -> None:
-        """Nothing but the close counts."""
+        """Take a notice of when to come back."""
+        with suppress(MalformedError):
+            notice = JSON.decode(message)
+            if isinstance(notice, Retry):
+                self.retry_after = notice.retry
 
     def relieved(self) -> None:
         """Nothing is sent."""
@@ -238,12 +246,12 @@ class _Refusal:
             self.close.set_result(close)
 
 
-async def _refusal(link: Link) -> Close:
+async def _refusal(link: Link) -> DialError:
     listener = _Refusal()
     link.start(listener)
     try:
         await asyncio.wait((listener.close,))
-        return listener.close.result()
+        return refusals.close(listener.close.result(), listener.retry_after)
     finally:
         link.abort()
         await link.wait_closed()

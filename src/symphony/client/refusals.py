@@ -57,10 +57,11 @@ def http(answer: Answer, wait: float | None) -> DialError:
     return DialError(4000 + status, message, reason=reason, again=answer_comes_back(status), retry_after=wait)
 
 
-def close(how: Close) -> DialError:
+def close(how: Close, retry_after: float | None = None) -> DialError:
     """Return the error of a server that refused by a close code."""
     message = f"{how.reason} ({how.code})" if how.reason else f"close code {how.code}"
-    return DialError(how.code, message, reason=how.reason, again=comes_back(how.code))
+    again = comes_back(how.code)
+    return DialError(how.code, message, reason=how.reason, again=again, retry_after=retry_after)
 
 
 def no_websocket(problem: str) -> DialError:
