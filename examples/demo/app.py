@@ -7,7 +7,7 @@ http://127.0.0.1:8080 in two tabs.
 import os
 import secrets
 import time
-from collections import deque
+from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,9 +17,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
-from symphony import Room, Socket, Symphony
+from symphony import Handshake, Room, Socket, Symphony
 
 PAGE = Path(__file__).with_name("index.html")
+KEPT = 50
 
 RoomName = Literal["lobby", "kitchen", "garden", "library"]
 ROOMS: tuple[RoomName, ...] = ("lobby", "kitchen", "garden", "library")
@@ -29,20 +30,21 @@ async def page(request: Request) -> FileResponse:
     return FileResponse(PAGE, headers={"Cache-Control": "no-cache"})
 
 
-# One port for both: plain HTTP goes to any ASGI app, WebSockets to the routes below.
+# One port for all: plain HTTP goes to any ASGI app, WebSockets to the routes below. The
+# page imports the JavaScript client from `/_symphony/client.js`, which is always there.
 app = Symphony(http=Starlette(routes=[Route("/", page)]))
 
 
-# What the browser sends. `type` tells which of them a message is; one that fits none
-# never reaches the handler: its sender is told what is wrong with it.
+# What the page sends with its events. What does not fit never reaches a handler: the
+# page is told what is wrong with it.
 
 
-class Say(Struct, tag="say"):
-    text: Annotated[str, Meta(max_length=1000, pattern=r"\S")]
+class Say(Struct):
+    """The page makes the id, so that it can send again what may not have arrived."""
 
-
-class Go(Struct, tag="go"):
+    id: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
     room: RoomName
+    text: Annotated[str, Meta(max_length=1000, pattern=r"\S")]
 
 
 # What it gets.
@@ -53,53 +55,43 @@ class Member(Struct):
     name: str
 
 
-class Said(Struct, tag="said"):
+class Said(Struct):
+    id: str
+    room: RoomName
     member: Member
     text: str
     at: float = field(default_factory=time.time)
 
 
-class Entered(Struct, tag="entered"):
-    """To who came: where it is, who is there, and what was said lately."""
+class Entered(Struct):
+    """Who is in a room, and what was said there lately."""
 
-    room: RoomName
     you: str
     members: list[Member]
     said: list[Said]
 
 
-class Joined(Struct, tag="joined"):
-    """To the others in the room."""
+class Seen(Struct):
+    """Somebody came, left, or types."""
 
+    room: str
     member: Member
-
-
-class Left(Struct, tag="left"):
-    """To those who stay."""
-
-    member: Member
-
-
-class Counts(Struct, tag="counts"):
-    """To everyone: how many are where."""
-
-    rooms: dict[RoomName, int]
 
 
 class Visitor:
     """The state of a socket: `socket.state`."""
 
     def __init__(self) -> None:
-        # Never the socket's own id, which is a secret between it and the server.
-        self.member = Member(id=secrets.token_hex(4), name="")
-        self.room: RoomName = "lobby"
+        self.member = Member(id="", name="")
+        self.room: RoomName | None = None
 
 
 class Talk:
     """The state of a room: `room.state`."""
 
     def __init__(self) -> None:
-        self.said: deque[Said] = deque(maxlen=50)
+        # By id, the oldest first.
+        self.said: dict[str, Said] = {}
 
 
 chat = app.route("/chat", state=Visitor)
@@ -107,52 +99,84 @@ chat = app.route("/chat", state=Visitor)
 rooms = app.rooms("chat:{name}", state=Talk, linger=600)
 
 
-# `name` and `room` are not in the path, so they come from the query string, and a
-# request whose values do not fit these types is refused with HTTP 400.
+# `name` comes from the query string. The page's token is the same whenever it comes
+# back, and is known to nobody else; what is made of it here is for all to see.
 @chat.on_connect
-async def enter(
-    socket: Socket[Visitor],
-    name: Annotated[str, Meta(max_length=24, pattern=r"\S")],
-    room: RoomName = "lobby",
+async def connect(
+    socket: Socket[Visitor], handshake: Handshake, name: Annotated[str, Meta(max_length=24, pattern=r"\S")]
 ) -> None:
-    socket.state.member.name = name
-    socket.state.room = room
-    await socket.join(f"chat:{room}")
+    token = handshake.token or secrets.token_hex(16)
+    socket.state.member = Member(blake2b(token.encode(), digest_size=8).hexdigest(), name)
 
 
-@chat.on_message
-async def act(socket: Socket[Visitor], command: Say | Go) -> None:
-    here = socket.state.room
-    match command:
-        case Say(text):
-            room = app.room(f"chat:{here}")
-            said = Said(socket.state.member, text)
-            room.state.said.append(said)
-            await room.send(said)
-        case Go(there) if there != here:
-            await socket.leave(f"chat:{here}")
-            socket.state.room = there
-            await socket.join(f"chat:{there}")
+async def go(socket: Socket[Visitor], name: RoomName) -> Room:
+    """Take somebody to a room, and out of the one before."""
+    before = socket.state.room
+    if before != name:
+        if before is not None:
+            await socket.leave(f"chat:{before}")
+        socket.state.room = name
+        await socket.join(f"chat:{name}")
+    return app.room(f"chat:{name}")
+
+
+@chat.on("enter")
+async def enter(socket: Socket[Visitor], name: RoomName) -> Entered:
+    room = await go(socket, name)
+    return Entered(socket.state.member.id, list(present(room).values()), list(room.state.said.values()))
+
+
+# What is said names its room: it may have waited for a connection, while its author
+# went on. Sent again it is said once, as long as it is remembered.
+@chat.on("say")
+async def say(socket: Socket[Visitor], data: Say) -> Said:
+    room = await go(socket, data.room)
+    known: dict[str, Said] = room.state.said
+    if data.id not in known:
+        known[data.id] = said = Said(data.id, data.room, socket.state.member, data.text)
+        if len(known) > KEPT:
+            del known[next(iter(known))]
+        await room.emit("said", said)
+    return known[data.id]
+
+
+# Nobody answers this, nobody keeps it, and if it gets lost nobody misses it.
+@chat.on("typing")
+async def typing(socket: Socket[Visitor]) -> None:
+    name = socket.state.room
+    if name is not None:
+        await app.room(f"chat:{name}").emit("typing", Seen(name, socket.state.member), exclude=socket)
+
+
+def present(room: Room, *, without: Socket[Visitor] | None = None) -> dict[str, Member]:
+    """Return who is in a room, by id; somebody may be there twice."""
+    members = [socket.state.member for socket in room.sockets if socket is not without]
+    return {member.id: member for member in members}
+
+
+# A page that comes back may be here before it is noticed that it was gone. Then, for
+# the others, nobody came and nobody leaves.
 
 
 @rooms.on_join
-async def joined(socket: Socket[Visitor], room: Room) -> None:
+async def joined(socket: Socket[Visitor], room: Room, name: str) -> None:
     me = socket.state.member
-    members = [other.state.member for other in room.sockets]
-    await socket.send(Entered(socket.state.room, me.id, members, list(room.state.said)))
-    await room.send(Joined(me), exclude=socket)
-    await tell_counts()
+    if me.id not in present(room, without=socket):
+        await room.emit("joined", Seen(name, me), exclude=socket)
+        await tell_counts()
 
 
 # A socket leaves by `socket.leave` or, however it goes, by disconnecting.
 @rooms.on_leave
-async def left(socket: Socket[Visitor], room: Room) -> None:
-    await room.send(Left(socket.state.member))
-    await tell_counts()
+async def left(socket: Socket[Visitor], room: Room, name: str) -> None:
+    me = socket.state.member
+    if me.id not in present(room, without=socket):
+        await room.emit("left", Seen(name, me), exclude=socket)
+        await tell_counts()
 
 
 async def tell_counts() -> None:
-    await app.everyone.send(Counts({name: await app.room(f"chat:{name}").count() for name in ROOMS}))
+    await app.everyone.emit("counts", {name: len(present(app.room(f"chat:{name}"))) for name in ROOMS})
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ def _named(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+# Node, Chromium and tests of tests take their time on a busy machine.
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("page", PAGES, ids=_named)
 async def test_everything_a_page_says_can_be_done(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

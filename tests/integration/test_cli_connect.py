@@ -14,19 +14,25 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 import trustme
+import typer.main
 
-from support.process import launch
+from support.pages import ROOT, blocks, rows
+from support.process import launch, outcome
 from support.servers import serve_natively
 from symphony import Close, Reject, RemoteError, Socket, Symphony
+from symphony.cli.connect.lines import COMMANDS
+from symphony.cli.main import cli
 
 pytestmark = pytest.mark.timeout(40)
 
 SYMPHONY = (sys.executable, "-W", "error", "-m", "symphony")
 CONNECT = (*SYMPHONY, "connect")
+
+PAGE = ROOT / "docs" / "connect.md"
 
 _CODE = re.compile(r"\x1b(?:\[[0-?]*[@-~])")
 _COLOR = re.compile(r"\x1b\[(?:3[0-7]|1|2)m")
@@ -443,6 +449,10 @@ class Typist:
 
 Open = Callable[..., Any]
 
+# Ctrl+C is a signal only on the terminal of a session. Not as `preexec_fn`: newer
+# Pythons warn of that in a process with threads.
+_ON_ITS_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Open:
@@ -456,15 +466,12 @@ def terminal(tmp_path: Path) -> Open:
         environ = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
         environ |= {"TERM": "xterm-256color", "XDG_STATE_HOME": str(tmp_path), **env}
         typist.process = await asyncio.create_subprocess_exec(
-            *CONNECT,
-            *(url, *options),
+            *(sys.executable, "-c", _ON_ITS_TERMINAL, *CONNECT, url, *options),
             stdin=slave,
             stdout=slave,
             stderr=slave,
             env=environ,
             start_new_session=True,
-            # Ctrl+C is a signal only on the terminal of a session.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         try:
             yield typist
@@ -697,3 +704,67 @@ async def test_a_server_that_restarts_is_waited_for(terminal: Open, tmp_path: Pa
         _, errors = await process.communicate()
         assert process.returncode == 0
         assert b"Connected again, after " in errors
+
+
+# What the page says
+
+
+def page_app() -> Symphony:
+    (block,) = [block for block in blocks(PAGE) if block.title == "chat.py"]
+    names: dict[str, Any] = {}
+    exec(compile(block.text, str(block), "exec", dont_inherit=True), names)
+    return names["app"]
+
+
+def plain(line: str) -> str:
+    """Leave out of a line what is different every time."""
+    return re.sub(r"\d\d:\d\d:\d\d |[\d.]+ m?s\)", "", line).strip()
+
+
+# What begins when a line is typed, and nothing that the server causes.
+_TYPED = re.compile(r"> /|> (?!not_found)[a-z]|> #\d+ (?:[a-z]|\(cancelled)|[*] (?!Connected|/help)|  /emit ")
+
+
+async def test_the_session_of_the_page_goes_as_it_is_shown(terminal: Open) -> None:
+    (typed,) = [block.text.splitlines() for block in blocks(PAGE) if block.language == "text"]
+    _, *shown = next(block.text for block in blocks(PAGE) if block.language == "console").splitlines()
+    lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in shown]
+    begins = [at for at, line in enumerate(lines) if _TYPED.match(line)]
+    assert len(begins) == len(typed)
+    async with serve_natively(page_app()) as url, terminal(f"{url}/chat") as typist:
+        typist.resize(120, 40)
+        await typist.sees(*(plain(line).replace("ws://127.0.0.1:8080", url) for line in lines[: begins[0]]))
+        for line, begin, end in zip(typed, begins, [*begins[1:], len(lines)], strict=True):
+            typist.enter(line)
+            await typist.sees(*map(plain, lines[begin:end]))
+        assert await typist.ends() == 0
+
+
+async def test_the_scripts_of_the_page_print_what_it_shows(tmp_path: Path) -> None:
+    (shown,) = [block.text for block in blocks(PAGE) if block.not_run is not None]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    async with serve_natively(page_app()) as url:
+        here = shown.replace("ws://127.0.0.1:8080", url)
+        for part in here.removeprefix("$ ").split("\n$ "):
+            command, _, printed = part.partition("\n")
+            result = await outcome("sh", "-c", command, env={"PATH": path})
+            assert (result.output + result.errors).rstrip("\n") == printed.rstrip("\n")
+
+
+def test_the_page_has_each_option_with_its_default() -> None:
+    table = rows(PAGE, "## The options")
+    table.pop("option")
+    command: Any = cast("Any", typer.main.get_command(cli)).commands["connect"]
+    options = {option.opts[0]: option for option in command.params if option.opts[0].startswith("--")}
+    options.pop("--help", None)
+    cells = {name.partition("`")[0]: first for name, (first, *_) in table.items()}
+    assert set(cells) == set(options)
+    for name, option in options.items():
+        if option.default not in (None, False):
+            assert cells[name] == f"`{option.default}`"
+
+
+def test_the_page_has_each_command() -> None:
+    table = rows(PAGE, "## What can be typed")
+    commands = {f"{name} {command.arguments}".rstrip(): command.on for name, command in COMMANDS.items()}
+    assert {typed: cells[0] for typed, cells in table.items() if typed.startswith("/")} == commands

@@ -1,4 +1,4 @@
-"""Requests of the server to its client; and what every wrong frame is answered with."""
+"""Requests of the server to its client, and what is left of requests when they are over."""
 
 import asyncio
 import gc

@@ -21,6 +21,7 @@ from symphony.cli.connect.lines import (
     parse,
     verbatim,
 )
+from symphony.cli.connect.text import to_json
 from symphony.cli.connect.view import View
 from symphony.cli.connect.words import for_command_line
 from symphony.client import Client
@@ -117,7 +118,7 @@ class Conversation:
             case Answer(event, data):
                 self._learn(event)
                 self._answers[event] = data
-                self._view.note(f"Requests {event!r} of the server are answered so from now on.")
+                self._view.note(f"{event}? is answered {to_json(data)} from now on.")
             case Help():
                 self._help()
             case _:

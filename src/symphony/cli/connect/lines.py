@@ -200,10 +200,10 @@ def _command(line: str, *, events: bool, as_json: bool) -> Action:
     if command is None:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else "/help shows them."
-        raise LineError(f"There is no command {name}; {hint} To send it as it is, write /{name}")
+        raise LineError(f"There is no command {name}; {hint} To send it, write /{name}")
     if command.on not in ("both", "events" if events else "raw"):
         here = "speaks events" if events else "is raw and has no events"
-        raise LineError(f"{name} does nothing here: the connection {here}.")
+        raise LineError(f"{name} does nothing here: the connection {here}. To send it, write /{name}")
     try:
         return command.parse(rest.strip())
     except _ArgumentError as error:

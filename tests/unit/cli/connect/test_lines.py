@@ -90,7 +90,7 @@ def test_a_line_on_a_raw_connection_means(line: str, action: Action) -> None:
     ("line", "said"),
     [
         ("/emti say", "did you mean /emit?"),
-        ("/who", "To send it as it is, write //who"),
+        ("/who", "To send it, write //who"),
         ("/emit", "It is written /emit EVENT [DATA]"),
         ("/emit say hi there", 'Text has quotes: "hi there".'),
         ('/emit say {"a"', "not JSON: it breaks off"),

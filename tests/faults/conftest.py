@@ -1,0 +1,57 @@
+"""Each test here has a server process to be hard on, and a client of each language."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from faults.hosts import Host, NodeHost, PythonHost
+from faults.network import Forwarder
+from faults.revenant import Revenant
+
+_CLIENT = Path(__file__).parents[2] / "clients" / "javascript"
+
+
+@pytest.fixture(scope="session")
+def node() -> None:
+    """Have what the JavaScript client needs in Node."""
+    missing = "there is no node" if shutil.which("node") is None else None
+    if missing is None and not (_CLIENT / "node_modules" / "ws").exists():
+        missing = "clients/javascript/node_modules is not there, and no npm"
+        if shutil.which("npm") is not None:
+            command = ["npm", "ci", "--no-audit", "--no-fund"]
+            done = subprocess.run(command, cwd=_CLIENT, capture_output=True, text=True, check=False)
+            missing = f"npm ci failed: {done.stdout}{done.stderr}" if done.returncode else None
+    if missing is not None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing, pytrace=False)
+        pytest.skip(missing)
+
+
+@pytest.fixture(params=["python", "node"])
+async def host(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
+    """Where the clients of the test live."""
+    if request.param == "node":
+        request.getfixturevalue("node")
+    host: Host = PythonHost() if request.param == "python" else await NodeHost.start()
+    yield host
+    await host.aclose()
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Revenant]:
+    """A server that lives for the first time."""
+    server = Revenant(tmp_path)
+    await server.start()
+    yield server
+    await server.aclose()
+
+
+@pytest.fixture
+async def network(server: Revenant) -> AsyncIterator[Forwarder]:
+    """A network before the server."""
+    async with Forwarder(server.port).run() as network:
+        yield network
