@@ -3,14 +3,15 @@
 import os
 import re
 import signal
-import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Protocol
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, Locator, Page, WebSocket, expect
 
 from support.process import Running, launch
 
@@ -27,14 +28,29 @@ pytestmark = [
 
 expect.set_options(timeout=15_000)
 
-Open = Callable[[str], Awaitable[Page]]
+
+class Open(Protocol):
+    """Open the page in a browser profile of its own and come in under a name."""
+
+    def __call__(self, name: str, sent: list[str] | None = None) -> Awaitable[Page]: ...
+
+
 Serve = Callable[[], AbstractAsyncContextManager[Running]]
 
-
-@pytest.fixture
-def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
+# Remembers the page's connections, so that a test can hurt them.
+SOCKETS = """
+window.sockets = [];
+window.WebSocket = class extends WebSocket {
+  constructor(...how) {
+    super(...how);
+    window.sockets.push(this);
+  }
+};
+"""
+# What a browser says of itself in the console while the server is away.
+REFUSED = re.compile(
+    r"^WebSocket connection to '.*' failed: |^Failed to load resource: net::ERR_CONNECTION_REFUSED"
+)
 
 
 @pytest.fixture
@@ -45,28 +61,25 @@ def serve(port: int) -> Serve:
 
 
 @pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield browser
-        await browser.close()
-
-
-@pytest.fixture
 async def enter(browser: Browser, port: int) -> AsyncIterator[Open]:
-    """Open the page in a browser profile of its own and come in under a name."""
+    """Give a way to open tabs; *sent* collects what such a tab sends."""
     problems: list[str] = []
     strangers: list[str] = []
     origin = f"http://127.0.0.1:{port}/"
 
-    async def open_tab(name: str) -> Page:
+    async def open_tab(name: str, sent: list[str] | None = None) -> Page:
         context = await browser.new_context()
         tab = await context.new_page()
+        await tab.add_init_script(SOCKETS)
         tab.on("pageerror", lambda error: problems.append(str(error)))
+        tab.on("console", lambda said: problems.append(said.text) if not REFUSED.search(said.text) else None)
         tab.on("request", lambda request: strangers.append(request.url))
+
+        def watch(connection: WebSocket) -> None:
+            if sent is not None:
+                connection.on("framesent", lambda frame: sent.append(str(frame)))
+
+        tab.on("websocket", watch)
         await tab.goto(origin)
         await tab.get_by_label("Your name").fill(name)
         await tab.get_by_role("button", name="Come in").click()
@@ -86,6 +99,14 @@ def log(tab: Page) -> Locator:
     return tab.get_by_role("log")
 
 
+def typing(tab: Page) -> Locator:
+    return tab.locator("#typing")
+
+
+def line(tab: Page) -> Locator:
+    return tab.get_by_label("Message", exact=True)
+
+
 def members(tab: Page) -> Locator:
     return tab.get_by_role("region", name="Here now").get_by_role("listitem")
 
@@ -95,8 +116,8 @@ def room(tab: Page, name: str) -> Locator:
 
 
 async def say(tab: Page, text: str) -> None:
-    await tab.get_by_label("Message", exact=True).fill(text)
-    await tab.get_by_label("Message", exact=True).press("Enter")
+    await line(tab).fill(text)
+    await line(tab).press("Enter")
 
 
 async def test_two_tabs_talk_to_each_other(serve: Serve, enter: Open) -> None:
@@ -165,26 +186,253 @@ async def test_markup_is_shown_as_it_was_written(serve: Serve, enter: Open) -> N
         assert await ben.locator("#chat img, #chat i").count() == 0
 
 
-async def test_a_restart_of_the_server_is_survived(serve: Serve, enter: Open) -> None:
+async def test_a_message_of_ones_own_is_shown_at_once_and_once(serve: Serve, enter: Open) -> None:
+    async with serve() as running:
+        ada = await enter("Ada")
+        running.signal(signal.SIGSTOP)
+        await say(ada, "is this on?")
+        await expect(log(ada).locator(".text")).to_have_text(["is this on?"])
+        await expect(log(ada).locator(".pending")).to_have_count(1)
+        running.signal(signal.SIGCONT)
+        await expect(log(ada).locator(".pending")).to_have_count(0)
+        await expect(log(ada).locator(".text")).to_have_text(["is this on?"])
+
+
+# Who types
+
+
+async def test_tabs_see_that_somebody_types_until_he_pauses(serve: Serve, enter: Open) -> None:
+    async with serve():
+        ada, ben, eve = await enter("Ada"), await enter("Ben"), await enter("Eve")
+        await line(ada).press_sequentially("h")
+        for tab in (ben, eve):
+            await expect(typing(tab)).to_have_text("Ada is typing…")
+        await line(ben).press_sequentially("h")
+        await expect(typing(eve)).to_have_text("Ada and Ben are typing…")
+        await expect(typing(ada)).to_have_text("Ben is typing…")
+        for tab in (ada, ben, eve):
+            await expect(typing(tab)).to_have_text("")
+        assert await line(ada).input_value() == "h"
+
+
+async def test_what_was_typed_is_typed_no_more_when_it_is_said_or_its_author_goes(
+    serve: Serve, enter: Open
+) -> None:
+    async with serve():
+        ada, ben = await enter("Ada"), await enter("Ben")
+        # From here on it would be seen for ever.
+        await ben.evaluate("window.setTimeout = () => 0")
+        for leave in (lambda: line(ada).press("Enter"), room(ada, "garden").click):
+            await line(ada).press_sequentially("hello")
+            await expect(typing(ben)).to_have_text("Ada is typing…")
+            await leave()
+            await expect(typing(ben)).to_have_text("")
+
+
+async def test_typing_is_told_once_a_second_at_most_and_never_kept(serve: Serve, enter: Open) -> None:
+    async with serve():
+        sent: list[str] = []
+        since = time.monotonic()
+        ada, ben = await enter("Ada", sent), await enter("Ben")
+        await line(ada).press_sequentially("to be or not to be, that is the question", delay=40)
+        await expect(typing(ben)).to_have_text("Ada is typing…")
+        told = [frame for frame in sent if '"typing"' in frame]
+        assert 1 <= len(told) <= time.monotonic() - since + 1
+        eve = await enter("Eve")
+        await expect(log(eve)).to_contain_text("You are in the lobby.")
+        await expect(typing(eve)).to_have_text("")
+
+
+async def test_typing_is_not_told_later_when_there_is_no_connection(serve: Serve, enter: Open) -> None:
+    sent: list[str] = []
+    async with serve():
+        ada = await enter("Ada", sent)
+    await expect(status(ada)).to_have_text("Offline, trying again")
+    await line(ada).press_sequentially("anybody?")
+    async with serve():
+        await line(ada).press("Enter")
+        await expect(status(ada)).to_have_text("Connected")
+        await expect(log(ada).locator(".pending")).to_have_count(0)
+    assert not [frame for frame in sent if '"typing"' in frame]
+
+
+# Bad days
+
+
+async def stop(running: Running, number: signal.Signals) -> None:
+    running.signal(number)
+    code, output = await running.end()
+    assert (code, output) == (0 if number == signal.SIGTERM else -number, [])
+
+
+async def all_have(tabs: list[Page], *texts: str) -> None:
+    """Check that the tabs show exactly this, all of it said."""
+    for tab in tabs:
+        await expect(status(tab)).to_have_text("Connected")
+        await expect(log(tab).locator(".said:not(.pending) .text")).to_have_text(list(texts))
+        await expect(log(tab).locator(".pending, .failed")).to_have_count(0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_restart_of_the_server_is_survived_without_a_reload_and_nothing_typed_meanwhile_is_lost(
+    serve: Serve, enter: Open, number: signal.Signals
+) -> None:
     async with serve() as running:
         ada, ben = await enter("Ada"), await enter("Ben")
         for tab in (ada, ben):
+            await tab.evaluate("window.neverReloaded = true")
             await room(tab, "garden").click()
             await expect(log(tab)).to_contain_text("You are in the garden.")
         await say(ada, "before")
-        await expect(log(ben)).to_contain_text("before")
-        running.signal(signal.SIGTERM)
-        assert await running.end() == (0, [])
+        await all_have([ada, ben], "before")
+        await stop(running, number)
     for tab in (ada, ben):
-        await expect(status(tab)).to_have_text("Connection lost, trying again…")
-        await expect(tab.get_by_role("button", name="Send")).to_be_disabled()
+        await expect(status(tab)).to_have_text("Offline, trying again")
+    for n in range(5):
+        await say(ada, f"Ada's {n}")
+        await say(ben, f"Ben's {n}")
+    await expect(status(ada)).to_have_text("Offline, 5 messages wait")
+    await expect(log(ada).locator(".text")).to_have_text(["before", *(f"Ada's {n}" for n in range(5))])
     async with serve():
         for tab in (ada, ben):
             await expect(status(tab)).to_have_text("Connected")
+            await expect(log(tab).locator(".text")).to_have_count(11)
             await expect(members(tab)).to_have_count(2)
+            await expect(room(tab, "garden")).to_have_attribute("aria-current", "true")
+        shown = await log(ada).locator(".text").all_text_contents()
+        for name in ("Ada", "Ben"):
+            assert [text for text in shown if name in text] == [f"{name}'s {n}" for n in range(5)]
         await say(ben, "after")
-        await expect(log(ada).locator(".text")).to_have_text(["before", "after"])
-        await expect(room(ada, "garden")).to_have_attribute("aria-current", "true")
+        await all_have([ada, ben], *shown, "after")
+        assert shown[0] == "before"
+        # Who comes now knows what this server knows.
+        eve = await enter("Eve")
+        await room(eve, "garden").click()
+        await all_have([eve], *shown[1:], "after")
+        for tab in (ada, ben):
+            assert await tab.evaluate("window.neverReloaded")
+            await expect(log(tab)).not_to_contain_text("That did not work")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_what_was_on_its_way_when_the_server_stopped_arrives_once(
+    serve: Serve, enter: Open, number: signal.Signals
+) -> None:
+    """A server that stops in order may have said it, refused it, or not heard it any more."""
+    async with serve() as running:
+        ada, ben = await enter("Ada"), await enter("Ben")
+        running.signal(signal.SIGSTOP)
+        for text in ("one", "two", "three"):
+            await say(ada, text)
+        # The tab has sent them; the server has not read them.
+        await expect(status(ada)).to_have_text("Connected")
+        running.signal(number)
+        if number == signal.SIGTERM:
+            running.signal(signal.SIGCONT)
+        await running.end()
+        await expect(status(ada)).to_contain_text("Offline")
+        await say(ada, "four")
+    async with serve():
+        await all_have([ada, ben], "one", "two", "three", "four")
+
+
+async def test_what_was_said_before_an_answer_was_lost_is_not_said_again(serve: Serve, enter: Open) -> None:
+    """The server has said it, but its author does not know: then he asks once more."""
+    async with serve():
+        ada, ben = await enter("Ada"), await enter("Ben")
+        # From here on Ada's tab hears nothing: what she says arrives all the same.
+        await ada.evaluate("""() => {
+            window.sockets.at(-1).onmessage = null;
+        }""")
+        await say(ada, "hello?")
+        await expect(log(ben).locator(".text")).to_have_text(["hello?"])
+        await expect(log(ada).locator(".pending")).to_have_count(1)
+        await ada.evaluate("window.sockets.at(-1).close(4408)")
+        await all_have([ada, ben], "hello?")
+        await say(ada, "there you are")
+        await all_have([ada, ben], "hello?", "there you are")
+
+
+async def test_one_can_go_on_through_the_rooms_without_a_connection(serve: Serve, enter: Open) -> None:
+    async with serve() as running:
+        ada, ben, eve = await enter("Ada"), await enter("Ben"), await enter("Eve")
+        await room(eve, "kitchen").click()
+        await expect(log(eve)).to_contain_text("You are in the kitchen.")
+        await stop(running, signal.SIGKILL)
+        await expect(status(ada)).to_contain_text("Offline")
+        await say(ada, "to the lobby")
+        await room(ada, "kitchen").click()
+        await say(ada, "to the kitchen")
+        await expect(log(ada).locator(".text")).to_have_text(["to the kitchen"])
+    async with serve():
+        await all_have([ada, eve], "to the kitchen")
+        await all_have([ben], "to the lobby")
+        await expect(members(eve)).to_have_count(2)
+        await expect(room(ben, "lobby")).to_have_accessible_name("lobby, 1 here")
+        await room(ada, "lobby").click()
+        await all_have([ada], "to the lobby")
+
+
+async def test_who_comes_back_with_the_others_does_not_come_in(serve: Serve, enter: Open) -> None:
+    async with serve():
+        ada, ben = await enter("Ada"), await enter("Ben")
+    for tab in (ada, ben):
+        await expect(status(tab)).to_contain_text("Offline")
+    async with serve():
+        for tab in (ada, ben):
+            await expect(log(tab)).to_contain_text("You are back.")
+            await expect(members(tab)).to_have_count(2)
+        await say(ada, "on we go")
+        await all_have([ben], "on we go")
+        await expect(log(ada).locator(".note")).to_have_text(
+            ["You are in the lobby.", "Ben came in.", "You are back."]
+        )
+
+
+async def test_a_tab_that_is_loaded_again_is_who_it_was(serve: Serve, enter: Open) -> None:
+    async with serve() as running:
+        ada, ben = await enter("Ada"), await enter("Ben")
+        await room(ada, "library").click()
+        await say(ada, "psst")
+        await all_have([ada], "psst")
+        await ada.reload()
+        await all_have([ada], "psst")
+        await expect(log(ada).locator(".said b")).to_have_text("You")
+        await expect(members(ada)).to_have_text([re.compile(r"Ada \(you\)")])
+        await expect(room(ben, "library")).to_have_accessible_name("library, 1 here")
+        await stop(running, signal.SIGKILL)
+    async with serve():
+        await expect(status(ada)).to_have_text("Connected")
+        await ada.reload()
+        # A new server has heard nothing yet.
+        await expect(log(ada)).to_contain_text("You are in the library.")
+        await all_have([ada])
+
+
+async def test_the_browser_asks_before_it_drops_what_waits(serve: Serve, enter: Open) -> None:
+    async with serve():
+        ada = await enter("Ada")
+    await expect(status(ada)).to_contain_text("Offline")
+    await say(ada, "wait for me")
+    async with ada.expect_event("dialog") as asked:
+        await ada.evaluate("setTimeout(() => location.reload())")
+    dialog = await asked.value
+    assert dialog.type == "beforeunload"
+    await dialog.dismiss()
+    async with serve():
+        await all_have([ada], "wait for me")
+
+
+async def test_a_name_that_the_server_refuses_is_asked_for_again(serve: Serve, enter: Open) -> None:
+    async with serve():
+        ada = await enter("Ada")
+        await ada.evaluate("sessionStorage.setItem('name', 'x'.repeat(30))")
+        await ada.reload()
+        await expect(status(ada)).to_contain_text("Not connected: ")
+        await expect(status(ada)).to_contain_text("Load this page again.")
+        await expect(ada.get_by_role("button", name="Send")).to_be_disabled()
+        await ada.reload()
+        await expect(ada.get_by_label("Your name")).to_be_visible()
 
 
 async def test_on_a_phone_nothing_is_out_of_view(serve: Serve, enter: Open) -> None:

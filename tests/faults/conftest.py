@@ -1,18 +1,30 @@
 """Each test here has a server process to be hard on, and a client of each language."""
 
 import os
+import resource
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from faults.hosts import Host, NodeHost, PythonHost
 from faults.network import Forwarder
-from faults.revenant import Revenant
+from faults.revenant import Hatchery, Revenant
 
 _CLIENT = Path(__file__).parents[2] / "clients" / "javascript"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def enough_files() -> Iterator[None]:
+    """Raise the soft limit of open files: there are up to 200 clients, at both ends of a network."""
+    wanted = 2000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +53,18 @@ async def host(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
     await host.aclose()
 
 
+@pytest.fixture(scope="session")
+def hatchery() -> Iterator[Hatchery]:
+    """Where servers come from."""
+    hatchery = Hatchery()
+    yield hatchery
+    hatchery.close()
+
+
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Revenant]:
+async def server(hatchery: Hatchery, tmp_path: Path) -> AsyncIterator[Revenant]:
     """A server that lives for the first time."""
-    server = Revenant(tmp_path)
+    server = Revenant(hatchery, tmp_path)
     await server.start()
     yield server
     await server.aclose()

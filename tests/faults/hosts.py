@@ -142,6 +142,8 @@ class PythonSubject(Subject):
 
     async def emit(self, event: str, data: Any) -> Outcome:
         async def emit() -> None:
+            # Behind what was begun before.
+            await asyncio.sleep(0)
             # Not awaited, as in JavaScript.
             self.client.emit(event, data)
 

@@ -45,6 +45,7 @@ class Forwarder:
         port: Where clients connect to.
         arrivals: When each connection came.
         next_cut: Asked for each connection; `None`: it is not cut.
+        cuts: How many were.
     """
 
     def __init__(self, port: int) -> None:
@@ -54,7 +55,9 @@ class Forwarder:
         self.cuts = 0
         self._server_port = port
         self._good = asyncio.Event()
+        self._entrance = asyncio.Event()
         self._good.set()
+        self._entrance.set()
         self._wires: set[_Wire] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -66,36 +69,39 @@ class Forwarder:
         """Swallow everything from now on; nobody is told, nor will be."""
         self._good.clear()
 
-    def come_back(self) -> None:
-        """Be good again, to new connections: those of before are nobody's any more."""
-        self.cut_all()
-        self._good.set()
+    def hold(self) -> None:
+        """Let new connections wait for the server; those there are go on."""
+        self._entrance.clear()
 
-    def cut_all(self) -> None:
-        """Cut every connection there is."""
+    def come_back(self) -> None:
+        """Be good again, to new connections: those there are, are cut."""
         for wire in tuple(self._wires):
             wire.cut()
+        self._good.set()
+        self._entrance.set()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.arrivals.append(time.time())
+        # Not a coroutine: its task would be the listener's, and nobody would wait for it.
+        task = asyncio.ensure_future(self._carry(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = _Wire(writer)
         self._wires.add(wire)
-        # This runs in a task of the listener, that nobody waits for.
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         try:
             with suppress(OSError):
                 await self._forward(wire, reader, writer)
         finally:
             wire.cut()
             self._wires.discard(wire)
-            self._tasks.discard(task)
 
-    async def _forward(
-        self, wire: _Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _forward(self, wire: _Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._entrance.wait()
         await self._good.wait()
+        if writer.is_closing():
+            return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
         wire.ends.append(far_writer)
         way, after, how = self.next_cut() or ("up", None, "fin")
@@ -145,4 +151,3 @@ class Forwarder:
                 task.cancel()
             if self._tasks:
                 await asyncio.wait(self._tasks)
-

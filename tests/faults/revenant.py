@@ -1,22 +1,61 @@
 """A server that dies and lives again, always at one address."""
 
+import asyncio
 import json
+import os
 import random
 import signal
 import socket
-from contextlib import AsyncExitStack
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from support.clients import until
-from support.process import Running, start
 
-__all__ = ("RETRY", "Entry", "Revenant")
+__all__ = ("RETRY", "Entry", "Hatchery", "Revenant")
 
 RETRY = 0.7
 """Seconds for which clients are asked to stay away when it stops."""
 
 _FILE = Path(__file__).with_name("server.py")
+
+
+class Hatchery:
+    """The process that becomes a server as often as it is told to."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", str(_FILE)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    async def hatch(self, **life: Any) -> int:
+        """Start a server; return its process id once it listens."""
+        pid = int(await self._say(life))
+        line = await self._line()
+        assert line.startswith("Symphony listens on "), line
+        return pid
+
+    async def end(self, pid: int) -> int:
+        """Wait until a server has ended; return its exit code."""
+        return int(await self._say({"wait": pid}))
+
+    def close(self) -> None:
+        self._process.communicate()
+        assert self._process.returncode == 0
+
+    async def _say(self, command: dict[str, Any]) -> str:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        return await self._line()
+
+    async def _line(self) -> str:
+        assert self._process.stdout is not None
+        return await asyncio.to_thread(self._process.stdout.readline)
 
 
 class Entry(NamedTuple):
@@ -33,15 +72,16 @@ class Revenant:
     """The process of `server.py`, or what remains of it.
 
     Args:
+        hatchery: Where it gets its lives.
         folder: For its journal.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, hatchery: Hatchery, folder: Path) -> None:
         self.port = _free_port()
         self.life = 0
+        self._hatchery = hatchery
         self._folder = folder
-        self._body = AsyncExitStack()
-        self._running: Running | None = None
+        self._pid: int | None = None
 
     @property
     def url(self) -> str:
@@ -49,33 +89,31 @@ class Revenant:
 
     async def start(self) -> None:
         """Live."""
+        assert self._pid is None
         self.life += 1
-        env = {
-            "PORT": str(self.port),
-            "FOLDER": str(self._folder),
-            "LIFE": str(self.life),
-            "RETRY": str(RETRY),
-        }
-        self._running = await self._body.enter_async_context(start(_FILE, env=env))
+        self._pid = await self._hatchery.hatch(
+            port=self.port, folder=str(self._folder), life=self.life, retry=RETRY
+        )
 
     async def kill(self) -> None:
         """Die without a word."""
-        self.signal(signal.SIGKILL)
-        await self._body.aclose()
+        assert await self._end(signal.SIGKILL) == -signal.SIGKILL
 
     async def stop(self) -> None:
-        """End in order, on SIGTERM."""
-        assert self._running is not None
-        self.signal(signal.SIGTERM)
-        assert await self._running.end() == (0, [])
-        await self._body.aclose()
+        """End in order."""
+        assert await self._end(signal.SIGTERM) == 0
 
-    def signal(self, number: signal.Signals) -> None:
-        assert self._running is not None
-        self._running.signal(number)
+    def freeze(self) -> None:
+        """Stop where it is; its kernel goes on."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on."""
+        self._signal(signal.SIGCONT)
 
     async def aclose(self) -> None:
-        await self._body.aclose()
+        if self._pid is not None:
+            await self.kill()
 
     def tell(self, name: str, text: str) -> None:
         """Leave a word for it."""
@@ -90,14 +128,24 @@ class Revenant:
         entries = (Entry(**json.loads(line)) for line in lines)
         return [entry for entry in entries if not what or entry.what in what]
 
-    def numbers(self, what: str) -> list[Any]:
+    def numbers(self, *what: str) -> list[Any]:
         """Return the data that came, in order."""
-        return [entry.data for entry in self.journal(what)]
+        return [entry.data for entry in self.journal(*what)]
 
-    async def noted(self, what: str, count: int = 1) -> list[Entry]:
+    async def noted(self, what: str, count: int = 1) -> None:
         """Wait until so much of a kind was noted."""
         await until(lambda: len(self.journal(what)) >= count, timeout=10)
-        return self.journal(what)
+
+    async def _end(self, number: signal.Signals) -> int:
+        self._signal(number)
+        pid, self._pid = self._pid, None
+        assert pid is not None
+        return await self._hatchery.end(pid)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._pid is not None
+        # Nobody else can have its id before `end` was asked for.
+        os.kill(self._pid, number)
 
 
 def _free_port() -> int:

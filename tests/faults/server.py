@@ -1,4 +1,9 @@
-"""The server that the faults happen to, in a process of its own.
+"""The server that the faults happen to, each life of it in a process of its own.
+
+What starts is a process that has imported everything, and forks: a server is
+there in some milliseconds then, and a test can have it die as often as it likes.
+Commands come on standard input, a line each: what to live with, or for whose
+end to wait.
 
 Whatever a handler is called for goes into the journal, a file, before the
 handler does anything: a killed server cannot be asked, and has lost nothing of it.
@@ -8,39 +13,41 @@ import asyncio
 import itertools
 import json
 import os
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from symphony import Limits, Reject, Socket, Symphony
 
-FOLDER = Path(os.environ["FOLDER"])
-LIFE = int(os.environ["LIFE"])
-
-app = Symphony(limits=Limits(retry_after=float(os.environ["RETRY"]), finish_timeout=0.3, drain_time=0.1))
-journal = os.open(FOLDER / "journal", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+app = Symphony()
 root = app.route("/")
 names: dict[str, str] = {}
 numbers = itertools.count(1)
 
+# Those of one life.
+folder: Path
+life: int
+journal: int
+
 
 def note(what: str, by: Socket, data: Any = None) -> None:
     """Write down a line, in one piece."""
-    name = names.get(by.id)
-    line = {"what": what, "by": name, "data": data, "at": time.time()}
+    line = {"what": what, "by": names.get(by.id), "data": data, "at": time.time()}
     os.write(journal, json.dumps(line).encode() + b"\n")
 
 
 def told(name: str) -> str | None:
     """Return what the test has left for the server to read."""
-    file = FOLDER / name
+    file = folder / name
     return file.read_text() if file.exists() else None
 
 
 @app.on_connect
 async def enter(socket: Socket) -> None:
-    names[socket.id] = f"{LIFE}.{next(numbers)}"
+    names[socket.id] = f"{life}.{next(numbers)}"
     note("connect", socket, socket.handshake.token)
     if (code := told("refuse")) is not None:
         raise Reject(code, "by order")
@@ -98,10 +105,49 @@ async def hold(socket: Socket, data: int) -> int:
     return data
 
 
+@beside.on("tick")
+async def tick(socket: Socket, data: int) -> AsyncIterator[int]:
+    """Do as `count` does."""
+    note("tick", socket, data)
+    for n in range(data):
+        yield n
+    await once_more()
+
+
 async def once_more() -> None:
     """Wait for ever in the first life."""
-    if LIFE == 1:
+    if life == 1:
         await asyncio.Event().wait()
 
 
-app.run(port=int(os.environ["PORT"]), log_level="error")
+def live(given: dict[str, Any]) -> NoReturn:
+    """Be a server, and then no more."""
+    global folder, life, journal
+    folder, life = Path(given["folder"]), given["life"]
+    journal = os.open(folder / "journal", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    app.limits = Limits(retry_after=given["retry"], finish_timeout=0.3, drain_time=0.1)
+    print(os.getpid(), flush=True)
+    try:
+        app.run(port=given["port"], log_level="error")
+    finally:
+        os._exit(0 if sys.exc_info()[0] is None else 1)
+
+
+def main() -> None:
+    alive: set[int] = set()
+    for line in sys.stdin:
+        command = json.loads(line)
+        if "wait" in command:
+            pid, status = os.waitpid(command["wait"], 0)
+            alive.discard(pid)
+            print(os.waitstatus_to_exitcode(status), flush=True)
+        elif pid := os.fork():
+            alive.add(pid)
+        else:
+            live(command)
+    for pid in alive:
+        os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

@@ -384,12 +384,11 @@ class Typist:
 
     Attributes:
         process: The command.
-        raw: All that it wrote.
     """
 
     def __init__(self, master: int, slave: int) -> None:
         self.process: Process
-        self.raw = ""
+        self._bytes = b""
         self._master = master
         self._slave = slave
         self._seen = 0
@@ -436,6 +435,11 @@ class Typist:
         termios.tcsetattr(self._slave, termios.TCSANOW, self._before)
 
     @property
+    def raw(self) -> str:
+        """All that the command wrote."""
+        return self._bytes.decode(errors="replace")
+
+    @property
     def echoes(self) -> bool:
         return bool(termios.tcgetattr(self._slave)[3] & termios.ECHO)
 
@@ -443,7 +447,7 @@ class Typist:
         return _CODE.sub("", self.raw)
 
     def _read(self) -> None:
-        self.raw += os.read(self._master, 65536).decode()
+        self._bytes += os.read(self._master, 65536)
         self._came.set()
 
 
@@ -451,7 +455,11 @@ Open = Callable[..., Any]
 
 # Ctrl+C is a signal only on the terminal of a session. Not as `preexec_fn`: newer
 # Pythons warn of that in a process with threads.
-_ON_ITS_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+_ON_ITS_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @pytest.fixture

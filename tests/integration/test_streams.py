@@ -285,16 +285,13 @@ async def test_a_cancel_reaches_the_generator_within_a_turn_of_the_loop(serve):
     turns = Log()
 
     @source.app.on("measure")
-    async def measure(socket: Socket) -> AsyncIterator[int]:
+    async def measure() -> AsyncIterator[int]:
         try:
             yield 1
             await asyncio.Event().wait()
         finally:
             turns.append(True)
 
-    sockets = Log()
-    source.app.on_connect(sockets_of := Log().append)
-    assert sockets_of is not None
     async with serve(source.app) as url, connect(f"{url}/") as client:
         await say(client, event="measure", id=1)
         assert await hear(client) == {"item": 1, "data": 1}
@@ -303,7 +300,6 @@ async def test_a_cancel_reaches_the_generator_within_a_turn_of_the_loop(serve):
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert turns == [True]
-    assert sockets == []
 
 
 async def test_a_generator_that_goes_on_when_it_is_cancelled_is_closed_at_its_next_item(serve):
@@ -313,12 +309,13 @@ async def test_a_generator_that_goes_on_when_it_is_cancelled_is_closed_at_its_ne
     @app.on("stubborn")
     async def stubborn() -> AsyncIterator[int]:
         try:
-            for number in range(1000):
-                yield number
-                try:
-                    await asyncio.sleep(3600)
-                except asyncio.CancelledError:
-                    log.append("swallowed")
+            yield 0
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                log.append("swallowed")
+            yield 1
+            await asyncio.Event().wait()
         finally:
             log.append("closed")
 

@@ -192,7 +192,13 @@ class Reader:
                 except Exception as error:
                     error.add_note(f"That was the block of {block}.")
                     raise
-            await self._leave()
+            try:
+                await self._leave()
+            except AssertionError as error:
+                error.add_note(
+                    f"That was at the end of {self._page.name}: its last clients did something else."
+                )
+                raise
         finally:
             if self._visit is not None:
                 await self._visit.aclose()

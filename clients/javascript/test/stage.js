@@ -129,7 +129,6 @@ export class Stage {
     this.#sockets.options.handleProtocols = () => named(subprotocol) ?? false;
     this.#sockets.handleUpgrade(request, socket, head, (accepted) => {
       this.#peer = new Peer(accepted, request);
-      this.#peer.closed.then(() => (this.#endedAt = performance.now()));
     });
   }
 
@@ -174,10 +173,13 @@ export class Stage {
   }
 
   close({ code, reason }) {
+    // Not when it has closed here: the client knows of it before that.
+    this.#endedAt = performance.now();
     this.#peer.close(code, reason);
   }
 
   drop() {
+    this.#endedAt = performance.now();
     this.#peer.cut();
   }
 

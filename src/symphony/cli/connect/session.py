@@ -135,7 +135,7 @@ class Session:
             await asyncio.wait((opening, failed), return_when=asyncio.FIRST_COMPLETED)
             if not opening.done():
                 # The client would try on; whoever waits here wants to know.
-                raise RefusedError(sentence(self._log.last))
+                raise RefusedError(sentence(self._log.last or "There is no connection"))
             opening.result()
         except Disconnected as error:
             raise RefusedError(sentence(str(error))) from None

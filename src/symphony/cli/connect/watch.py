@@ -87,8 +87,11 @@ class Watch:
         match state:
             case "open":
                 self.open.set()
-                self._back() if self._opened else self._greet()
-                self._opened = True
+                if self._opened:
+                    self._back()
+                else:
+                    self._opened = True
+                    self._greet()
                 self._changed(True)
             case "waiting" if self._opened:
                 soon(self._tell, lost(self._log.last))

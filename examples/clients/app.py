@@ -1,0 +1,105 @@
+"""The server for the clients beside it: some chat, polls, and a poem.
+
+Run it with `python examples/clients/app.py`, and connect with any of the clients
+in this folder; the one for the browser is at http://127.0.0.1:8080.
+"""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse
+from starlette.routing import Route
+
+from symphony import Disconnected, RemoteError, RequestTimeout, Socket, Symphony
+
+
+async def page(request: Request) -> FileResponse:
+    return FileResponse(Path(__file__).with_name("browser.html"))
+
+
+app = Symphony(http=Starlette(routes=[Route("/", page)]))
+
+
+@dataclass
+class Person:
+    """What is remembered of one connection: `socket.state`."""
+
+    name: str = ""
+
+
+@dataclass
+class Say:
+    text: Annotated[str, Meta(min_length=1, max_length=1000)]
+
+
+@dataclass
+class Said:
+    name: str
+    text: str
+
+
+@dataclass
+class Poll:
+    question: str
+    options: Annotated[list[str], Meta(min_length=2, max_length=9)]
+
+
+POEM = """Tyger Tyger, burning bright,
+In the forests of the night;
+What immortal hand or eye,
+Could frame thy fearful symmetry?""".splitlines()
+
+chat = app.route("/chat", state=Person)
+
+
+@chat.on_connect
+async def enter(socket: Socket[Person], name: str) -> None:
+    socket.state.name = name
+    await socket.join("chat")
+
+
+# An event: nobody answers it. It goes on to all, as an event of another name.
+@chat.on("say")
+async def say(socket: Socket[Person], data: Say) -> None:
+    await app.room("chat").emit("said", Said(socket.state.name, data.text))
+
+
+# A request: what is returned is the reply.
+@chat.on("who")
+async def who() -> list[str]:
+    return [socket.state.name for socket in app.room("chat").sockets]
+
+
+# A request whose answer needs other requests: all clients are asked, also the one who
+# waits for the answer.
+@chat.on("poll")
+async def poll(data: Poll) -> dict[str, int]:
+    votes = await asyncio.gather(*(vote(socket, data) for socket in app.room("chat").sockets))
+    return Counter(choice for choice in votes if choice in data.options)
+
+
+async def vote(socket: Socket[Person], poll: Poll) -> str | None:
+    try:
+        return await socket.request("vote", poll, timeout=5, response_type=str)
+    except (RequestTimeout, RemoteError, Disconnected):
+        return None  # Too slow, or it has no handler for this, or it has gone.
+
+
+# A stream: a line at a time, until the end or until whoever reads has had enough.
+@chat.on("recite")
+async def recite() -> AsyncIterator[str]:
+    for line in POEM:
+        await asyncio.sleep(0.5)
+        yield line
+
+
+if __name__ == "__main__":
+    app.run(host=os.environ.get("HOST", "127.0.0.1"), port=int(os.environ.get("PORT", "8080")))
