@@ -9,15 +9,19 @@ UV = $(shell command -v uv 2>/dev/null || echo $(BOOTSTRAP)/bin/uv)
 demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080
 	.venv/bin/symphony run examples/demo/app.py --port 8080
 
+# What loads the machine, kills servers or drives a browser runs by itself.
+ALONE := tests/load tests/faults tests/browser tests/javascript
+
 test: .venv/ready ## Run the tests
-	.venv/bin/pytest
+	.venv/bin/pytest -n 4 $(addprefix --ignore=,$(ALONE))
+	.venv/bin/pytest $(wildcard $(ALONE))
 
 check: .venv/ready ## Format, lint, types, import contracts, spelling
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/pyright
 	.venv/bin/lint-imports
-	.venv/bin/codespell README.md CHANGELOG.md ARCHITECTURE.md CONTRIBUTING.md docs src tests examples benchmarks
+	.venv/bin/codespell README.md CHANGELOG.md ARCHITECTURE.md CONTRIBUTING.md docs src tests examples benchmarks protocol clients/javascript/symphony.js clients/javascript/README.md
 
 format: .venv/ready ## Format the code and mend what lint can
 	.venv/bin/ruff format .

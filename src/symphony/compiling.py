@@ -53,6 +53,7 @@ def _handshake(socket: Any, subject: Any) -> Any:
 _SOCKET_HOOKS: Final = ("authorize", "on_join", "on_leave")
 _ANYTHING: Final = {kind: guarded(read) for kind, read in event_readers(Any).items()}
 _KINDS: Final = tuple(_ANYTHING)
+_PAYLOADS: Final = ("json", "msgpack", "plain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,8 +271,11 @@ class Compiler:
         dialects = V1_DIALECTS if protocol is None else (_dialect(protocol, where),)
         if not middlewares:
             return Speech(dialects, {kind: table.handle for kind, table in tables.items()})
-        chain = wrap(middlewares, tables["plain"].handle)
-        return Speech(dialects, {kind: partial(_seen, chain, read) for kind, read in _ANYTHING.items()})
+        chains = {kind: wrap(middlewares, tables[kind].handle) for kind in ("plain", "unpacked")}
+        seen = {"json": "plain", "msgpack": "unpacked", "plain": "plain"}
+        return Speech(
+            dialects, {kind: partial(_seen, chains[seen[kind]], _ANYTHING[kind]) for kind in _PAYLOADS}
+        )
 
     def _disconnect(
         self, handler: Handler | None, where: str, names: Mapping[str, str], state: Any
@@ -308,8 +312,8 @@ def _dialect(make: Callable[[], Protocol], where: str) -> Dialect:
     try:
         shared = make()
         kind, subprotocol = shared.payload, shared.subprotocol
-        if kind not in _KINDS:
-            raise TypeError(f"its payload is {kind!r}, and not one of {', '.join(_KINDS)}")
+        if kind not in _PAYLOADS:
+            raise TypeError(f"its payload is {kind!r}, and not one of {', '.join(_PAYLOADS)}")
     except (TypeError, AttributeError) as error:
         raise ConfigurationError(f"{where}: protocol={make!r} makes no Protocol: {error}.") from None
     return Dialect(make, Voice(shared), subprotocol)

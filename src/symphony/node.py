@@ -17,7 +17,7 @@ from symphony.endpoint import Endpoint
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
-from symphony.protocol.handshake import HandshakeError, origin_allowed
+from symphony.protocol.handshake import HandshakeError, offered_token, origin_allowed
 from symphony.refusal import refuse
 from symphony.rooms.registry import FindFamily, Registry
 from symphony.session import Session
@@ -220,6 +220,8 @@ class Node:
         if address and per_client is not None and self._per_client[address] >= per_client:
             raise Reject("too_many", "too many connections from your address")
         scope["path_params"] = params
+        # Whoever reads `handshake.token` later must not fail over it.
+        offered_token(handshake.subprotocols)
         connection.configure(endpoint.profile)
         subprotocol, dialect = endpoint.choose(handshake.subprotocols)
         session = Session(self, endpoint, connection, dialect)

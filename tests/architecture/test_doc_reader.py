@@ -19,6 +19,17 @@ _SERVER = fenced(
     "async def answer(message: str) -> str:",
     "    return f'You said: {message}'",
 )
+_EVENTS = fenced(
+    "python",
+    "from symphony import Symphony",
+    "app = Symphony()",
+    "@app.on('double')",
+    "async def double(data: int) -> int:",
+    "    return 2 * data",
+)
+_PYTHON = ("import symphony", "client = await symphony.connect('ws://127.0.0.1:8080')")
+_JAVASCRIPT = ('import { connect } from "symphony-ws"', 'const client = connect("/")')
+_TYPED = 'connect<{ emits: { say: string } }>("/")'
 _WSCAT = "$ wscat -c ws://127.0.0.1:8080"
 _LIES = {
     "python that does not compile": fenced("python", "async def f(:"),
@@ -41,6 +52,24 @@ _LIES = {
     "broken JSON": fenced("json", "{'a': 1}"),
     "a language that nobody runs": fenced("nginx", "location / {}"),
     "a block without an end": "```python\n",
+    "another print in Python": _EVENTS
+    + fenced("python", *_PYTHON, "print(await client.request('double', 2))  # 5"),
+    "a print that never comes": _EVENTS + fenced("python", *_PYTHON, "client.on('x', lambda: print(1))  # 1"),
+    "a print that was not promised": _EVENTS + fenced("python", *_PYTHON, "print(1)"),
+    "a client that fails": _EVENTS + fenced("python", *_PYTHON, "await client.request('treble', 2)"),
+    "another print of main()": _EVENTS
+    + fenced("python", "_ = 'ws://127.0.0.1:8080'", "async def main():", "    print(1)  # 2"),
+    "a client in Python before any app": fenced("python", *_PYTHON),
+    "another print in JavaScript": _EVENTS
+    + fenced("javascript", *_JAVASCRIPT, "console.log(await client.request('double', 2))  // 5"),
+    "JavaScript that fails": _EVENTS + fenced("javascript", *_JAVASCRIPT, "await client.request('treble')"),
+    "JavaScript that does not compile": _EVENTS + fenced("javascript", *_JAVASCRIPT, "const x ="),
+    "JavaScript that prints what was not promised": _EVENTS
+    + fenced("javascript", *_JAVASCRIPT, "console.log(1)"),
+    "JavaScript that complains": _EVENTS + fenced("javascript", *_JAVASCRIPT, "console.error('no')"),
+    "types that do not fit": fenced("typescript", _JAVASCRIPT[0], f'{_TYPED}.emit("say", 1)'),
+    "a subprotocol that is not spoken": _EVENTS + fenced("console", f"{_WSCAT} -s chat"),
+    "an address of symphony connect": fenced("sh", "symphony connect ws://127.0.0.1:9999"),
 }
 
 

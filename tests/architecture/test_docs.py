@@ -1,6 +1,8 @@
 """The documentation is code: it runs, its links lead somewhere, its tables are what the source says."""
 
 import ast
+import inspect
+import re
 import sys
 import tomllib
 from dataclasses import fields
@@ -8,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import symphony
 from support.clients import connect
-from support.pages import ROOT, RUN, Reader, anchors, blocks, links, rows
+from support.pages import CLIENT, ROOT, RUN, Reader, anchors, blocks, links, rows
 from support.process import launch
 from symphony import Limits, Stats
 from symphony.errors import CODES
@@ -160,6 +163,20 @@ def test_the_table_of_options_has_each() -> None:
         default = options[name].default
         if default not in (None, False):
             assert cells[0] == f"`{default}`"
+
+
+def test_the_table_of_the_clients_options_has_each_of_both_with_its_default() -> None:
+    table = rows(DOCS / "clients.md", "## Options")
+    table.pop("Python")
+    options = dict(inspect.signature(symphony.connect).parameters)
+    options.pop("url")
+    assert set(table) == {*options, "–"}
+    for name, option in options.items():
+        if isinstance(option.default, float) or name == "max_queue":
+            assert table[name][1] == f"{option.default:g}"
+    typedef = CLIENT.read_text().partition("@typedef {object} Options")[2].partition("*/")[0]
+    in_javascript = {cells[0].strip("`") for cells in table.values()} - {"–"}
+    assert in_javascript == set(re.findall(r"@property .+? \[(\w+)\]", typedef))
 
 
 def test_the_map_of_the_architecture_has_every_floor() -> None:

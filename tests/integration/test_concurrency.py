@@ -5,11 +5,13 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 
 from support.clients import Client, Log, closed, connect, settled, until
+from support.process import start
 from symphony import Depends, Limits, Reject, Socket, Symphony
 
 CANCELLED = {"code": "cancelled", "message": "the request was cancelled", "retryable": False, "details": None}
@@ -451,3 +453,35 @@ async def test_a_handler_that_awaits_its_client_gets_the_answer_while_the_server
         assert await hear(client) == {"reply": 1, "data": [1, 2]}
         assert (await closed(client))[0] == 1012
         await stopping
+
+
+@pytest.mark.parametrize("event", ["stream", "request"])
+async def test_a_task_of_a_request_that_ends_python_stops_the_server_in_order(tmp_path: Path, event: str):
+    """Out of a task it takes the event loop with it, and all connections."""
+    file = tmp_path / "app.py"
+    file.write_text("""
+from symphony import Close, Symphony
+app = Symphony()
+route = app.route("/", concurrency=2)
+
+@route.on("stream")
+async def stream():
+    raise SystemExit
+    yield
+
+@route.on("request")
+async def request():
+    raise SystemExit
+
+@app.on_disconnect
+async def leave(close: Close) -> None:
+    print("left", close.code, flush=True)
+
+app.run(port=0, log_level="critical")
+""")
+    async with start(file) as server, asyncio.timeout(10):
+        async with connect(server.url) as client, connect(server.url) as other:
+            await say(client, event=event, id=1)
+            for each in (client, other):
+                assert (await closed(each))[0] == 1012
+        assert await server.end() == (0, ["left 1012"] * 2)

@@ -135,7 +135,10 @@ class V1:
         Raises:
             TypeError: Its data cannot be encoded.
         """
-        message = self.encode_payload(envelope)
+        try:
+            message = self.encode_payload(envelope)
+        except (OverflowError, UnicodeError) as error:
+            raise TypeError(f"it cannot be encoded: {error}") from None
         return message.decode() if self.is_text else message
 
     def decode(self, message: str | bytes) -> Envelope:

@@ -20,7 +20,8 @@ __all__ = ("UNREADABLE", "EventReaders", "Reader", "event_readers", "guarded", "
 
 Reader = Callable[[Any], Any]
 EventReaders = Mapping[str, Reader]
-"""A reader for each kind of `Protocol.payload`."""
+"""A reader for each kind of `Protocol.payload`, and for what MessagePack was decoded to,
+whose keys need not be text: "unpacked"."""
 
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """What the readers of events raise, besides `Reject`, for data that does not fit."""
@@ -148,7 +149,8 @@ def _msgspec_readers(annotation: Any) -> EventReaders:
     return {
         "json": json.decode,
         "msgpack": msgpack.decode,
-        "plain": lambda value: msgspec.convert(value, annotation),
+        "plain": lambda value: msgspec.convert(value, annotation, str_keys=True),
+        "unpacked": lambda value: msgspec.convert(value, annotation),
     }
 
 
@@ -205,6 +207,7 @@ def _pydantic_readers(annotation: Any) -> EventReaders:
         "json": validate(from_json),
         "msgpack": validate(from_msgpack),
         "plain": validate(adapter.validate_python),
+        "unpacked": validate(adapter.validate_python),
     }
 
 

@@ -1,0 +1,256 @@
+/** In a page: the codecs against frames.json, and the user of the conversations in client.json. */
+
+import * as symphony from "/symphony.js";
+
+const { codecs, connect, Reject } = symphony;
+
+/** Values as the vectors write them, made into those of JavaScript. */
+export function value(written) {
+  if (Array.isArray(written)) return written.map(value);
+  if (written === null || typeof written !== "object") return written;
+  if ("$bytes" in written) return unhex(written.$bytes);
+  if ("$time" in written) return new Date(written.$time);
+  if ("$int" in written) return BigInt(written.$int);
+  if ("$float" in written) return { nan: NaN, inf: Infinity, "-inf": -Infinity }[written.$float];
+  return Object.fromEntries(Object.entries(written).map(([key, item]) => [key, value(item)]));
+}
+
+const unhex = (text) => Uint8Array.from(text.match(/../g) ?? [], (digits) => parseInt(digits, 16));
+const hex = (bytes) => [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+function equal(one, other) {
+  if (one instanceof Date && other instanceof Date) return one.getTime() === other.getTime();
+  if (one === null || other === null || typeof one !== "object" || typeof other !== "object") {
+    return one === other || (Number.isNaN(one) && Number.isNaN(other));
+  }
+  const [keys, others] = [Object.keys(one), Object.keys(other)];
+  return one.constructor === other.constructor && keys.length === others.length &&
+    keys.every((key) => Object.hasOwn(other, key) && equal(one[key], other[key]));
+}
+
+function check(came, wanted, where) {
+  if (!equal(came, wanted)) throw new Error(`${where}: ${shown(came)} came, not ${shown(wanted)}`);
+}
+
+const shown = (it) => JSON.stringify(it, (_, item) => (typeof item === "bigint" ? `${item}n` : item)) ?? String(it);
+
+// -- frames.json
+
+const FIELDS = ["event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry"];
+
+const whole = (message) =>
+  typeof message === "string"
+    ? message
+    : message.map((part) => (typeof part === "string" ? part : part.repeat.repeat(part.times))).join("");
+
+/** The map that a meaning is, as it goes over the wire. */
+function map({ kind, id, number, seconds, event, credit, ...fields }) {
+  const first = { event, ping: number, pong: number, retry: seconds }[kind] ?? id;
+  const rest = kind === "event" ? { ...fields, id } : fields;
+  const order = { [kind]: first, data: rest.data, id: rest.id, timeout: rest.timeout, credit };
+  return value(Object.fromEntries(Object.entries(order).filter(([, item]) => item !== undefined)));
+}
+
+/** Check that a decoded map has the meaning: fields that are new, or null, say nothing. */
+function means(frame, meaning, where) {
+  const wanted = map(meaning);
+  const kind = FIELDS.find((field) => (frame?.[field] ?? null) !== null);
+  check(kind, meaning.kind, where);
+  for (const [field, item] of Object.entries(wanted)) check(frame[field] ?? null, item, `${where}, ${field}`);
+}
+
+/** What does not hold, and how many vectors were looked at. */
+export function frames({ encode, decode }) {
+  const problems = [];
+  let checked = 0;
+  const holds = (test) => {
+    checked += 1;
+    try {
+      test();
+    } catch (error) {
+      problems.push(String(error));
+    }
+  };
+  for (const { name, from, needs = [], frame, json, msgpack } of encode.filter(({ from }) => from !== "server")) {
+    holds(() => {
+      // A Date is written with all its milliseconds; integers beyond 2^53 have no way into JSON.
+      if (!needs.includes("time") && !needs.includes("int64")) check(codecs.json.encode(map(frame)), whole(json), name);
+      check(hex(codecs.msgpack.encode(map(frame))), whole(msgpack), name);
+    });
+  }
+  for (const { name, from, needs = [], frame, json, msgpack } of [...decode, ...encode]) {
+    if (from === "client") continue;
+    holds(() => {
+      if (json && !needs.length) means(codecs.json.decode(whole(json)), frame, name);
+      if (msgpack) means(codecs.msgpack.decode(unhex(whole(msgpack))), frame, name);
+    });
+  }
+  return { checked, problems };
+}
+
+// -- client.json
+
+/** Never rejects, so that it may be looked at late. */
+const settled = (promise) =>
+  promise.then(
+    (value) => ({ value }),
+    (error) => ({ error }),
+  );
+
+const camel = (options) =>
+  Object.fromEntries(Object.entries(options).map(([name, option]) => [name.replace(/_(.)/g, (_, it) => it.toUpperCase()), option]));
+
+/** The user of one conversation: its steps, by name. */
+export class User {
+  #spoken;
+  #client;
+  #handled = [];
+  #wake = () => {};
+  #gone = new Map();
+  #results = new Map();
+  #streams = new Map();
+  #asked = new Map();
+  #messages;
+
+  constructor(url, spoken, { tokens, ...options }, raw) {
+    const left = [...(tokens ?? [])];
+    const token = tokens && (() => left.shift());
+    this.#spoken = spoken;
+    this.#client = connect(url, { protocol: spoken, backoff: 0.01, maxBackoff: 0.05, token, ...camel(options) });
+    if (!raw) this.#register(this.#client);
+  }
+
+  #register(client) {
+    for (const event of ["said", "noticed", "message", "error"]) {
+      client.on(event, (data) => {
+        this.#handled.push({ event, data });
+        this.#wake();
+      });
+    }
+    client.on("name", () => "Ada");
+    client.on("double", (data) => data * 2);
+    client.on("nothing", () => {});
+    client.on("refuse", (data) => {
+      throw new Reject("test.refused", "no", { details: data });
+    });
+    client.on("crash", () => {
+      throw new Error("crash");
+    });
+    client.on("slow", (data, { signal }) => new Promise((resolve) => signal.addEventListener("abort", resolve)));
+    client.on("ask_back", (data) => client.request("echo", data));
+  }
+
+  call(verb, { as, event, data = null, options = {}, raises, code, reason }) {
+    const given = value(data);
+    if (verb === "close") return void this.#client.close(code, reason);
+    if (verb === "send") return this.#client.send(given);
+    if (verb === "emit") {
+      try {
+        this.#client.emit(event, given);
+      } catch (error) {
+        if (!raises) throw error;
+        return this.#is(error, raises);
+      }
+      if (raises) throw new Error("nothing was raised");
+      return undefined;
+    }
+    const abort = new AbortController();
+    this.#gone.set(as, abort);
+    const camelled = { ...camel(options), signal: abort.signal };
+    if (verb === "request") this.#results.set(as, settled(this.#client.request(event, given, camelled)));
+    else {
+      this.#streams.set(as, this.#client.stream(event, given, camelled));
+      this.ask(as);
+    }
+    return undefined;
+  }
+
+  async result(name, { value: expected }) {
+    const { value: came, error } = await this.#results.get(name);
+    if (error) throw error;
+    this.#equals(came, expected);
+  }
+
+  ask(name) {
+    this.#asked.set(name, settled(this.#streams.get(name).next()));
+  }
+
+  async #next(name) {
+    if (!this.#asked.has(name)) this.ask(name);
+    const outcome = await this.#asked.get(name);
+    this.#asked.delete(name);
+    return outcome;
+  }
+
+  async next(name, { value: expected }) {
+    const { value: came, error } = await this.#next(name);
+    if (error) throw error;
+    check(came.done, false, "done");
+    this.#equals(came.value, expected);
+  }
+
+  async ends(name) {
+    const { value: came, error } = await this.#next(name);
+    if (error) throw error;
+    check(came.done, true, "done");
+  }
+
+  async raises(name, { error: expected }) {
+    const { error } = await (this.#results.get(name) ?? this.#next(name));
+    if (!error) throw new Error("nothing was raised");
+    this.#is(error, expected);
+  }
+
+  abort(name) {
+    this.#gone.get(name).abort();
+  }
+
+  async leave(name) {
+    await this.#streams.get(name).return();
+  }
+
+  async handled(event, { data }) {
+    while (!this.#handled.length) await new Promise((resolve) => (this.#wake = resolve));
+    const came = this.#handled.shift();
+    check(came.event, event, "event");
+    this.#equals(came.data, data);
+  }
+
+  async message(expected) {
+    this.#messages ??= this.#client[Symbol.asyncIterator]();
+    check((await this.#messages.next()).value, value(expected), "message");
+  }
+
+  async state(state) {
+    if (this.#client.state === state) return;
+    await new Promise((resolve) => this.#client.onState((now) => now === state && resolve()));
+  }
+
+  protocol(expected) {
+    check(this.#client.protocol, expected === "$spoken" ? `symphony.v1.${this.#spoken}` : expected, "protocol");
+  }
+
+  async opened(expected) {
+    const { error } = await settled(this.#client.opened);
+    this.#is(error, expected);
+  }
+
+  over(expected) {
+    for (const [field, wanted] of Object.entries(expected)) check(this.#client.closed[field], wanted, field);
+  }
+
+  /** In JSON bytes and instants are text. */
+  #equals(came, expected) {
+    const wanted = value(expected);
+    check(came, this.#spoken === "json" ? codecs.json.decode(codecs.json.encode(wanted)) : wanted, "data");
+  }
+
+  #is(error, { type, ...fields }) {
+    if (!(error instanceof symphony[type])) throw new Error(`${error} is no ${type}`);
+    for (const [field, wanted] of Object.entries(fields)) check(error[field], value(wanted), field);
+  }
+
+  close() {
+    return this.#client.close();
+  }
+}
