@@ -170,12 +170,12 @@ def test_the_table_of_the_clients_options_has_each_of_both_with_its_default() ->
     table.pop("Python")
     options = dict(inspect.signature(symphony.connect).parameters)
     options.pop("url")
-    assert set(table) == {*options, "–"}
+    assert set(table) == {*options, "\u2013"}
     for name, option in options.items():
         if isinstance(option.default, float) or name == "max_queue":
             assert table[name][1] == f"{option.default:g}"
     typedef = CLIENT.read_text().partition("@typedef {object} Options")[2].partition("*/")[0]
-    in_javascript = {cells[0].strip("`") for cells in table.values()} - {"–"}
+    in_javascript = {cells[0].strip("`") for cells in table.values()} - {"\u2013"}
     assert in_javascript == set(re.findall(r"@property .+? \[(\w+)\]", typedef))
 
 
