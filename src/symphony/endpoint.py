@@ -99,13 +99,15 @@ class Endpoint:
         Returns:
             The subprotocol for the answer, and how events are said.
         """
-        if self.speech is None:
-            return choose_subprotocol(offered, (*self.subprotocols, RAW_SUBPROTOCOL)), None
-        dialects = self.speech.dialects
+        dialects = self.speech.dialects if self.speech is not None else ()
         for dialect in dialects:
             if dialect.subprotocol in offered:
                 return dialect.subprotocol, dialect
-        return choose_subprotocol(offered, self.subprotocols), dialects[0]
+        if dialects is V1_DIALECTS:
+            return choose_subprotocol(offered, self.subprotocols), dialects[0]
+        # What is said is the app's own, on a raw route or in a protocol of its own.
+        chosen = choose_subprotocol(offered, (*self.subprotocols, RAW_SUBPROTOCOL))
+        return chosen, dialects[0] if dialects else None
 
     def runner(
         self,

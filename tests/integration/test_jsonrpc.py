@@ -218,6 +218,22 @@ async def test_a_batch_has_a_bound(serve) -> None:
         assert essence(json.loads(await client.recv())) == (-32600, None)
 
 
+@pytest.mark.parametrize(
+    ("offers", "chosen"),
+    [
+        (["jsonrpc"], "jsonrpc"),
+        # Browsers fail a connection for which they offered something and nothing was chosen.
+        (["symphony.v1.json", "symphony.raw", "symphony.refuse"], "symphony.raw"),
+        (["other"], None),
+    ],
+)
+async def test_it_is_spoken_whatever_a_client_offers(serve, offers: list[str], chosen: str | None) -> None:
+    async with serve(calculator()) as url, connect(f"{url}/", subprotocols=offers) as client:
+        assert client.subprotocol == chosen
+        await client.send('{"jsonrpc": "2.0", "method": "sum", "params": [1], "id": 1}')
+        assert essence(json.loads(await client.recv())) == (1, 1)
+
+
 async def test_rooms_speak_to_each_member_in_its_own_protocol(serve) -> None:
     app = Symphony()
     for path, options in (("/rpc", {"protocol": JsonRpc}), ("/v1", {})):
