@@ -99,7 +99,7 @@ class Endpoint:
         Returns:
             The subprotocol for the answer, and how events are said.
         """
-        dialects = self.speech.dialects if self.speech is not None else ()
+        dialects: Sequence[Dialect] = self.speech.dialects if self.speech is not None else []
         for dialect in dialects:
             if dialect.subprotocol in offered:
                 return dialect.subprotocol, dialect
