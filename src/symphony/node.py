@@ -220,8 +220,11 @@ class Node:
         if address and per_client is not None and self._per_client[address] >= per_client:
             raise Reject("too_many", "too many connections from your address")
         scope["path_params"] = params
-        # Whoever reads `handshake.token` later must not fail over it.
-        offered_token(handshake.subprotocols)
+        try:
+            offered_token(handshake.subprotocols)
+        except HandshakeError as error:
+            # Now: whoever reads `handshake.token` later must not fail over it.
+            raise Reject("invalid", error.message) from None
         connection.configure(endpoint.profile)
         subprotocol, dialect = endpoint.choose(handshake.subprotocols)
         session = Session(self, endpoint, connection, dialect)

@@ -7,19 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, Route
+from playwright.async_api import Browser, Page
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import Route
 
 from client.scripted import Peer, Server, serve
 from support.pages import CLIENT
+from support.servers import serve_natively
+from symphony import Symphony
 from wire.vectors import FOLDER, Ids, decoded, encoded, fits, load, named
 
 CHROMIUM = Path("/usr/bin/chromium")
-ORIGIN = "http://page.test"
 FILES = {
-    "/": ("text/html", "<!doctype html><title>Vectors</title>"),
-    "/symphony.js": ("text/javascript", CLIENT.read_text("utf-8")),
-    "/frames.json": ("application/json", (FOLDER / "frames.json").read_text("utf-8")),
-    "/vectors.js": ("text/javascript", Path(__file__).with_name("vectors.js").read_text("utf-8")),
+    "/symphony.js": CLIENT,
+    "/vectors.js": Path(__file__).with_name("vectors.js"),
+    "/frames.json": FOLDER / "frames.json",
 }
 # A page sees neither the answer to a handshake that failed nor, in numbers, whether they are
 # integers; and a browser fails what has chosen none of its subprotocols.
@@ -34,20 +38,22 @@ pytestmark = [
 ]
 
 
+async def file(request: Request) -> Response:
+    path = FILES.get(request.url.path)
+    return FileResponse(path) if path is not None else HTMLResponse("<!doctype html><title>Vectors</title>")
+
+
 @pytest.fixture
 async def page(browser: Browser) -> AsyncIterator[Page]:
-    """A page that has imported the client, which no server has given it."""
-    page = await browser.new_page()
-
-    async def answer(route: Route) -> None:
-        kind, text = FILES[route.request.url.removeprefix(ORIGIN)]
-        await route.fulfill(body=text, headers={"Content-Type": f"{kind}; charset=utf-8"})
-
-    await page.route(f"{ORIGIN}/**", answer)
-    await page.goto(f"{ORIGIN}/")
-    await page.evaluate("async () => { window.vectors = await import('/vectors.js'); }")
-    yield page
-    await page.close()
+    """A page that has imported the client."""
+    # A local server, because browsers let only local pages connect to one.
+    app = Symphony(http=Starlette(routes=[Route("/{path:path}", file)]))
+    async with serve_natively(app) as url:
+        page = await browser.new_page()
+        await page.goto(url.replace("ws", "http", 1))
+        await page.evaluate("async () => { window.vectors = await import('/vectors.js'); }")
+        yield page
+        await page.close()
 
 
 async def test_its_codecs_write_and_read_every_frame(page: Page) -> None:
@@ -66,7 +72,6 @@ async def test_it_holds_every_conversation(page: Page, codec: str) -> None:
     problems: list[str] = []
     for conversation in conversations:
         async with serve() as server:
-            print(conversation["name"])
             try:
                 async with asyncio.timeout(15):
                     await Conversation(page, server, codec, conversation).hold()
