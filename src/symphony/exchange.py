@@ -276,7 +276,10 @@ class Exchange:
     def done(self, event: Event, result: Any) -> Awaitable[None] | None:
         """Answer with what a handler returned; returns what to await before the next."""
         if type(result) is AsyncGeneratorType:
-            self.streams.begin(event, cast("AsyncGeneratorType[Any, Any]", result))
+            if self._host.over:
+                self._settle(event)
+            else:
+                self.streams.begin(event, cast("AsyncGeneratorType[Any, Any]", result))
             return None
         if event.id is None:
             return None
@@ -364,7 +367,6 @@ class Exchange:
         """
         self._draining = True
         self._send(Retry(retry))
-        self.pace()
         self._loop.call_later(timeout, self.streams.cancel_all, _RESTARTS)
 
     def gone(self) -> None:
@@ -381,7 +383,7 @@ class Exchange:
 
     def pace(self, *_: bool) -> None:
         """Read on, or do not: never stop while an answer is awaited."""
-        if (self._runner.is_full or self._draining) and not self.requests.pending:
+        if self._runner.is_full and not self.requests.pending:
             self._connection.pause_reading()
         else:
             self._connection.resume_reading()

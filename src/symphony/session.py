@@ -271,7 +271,8 @@ class Session:
     async def _serve(self) -> None:
         await self._lane.serve(self._receive, is_async=self._endpoint.is_async)
         if self._exchange is not None:
-            await self._exchange.streams.ended(timeout=self._limits.finish_timeout)
+            # Twice: to finish, and to close once they are cancelled.
+            await self._exchange.streams.ended(timeout=self._limits.finish_timeout * 2)
 
     async def _connected(self) -> bool:
         """Run the connect stage; whether messages are to be served after it."""

@@ -139,7 +139,7 @@ class _Stream:
         task: What runs it.
     """
 
-    __slots__ = ("_credit", "_granted", "_id", "_items", "_send", "task", "why")
+    __slots__ = ("_cancelled", "_credit", "_granted", "_id", "_items", "_send", "task", "why")
 
     task: asyncio.Task[None]
 
@@ -155,6 +155,7 @@ class _Stream:
         self._credit = credit
         self._send = send
         self._granted: asyncio.Future[None] | None = None
+        self._cancelled = False
         self.why: Reject | None = None
 
     async def run(self) -> None:
@@ -168,6 +169,9 @@ class _Stream:
                     item = await anext(items)
                 except StopAsyncIteration:
                     return
+                if self._cancelled:
+                    # The generator has caught it and goes on: not any further.
+                    raise asyncio.CancelledError
                 if self._credit is not None:
                     self._credit -= 1
                 count += 1
@@ -193,6 +197,7 @@ class _Stream:
         Args:
             why: The error it ends with; `None`: nobody hears it.
         """
+        self._cancelled = True
         if self.why is None:
             self.why = why
         self.task.cancel()

@@ -6,10 +6,13 @@ import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import ContextVar, copy_context
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from support.clients import connect, until
+from support.servers import serve_natively
+from symphony import Limits, Symphony
 from symphony.errors import Reject
 from symphony.protocol.envelopes import Event, Item
 from symphony.protocol.v1 import MAX_CREDIT
@@ -356,3 +359,46 @@ async def test_what_a_stream_held_is_freed_without_the_garbage_collector(how: st
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("how", ["behind another request", "returned late"])
+async def test_a_stream_that_begins_after_its_socket_went_is_closed_at_once(
+    how: str, caplog: pytest.LogCaptureFixture
+):
+    """Nobody was left to cancel it: it ran on beside a socket that had gone."""
+    app = Symphony(limits=Limits(finish_timeout=0.5))
+    bench = Bench()
+    go = asyncio.Event()
+    streams: list[asyncio.Task[Any]] = []
+
+    @app.on("tick")
+    async def tick() -> AsyncGenerator[int]:
+        streams.append(cast("asyncio.Task[Any]", asyncio.current_task()))
+        async for number in bench.count():
+            yield number
+            await asyncio.sleep(0)
+
+    @app.on("wait")
+    async def wait() -> Any:
+        await go.wait()
+        return tick() if how == "returned late" else None
+
+    async with serve_natively(app) as url:
+        async with connect(url) as client:
+            await client.send('{"event":"wait","id":1}')
+            if how == "behind another request":
+                await client.send('{"event":"tick","id":2}')
+            await client.send('{"ping":1}')
+            assert await client.recv() == '{"pong":1}'
+            [socket] = app.everyone.sockets
+            client.transport.abort()
+        await until(lambda: not socket.connected)
+        go.set()
+        await until(lambda: app.stats.closed == 1)
+        left = [task for task in streams if not task.done()]
+        for task in left:
+            task.cancel()
+        await turns()
+    assert left == []
+    assert len(bench.asked) < 5
+    assert "left behind" not in caplog.text
