@@ -629,6 +629,8 @@ const KINDS = /** @type {const} */ (["event", "reply", "error", "item", "end", "
 /** One attempt and the connection that comes of it. It ends once, whatever its WebSocket does later. */
 class Link {
   raw = false;
+  /** Of raw routes and refusals, until events are agreed on. @type {Settings["codec"]} */
+  codec = codecs.json;
   openedAt = Infinity;
   /** Seconds that the server has said to stay away. */
   retry = 0;
@@ -659,10 +661,6 @@ class Link {
 
   get protocol() {
     return this.raw ? "raw" : this.#settings.events;
-  }
-
-  get codec() {
-    return this.raw ? codecs.json : this.#settings.codec;
   }
 
   get unsentBytes() {
@@ -702,7 +700,10 @@ class Link {
       clearTimeout(this.#timer);
       this.raw = socket.protocol !== this.#settings.events;
       this.openedAt = this.#heardAt = now();
-      if (!this.raw && this.#settings.heartbeat) this.#awaitSilence();
+      if (!this.raw) {
+        this.codec = this.#settings.codec;
+        if (this.#settings.heartbeat) this.#awaitSilence();
+      }
       this.#hears.open();
     };
     socket.onmessage = (/** @type {any} */ event) => {
@@ -727,8 +728,9 @@ class Link {
 
   /** Ask for a sign of life; without one in time the connection is lost. */
   check() {
-    // A raw route has no ping that a page could send.
-    if (!this.ready || this.raw) return;
+    // A raw route has no ping that a page could send. A connection that is closing
+    // sends none either, but it must not take for ever.
+    if (this.#ended || this.openedAt === Infinity || this.raw) return;
     const { heartbeat } = this.#settings;
     const asked = now();
     clearTimeout(this.#timer);

@@ -113,10 +113,14 @@ class Streams:
                 logger.error("%d streams of socket %s do not end and are left behind.", len(late), self._name)
 
     async def _run(self, stream: _Stream) -> None:
-        await self._watched(stream.run())
+        try:
+            await self._watched(stream.run())
+        except (KeyboardInterrupt, SystemExit) as error:
+            # Raised out of a task it would end the event loop, and nothing in order.
+            stream.stop = error
 
     def _end(self, event: Event, stream: _Stream, task: asyncio.Task[None]) -> None:
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception() or stream.stop
         if isinstance(error, asyncio.CancelledError) and stream.why is not None:
             error = stream.why
         # The task keeps what cancelled it, whose traceback keeps the stream.
@@ -137,9 +141,10 @@ class _Stream:
     Attributes:
         why: What it is to end with, once it was cancelled.
         task: What runs it.
+        stop: What its generator raised to end the program.
     """
 
-    __slots__ = ("_cancelled", "_credit", "_granted", "_id", "_items", "_send", "task", "why")
+    __slots__ = ("_cancelled", "_credit", "_granted", "_id", "_items", "_send", "stop", "task", "why")
 
     task: asyncio.Task[None]
 
@@ -157,6 +162,7 @@ class _Stream:
         self._granted: asyncio.Future[None] | None = None
         self._cancelled = False
         self.why: Reject | None = None
+        self.stop: BaseException | None = None
 
     async def run(self) -> None:
         """Send all items; the generator is closed when this returns or raises."""

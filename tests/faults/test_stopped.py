@@ -1,9 +1,13 @@
 """SIGTERM: a server that says goodbye, and when to come back."""
 
+import asyncio
+import socket
+
 import pytest
 
 from faults.hosts import Host
 from faults.revenant import RETRY, Revenant
+from support.clients import until
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -61,3 +65,30 @@ async def test_what_is_under_way_is_answered_before(host: Host, server: Revenant
     assert (await subject.stream("tick", 3)).value == [0, 1, 2]
     # It was answered, if with an error: so it was not sent again.
     assert server.numbers("hold") == [1, 2, 3]
+
+
+async def test_what_is_said_to_a_server_that_stops_is_not_done_twice(host: Host, server: Revenant) -> None:
+    """Between its notice and its close it takes nothing more; what was said then may be lost."""
+    subject = await host.open(f"{server.url}/beside", backoff=0.05, max_backoff=0.05)
+    holding = subject.request("hold", 1)
+    await server.noted("hold")
+    stopping = asyncio.ensure_future(server.stop())
+    # As soon as nobody is let in, it stops, and lets its handlers finish.
+    await until(lambda: not listens(server))
+    asking = subject.request("hold", 2)
+    again = subject.request("hold", 3, idempotent=True)
+    await stopping
+    assert (await holding).value == "unavailable"
+    await server.start()
+    # It says so, or does not read it any more.
+    for number, outcome in ((2, await asking), (3, await again)):
+        assert outcome[:2] in (("RemoteError", "unavailable"), ("Disconnected", 1012), ("done", number))
+        assert server.numbers("hold").count(number) == (outcome.how == "done")
+    assert (await again).how != "Disconnected"
+    await subject.reach("open")
+    assert (await subject.request("hold", 4)).value == 4
+
+
+def listens(server: Revenant) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", server.port)) == 0

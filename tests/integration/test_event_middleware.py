@@ -17,6 +17,7 @@ import pytest
 
 from support.clients import Client, Log, connect
 from symphony import Reject, Router, Socket, Symphony
+from symphony.protocol.envelopes import Event
 
 CODECS: Mapping[str, Any] = {
     "json": SimpleNamespace(encode=lambda frame: msgspec.json.encode(frame).decode(), decode=json.loads),
@@ -341,3 +342,67 @@ async def test_data_too_deep_to_be_decoded_for_middleware_is_invalid_or_handled(
         answer = await hear(client)
         assert answer["data"] == "handled" or answer["data"]["code"] == "invalid"
         assert await ask(client, "x") == "handled"
+
+
+async def test_middleware_may_hand_on_another_event_and_more_than_once(serve):
+    app = Symphony()
+
+    @app.middleware("message")
+    async def each(socket: Socket, message, call_next):
+        return [await call_next(socket, Event("add", number)) for number in message.data]
+
+    @app.on("add")
+    async def add(data: int) -> int:
+        return data + 1
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        assert await ask(client, "each", [1, 2]) == [2, 3]
+
+
+async def test_middleware_may_answer_a_stream_with_a_reply_and_a_request_with_a_stream(serve):
+    app = Symphony()
+
+    async def letters(word: str) -> AsyncIterator[str]:
+        for letter in word:
+            yield letter
+
+    @app.middleware("message")
+    async def swap(socket: Socket, message, call_next):
+        result = await call_next(socket, message)
+        return letters(result) if isinstance(result, str) else [item async for item in result]
+
+    @app.on("count")
+    async def count() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    app.on("word")(lambda: "ab")
+    async with serve(app) as url, connect(f"{url}/") as client:
+        assert await ask(client, "count") == [1, 2]
+        await say(client, event="word", id=2)
+        assert [await hear(client) for _ in range(3)] == [
+            {"item": 2, "data": "a"},
+            {"item": 2, "data": "b"},
+            {"end": 2},
+        ]
+        await say(client, event="word")
+        assert (await hear(client))["data"]["code"] == "request_required"
+
+
+async def test_data_that_cannot_be_decoded_is_invalid_and_comes_to_no_middleware(serve):
+    app = Symphony()
+    log = Log()
+
+    @app.middleware("message")
+    async def watch(socket: Socket, message, call_next):
+        log.append(message)
+        return await call_next(socket, message)
+
+    app.on("x")(lambda: None)
+    async with serve(app) as url, connect(f"{url}/", subprotocols=["symphony.v1.msgpack"]) as client:
+        # Text that is not UTF-8, a map as a key, and an instant beyond all calendars.
+        for data in (b"\xa1\xff", b"\x81\x80\x01", b"\xc7\x0c\xff\x00\x00\x00\x00\x7f" + b"\xff" * 7):
+            await client.send(b"\x83\xa5event\xa1x\xa2id\x01\xa4data" + data)
+            answer = msgspec.msgpack.decode(await client.recv())
+            assert (answer["error"], answer["data"]["code"]) == (1, "invalid")
+    assert log == []

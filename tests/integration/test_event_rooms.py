@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from support.clients import Client, connect
+from support.clients import Client, Log, connect, until
 from symphony import Socket, Symphony
 
 KINDS = ("raw", "json", "msgpack")
@@ -271,3 +271,40 @@ async def test_data_is_encoded_when_it_is_emitted(serve):
         await published
         for member in members:
             await member.hears({"event": "news", "data": [1]})
+
+
+async def test_an_event_to_a_room_before_a_member_is_open_comes_after_its_handshake(serve):
+    app = Symphony()
+    app.on("x")(lambda: None)
+
+    @app.on_connect
+    async def enter(socket: Socket) -> None:
+        await socket.join("a")
+        await app.room("a").emit("from the room")
+        await socket.emit("from the handler")
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        heard = [json.loads(await client.recv())["event"] for _ in range(2)]
+    assert heard == ["from the room", "from the handler"]
+
+
+async def test_an_emit_to_a_socket_that_has_gone_does_nothing_but_count(serve):
+    app = Symphony()
+    app.on("x")(lambda: None)
+    gone = Log()
+
+    @app.on_disconnect
+    async def leave(socket: Socket) -> None:
+        before = socket.dropped
+        await socket.emit("bye")
+        await socket.send("bye")
+        assert socket.dropped == before + 2
+        await app.everyone.emit("somebody left", exclude=socket)
+        gone.append(socket.id)
+
+    async with serve(app) as url, connect(f"{url}/") as stays:
+        async with connect(f"{url}/"):
+            await until(lambda: len(app.everyone.sockets) == 2)
+        await gone.reaches(1)
+        assert json.loads(await stays.recv())["event"] == "somebody left"
+        await until(lambda: app.socket(gone[0]) is None)

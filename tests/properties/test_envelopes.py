@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import msgspec
@@ -14,6 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from support.clients import connect
+from support.servers import serve_natively
 from symphony import Symphony
 from symphony.protocol.envelopes import (
     Cancel,
@@ -297,6 +299,32 @@ def test_after_any_garbage_a_ping_is_answered_in_messagepack(garbage: list[str |
             await connection.send(msgspec.msgpack.encode({"ping": 123456789}))
             while msgspec.msgpack.decode(await connection.receive_bytes(timeout=5)) != {"pong": 123456789}:
                 pass
+
+    asyncio.run(say())
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.text() | st.builds(json.dumps, frames | values) | binaries, min_size=1, max_size=30))
+@example([deep_text, deep_bytes, "", b""])
+def test_after_any_garbage_over_a_network_a_ping_is_answered_and_others_heard_nothing(
+    garbage: list[str | bytes],
+) -> None:
+    async def say() -> None:
+        app = an_app()
+        async with serve_natively(app) as url, AsyncExitStack() as stack:
+            other, *clients = [
+                await stack.enter_async_context(connect(f"{url}/", subprotocols=[protocol.subprotocol]))
+                for protocol in (JSON, JSON, MSGPACK)
+            ]
+            for client, protocol in zip(clients, (JSON, MSGPACK), strict=True):
+                for message in garbage:
+                    await client.send(message)
+                await client.send(protocol.encode(Ping(123456789)))
+                while await client.recv() != protocol.encode(Pong(123456789)):
+                    pass
+            await other.send(JSON.encode(Ping(1)))
+            assert await other.recv() == JSON.encode(Pong(1))
+        assert app.stats.failed_handlers == app.stats.dropped_frames == 0
 
     asyncio.run(say())
 

@@ -121,7 +121,8 @@ async function run(t, url, script) {
     ${script}`;
   const child = spawn(process.execPath, ["--input-type=module", "--eval", source], {
     cwd: fileURLToPath(new URL("..", import.meta.url)),
-    stdio: ["ignore", "inherit", "pipe"],
+    // Never `inherit`: the runner reads what this process says there.
+    stdio: ["ignore", "ignore", "pipe"],
   });
   t.after(() => child.kill());
   let errors = "";

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { test } from "node:test";
 
+import { FakeSocket, joinFake } from "./fake.js";
 import { join, pair, reach, serve, stopTime } from "./server.js";
 
 /** A page around the client: its window and its document. */
@@ -70,6 +71,18 @@ test("any frame is a sign of life", async (t) => {
   }
   client.emit("after");
   assert.equal((await peer.next()).event, "after");
+});
+
+test("a connection that begins to close and never does is given up as well", async (t) => {
+  const tick = stopTime(t);
+  const client = await joinFake(t, { heartbeat: 20, backoff: 10 });
+  FakeSocket.last.open();
+  FakeSocket.last.close();
+  t.mock.method(Math, "random", () => 1);
+  tick(29.9);
+  assert.equal(client.state, "open");
+  tick(0.2);
+  assert.equal(client.state, "waiting");
 });
 
 test("half of a short heartbeat is still a second", async (t) => {

@@ -67,6 +67,21 @@ test("the server's `retry` comes before the random wait, for that one time", asy
   await waits(client, tick, 2);
 });
 
+for (const protocol of ["json", "msgpack"]) {
+  test(`a refusal may say when to come back, always in JSON, also to ${protocol}`, async (t) => {
+    const tick = stopTime(t);
+    t.mock.method(Math, "random", () => 0.5);
+    const server = await serve(t);
+    server.choose = () => "symphony.refuse";
+    const client = join(t, server.url, { backoff: 2, protocol });
+    const peer = await server.peer();
+    peer.message('{"retry":7.5}');
+    peer.close(4503, "full");
+    await waits(client, tick, 8.5);
+    assert.equal(client.protocol, null);
+  });
+}
+
 test("a `retry` that is no number of seconds is none", async (t) => {
   const tick = stopTime(t);
   t.mock.method(Math, "random", () => 1);
