@@ -10,6 +10,7 @@ from typing import Any
 
 from symphony.errors import Disconnected, QueueFull, Reject, RemoteError, RequestTimeout
 from symphony.protocol.envelopes import Cancel, Event
+from symphony.protocol.v1 import MAX_TIMEOUT
 from symphony.routing.payload import EventReaders, event_readers, guarded
 
 __all__ = ("Requests",)
@@ -56,6 +57,7 @@ class Requests:
             Disconnected: The connection has ended, or ended meanwhile.
             QueueFull: As many requests wait already as may.
             TypeError: The data cannot be encoded.
+            ValueError: The timeout is none.
         """
         if self._why_gone is not None:
             raise Disconnected(f"Socket {self._name} {self._why_gone}: {event!r} was not sent.")
@@ -63,6 +65,8 @@ class Requests:
             raise QueueFull(
                 f"Socket {self._name} has {self._limit} requests to answer already: {event!r} was not sent."
             )
+        if not 0 < timeout <= MAX_TIMEOUT:
+            raise ValueError(f"timeout must be above 0 and at most {MAX_TIMEOUT}, not {timeout!r}.")
         read = _readers(response_type)[self._payload]
         id, self._next_id = self._next_id, self._next_id + 1
         self._send(Event(event, data, id, timeout))

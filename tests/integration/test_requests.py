@@ -5,6 +5,7 @@ import gc
 import json
 import weakref
 from collections.abc import AsyncIterator, Mapping
+from math import nan
 from types import SimpleNamespace
 from typing import Any
 
@@ -262,6 +263,10 @@ async def test_what_cannot_be_sent_or_read_is_told_at_once_and_leaves_nothing_un
             await socket.request("q", object())
         with pytest.raises(ConfigurationError):
             await socket.request("q", response_type=Symphony)
+        # A client must refuse such a frame: a timeout is above 0.
+        for timeout in (0, -1, nan, None):
+            with pytest.raises((ValueError, TypeError)):
+                await socket.request("q", timeout=timeout)
         return await socket.request("q")
 
     async with serve(app) as url, connect(f"{url}/") as client:
