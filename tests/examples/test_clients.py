@@ -20,6 +20,9 @@ from support.examples import EXAMPLES, load, running
 from support.process import start
 from symphony.testing import TestClient
 
+# Three processes start here, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(60)
+
 APP = "clients/app.py"
 CLIENTS = EXAMPLES / "clients"
 PYTHON = [sys.executable, "-W", "error", str(CLIENTS / "python_client.py")]
