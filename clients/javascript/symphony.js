@@ -1121,7 +1121,7 @@ export class Client {
       /** @type {Call} */
       const call = new Call(event, data, {
         idempotent,
-        terms: () => (isEndless(timeout) ? {} : { timeout: Math.max(call.deadline - now(), 0.001) }),
+        terms: () => (isEndless(timeout) ? {} : { timeout: Math.min(timeout, Math.max(call.deadline - now(), 0.001)) }),
         heard: (kind, value) => {
           if (kind !== "reply") {
             this.#drop(call, new SymphonyError(`"${event}" answers with a stream: use client.stream()`));

@@ -1,0 +1,139 @@
+"""The rules of the chat that `make demo` runs, in memory; tests/browser has its page."""
+
+from typing import Any
+
+import pytest
+
+from support.clients import Log
+from support.examples import load
+from symphony.errors import RemoteError
+from symphony.testing import Refused, TestClient, TestConnection
+
+
+@pytest.fixture
+def app() -> Any:
+    return load("demo/app.py").app
+
+
+def id(number: int) -> str:
+    return f"{number:016x}"
+
+
+def listen(member: TestConnection) -> Log:
+    """Collect what somebody hears from now on: the event, and whom it is about."""
+    heard = Log()
+    for event in ("said", "joined", "left", "typing"):
+
+        def hear(data: Any, event: str = event) -> None:
+            heard.append((event, data["member"]["name"], data.get("text")))
+
+        member.on(event, hear)
+    return heard
+
+
+async def test_what_is_said_twice_with_one_id_is_heard_once(app: Any) -> None:
+    async with (
+        TestClient(app) as client,
+        client.connect("/chat?name=Ada", token="a") as ada,
+        client.connect("/chat?name=Ben") as ben,
+    ):
+        await ben.request("enter", "lobby")
+        heard = listen(ben)
+        message = {"id": id(1), "room": "lobby", "text": "hi"}
+        first = await ada.request("say", message)
+        assert await ada.request("say", message) == first
+        await ada.request("say", {**message, "id": id(2), "text": "again"})
+        await heard.reaches(3)
+        assert heard == [("joined", "Ada", None), ("said", "Ada", "hi"), ("said", "Ada", "again")]
+        assert [said["text"] for said in (await ben.request("enter", "lobby"))["said"]] == ["hi", "again"]
+
+
+async def test_who_speaks_in_a_room_is_in_it(app: Any) -> None:
+    async with (
+        TestClient(app) as client,
+        client.connect("/chat?name=Ada") as ada,
+        client.connect("/chat?name=Ben") as ben,
+    ):
+        await ada.request("enter", "lobby")
+        await ben.request("enter", "lobby")
+        await ada.request("say", {"id": id(1), "room": "garden", "text": "here"})
+        members = (await ben.request("enter", "lobby"))["members"]
+        assert [member["name"] for member in members] == ["Ben"]
+        members = (await ben.request("enter", "garden"))["members"]
+        assert [member["name"] for member in members] == ["Ada", "Ben"]
+
+
+async def test_somebody_who_is_there_twice_came_once_and_leaves_once(app: Any) -> None:
+    """A page that comes back is here before it is noticed that it was gone."""
+    async with TestClient(app) as client, client.connect("/chat?name=Ben") as ben:
+        await ben.request("enter", "lobby")
+        heard = listen(ben)
+        async with client.connect("/chat?name=Ada", token="ada") as before:
+            mine = (await before.request("enter", "lobby"))["you"]
+            async with client.connect("/chat?name=Ada", token="ada") as after:
+                entered = await after.request("enter", "lobby")
+                assert entered["you"] == mine
+                assert [member["name"] for member in entered["members"]] == ["Ben", "Ada"]
+                await before.drop()
+                await after.request("say", {"id": id(1), "room": "lobby", "text": "hi"})
+        await heard.reaches(3)
+        assert heard == [("joined", "Ada", None), ("said", "Ada", "hi"), ("left", "Ada", None)]
+        # What others see must not be what it comes back with.
+        assert "ada" not in mine
+
+
+async def test_typing_is_heard_by_the_others_in_the_room_alone(app: Any) -> None:
+    async with (
+        TestClient(app) as client,
+        client.connect("/chat?name=Ada") as ada,
+        client.connect("/chat?name=Ben") as ben,
+        client.connect("/chat?name=Eve") as eve,
+    ):
+        for member, room in ((ben, "lobby"), (eve, "garden")):
+            await member.request("enter", room)
+        ears = [listen(member) for member in (ada, ben, eve)]
+        # In no room yet.
+        ada.emit("typing")
+        await ada.request("enter", "lobby")
+        ada.emit("typing")
+        await ada.request("enter", "garden")
+        await ears[1].reaches(3)
+        await ears[2].reaches(1)
+        assert ears == [
+            [],
+            [("joined", "Ada", None), ("typing", "Ada", None), ("left", "Ada", None)],
+            [("joined", "Ada", None)],
+        ]
+
+
+async def test_no_more_is_kept_than_may(app: Any) -> None:
+    async with TestClient(app) as client, client.connect("/chat?name=Ada") as ada:
+        for number in range(60):
+            await ada.request("say", {"id": id(number), "room": "lobby", "text": str(number)})
+        said = (await ada.request("enter", "lobby"))["said"]
+        assert [message["text"] for message in said] == [str(number) for number in range(10, 60)]
+
+
+@pytest.mark.parametrize(
+    ("event", "data", "path"),
+    [
+        ("enter", "cellar", "$"),
+        ("say", {"id": id(1), "room": "lobby", "text": " "}, "$.text"),
+        ("say", {"id": id(1), "room": "lobby", "text": "x" * 1001}, "$.text"),
+        ("say", {"id": "1", "room": "lobby", "text": "x"}, "$.id"),
+        ("say", {"id": id(1), "room": "cellar", "text": "x"}, "$.room"),
+    ],
+)
+async def test_nonsense_is_refused(app: Any, event: str, data: Any, path: str) -> None:
+    async with TestClient(app) as client, client.connect("/chat?name=Ada") as ada:
+        with pytest.raises(RemoteError) as caught:
+            await ada.request(event, data)
+        assert (caught.value.code, caught.value.details) == ("invalid", {"path": path})
+
+
+@pytest.mark.parametrize("query", ["", "?name=", "?name=%20", f"?name={'x' * 25}"])
+async def test_whoever_has_no_name_or_too_long_a_one_is_refused(app: Any, query: str) -> None:
+    async with TestClient(app) as client:
+        with pytest.raises(Refused) as refusal:
+            await client.connect(f"/chat{query}")
+        assert refusal.value.status == 400
