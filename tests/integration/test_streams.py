@@ -310,7 +310,7 @@ async def test_a_generator_that_goes_on_when_it_is_cancelled_is_closed_at_its_ne
 async def test_the_deadline_of_a_stream_ends_it_wherever_it_is(serve):
     source = Source()
     async with serve(source.app) as url, connect(f"{url}/") as client:
-        await say(client, event="count", data=3, id=1, credit=1, timeout=0.05)
+        await say(client, event="count", data=3, id=1, credit=1, timeout=0.3)
         assert await hear(client) == {"item": 1, "data": 0}
         told = await hear(client)
         assert (told["error"], told["data"]["code"]) == (1, "timeout")
@@ -419,8 +419,8 @@ async def test_more_streams_at_once_than_allowed_are_refused_and_ended_ones_do_n
 async def test_streams_are_closed_when_their_socket_goes(serve, how):
     source = Source()
     async with serve(source.app) as url:
-        # It does not read to the end: closing is cut short.
-        async with connect(f"{url}/", close_timeout=1) as client:
+        # A queue with a bound would keep the client from reading up to the close frame.
+        async with connect(f"{url}/", max_queue=None) as client:
             await say(client, event="count", data=3, id=1, credit=1)
             assert await hear(client) == {"item": 1, "data": 0}
             await say(client, event="count", data=10**9, id=2)
