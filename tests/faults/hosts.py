@@ -92,7 +92,7 @@ class Subject(ABC):
 
     async def emits(self, event: str, numbers: Sequence[int]) -> None:
         """Emit one after the other; all are taken."""
-        for outcome in [await self.emit(event, number) for number in numbers]:
+        for outcome in await asyncio.gather(*(self.emit(event, number) for number in numbers)):
             assert outcome.how == "done"
 
 
