@@ -20,9 +20,6 @@ from support.examples import EXAMPLES, load, running
 from support.process import start
 from symphony.testing import TestClient
 
-# Three processes start here, on a machine that may be busy.
-pytestmark = pytest.mark.timeout(60)
-
 APP = "clients/app.py"
 CLIENTS = EXAMPLES / "clients"
 PYTHON = [sys.executable, "-W", "error", str(CLIENTS / "python_client.py")]
@@ -70,14 +67,29 @@ class Speaker:
 
     async def end(self) -> tuple[int | None, str, str]:
         """Wait until it has ended: exit code, what is left of its output, and its errors."""
-        output, errors = await self.process.communicate()
+        async with asyncio.timeout(10):
+            output, errors = await self.process.communicate()
         return self.process.returncode, output.decode(), errors.decode()
+
+
+def _as_from_a_terminal() -> None:
+    """Let Ctrl+C count.
+
+    What a script starts in the background ignores it, and hands that down: tests
+    run so once hung here, for Python then leaves it ignored.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @asynccontextmanager
 async def speaking(command: list[str], url: str, *arguments: str) -> AsyncIterator[Speaker]:
     process = await asyncio.create_subprocess_exec(
-        *command, *arguments, stdout=PIPE, stderr=PIPE, env={**os.environ, "URL": f"{url}/chat"}
+        *command,
+        *arguments,
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**os.environ, "URL": f"{url}/chat"},
+        preexec_fn=_as_from_a_terminal,
     )
     try:
         yield Speaker(process)
