@@ -46,7 +46,8 @@ class Messages:
         if type(result) is not str:
             result = to_message(result)
         outbox = self._outbox
-        outbox.send(self._encode(result))
+        encode = self._encode
+        outbox.send(encode(result))
         # A client that asks faster than it reads the answers waits for the
         # next one; that alone must not make it a slow consumer.
         return None if outbox.size <= outbox.high else outbox.drained()

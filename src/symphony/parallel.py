@@ -51,6 +51,7 @@ class Parallel:
         "_max_queue",
         "_queue",
         "_running",
+        "_socket",
         "_watched",
         "is_full",
     )
@@ -75,7 +76,8 @@ class Parallel:
         self._max_queue = max_queue
         self._concurrency = concurrency
         self._watched = watched
-        self._call: Callable[[Any], Any] | None = None
+        self._call: Callable[[Any, Any], Any] | None = None
+        self._socket: Any = None
         self._is_async = True
         self._queue: deque[Any] = deque()
         self._running: dict[asyncio.Task[None], Any] = {}
@@ -94,20 +96,21 @@ class Parallel:
             self.is_full = True
             self._full(True)
 
-    async def serve(self, call: Callable[[Any], Any], *, is_async: bool) -> None:
+    async def serve(self, call: Callable[[Any, Any], Any], socket: Any, *, is_async: bool) -> None:
         """Handle messages until `end`.
 
         Args:
-            call: Makes a coroutine from a message, or with *is_async* false
-                handles it and gives the result.
+            call: Makes a coroutine from *socket* and a message, or with
+                *is_async* false handles it and gives the result.
+            socket: Whose messages they are.
             is_async: Which of the two.
         """
-        self._call, self._is_async = call, is_async
+        self._call, self._socket, self._is_async = call, socket, is_async
         try:
             self._go_on()
             await asyncio.shield(self._ended)
         finally:
-            self._call = None
+            self._call = self._socket = None
             if self._deadline is not None:
                 self._deadline.cancel()
 
@@ -167,7 +170,7 @@ class Parallel:
     async def _handle(self, message: Any) -> None:
         assert self._call is not None
         try:
-            result = self._call(message)
+            result = self._call(self._socket, message)
             pressure = self._done(message, await result if self._is_async else result)
         except BaseException as error:
             pressure = self._failed(message, error)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Awaitable, Coroutine
 from contextvars import copy_context
 from enum import Enum
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony.errors import Reject
@@ -126,7 +125,7 @@ class Session:
                 context, messages.done, messages.failed, self._full, self.watched
             )
             self.received = self._lane.deliver
-            receive = self._endpoint.receive
+            self._receive = self._endpoint.receive
         else:
             protocol = self._dialect.make()
             exchange = Exchange(self, self._connection, protocol, limits, context, socket.id)
@@ -136,8 +135,7 @@ class Session:
             exchange.start(self._lane)
             self._exchange = exchange
             self.received = exchange.received
-            receive = speech.receive[protocol.payload]
-        self._receive = partial(receive, socket)
+            self._receive = speech.receive[protocol.payload]
         self._timer: asyncio.TimerHandle | None = loop.call_later(limits.connect_timeout, self._too_late)
         self._task = loop.create_task(self._live(), context=context)
 
@@ -269,7 +267,7 @@ class Session:
             await self.watched(self._end())
 
     async def _serve(self) -> None:
-        await self._lane.serve(self._receive, is_async=self._endpoint.is_async)
+        await self._lane.serve(self._receive, self.socket, is_async=self._endpoint.is_async)
         if self._exchange is not None:
             # Twice: to finish, and to close once they are cancelled.
             await self._exchange.streams.ended(timeout=self._limits.finish_timeout * 2)

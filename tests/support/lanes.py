@@ -59,7 +59,9 @@ class Bench:
             full=full or self.fullness.append,
             max_queue=max_queue,
         )
-        self.task = self.loop.create_task(self.lane.serve(handler, is_async=is_async), context=context)
+        self.task = self.loop.create_task(
+            self.lane.serve(lambda _, message: handler(message), None, is_async=is_async), context=context
+        )
 
     async def receive(self, *messages: Any) -> list[Any]:
         """Deliver messages in one callback, where no task is current.

@@ -864,7 +864,7 @@ async def test_the_timeout_of_a_lane_that_has_ended_cancels_nothing_of_what_its_
     )
 
     async def serve_then_disconnect() -> str:
-        await lane.serve(gate.wait, is_async=True)
+        await lane.serve(lambda _, message: gate.wait(message), None, is_async=True)
         await asyncio.sleep(0.05)
         return "undisturbed"
 

@@ -56,7 +56,9 @@ class Bench:
         return await gate
 
     async def serve(self, *messages: Any) -> None:
-        self.task = asyncio.create_task(self.parallel.serve(self.handler, is_async=self.is_async))
+        self.task = asyncio.create_task(
+            self.parallel.serve(lambda _, message: self.handler(message), None, is_async=self.is_async)
+        )
         await self.deliver(*messages)
 
     async def deliver(self, *messages: Any) -> None:

@@ -57,7 +57,7 @@ class Event(Struct, omit_defaults=True):
     credit: int | None = None
 
 
-class Reply(Struct):
+class Reply(Struct, gc=False):
     """The answer to the request with the id `reply`."""
 
     reply: Any

@@ -61,7 +61,7 @@ class _Frame(Struct, gc=False):
     retry: Annotated[float, Meta(ge=0)] | None = None
 
 
-class _JsonEvent(Event):
+class _JsonEvent(Event, gc=False):
     """An event as it comes: decoded in one pass, its data as it is written.
 
     Nearly all that comes to a server is one; other kinds fail to be, which
@@ -75,7 +75,7 @@ class _JsonEvent(Event):
     credit: _Credit | None = None
 
 
-class _MsgpackEvent(_JsonEvent):
+class _MsgpackEvent(_JsonEvent, gc=False):
     """The same in MessagePack, where null is written otherwise."""
 
     data: Raw = _NULLS["msgpack"]

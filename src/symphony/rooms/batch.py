@@ -214,7 +214,9 @@ class Batches:
                 # first number was in the room then, so all entries have it.
                 if block is None:
                     block = encoding.join([frames[encoding] for _, frames in entries])
-                outbox.write(block)
+                # By its name: see `Lane._drive`.
+                write = outbox.write
+                write(block)
 
     def _flush_many(self, dirty: list[Batch]) -> None:
         # Members of the same set of dirty rooms share a block. A set is found

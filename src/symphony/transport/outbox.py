@@ -47,9 +47,10 @@ class _Ready:
 class _Nowhere:
     """The source of an outbox that is in no room."""
 
-    __slots__ = ()
+    __slots__ = ("dirty",)
 
-    dirty: Collection[Any] = ()
+    def __init__(self) -> None:
+        self.dirty: Collection[Any] = ()
 
     def take(self, member: Any) -> None:
         """There is nothing."""
@@ -191,10 +192,11 @@ class Outbox:
         frames = self.frames
         if self.size <= _CHUNK_BYTES:
             if frames:
-                block = self._join(frames)
+                join, write = self._join, self.write
+                block = join(frames)
                 frames.clear()
                 self.size = 0
-                self.write(block)
+                write(block)
             return
         while frames and not self.blocked:
             count = size = 0

@@ -122,15 +122,16 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             and self._assembler is None
         ):
             self.message_at = self._read_at
+            received = self._received
             if kind is TEXT:
                 try:
                     message = frame.get_payload_as_utf8_text()
                 except UnicodeDecodeError:
                     self.fail(1007, "a text message that is not UTF-8")
                 else:
-                    self._received(message)
+                    received(message)
             else:
-                self._received(frame.get_payload_as_bytes())
+                received(frame.get_payload_as_bytes())
         else:
             self._unusual_frame(kind, frame)
         if frame.last_in_buffer:
