@@ -634,6 +634,8 @@ class Link {
   openedAt = Infinity;
   /** Seconds that the server has said to stay away. */
   retry = 0;
+  /** Whether it has said that it will close: only what belongs to this connection goes out. */
+  stopping = false;
   #settings;
   #hears;
   /** @type {any} */
@@ -657,6 +659,11 @@ class Link {
   /** Whether what is sent now can arrive: a closing WebSocket swallows it without a word. */
   get ready() {
     return this.openedAt !== Infinity && !this.#ended && this.#socket.readyState === 1;
+  }
+
+  /** Whether the server takes what is new. */
+  get takes() {
+    return this.ready && !this.stopping;
   }
 
   get protocol() {
@@ -1247,10 +1254,10 @@ export class Client {
   #put(item) {
     if (this.#closed) throw this.#disconnected();
     const link = this.#link;
-    const ready = link !== null && link.ready;
+    const takes = link !== null && link.takes;
     // A snapshot: what the caller changes later must not change what is sent.
-    if (!ready || item.idempotent) item.data = snapshot(item.data, this.#settings.codec);
-    if (ready) {
+    if (!takes || item.idempotent) item.data = snapshot(item.data, this.#settings.codec);
+    if (takes) {
       if (link.unsentBytes > MAX_UNSENT_BYTES) throw new QueueFull("a slow connection: too much waits in it");
       this.#write(link, item);
     } else {
@@ -1360,9 +1367,20 @@ export class Client {
     if (kind === "event" && (frame.id ?? null) === null) this.#event(id, data);
     else if (kind === "event") this.#answer(link, id, frame.id, data);
     else if (kind === "reply" || kind === "item" || kind === "end") call?.heard(kind, data);
-    else if (kind === "error") this.#fail(call, call && errorOf(call, data));
+    else if (kind === "error") this.#refused(link, call, data);
     else if (kind === "cancel") this.#answering.get(id)?.abort(new RemoteError("cancelled"));
-    else if (kind === "retry" && typeof id === "number" && id >= 0) link.retry = id;
+    else if (kind === "retry" && typeof id === "number" && id >= 0) {
+      link.retry = id;
+      link.stopping = true;
+    }
+  }
+
+  /** @param {Link} link @param {Call | undefined} call @param {any} data The error. */
+  #refused(link, call, data) {
+    // What a server does not take because it stops is lost with the connection,
+    // and sent again with the rest of that kind.
+    const again = call?.idempotent && link.stopping && data?.code === "unavailable";
+    if (call && !again) this.#fail(call, errorOf(call, data));
   }
 
   /** @param {string} event @param {any} data @returns {boolean} Whether anybody heard. */
@@ -1466,7 +1484,7 @@ export class Client {
     this.#protocol = link.protocol;
     if (!link.raw) this.#inbox.fail(new SymphonyError("this route speaks events: use client.on()"));
     // Before anybody is told: what they send comes behind.
-    while (link.ready) {
+    while (link.takes) {
       const item = this.#queue.shift();
       if (!item) break;
       try {

@@ -15,7 +15,7 @@ from contextvars import copy_context
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from symphony.errors import Reject
+from symphony.errors import Disconnected, Reject
 from symphony.exchange import Exchange
 from symphony.messages import Messages
 from symphony.refusal import refuse
@@ -241,6 +241,10 @@ class Session:
 
     def failed_in(self, error: BaseException, what: str) -> None:
         """Report what was raised in *what*."""
+        if self.over and isinstance(error, Disconnected):
+            # Its client went while it waited for an answer: no fault of the handler's.
+            logger.info("%s, in the %s of %s", error, what, self._endpoint.pattern)
+            return
         self._owner.report(error, self.socket, f"{what} of {self._endpoint.pattern}")
 
     def watched(self, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:

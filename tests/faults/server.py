@@ -24,6 +24,8 @@ from symphony import Limits, Reject, Socket, Symphony
 
 app = Symphony()
 root = app.route("/")
+# Beside each other, so that one that is held does not keep the next one waiting.
+beside = app.route("/beside", concurrency=8)
 names: dict[str, str] = {}
 numbers = itertools.count(1)
 
@@ -61,6 +63,7 @@ async def leave(socket: Socket) -> None:
 
 
 @root.on("say")
+@beside.on("say")
 async def say(socket: Socket, data: int) -> None:
     note("say", socket, data)
 
@@ -91,10 +94,6 @@ async def count(socket: Socket, data: int) -> AsyncIterator[int]:
     for n in range(data):
         yield n
     await once_more()
-
-
-# Beside each other, so that one that is held does not keep the next one waiting.
-beside = app.route("/beside", concurrency=8)
 
 
 @beside.on("hold")

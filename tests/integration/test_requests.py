@@ -234,6 +234,25 @@ async def test_requests_under_way_fail_at_once_when_the_socket_goes_and_later_on
             await socket.request("much too late")
 
 
+@pytest.mark.parametrize("frame", [{"event": "ask"}, {"event": "ask", "id": 1}])
+async def test_a_handler_that_lets_the_end_of_its_client_through_has_not_failed(serve, caplog, frame):
+    app = Symphony()
+
+    @app.on("ask")
+    async def ask(socket: Socket) -> None:
+        await socket.request("q")
+
+    with caplog.at_level("INFO", logger="symphony.socket"):
+        async with serve(app) as url:
+            async with connect(f"{url}/") as client:
+                await say(client, **frame)
+                await hear(client)
+                client.transport.abort()
+            await until(lambda: app.stats.closed == 1)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    assert "went before it had answered" in caplog.text
+
+
 async def test_more_requests_than_one_client_may_have_to_answer_are_refused(serve):
     app = Symphony(limits=Limits(max_requests=3))
 

@@ -20,6 +20,11 @@ class Asking(Entry, Protocol):
     id: int | None
     """On this connection; `None` while it was not sent."""
 
+    @property
+    def idempotent(self) -> bool:
+        """Whether it may be sent again."""
+        ...
+
     def replied(self, data: Any) -> None:
         """Take a reply."""
         ...
@@ -86,8 +91,13 @@ class Answers:
             if (asking := self._asking.pop(envelope.reply, None)) is not None:
                 asking.replied(envelope.data)
         elif isinstance(envelope, Error):
-            if (asking := self._asking.pop(envelope.error, None)) is not None:
-                asking.failed(self._error(envelope.data))
+            if (asking := self._asking.get(envelope.error)) is not None:
+                error = self._error(envelope.data)
+                # What a server does not take because it stops is lost with the
+                # connection, and sent again with the rest of that kind.
+                if not (asking.idempotent and error.code == "unavailable" and self.outgoing.held):
+                    del self._asking[envelope.error]
+                    asking.failed(error)
         elif (asking := self._asking.pop(envelope.end, None)) is not None:
             asking.end()
 

@@ -115,6 +115,7 @@ class Core:
             self.dispatch.cancel(envelope.cancel)
         elif isinstance(envelope, Retry):
             self.keeper.retry_after(envelope.retry)
+            self.outgoing.hold()
         elif not isinstance(envelope, Pong):
             self._complain("%r, which only clients send", envelope)
 

@@ -81,10 +81,12 @@ class Outgoing:
 
     Attributes:
         codec: What the server chose; `None` on a raw connection.
+        held: Whether the link is about to close, so that only what belongs to it
+            goes out.
         live: Whether there is a link.
     """
 
-    __slots__ = ("_kind", "_limit", "_link", "_waiters", "_waiting", "_where", "codec", "live")
+    __slots__ = ("_kind", "_limit", "_link", "_waiters", "_waiting", "_where", "codec", "held", "live")
 
     def __init__(self, kind: Kind, limit: int, where: str) -> None:
         self._kind: Kind = kind
@@ -94,6 +96,7 @@ class Outgoing:
         self._waiting: deque[Entry] = deque()
         self._waiters: list[asyncio.Future[None]] = []
         self.codec: V1 | None = _CODECS[kind]
+        self.held = False
         self.live = False
 
     def __len__(self) -> int:
@@ -103,7 +106,7 @@ class Outgoing:
     def clear(self) -> bool:
         """Whether what is sent now is on its way at once."""
         link = self._link
-        return link is not None and not self._waiting and not link.congested
+        return link is not None and not self._waiting and not self.held and not link.congested
 
     def emit(self, event: str, data: Any) -> Awaitable[None]:
         """Send an event.
@@ -140,11 +143,8 @@ class Outgoing:
         codec = self.codec
         if self._link is None or codec is None:
             return
-        message = codec.encode(envelope)
-        if self.clear:
-            self._link.send(message)
-        else:
-            self._waiting.append(_Said(message))
+        self._waiting.append(_Said(codec.encode(envelope)))
+        self.flush()
 
     def put(self, entry: Entry, *, refuse: bool = True) -> Awaitable[None]:
         """Send an entry, or let it wait.
@@ -178,7 +178,7 @@ class Outgoing:
         return True
 
     def drained(self) -> Awaitable[None]:
-        """Wait until nothing waits any more, or there is no link."""
+        """Wait until the link takes more, or there is none that would."""
         return _Drained(self._drain)
 
     # The link's life
@@ -189,10 +189,15 @@ class Outgoing:
         self.codec = codec
         self.live = True
 
+    def hold(self) -> None:
+        """Keep what is not sent yet for the next link: the server takes no more on this one."""
+        self.held = True
+        self.flush()
+
     def lost(self) -> None:
         """Keep what waits for the next link."""
         self._link = None
-        self.live = False
+        self.held = self.live = False
         self._waiting = deque(entry for entry in self._waiting if not entry.bound)
         self._wake()
 
@@ -208,14 +213,22 @@ class Outgoing:
         Args:
             all: However much the link takes: nothing can be sent later.
         """
-        link = self._link
-        while link is not None and self._waiting and (all or not link.congested):
-            message = self._waiting.popleft().message(self.codec)
-            if message is not None:
+        kept: list[Entry] = []
+        while (link := self._link) is not None and self._waiting and (all or not link.congested):
+            entry = self._waiting.popleft()
+            if self.held and not entry.bound:
+                kept.append(entry)
+            elif (message := entry.message(self.codec)) is not None:
                 link.send(message)
-            link = self._link
-        if self.clear:
+        self._waiting.extendleft(reversed(kept))
+        if not self._busy:
             self._wake()
+
+    @property
+    def _busy(self) -> bool:
+        """Whether the link is to take more, and does not yet."""
+        link = self._link
+        return link is not None and (link.congested or (bool(self._waiting) and not self.held))
 
     def _sent(self, message: str | bytes) -> Awaitable[None]:
         link = self._link
@@ -224,7 +237,7 @@ class Outgoing:
         return self.drained() if link.congested else READY
 
     def _drain(self) -> Generator[Any, None, None]:
-        while self.live and not self.clear:
+        while self._busy:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             yield from waiter

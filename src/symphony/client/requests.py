@@ -34,12 +34,12 @@ class Request:
         "_deadline",
         "_event",
         "_future",
-        "_idempotent",
         "_loop",
         "_sent",
         "_timeout",
         "_where",
         "id",
+        "idempotent",
     )
     bound = False
 
@@ -51,7 +51,7 @@ class Request:
         self._event = event
         self._data = data
         self._timeout = timeout
-        self._idempotent = idempotent
+        self.idempotent = idempotent
         self._where = where
         self._sent = False
         self._loop = asyncio.get_running_loop()
@@ -110,7 +110,7 @@ class Request:
 
     def lost(self, loss: Loss) -> bool:
         """Lose the connection that it was sent on."""
-        if self._idempotent and not loss.final:
+        if self.idempotent and not loss.final:
             return not self._future.done()
         more = "Whether it was handled is not known"
         more += "." if loss.final else "; where that does no harm, idempotent=True sends it again."

@@ -56,6 +56,7 @@ class Flow:
         "loop",
     )
     bound = False
+    idempotent = False
 
     def __init__(
         self, answers: Answers, event: str, data: Any, *, credit: int, timeout: float, where: str

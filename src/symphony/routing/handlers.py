@@ -125,6 +125,11 @@ class Handlers:
             raise ConfigurationError(f"@{self}.on takes the name of an event: write @{self}.on('say').")
         if event != ANY_EVENT:
             NamePattern(event, separator=EVENT_SEPARATOR)
+            if ANY_EVENT in event:
+                raise ConfigurationError(
+                    f"{self}: {event!r} would be taken literally. A part that varies has a name, "
+                    f"{event.replace(ANY_EVENT, '{name}')!r}; '*' alone takes every event."
+                )
         if event == _ERROR:
             raise ConfigurationError(
                 f"{self}: the event 'error' is how Symphony tells what is wrong; take another name."
