@@ -670,6 +670,11 @@ class Link {
     return this.raw ? "raw" : this.#settings.events;
   }
 
+  /** @returns {string | null} */
+  get subprotocol() {
+    return this.#socket.protocol || null;
+  }
+
   get unsentBytes() {
     return this.#socket.bufferedAmount;
   }
@@ -868,6 +873,9 @@ class Inbox {
 /** @param {Call} call */
 const late = ({ event }) => new RequestTimeout(`"${event}" was not answered in time`);
 
+/** @param {string} event @param {string} what The server answers otherwise than it was asked to. */
+const misused = (event, what) => new RemoteError("invalid", `"${event}" ${what}`);
+
 /** @param {Call} call @param {any} data The error that the server answers. */
 function errorOf(call, data) {
   // Both sides count the time, and either may be first to say that it is up.
@@ -1011,6 +1019,8 @@ export class Client {
   #state = "connecting";
   /** @type {string | null} */
   #protocol = null;
+  /** @type {string | null} */
+  #subprotocol = null;
   /** @type {{ code: number, reason: string } | null} */
   #closed = null;
   /** @type {{ resolve(): void, reject(error: unknown): void }} */
@@ -1078,6 +1088,11 @@ export class Client {
     return this.#protocol;
   }
 
+  /** What the server chose of all that was offered, `subprotocols` included; null before the first open. */
+  get subprotocol() {
+    return this.#subprotocol;
+  }
+
   // -- sending
 
   /**
@@ -1131,7 +1146,7 @@ export class Client {
         terms: () => (isEndless(timeout) ? {} : { timeout: Math.min(timeout, Math.max(call.deadline - now(), 0.001)) }),
         heard: (kind, value) => {
           if (kind !== "reply") {
-            this.#drop(call, new SymphonyError(`"${event}" answers with a stream: use client.stream()`));
+            this.#drop(call, misused(event, "answers with a stream: use client.stream()"));
           } else if (this.#settle(call)) resolve(value);
         },
         failed: reject,
@@ -1171,10 +1186,9 @@ export class Client {
         return { credit };
       },
       heard: (kind, item) => {
-        const fault = (/** @type {string} */ text) => new SymphonyError(`"${event}" ${text}`);
         if (kind === "item" && inbox.size < credit) inbox.push(item);
-        else if (kind === "item") this.#drop(call, fault("sends more than was granted"));
-        else if (kind === "reply") this.#fail(call, fault("answers with a reply: use client.request()"));
+        else if (kind === "item") this.#drop(call, misused(event, "sends more than was granted"));
+        else if (kind === "reply") this.#fail(call, misused(event, "answers with a reply: use client.request()"));
         else if (this.#settle(call)) inbox.end();
       },
       failed: (error) => inbox.fail(error),
@@ -1482,6 +1496,7 @@ export class Client {
   /** @param {Link} link */
   #open(link) {
     this.#protocol = link.protocol;
+    this.#subprotocol = link.subprotocol;
     if (!link.raw) this.#inbox.fail(new SymphonyError("this route speaks events: use client.on()"));
     // Before anybody is told: what they send comes behind.
     while (link.takes) {
@@ -1510,7 +1525,7 @@ export class Client {
     const text = reason ? `${code} ${reason}` : `${code}`;
     if (!reconnect || !(COMES_BACK.has(code) || refresh)) {
       const error =
-        link.openedAt === Infinity && code !== LOST
+        this.#protocol === null && code !== LOST
           ? new Refused(`the server refused the connection: ${text}`, code, reason)
           : new Disconnected(`the connection has ended: ${text}`, code, reason);
       return this.#end(error, code === NORMAL || code === GOING_AWAY);

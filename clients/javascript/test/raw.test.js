@@ -54,8 +54,10 @@ test("a subprotocol of the route's own is raw too", async (t) => {
   const server = await serve(t);
   server.choose = () => "chat.v2";
   const client = join(t, server.url, { subprotocols: ["chat.v2"] });
+  assert.equal(client.subprotocol, null);
   await client.opened;
   assert.equal(client.protocol, "raw");
+  assert.equal(client.subprotocol, "chat.v2");
 });
 
 test("messages go to the handlers of `message`", async (t) => {

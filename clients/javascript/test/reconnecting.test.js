@@ -101,6 +101,18 @@ test("4401 asks a token function once more, and a second one is final", async (t
   assert.equal(asked, 2);
 });
 
+test("a client that is refused when it comes back has lost its connection", async (t) => {
+  const { server, client, peer } = await pair(t, { backoff: 0.01 });
+  const refused = server.refuse(4403, "no more");
+  peer.close(1012);
+  await reach(client, "waiting");
+  const asked = client.request("sum", 1);
+  await refused;
+  // Not `Refused`: that is what opening a client raises, and it was open.
+  await assert.rejects(asked, { name: "Disconnected", code: 4403, reason: "no more" });
+  await client.opened;
+});
+
 test("4401 of an open connection asks for a new token, each time that it has lasted", async (t) => {
   const tick = stopTime(t);
   t.mock.method(Math, "random", () => 0);

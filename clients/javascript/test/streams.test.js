@@ -194,6 +194,7 @@ test("a server that sends more than was granted is not heard further", async (t)
   for (let item = 2; item <= 4; item++) peer.frame({ item: id, data: item });
   assert.deepEqual(await peer.next(), { cancel: id });
   const [, error] = await drain(stream);
+  assert.deepEqual([error.name, error.code], ["RemoteError", "invalid"]);
   assert.match(error.message, /more than was granted/);
 });
 
