@@ -17,7 +17,7 @@ from typing import Any, Final, cast, get_args, get_origin
 
 from starlette.datastructures import State
 
-from symphony.endpoint import V1_DIALECTS, Dialect, Endpoint, Speech
+from symphony.endpoint import V1_DIALECTS, Dialect, Endpoint, Speech, own_dialect
 from symphony.errors import ConfigurationError, Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
@@ -37,7 +37,6 @@ from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
 from symphony.socket import Socket
 from symphony.transport.base import Close, Profile
-from symphony.voice import Voice
 
 __all__ = ("Compiler", "Defaults")
 
@@ -53,7 +52,6 @@ def _handshake(socket: Any, subject: Any) -> Any:
 _SOCKET_HOOKS: Final = ("authorize", "on_join", "on_leave")
 _ANYTHING: Final = {kind: guarded(read) for kind, read in event_readers(Any).items()}
 _KINDS: Final = tuple(_ANYTHING)
-_PAYLOADS: Final = ("json", "msgpack", "plain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,13 +266,15 @@ class Compiler:
                     table.add(event, plan, call)
             except ConfigurationError as error:
                 raise ConfigurationError(f"{here}: {error}") from None
-        dialects = V1_DIALECTS if protocol is None else (_dialect(protocol, where),)
+        dialects = V1_DIALECTS if protocol is None else (own_dialect(protocol, where),)
         if not middlewares:
+            if protocol is None:
+                dialects = tuple(_typed(dialect, tables) for dialect in dialects)
             return Speech(dialects, {kind: table.handle for kind, table in tables.items()})
         chains = {kind: wrap(middlewares, tables[kind].handle) for kind in ("plain", "unpacked")}
         seen = {"json": "plain", "msgpack": "unpacked", "plain": "plain"}
         return Speech(
-            dialects, {kind: partial(_seen, chains[seen[kind]], _ANYTHING[kind]) for kind in _PAYLOADS}
+            dialects, {kind: partial(_seen, chains[sees], _ANYTHING[kind]) for kind, sees in seen.items()}
         )
 
     def _disconnect(
@@ -308,15 +308,10 @@ def _events(inside: Sequence[Handlers]) -> dict[str, Handler]:
     return found
 
 
-def _dialect(make: Callable[[], Protocol], where: str) -> Dialect:
-    try:
-        shared = make()
-        kind, subprotocol = shared.payload, shared.subprotocol
-        if kind not in _PAYLOADS:
-            raise TypeError(f"its payload is {kind!r}, and not one of {', '.join(_PAYLOADS)}")
-    except (TypeError, AttributeError) as error:
-        raise ConfigurationError(f"{where}: protocol={make!r} makes no Protocol: {error}.") from None
-    return Dialect(make, Voice(shared), subprotocol)
+def _typed(dialect: Dialect, tables: Mapping[str, EventTable]) -> Dialect:
+    """Let a dialect of `symphony.v1` read the data of the route's events as it decodes them."""
+    protocol = tables[dialect.make().payload].protocol()
+    return dialect if protocol is None else dialect._replace(make=lambda: protocol)
 
 
 def _seen(chain: Callable[[Any, Any], Any], read: Reader, socket: Any, event: Any) -> Any:

