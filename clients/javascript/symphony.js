@@ -901,6 +901,8 @@ class Call {
   /** When this side gives it up, by `now()`. */
   deadline = Infinity;
   settled = false;
+  /** What a server that stops has said, until it is sent again. @type {Error | null} */
+  refusal = null;
   /** @type {any} */
   timer;
   /** Stops what would end it from this side. */
@@ -1287,6 +1289,7 @@ export class Client {
     if (item instanceof Call) {
       if (link.raw) throw new SymphonyError("this route is raw: it answers no requests; use client.send()");
       item.id = ++this.#lastId;
+      item.refusal = null;
       link.write({ event, data, id: item.id, ...item.terms() });
       this.#calls.set(item.id, item);
     } else if (event !== null) link.write({ event, data });
@@ -1385,16 +1388,19 @@ export class Client {
     else if (kind === "cancel") this.#answering.get(id)?.abort(new RemoteError("cancelled"));
     else if (kind === "retry" && typeof id === "number" && id >= 0) {
       link.retry = id;
-      link.stopping = true;
+      // To whom this connection is the last, the server says what it takes.
+      link.stopping = this.#settings.reconnect;
     }
   }
 
   /** @param {Link} link @param {Call | undefined} call @param {any} data The error. */
   #refused(link, call, data) {
+    if (!call) return;
+    const error = errorOf(call, data);
     // What a server does not take because it stops is lost with the connection,
     // and sent again with the rest of that kind.
-    const again = call?.idempotent && link.stopping && data?.code === "unavailable";
-    if (call && !again) this.#fail(call, errorOf(call, data));
+    if (call.idempotent && link.stopping && data?.code === "unavailable") call.refusal = error;
+    else this.#fail(call, error);
   }
 
   /** @param {string} event @param {any} data @returns {boolean} Whether anybody heard. */
@@ -1557,7 +1563,7 @@ export class Client {
     const unsent = waiting.length - waiting.filter((item) => item instanceof Call).length;
     if (unsent) console.warn(`symphony: ${unsent} messages were never sent: ${error.message}`);
     this.#queue = [];
-    for (const call of calls) this.#fail(call, error);
+    for (const call of calls) this.#fail(call, call.refusal ?? error);
     if (orderly) this.#inbox.end();
     else this.#inbox.fail(error);
     this.#openedOrNot.reject(error);

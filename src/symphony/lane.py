@@ -49,6 +49,7 @@ class Lane:
 
     Attributes:
         is_full: What *full* was last told.
+        is_idle: Whether a message is handled at once.
     """
 
     __slots__ = (
@@ -61,7 +62,6 @@ class Lane:
         "_failed",
         "_full",
         "_handed",
-        "_idle",
         "_loop",
         "_max_queue",
         "_queue",
@@ -69,6 +69,7 @@ class Lane:
         "_send",
         "_task",
         "is_full",
+        "is_idle",
     )
 
     def __init__(
@@ -88,7 +89,7 @@ class Lane:
         self._full = full
         self._max_queue = max_queue
         self._queue: deque[Any] | None = None
-        self._idle = False
+        self.is_idle = False
         self._ending = False
         self.is_full = False
         self._deadline: asyncio.TimerHandle | None = None
@@ -102,7 +103,7 @@ class Lane:
 
     def deliver(self, message: Any) -> None:
         """Handle *message* now if nothing is under way, else after what is."""
-        if not self._idle:
+        if not self.is_idle:
             return self._enqueue(message)
         loop, task = self._loop, self._task
         try:
@@ -122,7 +123,7 @@ class Lane:
         elif task.cancelling():
             # The handler cancelled the task it ran in, and then finished. The
             # task wakes up to that; until it has, nothing else may run in it.
-            self._idle = False
+            self.is_idle = False
         return None
 
     async def serve(self, call: Call, socket: Any, *, is_async: bool) -> None:
@@ -172,7 +173,7 @@ class Lane:
         messages behind it are dropped; both are reported to `failed`.
         """
         self._ending = True
-        if self._idle:
+        if self.is_idle:
             self._wake()
         elif self._deadline is None:
             self._deadline = self._loop.call_later(timeout, self.cancel)
@@ -180,7 +181,7 @@ class Lane:
     def cancel(self) -> None:
         """Cancel the handler that runs, and drop the messages behind it."""
         self._ending = True
-        if self._idle:
+        if self.is_idle:
             self._wake()
             return
         if self._queue:
@@ -260,7 +261,7 @@ class Lane:
         if len(self._queue) >= self._max_queue and not self.is_full:
             self.is_full = True
             self._full(True)
-        if self._idle:
+        if self.is_idle:
             self._wake()
 
     def _make_room(self) -> None:
@@ -278,7 +279,7 @@ class Lane:
 
     async def _sleep(self, driver: Driver) -> None:
         self._asleep = self._loop.create_future()
-        self._idle = True
+        self.is_idle = True
         try:
             await self._asleep
         except asyncio.CancelledError as error:
@@ -286,16 +287,16 @@ class Lane:
                 (awaited,), self._handed = self._handed, None
                 await _until_idle(driver, awaited, error)
                 self._current = None
-            elif self._idle and self._task.cancelling():
+            elif self.is_idle and self._task.cancelling():
                 # Nobody's handler was at work: the loop is being torn down.
                 # (One that cancels its task may have taken it back at once.)
                 raise
         finally:
-            self._idle = False
+            self.is_idle = False
             self._asleep = None
 
     def _wake(self) -> None:
-        self._idle = False
+        self.is_idle = False
         if self._asleep is not None and not self._asleep.done():
             self._asleep.set_result(None)
 

@@ -88,7 +88,7 @@ class Parallel:
 
     def deliver(self, message: Any) -> None:
         """Handle *message* now if there is a place for it, else when there is."""
-        if self._call is not None and len(self._running) < self._concurrency:
+        if self.is_idle:
             self._start(message)
             return
         self._queue.append(message)
@@ -133,6 +133,11 @@ class Parallel:
         for task in tuple(self._running):
             task.cancel()
         self._go_on()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a message is handled at once."""
+        return self._call is not None and len(self._running) < self._concurrency
 
     @property
     def waiting(self) -> int:
@@ -186,7 +191,7 @@ class Parallel:
         self._go_on()
 
     def _go_on(self) -> None:
-        while self._queue and self._call is not None and len(self._running) < self._concurrency:
+        while self._queue and self.is_idle:
             self._start(self._queue.popleft())
         if self.is_full and len(self._queue) <= self._max_queue // 2:
             self.is_full = False

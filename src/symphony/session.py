@@ -132,7 +132,7 @@ class Session:
             self._lane = self._endpoint.runner(
                 context, exchange.done, exchange.failed, exchange.pace, self.watched
             )
-            exchange.start(self._lane)
+            exchange.runner = self._lane
             self._exchange = exchange
             self.received = exchange.received
             self._receive = speech.receive[protocol.payload]

@@ -313,8 +313,8 @@ async def test_streams_come_whole_or_as_far_as_they_are_wanted(
         last = file.read_text().splitlines()[-1]
         assert re.fullmatch(r"count ended at [4-7] of 1000000000", last), last
         assert await script("for await (const item of client.stream('sum', [1]));") == [
-            "SymphonyError",
-            None,
+            "RemoteError",
+            "invalid",
             '"sum" answers with a reply: use client.request()',
         ]
 

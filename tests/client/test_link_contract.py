@@ -10,7 +10,7 @@ from support.clients import until
 from symphony.client.client import Client
 from symphony.client.link import Close, DialError, Listener, Offer
 from symphony.client.options import Options
-from symphony.errors import Disconnected, Refused
+from symphony.errors import Disconnected, QueueFull, Refused
 
 
 class FakeLink:
@@ -104,6 +104,34 @@ async def test_what_a_congested_link_does_not_take_waits_and_goes_in_order() -> 
 
 async def _wait(awaitable: Any) -> None:
     await awaitable
+
+
+async def test_what_is_new_while_the_server_stops_counts_like_what_is_said_without_a_connection() -> None:
+    client, dial = make(max_queue=2)
+    client.on("double", lambda data: data * 2)
+    async with client:
+        link = dial.links[0]
+        link.congested = True
+        client.emit("say", 1)
+        link.listener.received('{"retry":0}')
+        # Awaited or not: this connection will never take it.
+        await client.emit("say", 2)
+        with pytest.raises(QueueFull, match=r"2 messages wait .*: the server stops\."):
+            await client.emit("say", 3)
+        with pytest.raises(QueueFull):
+            await client.request("ask")
+        with pytest.raises(QueueFull):
+            await anext(client.stream("ask"))
+        link.listener.received('{"event":"double","data":1,"id":1}')
+        link.congested = False
+        link.listener.relieved()
+        await until(lambda: link.sent)
+        link.listener.received('{"event":"double","data":2,"id":2}')
+        await until(lambda: len(link.sent) == 2)
+        assert link.sent == ['{"reply":1,"data":2}', '{"reply":2,"data":4}']
+        link.end(Close(1012, "", clean=True))
+        await until(lambda: len(dial.links) == 2 and len(dial.links[1].sent) == 2)
+        assert dial.links[1].sent == ['{"event":"say","data":1}', '{"event":"say","data":2}']
 
 
 async def test_a_cancel_goes_behind_what_waits_and_never_to_another_connection() -> None:

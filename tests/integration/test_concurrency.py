@@ -449,6 +449,8 @@ async def test_a_handler_that_awaits_its_client_gets_the_answer_while_the_server
         asked = await hear(client)
         await say(client, event="ask", id=2)
         assert (await hear(client))["data"]["code"] == "unavailable"
+        # Whoever gives it up while that is on its way is told nothing more.
+        await say(client, cancel=2)
         await say(client, reply=asked["id"], data=2)
         assert await hear(client) == {"reply": 1, "data": [1, 2]}
         assert (await closed(client))[0] == 1012

@@ -1,9 +1,11 @@
 """Events with data of every type, what a handler answers, and how errors are told."""
 
 import asyncio
+import gc
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -232,6 +234,87 @@ async def test_invalid_data_is_answered_with_the_path_and_the_handler_is_not_cal
         await one.say(event="x", data=data)
         assert await one.hear() == {"event": "error", "data": expected}
     assert log == errors == []
+
+
+WHO: ContextVar[str] = ContextVar("WHO")
+
+
+class Word(msgspec.Struct):
+    """Its class has code of the app's own."""
+
+    text: str
+    by: str = ""
+
+    def __post_init__(self) -> None:
+        if self.text == "key":
+            raise KeyError(self.text)
+        if self.text == "sold":
+            raise Reject("shop.sold_out", "no more")
+        self.by = WHO.get()
+
+
+class Colour(Enum):
+    RED = "red"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Colour":
+        return {"rot": cls.RED}[str(value)]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+async def test_code_in_the_type_of_a_payload_runs_in_its_turn_and_may_fail_like_a_handler(
+    serve, caplog, codec
+):
+    app = Symphony()
+
+    @app.on_connect
+    async def enter(socket: Socket) -> None:
+        WHO.set("ada")
+
+    @app.on("word")
+    async def word(data: list[Word]) -> list[str]:
+        return [data[0].text, data[0].by]
+
+    @app.on("colour")
+    async def colour(data: Colour) -> str:
+        return data.name
+
+    async with serve(app) as url, peer(url, codec) as client:
+        ada = Peer(client, codec)
+        assert await ada.ask("word", [{"text": "hi"}]) == ["hi", "ada"]
+        assert (await ada.ask("word", [{"text": "sold"}]))["code"] == "shop.sold_out"
+        assert (await ada.ask("word", [{"text": "key"}]))["code"] == "internal"
+        assert (await ada.ask("word", [{"text": 7}]))["code"] == "invalid"
+        assert await ada.ask("colour", "rot") == "RED"
+        assert (await ada.ask("colour", "vert"))["code"] == "invalid"
+        assert await ada.ask("word", [{"text": "still here"}]) == ["still here", "ada"]
+    assert "KeyError: 'key'" in caplog.text
+
+
+async def test_what_waits_for_its_turn_waits_as_it_came(serve):
+    """Decoded it may be many times as large: what waits is bounded by its size on the way."""
+    app = Symphony()
+    go_on = asyncio.Event()
+    handled: list[Any] = []
+
+    class Path(msgspec.Struct):
+        steps: list[int]
+
+    @app.on("walk")
+    async def walk(data: Path) -> None:
+        handled.append(data)
+        await go_on.wait()
+
+    async with serve(app) as url, peer(url, "json") as client:
+        ada = Peer(client, "json")
+        for step in range(5):
+            await ada.say(event="walk", data={"steps": [step]})
+        await ada.say(ping=1)
+        assert await ada.hear() == {"pong": 1}
+        assert sum(type(one) is Path for one in gc.get_objects()) == 1
+        go_on.set()
+        await until(lambda: len(handled) == 5)
+    assert [path.steps for path in handled] == [[0], [1], [2], [3], [4]]
 
 
 async def test_a_long_value_that_does_not_fit_is_not_told_back_in_full(serve):

@@ -20,9 +20,8 @@ class Asking(Entry, Protocol):
     id: int | None
     """On this connection; `None` while it was not sent."""
 
-    @property
-    def idempotent(self) -> bool:
-        """Whether it may be sent again."""
+    def postpone(self, error: RemoteError) -> bool:
+        """Hear that the server stops and does not take it; return whether it is to be sent again."""
         ...
 
     def replied(self, data: Any) -> None:
@@ -93,9 +92,9 @@ class Answers:
         elif isinstance(envelope, Error):
             if (asking := self._asking.get(envelope.error)) is not None:
                 error = self._error(envelope.data)
-                # What a server does not take because it stops is lost with the
-                # connection, and sent again with the rest of that kind.
-                if not (asking.idempotent and error.code == "unavailable" and self.outgoing.held):
+                stops = self.outgoing.held and error.code == "unavailable"
+                # Kept, it is lost with the connection, and sent again with the rest of that kind.
+                if not (stops and asking.postpone(error)):
                     del self._asking[envelope.error]
                     asking.failed(error)
         elif (asking := self._asking.pop(envelope.end, None)) is not None:

@@ -153,7 +153,8 @@ class Client:
             RequestTimeout: There was no reply in time.
             Disconnected: The connection was lost after it was sent, or the
                 client was closed.
-            QueueFull: Without a connection: `max_queue` messages wait already.
+            QueueFull: Without a connection, or while the server stops:
+                `max_queue` messages wait already.
         """
         self._check(event)
         seconds = self._request_timeout if timeout is None else timeout

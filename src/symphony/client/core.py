@@ -50,6 +50,7 @@ class Core:
     """
 
     __slots__ = (
+        "_comes_back",
         "_complained",
         "_gate",
         "_readers",
@@ -76,6 +77,7 @@ class Core:
         self._readers: list[asyncio.Future[None]] = []
         self.state_handlers: list[Callable[[State], Any]] = []
         self._complained = False
+        self._comes_back = options.reconnect
         self.protocol: str | None = None
         self.subprotocol: str | None = None
         self.keeper = Keeper(dial, options, self)
@@ -115,7 +117,9 @@ class Core:
             self.dispatch.cancel(envelope.cancel)
         elif isinstance(envelope, Retry):
             self.keeper.retry_after(envelope.retry)
-            self.outgoing.hold()
+            # To whom this connection is the last, the server says what it takes.
+            if self._comes_back:
+                self.outgoing.hold()
         elif not isinstance(envelope, Pong):
             self._complain("%r, which only clients send", envelope)
 

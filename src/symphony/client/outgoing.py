@@ -108,6 +108,11 @@ class Outgoing:
         link = self._link
         return link is not None and not self._waiting and not self.held and not link.congested
 
+    @property
+    def takes(self) -> bool:
+        """Whether there is a link for what is new."""
+        return self.live and not self.held
+
     def emit(self, event: str, data: Any) -> Awaitable[None]:
         """Send an event.
 
@@ -143,8 +148,11 @@ class Outgoing:
         codec = self.codec
         if self._link is None or codec is None:
             return
-        self._waiting.append(_Said(codec.encode(envelope)))
-        self.flush()
+        message = codec.encode(envelope)
+        if self.clear or (self.held and not self._link.congested):
+            self._link.send(message)
+        else:
+            self._waiting.append(_Said(message))
 
     def put(self, entry: Entry, *, refuse: bool = True) -> Awaitable[None]:
         """Send an entry, or let it wait.
@@ -160,10 +168,12 @@ class Outgoing:
             message = entry.message(self.codec)
             return READY if message is None else self._sent(message)
         if refuse and len(self._waiting) >= self._limit:
-            hint = "the server takes no more; `await` what is sent" if self.live else "it is not connected"
+            hint = "it is not connected"
+            if self.live:
+                hint = "the server stops" if self.held else "the server takes no more; `await` what is sent"
             raise QueueFull(f"{len(self._waiting)} messages wait to be sent to {self._where}: {hint}.")
         self._waiting.append(entry)
-        return self.drained() if self.live else READY
+        return self.drained() if self.takes else READY
 
     def put_first(self, entries: Sequence[Entry]) -> None:
         """Let entries wait in front of all others, in their order; they don't count to the limit."""

@@ -34,12 +34,13 @@ class Request:
         "_deadline",
         "_event",
         "_future",
+        "_idempotent",
         "_loop",
+        "_refusal",
         "_sent",
         "_timeout",
         "_where",
         "id",
-        "idempotent",
     )
     bound = False
 
@@ -51,9 +52,10 @@ class Request:
         self._event = event
         self._data = data
         self._timeout = timeout
-        self.idempotent = idempotent
+        self._idempotent = idempotent
         self._where = where
         self._sent = False
+        self._refusal: RemoteError | None = None
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[Any] = self._loop.create_future()
         self._deadline = self._loop.time() + timeout
@@ -62,7 +64,7 @@ class Request:
         """Send it and return the data of its reply, undecoded."""
         outgoing = self._answers.outgoing
         # While there is a connection, whoever waits here is bound enough.
-        outgoing.put(self, refuse=not outgoing.live)
+        outgoing.put(self, refuse=not outgoing.takes)
         timer = self._loop.call_at(self._deadline, self._too_late) if self._deadline < inf else None
         try:
             return await self._future
@@ -108,10 +110,19 @@ class Request:
         else:
             self._fail(error)
 
+    def postpone(self, error: RemoteError) -> bool:
+        """Be refused by a server that stops."""
+        self._refusal = error
+        return self._idempotent
+
     def lost(self, loss: Loss) -> bool:
         """Lose the connection that it was sent on."""
-        if self.idempotent and not loss.final:
+        refusal, self._refusal = self._refusal, None
+        if self._idempotent and not loss.final:
             return not self._future.done()
+        if refusal is not None:
+            self._fail(refusal)
+            return False
         more = "Whether it was handled is not known"
         more += "." if loss.final else "; where that does no harm, idempotent=True sends it again."
         self._fail(loss.error(f"{self._event!r} was not answered", more))

@@ -56,7 +56,6 @@ class Flow:
         "loop",
     )
     bound = False
-    idempotent = False
 
     def __init__(
         self, answers: Answers, event: str, data: Any, *, credit: int, timeout: float, where: str
@@ -75,7 +74,7 @@ class Flow:
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        answers.outgoing.put(self, refuse=not answers.outgoing.live)
+        answers.outgoing.put(self, refuse=not answers.outgoing.takes)
         if self.id is None and not self.ended:
             self._timer = self.loop.call_later(timeout, self._too_late)
 
@@ -153,6 +152,10 @@ class Flow:
         """Break off."""
         self._end(error)
 
+    def postpone(self, error: RemoteError) -> bool:
+        """Be refused by a server that stops; a stream is not sent again."""
+        return False
+
     def lost(self, loss: Loss) -> bool:
         """Break off with the connection; a stream cannot be sent again."""
         self._end(loss.error(f"the stream of {self._event!r} broke off"))
@@ -165,12 +168,9 @@ class Flow:
 
     def _too_late(self) -> None:
         self._answers.outgoing.withdraw(self)
-        self._end(
-            RequestTimeout(
-                f"{self._event!r} was not sent to {self._where} within {self._timeout:g} s: "
-                "there is no connection."
-            )
-        )
+        why = "it takes no more" if self._answers.outgoing.live else "there is no connection"
+        what = f"{self._event!r} was not sent to {self._where} within {self._timeout:g} s: {why}."
+        self._end(RequestTimeout(what))
 
     def _end(self, error: Exception | None) -> None:
         if self.ended:

@@ -7,6 +7,7 @@ of an event, which its protocol may have decoded or not (`event_readers`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from inspect import Parameter
 from typing import Any, Final, get_args
 
@@ -35,6 +36,7 @@ whose keys need not be text: "unpacked"."""
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """What the readers of events raise, besides `Reject`, for data that does not fit."""
 
+_MISSING: Final = Enum._missing_
 _DECODERS: Final = (msgspec.json.Decoder, msgspec.msgpack.Decoder)
 _UNSUPPORTED_DATA: Final = 1003  # RFC 6455 §7.4.1: a type of data the endpoint cannot accept
 _UNTYPED: Final = (Any, object, Parameter.empty)
@@ -149,7 +151,7 @@ def _msgspec_readers(annotation: Any) -> EventReaders:
         raise ConfigurationError(str(error)) from None
     # msgspec leaves classes it does not know to a hook, so that without one
     # they fail at the first message instead of here.
-    for foreign in _foreign_classes(info, set()):
+    for foreign in filter(None, map(_foreign_class, _parts(info, set()))):
         if is_pydantic(foreign):
             return _pydantic_readers(annotation)
         raise ConfigurationError(
@@ -165,9 +167,13 @@ def _msgspec_readers(annotation: Any) -> EventReaders:
 
 
 def type_read_by(read: Reader) -> Any:
-    """Return the type that *read* makes of data, where msgspec alone does it; else `Raw`."""
+    """Return the type that *read* makes of data, where msgspec does it all by itself; else `Raw`."""
     decoder: Any = getattr(read, "__self__", None)
-    return decoder.type if type(decoder) in _DECODERS else msgspec.Raw
+    if type(decoder) not in _DECODERS:
+        return msgspec.Raw
+    # Code of the app's own runs when its turn comes, in the context of the socket.
+    parts = _parts(msgspec.inspect.type_info(decoder.type), set())
+    return msgspec.Raw if any(_runs_code(getattr(part, "cls", None)) for part in parts) else decoder.type
 
 
 def unreadable(error: Exception) -> Reject:
@@ -243,18 +249,31 @@ def _types_in(annotation: Any) -> Iterator[Any]:
         yield from _types_in(argument)
 
 
-def _foreign_classes(info: Any, seen: set[int]) -> Iterator[Any]:
-    """Walk what msgspec knows of a type, yielding the classes it cannot decode itself."""
+def _parts(info: Any, seen: set[int]) -> Iterator[Any]:
+    """Walk what msgspec knows of a type, yielding the types that it is made of."""
     # Recursive types refer to themselves by the same object.
     if id(info) in seen:
         return
     seen.add(id(info))
-    is_custom = isinstance(info, msgspec.inspect.CustomType)
-    if is_custom or (isinstance(info, msgspec.inspect.DataclassType) and is_pydantic(info.cls)):
-        yield info.cls
-    elif isinstance(info, (msgspec.inspect.Type, msgspec.inspect.Field)):
+    if isinstance(info, msgspec.inspect.Type):
+        yield info
+    if isinstance(info, (msgspec.inspect.Type, msgspec.inspect.Field)):
         for name in info.__struct_fields__:
-            yield from _foreign_classes(getattr(info, name), seen)
+            yield from _parts(getattr(info, name), seen)
     elif isinstance(info, tuple):
         for part in info:  # pyright: ignore[reportUnknownVariableType]
-            yield from _foreign_classes(part, seen)
+            yield from _parts(part, seen)
+
+
+def _foreign_class(part: Any) -> Any:
+    """Return the class of a type that msgspec cannot decode itself; else `None`."""
+    is_custom = isinstance(part, msgspec.inspect.CustomType)
+    is_model = isinstance(part, msgspec.inspect.DataclassType) and is_pydantic(part.cls)
+    return part.cls if is_custom or is_model else None
+
+
+def _runs_code(kind: Any) -> bool:
+    return (
+        hasattr(kind, "__post_init__")
+        or getattr(kind, "_missing_", _MISSING).__func__ is not _MISSING.__func__
+    )
