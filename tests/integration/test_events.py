@@ -256,9 +256,9 @@ class Word(msgspec.Struct):
 class Colour(Enum):
     RED = "red"
 
-    @classmethod
-    def _missing_(cls, value: object) -> "Colour":
-        return {"rot": cls.RED}[str(value)]
+    @staticmethod
+    def _missing_(value: object) -> "Colour":
+        return {"rot": Colour.RED}[str(value)]
 
 
 @pytest.mark.parametrize("codec", CODECS)

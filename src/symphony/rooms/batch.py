@@ -249,7 +249,8 @@ class Batches:
             if block is None:
                 block = encoding.join([frames[encoding] for _, frames in entries])
                 blocks[node, encoding] = block
-            outbox.write(block)
+            write = outbox.write
+            write(block)
 
     @staticmethod
     def _entries_above(cut: int, batches: list[Batch]) -> list[Entry]:

@@ -273,7 +273,6 @@ def _foreign_class(part: Any) -> Any:
 
 
 def _runs_code(kind: Any) -> bool:
-    return (
-        hasattr(kind, "__post_init__")
-        or getattr(kind, "_missing_", _MISSING).__func__ is not _MISSING.__func__
-    )
+    """Tell whether a class has code of the app's own that decoding calls."""
+    missing = getattr(kind, "_missing_", _MISSING)
+    return hasattr(kind, "__post_init__") or getattr(missing, "__func__", None) is not _MISSING.__func__
