@@ -47,8 +47,8 @@ export class SymphonyError extends Error {
 }
 
 /** The connection has ended, or did before the answer came. */
-export class Disconnected extends SymphonyError {
-  name = "Disconnected";
+export class DisconnectedError extends SymphonyError {
+  name = "DisconnectedError";
 
   /**
    * @param {string} message
@@ -63,18 +63,18 @@ export class Disconnected extends SymphonyError {
 }
 
 /** The server refused the connection; `code` says why, as a close code. */
-export class Refused extends Disconnected {
-  name = "Refused";
+export class RefusedError extends DisconnectedError {
+  name = "RefusedError";
 }
 
 /** A request was not answered in time; whether it was handled is unknown. */
-export class RequestTimeout extends SymphonyError {
-  name = "RequestTimeout";
+export class RequestTimeoutError extends SymphonyError {
+  name = "RequestTimeoutError";
 }
 
 /** As much waits to be sent already as may; nothing was added. */
-export class QueueFull extends SymphonyError {
-  name = "QueueFull";
+export class QueueFullError extends SymphonyError {
+  name = "QueueFullError";
 }
 
 /** The server answered a request with an error. */
@@ -871,7 +871,7 @@ class Inbox {
 }
 
 /** @param {Call} call */
-const late = ({ event }) => new RequestTimeout(`"${event}" was not answered in time`);
+const late = ({ event }) => new RequestTimeoutError(`"${event}" was not answered in time`);
 
 /** @param {string} event @param {string} what The server answers otherwise than it was asked to. */
 const misused = (event, what) => new RemoteError("invalid", `"${event}" ${what}`);
@@ -1069,7 +1069,7 @@ export class Client {
 
   /**
    * The first open connection. Rejects only when the client has ended for good
-   * before: with `Refused` if the server said no, else with `Disconnected`.
+   * before: with `RefusedError` if the server said no, else with `DisconnectedError`.
    */
   get opened() {
     return this.#opened;
@@ -1104,8 +1104,8 @@ export class Client {
    * @template {Name<E, "emits">} K
    * @param {K} event
    * @param {OnlyData<Entry<E, "emits", K>>} data Anything that can be encoded; null may be left out.
-   * @throws {QueueFull} `maxQueue` messages wait already, or 16 MiB for a slow connection.
-   * @throws {Disconnected} The client has ended for good.
+   * @throws {QueueFullError} `maxQueue` messages wait already, or 16 MiB for a slow connection.
+   * @throws {DisconnectedError} The client has ended for good.
    * @throws {TypeError} The data cannot be sent.
    */
   emit(event, ...data) {
@@ -1118,7 +1118,7 @@ export class Client {
    * else as JSON text; on one with events as the event `message`.
    *
    * @param {unknown} message
-   * @throws {QueueFull | Disconnected | TypeError} As `emit` does.
+   * @throws {QueueFullError | DisconnectedError | TypeError} As `emit` does.
    */
   send(message) {
     this.#put(new Message(null, message));
@@ -1132,8 +1132,8 @@ export class Client {
    * @param {K} event
    * @param {Arguments<DataOf<Entry<E, "requests", K>>, RequestOptions>} rest Data, then options.
    * @returns {Promise<ReplyOf<Entry<E, "requests", K>>>} Rejects with `RemoteError`: the server answers
-   *   with an error; `RequestTimeout`: no answer in time; `Disconnected`: the connection was lost, and
-   *   whether the request was handled is unknown; `QueueFull` and `TypeError` as `emit`; the reason of
+   *   with an error; `RequestTimeoutError`: no answer in time; `DisconnectedError`: the connection was lost, and
+   *   whether the request was handled is unknown; `QueueFullError` and `TypeError` as `emit`; the reason of
    *   `signal`.
    */
   request(event, ...rest) {
@@ -1163,9 +1163,9 @@ export class Client {
    * leaving it early tells the server to stop. The items that came before an
    * error are given before it is raised.
    *
-   * Iterating raises `RemoteError`: the stream failed at the server; `Disconnected`:
-   * the connection was lost; `RequestTimeout`: no connection within `requestTimeout`;
-   * `QueueFull` and `TypeError` as `emit`; the reason of `signal`, at once.
+   * Iterating raises `RemoteError`: the stream failed at the server; `DisconnectedError`:
+   * the connection was lost; `RequestTimeoutError`: no connection within `requestTimeout`;
+   * `QueueFullError` and `TypeError` as `emit`; the reason of `signal`, at once.
    *
    * @template {Name<E, "streams">} K
    * @param {K} event
@@ -1274,11 +1274,11 @@ export class Client {
     // A snapshot: what the caller changes later must not change what is sent.
     if (!takes || item.idempotent) item.data = snapshot(item.data, this.#settings.codec);
     if (takes) {
-      if (link.unsentBytes > MAX_UNSENT_BYTES) throw new QueueFull("a slow connection: too much waits in it");
+      if (link.unsentBytes > MAX_UNSENT_BYTES) throw new QueueFullError("a slow connection: too much waits in it");
       this.#write(link, item);
     } else {
       const { maxQueue } = this.#settings;
-      if (this.#queue.length >= maxQueue) throw new QueueFull(`${maxQueue} messages wait for a connection`);
+      if (this.#queue.length >= maxQueue) throw new QueueFullError(`${maxQueue} messages wait for a connection`);
       this.#queue.push(item);
     }
   }
@@ -1342,7 +1342,7 @@ export class Client {
 
   /**
    * The messages of a raw route, over all connections. It ends with `close()`
-   * and the server's normal end, and raises `Disconnected` after any other end,
+   * and the server's normal end, and raises `DisconnectedError` after any other end,
    * behind the messages that came before it.
    *
    * Without a handler for `message`, messages wait for an iteration. When
@@ -1423,7 +1423,7 @@ export class Client {
     const reason = `${maxQueue} messages wait, and nobody takes them`;
     console.error(`symphony: ${reason}: iterate over the client, or use client.on("message")`);
     this.#closing = link.close(OWN_UNREAD, reason);
-    this.#end(new Disconnected(`the connection was closed: ${reason}`, UNREAD, reason));
+    this.#end(new DisconnectedError(`the connection was closed: ${reason}`, UNREAD, reason));
   }
 
   /** @param {Link} link @param {string} event @param {number} id @param {any} data */
@@ -1467,7 +1467,7 @@ export class Client {
   // -- coming and going
 
   /**
-   * End it for good: what is under way or waits fails with `Disconnected`.
+   * End it for good: what is under way or waits fails with `DisconnectedError`.
    * Again, or after another end, it does nothing.
    *
    * @param {number} [code] 1000, or your own: 3000 to 4999.
@@ -1482,7 +1482,7 @@ export class Client {
       const link = this.#link;
       this.#link = null;
       if (link) this.#closing = link.close(code, reason);
-      this.#end(new Disconnected(`the client was closed with ${code}`, code, reason), true);
+      this.#end(new DisconnectedError(`the client was closed with ${code}`, code, reason), true);
     }
     return this.#closing;
   }
@@ -1532,8 +1532,8 @@ export class Client {
     if (!reconnect || !(COMES_BACK.has(code) || refresh)) {
       const error =
         this.#protocol === null && code !== LOST
-          ? new Refused(`the server refused the connection: ${text}`, code, reason)
-          : new Disconnected(`the connection has ended: ${text}`, code, reason);
+          ? new RefusedError(`the server refused the connection: ${text}`, code, reason)
+          : new DisconnectedError(`the connection has ended: ${text}`, code, reason);
       return this.#end(error, code === NORMAL || code === GOING_AWAY);
     }
     this.#refreshed ||= refresh;
@@ -1545,13 +1545,13 @@ export class Client {
     this.#calls.clear();
     // They were sent before whatever waits now.
     this.#queue.unshift(...calls.filter((call) => call.idempotent));
-    const error = new Disconnected(`the connection was lost: ${text}`, code, reason);
+    const error = new DisconnectedError(`the connection was lost: ${text}`, code, reason);
     for (const call of calls) if (!call.idempotent) this.#fail(call, error);
     this.#forgetRequests();
     this.#enter("waiting");
   }
 
-  /** @param {Disconnected} error @param {boolean} [orderly] Whether an iteration just ends. */
+  /** @param {DisconnectedError} error @param {boolean} [orderly] Whether an iteration just ends. */
   #end(error, orderly = false) {
     const { code, reason } = error;
     this.#link = null;
@@ -1580,7 +1580,7 @@ export class Client {
 
   #disconnected() {
     const { code, reason } = this.#closed ?? { code: LOST, reason: "" };
-    return new Disconnected(`the client is closed: ${code}${reason && ` ${reason}`}`, code, reason);
+    return new DisconnectedError(`the client is closed: ${code}${reason && ` ${reason}`}`, code, reason);
   }
 
   /** @param {State} state */

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
-from symphony import Disconnected, RemoteError, RequestTimeout, Socket, Symphony
+from symphony import DisconnectedError, RemoteError, RequestTimeoutError, Socket, Symphony
 
 
 async def page(request: Request) -> FileResponse:
@@ -89,7 +89,7 @@ async def poll(data: Poll) -> dict[str, int]:
 async def vote(socket: Socket[Person], poll: Poll) -> str | None:
     try:
         return await socket.request("vote", poll, timeout=5, response_type=str)
-    except (RequestTimeout, RemoteError, Disconnected):
+    except (RequestTimeoutError, RemoteError, DisconnectedError):
         return None  # Too slow, or it has no handler for this, or it has gone.
 
 

@@ -7,7 +7,7 @@
  */
 
 // In a project of yours: from "symphony-ws".
-import { connect, Disconnected } from "../../clients/javascript/symphony.js";
+import { connect, DisconnectedError } from "../../clients/javascript/symphony.js";
 
 const WebSocket = globalThis.WebSocket ?? (await import("ws")).default;
 const url = new URL(process.env.URL ?? "ws://127.0.0.1:8080/chat");
@@ -53,6 +53,6 @@ try {
   }
 } catch (error) {
   // In the midst of it. The client comes back all the same.
-  if (!(error instanceof Disconnected)) throw error;
+  if (!(error instanceof DisconnectedError)) throw error;
   console.log(error.message);
 }

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from symphony import Client, Disconnected, connect
+from symphony import Client, DisconnectedError, connect
 
 URL = os.environ.get("URL", "ws://127.0.0.1:8080/chat")
 
@@ -53,12 +53,12 @@ async def main(name: str, *texts: str) -> None:
     async with client:
         try:
             await tour(client, texts)
-        except Disconnected as error:
+        except DisconnectedError as error:
             # In the midst of it. The client comes back all the same.
             print(error, flush=True)
         await ended.wait()
     if client.closed is not None and client.closed.code != 1000:
-        raise Disconnected(f"Closed for good: {client.closed.code} {client.closed.reason}")
+        raise DisconnectedError(f"Closed for good: {client.closed.code} {client.closed.reason}")
 
 
 async def tour(client: Client, texts: tuple[str, ...]) -> None:
@@ -86,5 +86,5 @@ if __name__ == "__main__":
         asyncio.run(main(*(sys.argv[1:] or ["Ada"])))
     except KeyboardInterrupt:
         print("Bye!")
-    except Disconnected as error:
+    except DisconnectedError as error:
         sys.exit(str(error))

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from symphony import Reject, RemoteError, RequestTimeout, Socket, Symphony
+from symphony import Reject, RemoteError, RequestTimeoutError, Socket, Symphony
 
 app = Symphony()
 
@@ -62,7 +62,7 @@ async def buy(socket: Socket, order: Order) -> str:
     offer = await price(order)
     try:
         agreed = await socket.request("confirm", offer, timeout=30, response_type=bool)
-    except RequestTimeout:
+    except RequestTimeoutError:
         raise Reject("bakery.declined", "you did not say yes in time") from None
     except RemoteError as error:
         raise Reject("bakery.declined", f"you said: {error.code} {error.message}") from None

@@ -6,10 +6,10 @@ SymphonyError
 ├── WrongThreadError      a socket or room was used outside its event loop's thread
 ├── Reject                a refusal with a code, at any stage
 ├── RemoteError           the peer answered a request with an error
-├── RequestTimeout        it did not answer in time (also a TimeoutError)
-├── QueueFull             more is waiting already than may
-└── Disconnected          the connection has ended
-    └── Refused           it never opened: the server said no
+├── RequestTimeoutError   it did not answer in time (also a TimeoutError)
+├── QueueFullError        more is waiting already than may
+└── DisconnectedError     the connection has ended
+    └── RefusedError      it never opened: the server said no
 ProtocolError             a peer broke RFC 6455 or RFC 7692; never reaches a handler
 ```
 
@@ -25,13 +25,13 @@ __all__ = (
     "CODES",
     "Code",
     "ConfigurationError",
-    "Disconnected",
+    "DisconnectedError",
     "ProtocolError",
-    "QueueFull",
-    "Refused",
+    "QueueFullError",
+    "RefusedError",
     "Reject",
     "RemoteError",
-    "RequestTimeout",
+    "RequestTimeoutError",
     "SymphonyError",
     "WrongThreadError",
 )
@@ -164,15 +164,15 @@ class RemoteError(SymphonyError):
         self.details = details
 
 
-class RequestTimeout(SymphonyError, TimeoutError):
+class RequestTimeoutError(SymphonyError, TimeoutError):
     """A request was not answered in time; whether it was handled is unknown."""
 
 
-class QueueFull(SymphonyError):
+class QueueFullError(SymphonyError):
     """As much waits to be sent already as may; nothing was added."""
 
 
-class Disconnected(SymphonyError):
+class DisconnectedError(SymphonyError):
     """The connection has ended, so that nothing can be sent or received on it.
 
     Attributes:
@@ -186,7 +186,7 @@ class Disconnected(SymphonyError):
         self.reason = reason
 
 
-class Refused(Disconnected):
+class RefusedError(DisconnectedError):
     """The server refused the connection; `code` says why, as a close code."""
 
 

@@ -46,7 +46,7 @@ class Limits:
         max_streams: Streams of one socket that run at once; more are refused
             with `too_many`.
         max_requests: Requests to one client that wait for its reply; the
-            handler that makes one more gets `QueueFull`.
+            handler that makes one more gets `QueueFullError`.
         max_awaiting: Messages of one socket that wait while a handler awaits
             a reply of that client, so that it must be read on; more are
             refused with `too_many`.

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from symphony.errors import Disconnected, QueueFull, Reject, RemoteError, RequestTimeout
+from symphony.errors import DisconnectedError, QueueFullError, Reject, RemoteError, RequestTimeoutError
 from symphony.protocol.envelopes import Cancel, Event
 from symphony.protocol.v1 import MAX_TIMEOUT
 from symphony.routing.payload import EventReaders, event_readers, guarded
@@ -51,18 +51,18 @@ class Requests:
         """Send a request and return its reply.
 
         Raises:
-            RequestTimeout: No answer came in time.
+            RequestTimeoutError: No answer came in time.
             RemoteError: The client answered with an error, or with what is
                 not of the type.
-            Disconnected: The connection has ended, or ended meanwhile.
-            QueueFull: As many requests wait already as may.
+            DisconnectedError: The connection has ended, or ended meanwhile.
+            QueueFullError: As many requests wait already as may.
             TypeError: The data cannot be encoded.
             ValueError: The timeout is none.
         """
         if self._why_gone is not None:
-            raise Disconnected(f"Socket {self._name} {self._why_gone}: {event!r} was not sent.")
+            raise DisconnectedError(f"Socket {self._name} {self._why_gone}: {event!r} was not sent.")
         if len(self.pending) >= self._limit:
-            raise QueueFull(
+            raise QueueFullError(
                 f"Socket {self._name} has {self._limit} requests to answer already: {event!r} was not sent."
             )
         if not 0 < timeout <= MAX_TIMEOUT:
@@ -79,7 +79,7 @@ class Requests:
             reply = await answer
         except TimeoutError:
             self._send(Cancel(id))
-            raise RequestTimeout(
+            raise RequestTimeoutError(
                 f"Socket {self._name} did not answer {event!r} within {timeout:g} s."
             ) from None
         except asyncio.CancelledError:
@@ -115,7 +115,7 @@ class Requests:
         self._why_gone = "has gone"
         for answer in self.pending.values():
             if not answer.done():
-                answer.set_exception(Disconnected(f"Socket {self._name} went before it had answered."))
+                answer.set_exception(DisconnectedError(f"Socket {self._name} went before it had answered."))
 
     def _was_asked(self, id: Any) -> bool:
         # An answer may come after its request has timed out.

@@ -15,7 +15,7 @@ from contextvars import copy_context
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from symphony.errors import Disconnected, Reject
+from symphony.errors import DisconnectedError, Reject
 from symphony.exchange import Exchange
 from symphony.messages import Messages
 from symphony.refusal import refuse
@@ -241,7 +241,7 @@ class Session:
 
     def failed_in(self, error: BaseException, what: str) -> None:
         """Report what was raised in *what*."""
-        if self.over and isinstance(error, Disconnected):
+        if self.over and isinstance(error, DisconnectedError):
             # Its client went while it waited for an answer: no fault of the handler's.
             logger.info("%s, in the %s of %s", error, what, self._endpoint.pattern)
             return

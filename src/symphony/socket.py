@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, cast, overload
 
 from typing_extensions import TypeVar
 
-from symphony.errors import Disconnected, WrongThreadError
+from symphony.errors import DisconnectedError, WrongThreadError
 from symphony.protocol.frames import valid_close_code
 from symphony.rooms.batch import Member
 from symphony.routing.dependencies import SocketScope
@@ -69,7 +69,7 @@ class _Over:
         raise RuntimeError("The socket has gone: it takes no background task.")
 
     async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
-        raise Disconnected(f"The socket has gone: {event!r} was not sent.")
+        raise DisconnectedError(f"The socket has gone: {event!r} was not sent.")
 
 
 _OVER = _Over()
@@ -274,11 +274,11 @@ class Socket(Member, Generic[StateT]):
             The reply's data.
 
         Raises:
-            RequestTimeout: It did not come in time.
+            RequestTimeoutError: It did not come in time.
             RemoteError: The client answered with an error, or the reply is
                 not of the type.
-            Disconnected: The socket has gone, or went meanwhile.
-            QueueFull: `Limits.max_requests` wait for this client already.
+            DisconnectedError: The socket has gone, or went meanwhile.
+            QueueFullError: `Limits.max_requests` wait for this client already.
             WrongThreadError: Called from another thread than the socket's.
             RuntimeError: The connection is raw: it has no requests.
         """

@@ -36,7 +36,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
-from symphony import Reject, RemoteError, RequestTimeout, Socket, Symphony
+from symphony import Reject, RemoteError, RequestTimeoutError, Socket, Symphony
 
 app = Symphony()
 events = app.route("/events")
@@ -102,7 +102,7 @@ async def ask(socket: Socket, event: str) -> list[Any]:
         return ["reply", await socket.request(event, {"a": 1}, timeout=0.5)]
     except RemoteError as error:
         return [error.code, error.message, error.details]
-    except RequestTimeout:
+    except RequestTimeoutError:
         return ["timeout"]
 
 
@@ -352,7 +352,9 @@ async def test_a_signal_cancels_requests_and_streams(serve: Serve, page: Page, t
             23,
             "signal timed out",
         ]
-        assert (await script("return client.request('hold', null, { timeout: 0.02 })"))[0] == "RequestTimeout"
+        assert (await script("return client.request('hold', null, { timeout: 0.02 })"))[
+            0
+        ] == "RequestTimeoutError"
         # None of that has hurt the connection.
         assert await script("return [await client.request('sum', [1]), states]") == [1, ["open"]]
 
@@ -385,16 +387,16 @@ async def test_the_server_asks_the_page(serve: Serve, page: Page) -> None:
 async def test_a_refusal_says_why_and_is_final(serve: Serve, page: Page) -> None:
     async with serve() as server:
         for path, token, refusal in (
-            ("/guarded", "''", ["Refused", 4401, "who are you?"]),
-            ("/guarded", "'swordfish'", ["Refused", 4403, "not you"]),
-            ("/guarded", "() => 'wrong'", ["Refused", 4401, "who are you?"]),
-            ("/nowhere", "null", ["Refused", 4404, None]),
+            ("/guarded", "''", ["RefusedError", 4401, "who are you?"]),
+            ("/guarded", "'swordfish'", ["RefusedError", 4403, "not you"]),
+            ("/guarded", "() => 'wrong'", ["RefusedError", 4401, "who are you?"]),
+            ("/nowhere", "null", ["RefusedError", 4404, None]),
         ):
             script = await connected(page, server, path, f"{{ token: {token}, backoff: 0 }}")
             name, code, reason = await script("await client.opened")
             assert [name, code, refusal[2] and reason] == refusal
             assert await script("return [client.state, client.closed.code]") == ["closed", code]
-            assert (await script("client.emit('x')"))[0] == "Disconnected"
+            assert (await script("client.emit('x')"))[0] == "DisconnectedError"
 
 
 async def test_a_token_is_asked_for_anew_at_each_attempt(serve: Serve, page: Page) -> None:
@@ -440,10 +442,10 @@ async def test_a_killed_server_is_come_back_to_and_nothing_is_sent_twice(
         await page.evaluate("0")
         server.signal(signal.SIGKILL)
         await server.end()
-        assert await asking == ["Disconnected", 1006, ""]
+        assert await asking == ["DisconnectedError", 1006, ""]
     await script("for (let n = 2; n <= 50; n++) client.emit('say', n)")
     waiting = asyncio.ensure_future(script("return client.request('echo', 'late', { timeout: 30 })"))
-    assert (await script("return client.request('echo', 1, { timeout: 0.05 })"))[0] == "RequestTimeout"
+    assert (await script("return client.request('echo', 1, { timeout: 0.05 })"))[0] == "RequestTimeoutError"
     async with serve():
         await script.state("open")
         assert await waiting == "late"
@@ -481,7 +483,7 @@ async def test_a_frozen_server_is_noticed_by_the_heartbeat_and_come_back_to(
         server.signal(signal.SIGSTOP)
         asking = asyncio.ensure_future(script("return client.request('echo', null, { timeout: 30 })"))
         # 0.5 s of silence, and 1 s for a sign of life.
-        assert await asking == ["Disconnected", 1006, "no sign of life"]
+        assert await asking == ["DisconnectedError", 1006, "no sign of life"]
         await script("for (let n = 2; n <= 10; n++) client.emit('say', n)")
         assert await script("return states[1]") == "waiting"
         server.signal(signal.SIGCONT)

@@ -9,7 +9,7 @@ import pytest
 
 from client.scripted import Handshake, Peer, serve
 from symphony.client import connect
-from symphony.errors import Disconnected, RequestTimeout
+from symphony.errors import DisconnectedError, RequestTimeoutError
 
 STEPS = 250
 
@@ -72,10 +72,10 @@ async def test_nothing_is_sent_twice_and_everything_in_order(seed: int) -> None:
         name = "again" if idempotent else "once"
         try:
             assert await client.request(name, n, idempotent=idempotent, timeout=8) == n
-        except Disconnected:
+        except DisconnectedError:
             assert not idempotent
             return "lost"
-        except RequestTimeout:
+        except RequestTimeoutError:
             # The reply was left out, and the connection stayed.
             return "late"
         return "answered"

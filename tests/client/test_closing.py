@@ -10,7 +10,7 @@ from client.scripted import serve
 from support.clients import until
 from support.raw import BINARY
 from symphony.client import Close, connect
-from symphony.errors import Disconnected, QueueFull
+from symphony.errors import DisconnectedError, QueueFullError
 
 MIB = 1024 * 1024
 
@@ -87,7 +87,7 @@ async def test_a_client_that_never_opened_may_be_closed() -> None:
     client.emit("never")
     await client.close()
     assert client.closed == Close(1000, "", clean=True)
-    with pytest.raises(Disconnected, match=r"The client of ws://127.0.0.1:9/ is closed\."):
+    with pytest.raises(DisconnectedError, match=r"The client of ws://127.0.0.1:9/ is closed\."):
         client.emit("x")
 
 
@@ -102,7 +102,7 @@ async def test_a_server_that_takes_less_is_felt_by_who_awaits_and_told_to_who_do
             client.send(bytes(MIB))
             sent += 1
         with pytest.raises(
-            QueueFull, match=r"5 messages wait .*: the server takes no more; `await` what is sent"
+            QueueFullError, match=r"5 messages wait .*: the server takes no more; `await` what is sent"
         ):
             client.send("one more")
         assert sent >= 6

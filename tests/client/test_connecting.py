@@ -15,7 +15,7 @@ from client.rawserver import listen
 from client.scripted import Server, serve
 from support.clients import until
 from symphony.client import Client, Close, connect
-from symphony.errors import Disconnected, Refused
+from symphony.errors import DisconnectedError, RefusedError
 
 
 async def opened(server: Server, client: Client, **how: Any) -> Any:
@@ -25,10 +25,10 @@ async def opened(server: Server, client: Client, **how: Any) -> Any:
     return await accepting
 
 
-async def failure(url: str, **options: Any) -> Disconnected:
+async def failure(url: str, **options: Any) -> DisconnectedError:
     """Open a connection that must fail; return how it did."""
     client = connect(url, **{"connect_timeout": 0.3, "backoff": 0.02, **options})
-    with pytest.raises(Disconnected) as caught:
+    with pytest.raises(DisconnectedError) as caught:
         await client
     error = caught.value
     assert client.state == "closed"
@@ -96,7 +96,7 @@ async def test_it_opens_when_awaited_too_and_again_does_nothing() -> None:
 async def test_a_client_is_made_without_a_loop_and_used_once() -> None:
     client = await asyncio.to_thread(connect, "ws://127.0.0.1:9/")
     await client.close()
-    with pytest.raises(Disconnected, match=r"The client of ws://127.0.0.1:9/ is closed\."):
+    with pytest.raises(DisconnectedError, match=r"The client of ws://127.0.0.1:9/ is closed\."):
         await client
 
 
@@ -165,7 +165,7 @@ async def test_a_host_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
     error = await failure("ws://nowhere.example/chat")
-    assert not isinstance(error, Refused)
+    assert not isinstance(error, RefusedError)
     assert (error.code, error.reason) == (1006, "unknown host")
     assert isinstance(error.__cause__, socket.gaierror)
     text = str(error)
@@ -181,7 +181,7 @@ async def test_a_port_where_nobody_listens() -> None:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         error = await failure(f"ws://127.0.0.1:{port}/chat?secret=1")
-        assert (type(error), error.code, error.reason) == (Disconnected, 1006, "connection refused")
+        assert (type(error), error.code, error.reason) == (DisconnectedError, 1006, "connection refused")
         assert isinstance(error.__cause__, ConnectionRefusedError)
         assert f"nothing listens at 127.0.0.1:{port} (connection refused). Is the server running" in str(
             error
@@ -216,7 +216,7 @@ async def test_a_port_where_nobody_listens() -> None:
 async def test_a_web_server_that_opens_no_websocket(answer: bytes, code: int, says: str) -> None:
     async with answering(answer) as place:
         error = await failure(f"ws://{place}/chat")
-        assert isinstance(error, Refused)
+        assert isinstance(error, RefusedError)
         assert error.code == code
         assert str(error).startswith(f"ws://{place}/chat refused the connection: ")
         assert str(error).endswith(says)
@@ -233,7 +233,7 @@ async def test_the_reason_is_what_the_server_said() -> None:
 async def test_a_server_that_may_be_better_soon_is_tried_again(status: int) -> None:
     async with answering(page(status)) as place:
         error = await failure(f"ws://{place}/chat")
-        assert (type(error), error.code, error.reason) == (Disconnected, 1006, f"HTTP {status} Phrase")
+        assert (type(error), error.code, error.reason) == (DisconnectedError, 1006, f"HTTP {status} Phrase")
         assert f"attempts: HTTP {status} Phrase." in str(error)
 
 
@@ -251,7 +251,7 @@ async def test_a_refusal_by_close_code() -> None:
         refusing = asyncio.ensure_future(server.refuse_by_code(4403, "ask her"))
         error = await failure(server.url)
         await refusing
-        assert isinstance(error, Refused)
+        assert isinstance(error, RefusedError)
         assert (error.code, error.reason) == (4403, "ask her")
         assert str(error) == f"{server.url} refused the connection: ask her (4403)."
 
@@ -272,7 +272,7 @@ async def test_a_connection_that_is_closed_at_once_was_open_for_a_moment() -> No
         assert states == ["connecting", "open", "closed"]
         assert client.closed == Close(4403, "his", clean=True)
         await until(lambda: said == ["hi"])
-        with pytest.raises(Disconnected, match=r"The connection to ws://.* has ended \(4403: his\)\."):
+        with pytest.raises(DisconnectedError, match=r"The connection to ws://.* has ended \(4403: his\)\."):
             client.emit("say", 1)
 
 
@@ -297,7 +297,7 @@ async def test_what_waits_is_not_lost_in_a_connection_that_is_closed_at_once() -
 async def test_a_server_that_accepts_and_keeps_silent(secure: bool) -> None:
     async with listen() as server:
         error = await failure(server.url.replace("ws:", "wss:") if secure else server.url)
-        assert (type(error), error.code, error.reason) == (Disconnected, 1006, "no answer")
+        assert (type(error), error.code, error.reason) == (DisconnectedError, 1006, "no answer")
         if secure:
             assert str(error).endswith(
                 "does not answer in the TLS handshake. If it has no certificate, write ws://."
@@ -315,7 +315,7 @@ async def test_a_refusal_whose_body_does_not_end_is_heard_all_the_same() -> None
         peer = await server.peer()
         await peer.read_request()
         peer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 100\r\n\r\nhalf")
-        with pytest.raises(Refused, match="HTTP 404 Not Found"):
+        with pytest.raises(RefusedError, match="HTTP 404 Not Found"):
             await opening
 
 
@@ -327,7 +327,7 @@ async def test_a_server_that_hangs_up() -> None:
         await peer.read_request()
         peer.writer.close()
         with pytest.raises(
-            Disconnected, match=r"ended the connection instead of answering the handshake\. If it"
+            DisconnectedError, match=r"ended the connection instead of answering the handshake\. If it"
         ):
             await opening
 
@@ -347,7 +347,7 @@ async def test_a_server_that_hangs_up() -> None:
 async def test_a_server_of_another_kind(said: bytes, says: str) -> None:
     async with answering(said) as place:
         error = await failure(f"ws://{place}/")
-        assert isinstance(error, Refused)
+        assert isinstance(error, RefusedError)
         assert error.code == 1002
         assert str(error).startswith(f"ws://{place}/ could not be reached: {says}".replace(r"\\", "\\"))
 
@@ -364,7 +364,7 @@ async def test_tls_at_a_plain_port() -> None:
         place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         error = await failure(f"wss://{place}/")
         server.close()
-        assert isinstance(error, Refused)
+        assert isinstance(error, RefusedError)
         assert (error.code, error.reason) == (1015, "TLS failed")
         assert "WRONG_VERSION_NUMBER). If it has no certificate, write ws://." in str(error)
 
@@ -379,7 +379,7 @@ async def test_a_certificate_that_is_not_trusted() -> None:
     async with serve(ssl=certified(trustme.CA(), "127.0.0.1")) as server:
         with QuietLoop():
             error = await failure(server.url)
-        assert isinstance(error, Refused)
+        assert isinstance(error, RefusedError)
         assert error.code == 1015
         assert "the certificate of 127.0.0.1 is not accepted: " in str(error)
         assert str(error).endswith("Trust its issuer with ssl=ssl.create_default_context(cafile=...).")
@@ -420,7 +420,7 @@ async def test_opening_can_be_given_up(ends: str) -> None:
             await opening
         assert client.state == "closed"
         assert await peer.at_end()
-        with pytest.raises(Disconnected, match=r"connecting to .* was cancelled"):
+        with pytest.raises(DisconnectedError, match=r"connecting to .* was cancelled"):
             client.emit("say")
 
 

@@ -11,7 +11,7 @@ import pytest
 from client.opened import pair
 from support.clients import until
 from symphony.client import Client
-from symphony.errors import ConfigurationError, Disconnected, Reject, WrongThreadError
+from symphony.errors import ConfigurationError, DisconnectedError, Reject, WrongThreadError
 
 
 class Said(msgspec.Struct):
@@ -374,7 +374,7 @@ async def test_a_handler_that_waits_behind_too_many_events_loses_the_connection_
             try:
                 async for _ in client.stream("ask"):
                     pass
-            except Disconnected as error:
+            except DisconnectedError as error:
                 told.append((error.code, error.reason))
 
         client.on("tick", ticks.append)

@@ -10,7 +10,7 @@ from support.clients import until
 from symphony.client.client import Client
 from symphony.client.link import Close, DialError, Listener, Offer
 from symphony.client.options import Options
-from symphony.errors import Disconnected, QueueFull, Refused
+from symphony.errors import DisconnectedError, QueueFullError, RefusedError
 
 
 class FakeLink:
@@ -116,11 +116,11 @@ async def test_what_is_new_while_the_server_stops_counts_like_what_is_said_witho
         link.listener.received('{"retry":0}')
         # Awaited or not: this connection will never take it.
         await client.emit("say", 2)
-        with pytest.raises(QueueFull, match=r"2 messages wait .*: the server stops\."):
+        with pytest.raises(QueueFullError, match=r"2 messages wait .*: the server stops\."):
             await client.emit("say", 3)
-        with pytest.raises(QueueFull):
+        with pytest.raises(QueueFullError):
             await client.request("ask")
-        with pytest.raises(QueueFull):
+        with pytest.raises(QueueFullError):
             await anext(client.stream("ask"))
         link.listener.received('{"event":"double","data":1,"id":1}')
         link.congested = False
@@ -177,7 +177,7 @@ async def test_a_dial_that_fails_by_mistake_ends_the_client_and_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     client, _ = make(lambda offer: 1 / 0)
-    with pytest.raises(Disconnected, match="The client of memory:/chat has failed: ZeroDivisionError"):
+    with pytest.raises(DisconnectedError, match="The client of memory:/chat has failed: ZeroDivisionError"):
         await client
     assert client.closed == Close(1011, "", clean=False)
     assert "Traceback" in caplog.text
@@ -188,7 +188,7 @@ async def test_a_dial_error_is_told_with_its_cause() -> None:
         raise DialError(4403, "ask her", reason="no", again=False) from KeyError("inside")
 
     client, _ = make(dial)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         await client
     assert (caught.value.code, caught.value.reason) == (4403, "no")
     assert str(caught.value) == "memory:/chat refused the connection: ask her."
@@ -197,7 +197,7 @@ async def test_a_dial_error_is_told_with_its_cause() -> None:
 
 async def test_a_token_that_is_no_text_is_an_error_of_the_attempt() -> None:
     client, _ = make(token=lambda: 5, connect_timeout=0.05)
-    with pytest.raises(Disconnected, match=r"token\(\) raised TypeError\('a token is text, not int'\)"):
+    with pytest.raises(DisconnectedError, match=r"token\(\) raised TypeError\('a token is text, not int'\)"):
         await client
 
 

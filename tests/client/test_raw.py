@@ -11,7 +11,7 @@ from client.opened import fast, opened, pair
 from client.scripted import serve
 from support.clients import until
 from symphony.client import Close, connect
-from symphony.errors import Disconnected
+from symphony.errors import DisconnectedError
 
 RAW = "symphony.raw"
 
@@ -109,7 +109,7 @@ async def test_iterating_raises_any_other_end_behind_what_came() -> None:
         await peer.say("one")
         await peer.close(4403, "go")
         assert await anext(client) == "one"
-        with pytest.raises(Disconnected, match="4403: go"):
+        with pytest.raises(DisconnectedError, match="4403: go"):
             await anext(client)
 
 

@@ -12,7 +12,7 @@ from client.scripted import Server, serve
 from support.clients import until
 from symphony.client import Client, Close, connect
 from symphony.client.backoff import Backoff
-from symphony.errors import Disconnected, QueueFull
+from symphony.errors import DisconnectedError, QueueFullError
 
 
 async def again(client: Client, server: Server, **how: Any) -> Any:
@@ -80,7 +80,7 @@ async def test_no_more_waits_than_may() -> None:
         await client.emit("c")
         for refused in (lambda: client.emit("d"), lambda: client.send("d")):
             with pytest.raises(
-                QueueFull, match=rf"^3 messages wait to be sent to {server.url}: it is not conn"
+                QueueFullError, match=rf"^3 messages wait to be sent to {server.url}: it is not conn"
             ):
                 refused()
         peer = await again(client, server)
@@ -110,7 +110,7 @@ async def test_what_was_never_sent_is_told_to_the_log(caplog: pytest.LogCaptureF
         asking = asyncio.ensure_future(client.request("c"))
         await server.refuse(403)
         with pytest.raises(
-            Disconnected, match=r"'c' was not sent: ws://.* refused the connection: HTTP 403 Forb"
+            DisconnectedError, match=r"'c' was not sent: ws://.* refused the connection: HTTP 403 Forb"
         ):
             await asking
         (record,) = [one for one in caplog.records if one.levelno >= logging.WARNING]
@@ -126,11 +126,11 @@ async def test_a_final_end_says_how_to_whoever_uses_the_client() -> None:
         await until(lambda: client.state == "closed")
         assert client.closed == Close(4403, "banned", clean=True)
         for use in (lambda: client.emit("x"), lambda: client.send("x"), lambda: client.stream("x")):
-            with pytest.raises(Disconnected) as caught:
+            with pytest.raises(DisconnectedError) as caught:
                 use()
             assert (caught.value.code, caught.value.reason) == (4403, "banned")
             assert str(caught.value) == f"The connection to {server.url} has ended (4403: banned)."
-        with pytest.raises(Disconnected):
+        with pytest.raises(DisconnectedError):
             await client.request("x")
         assert server.no_handshake_waits()
 

@@ -12,7 +12,7 @@ from client.opened import fast, opened, pair
 from client.scripted import Peer, serve
 from support.clients import until
 from symphony.client import connect
-from symphony.errors import Disconnected, QueueFull, RemoteError, RequestTimeout
+from symphony.errors import DisconnectedError, QueueFullError, RemoteError, RequestTimeoutError
 
 
 class Point(msgspec.Struct):
@@ -92,7 +92,7 @@ async def test_without_a_limit_no_timeout_is_sent() -> None:
 
 async def test_a_timeout_says_what_was_asked_of_whom() -> None:
     async with pair(request_timeout=0.05) as (client, peer, server):
-        with pytest.raises(RequestTimeout) as caught:
+        with pytest.raises(RequestTimeoutError) as caught:
             await client.request("sleep")
         assert str(caught.value) == f"'sleep' was not answered by {server.url} within 0.05 s."
         assert isinstance(caught.value, TimeoutError)
@@ -110,7 +110,7 @@ async def test_the_servers_word_that_time_is_up_is_the_same_once_it_is() -> None
         request = client._core.answers._asking[frame["id"]]
         request._deadline = 0.0
         await peer.send(error=frame["id"], data={"code": "timeout"})
-        with pytest.raises(RequestTimeout):
+        with pytest.raises(RequestTimeoutError):
             await asked
 
 
@@ -146,7 +146,7 @@ async def test_a_lost_connection_fails_it_and_says_that_it_may_have_been_handled
         asked = asyncio.ensure_future(client.request("pay"))
         await peer.receive()
         await peer.close(1012, "restarting")
-        with pytest.raises(Disconnected) as caught:
+        with pytest.raises(DisconnectedError) as caught:
             await asked
         assert (caught.value.code, caught.value.reason) == (1012, "restarting")
         assert str(caught.value) == (
@@ -172,7 +172,7 @@ async def test_idempotent_ones_are_sent_again_first_and_in_order() -> None:
         frames = [await again.receive() for _ in range(4)]
         assert [frame["event"] for frame in frames] == ["put", "put", "put", "say"]
         assert [frame["data"] for frame in frames[:3]] == [{"n": 0}] * 3
-        with pytest.raises(Disconnected):
+        with pytest.raises(DisconnectedError):
             await plain
         for n, frame in enumerate(frames[:3]):
             await again.send(reply=frame["id"], data=n)
@@ -185,7 +185,7 @@ async def test_an_idempotent_one_is_sent_again_only_while_it_has_time() -> None:
         asked = asyncio.ensure_future(client.request("put", idempotent=True, timeout=0.1))
         await peer.receive()
         await peer.drop()
-        with pytest.raises(RequestTimeout, match=r"was not sent .* there is no connection"):
+        with pytest.raises(RequestTimeoutError, match=r"was not sent .* there is no connection"):
             await asked
         again = await server.accept()
         assert await again.nothing_came()
@@ -196,10 +196,12 @@ async def test_an_idempotent_one_fails_when_the_client_ends() -> None:
         asked = asyncio.ensure_future(client.request("put", idempotent=True))
         await peer.receive()
         await peer.close(4403, "go")
-        with pytest.raises(Disconnected, match=r"'put' was not answered: .* \(4403: go\)\. Whether it was"):
+        with pytest.raises(
+            DisconnectedError, match=r"'put' was not answered: .* \(4403: go\)\. Whether it was"
+        ):
             await asked
         again = asyncio.ensure_future(client.request("put", idempotent=True))
-        with pytest.raises(Disconnected, match=r"The connection to .* has ended"):
+        with pytest.raises(DisconnectedError, match=r"The connection to .* has ended"):
             await again
 
 
@@ -207,7 +209,7 @@ async def test_offline_it_waits_and_says_so_if_that_takes_too_long() -> None:
     async with pair() as (client, peer, server):
         await peer.drop()
         await until(lambda: client.state == "connecting")
-        with pytest.raises(RequestTimeout) as caught:
+        with pytest.raises(RequestTimeoutError) as caught:
             await client.request("late", timeout=0.05)
         assert str(caught.value) == (
             f"'late' was not sent to {server.url} within 0.05 s: there is no connection."
@@ -221,7 +223,9 @@ async def test_those_that_wait_offline_count_and_leave_their_place() -> None:
         await until(lambda: client.state == "connecting")
         waiting = [asyncio.ensure_future(client.request("a")), asyncio.ensure_future(client.request("b"))]
         await asyncio.sleep(0)
-        with pytest.raises(QueueFull, match=r"2 messages wait to be sent to ws://.*: it is not connected\."):
+        with pytest.raises(
+            QueueFullError, match=r"2 messages wait to be sent to ws://.*: it is not connected\."
+        ):
             await client.request("c")
         waiting[0].cancel()
         await asyncio.wait(waiting[:1])
@@ -244,7 +248,9 @@ async def test_what_it_says_offline_is_what_it_was_when_it_was_said() -> None:
         frames = [await peer.receive() for _ in range(3)]
         assert [frame["data"] for frame in frames] == [{"n": 1}] * 3
         await client.close()
-        with pytest.raises(Disconnected, match=r"'put' was not answered: the client of ws://.* is closed\."):
+        with pytest.raises(
+            DisconnectedError, match=r"'put' was not answered: the client of ws://.* is closed\."
+        ):
             await asked
 
 
@@ -255,7 +261,7 @@ async def test_closing_fails_those_that_wait_too() -> None:
         asked = asyncio.ensure_future(client.request("put"))
         await asyncio.sleep(0)
         await client.close()
-        with pytest.raises(Disconnected, match=r"'put' was not sent: the client of ws://.* is closed\."):
+        with pytest.raises(DisconnectedError, match=r"'put' was not sent: the client of ws://.* is closed\."):
             await asked
 
 

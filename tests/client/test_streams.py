@@ -11,7 +11,7 @@ from client.opened import fast, pair
 from client.scripted import Peer, serve
 from support.clients import until
 from symphony.client import Client, connect
-from symphony.errors import Disconnected, QueueFull, RemoteError, RequestTimeout
+from symphony.errors import DisconnectedError, QueueFullError, RemoteError, RequestTimeoutError
 
 
 class Tick(msgspec.Struct):
@@ -215,7 +215,7 @@ async def test_a_lost_connection_says_so_behind_the_items() -> None:
         await until(lambda: client.state != "open")
         assert await anext(stream) == 2
         with pytest.raises(
-            Disconnected, match=f"^The stream of 'count' broke off: the connection to {server.url}"
+            DisconnectedError, match=f"^The stream of 'count' broke off: the connection to {server.url}"
         ):
             await anext(stream)
         again = await server.accept()
@@ -227,7 +227,7 @@ async def test_offline_it_waits_for_a_connection_as_long_as_a_request_would() ->
         await peer.drop()
         await until(lambda: client.state == "connecting")
         with pytest.raises(
-            RequestTimeout, match=r"'count' was not sent to ws://.* within 0.05 s: there is no"
+            RequestTimeoutError, match=r"'count' was not sent to ws://.* within 0.05 s: there is no"
         ):
             await anext(client.stream("count"))
         again = await server.accept()
@@ -248,7 +248,7 @@ async def test_offline_it_counts_to_what_may_wait_and_can_be_left() -> None:
         waiting = client.stream("count")
         asking = asyncio.ensure_future(anext(waiting))
         await asyncio.sleep(0)
-        with pytest.raises(QueueFull):
+        with pytest.raises(QueueFullError):
             await anext(client.stream("other"))
         await waiting.aclose()
         with pytest.raises(StopAsyncIteration):
@@ -263,7 +263,9 @@ async def test_it_ends_with_the_client() -> None:
         before = asyncio.ensure_future(anext(client.stream("early")))
         await asyncio.sleep(0)
         await client.close()
-        with pytest.raises(Disconnected, match=r"'early' was not sent: the client of ws://.* is closed\."):
+        with pytest.raises(
+            DisconnectedError, match=r"'early' was not sent: the client of ws://.* is closed\."
+        ):
             await before
-        with pytest.raises(Disconnected):
+        with pytest.raises(DisconnectedError):
             client.stream("late")

@@ -96,7 +96,7 @@ class Conversation:
     async def open(self) -> BaseException | None:
         try:
             await self.client
-        except symphony.errors.Disconnected as error:
+        except symphony.errors.DisconnectedError as error:
             return error
         return None
 

@@ -10,7 +10,7 @@ from support.servers import serve_natively
 from symphony import Limits, Reject, Socket, Symphony
 from symphony.client import Close, connect
 from symphony.client.link import DialError, Offer
-from symphony.errors import Refused, RemoteError
+from symphony.errors import RefusedError, RemoteError
 
 pytestmark = pytest.mark.usefixtures("each_loop")
 
@@ -81,11 +81,11 @@ async def test_a_session(protocol: Any) -> None:
 
 async def test_a_refusal() -> None:
     async with serve_natively(chat()) as url:
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RefusedError) as caught:
             await connect(f"{url}/chat", token="wrong")
         assert (caught.value.code, caught.value.reason) == (4401, "who are you?")
         assert str(caught.value) == f"{url}/chat refused the connection: who are you? (4401)."
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RefusedError) as caught:
             await connect(f"{url}/nowhere")
         assert caught.value.code == 4404
 

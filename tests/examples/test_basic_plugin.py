@@ -6,7 +6,7 @@ import pytest
 from support.clients import connect
 from support.examples import load, running
 from symphony import Symphony
-from symphony.testing import Refused, TestClient
+from symphony.testing import HandshakeRefusedError, TestClient
 
 NAME = "ws/plugins/basic_plugin.py"
 
@@ -50,6 +50,6 @@ async def test_a_visitor_whom_the_app_refuses_is_not_counted() -> None:
     async with TestClient(app) as client:
         async with client.connect("/search?q=cats"):
             assert plugin.count == 1
-        with pytest.raises(Refused):
+        with pytest.raises(HandshakeRefusedError):
             await client.connect("/search")
         assert plugin.count == 1

@@ -7,7 +7,7 @@ import pytest
 from support.clients import Log
 from support.examples import load
 from symphony.errors import RemoteError
-from symphony.testing import Refused, TestClient, TestConnection
+from symphony.testing import HandshakeRefusedError, TestClient, TestConnection
 
 
 @pytest.fixture
@@ -134,6 +134,6 @@ async def test_nonsense_is_refused(app: Any, event: str, data: Any, path: str) -
 @pytest.mark.parametrize("query", ["", "?name=", "?name=%20", f"?name={'x' * 25}"])
 async def test_whoever_has_no_name_or_too_long_a_one_is_refused(app: Any, query: str) -> None:
     async with TestClient(app) as client:
-        with pytest.raises(Refused) as refusal:
+        with pytest.raises(HandshakeRefusedError) as refusal:
             await client.connect(f"/chat{query}")
         assert refusal.value.status == 400

@@ -4,7 +4,7 @@ import pytest
 
 from support.clients import connect
 from support.examples import load, running
-from symphony.testing import Refused, TestClient
+from symphony.testing import HandshakeRefusedError, TestClient
 
 NAME = "ws/echo_server.py"
 
@@ -37,6 +37,6 @@ async def test_json_of_another_shape_is_told_what_is_wrong_and_stays() -> None:
 
 async def test_another_path_is_refused_with_404() -> None:
     async with TestClient(load(NAME).app) as client:
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(HandshakeRefusedError) as refused:
             await client.connect("/elsewhere")
         assert refused.value.status == 404

@@ -2,7 +2,7 @@ import pytest
 
 from support.clients import connect, refused
 from support.examples import load, running
-from symphony.testing import Refused, TestClient
+from symphony.testing import HandshakeRefusedError, TestClient
 
 NAME = "ws/middleware.py"
 
@@ -28,7 +28,7 @@ async def test_without_a_known_token_the_handshake_is_refused_with_401() -> None
 
 async def test_a_refused_client_gets_no_farewell(capsys: pytest.CaptureFixture[str]) -> None:
     async with TestClient(load(NAME).app) as client:
-        with pytest.raises(Refused):
+        with pytest.raises(HandshakeRefusedError):
             await client.connect("/")
         async with client.connect("/?token=swordfish") as c:
             assert await c.receive() == "Welcome, Harpo!"

@@ -5,7 +5,7 @@ import pytest
 
 from support.clients import connect, refused
 from support.examples import load, running
-from symphony.testing import Refused, TestClient
+from symphony.testing import HandshakeRefusedError, TestClient
 
 NAME = "ws/rooms.py"
 
@@ -72,6 +72,6 @@ async def test_a_room_whose_name_has_a_colon_is_a_room_like_others(app: Any) -> 
 
 async def test_a_path_without_a_room_is_refused(app: Any) -> None:
     async with TestClient(app) as client:
-        with pytest.raises(Refused) as nowhere:
+        with pytest.raises(HandshakeRefusedError) as nowhere:
             await client.connect("/rooms/?user=alice")
     assert nowhere.value.status == 404

@@ -5,7 +5,7 @@ import pytest
 
 from support.clients import connect, refused
 from support.examples import load, running
-from symphony.testing import Refused, TestClient
+from symphony.testing import HandshakeRefusedError, TestClient
 
 NAME = "ws/routing.py"
 
@@ -59,6 +59,6 @@ async def test_in_memory_it_is_the_same(path: str) -> None:
 async def test_refused_in_memory_as_well(path: str) -> None:
     app: Any = load(NAME).app
     async with TestClient(app) as client:
-        with pytest.raises(Refused) as nowhere:
+        with pytest.raises(HandshakeRefusedError) as nowhere:
             await client.connect(path)
     assert nowhere.value.status == REFUSALS[path][0]

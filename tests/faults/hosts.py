@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 
 from support.clients import until
 from symphony.client import Client, connect
-from symphony.errors import Disconnected, RemoteError
+from symphony.errors import DisconnectedError, RemoteError
 
 __all__ = ("Host", "NodeHost", "Outcome", "PythonHost", "Subject")
 
@@ -183,7 +183,7 @@ class PythonSubject(Subject):
 async def _outcome(doing: Awaitable[Any]) -> Outcome:
     try:
         value = await doing
-    except (RemoteError, Disconnected) as error:
+    except (RemoteError, DisconnectedError) as error:
         return Outcome(type(error).__name__, error.code, time.time())
     except Exception as error:
         return Outcome(type(error).__name__, None, time.time())

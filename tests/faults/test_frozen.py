@@ -37,7 +37,7 @@ async def test_a_frozen_server_is_noticed_and_come_back_to_and_nothing_is_sent_t
     noticed = (await subject.reach("waiting")).at
     assert GRACE / 2 < noticed - frozen < BOUND + SLACK
     lost = await asking
-    assert (lost.how, lost.value) == ("Disconnected", 1006)
+    assert (lost.how, lost.value) == ("DisconnectedError", 1006)
     assert lost.at - noticed < 0.5
     await subject.emits("say", [7, 8])
     later = subject.request("ask", 9)

@@ -74,7 +74,7 @@ async def test_what_was_under_way_is_not_sent_again_unless_it_may_be(host: Host,
     await kill(server, subject)
     # At once: not when it is back.
     lost = await held
-    assert (lost.how, lost.value) == ("Disconnected", 1006)
+    assert (lost.how, lost.value) == ("DisconnectedError", 1006)
     assert lost.at - subject.when("waiting")[0].at < 0.5
     assert not any(asking.done() for asking in again)
     later = subject.request("hold", 4)
@@ -90,7 +90,7 @@ async def test_what_is_asked_again_is_asked_only_while_it_has_time(host: Host, s
     asking = subject.request("hold", 1, idempotent=True, timeout=0.8)
     await server.noted("hold")
     await kill(server, subject)
-    assert (await asking).how == "RequestTimeout"
+    assert (await asking).how == "RequestTimeoutError"
     await revive(server, subject)
     assert (await subject.request("hold", 2)).how == "done"
     assert server.numbers("hold") == [1, 2]
@@ -126,7 +126,7 @@ async def test_what_has_no_time_left_offline_is_never_sent(host: Host, server: R
     ]
     streaming = subject.stream("count", 4)
     for outcome in [await one for one in [*asking, streaming]]:
-        assert outcome.how == "RequestTimeout"
+        assert outcome.how == "RequestTimeoutError"
     assert AWAY.fullmatch(subject.states)
     await revive(server, subject)
     assert (await subject.request("ask", 5, timeout=5)).value == 5
@@ -140,7 +140,7 @@ async def test_no_more_waits_than_may_and_none_of_it_is_lost(host: Host, server:
     await subject.emits("say", range(4))
     asking = subject.request("ask", 4)
     for refused in (await subject.emit("say", 5), await subject.request("ask", 6)):
-        assert refused.how == "QueueFull"
+        assert refused.how == "QueueFullError"
     await revive(server, subject)
     assert (await asking).value == 4
     await subject.emits("say", [7])
@@ -158,7 +158,7 @@ async def test_a_stream_breaks_off_behind_its_items_and_one_offline_waits(
         await subject.request("ask", 0)
     await kill(server, subject)
     broken = await streaming
-    assert (broken.how, broken.value) == ("Disconnected", [0, 1, 2, 3, 4])
+    assert (broken.how, broken.value) == ("DisconnectedError", [0, 1, 2, 3, 4])
     waiting = subject.stream("count", 3)
     await revive(server, subject)
     answer = await waiting

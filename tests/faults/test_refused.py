@@ -10,7 +10,7 @@ QUICK = {"backoff": 0.05, "max_backoff": 0.1}
 FINAL = {"unauthorized": 4401, "forbidden": 4403, "not_found": 4404}
 
 # The second is one of the first.
-DISCONNECTED = ("Disconnected", "Refused")
+DISCONNECTED = ("DisconnectedError", "RefusedError")
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -27,7 +27,7 @@ async def test_a_refusal_at_first_is_the_end(host: Host, server: Revenant, code:
     subject = host.connect(server.url, **QUICK)
     asking = subject.request("ask", 1)
     opened = await subject.opened
-    assert (opened.how, opened.value) == ("Refused", FINAL[code])
+    assert (opened.how, opened.value) == ("RefusedError", FINAL[code])
     await subject.reach("closed")
     assert subject.ended == (FINAL[code], "by order")
     assert disconnected(await asking) == FINAL[code]
@@ -94,7 +94,7 @@ async def test_a_second_old_token_is_the_end(host: Host, server: Revenant) -> No
     server.tell("token", "new")
     subject = host.connect(server.url, tokens=["old", "older", "new"], **QUICK)
     opened = await subject.opened
-    assert (opened.how, opened.value) == ("Refused", 4401)
+    assert (opened.how, opened.value) == ("RefusedError", 4401)
     await subject.reach("closed")
     assert subject.ended == (4401, "the token is old")
     await host.idle()

@@ -16,7 +16,13 @@ import pytest
 from support.clients import Client, Log, connect, until
 from support.servers import serve_natively
 from symphony import Limits, Reject, Socket, Symphony
-from symphony.errors import ConfigurationError, Disconnected, QueueFull, RemoteError, RequestTimeout
+from symphony.errors import (
+    ConfigurationError,
+    DisconnectedError,
+    QueueFullError,
+    RemoteError,
+    RequestTimeoutError,
+)
 
 CODECS: Mapping[str, Any] = {
     "json": SimpleNamespace(encode=lambda frame: msgspec.json.encode(frame).decode(), decode=json.loads),
@@ -149,7 +155,7 @@ async def test_without_an_answer_in_time_the_client_is_told_and_a_late_one_is_ig
 
     @app.on("ask")
     async def ask(socket: Socket) -> str:
-        with pytest.raises(RequestTimeout, match=r"did not answer 'q' within 0\.05 s"):
+        with pytest.raises(RequestTimeoutError, match=r"did not answer 'q' within 0\.05 s"):
             await socket.request("q", timeout=0.05)
         return "timed out"
 
@@ -217,7 +223,7 @@ async def test_requests_under_way_fail_at_once_when_the_socket_goes_and_later_on
     @app.on_disconnect
     async def leave(socket: Socket) -> None:
         for _ in range(2):
-            with pytest.raises(Disconnected, match="was not sent"):
+            with pytest.raises(DisconnectedError, match="was not sent"):
                 await socket.request("too late")
         log.append(socket)
 
@@ -228,9 +234,9 @@ async def test_requests_under_way_fail_at_once_when_the_socket_goes_and_later_on
             client.transport.abort()
         await log.reaches(2)
         error, socket = log
-        assert isinstance(error, Disconnected)
+        assert isinstance(error, DisconnectedError)
         await until(lambda: app.stats.closed == 1)
-        with pytest.raises(Disconnected):
+        with pytest.raises(DisconnectedError):
             await socket.request("much too late")
 
 
@@ -260,7 +266,7 @@ async def test_more_requests_than_one_client_may_have_to_answer_are_refused(serv
     async def ask(socket: Socket) -> Any:
         asked = [asyncio.ensure_future(socket.request("q", n)) for n in range(3)]
         await asyncio.sleep(0)
-        with pytest.raises(QueueFull, match="has 3 requests to answer already"):
+        with pytest.raises(QueueFullError, match="has 3 requests to answer already"):
             await socket.request("one too many")
         return await asyncio.gather(*asked)
 
@@ -435,7 +441,7 @@ class Remains:
         async def ask(socket: Socket) -> Any:
             try:
                 return await socket.request("q")
-            except Disconnected:
+            except DisconnectedError:
                 return None
 
     @property

@@ -34,7 +34,7 @@ from support.servers import serve_natively
 from symphony import Client, Symphony
 from symphony.cli.finding import TargetError, locate
 from symphony.cli.main import cli
-from symphony.testing import Refused, TestClient, TestConnection
+from symphony.testing import HandshakeRefusedError, TestClient, TestConnection
 
 __all__ = ("ROOT", "RUN", "Block", "Reader", "anchors", "blocks", "links", "rows")
 
@@ -315,7 +315,7 @@ class Reader:
         assert lines[0].startswith("$ "), "a console begins with a command"
         async with AsyncExitStack() as stack:
             client: TestClient | None = None
-            connection: TestConnection | Refused | None = None
+            connection: TestConnection | HandshakeRefusedError | None = None
             for line in lines:
                 mark, _, rest = line.partition(" ")
                 if mark == "$":
@@ -332,7 +332,7 @@ class Reader:
                 elif mark == "<" and isinstance(connection, TestConnection):
                     assert await connection.receive_text() == rest
                 elif line.startswith("error: Unexpected server response: "):
-                    assert isinstance(connection, Refused), "the app did not refuse"
+                    assert isinstance(connection, HandshakeRefusedError), "the app did not refuse"
                     assert line.endswith(f" {connection.status}")
                 else:
                     # What a server or another command prints.
@@ -595,14 +595,14 @@ def _continued(earlier: str, part: str) -> str:
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-async def _connected(client: TestClient, url: str, command: str) -> TestConnection | Refused:
+async def _connected(client: TestClient, url: str, command: str) -> TestConnection | HandshakeRefusedError:
     options = list(pairwise(shlex.split(command)))
     headers = dict(re.split(r": *", value, maxsplit=1) for flag, value in options if flag == "-H")
     offered = [value for flag, value in options if flag == "-s"]
     path = url.removeprefix("ws://127.0.0.1:8080") or "/"
     try:
         connection = await client.connect(path, headers=headers, subprotocols=offered, protocol="raw")
-    except Refused as refusal:
+    except HandshakeRefusedError as refusal:
         return refusal
     assert not offered or connection.subprotocol in offered, "wscat fails if none is chosen"
     return connection

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from symphony import Close, Depends, Handshake, Limits, Reject, Room, Socket, Symphony
-from symphony.testing import Clock, Disconnected, Refused, TestClient
+from symphony.testing import Clock, DisconnectedError, HandshakeRefusedError, TestClient
 
 
 @dataclass
@@ -163,7 +163,7 @@ async def test_the_handshake_carries_what_the_test_gives_it() -> None:
 
 async def test_a_page_of_another_origin_is_refused_and_one_of_the_apps_own_is_not() -> None:
     async with TestClient(echo()) as client:
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(HandshakeRefusedError) as refused:
             await client.connect("/", origin="https://evil.example")
         assert refused.value.status == 403
         async with client.connect("/", origin="http://testserver") as c:
@@ -186,7 +186,7 @@ async def test_a_connection_can_be_awaited_and_closed_by_hand() -> None:
         assert closes == [Close(4000, "bye", clean=True)]
         assert c.closed == Close(4000, "bye", clean=True)
         await c.close()
-        with pytest.raises(Disconnected, match=r"4000: bye"):
+        with pytest.raises(DisconnectedError, match=r"4000: bye"):
             await c.send("too late")
         with pytest.raises(ValueError, match="1006"):
             await c.close(1006)
@@ -231,7 +231,7 @@ async def test_when_the_app_closes_what_it_sent_before_can_still_be_received() -
         await c.send("hi")
         assert await c.wait_closed() == Close(4001, "enough", clean=True)
         assert await c.receive() == "bye"
-        with pytest.raises(Disconnected) as gone:
+        with pytest.raises(DisconnectedError) as gone:
             await c.receive()
         assert (gone.value.code, gone.value.reason) == (4001, "enough")
         assert str(gone.value) == "The connection to / has ended (4001: enough)."
@@ -248,7 +248,7 @@ async def test_a_receive_under_way_hears_that_the_app_closed() -> None:
         waiting = asyncio.ensure_future(c.receive())
         await client.settle()
         await c.send("hi")
-        with pytest.raises(Disconnected, match="1008"):
+        with pytest.raises(DisconnectedError, match="1008"):
             await waiting
 
 
@@ -285,7 +285,7 @@ async def test_a_refusal_is_raised_with_status_headers_and_body() -> None:
         raise Reject("too_many", "come back later", details={"left": 0}, headers={"Retry-After": "7"})
 
     async with TestClient(app) as client:
-        with pytest.raises(Refused, match=r"HTTP 429: .*come back later") as refused:
+        with pytest.raises(HandshakeRefusedError, match=r"HTTP 429: .*come back later") as refused:
             await client.connect("/")
         assert refused.value.status == 429
         assert refused.value.headers["Retry-After"] == "7"
@@ -295,7 +295,7 @@ async def test_a_refusal_is_raised_with_status_headers_and_body() -> None:
             "retryable": True,
             "details": {"left": 0},
         }
-        with pytest.raises(Refused):
+        with pytest.raises(HandshakeRefusedError):
             async with client.connect("/"):
                 pytest.fail("the connection was refused")
 
@@ -304,7 +304,7 @@ async def test_an_unknown_path_is_refused_with_404() -> None:
     app = Symphony()
     app.route("/known")
     async with TestClient(app) as client:
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(HandshakeRefusedError) as refused:
             await client.connect("/unknown")
     assert refused.value.status == 404
     assert b"/unknown" in refused.value.body
@@ -550,7 +550,7 @@ async def test_a_failing_connect_handler_is_refused_with_500_and_raised() -> Non
 
     with pytest.raises(LookupError, match="no such user"):  # noqa: PT012
         async with TestClient(app) as client:
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(HandshakeRefusedError) as refused:
                 await client.connect("/")
     assert refused.value.status == 500
 
@@ -668,7 +668,7 @@ async def test_the_apps_limits_see_time_pass() -> None:
     async with TestClient(app) as client:
         connecting = asyncio.ensure_future(client.connect("/slow").__aenter__())
         await client.clock.advance(5)
-        with pytest.raises(Refused, match="HTTP 503"):
+        with pytest.raises(HandshakeRefusedError, match="HTTP 503"):
             await connecting
         async with client.connect("/idle") as c:
             await client.clock.advance(30)

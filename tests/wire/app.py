@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from symphony import Handshake, Limits, Reject, Socket, Symphony
-from symphony.errors import RemoteError, RequestTimeout
+from symphony.errors import RemoteError, RequestTimeoutError
 
 __all__ = ("make_app",)
 
@@ -146,7 +146,7 @@ def make_app(limits: Limits | None = None) -> Symphony:
         except RemoteError as error:
             fields = ("code", "message", "retryable", "details")
             return {"error": {name: getattr(error, name) for name in fields}}
-        except RequestTimeout:
+        except RequestTimeoutError:
             return {"timeout": True}
 
     @events.on("bye")

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from support.clients import connect
 from support.servers import serve_natively
 from symphony import Limits
-from symphony.testing import Disconnected, TestClient
+from symphony.testing import DisconnectedError, TestClient
 from wire.app import make_app
 
 __all__ = ("OFFERS", "SERVERS", "Peer", "Served")
@@ -89,7 +89,7 @@ class _MemoryPeer:
         # Nothing was left behind that nobody has received.
         try:
             message = await self._connection.receive()
-        except Disconnected:
+        except DisconnectedError:
             return close.code, close.reason
         raise AssertionError(message)
 

@@ -8,7 +8,7 @@ import pytest
 from support.clients import closed, connect, refused
 from support.servers import serve_natively
 from symphony import Limits
-from symphony.testing import Refused, TestClient
+from symphony.testing import HandshakeRefusedError, TestClient
 from wire.app import make_app
 from wire.peers import OFFERS, SERVERS, Peer, Served
 from wire.vectors import Ids, decoded, encoded, fits, joined, load, message, named
@@ -161,7 +161,7 @@ async def test_a_refusal_is_told_as_the_client_asked_in_memory() -> None:
     async with TestClient(make_app()) as client:
         for vector in HANDSHAKE["refusals"]:
             if "status" in vector:
-                with pytest.raises(Refused) as refusal:
+                with pytest.raises(HandshakeRefusedError) as refusal:
                     await client.connect("/refused", subprotocols=vector["offers"], protocol="raw")
                 assert refusal.value.status == vector["status"]
             else:

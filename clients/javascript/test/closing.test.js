@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
-import { Disconnected } from "../symphony.js";
+import { DisconnectedError } from "../symphony.js";
 import { FakeSocket, joinFake } from "./fake.js";
 import { join, pair, quiet, reach, serve, stopTime } from "./server.js";
 
@@ -15,7 +15,7 @@ test("close ends all that is under way, tells the server, and is done when it ha
   await peer.next();
   const closing = client.close(4001, "bye");
   assert.deepEqual([client.state, client.closed], ["closed", { code: 4001, reason: "bye" }]);
-  const gone = (error) => error instanceof Disconnected && error.code === 4001 && error.reason === "bye";
+  const gone = (error) => error instanceof DisconnectedError && error.code === 4001 && error.reason === "bye";
   await assert.rejects(sum, gone);
   await assert.rejects(item, gone);
   await closing;
@@ -49,7 +49,7 @@ test("a client that is closed before it was open rejects `opened`", async (t) =>
   const server = await serve(t);
   const client = join(t, server.url);
   await client.close();
-  await assert.rejects(client.opened, { name: "Disconnected", code: 1000 });
+  await assert.rejects(client.opened, { name: "DisconnectedError", code: 1000 });
 });
 
 test("a client that is closed while it waits does not come back", async (t) => {
@@ -169,6 +169,6 @@ test("a client that is lost tells so where it was used, not by a warning", async
   const { client, peer } = await pair(t);
   peer.close(4403);
   await reach(client, "closed");
-  assert.throws(() => client.emit("say"), Disconnected);
+  assert.throws(() => client.emit("say"), DisconnectedError);
   assert.equal(warnings().length, 0);
 });

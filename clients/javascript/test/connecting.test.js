@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { createServer } from "node:net";
 import { test } from "node:test";
 
-import { connect, Disconnected, Refused } from "../symphony.js";
+import { connect, DisconnectedError, RefusedError } from "../symphony.js";
 import { FakeSocket, handshake } from "./fake.js";
 import { Implementation, join, pair, quiet, reach, serve, stopTime } from "./server.js";
 
@@ -79,7 +79,7 @@ test("a token function that fails is told on the console and asked again", async
 test("a token function that closes the client has the last word", async (t) => {
   const client = connect("ws://localhost/", { WebSocket: FakeSocket, token: () => client.close() });
   FakeSocket.last = null;
-  await assert.rejects(client.opened, Disconnected);
+  await assert.rejects(client.opened, DisconnectedError);
   assert.equal(FakeSocket.last, null);
 });
 
@@ -108,8 +108,8 @@ test("a refusal that is final rejects `opened`, and the client was never open", 
   client.onState((state) => states.push(state));
   await server.refuse(4403, "not you");
   await assert.rejects(client.opened, (error) => {
-    assert.ok(error instanceof Refused && error instanceof Disconnected);
-    assert.deepEqual([error.name, error.code, error.reason], ["Refused", 4403, "not you"]);
+    assert.ok(error instanceof RefusedError && error instanceof DisconnectedError);
+    assert.deepEqual([error.name, error.code, error.reason], ["RefusedError", 4403, "not you"]);
     return true;
   });
   assert.deepEqual(states, ["closed"]);
@@ -126,7 +126,7 @@ test("what waited for a refused connection fails, and is not sent into it", asyn
   server.choose = () => "symphony.refuse";
   const peer = await server.peer();
   peer.close(4403, "no");
-  await assert.rejects(sum, { name: "Refused", code: 4403 });
+  await assert.rejects(sum, { name: "RefusedError", code: 4403 });
   assert.equal(peer.unread, 0);
   assert.match(warnings()[0], /1 messages were never sent.*4403 no/);
 });
@@ -168,7 +168,7 @@ test("a server that does not answer is given up after connectTimeout", async (t)
   assert.equal(client.state, "connecting");
   tick(0.01);
   await assert.rejects(client.opened, {
-    name: "Disconnected",
+    name: "DisconnectedError",
     code: 1006,
     reason: "no connection within 3 s",
   });
@@ -188,7 +188,7 @@ test("a token that does not come is given up after connectTimeout", async (t) =>
 
 test("what no WebSocket takes is final", async (t) => {
   const client = connect("ws://localhost/", { WebSocket: Implementation, subprotocols: ["not a name"] });
-  await assert.rejects(client.opened, { name: "Refused", code: 4400 });
+  await assert.rejects(client.opened, { name: "RefusedError", code: 4400 });
 });
 
 test("without reconnect any end is final", async (t) => {

@@ -39,7 +39,7 @@ test("a server that goes silent is asked for a sign of life, given up and come b
   assert.equal(client.state, "open");
   const sum = client.request("sum");
   tick(0.1);
-  await assert.rejects(sum, { name: "Disconnected", code: 1006, reason: "no sign of life" });
+  await assert.rejects(sum, { name: "DisconnectedError", code: 1006, reason: "no sign of life" });
   assert.equal(client.state, "waiting");
   tick(1);
   await server.peer();

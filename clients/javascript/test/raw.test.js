@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Disconnected } from "../symphony.js";
+import { DisconnectedError } from "../symphony.js";
 import { join, quiet, reach, serve } from "./server.js";
 
 /** A raw route, with a client that is open. */
@@ -116,7 +116,7 @@ test("an iteration ends with the server's normal end and raises any other, behin
     const all = (async () => {
       for await (const message of client) heard.push(message);
     })();
-    if (raises) await assert.rejects(all, { name: "Disconnected", code });
+    if (raises) await assert.rejects(all, { name: "DisconnectedError", code });
     else await all;
     assert.deepEqual(heard, ["last"]);
   }
@@ -135,7 +135,7 @@ test("messages that nobody takes are not dropped: the client closes, and says so
     async () => {
       for await (const message of client) heard.push(message);
     },
-    (error) => error instanceof Disconnected && error.code === 1013,
+    (error) => error instanceof DisconnectedError && error.code === 1013,
   );
   assert.deepEqual(heard, ["a", "b"]);
 });

@@ -97,7 +97,7 @@ test("4401 asks a token function once more, and a second one is final", async (t
   const client = join(t, server.url, { token: () => `${++asked}` });
   await server.refuse(4401, "expired");
   await server.refuse(4401, "expired again");
-  await assert.rejects(client.opened, { name: "Refused", code: 4401, reason: "expired again" });
+  await assert.rejects(client.opened, { name: "RefusedError", code: 4401, reason: "expired again" });
   assert.equal(asked, 2);
 });
 
@@ -108,8 +108,8 @@ test("a client that is refused when it comes back has lost its connection", asyn
   await reach(client, "waiting");
   const asked = client.request("sum", 1);
   await refused;
-  // Not `Refused`: that is what opening a client raises, and it was open.
-  await assert.rejects(asked, { name: "Disconnected", code: 4403, reason: "no more" });
+  // Not `RefusedError`: that is what opening a client raises, and it was open.
+  await assert.rejects(asked, { name: "DisconnectedError", code: 4403, reason: "no more" });
   await client.opened;
 });
 

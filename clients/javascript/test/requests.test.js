@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { test } from "node:test";
 
-import { Disconnected, QueueFull, RemoteError, RequestTimeout, SymphonyError } from "../symphony.js";
+import { DisconnectedError, QueueFullError, RemoteError, RequestTimeoutError, SymphonyError } from "../symphony.js";
 import { join, pair, quiet, reach, serve, stopTime } from "./server.js";
 
 test("a request gets its reply", async (t) => {
@@ -61,7 +61,7 @@ test("a request without an answer in time fails and is cancelled", async (t) => 
   tick(2.99);
   assert.equal(peer.unread, 0);
   tick(0.01);
-  await assert.rejects(slow, RequestTimeout);
+  await assert.rejects(slow, RequestTimeoutError);
   assert.deepEqual(await peer.next(), { cancel: id });
 });
 
@@ -74,7 +74,7 @@ test("a request that the server is first to give up fails in the same way", asyn
   const ids = [(await peer.next()).id, (await peer.next()).id];
   tick(2.99);
   for (const id of ids) peer.frame({ error: id, data: timeout });
-  await assert.rejects(slow, RequestTimeout);
+  await assert.rejects(slow, RequestTimeoutError);
   await assert.rejects(early, { name: "RemoteError", code: "timeout" });
 });
 
@@ -125,7 +125,7 @@ test("a lost connection fails the request at once, and it is never sent again", 
   const pay = client.request("pay", 10);
   await peer.next();
   peer.cut();
-  await assert.rejects(pay, { name: "Disconnected", code: 1006 });
+  await assert.rejects(pay, { name: "DisconnectedError", code: 1006 });
   const again = await server.peer();
   client.emit("after");
   assert.deepEqual(await again.next(), { event: "after", data: null });
@@ -161,7 +161,7 @@ test("an idempotent request is given up when its time is over, connection or not
   peer.cut();
   await reach(client, "waiting");
   tick(10);
-  await assert.rejects(sum, RequestTimeout);
+  await assert.rejects(sum, RequestTimeoutError);
   tick(90);
   client.emit("after");
   assert.equal((await (await server.peer()).next()).event, "after");
@@ -172,7 +172,7 @@ test("an idempotent request fails when the end is final", async (t) => {
   const sum = client.request("sum", 1, { idempotent: true });
   await peer.next();
   peer.close(4403, "forbidden");
-  await assert.rejects(sum, { name: "Disconnected", code: 4403, reason: "forbidden" });
+  await assert.rejects(sum, { name: "DisconnectedError", code: 4403, reason: "forbidden" });
 });
 
 test("a request without a connection waits for one, with what is left of its time", async (t) => {
@@ -208,8 +208,8 @@ test("requests that wait count to the queue", async (t) => {
   const server = await serve(t);
   const client = join(t, server.url, { maxQueue: 1 });
   const first = client.request("first");
-  await assert.rejects(client.request("second"), QueueFull);
-  assert.throws(() => client.emit("third"), QueueFull);
+  await assert.rejects(client.request("second"), QueueFullError);
+  assert.throws(() => client.emit("third"), QueueFullError);
   const peer = await server.peer();
   peer.frame({ reply: (await peer.next()).id, data: 1 });
   assert.equal(await first, 1);
@@ -253,5 +253,5 @@ test("the name of 256 characters is one, also where characters are pairs", async
 test("a request to a client that is closed is refused", async (t) => {
   const { client } = await pair(t);
   client.close();
-  await assert.rejects(client.request("sum", 1), Disconnected);
+  await assert.rejects(client.request("sum", 1), DisconnectedError);
 });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Disconnected, QueueFull, SymphonyError } from "../symphony.js";
+import { DisconnectedError, QueueFullError, SymphonyError } from "../symphony.js";
 import { FakeSocket, handshake, joinFake } from "./fake.js";
 import { join, pair, quiet, reach, serve } from "./server.js";
 
@@ -57,9 +57,9 @@ test("a full queue refuses what comes and keeps what it has", async (t) => {
   client.send("b");
   assert.throws(
     () => client.emit("c"),
-    (error) => error instanceof QueueFull && error instanceof SymphonyError,
+    (error) => error instanceof QueueFullError && error instanceof SymphonyError,
   );
-  assert.throws(() => client.send("d"), QueueFull);
+  assert.throws(() => client.send("d"), QueueFullError);
   const peer = await server.peer();
   assert.deepEqual(
     [await peer.next(), await peer.next()],
@@ -90,8 +90,8 @@ test("a connection that takes nothing more refuses what comes", async (t) => {
   const client = await joinFake(t);
   FakeSocket.last.open();
   FakeSocket.last.bufferedAmount = 16 * 1024 * 1024 + 1;
-  assert.throws(() => client.emit("say"), QueueFull);
-  await assert.rejects(client.request("sum"), QueueFull);
+  assert.throws(() => client.emit("say"), QueueFullError);
+  await assert.rejects(client.request("sum"), QueueFullError);
   FakeSocket.last.bufferedAmount = 0;
   client.emit("say");
   assert.equal(FakeSocket.last.sent.length, 1);
@@ -113,7 +113,7 @@ test("sending after the end raises, with the code of the end", async (t) => {
   const { client, peer } = await pair(t);
   peer.close(4403, "out");
   await reach(client, "closed");
-  const gone = (error) => error instanceof Disconnected && error.code === 4403 && error.reason === "out";
+  const gone = (error) => error instanceof DisconnectedError && error.code === 4403 && error.reason === "out";
   assert.throws(() => client.emit("say"), gone);
   assert.throws(() => client.send("say"), gone);
 });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Disconnected, RemoteError, RequestTimeout } from "../symphony.js";
+import { DisconnectedError, RemoteError, RequestTimeoutError } from "../symphony.js";
 import { join, pair, reach, serve, stopTime } from "./server.js";
 
 /** Take all that comes, and give it together with the error at its end. */
@@ -140,7 +140,7 @@ test("a lost connection is raised behind the items before it, and the stream is 
   peer.close(1012, "restart");
   const [items, error] = await all;
   assert.deepEqual(items, [1]);
-  assert.ok(error instanceof Disconnected && error.code === 1012);
+  assert.ok(error instanceof DisconnectedError && error.code === 1012);
   const again = await server.peer();
   await reach(client, "open");
   client.emit("after");
@@ -224,7 +224,7 @@ test("a stream for which no connection comes in time fails", async (t) => {
   await reach(client, "waiting");
   const never = drain(client.stream("count", 1));
   tick(3);
-  assert.ok((await never)[1] instanceof RequestTimeout);
+  assert.ok((await never)[1] instanceof RequestTimeoutError);
 });
 
 test("a credit that makes no sense is refused at once", async (t) => {

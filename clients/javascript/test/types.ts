@@ -3,12 +3,12 @@
 import {
   connect,
   Client,
-  Disconnected,
-  QueueFull,
-  Refused,
+  DisconnectedError,
+  QueueFullError,
+  RefusedError,
   Reject,
   RemoteError,
-  RequestTimeout,
+  RequestTimeoutError,
   SymphonyError,
 } from "../symphony.js";
 
@@ -126,14 +126,14 @@ async function untyped(): Promise<void> {
 
 function errors(error: unknown): void {
   if (error instanceof RemoteError) same<typeof error.code, string>(true);
-  if (error instanceof Refused) {
-    const lost: Disconnected = error;
+  if (error instanceof RefusedError) {
+    const lost: DisconnectedError = error;
     same<typeof lost.code, number>(true);
   }
   const own: SymphonyError[] = [
     new Reject("shop.sold_out", "none left", { details: 1 }),
-    new QueueFull(),
-    new RequestTimeout(),
+    new QueueFullError(),
+    new RequestTimeoutError(),
   ];
   throw own[0];
 }

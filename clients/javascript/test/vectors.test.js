@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { codecs, Refused } from "../symphony.js";
+import { codecs, RefusedError } from "../symphony.js";
 import { FakeSocket, handshake, joinFake } from "./fake.js";
 import { join, pair, quiet, reach, serve, stopTime } from "./server.js";
 import { kindOf, Stage, value } from "./stage.js";
@@ -173,7 +173,7 @@ test("a refusal of this client's offer is heard", async (t) => {
     (await server.peer()).close(code, reason);
     await assert.rejects(
       client.opened,
-      (error) => error instanceof Refused && error.code === code && error.reason === reason,
+      (error) => error instanceof RefusedError && error.code === code && error.reason === reason,
     );
     met++;
   }

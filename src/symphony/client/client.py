@@ -83,8 +83,8 @@ class Client:
             takes less than is sent.
 
         Raises:
-            QueueFull: `max_queue` messages wait already.
-            Disconnected: The client is closed.
+            QueueFullError: `max_queue` messages wait already.
+            DisconnectedError: The client is closed.
             TypeError: The data cannot be encoded.
         """
         self._check(event)
@@ -98,7 +98,7 @@ class Client:
                 anything else as JSON text.
 
         Raises:
-            QueueFull: As `emit`, and so are the others.
+            QueueFullError: As `emit`, and so are the others.
         """
         self._check()
         return self._outgoing.send(message)
@@ -150,10 +150,10 @@ class Client:
         Raises:
             RemoteError: The server answered with an error, or the reply does
                 not fit `response_type` (code `invalid`).
-            RequestTimeout: There was no reply in time.
-            Disconnected: The connection was lost after it was sent, or the
+            RequestTimeoutError: There was no reply in time.
+            DisconnectedError: The connection was lost after it was sent, or the
                 client was closed.
-            QueueFull: Without a connection, or while the server stops:
+            QueueFullError: Without a connection, or while the server stops:
                 `max_queue` messages wait already.
         """
         self._check(event)
@@ -299,7 +299,7 @@ class Client:
         show.
 
         Raises:
-            Disconnected: It ended otherwise than with 1000 or 1001.
+            DisconnectedError: It ended otherwise than with 1000 or 1001.
         """
         while not self._core.messages:
             if self.closed is not None:

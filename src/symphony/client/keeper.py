@@ -13,7 +13,7 @@ from symphony.client.link import Close, Dial, DialError, Link, Listener, Offer
 from symphony.client.loss import Loss, how
 from symphony.client.opening import offered_token
 from symphony.client.options import Options
-from symphony.errors import Disconnected, Refused
+from symphony.errors import DisconnectedError, RefusedError
 
 __all__ = ("Keeper", "Owner", "State")
 
@@ -121,8 +121,8 @@ class Keeper:
         """Wait for the first open connection; after that all goes on by itself.
 
         Raises:
-            Refused: The server said no.
-            Disconnected: There was none in time, or the client is closed.
+            RefusedError: The server said no.
+            DisconnectedError: There was none in time, or the client is closed.
         """
         if self.state == "new":
             loop = asyncio.get_running_loop()
@@ -165,13 +165,13 @@ class Keeper:
         """Don't come back before so many seconds, next time."""
         self._backoff.hint(seconds)
 
-    def error(self) -> Disconnected:
+    def error(self) -> DisconnectedError:
         """Return what is raised at whoever uses a client that has ended."""
         assert self._loss is not None
         error = self._loss.error()
         if self._opened_at is None and self._failure is not None:
             if error.code not in (_LOST, _NORMAL):
-                error = Refused(str(error), error.code, error.reason)
+                error = RefusedError(str(error), error.code, error.reason)
             error.__cause__ = self._failure.__cause__
         return error
 

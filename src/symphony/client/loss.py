@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from symphony.client.link import Close
-from symphony.errors import Disconnected
+from symphony.errors import DisconnectedError
 
 __all__ = ("Loss", "how", "sentence")
 
@@ -23,7 +23,7 @@ class Loss(NamedTuple):
     close: Close
     final: bool
 
-    def error(self, consequence: str = "", more: str = "") -> Disconnected:
+    def error(self, consequence: str = "", more: str = "") -> DisconnectedError:
         """Return an error; each gets one of its own, as it collects a traceback.
 
         Args:
@@ -31,7 +31,7 @@ class Loss(NamedTuple):
             more: Further sentences.
         """
         message = sentence(f"{consequence}: {self.what}" if consequence else self.what)
-        return Disconnected(f"{message} {more}".rstrip(), self.close.code, self.close.reason)
+        return DisconnectedError(f"{message} {more}".rstrip(), self.close.code, self.close.reason)
 
 
 def sentence(text: str) -> str:

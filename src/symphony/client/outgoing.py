@@ -12,7 +12,7 @@ from msgspec import Raw
 from symphony.client.link import Link
 from symphony.client.loss import Loss
 from symphony.client.payload import Kind, snapshot, to_json_text
-from symphony.errors import QueueFull
+from symphony.errors import QueueFullError
 from symphony.protocol.codec import to_message
 from symphony.protocol.envelopes import MESSAGE, Envelope, Event
 from symphony.protocol.v1 import JSON, MSGPACK, V1
@@ -117,7 +117,7 @@ class Outgoing:
         """Send an event.
 
         Raises:
-            QueueFull: It would have to wait, and too many do.
+            QueueFullError: It would have to wait, and too many do.
             TypeError: The data cannot be encoded.
         """
         envelope = Event(event, data)
@@ -131,7 +131,7 @@ class Outgoing:
         """Send a message as it is on a raw connection, else as the event `message`.
 
         Raises:
-            QueueFull: As `emit`, and so is the next.
+            QueueFullError: As `emit`, and so is the next.
             TypeError: It cannot be encoded.
         """
         if isinstance(message, bytearray | memoryview):
@@ -162,7 +162,7 @@ class Outgoing:
             refuse: Whether it counts to the limit.
 
         Raises:
-            QueueFull: Too many wait.
+            QueueFullError: Too many wait.
         """
         if self.clear:
             message = entry.message(self.codec)
@@ -171,7 +171,7 @@ class Outgoing:
             hint = "it is not connected"
             if self.live:
                 hint = "the server stops" if self.held else "the server takes no more; `await` what is sent"
-            raise QueueFull(f"{len(self._waiting)} messages wait to be sent to {self._where}: {hint}.")
+            raise QueueFullError(f"{len(self._waiting)} messages wait to be sent to {self._where}: {hint}.")
         self._waiting.append(entry)
         return self.drained() if self.takes else READY
 

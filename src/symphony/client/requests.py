@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from symphony.client.answers import Answers
 from symphony.client.loss import Loss
-from symphony.errors import RemoteError, RequestTimeout, SymphonyError
+from symphony.errors import RemoteError, RequestTimeoutError, SymphonyError
 from symphony.protocol.v1 import V1
 
 __all__ = ("Request", "raw_connection")
@@ -140,7 +140,7 @@ class Request:
             what = f"{self._event!r} was not sent to {self._where} within {self._timeout:g} s: "
             what += "it takes no more" if self._answers.outgoing.live else "there is no connection"
         self._withdraw()
-        self._fail(RequestTimeout(f"{what}."))
+        self._fail(RequestTimeoutError(f"{what}."))
 
     def _withdraw(self) -> None:
         if self.id is None:

@@ -11,7 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 from symphony.client.answers import Answers
 from symphony.client.loss import Loss
 from symphony.client.requests import raw_connection
-from symphony.errors import RemoteError, RequestTimeout, SymphonyError
+from symphony.errors import RemoteError, RequestTimeoutError, SymphonyError
 from symphony.protocol.envelopes import Grant
 from symphony.protocol.v1 import V1
 
@@ -170,7 +170,7 @@ class Flow:
         self._answers.outgoing.withdraw(self)
         why = "it takes no more" if self._answers.outgoing.live else "there is no connection"
         what = f"{self._event!r} was not sent to {self._where} within {self._timeout:g} s: {why}."
-        self._end(RequestTimeout(what))
+        self._end(RequestTimeoutError(what))
 
     def _end(self, error: Exception | None) -> None:
         if self.ended:
@@ -216,8 +216,8 @@ class Stream(AsyncIterator[T], Generic[T]):
 
         Raises:
             RemoteError: The stream has failed, behind the items before.
-            Disconnected: The connection was lost.
-            RequestTimeout: It could not be sent in time.
+            DisconnectedError: The connection was lost.
+            RequestTimeoutError: It could not be sent in time.
         """
         if self._left:
             raise StopAsyncIteration

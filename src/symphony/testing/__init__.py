@@ -1,7 +1,7 @@
 """A client for tests: an app in memory, without a server and without a network.
 
 ```python
-from symphony.testing import Refused, TestClient
+from symphony.testing import HandshakeRefusedError, TestClient
 
 async def test_the_room_hears_what_is_said():
     async with TestClient(app) as client:
@@ -29,14 +29,14 @@ after `timeout` seconds with a `TimeoutError` that says what did not come.
 **Refusals** before the upgrade are raised:
 
 ```python
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(HandshakeRefusedError) as refused:
         await client.connect("/admin")
     assert refused.value.status == 403
     assert refused.value.json()["message"] == "ask the owner for an invitation"
 ```
 
 **The app closes.** What was sent before can still be received; then `receive`
-raises `Disconnected` with `code` and `reason`. `wait_closed()` gives both as
+raises `DisconnectedError` with `code` and `reason`. `wait_closed()` gives both as
 well, and `closed` has them from then on.
 
 **Handlers that fail.** A client is only told `internal`, and a test wants to
@@ -59,10 +59,10 @@ entered. What a handler left behind elsewhere, such as in `app.state`, is
 there after `await client.settle()`.
 """
 
-from symphony.errors import Disconnected
+from symphony.errors import DisconnectedError
 from symphony.testing.client import TestClient
 from symphony.testing.clock import Clock
 from symphony.testing.connection import TestConnection
-from symphony.testing.memory import Refused
+from symphony.testing.memory import HandshakeRefusedError
 
-__all__ = ("Clock", "Disconnected", "Refused", "TestClient", "TestConnection")
+__all__ = ("Clock", "DisconnectedError", "HandshakeRefusedError", "TestClient", "TestConnection")

@@ -93,7 +93,7 @@ class TestClient:
             client: Address and port of the client, as `socket.client` has it.
 
         Raises:
-            Refused: The app refused, with status and body.
+            HandshakeRefusedError: The app refused, with status and body.
             TimeoutError: It did not answer in time.
         """
         if self._life is None:

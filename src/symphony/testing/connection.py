@@ -16,7 +16,7 @@ from symphony.client.client import Client
 from symphony.client.link import Close
 from symphony.client.options import Options, Token
 from symphony.client.payload import reader
-from symphony.errors import Disconnected
+from symphony.errors import DisconnectedError
 from symphony.protocol.frames import valid_close_code
 from symphony.testing.clock import settle
 from symphony.testing.memory import MemoryDial
@@ -94,7 +94,7 @@ class TestConnection(Client):
             raise
         try:
             await opening
-        except Disconnected:
+        except DisconnectedError:
             link = self._dial.link
             if link is not None and link.refused is not None:
                 raise link.refused from None
@@ -107,7 +107,7 @@ class TestConnection(Client):
             timeout: Seconds of real time to wait. `None`: the client's.
 
         Raises:
-            Disconnected: The app has closed, and every message was received.
+            DisconnectedError: The app has closed, and every message was received.
             TimeoutError: None came in time.
         """
         messages = self._core.messages
@@ -148,7 +148,7 @@ class TestConnection(Client):
 
         Raises:
             AssertionError: Another event came.
-            Disconnected: The app has closed, and every event was received.
+            DisconnectedError: The app has closed, and every event was received.
             TimeoutError: None came in time.
         """
         await self._until(

@@ -11,11 +11,11 @@ import msgspec
 from starlette.datastructures import Headers
 
 from symphony.client.link import Close, DialError, Listener, Offer
-from symphony.errors import Refused as ConnectionRefused
+from symphony.errors import RefusedError
 from symphony.protocol.handshake import TOKEN_PREFIX
 from symphony.transport.base import Message, Scope
 
-__all__ = ("MemoryDial", "MemoryLink", "Refused")
+__all__ = ("HandshakeRefusedError", "MemoryDial", "MemoryLink")
 
 Event = MutableMapping[str, Any]
 App = Callable[[Scope, Callable[[], Awaitable[Event]], Callable[[Event], Awaitable[None]]], Awaitable[None]]
@@ -26,7 +26,7 @@ _LOST: Final = 1006
 _NOT_OFFERED: Final = "symphony.refuse"
 
 
-class Refused(ConnectionRefused):
+class HandshakeRefusedError(RefusedError):
     """The app refused the connection with an HTTP answer.
 
     Attributes:
@@ -121,7 +121,7 @@ class MemoryLink:
         self.chosen: str | None = None
         self._raw = raw
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.refused: Refused | None = None
+        self.refused: HandshakeRefusedError | None = None
         self.ended: Close | None = None
         self._changed = changed
         self._listener: Listener | None = None
@@ -224,7 +224,7 @@ class MemoryLink:
         elif kind == "websocket.http.response.start":
             self._refusal = (event["status"], Headers(raw=event["headers"]))
         elif kind == "websocket.http.response.body" and self._refusal is not None:
-            self.refused = Refused(*self._refusal, event["body"])
+            self.refused = HandshakeRefusedError(*self._refusal, event["body"])
             self._end(Close(_LOST, "", clean=False))
         elif self.ended is not None:
             # As ASGI asks of a server whose client has gone.

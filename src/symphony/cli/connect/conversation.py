@@ -25,7 +25,7 @@ from symphony.cli.connect.text import to_json
 from symphony.cli.connect.view import View
 from symphony.cli.connect.words import for_command_line
 from symphony.client import Client
-from symphony.errors import Disconnected, RemoteError, SymphonyError
+from symphony.errors import DisconnectedError, RemoteError, SymphonyError
 
 __all__ = ("Conversation",)
 
@@ -182,7 +182,7 @@ class Conversation:
                 number,
                 RemoteError(error.code, message, retryable=error.retryable, details=error.details),
             )
-        except Disconnected:
+        except DisconnectedError:
             self._fail(number, "the connection was lost before the answer came")
         except (SymphonyError, RuntimeError, TypeError, ValueError, OverflowError) as error:
             self._fail(number, for_command_line(str(error)))

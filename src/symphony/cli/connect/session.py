@@ -15,7 +15,7 @@ from symphony.cli.connect.view import View
 from symphony.cli.connect.watch import Log, Watch
 from symphony.cli.connect.words import for_command_line, sentence
 from symphony.client import Client, connect
-from symphony.errors import Disconnected
+from symphony.errors import DisconnectedError
 
 __all__ = ("Interrupted", "RefusedError", "Session")
 
@@ -137,7 +137,7 @@ class Session:
                 # The client would try on; whoever waits here wants to know.
                 raise RefusedError(sentence(self._log.last or "There is no connection"))
             opening.result()
-        except Disconnected as error:
+        except DisconnectedError as error:
             raise RefusedError(sentence(str(error))) from None
         finally:
             for each in (opening, failed):
