@@ -14,7 +14,6 @@ from starlette.datastructures import State
 
 from symphony.asgi import AsgiFace
 from symphony.compiling import Compiler, Defaults
-from symphony.endpoint import Endpoint
 from symphony.errors import ConfigurationError, WrongThreadError
 from symphony.limits import Limits
 from symphony.node import Node
@@ -24,6 +23,7 @@ from symphony.rooms.room import Room, Target
 from symphony.rooms.rooms import Rooms
 from symphony.routing.patterns import NamePattern, PathTable
 from symphony.routing.route import Options, Router
+from symphony.session.endpoint import Endpoint
 from symphony.socket import Socket
 from symphony.stats import Stats
 from symphony.transport.base import Acceptor

@@ -17,7 +17,6 @@ from typing import Any, Final, cast, get_args, get_origin
 
 from starlette.datastructures import State
 
-from symphony.endpoint import V1_DIALECTS, Dialect, Endpoint, Speech, own_dialect
 from symphony.errors import ConfigurationError, Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
@@ -35,6 +34,7 @@ from symphony.routing.payload import Reader, event_readers, guarded
 from symphony.routing.plan import MESSAGE, Plan, compile_plan
 from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
+from symphony.session.endpoint import V1_DIALECTS, Dialect, Endpoint, Speech, own_dialect
 from symphony.socket import Socket
 from symphony.transport.base import Close, Profile
 

@@ -13,19 +13,19 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
-from symphony.endpoint import Endpoint
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
 from symphony.protocol.handshake import HandshakeError, offered_token, origin_allowed
-from symphony.refusal import refuse
 from symphony.rooms.registry import FindFamily, Registry
-from symphony.session import Session
+from symphony.session.blocking import watched
+from symphony.session.endpoint import Endpoint
+from symphony.session.refusal import refuse
+from symphony.session.session import Session
 from symphony.socket import Socket
 from symphony.stats import Stats
 from symphony.transport.base import Connection, Profile, Scope
 from symphony.voice import RAW
-from symphony.watch import watched
 
 __all__ = ("Node", "OnError", "Resolve")
 

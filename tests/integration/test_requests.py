@@ -400,7 +400,11 @@ async def test_what_may_wait_while_a_handler_awaits_its_client_has_a_bound(serve
 def tables_in(owner: Any) -> list[Any]:
     """Collect the tables of an exchange, and of its parts."""
     values = [getattr(owner, name) for name in type(owner).__slots__]
-    parts = [part for part in values if type(part).__module__ in ("symphony.requests", "symphony.streams")]
+    parts = [
+        part
+        for part in values
+        if type(part).__module__ in ("symphony.session.requests", "symphony.session.streams")
+    ]
     return [table for table in values if isinstance(table, dict)] + [
         table for part in parts for table in tables_in(part)
     ]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
-from symphony.lane import Lane
+from symphony.session.lane import Lane
 
 __all__ = ("Bench",)
 

@@ -16,15 +16,15 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony.errors import DisconnectedError, Reject
-from symphony.exchange import Exchange
-from symphony.messages import Messages
-from symphony.refusal import refuse
+from symphony.session.blocking import watched
+from symphony.session.exchange import Exchange
+from symphony.session.messages import Messages
+from symphony.session.refusal import refuse
 from symphony.transport.base import Close
-from symphony.watch import watched
 
 if TYPE_CHECKING:
-    from symphony.endpoint import Dialect, Endpoint
     from symphony.limits import Limits
+    from symphony.session.endpoint import Dialect, Endpoint
     from symphony.socket import Socket
     from symphony.transport.base import Connection
 

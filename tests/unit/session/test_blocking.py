@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from symphony.watch import watched
+from symphony.session.blocking import watched
 
 
 async def test_a_step_that_holds_the_loop_is_reported_with_its_time():

@@ -32,8 +32,8 @@ from symphony.protocol.envelopes import (
 )
 from symphony.protocol.invalid import shortened
 from symphony.protocol.v1 import MAX_CREDIT, V1
-from symphony.requests import Requests
-from symphony.streams import OVERDRAWN, Streams
+from symphony.session.requests import Requests
+from symphony.session.streams import OVERDRAWN, Streams
 from symphony.voice import sayer
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 
 from support.lanes import Bench
-from symphony.lane import Lane
+from symphony.session.lane import Lane
 
 Begin = Callable[..., Awaitable[Bench]]
 

@@ -16,7 +16,7 @@ from symphony import Limits, Symphony
 from symphony.errors import Reject
 from symphony.protocol.envelopes import Event, Item
 from symphony.protocol.v1 import MAX_CREDIT
-from symphony.streams import OVERDRAWN, Streams
+from symphony.session.streams import OVERDRAWN, Streams
 
 WHY = Reject("cancelled", "enough")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from symphony.parallel import Parallel
+from symphony.session.parallel import Parallel
 
 word: ContextVar[str] = ContextVar("word")
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from symphony.errors import ConfigurationError
-from symphony.lane import Lane
-from symphony.parallel import Parallel
 from symphony.protocol.envelopes import Protocol
 from symphony.protocol.handshake import choose_subprotocol
 from symphony.protocol.v1 import JSON, MSGPACK
+from symphony.session.lane import Lane
+from symphony.session.parallel import Parallel
 from symphony.socket import Socket
 from symphony.transport.base import Close, Profile
 from symphony.voice import Voice
