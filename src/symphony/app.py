@@ -12,11 +12,12 @@ from typing import Any, Literal, TypeVar, cast
 
 from starlette.datastructures import State
 
-from symphony.asgi import AsgiFace
-from symphony.compiling import Compiler, Defaults
 from symphony.errors import ConfigurationError, WrongThreadError
 from symphony.limits import Limits
-from symphony.node import Node
+from symphony.node.asgi import AsgiFace
+from symphony.node.hooks import HookCompiler
+from symphony.node.node import Node
+from symphony.node.routes import Compiler, Defaults
 from symphony.plugin import AnyPlugin, Plugins
 from symphony.rooms.family import ROOM_SEPARATOR, Families
 from symphony.rooms.room import Room, Target
@@ -311,15 +312,16 @@ class Symphony(AsgiFace, Router):
                 )
             # Handlers of the app alone answer on every path.
             table.add(EVERY_PATH, compiler.endpoint(EVERY_PATH, None, (self,)))
+        hooks = HookCompiler(self.overrides)
         families = Families()
         for rooms in self._families.values():
-            families.add(compiler.family(rooms))
+            families.add(hooks.family(rooms))
         return Node(
             table.match,
             families.find,
             limits=self.limits,
             stats=self.stats,
-            on_error=[compiler.error_handler(handler) for handler in self._error_handlers],
+            on_error=[hooks.error_handler(handler) for handler in self._error_handlers],
             witness=self.witness,
         )
 

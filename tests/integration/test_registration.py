@@ -254,7 +254,7 @@ async def test_a_hook_that_nobody_in_particular_calls_has_no_socket():
     @rooms.on_empty
     async def gone(socket: Socket) -> None: ...
 
-    await refuses(app, "on_empty of rooms 'chat:{name}'", "parameter 'socket'", "nobody in particular")
+    await refuses(app, "on_empty of rooms 'chat:{name}'", "parameter 'socket'", "not called for one socket")
 
 
 async def test_a_hook_parameter_that_nothing_fills_is_named():

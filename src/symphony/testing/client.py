@@ -10,8 +10,8 @@ from typing import Any, Final, Literal, Self
 from urllib.parse import quote, unquote
 
 from symphony.app import Symphony
-from symphony.asgi import MEMORY
 from symphony.client.options import Token
+from symphony.node.asgi import MEMORY
 from symphony.testing.clock import Clock, settle
 from symphony.testing.connection import Connecting, TestConnection
 from symphony.testing.memory import MemoryDial

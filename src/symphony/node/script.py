@@ -15,8 +15,8 @@ __all__ = ("SCRIPT_PATH", "serve_script")
 SCRIPT_PATH: Final = "/_symphony/client.js"
 """From where a page imports it: `import { connect } from "/_symphony/client.js"`."""
 
-_INSTALLED: Final = Path(__file__).with_name("client.js")
-_IN_A_CHECKOUT: Final = Path(__file__).parents[2] / "clients" / "javascript" / "symphony.js"
+_INSTALLED: Final = Path(__file__).parents[1] / "client.js"
+_IN_A_CHECKOUT: Final = Path(__file__).parents[3] / "clients" / "javascript" / "symphony.js"
 
 
 @cache

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from symphony.errors import ConfigurationError
-from symphony.script import SCRIPT_PATH, serve_script
+from symphony.node.script import SCRIPT_PATH, serve_script
 from symphony.transport import asgi
 from symphony.transport.base import Acceptor
 

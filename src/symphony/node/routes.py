@@ -7,7 +7,6 @@ that can be found is found here, and names the handler and the parameter.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -21,15 +20,14 @@ from symphony.errors import ConfigurationError, Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
 from symphony.middleware import STAGES, Middleware, Stage, wrap
+from symphony.node.checks import NO_CLOSE, NO_ROOM, as_coroutine, check_state, refuse_generator, the_handshake
 from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.envelopes import Protocol
 from symphony.protocol.handshake import TOKEN, check_origins
-from symphony.rooms.family import ROOM_SEPARATOR, Family, Hook
 from symphony.rooms.room import Room
-from symphony.rooms.rooms import Rooms
 from symphony.routing.events import EventTable, names_in, payload_of
 from symphony.routing.handlers import Handler, Handlers
-from symphony.routing.patterns import NamePattern, PathPattern
+from symphony.routing.patterns import PathPattern
 from symphony.routing.payload import Reader, event_readers, guarded
 from symphony.routing.plan import MESSAGE, Plan, compile_plan
 from symphony.routing.route import Options, Route
@@ -40,16 +38,6 @@ from symphony.transport.base import Close, Profile
 
 __all__ = ("Compiler", "Defaults")
 
-_NO_ROOM = "a Room is for the hooks of app.rooms(); here use app.room(name) or await socket.join(name)"
-_NO_CLOSE = "only a disconnect handler has a Close"
-_NO_SOCKET = "nobody in particular calls this hook"
-
-
-def _handshake(socket: Any, subject: Any) -> Any:
-    return socket.handshake
-
-
-_SOCKET_HOOKS: Final = ("authorize", "on_join", "on_leave")
 _ANYTHING: Final = {kind: guarded(read) for kind, read in event_readers(Any).items()}
 _KINDS: Final = tuple(_ANYTHING)
 
@@ -68,7 +56,7 @@ class Defaults:
 
 
 class Compiler:
-    """Compiles routes, room hooks and the error handler.
+    """Compiles routes.
 
     Args:
         defaults: What holds for routes that do not say otherwise.
@@ -96,7 +84,7 @@ class Compiler:
         options = self._options(route.options if route is not None else Options())
         names = PathPattern(path).converters
         state = options.state
-        _check_state(state, where)
+        check_state(state, where)
         connect = self._connect(_nearest(inside, "connect"), where, names, state)
         disconnect = self._disconnect(_nearest(inside, "disconnect"), where, names, state)
         stack = {stage: [one for layer in inside for one in layer.middlewares[stage]] for stage in STAGES}
@@ -107,7 +95,7 @@ class Compiler:
         else:
             receive, is_async = self._receive(_nearest(inside, "message"), where, names, state)
             if stack["message"]:
-                receive, is_async = wrap(stack["message"], _awaited(receive, is_async)), True
+                receive, is_async = wrap(stack["message"], as_coroutine(receive, is_async)), True
         return Endpoint(
             pattern=path,
             profile=Profile(
@@ -127,46 +115,6 @@ class Compiler:
             if stack["disconnect"]
             else disconnect,
         )
-
-    def family(self, rooms: Rooms) -> Family:
-        """Compile the hooks of a family of rooms."""
-        _check_state(rooms.state, f"rooms {rooms.pattern!r}")
-        hooks = {
-            kind: self._hook(hook, f"{kind} of rooms {rooms.pattern!r}", rooms.pattern, kind in _SOCKET_HOOKS)
-            for kind, hook in rooms.hooks.items()
-        }
-        return Family(
-            pattern=rooms.pattern,
-            max_members=rooms.max_members,
-            linger=rooms.linger,
-            state=rooms.state,
-            **hooks,
-        )
-
-    def error_handler(self, function: Callable[..., Any]) -> Hook:
-        """Compile the app's error handler."""
-        types: dict[type, Filler] = {Socket: the_socket, Exception: the_subject, BaseException: the_subject}
-        known = Known(types, {Room: _NO_ROOM, Close: _NO_CLOSE, Handshake: "take the Socket: it has it"})
-        plan = compile_plan(function, where="on_error of the app", known=known, overrides=self._overrides)
-        _refuse_generator(plan, "on_error of the app")
-        return _awaited(plan.call, plan.is_async)
-
-    def _hook(self, function: Callable[..., Any], where: str, pattern: str, socket: bool) -> Hook:
-        types: dict[type, Filler] = {Room: the_subject}
-        refused = {Close: _NO_CLOSE}
-        if socket:
-            known = Known({**types, Socket: the_socket, Handshake: _handshake}, refused)
-        else:
-            known = Known(types, {**refused, Socket: _NO_SOCKET, Handshake: _NO_SOCKET})
-        plan = compile_plan(
-            function,
-            where=where,
-            known=known,
-            pattern_names=NamePattern(pattern, separator=ROOM_SEPARATOR).converters,
-            overrides=self._overrides,
-        )
-        _refuse_generator(plan, where)
-        return _awaited(plan.call, plan.is_async)
 
     def _options(self, own: Options) -> Options:
         """Return a route's options with the app's where it has none, checked."""
@@ -190,12 +138,12 @@ class Compiler:
         return options
 
     def _plan(self, handler: Handler, where: str, names: Mapping[str, str], state: Any, **rules: Any) -> Plan:
-        types: dict[type, Filler] = {Socket: the_socket, Handshake: _handshake}
-        refused: dict[type, str] = {Room: _NO_ROOM}
+        types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
+        refused: dict[type, str] = {Room: NO_ROOM}
         if rules.pop("close", False):
             types[Close] = the_subject
         else:
-            refused[Close] = _NO_CLOSE
+            refused[Close] = NO_CLOSE
         return compile_plan(
             handler.function,
             where=where,
@@ -213,8 +161,8 @@ class Compiler:
             return _begin
         where = f"on_connect of {where}"
         plan = self._plan(handler, where, names, state, query=True)
-        _refuse_generator(plan, where)
-        handle = _awaited(plan.call, plan.is_async)
+        refuse_generator(plan, where)
+        handle = as_coroutine(plan.call, plan.is_async)
 
         async def connect(socket: Socket[Any]) -> None:
             # First: whatever happens from here on, the disconnect handler runs.
@@ -260,7 +208,7 @@ class Compiler:
             plan = self._plan(
                 handler, here, names, state, payload=payload_of(event), pattern_names=names_in(event)
             )
-            call = _awaited(plan.call, plan.is_async)
+            call = as_coroutine(plan.call, plan.is_async)
             try:
                 for table in tables.values():
                     table.add(event, plan, call)
@@ -284,8 +232,8 @@ class Compiler:
             return None
         where = f"on_disconnect of {where}"
         plan = self._plan(handler, where, names, state, close=True)
-        _refuse_generator(plan, where)
-        return _awaited(plan.call, plan.is_async)
+        refuse_generator(plan, where)
+        return as_coroutine(plan.call, plan.is_async)
 
 
 def _speaks_events(inside: Sequence[Handlers]) -> bool:
@@ -346,37 +294,6 @@ async def _stream(
 
 def _nearest(inside: Sequence[Handlers], stage: Stage) -> Handler | None:
     return next((layer.handlers[stage] for layer in reversed(inside) if stage in layer.handlers), None)
-
-
-def _awaited(call: Callable[[Any, Any], Any], is_async: bool) -> Hook:
-    if is_async:
-        return call
-
-    async def run(socket: Any, subject: Any) -> Any:
-        return call(socket, subject)
-
-    return run
-
-
-def _refuse_generator(plan: Plan, where: str) -> None:
-    if plan.is_generator:
-        raise ConfigurationError(f"{where}: {plan.name} is a generator. Only a message handler may `yield`.")
-
-
-def _check_state(state: Callable[[], Any] | None, where: str) -> None:
-    """Refuse a state that could not be made when the first socket or room needs it."""
-    if state is None:
-        return
-    try:
-        inspect.signature(state).bind()
-    except TypeError as error:
-        name = getattr(state, "__qualname__", repr(state))
-        raise ConfigurationError(
-            f"{where}: state={name} is made without arguments, and cannot be: {error}. Give it defaults."
-        ) from None
-    except ValueError:
-        # Some builtin classes, `dict` among them, have no signature to read.
-        return
 
 
 def _wrong_state(state: Any, annotation: Any) -> str | None:
