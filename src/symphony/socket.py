@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, cast, overload
 from typing_extensions import TypeVar
 
 from symphony.errors import DisconnectedError, WrongThreadError
+from symphony.outgoing.batch import Recipient
+from symphony.outgoing.encoding import RAW, Dialect
+from symphony.outgoing.outbox import READY
 from symphony.protocol.frames import valid_close_code
-from symphony.rooms.batch import Member
 from symphony.routing.dependencies import SocketScope
-from symphony.transport.outbox import READY
-from symphony.voice import RAW, Voice
 
 if TYPE_CHECKING:
     from symphony.handshake import Handshake
@@ -75,7 +75,7 @@ class _Over:
 _OVER = _Over()
 
 
-class Socket(Member, Generic[StateT]):
+class Socket(Recipient, Generic[StateT]):
     """One connection.
 
     Handlers get it by annotation, `Socket` or `Socket[State]`. It exists from
@@ -98,6 +98,7 @@ class Socket(Member, Generic[StateT]):
 
     __slots__ = (
         "_connection",
+        "_dialect",
         "_frame",
         "_life",
         "_make_state",
@@ -105,7 +106,6 @@ class Socket(Member, Generic[StateT]):
         "_scope",
         "_state",
         "_thread",
-        "_voice",
         "began",
         "handshake",
         "id",
@@ -129,8 +129,7 @@ class Socket(Member, Generic[StateT]):
         params: dict[str, Any],
         make_state: Callable[[], StateT],
         subprotocol: str | None,
-        voice: Voice,
-        protocol: str,
+        dialect: Dialect,
     ) -> None:
         super().__init__()
         self.id = id
@@ -141,11 +140,11 @@ class Socket(Member, Generic[StateT]):
         self._state: StateT | None = None
         self.user: Identity | None = None
         self.subprotocol = subprotocol
-        self.protocol = protocol
+        self.protocol = "raw" if dialect is RAW else dialect.subprotocol or ""
         self._scope: SocketScope | None = None
-        self._voice = voice
+        self._dialect = dialect
         self._frame = connection.encoding.encode
-        self.encoding = voice.spoken(connection.encoding)
+        self.encoding = dialect.shared_encoding(connection.encoding)
         self.outbox = cast("Any", connection.outbox)
         self._connection = connection
         self._membership = membership
@@ -222,8 +221,8 @@ class Socket(Member, Generic[StateT]):
         if not self.opened:
             self._life.open()
         kind = type(message)
-        if (kind is not str and kind is not bytes) or self._voice is not RAW:
-            message = self._voice.message(message)
+        if (kind is not str and kind is not bytes) or self._dialect is not RAW:
+            message = self._dialect.message(message)
         outbox = self._connection.outbox
         outbox.send(self._frame(message))  # type: ignore[arg-type]
         return READY if outbox.size <= outbox.high else outbox.drained()
@@ -244,7 +243,7 @@ class Socket(Member, Generic[StateT]):
         if not self.opened:
             self._life.open()
         outbox = self._connection.outbox
-        outbox.send(self._frame(self._voice.event(event, data)))
+        outbox.send(self._frame(self._dialect.event(event, data)))
         return READY if outbox.size <= outbox.high else outbox.drained()
 
     @overload

@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from symphony.rooms import batch as module
-from symphony.rooms.batch import Batch, Batches, Member
+from symphony.outgoing import batch as module
+from symphony.outgoing.batch import Batch, Batches, Recipient
 
 BOUND = module._MAX_BATCH_BYTES
 
@@ -99,7 +99,7 @@ class Outbox:
         return [*self.wire, *self.frames]
 
 
-class Someone(Member):
+class Someone(Recipient):
     """A member, and what the model says it must have."""
 
     __slots__ = ("due", "lost", "outbox")
@@ -199,7 +199,7 @@ class World:
             assert set(room) == set(inside)
             assert len(room) == len(inside)
             assert all((member in room) == (member in inside) for member in self.members)
-            assert set(room.members) == {member.encoding for member in inside}
+            assert set(room.recipients) == {member.encoding for member in inside}
         for encoding in self.encodings:
             for message, uses in self.in_use.items():
                 assert encoding.encoded[message] == (encoding.name in uses)
@@ -213,7 +213,7 @@ class World:
         for room in self.rooms:
             for member in tuple(room):
                 self.leave(member, room)
-            assert not room.members
+            assert not room.recipients
         self.check_always()
 
 

@@ -23,6 +23,7 @@ def the_handshake(socket: Any, subject: Any) -> Any:
 def as_coroutine(
     call: Callable[[Any, Any], Any], is_async: bool
 ) -> Callable[[Any, Any], Coroutine[Any, Any, Any]]:
+    """Return *call* as an async function, whichever it was."""
     if is_async:
         return call
 

@@ -25,7 +25,6 @@ from symphony.session.session import Session
 from symphony.socket import Socket
 from symphony.stats import Stats
 from symphony.transport.base import Connection, Profile, Scope
-from symphony.voice import RAW
 
 __all__ = ("Node", "OnError", "Resolve")
 
@@ -238,11 +237,10 @@ class Node:
             params=params,
             make_state=endpoint.state,
             subprotocol=subprotocol,
-            voice=RAW if dialect is None else dialect.voice,
-            protocol="raw" if dialect is None else dialect.subprotocol or "",
+            dialect=dialect,
         )
         connection.outbox.source = self.rooms.batches
-        connection.outbox.member = socket
+        connection.outbox.recipient = socket
         self._per_client[address] += 1
         self._sessions[session] = None
         self._empty.clear()

@@ -21,6 +21,7 @@ from symphony.handshake import Handshake
 from symphony.limits import Limits
 from symphony.middleware import STAGES, Middleware, Stage, wrap
 from symphony.node.checks import NO_CLOSE, NO_ROOM, as_coroutine, check_state, refuse_generator, the_handshake
+from symphony.outgoing.encoding import V1_DIALECTS, Dialect
 from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.envelopes import Protocol
 from symphony.protocol.handshake import TOKEN, check_origins
@@ -32,7 +33,7 @@ from symphony.routing.payload import Reader, event_readers, guarded
 from symphony.routing.plan import MESSAGE, Plan, compile_plan
 from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
-from symphony.session.endpoint import V1_DIALECTS, Dialect, Endpoint, Speech, own_dialect
+from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
 from symphony.socket import Socket
 from symphony.transport.base import Close, Profile
 
@@ -88,9 +89,9 @@ class Compiler:
         connect = self._connect(_nearest(inside, "connect"), where, names, state)
         disconnect = self._disconnect(_nearest(inside, "disconnect"), where, names, state)
         stack = {stage: [one for layer in inside for one in layer.middlewares[stage]] for stage in STAGES}
-        receive, is_async, speech = _takes_no_messages, False, None
+        receive, is_async, events = _takes_no_messages, False, None
         if options.protocol is not None or _speaks_events(inside):
-            speech = self._speech(inside, where, names, state, options.protocol, stack["message"])
+            events = self._event_handlers(inside, where, names, state, options.protocol, stack["message"])
             is_async = True
         else:
             receive, is_async = self._receive(_nearest(inside, "message"), where, names, state)
@@ -109,7 +110,7 @@ class Compiler:
             connect=wrap(stack["connect"], connect),
             receive=receive,
             is_async=is_async,
-            speech=speech,
+            events=events,
             concurrency=options.concurrency or 1,
             disconnect=wrap(stack["disconnect"], disconnect or _nothing)
             if stack["disconnect"]
@@ -193,7 +194,7 @@ class Compiler:
 
         return receive, plan.is_async
 
-    def _speech(
+    def _event_handlers(
         self,
         inside: Sequence[Handlers],
         where: str,
@@ -201,7 +202,7 @@ class Compiler:
         state: Any,
         protocol: Callable[[], Protocol] | None,
         middlewares: Sequence[Middleware],
-    ) -> Speech:
+    ) -> EventHandlers:
         tables = {kind: EventTable(kind) for kind in _KINDS}
         for event, handler in _events(inside).items():
             here = f"on({event!r}) of {where}"
@@ -218,10 +219,10 @@ class Compiler:
         if not middlewares:
             if protocol is None:
                 dialects = tuple(_typed(dialect, tables) for dialect in dialects)
-            return Speech(dialects, {kind: table.handle for kind, table in tables.items()})
+            return EventHandlers(dialects, {kind: table.handle for kind, table in tables.items()})
         chains = {kind: wrap(middlewares, tables[kind].handle) for kind in ("plain", "unpacked")}
         seen = {"json": "plain", "msgpack": "unpacked", "plain": "plain"}
-        return Speech(
+        return EventHandlers(
             dialects, {kind: partial(_seen, chains[sees], _ANYTHING[kind]) for kind, sees in seen.items()}
         )
 
@@ -259,7 +260,7 @@ def _events(inside: Sequence[Handlers]) -> dict[str, Handler]:
 def _typed(dialect: Dialect, tables: Mapping[str, EventTable]) -> Dialect:
     """Let a dialect of `symphony.v1` read the data of the route's events as it decodes them."""
     protocol = tables[dialect.make().payload].protocol()
-    return dialect if protocol is None else dialect._replace(make=lambda: protocol)
+    return dialect if protocol is None else dialect.decoded_by(protocol)
 
 
 def _seen(chain: Callable[[Any, Any], Any], read: Reader, socket: Any, event: Any) -> Any:

@@ -8,7 +8,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from symphony.errors import Reject
-from symphony.rooms.batch import Batch, Batches, Member
+from symphony.outgoing.batch import Batch, Batches, Recipient
 from symphony.rooms.family import Family, Hook
 from symphony.rooms.room import Room
 
@@ -69,7 +69,7 @@ class Registry:
         """Return the members of a room; of all sockets for the empty name."""
         return self._rooms.get(name) if name else self.everyone
 
-    def publish(self, batch: Batch, message: Any, exclude: Iterable[Member]) -> None:
+    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> None:
         """Hand *message* to the members of *batch*."""
         self.batches.publish(batch, message, exclude)
 
@@ -165,7 +165,7 @@ class Registry:
         if live not in socket.batches:
             return
         self.batches.remove(live, socket)
-        if live.members:
+        if live.recipients:
             return
         if live.family.linger > 0:
             live.linger = self._loop.call_later(live.family.linger, self._end, live)

@@ -7,12 +7,12 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from symphony.errors import WrongThreadError
-from symphony.rooms.batch import Member
-from symphony.transport.outbox import READY
-from symphony.voice import Emitted, Publication, Sent
+from symphony.outgoing.batch import Recipient
+from symphony.outgoing.encoding import Emitted, Publication, Sent
+from symphony.outgoing.outbox import READY
 
 if TYPE_CHECKING:
-    from symphony.rooms.batch import Batch
+    from symphony.outgoing.batch import Batch
     from symphony.socket import Socket
 
 __all__ = ("Room", "RoomTable", "Target")
@@ -27,7 +27,7 @@ class RoomTable(Protocol):
         """Return the room's members, `None` if it has none."""
         ...
 
-    def publish(self, batch: Batch, message: Any, exclude: Iterable[Member]) -> None:
+    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> None:
         """Hand a message to the members."""
         ...
 
@@ -102,7 +102,7 @@ class Target:
             )
         batch = table.batch(self.name)
         if batch is not None:
-            if isinstance(exclude, Member):
+            if isinstance(exclude, Recipient):
                 exclude = (exclude,)
             table.publish(batch, publication, exclude)
         return READY
@@ -118,7 +118,7 @@ class Target:
 
     def __contains__(self, socket: object) -> bool:
         batch = self._table.batch(self.name)
-        return batch is not None and isinstance(socket, Member) and batch in socket.batches
+        return batch is not None and isinstance(socket, Recipient) and batch in socket.batches
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name or 'everyone'}>"

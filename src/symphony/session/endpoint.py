@@ -6,44 +6,23 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from symphony.errors import ConfigurationError
+from symphony.outgoing.encoding import RAW, Dialect
 from symphony.protocol.envelopes import Protocol
 from symphony.protocol.handshake import choose_subprotocol
-from symphony.protocol.v1 import JSON, MSGPACK
 from symphony.session.lane import Lane
 from symphony.session.parallel import Parallel
 from symphony.socket import Socket
 from symphony.transport.base import Close, Profile
-from symphony.voice import Voice
 
-__all__ = ("RAW_SUBPROTOCOL", "V1_DIALECTS", "Dialect", "Endpoint", "Speech", "own_dialect")
+__all__ = ("RAW_SUBPROTOCOL", "Endpoint", "EventHandlers", "own_dialect")
 
 _PAYLOADS: Final = ("json", "msgpack", "plain")
 RAW_SUBPROTOCOL: Final = "symphony.raw"
 """Chosen on raw routes for clients that offer it: browsers fail a connection
 for which they offered something and nothing was chosen."""
-
-
-class Dialect(NamedTuple):
-    """A protocol that events can be said in.
-
-    Attributes:
-        make: Makes one for a connection.
-        voice: Says what belongs to no request.
-        subprotocol: What a client offers to speak it.
-    """
-
-    make: Callable[[], Protocol]
-    voice: Voice
-    subprotocol: str | None
-
-
-V1_DIALECTS: Final = (
-    Dialect(lambda: JSON, Voice(JSON), JSON.subprotocol),
-    Dialect(lambda: MSGPACK, Voice(MSGPACK), MSGPACK.subprotocol),
-)
 
 
 def own_dialect(make: Callable[[], Protocol], where: str) -> Dialect:
@@ -58,17 +37,17 @@ def own_dialect(make: Callable[[], Protocol], where: str) -> Dialect:
     """
     try:
         shared = make()
-        kind, subprotocol = shared.payload, shared.subprotocol
+        kind, _ = shared.payload, shared.subprotocol
         if kind not in _PAYLOADS:
             raise TypeError(f"its payload is {kind!r}, and not one of {', '.join(_PAYLOADS)}")
     except (TypeError, AttributeError) as error:
         raise ConfigurationError(f"{where}: protocol={make!r} makes no Protocol: {error}.") from None
-    return Dialect(make, Voice(shared), subprotocol)
+    return Dialect(make, shared=shared)
 
 
 @dataclass(frozen=True, slots=True)
-class Speech:
-    """How a route speaks events.
+class EventHandlers:
+    """What a route that speaks events does with them.
 
     Attributes:
         dialects: Its protocols; a client that asks for none gets the first.
@@ -94,8 +73,8 @@ class Endpoint:
         receive: Middleware and message handler: makes a coroutine from socket
             and message, or with *is_async* false handles it.
         is_async: Which of the two.
-        speech: How it speaks events; `None`: it is raw, and *receive* takes
-            its messages.
+        events: What it does with events; `None`: the route is raw, and
+            *receive* takes its messages.
         concurrency: How many messages of one socket are handled at once.
         disconnect: Middleware and disconnect handler.
     """
@@ -108,28 +87,30 @@ class Endpoint:
     connect: Callable[[Socket[Any]], Awaitable[None]]
     receive: Callable[[Socket[Any], Any], Any]
     is_async: bool
-    speech: Speech | None
+    events: EventHandlers | None
     concurrency: int
     disconnect: Callable[[Socket[Any], Close], Awaitable[None]] | None
 
-    def choose(self, offered: Sequence[str]) -> tuple[str | None, Dialect | None]:
-        """Choose what is spoken on a connection.
+    def choose(self, offered: Sequence[str]) -> tuple[str | None, Dialect]:
+        """Choose the subprotocol and the dialect of a connection.
 
         Args:
             offered: The client's subprotocols.
 
         Returns:
-            The subprotocol for the answer, and how events are said.
+            The subprotocol for the answer, `None`: none is named; and the
+            dialect, `RAW` on a raw route.
         """
-        dialects: Sequence[Dialect] = self.speech.dialects if self.speech is not None else []
+        dialects: Sequence[Dialect] = self.events.dialects if self.events is not None else (RAW,)
         for dialect in dialects:
-            if dialect.subprotocol in offered:
+            if dialect.subprotocol in offered and dialect is not RAW:
                 return dialect.subprotocol, dialect
-        if dialects and dialects[0].voice is V1_DIALECTS[0].voice:
-            return choose_subprotocol(offered, self.subprotocols), dialects[0]
-        # What is said is the app's own, on a raw route or in a protocol of its own.
-        chosen = choose_subprotocol(offered, (*self.subprotocols, RAW_SUBPROTOCOL))
-        return chosen, dialects[0] if dialects else None
+        first = dialects[0]
+        own = self.subprotocols
+        if first is RAW or not first.is_v1:
+            # The messages are the app's own, on a raw route or in a protocol of the app's.
+            own = (*own, RAW_SUBPROTOCOL)
+        return choose_subprotocol(offered, own), first
 
     def runner(
         self,

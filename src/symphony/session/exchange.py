@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from typing import Protocol as Contract
 
 from symphony.errors import ProtocolError, Reject
+from symphony.outgoing.encoding import frame_encoder
 from symphony.protocol.envelopes import (
     Cancel,
     End,
@@ -34,11 +35,11 @@ from symphony.protocol.invalid import shortened
 from symphony.protocol.v1 import MAX_CREDIT, V1
 from symphony.session.requests import Requests
 from symphony.session.streams import OVERDRAWN, Streams
-from symphony.voice import sayer
 
 if TYPE_CHECKING:
     from symphony.limits import Limits
-    from symphony.transport.base import Connection, Message
+    from symphony.outgoing.encoding import Message
+    from symphony.transport.base import Connection
 
 __all__ = ("Exchange", "Host", "Runner")
 
@@ -113,6 +114,7 @@ class Exchange:
         "_connection",
         "_decode_event",
         "_draining",
+        "_encode",
         "_highest",
         "_host",
         "_kind",
@@ -121,7 +123,6 @@ class Exchange:
         "_name",
         "_outbox",
         "_protocol",
-        "_say",
         "_timers",
         "_unsettled",
         "_wary",
@@ -151,7 +152,7 @@ class Exchange:
         # The decoder of the usual protocol is called without a function between.
         self._kind = protocol.kind if isinstance(protocol, V1) else None
         self._decode_event: Callable[[Message], Any] = getattr(protocol, "decode_event", protocol.decode)
-        self._say = sayer(protocol, connection.encoding)
+        self._encode = frame_encoder(protocol, connection.encoding)
         self._outbox = connection.outbox
         self._highest = -1
         self._unsettled = False
@@ -216,16 +217,16 @@ class Exchange:
 
     def _decode(self, message: Message) -> None:
         try:
-            said = self._protocol.decode(message)
+            decoded = self._protocol.decode(message)
         except MalformedError as error:
-            said = error
+            decoded = error
         except ProtocolError as error:
             return self._connection.close(error.code, error.reason)
         except Exception as error:
             self._host.failed_in(error, f"decode of {type(self._protocol).__name__}")
             self._refuse(None, _INTERNAL)
             return None
-        for envelope in said if isinstance(said, Sequence) else (said,):
+        for envelope in decoded if isinstance(decoded, Sequence) else (decoded,):
             if isinstance(envelope, Event):
                 self.received(envelope)
             elif isinstance(envelope, MalformedError):
@@ -285,8 +286,8 @@ class Exchange:
         id = event.id
         if id is None:
             return None
-        say = self._say
-        frame = say(Reply(id, result))
+        encode = self._encode
+        frame = encode(Reply(id, result))
         if self._active:
             self._settle(event)
         else:
@@ -391,7 +392,7 @@ class Exchange:
             self._connection.resume_reading()
 
     def _send(self, envelope: Envelope) -> Awaitable[None] | None:
-        outbox, frame = self._outbox, self._say(envelope)
+        outbox, frame = self._outbox, self._encode(envelope)
         if frame is None:
             return None
         outbox.send(frame)

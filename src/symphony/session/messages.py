@@ -6,8 +6,8 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony.errors import ProtocolError, Reject
+from symphony.outgoing.encoding import RAW
 from symphony.protocol.codec import to_message
-from symphony.voice import RAW
 
 if TYPE_CHECKING:
     from symphony.transport.base import Connection

@@ -24,7 +24,8 @@ from symphony.transport.base import Close
 
 if TYPE_CHECKING:
     from symphony.limits import Limits
-    from symphony.session.endpoint import Dialect, Endpoint
+    from symphony.outgoing.encoding import Dialect
+    from symphony.session.endpoint import Endpoint
     from symphony.socket import Socket
     from symphony.transport.base import Connection
 
@@ -95,9 +96,7 @@ class Session:
 
     socket: Socket[Any]
 
-    def __init__(
-        self, owner: Owner, endpoint: Endpoint, connection: Connection, dialect: Dialect | None
-    ) -> None:
+    def __init__(self, owner: Owner, endpoint: Endpoint, connection: Connection, dialect: Dialect) -> None:
         self._owner = owner
         self._endpoint = endpoint
         self._connection = connection
@@ -118,8 +117,8 @@ class Session:
         limits = self._limits
         context = copy_context()
         self._closed = loop.create_future()
-        speech = self._endpoint.speech
-        if self._dialect is None or speech is None:
+        events = self._endpoint.events
+        if events is None:
             messages = Messages(self, self._connection)
             self._lane = self._endpoint.runner(
                 context, messages.done, messages.failed, self._full, self.watched
@@ -135,7 +134,7 @@ class Session:
             exchange.runner = self._lane
             self._exchange = exchange
             self.received = exchange.received
-            self._receive = speech.receive[protocol.payload]
+            self._receive = events.receive[protocol.payload]
         self._timer: asyncio.TimerHandle | None = loop.call_later(limits.connect_timeout, self._too_late)
         self._task = loop.create_task(self._live(), context=context)
 

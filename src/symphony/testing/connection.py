@@ -17,10 +17,10 @@ from symphony.client.link import Close
 from symphony.client.options import Options, Token
 from symphony.client.payload import reader
 from symphony.errors import DisconnectedError
+from symphony.outgoing.encoding import Message
 from symphony.protocol.frames import valid_close_code
 from symphony.testing.clock import settle
 from symphony.testing.memory import MemoryDial
-from symphony.transport.base import Message
 
 __all__ = ("Connecting", "TestConnection")
 

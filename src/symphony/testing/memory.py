@@ -12,8 +12,9 @@ from starlette.datastructures import Headers
 
 from symphony.client.link import Close, DialError, Listener, Offer
 from symphony.errors import RefusedError
+from symphony.outgoing.encoding import Message
 from symphony.protocol.handshake import TOKEN_PREFIX
-from symphony.transport.base import Message, Scope
+from symphony.transport.base import Scope
 
 __all__ = ("HandshakeRefusedError", "MemoryDial", "MemoryLink")
 

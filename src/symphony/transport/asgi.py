@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
+from symphony.outgoing.encoding import Message
+from symphony.outgoing.outbox import Outbox
 from symphony.protocol.frames import close_reason
 from symphony.stats import Stats
-from symphony.transport.base import Acceptor, Close, Message, Profile, Scope, Session
+from symphony.transport.base import Acceptor, Close, Profile, Scope, Session
 from symphony.transport.heartbeat import Heartbeat
-from symphony.transport.outbox import Outbox
 
 __all__ = ("MESSAGES", "serve")
 

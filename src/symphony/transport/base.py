@@ -8,30 +8,28 @@ transport a `Session`. Neither imports the other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from symphony.protocol.close import Close
 
 if TYPE_CHECKING:
     from symphony.limits import Limits
+    from symphony.outgoing.encoding import Encoding, Message
+    from symphony.outgoing.outbox import Outbox
     from symphony.stats import Stats
-    from symphony.transport.outbox import Outbox
 
 __all__ = (
     "Acceptor",
     "Close",
     "Connection",
-    "Encoding",
     "Host",
-    "Message",
     "Profile",
     "Scope",
     "Session",
     "SlowConsumer",
 )
 
-Message: TypeAlias = "str | bytes"
 Scope: TypeAlias = "MutableMapping[str, Any]"
 SlowConsumer: TypeAlias = Literal["disconnect", "drop_oldest"]
 
@@ -49,22 +47,6 @@ class Profile(NamedTuple):
     limits: Limits
     slow_consumer: SlowConsumer
     compression: int | None
-
-
-class Encoding(Protocol):
-    """How a message becomes a frame; shared by all sockets that can share frames."""
-
-    def encode(self, message: Message) -> Any:
-        """Return the frame that carries *message*."""
-        ...
-
-    def encode_text(self, payload: bytes) -> Any:
-        """Return the frame that carries the text of which *payload* is the UTF-8."""
-        ...
-
-    def join(self, frames: Sequence[Any], /) -> Any:
-        """Return one block that an outbox's `write` takes in one go."""
-        ...
 
 
 class Connection(Protocol):

@@ -1,4 +1,4 @@
-"""Hot path, step 1 of 4: a frame from the network becomes a message.
+"""Hot path, step 1 of 5: a frame from the network becomes a message.
 
 An unfragmented, uncompressed message is handled in `on_ws_frame` itself;
 everything else goes through the modules it calls. How a connection opens and
@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any, cast
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from symphony.errors import ProtocolError
+from symphony.outgoing.encoding import Encoding
+from symphony.outgoing.outbox import Outbox
 from symphony.parser import Parser
 from symphony.protocol import frames
 from symphony.protocol.assembler import Assembler
 from symphony.protocol.deflate import max_compressed_bytes, negotiate
 from symphony.protocol.frames import parse_close
 from symphony.protocol.handshake import http_response, switching_protocols
-from symphony.transport.base import Encoding, Profile, Session
+from symphony.transport.base import Profile, Session
 from symphony.transport.heartbeat import Heartbeat
 from symphony.transport.native.encoding import PLAIN, deflated
 from symphony.transport.native.ending import Ending
-from symphony.transport.outbox import Outbox
 
 if TYPE_CHECKING:
     from symphony.protocol.deflate import Deflate

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Final
 
+from symphony.outgoing.encoding import Message
 from symphony.protocol.deflate import compress
 from symphony.protocol.frames import BINARY, TEXT, frame, message_frame, text_frame
-from symphony.transport.base import Message
 
 __all__ = ("PLAIN", "Deflated", "Plain", "deflated")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from symphony.outgoing.outbox import Outbox
 from symphony.protocol.frames import close_frame
 from symphony.transport.base import Close
-from symphony.transport.outbox import Outbox
 
 __all__ = ("Ending",)
 

@@ -1,29 +1,33 @@
-"""Hot path, step 4 of 4: a publication on its way to the members of its room.
+"""Hot path, step 4 of 5: a publication on its way to the members of its room.
 
 Publications of all rooms of a node are numbered in one sequence. A room keeps
 those of this iteration in a batch, each encoded once per encoding in use; a
-member has a *cut*, the number up to which it has had everything or must not
+recipient has a *cut*, the number up to which it has had everything or must not
 get it. Two ways lead out of a batch:
 
-* `take` moves what is above a member's cut into its outbox, over all its
+* `take` moves what is above a recipient's cut into its outbox, over all its
   rooms in the order of the numbers. It runs before anything that must not be
   overtaken: a direct send, a join, a leave, being excluded.
-* `flush`, at the end of the iteration, hands all members that are behind the
+* `flush`, at the end of the iteration, hands all recipients that are behind the
   batch's first number one joined block; whoever is not, or is congested or
   sealed, goes through `take`, frame by frame, so that its outbox can count.
 
-Nothing here knows sockets or an event loop. 1,000 members and 16 publications
+Nothing here knows sockets or an event loop. 1,000 recipients and 16 publications
 cost 92 us in one room where one frame at a time costs 700.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ("Batch", "Batches", "Encoding", "Member", "Outbox")
+if TYPE_CHECKING:
+    from symphony.outgoing.encoding import SharedEncoding
+    from symphony.outgoing.outbox import Outbox
+
+__all__ = ("Batch", "Batches", "Recipient")
 
 # Publications of one iteration that wait for its end; a loop that publishes
 # without an `await` is flushed in between.
@@ -31,44 +35,14 @@ _MAX_BATCH_BYTES: Final = 1024 * 1024
 
 _NUMBER: Final = itemgetter(0)
 
-Entry = tuple[int, dict["Encoding", Any]]
+Entry = tuple[int, "dict[SharedEncoding, Any]"]
 
 
-class Encoding(Protocol):
-    """How a message becomes a frame, and frames one block."""
-
-    def encode(self, message: Any) -> Any:
-        """Return the frame that carries *message*."""
-        ...
-
-    def join(self, frames: Sequence[Any], /) -> Any:
-        """Return one block that an outbox's `write` takes in one go."""
-        ...
-
-
-class Outbox(Protocol):
-    """What a member's outbox must offer."""
-
-    corked: bool
-    """Whether a block must not be written now: frames wait, or may not leave, or none are taken."""
-
-    sealed: bool
-    """Whether nothing is taken any more."""
-
-    def write(self, block: Any, /) -> None:
-        """Write a block at once; nothing waits in front of it."""
-        ...
-
-    def put(self, frame: Any) -> None:
-        """Add one frame behind all others."""
-        ...
-
-
-class Member:
+class Recipient:
     """Someone who can be in rooms.
 
     Attributes:
-        encoding: How frames for this member are made.
+        encoding: How frames for this recipient are made.
         outbox: Where they go.
         cut: The number up to which it has had everything, or must not get it.
         batches: The batches of the rooms it is in.
@@ -76,7 +50,7 @@ class Member:
 
     __slots__ = ("batches", "cut", "encoding", "outbox")
 
-    encoding: Encoding
+    encoding: SharedEncoding
     outbox: Outbox
 
     def __init__(self) -> None:
@@ -85,30 +59,30 @@ class Member:
 
 
 class Batch:
-    """The members of a room and its publications of this iteration.
+    """The recipients of a room and its publications of this iteration.
 
     Attributes:
         name: The room's name; empty for the batch of everyone.
-        members: By encoding, in the order they came.
+        recipients: By encoding, in the order they came.
         entries: Number and frames of each publication, in order.
     """
 
-    __slots__ = ("entries", "members", "name")
+    __slots__ = ("entries", "name", "recipients")
 
     def __init__(self, name: str = "") -> None:
         self.name = name
-        self.members: dict[Encoding, dict[Member, None]] = {}
+        self.recipients: dict[SharedEncoding, dict[Recipient, None]] = {}
         self.entries: list[Entry] = []
 
-    def __iter__(self) -> Iterator[Member]:
-        for members in self.members.values():
-            yield from members
+    def __iter__(self) -> Iterator[Recipient]:
+        for recipients in self.recipients.values():
+            yield from recipients
 
     def __len__(self) -> int:
-        return sum(map(len, self.members.values()))
+        return sum(map(len, self.recipients.values()))
 
-    def __contains__(self, member: Member) -> bool:
-        return self in member.batches
+    def __contains__(self, recipient: Recipient) -> bool:
+        return self in recipient.batches
 
 
 class Batches:
@@ -131,32 +105,32 @@ class Batches:
         self._schedule = schedule
         self._waiting_bytes = 0
 
-    def add(self, batch: Batch, member: Member) -> None:
-        """Let *member* get what is published from now on."""
-        self.take(member)
-        batch.members.setdefault(member.encoding, {})[member] = None
-        member.batches[batch] = None
+    def add(self, batch: Batch, recipient: Recipient) -> None:
+        """Let *recipient* get what is published from now on."""
+        self.take(recipient)
+        batch.recipients.setdefault(recipient.encoding, {})[recipient] = None
+        recipient.batches[batch] = None
 
-    def remove(self, batch: Batch, member: Member) -> None:
-        """Give *member* what was published so far, and nothing more."""
-        self.take(member)
-        del member.batches[batch]
-        members = batch.members[member.encoding]
-        del members[member]
-        if not members:
-            del batch.members[member.encoding]
+    def remove(self, batch: Batch, recipient: Recipient) -> None:
+        """Give *recipient* what was published so far, and nothing more."""
+        self.take(recipient)
+        del recipient.batches[batch]
+        recipients = batch.recipients[recipient.encoding]
+        del recipients[recipient]
+        if not recipients:
+            del batch.recipients[recipient.encoding]
 
-    def publish(self, batch: Batch, message: Any, exclude: Iterable[Member] = ()) -> None:
-        """Hand *message* to all members of *batch* but the excluded ones."""
-        if not batch.members:
+    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient] = ()) -> None:
+        """Hand *message* to all recipients of *batch* but the excluded ones."""
+        if not batch.recipients:
             return
         self.number = number = self.number + 1
-        for member in exclude:
+        for recipient in exclude:
             # Its cut is this number now, which costs it no later publication
             # if something else in *exclude*, or `encode`, raises.
-            self.take(member)
+            self.take(recipient)
         # Encoded now, not at the flush: the caller may change what it sent.
-        frames = {encoding: encoding.encode(message) for encoding in batch.members}
+        frames = {encoding: encoding.encode(message) for encoding in batch.recipients}
         batch.entries.append((number, frames))
         if not self.dirty:
             self._schedule(self.flush)
@@ -166,25 +140,25 @@ class Batches:
         if self._waiting_bytes > _MAX_BATCH_BYTES:
             self.flush()
 
-    def take(self, member: Member) -> None:
-        """Move what waits for *member* into its outbox, in order."""
-        cut, member.cut = member.cut, self.number
+    def take(self, recipient: Recipient) -> None:
+        """Move what waits for *recipient* into its outbox, in order."""
+        cut, recipient.cut = recipient.cut, self.number
         dirty = self.dirty
         if not dirty or cut >= self.number:
             return
         # The shorter one is walked: a handler that goes over thousands of
         # rooms would else look at all of them again for each.
-        batches = member.batches
+        batches = recipient.batches
         few, many = (batches, dirty) if len(batches) < len(dirty) else (dirty, batches)
-        encoding, put = member.encoding, member.outbox.put
+        encoding, put = recipient.encoding, recipient.outbox.put
         for _, frames in self._entries_above(cut, [batch for batch in few if batch in many]):
             put(frames[encoding])
 
     def flush(self) -> None:
-        """Hand every member what waits for it; called at the end of an iteration.
+        """Hand every recipient what waits for it; called at the end of an iteration.
 
         Handing over runs no code of the user's and changes no membership, so
-        members are iterated without a copy.
+        recipients are iterated without a copy.
         """
         dirty = self.dirty
         try:
@@ -203,14 +177,14 @@ class Batches:
     def _flush_one(self, batch: Batch) -> None:
         entries = batch.entries
         first = entries[0][0]
-        for encoding, members in batch.members.items():
+        for encoding, recipients in batch.recipients.items():
             block: Any = None
-            for member in members:
-                outbox = member.outbox
-                if member.cut >= first or outbox.corked:
-                    self.take(member)
+            for recipient in recipients:
+                outbox = recipient.outbox
+                if recipient.cut >= first or outbox.corked:
+                    self.take(recipient)
                     continue
-                # Made when the first member wants it: a member behind the
+                # Made when the first recipient wants it: a recipient behind the
                 # first number was in the room then, so all entries have it.
                 if block is None:
                     block = encoding.join([frames[encoding] for _, frames in entries])
@@ -225,25 +199,25 @@ class Batches:
         # ten times as much.
         tree: dict[tuple[int, int], int] = {}
         path: list[tuple[int, int]] = [(0, 0)]
-        node_of: dict[Member, int] = {}
+        node_of: dict[Recipient, int] = {}
         for index, batch in enumerate(dirty):
-            for members in batch.members.values():
-                for member in members:
-                    step = (node_of.get(member, 0), index)
+            for recipients in batch.recipients.values():
+                for recipient in recipients:
+                    step = (node_of.get(recipient, 0), index)
                     node = tree.get(step)
                     if node is None:
                         node = tree[step] = len(path)
                         path.append(step)
-                    node_of[member] = node
+                    node_of[recipient] = node
         shared: dict[int, list[Entry]] = {}
-        blocks: dict[tuple[int, Encoding], Any] = {}
-        for member, node in node_of.items():
+        blocks: dict[tuple[int, SharedEncoding], Any] = {}
+        for recipient, node in node_of.items():
             entries = shared.get(node)
             if entries is None:
                 entries = shared[node] = self._entries_above(0, _rooms_on(path, node, dirty))
-            outbox, encoding = member.outbox, member.encoding
-            if member.cut >= entries[0][0] or outbox.corked:
-                self.take(member)
+            outbox, encoding = recipient.outbox, recipient.encoding
+            if recipient.cut >= entries[0][0] or outbox.corked:
+                self.take(recipient)
                 continue
             block = blocks.get((node, encoding))
             if block is None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symphony.transport.outbox import READY, Outbox
+from symphony.outgoing.outbox import READY, Outbox
 
 CHUNK = 128 * 1024
 
@@ -56,10 +56,10 @@ class Rooms:
     def __init__(self, outbox: Outbox) -> None:
         self.outbox = outbox
         self.dirty: list[bytes] = []
-        outbox.source, outbox.member = self, "the member"
+        outbox.source, outbox.recipient = self, "the recipient"
 
     def take(self, member: Any) -> None:
-        assert member == "the member"
+        assert member == "the recipient"
         frames, self.dirty = self.dirty, []
         for frame in frames:
             self.outbox.put(frame)

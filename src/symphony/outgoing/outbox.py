@@ -1,4 +1,4 @@
-"""Hot path, step 3 of 4: frames wait here, and leave in one write.
+"""Hot path, step 5 of 5: frames wait here, and leave in one write.
 
 Frames that are sent while a read buffer is handled, or in one iteration of
 the loop, are joined into one `write`: the cork. uvloop writes at once, so
@@ -29,8 +29,8 @@ class Source(Protocol):
         """What has something to take; empty most of the time."""
         ...
 
-    def take(self, member: Any) -> None:
-        """Move what *member* is to get into its outbox."""
+    def take(self, recipient: Any) -> None:
+        """Move what *recipient* is to get into its outbox."""
         ...
 
 
@@ -52,7 +52,7 @@ class _Nowhere:
     def __init__(self) -> None:
         self.dirty: Collection[Any] = ()
 
-    def take(self, member: Any) -> None:
+    def take(self, recipient: Any) -> None:
         """There is nothing."""
 
 
@@ -117,7 +117,7 @@ class Outbox:
         "dropped",
         "frames",
         "high",
-        "member",
+        "recipient",
         "sealed",
         "size",
         "source",
@@ -141,7 +141,7 @@ class Outbox:
         self.high = self._low = self._limit = 0
         self.write = write
         self.source: Source = _NOWHERE
-        self.member: Any = None
+        self.recipient: Any = None
         self._join = join
         self._call_soon = loop.call_soon
         self._overflow: Callable[[], None] | None = None
@@ -164,7 +164,7 @@ class Outbox:
     def send(self, frame: Any) -> None:
         """Put a frame behind all publications that came before it."""
         if self.source.dirty:
-            self.source.take(self.member)
+            self.source.take(self.recipient)
         # From here on it is `put`, written out: a call is 2 % of an echo.
         self.frames.append(frame)
         self.size = size = self.size + len(frame)
@@ -242,9 +242,9 @@ class Outbox:
         self._wake()
 
     def detach(self) -> None:
-        """Let go of the member, which refers to this outbox, and of its rooms."""
+        """Let go of the recipient, which refers to this outbox, and of its rooms."""
         self.source = _NOWHERE
-        self.member = None
+        self.recipient = None
 
     def drained(self) -> Awaitable[None]:
         """Return what to await until less than the low-water mark waits."""
