@@ -16,12 +16,12 @@ from symphony.errors import (
 from symphony.handshake import Handshake
 from symphony.identity import Identity
 from symphony.limits import Limits
-from symphony.middleware import CallNext
 from symphony.plugin import Plugin
 from symphony.protocol.envelopes import Event, Protocol
+from symphony.rooms.policy import Rooms
 from symphony.rooms.room import Room, Target
-from symphony.rooms.rooms import Rooms
 from symphony.routing.markers import Depends, Query
+from symphony.routing.middleware import CallNext
 from symphony.routing.route import Route, Router
 from symphony.socket import Socket
 from symphony.stats import Stats

@@ -20,8 +20,8 @@ from symphony.node.node import Node
 from symphony.node.routes import Compiler, Defaults
 from symphony.plugin import AnyPlugin, Plugins
 from symphony.rooms.family import ROOM_SEPARATOR, Families
+from symphony.rooms.policy import Rooms
 from symphony.rooms.room import Room, Target
-from symphony.rooms.rooms import Rooms
 from symphony.routing.patterns import NamePattern, PathTable
 from symphony.routing.route import Options, Router
 from symphony.session.endpoint import Endpoint
@@ -68,7 +68,7 @@ class Symphony(AsgiFace, Router):
         stats: Counts what happens.
         overrides: Replaces dependencies, in tests:
             `app.overrides[session] = fake_session`, before the app starts.
-        witness: Handed every exception of a handler as it happens, beside
+        on_exception: Handed every exception of a handler as it happens, beside
             `on_error`; how the test client sees them. Set before the start.
     """
 
@@ -90,7 +90,7 @@ class Symphony(AsgiFace, Router):
         self.limits = limits or Limits()
         self.stats = Stats()
         self.overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
-        self.witness: Callable[[BaseException], None] | None = None
+        self.on_exception: Callable[[BaseException], None] | None = None
         self._defaults = Options(
             origins=tuple(origins) if not isinstance(origins, str) else origins,
             subprotocols=tuple(subprotocols),
@@ -322,7 +322,7 @@ class Symphony(AsgiFace, Router):
             limits=self.limits,
             stats=self.stats,
             on_error=[hooks.error_handler(handler) for handler in self._error_handlers],
-            witness=self.witness,
+            on_exception=self.on_exception,
         )
 
     def __repr__(self) -> str:

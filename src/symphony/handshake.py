@@ -6,7 +6,8 @@ from typing import Any
 
 from starlette.requests import HTTPConnection
 
-from symphony.protocol.handshake import offered_subprotocols, offered_token
+from symphony.protocol.subprotocols import offered_token
+from symphony.websocket.handshake import offered_subprotocols
 
 __all__ = ("Handshake",)
 
@@ -34,7 +35,7 @@ class Handshake(HTTPConnection):
         """The bearer token, or `None`.
 
         Of `Authorization: Bearer TOKEN`, or of the subprotocol
-        `symphony.token.TOKEN` (in base64url), for browsers cannot set headers.
+        `symphony.token.TOKEN` (in base64url), because browsers cannot set headers.
         """
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and token:

@@ -13,8 +13,8 @@ from symphony.errors import DisconnectedError, WrongThreadError
 from symphony.outgoing.batch import Recipient
 from symphony.outgoing.encoding import RAW, Dialect
 from symphony.outgoing.outbox import READY
-from symphony.protocol.frames import valid_close_code
 from symphony.routing.dependencies import SocketScope
+from symphony.websocket.frames import valid_close_code
 
 if TYPE_CHECKING:
     from symphony.handshake import Handshake
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from symphony.rooms.room import Room
     from symphony.transport.base import Connection
 
-__all__ = ("Life", "Membership", "Socket")
+__all__ = ("Socket", "SocketRooms", "SocketSession")
 
 StateT = TypeVar("StateT", default=Any)
 ReplyT = TypeVar("ReplyT")
 
 
-class Life(Protocol):
+class SocketSession(Protocol):
     """What a socket needs of whoever runs it."""
 
     def open(self) -> None:
@@ -44,7 +44,7 @@ class Life(Protocol):
         ...
 
 
-class Membership(Protocol):
+class SocketRooms(Protocol):
     """What a socket needs of the rooms."""
 
     async def join(self, socket: Socket[Any], name: str, *, authorize: bool) -> Room:
@@ -56,7 +56,7 @@ class Membership(Protocol):
         ...
 
 
-class _Over:
+class _Ended:
     """The life of a socket that has gone."""
 
     __slots__ = ()
@@ -72,7 +72,7 @@ class _Over:
         raise DisconnectedError(f"The socket has gone: {event!r} was not sent.")
 
 
-_OVER = _Over()
+_ENDED = _Ended()
 
 
 class Socket(Recipient, Generic[StateT]):
@@ -100,10 +100,10 @@ class Socket(Recipient, Generic[StateT]):
         "_connection",
         "_dialect",
         "_frame",
-        "_life",
+        "_joins",
         "_make_state",
-        "_membership",
         "_scope",
+        "_session",
         "_state",
         "_thread",
         "began",
@@ -122,8 +122,8 @@ class Socket(Recipient, Generic[StateT]):
         id: str,
         handshake: Handshake,
         connection: Connection,
-        membership: Membership,
-        life: Life,
+        rooms: SocketRooms,
+        session: SocketSession,
         *,
         route: str,
         params: dict[str, Any],
@@ -147,8 +147,8 @@ class Socket(Recipient, Generic[StateT]):
         self.encoding = dialect.shared_encoding(connection.encoding)
         self.outbox = cast("Any", connection.outbox)
         self._connection = connection
-        self._membership = membership
-        self._life = life
+        self._joins = rooms
+        self._session = session
         self.opened = False
         self.began = False
         self._thread = get_ident()
@@ -174,7 +174,7 @@ class Socket(Recipient, Generic[StateT]):
 
     def release(self) -> None:
         """Let go of what refers back to the socket; it stays usable, as a closed one."""
-        self._life = _OVER
+        self._session = _ENDED
         self._connection.outbox.detach()
 
     @property
@@ -219,7 +219,7 @@ class Socket(Recipient, Generic[StateT]):
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("send"))
         if not self.opened:
-            self._life.open()
+            self._session.open()
         kind = type(message)
         if (kind is not str and kind is not bytes) or self._dialect is not RAW:
             message = self._dialect.message(message)
@@ -241,7 +241,7 @@ class Socket(Recipient, Generic[StateT]):
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("emit"))
         if not self.opened:
-            self._life.open()
+            self._session.open()
         outbox = self._connection.outbox
         outbox.send(self._frame(self._dialect.event(event, data)))
         return READY if outbox.size <= outbox.high else outbox.drained()
@@ -283,7 +283,7 @@ class Socket(Recipient, Generic[StateT]):
         """
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("request"))
-        return await self._life.request(event, data, timeout=timeout, response_type=response_type)
+        return await self._session.request(event, data, timeout=timeout, response_type=response_type)
 
     def close(self, code: int = 1000, reason: str = "") -> Awaitable[None]:
         """Close the connection behind everything that was sent.
@@ -304,7 +304,7 @@ class Socket(Recipient, Generic[StateT]):
         if not valid_close_code(code):
             raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
         if not self.opened:
-            self._life.open()
+            self._session.open()
         self._connection.close(code, reason)
         return READY
 
@@ -326,7 +326,7 @@ class Socket(Recipient, Generic[StateT]):
         """
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("join"))
-        return await self._membership.join(self, name, authorize=authorize)
+        return await self._joins.join(self, name, authorize=authorize)
 
     async def leave(self, name: str) -> bool:
         """Leave a room; publications up to now still arrive.
@@ -336,7 +336,7 @@ class Socket(Recipient, Generic[StateT]):
         """
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("leave"))
-        return await self._membership.leave(self, name)
+        return await self._joins.leave(self, name)
 
     def login(self, identity: Identity) -> None:
         """Say who this socket speaks for; usually in connect middleware."""
@@ -350,7 +350,7 @@ class Socket(Recipient, Generic[StateT]):
         if get_ident() != self._thread:
             coroutine.close()
             raise WrongThreadError(self._wrong_thread("background"))
-        return self._life.background(coroutine)
+        return self._session.background(coroutine)
 
     def _wrong_thread(self, verb: str) -> str:
         return (

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 from support import raw
-from symphony.protocol.handshake import switching_protocols
+from symphony.websocket.handshake import switching_protocols
 
 __all__ = ("Frame", "RawPeer", "RawServer", "listen", "server_frame")
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from support import raw
 from symphony.client.frames import masked_frame, masked_message
-from symphony.protocol.frames import PING
+from symphony.websocket.frames import PING
 
 SIZES = (0, 1, 2, 3, 4, 125, 126, 127, 2047, 2048, 2049, 2050, 2051, 65535, 65536, 65537, 1 << 20)
 

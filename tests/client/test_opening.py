@@ -13,7 +13,7 @@ from symphony.client.opening import (
     request,
     retry_after,
 )
-from symphony.protocol.handshake import check_upgrade, switching_protocols
+from symphony.websocket.handshake import check_upgrade, switching_protocols
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 OFFERED = ["symphony.v1.json", "symphony.raw"]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from picows import WSListener
 
-from symphony import parser
+from symphony.websocket import parser
 
 
 class Frames(WSListener):

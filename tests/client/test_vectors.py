@@ -11,8 +11,8 @@ from client.scripted import Handshake, Peer, Server, serve
 from support.clients import until
 from symphony.client import Client, connect
 from symphony.client.backoff import UNAUTHORIZED, Backoff, answer_comes_back, comes_back
-from symphony.client.opening import offered_token
 from symphony.errors import Reject
+from symphony.protocol.subprotocols import token_subprotocol
 from wire.vectors import Ids, decoded, encoded, fits, load, named, plain, same
 
 CLOSING = load("closing.json")
@@ -308,7 +308,7 @@ def test_a_wait(vector: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("vector", load("handshake.json")["tokens"], ids=lambda vector: vector["token"])
 def test_a_token(vector: dict[str, Any]) -> None:
-    assert offered_token(vector["token"]) == vector["subprotocol"]
+    assert token_subprotocol(vector["token"]) == vector["subprotocol"]
 
 
 def test_every_refusal_of_the_vectors_is_one_that_this_client_offers_to_hear() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from support.clients import connect, refused, until
 from symphony import Handshake, Reject, Socket, Symphony
-from symphony.protocol.handshake import token_subprotocol
+from symphony.protocol.subprotocols import token_subprotocol
 
 SECRET = "se-cret.Grüße?~>"
 OFFER = token_subprotocol(SECRET)

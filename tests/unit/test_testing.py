@@ -578,8 +578,8 @@ async def test_failing_background_tasks_and_error_handlers_are_raised_too() -> N
 async def test_an_app_is_not_watched_any_more_when_its_client_has_gone() -> None:
     app = echo()
     async with TestClient(app):
-        assert app.witness is not None
-    assert app.witness is None
+        assert app.on_exception is not None
+    assert app.on_exception is None
 
 
 # Time

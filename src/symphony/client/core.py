@@ -11,12 +11,12 @@ from typing import Any, Final
 from symphony.client.answers import Answers
 from symphony.client.backlog import Backlog, Gate
 from symphony.client.dispatch import Dispatch
-from symphony.client.keeper import Keeper, State
 from symphony.client.link import Close, Dial, Link
 from symphony.client.loss import Loss, sentence
 from symphony.client.options import Options
 from symphony.client.outgoing import Outgoing
 from symphony.client.payload import Kind
+from symphony.client.reconnector import Reconnector, State
 from symphony.protocol.envelopes import Cancel, End, Error, Event, Item, MalformedError, Pong, Reply, Retry
 from symphony.protocol.v1 import JSON, MSGPACK, V1
 
@@ -30,7 +30,7 @@ _CODECS: Final[dict[str | None, V1]] = {codec.subprotocol: codec for codec in (J
 
 
 class Core:
-    """The parts of one client; `Owner` of its keeper.
+    """The parts of one client; `ConnectionOwner` of its reconnector.
 
     Args:
         dial: Gets its links.
@@ -43,7 +43,7 @@ class Core:
         answers: Requests and streams under way.
         dispatch: The handlers.
         messages: Of a raw connection, for which there is no handler.
-        keeper: The connection.
+        reconnector: The connection.
         protocol: What is spoken, `None` before it was ever open.
         subprotocol: What the server chose.
         state_handlers: Called with each state.
@@ -56,11 +56,11 @@ class Core:
         "_readers",
         "answers",
         "dispatch",
-        "keeper",
         "kind",
         "messages",
         "outgoing",
         "protocol",
+        "reconnector",
         "state_handlers",
         "subprotocol",
         "where",
@@ -80,15 +80,15 @@ class Core:
         self._comes_back = options.reconnect
         self.protocol: str | None = None
         self.subprotocol: str | None = None
-        self.keeper = Keeper(dial, options, self)
+        self.reconnector = Reconnector(dial, options, self)
 
-    async def something(self) -> None:
+    async def wait_for_message(self) -> None:
         """Wait until there is a message of a raw connection, or another reason to look."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._readers.append(waiter)
         await waiter
 
-    # What the keeper and its link call
+    # What the reconnector and its link call
 
     def received(self, message: str | bytes) -> None:
         """Take a message."""
@@ -116,7 +116,7 @@ class Core:
         elif isinstance(envelope, Cancel):
             self.dispatch.cancel(envelope.cancel)
         elif isinstance(envelope, Retry):
-            self.keeper.retry_after(envelope.retry)
+            self.reconnector.retry_after(envelope.retry)
             # To whom this connection is the last, the server says what it takes.
             if self._comes_back:
                 self.outgoing.hold()
@@ -164,7 +164,7 @@ class Core:
                 logger.exception("A handler of the state %r failed.", state)
             else:
                 if inspect.isawaitable(result):
-                    self.dispatch.beside(_finish(result, state))
+                    self.dispatch.spawn(_finish(result, state))
 
     def _complain(self, what: str, *details: object) -> None:
         # Once is a warning: a server of a later version may say something new a
@@ -173,7 +173,9 @@ class Core:
         logger.log(level, f"%s sent {what}.", self.where, *details)
 
     def _overflow(self) -> None:
-        self.keeper.give_up(Close(1013, "a handler waits behind more events than can be kept", clean=False))
+        self.reconnector.give_up(
+            Close(1013, "a handler waits behind more events than can be kept", clean=False)
+        )
 
     def _wake(self) -> None:
         readers, self._readers = self._readers, []

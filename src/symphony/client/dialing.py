@@ -17,11 +17,11 @@ from symphony.client.link import Close, DialError, Link, Offer
 from symphony.client.opening import Answer, AnswerError, new_key, request, retry_after
 from symphony.client.websocket import WebSocketLink
 from symphony.protocol.envelopes import MalformedError, Retry
+from symphony.protocol.subprotocols import REFUSE
 from symphony.protocol.v1 import JSON
 
-__all__ = ("REFUSE", "WebSocketDial")
+__all__ = ("WebSocketDial",)
 
-REFUSE: Final = "symphony.refuse"
 """Offered, and chosen by a server that refuses: the close frame behind it says why."""
 
 # How long an address may keep silent if there is another one.

@@ -91,7 +91,7 @@ class Dispatch:
             self._put(_RawCall(handler, message))
         return bool(handlers)
 
-    def beside(self, call: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, call: Coroutine[Any, Any, None]) -> None:
         """Run something that neither waits for the handlers nor keeps them waiting."""
         task = asyncio.get_running_loop().create_task(call)
         self._beside.add(task)

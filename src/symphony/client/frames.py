@@ -6,7 +6,7 @@ from os import urandom
 from struct import Struct
 from typing import Final
 
-from symphony.protocol.frames import BINARY, TEXT
+from symphony.websocket.frames import BINARY, TEXT
 
 __all__ = ("masked_frame", "masked_message")
 

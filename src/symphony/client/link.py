@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from symphony.protocol.close import Close
+from symphony.websocket.close import Close
 
 __all__ = ("Close", "Dial", "DialError", "Link", "Listener", "Offer")
 

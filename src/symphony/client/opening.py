@@ -14,7 +14,7 @@ from typing import Final
 
 import httptools
 
-from symphony.protocol.handshake import TOKEN, accept_key
+from symphony.websocket.handshake import TOKEN, accept_key
 
 __all__ = (
     "Answer",
@@ -22,7 +22,6 @@ __all__ = (
     "bad_names",
     "check_headers",
     "new_key",
-    "offered_token",
     "request",
     "retry_after",
 )
@@ -212,11 +211,6 @@ def retry_after(value: str | None, now: float) -> float | None:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, OverflowError):
         return None
-
-
-def offered_token(token: str) -> str:
-    """Return the subprotocol that carries a token."""
-    return "symphony.token." + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
 
 
 def bad_names(names: Iterable[str]) -> list[str]:

@@ -16,10 +16,10 @@ from symphony.client.frames import masked_frame, masked_message
 from symphony.client.heartbeat import Heartbeat
 from symphony.client.link import Close, Listener
 from symphony.errors import ProtocolError
-from symphony.parser import Parser
-from symphony.protocol import frames
-from symphony.protocol.assembler import Assembler
-from symphony.protocol.frames import close_reason, parse_close
+from symphony.websocket import frames
+from symphony.websocket.assembler import Assembler
+from symphony.websocket.frames import close_reason, parse_close
+from symphony.websocket.parser import Parser
 
 __all__ = ("WebSocketLink",)
 

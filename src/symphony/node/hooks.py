@@ -8,8 +8,8 @@ from typing import Any, Final
 from symphony.handshake import Handshake
 from symphony.node.checks import NO_CLOSE, NO_ROOM, as_coroutine, check_state, refuse_generator, the_handshake
 from symphony.rooms.family import ROOM_SEPARATOR, Family, Hook
+from symphony.rooms.policy import Rooms
 from symphony.rooms.room import Room
-from symphony.rooms.rooms import Rooms
 from symphony.routing.patterns import NamePattern
 from symphony.routing.plan import compile_plan
 from symphony.routing.stage import Filler, Known, the_socket, the_subject

@@ -16,8 +16,8 @@ from urllib.parse import quote
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
-from symphony.protocol.handshake import HandshakeError, offered_token, origin_allowed
-from symphony.rooms.registry import FindFamily, Registry
+from symphony.protocol.subprotocols import offered_token
+from symphony.rooms.membership import FindFamily, Membership
 from symphony.session.blocking import watched
 from symphony.session.endpoint import Endpoint
 from symphony.session.refusal import refuse
@@ -25,6 +25,7 @@ from symphony.session.session import Session
 from symphony.socket import Socket
 from symphony.stats import Stats
 from symphony.transport.base import Connection, Profile, Scope
+from symphony.websocket.handshake import HandshakeError, origin_allowed
 
 __all__ = ("Node", "OnError", "Resolve")
 
@@ -43,7 +44,7 @@ class Node:
         limits: The bounds of the app.
         stats: Counts what happens.
         on_error: The app's error handlers.
-        witness: Handed every exception of a handler as it happens.
+        on_exception: Handed every exception of a handler as it happens.
 
     Attributes:
         sockets: The open sockets by id.
@@ -58,15 +59,15 @@ class Node:
         limits: Limits,
         stats: Stats,
         on_error: Sequence[OnError],
-        witness: Callable[[BaseException], None] | None = None,
+        on_exception: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.limits = limits
         self.stats = stats
         self.sockets: dict[str, Socket[Any]] = {}
-        self.rooms = Registry(find_family, self.run_in_background, self.report)
+        self.rooms = Membership(find_family, self.run_in_background, self.report)
         self._resolve = resolve
         self._on_error = on_error
-        self._witness = witness
+        self._on_exception = on_exception
         self._loop = asyncio.get_running_loop()
         self._sessions: dict[Session, None] = {}
         self._per_client: Counter[str] = Counter()
@@ -86,10 +87,10 @@ class Node:
             self._refused(handshake, error.status, error.message)
             connection.refuse(error.status, error.headers, error.message.encode())
         except Reject as refusal:
-            self._turn_away(handshake, connection, refusal)
+            self._refuse(handshake, connection, refusal)
         except Exception as error:
             self.report(error, None, f"making of a socket for {_shown_path(handshake)}")
-            self._turn_away(handshake, connection, Reject("internal"))
+            self._refuse(handshake, connection, Reject("internal"))
         return None
 
     def opened(self, session: Session) -> None:
@@ -133,8 +134,8 @@ class Node:
             return
         self.stats.failed_handlers += 1
         logger.error("The %s%s failed.", where, whose, exc_info=error)
-        if self._witness is not None:
-            self._witness(error)
+        if self._on_exception is not None:
+            self._on_exception(error)
         for handler in self._on_error:
             self._start(handler(socket, error), None, "error handler", report=False)
 
@@ -221,9 +222,9 @@ class Node:
         scope["path_params"] = params
         try:
             offered_token(handshake.subprotocols)
-        except HandshakeError as error:
-            # Now: whoever reads `handshake.token` later must not fail over it.
-            raise Reject("invalid", error.message) from None
+        except ValueError as error:
+            # Checked now, so that reading `handshake.token` later cannot fail.
+            raise Reject("invalid", str(error)) from None
         connection.configure(endpoint.profile)
         subprotocol, dialect = endpoint.choose(handshake.subprotocols)
         session = Session(self, endpoint, connection, dialect)
@@ -251,7 +252,7 @@ class Node:
         # Whole seconds, as RFC 9110 §10.2.3 has it.
         return Reject("unavailable", why, headers={"Retry-After": str(math.ceil(self.limits.retry_after))})
 
-    def _turn_away(self, handshake: Handshake, connection: Connection, refusal: Reject) -> None:
+    def _refuse(self, handshake: Handshake, connection: Connection, refusal: Reject) -> None:
         self._refused(handshake, refusal.status, str(refusal))
         connection.configure(Profile(self.limits, "disconnect", None))
         refuse(connection, handshake, refusal)
@@ -279,8 +280,8 @@ class Node:
             except BaseException as error:
                 if not report:
                     logger.error("The %s failed itself.", what, exc_info=error)
-                    if self._witness is not None:
-                        self._witness(error)
+                    if self._on_exception is not None:
+                        self._on_exception(error)
                 else:
                     self.report(error, socket, what)
                 return None

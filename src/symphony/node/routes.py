@@ -19,15 +19,14 @@ from starlette.datastructures import State
 from symphony.errors import ConfigurationError, Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
-from symphony.middleware import STAGES, Middleware, Stage, wrap
 from symphony.node.checks import NO_CLOSE, NO_ROOM, as_coroutine, check_state, refuse_generator, the_handshake
 from symphony.outgoing.encoding import V1_DIALECTS, Dialect
 from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.envelopes import Protocol
-from symphony.protocol.handshake import TOKEN, check_origins
 from symphony.rooms.room import Room
 from symphony.routing.events import EventTable, names_in, payload_of
 from symphony.routing.handlers import Handler, Handlers
+from symphony.routing.middleware import STAGES, Middleware, Stage, wrap
 from symphony.routing.patterns import PathPattern
 from symphony.routing.payload import Reader, event_readers, guarded
 from symphony.routing.plan import MESSAGE, Plan, compile_plan
@@ -36,6 +35,7 @@ from symphony.routing.stage import Filler, Known, the_socket, the_subject
 from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
 from symphony.socket import Socket
 from symphony.transport.base import Close, Profile
+from symphony.websocket.handshake import TOKEN, check_origins
 
 __all__ = ("Compiler", "Defaults")
 

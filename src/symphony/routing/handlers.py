@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, overload
 
-from symphony import middleware as around
 from symphony.errors import ConfigurationError
-from symphony.middleware import Middleware, Stage
 from symphony.protocol.envelopes import MESSAGE
 from symphony.protocol.v1 import MAX_NAME
+from symphony.routing import middleware as around
+from symphony.routing.middleware import Middleware, Stage
 from symphony.routing.parameters import qualified_name
 from symphony.routing.patterns import NamePattern
 

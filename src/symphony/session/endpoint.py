@@ -10,19 +10,17 @@ from typing import Any, Final
 
 from symphony.errors import ConfigurationError
 from symphony.outgoing.encoding import RAW, Dialect
+from symphony.protocol import subprotocols
 from symphony.protocol.envelopes import Protocol
-from symphony.protocol.handshake import choose_subprotocol
 from symphony.session.lane import Lane
 from symphony.session.parallel import Parallel
 from symphony.socket import Socket
 from symphony.transport.base import Close, Profile
+from symphony.websocket.handshake import choose_subprotocol
 
-__all__ = ("RAW_SUBPROTOCOL", "Endpoint", "EventHandlers", "own_dialect")
+__all__ = ("Endpoint", "EventHandlers", "own_dialect")
 
 _PAYLOADS: Final = ("json", "msgpack", "plain")
-RAW_SUBPROTOCOL: Final = "symphony.raw"
-"""Chosen on raw routes for clients that offer it: browsers fail a connection
-for which they offered something and nothing was chosen."""
 
 
 def own_dialect(make: Callable[[], Protocol], where: str) -> Dialect:
@@ -109,7 +107,7 @@ class Endpoint:
         own = self.subprotocols
         if first is RAW or not first.is_v1:
             # The messages are the app's own, on a raw route or in a protocol of the app's.
-            own = (*own, RAW_SUBPROTOCOL)
+            own = (*own, subprotocols.RAW)
         return choose_subprotocol(offered, own), first
 
     def runner(

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from symphony.outgoing.encoding import Message
     from symphony.transport.base import Connection
 
-__all__ = ("Exchange", "Host", "Runner")
+__all__ = ("Exchange", "ExchangeSession", "Runner")
 
 logger = logging.getLogger("symphony.socket")
 
@@ -75,15 +75,15 @@ class Runner(Contract):
         ...
 
 
-class Host(Contract):
+class ExchangeSession(Contract):
     """What an exchange needs of the session it belongs to."""
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """Whether the connection has ended."""
         ...
 
-    def failed_in(self, error: BaseException, what: str) -> None:
+    def report(self, error: BaseException, what: str) -> None:
         """Report what was raised in *what*."""
         ...
 
@@ -121,11 +121,11 @@ class Exchange:
         "_limits",
         "_loop",
         "_name",
+        "_needs_check",
         "_outbox",
         "_protocol",
         "_timers",
         "_unsettled",
-        "_wary",
         "_why",
         "requests",
         "runner",
@@ -136,7 +136,7 @@ class Exchange:
 
     def __init__(
         self,
-        host: Host,
+        host: ExchangeSession,
         connection: Connection,
         protocol: Protocol,
         limits: Limits,
@@ -158,13 +158,13 @@ class Exchange:
         self._unsettled = False
         self._draining = False
         # Whether more than usual decides if an event may wait for its turn.
-        self._wary = False
+        self._needs_check = False
         # The client's requests: all that wait or run, and why one was cancelled.
         self._active: dict[Any, Event] = {}
         self._timers: dict[Any, asyncio.TimerHandle] = {}
         self._why: dict[Any, Reject] = {}
         self.streams = Streams(self._send, self._streamed, host.watched, context, limits.max_streams, name)
-        self.requests = Requests(self._send, self.pace, protocol.payload, limits.max_requests, name)
+        self.requests = Requests(self._send, self.adjust_reading, protocol.payload, limits.max_requests, name)
 
     # What comes in
 
@@ -184,7 +184,7 @@ class Exchange:
         id = event.id
         if id is not None and id > self._highest:
             self._highest = id
-        if (self._wary or id in self._active or event.event == "error") and self._turned_away(event):
+        if (self._needs_check or id in self._active or event.event == "error") and self._check(event):
             return None
         if id is None:
             return self.runner.deliver(event)
@@ -197,7 +197,7 @@ class Exchange:
                 self._timers[id] = self._loop.call_later(event.timeout, self._cancel, event, _TOO_LATE)
         return None
 
-    def _turned_away(self, event: Event) -> bool:
+    def _check(self, event: Event) -> bool:
         """Do not let an event wait for its turn, if there is a reason."""
         id = event.id
         if event.event == "error":
@@ -223,7 +223,7 @@ class Exchange:
         except ProtocolError as error:
             return self._connection.close(error.code, error.reason)
         except Exception as error:
-            self._host.failed_in(error, f"decode of {type(self._protocol).__name__}")
+            self._host.report(error, f"decode of {type(self._protocol).__name__}")
             self._refuse(None, _INTERNAL)
             return None
         for envelope in decoded if isinstance(decoded, Sequence) else (decoded,):
@@ -239,9 +239,9 @@ class Exchange:
     def _other(self, envelope: Envelope) -> None:
         match envelope:
             case Reply(id, data):
-                self._check(id, self.requests.answered(id, data))
+                self._expect(id, self.requests.answered(id, data))
             case Error(id, data):
-                self._check(id, self.requests.failed(id, data))
+                self._expect(id, self.requests.failed(id, data))
             case Grant(id, credit):
                 self._grant(id, credit)
             case Cancel(id):
@@ -249,7 +249,7 @@ class Exchange:
                 if event is not None:
                     self._cancel(event, _CANCELLED)
                 else:
-                    self._check(id, id <= self._highest)
+                    self._expect(id, id <= self._highest)
             case Ping(number):
                 self._send(Pong(number))
             case _:
@@ -261,14 +261,14 @@ class Exchange:
         if self.streams.grant(id, credit):
             return
         if event is None:
-            self._check(id, id <= self._highest)
+            self._expect(id, id <= self._highest)
         elif event.credit is not None:
             # Its turn has not come: it will begin with all of it.
             event.credit += credit
             if event.credit > MAX_CREDIT:
                 self._cancel(event, OVERDRAWN)
 
-    def _check(self, id: Any, known: bool) -> None:
+    def _expect(self, id: Any, known: bool) -> None:
         """Tell who names a request that never was; of one that is over he may not have known."""
         if not known:
             self._refuse(None, Reject("not_found", f"there is no request {id}", details={"id": id}))
@@ -278,7 +278,7 @@ class Exchange:
     def done(self, event: Event, result: Any) -> Awaitable[None] | None:
         """Answer with what a handler returned; returns what to await before the next."""
         if type(result) is AsyncGeneratorType:
-            if self._host.over:
+            if self._host.is_over:
                 self._settle(event)
             else:
                 self.streams.begin(event, cast("AsyncGeneratorType[Any, Any]", result))
@@ -305,7 +305,7 @@ class Exchange:
             self._connection.close(error.code, error.reason)
             return None
         if event is None:
-            self._host.failed_in(error, "message handler")
+            self._host.report(error, "message handler")
             return None
         refusal = self._refusal(event, error)
         self._settle(event)
@@ -317,7 +317,7 @@ class Exchange:
         why = self._why.get(event.id, _RESTARTS if self._draining else None)
         if isinstance(error, asyncio.CancelledError) and why is not None:
             return why
-        self._host.failed_in(error, f"handler of the event {shortened(event.event)!r}")
+        self._host.report(error, f"handler of the event {shortened(event.event)!r}")
         return _INTERNAL
 
     def _refuse(self, id: Any, refusal: Reject) -> Awaitable[None] | None:
@@ -325,7 +325,7 @@ class Exchange:
         try:
             return self._send(Event("error", payload) if id is None else Error(id, payload))
         except Exception as error:
-            self._host.failed_in(error, "details of a Reject")
+            self._host.report(error, "details of a Reject")
             # What is left of it can be encoded.
             return self._refuse(id, _INTERNAL)
 
@@ -347,18 +347,18 @@ class Exchange:
 
     def _streamed(self, event: Event, error: BaseException | None) -> None:
         """End the answer of a stream."""
-        if self._host.over:
+        if self._host.is_over:
             # Nobody hears it; what failed while it was closed is reported all the same.
             self._settle(event)
             if error is not None and not isinstance(error, asyncio.CancelledError | Reject):
-                self._host.failed_in(error, f"stream of {shortened(event.event)!r}")
+                self._host.report(error, f"stream of {shortened(event.event)!r}")
         elif error is None:
             self._settle(event)
             self._send(End(event.id))
         else:
             self.failed(event, error)
 
-    # Its pace and its end
+    # Its adjust_reading and its end
 
     def drain(self, *, retry: float, timeout: float) -> None:
         """Take no more events, and end the streams within *timeout* seconds.
@@ -367,13 +367,13 @@ class Exchange:
             retry: After how many seconds the client may come back.
             timeout: For what runs.
         """
-        self._draining = self._wary = True
+        self._draining = self._needs_check = True
         self._send(Retry(retry))
         self._loop.call_later(timeout, self.streams.cancel_all, _RESTARTS)
 
-    def gone(self) -> None:
+    def connection_lost(self) -> None:
         """Hear that the connection has ended: nothing is answered any more."""
-        self.requests.gone()
+        self.requests.connection_lost()
         self.streams.cancel_all(None)
         for timer in self._timers.values():
             timer.cancel()
@@ -383,9 +383,9 @@ class Exchange:
         """Let go of what refers back: a socket that has gone is freed at once."""
         self.runner = self.requests = self.streams = cast("Any", None)
 
-    def pace(self, *_: bool) -> None:
+    def adjust_reading(self, *_: bool) -> None:
         """Read on, or do not: never stop while an answer is awaited."""
-        self._wary = self._draining or bool(self.requests.pending)
+        self._needs_check = self._draining or bool(self.requests.pending)
         if self.runner.is_full and not self.requests.pending:
             self._connection.pause_reading()
         else:

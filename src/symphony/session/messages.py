@@ -12,13 +12,13 @@ from symphony.protocol.codec import to_message
 if TYPE_CHECKING:
     from symphony.transport.base import Connection
 
-__all__ = ("Host", "Messages")
+__all__ = ("ErrorReporter", "Messages")
 
 
-class Host(Protocol):
+class ErrorReporter(Protocol):
     """What this needs of the session it belongs to."""
 
-    def failed_in(self, error: BaseException, what: str) -> None:
+    def report(self, error: BaseException, what: str) -> None:
         """Report what was raised in *what*."""
         ...
 
@@ -33,7 +33,7 @@ class Messages:
 
     __slots__ = ("_connection", "_encode", "_host", "_outbox")
 
-    def __init__(self, host: Host, connection: Connection) -> None:
+    def __init__(self, host: ErrorReporter, connection: Connection) -> None:
         self._host = host
         self._connection = connection
         self._encode = connection.encoding.encode
@@ -61,11 +61,11 @@ class Messages:
             self._connection.close(error.code, error.reason)
             return None
         if not isinstance(error, Reject):
-            self._host.failed_in(error, "message handler")
+            self._host.report(error, "message handler")
             error = Reject("internal", "the server failed to handle the message")
         try:
             text = RAW.event("error", error.payload())
         except TypeError as unencodable:
-            self._host.failed_in(unencodable, "details of a Reject")
+            self._host.report(unencodable, "details of a Reject")
             text = RAW.event("error", Reject("internal", "the server failed to say what is wrong").payload())
         return self.done(message, text)

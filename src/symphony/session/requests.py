@@ -21,31 +21,31 @@ class Requests:
 
     Args:
         send: Sends an envelope.
-        pace: Called when the first request begins to wait and when none waits
+        adjust_reading: Called when the first request begins to wait and when none waits
             any more: while one does, the client must be read from.
         payload: What the data of replies is, as `Protocol.payload` says.
         limit: How many may wait at once.
         name: How the socket is called in errors.
     """
 
-    __slots__ = ("_limit", "_name", "_next_id", "_pace", "_payload", "_send", "_why_gone", "pending")
+    __slots__ = ("_adjust_reading", "_limit", "_lost", "_name", "_next_id", "_payload", "_send", "pending")
 
     def __init__(
         self,
         send: Callable[[Any], object],
-        pace: Callable[[], None],
+        adjust_reading: Callable[[], None],
         payload: str,
         limit: int,
         name: str,
     ) -> None:
         self.pending: dict[int, asyncio.Future[Any]] = {}
         self._send = send
-        self._pace = pace
+        self._adjust_reading = adjust_reading
         self._payload = payload
         self._limit = limit
         self._name = name
         self._next_id = 1
-        self._why_gone: str | None = None
+        self._lost: str | None = None
 
     async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
         """Send a request and return its reply.
@@ -59,8 +59,8 @@ class Requests:
             TypeError: The data cannot be encoded.
             ValueError: The timeout is none.
         """
-        if self._why_gone is not None:
-            raise DisconnectedError(f"Socket {self._name} {self._why_gone}: {event!r} was not sent.")
+        if self._lost is not None:
+            raise DisconnectedError(f"Socket {self._name} {self._lost}: {event!r} was not sent.")
         if len(self.pending) >= self._limit:
             raise QueueFullError(
                 f"Socket {self._name} has {self._limit} requests to answer already: {event!r} was not sent."
@@ -74,7 +74,7 @@ class Requests:
         answer: asyncio.Future[Any] = loop.create_future()
         timer = loop.call_later(timeout, _expire, answer)
         self.pending[id] = answer
-        self._pace()
+        self._adjust_reading()
         try:
             reply = await answer
         except TimeoutError:
@@ -88,7 +88,7 @@ class Requests:
         finally:
             timer.cancel()
             del self.pending[id]
-            self._pace()
+            self._adjust_reading()
         try:
             return read(reply)
         except Reject as error:
@@ -110,9 +110,9 @@ class Requests:
             answer.set_exception(self._remote(data))
         return self._was_asked(id)
 
-    def gone(self) -> None:
+    def connection_lost(self) -> None:
         """Fail all of them: the connection has ended."""
-        self._why_gone = "has gone"
+        self._lost = "has gone"
         for answer in self.pending.values():
             if not answer.done():
                 answer.set_exception(DisconnectedError(f"Socket {self._name} went before it had answered."))

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from symphony.socket import Socket
     from symphony.transport.base import Connection
 
-__all__ = ("Owner", "Session")
+__all__ = ("Session", "SessionNode")
 
 logger = logging.getLogger("symphony.socket")
 
 SERVICE_RESTART = 1012
 
 
-class Owner(Protocol):
+class SessionNode(Protocol):
     """What a session needs of the node it belongs to."""
 
     def opened(self, session: Session) -> None:
@@ -83,9 +83,9 @@ class Session:
         "_exchange",
         "_lane",
         "_late",
+        "_node",
         "_opened_at",
         "_outbox",
-        "_owner",
         "_phase",
         "_receive",
         "_task",
@@ -96,8 +96,10 @@ class Session:
 
     socket: Socket[Any]
 
-    def __init__(self, owner: Owner, endpoint: Endpoint, connection: Connection, dialect: Dialect) -> None:
-        self._owner = owner
+    def __init__(
+        self, node: SessionNode, endpoint: Endpoint, connection: Connection, dialect: Dialect
+    ) -> None:
+        self._node = node
         self._endpoint = endpoint
         self._connection = connection
         self._dialect = dialect
@@ -129,7 +131,7 @@ class Session:
             protocol = self._dialect.make()
             exchange = Exchange(self, self._connection, protocol, limits, context, socket.id)
             self._lane = self._endpoint.runner(
-                context, exchange.done, exchange.failed, exchange.pace, self.watched
+                context, exchange.done, exchange.failed, exchange.adjust_reading, self.watched
             )
             exchange.runner = self._lane
             self._exchange = exchange
@@ -147,7 +149,7 @@ class Session:
         self._opened_at = time.monotonic()
         self._stop_timer()
         self._connection.accept(socket.subprotocol)
-        self._owner.opened(self)
+        self._node.opened(self)
         logger.info("%s opened on %s from %s", socket.id, socket.route, _address(socket))
 
     async def ended(self) -> None:
@@ -174,7 +176,7 @@ class Session:
         if self._close is None:
             self._close = close
         if self._exchange is not None:
-            self._exchange.gone()
+            self._exchange.connection_lost()
         if self._phase is _Phase.CONNECTING:
             # The connect handler is still at work, and now for nobody.
             self._task.cancel()
@@ -214,7 +216,7 @@ class Session:
             coroutine.close()
             why = "it has gone" if self._close is not None else f"{limit} of its tasks run already"
             raise RuntimeError(f"Socket {self.socket.id} takes no background task: {why}.")
-        task = self._owner.background(coroutine, self.socket)
+        task = self._node.background(coroutine, self.socket)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
         return task
@@ -234,17 +236,17 @@ class Session:
     # What the exchange asks
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """Whether the connection has ended."""
         return self._closed.done()
 
-    def failed_in(self, error: BaseException, what: str) -> None:
+    def report(self, error: BaseException, what: str) -> None:
         """Report what was raised in *what*."""
-        if self.over and isinstance(error, DisconnectedError):
+        if self.is_over and isinstance(error, DisconnectedError):
             # Its client went while it waited for an answer: no fault of the handler's.
             logger.info("%s, in the %s of %s", error, what, self._endpoint.pattern)
             return
-        self._owner.report(error, self.socket, f"{what} of {self._endpoint.pattern}")
+        self._node.report(error, self.socket, f"{what} of {self._endpoint.pattern}")
 
     def watched(self, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
         """Await *work*, and name it in a warning if it holds the event loop."""
@@ -283,28 +285,28 @@ class Session:
         except asyncio.CancelledError as error:
             if self._closed.done():
                 return False
-            self._forgive()
+            self._uncancel()
             if self._draining:
-                self._turn_away(Reject("unavailable", "the server restarts"))
+                self._refuse(Reject("unavailable", "the server restarts"))
             elif self._late:
                 seconds = self._limits.connect_timeout
                 logger.warning(
                     "The connect handler of %s did not answer within %g s.", self._endpoint.pattern, seconds
                 )
-                self._turn_away(Reject("timeout", "the server took too long to answer", status=503))
+                self._refuse(Reject("timeout", "the server took too long to answer", status=503))
             else:
-                self._owner.report(error, self.socket, f"connect handler of {self._endpoint.pattern}")
-                self._turn_away(Reject("internal"))
+                self._node.report(error, self.socket, f"connect handler of {self._endpoint.pattern}")
+                self._refuse(Reject("internal"))
         except Reject as refusal:
-            self._turn_away(refusal)
+            self._refuse(refusal)
         except BaseException as error:
-            self._owner.report(error, self.socket, f"connect handler of {self._endpoint.pattern}")
-            self._turn_away(Reject("internal"))
+            self._node.report(error, self.socket, f"connect handler of {self._endpoint.pattern}")
+            self._refuse(Reject("internal"))
         else:
             return not self._closed.done()
         return False
 
-    def _turn_away(self, refusal: Reject) -> None:
+    def _refuse(self, refusal: Reject) -> None:
         socket = self.socket
         if socket.opened:
             if not self._draining:
@@ -336,12 +338,12 @@ class Session:
         self._late = True
         self._task.cancel()
 
-    def _forgive(self) -> None:
+    def _uncancel(self) -> None:
         while self._task.cancelling():
             self._task.uncancel()
 
     async def _end(self) -> None:
-        self._forgive()
+        self._uncancel()
         close = self._close or Close(1006, "", clean=False)
         disconnect = self._endpoint.disconnect
         if self.socket.began and disconnect is not None:
@@ -349,14 +351,14 @@ class Session:
                 async with asyncio.timeout(self._limits.finish_timeout):
                     await disconnect(self.socket, close)
             except BaseException as error:
-                self._owner.report(error, self.socket, f"disconnect handler of {self._endpoint.pattern}")
+                self._node.report(error, self.socket, f"disconnect handler of {self._endpoint.pattern}")
         for task in tuple(self._background or ()):
             task.cancel()
-        await self._owner.left(self)
+        await self._node.left(self)
         try:
             await self.socket.close_scope()
         except BaseException as error:
-            self._owner.report(error, self.socket, f"dependencies of {self._endpoint.pattern}")
+            self._node.report(error, self.socket, f"dependencies of {self._endpoint.pattern}")
         if self.socket.opened:
             duration = time.monotonic() - self._opened_at
             logger.info(

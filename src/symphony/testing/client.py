@@ -133,7 +133,7 @@ class TestClient:
     async def __aenter__(self) -> Self:
         if self._life is not None:
             raise RuntimeError("A TestClient runs its app once: make another one.")
-        self.app.witness = self.errors.append
+        self.app.on_exception = self.errors.append
         self._phases.put_nowait({"type": "lifespan.startup"})
         # A task of its own: fixtures are set up in one task and torn down in
         # another, which a lifespan with a task group would not survive.
@@ -186,7 +186,7 @@ class TestClient:
         try:
             await self.app(scope, self._phases.get, send)
         finally:
-            self.app.witness = None
+            self.app.on_exception = None
 
 
 def _scope(

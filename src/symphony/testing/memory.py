@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from symphony.client.link import Close, DialError, Listener, Offer
 from symphony.errors import RefusedError
 from symphony.outgoing.encoding import Message
-from symphony.protocol.handshake import TOKEN_PREFIX
+from symphony.protocol.subprotocols import REFUSE, TOKEN_PREFIX
 from symphony.transport.base import Scope
 
 __all__ = ("HandshakeRefusedError", "MemoryDial", "MemoryLink")
@@ -23,8 +23,6 @@ App = Callable[[Scope, Callable[[], Awaitable[Event]], Callable[[Event], Awaitab
 
 _SHOWN: Final = 500
 _LOST: Final = 1006
-# Without it refusals come as HTTP answers, of which a test sees more.
-_NOT_OFFERED: Final = "symphony.refuse"
 
 
 class HandshakeRefusedError(RefusedError):
@@ -82,7 +80,8 @@ class MemoryDial:
 
     async def __call__(self, offer: Offer) -> MemoryLink:
         """Shake hands with the app."""
-        offered = [name for name in offer.subprotocols if name != _NOT_OFFERED]
+        # Without it refusals come as HTTP answers, of which a test sees more.
+        offered = [name for name in offer.subprotocols if name != REFUSE]
         if self._raw is not None:
             offered = [*self._raw, *(name for name in offered if name.startswith(TOKEN_PREFIX))]
         raw = self._raw is not None

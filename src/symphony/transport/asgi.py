@@ -15,10 +15,10 @@ from typing import Any, Final, NamedTuple
 
 from symphony.outgoing.encoding import Message
 from symphony.outgoing.outbox import Outbox
-from symphony.protocol.frames import close_reason
 from symphony.stats import Stats
-from symphony.transport.base import Acceptor, Close, Profile, Scope, Session
+from symphony.transport.base import Acceptor, Close, Profile, Receiver, Scope
 from symphony.transport.heartbeat import Heartbeat
+from symphony.websocket.frames import close_reason
 
 __all__ = ("MESSAGES", "serve")
 
@@ -86,7 +86,7 @@ class _AsgiConnection:
         self._loop = asyncio.get_running_loop()
         self.encoding = MESSAGES
         self.outbox = Outbox(self._loop, self._enqueue, MESSAGES.join)
-        self.session: Session | None = None
+        self.session: Receiver | None = None
         self.held = False
         self.message_at = self._loop.time()
         self._denial = _DENIAL in (scope.get("extensions") or {})
@@ -173,7 +173,7 @@ class _AsgiConnection:
 
     # The server's side
 
-    async def read_all(self, receive: Receive, session: Session) -> None:
+    async def read_all(self, receive: Receive, session: Receiver) -> None:
         """Hand messages over until the client has gone, or was told to go and did not."""
         self._reader = asyncio.current_task()
         try:
@@ -231,7 +231,7 @@ class _AsgiConnection:
             return self._ours._replace(clean=self._theirs is not None and self._theirs.clean)
         return self._theirs or Close(1006, "", clean=False)
 
-    def _receive(self, event: Event, session: Session) -> None:
+    def _receive(self, event: Event, session: Receiver) -> None:
         text = event.get("text")
         message: Message = event.get("bytes") or b"" if text is None else text
         limit = self._limits.max_message_bytes

@@ -2,7 +2,7 @@
 
 A transport moves messages and reports congestion; all behaviour is in the
 core and the same on every transport. The core sees a `Connection`, the
-transport a `Session`. Neither imports the other.
+transport a `Receiver`. Neither imports the other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from symphony.protocol.close import Close
+from symphony.websocket.close import Close
 
 if TYPE_CHECKING:
     from symphony.limits import Limits
@@ -23,10 +23,10 @@ __all__ = (
     "Acceptor",
     "Close",
     "Connection",
-    "Host",
     "Profile",
+    "Receiver",
     "Scope",
-    "Session",
+    "Servable",
     "SlowConsumer",
 )
 
@@ -93,7 +93,7 @@ class Connection(Protocol):
         ...
 
 
-class Session(Protocol):
+class Receiver(Protocol):
     """What a transport tells the core about one connection."""
 
     def received(self, message: Message) -> None:
@@ -126,7 +126,7 @@ class Acceptor(Protocol):
         """Where a transport counts what only it sees."""
         ...
 
-    def connect(self, scope: Scope, connection: Connection) -> Session | None:
+    def connect(self, scope: Scope, connection: Connection) -> Receiver | None:
         """Begin a session for a handshake, or refuse it and return `None`."""
         ...
 
@@ -135,7 +135,7 @@ class Acceptor(Protocol):
         ...
 
 
-class Host(Protocol):
+class Servable(Protocol):
     """An app that can be served."""
 
     native: bool

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Protocol
 
 from symphony.limits import Limits
-from symphony.protocol.frames import PING, frame
+from symphony.websocket.frames import PING, frame
 
 __all__ = ("Beating", "Heartbeat")
 

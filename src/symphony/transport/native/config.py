@@ -9,7 +9,7 @@ from uvicorn import Config as UvicornConfig
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from symphony.errors import ConfigurationError
-from symphony.transport.base import Acceptor, Host, Scope
+from symphony.transport.base import Acceptor, Scope, Servable
 
 __all__ = ("Config",)
 
@@ -21,7 +21,7 @@ class Config(UvicornConfig):
         host_app: The Symphony app, found behind what uvicorn wraps around it.
     """
 
-    host_app: Host
+    host_app: Servable
     _proxy: ProxyHeadersMiddleware | None = None
 
     def load(self) -> None:

@@ -17,21 +17,21 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport
 from symphony.errors import ProtocolError
 from symphony.outgoing.encoding import Encoding
 from symphony.outgoing.outbox import Outbox
-from symphony.parser import Parser
-from symphony.protocol import frames
-from symphony.protocol.assembler import Assembler
-from symphony.protocol.deflate import max_compressed_bytes, negotiate
-from symphony.protocol.frames import parse_close
-from symphony.protocol.handshake import http_response, switching_protocols
-from symphony.transport.base import Profile, Session
+from symphony.transport.base import Profile, Receiver
 from symphony.transport.heartbeat import Heartbeat
 from symphony.transport.native.encoding import PLAIN, deflated
 from symphony.transport.native.ending import Ending
+from symphony.websocket import frames
+from symphony.websocket.assembler import Assembler
+from symphony.websocket.deflate import max_compressed_bytes, negotiate
+from symphony.websocket.frames import parse_close
+from symphony.websocket.handshake import http_response, switching_protocols
+from symphony.websocket.parser import Parser
 
 if TYPE_CHECKING:
-    from symphony.protocol.deflate import Deflate
     from symphony.stats import Stats
     from symphony.transport.native.opening import Opening
+    from symphony.websocket.deflate import Deflate
 
 __all__ = ("NativeConnection",)
 
@@ -102,7 +102,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         self.held = False
         self.encoding: Encoding = PLAIN
         self.outbox = Outbox(asyncio.get_running_loop(), transport.write, PLAIN.join)
-        self.session: Session | None = None
+        self.session: Receiver | None = None
         self._ending = Ending(transport, self.outbox)
 
     # What comes in

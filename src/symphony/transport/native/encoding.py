@@ -6,8 +6,8 @@ from functools import cache
 from typing import Final
 
 from symphony.outgoing.encoding import Message
-from symphony.protocol.deflate import compress
-from symphony.protocol.frames import BINARY, TEXT, frame, message_frame, text_frame
+from symphony.websocket.deflate import compress
+from symphony.websocket.frames import BINARY, TEXT, frame, message_frame, text_frame
 
 __all__ = ("PLAIN", "Deflated", "Plain", "deflated")
 

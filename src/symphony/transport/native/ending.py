@@ -6,8 +6,8 @@ import asyncio
 from typing import Final
 
 from symphony.outgoing.outbox import Outbox
-from symphony.protocol.frames import close_frame
 from symphony.transport.base import Close
+from symphony.websocket.frames import close_frame
 
 __all__ = ("Ending",)
 

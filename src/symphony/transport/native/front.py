@@ -13,11 +13,11 @@ from urllib.parse import unquote_to_bytes
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from symphony.protocol.handshake import HandshakeError, check_upgrade, http_response
 from symphony.transport.base import Acceptor, Scope
 from symphony.transport.native.config import Config
 from symphony.transport.native.connection import NativeConnection
 from symphony.transport.native.opening import Opening
+from symphony.websocket.handshake import HandshakeError, check_upgrade, http_response
 
 __all__ = ("FrontDoor",)
 

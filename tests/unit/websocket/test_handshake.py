@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symphony.errors import ConfigurationError
-from symphony.protocol.handshake import (
+from symphony.websocket.handshake import (
     HandshakeError,
     accept_key,
     check_origins,

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = (
     "TOKEN",
-    "TOKEN_PREFIX",
     "HandshakeError",
     "accept_key",
     "check_origins",
@@ -27,17 +26,14 @@ __all__ = (
     "choose_subprotocol",
     "http_response",
     "offered_subprotocols",
-    "offered_token",
     "origin_allowed",
     "switching_protocols",
-    "token_subprotocol",
 )
 
 # RFC 9110 §5.6.2. Possessive, here and below: a header of 64 KiB must not make
 # the matcher go back over what it has read.
 TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 
-TOKEN_PREFIX: Final = "symphony.token."
 _GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION: Final = "13"
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
@@ -145,27 +141,6 @@ def offered_subprotocols(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
 def choose_subprotocol(offered: Sequence[str], supported: Sequence[str]) -> str | None:
     """Return the first of *supported* that is offered; the server's order decides."""
     return next((name for name in supported if name in offered), None)
-
-
-def offered_token(offered: Sequence[str]) -> str | None:
-    """Return the token among the offered subprotocols: `symphony.token.` and base64url.
-
-    Raises:
-        HandshakeError: It is not base64url of UTF-8 text.
-    """
-    encoded = next((name[len(TOKEN_PREFIX) :] for name in offered if name.startswith(TOKEN_PREFIX)), None)
-    if encoded is None:
-        return None
-    try:
-        padding = "=" * (-len(encoded) % 4)
-        return base64.b64decode(encoded + padding, altchars=b"-_", validate=True).decode()
-    except ValueError:
-        raise HandshakeError(400, f"{TOKEN_PREFIX}… is not base64url.") from None
-
-
-def token_subprotocol(token: str) -> str:
-    """Return the subprotocol by which a client offers *token*."""
-    return TOKEN_PREFIX + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
 
 
 def origin_allowed(origin: str | None, *, host: str | None, secure: bool, allowed: Sequence[str]) -> bool:

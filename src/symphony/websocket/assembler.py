@@ -10,8 +10,8 @@ import codecs
 from typing import Final
 
 from symphony.errors import ProtocolError
-from symphony.protocol.deflate import inflate, max_compressed_bytes
-from symphony.protocol.frames import BINARY, CONTINUATION, TEXT
+from symphony.websocket.deflate import inflate, max_compressed_bytes
+from symphony.websocket.frames import BINARY, CONTINUATION, TEXT
 
 __all__ = ("Assembler",)
 

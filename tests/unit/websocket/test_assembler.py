@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symphony.errors import ProtocolError
-from symphony.protocol.assembler import Assembler
-from symphony.protocol.deflate import compress
-from symphony.protocol.frames import BINARY, CLOSE, CONTINUATION, TEXT
+from symphony.websocket.assembler import Assembler
+from symphony.websocket.deflate import compress
+from symphony.websocket.frames import BINARY, CLOSE, CONTINUATION, TEXT
 
 LIMIT = 10_000
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)

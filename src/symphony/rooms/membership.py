@@ -15,7 +15,7 @@ from symphony.rooms.room import Room
 if TYPE_CHECKING:
     from symphony.socket import Socket
 
-__all__ = ("Registry",)
+__all__ = ("Membership",)
 
 EVERYONE = ""
 _MAX_NAME_LENGTH = 512
@@ -38,7 +38,7 @@ class _Live(Batch):
         self.task: asyncio.Task[Any] | None = None
 
 
-class Registry:
+class Membership:
     """Who is in which room.
 
     Args:

@@ -11,25 +11,23 @@ from typing import Final, Literal, Protocol, TypeAlias, cast
 from symphony.client.backoff import UNAUTHORIZED, Backoff, comes_back
 from symphony.client.link import Close, Dial, DialError, Link, Listener, Offer
 from symphony.client.loss import Loss, how
-from symphony.client.opening import offered_token
 from symphony.client.options import Options
 from symphony.errors import DisconnectedError, RefusedError
+from symphony.protocol import subprotocols
 
-__all__ = ("Keeper", "Owner", "State")
+__all__ = ("ConnectionOwner", "Reconnector", "State")
 
 logger = logging.getLogger("symphony.client")
 
 State: TypeAlias = Literal["new", "connecting", "open", "waiting", "closed"]
 
-RAW: Final = "symphony.raw"
-REFUSE: Final = "symphony.refuse"
 _LOST: Final = 1006
 _NORMAL: Final = 1000
 _REFUSALS: Final = 4000
 
 
-class Owner(Protocol):
-    """Whom a keeper keeps connected."""
+class ConnectionOwner(Protocol):
+    """Whom a reconnector keeps connected."""
 
     def received(self, message: str | bytes) -> None:
         """Take a message."""
@@ -56,7 +54,7 @@ class Owner(Protocol):
         ...
 
 
-class Keeper:
+class Reconnector:
     """The connection of one client, whichever it is at the moment; `Listener` of its link.
 
     Args:
@@ -91,7 +89,7 @@ class Keeper:
         "state",
     )
 
-    def __init__(self, dial: Dial, options: Options, owner: Owner) -> None:
+    def __init__(self, dial: Dial, options: Options, owner: ConnectionOwner) -> None:
         self.state: State = "new"
         self.ended: Close | None = None
         # The link calls the client itself.
@@ -231,7 +229,12 @@ class Keeper:
 
     async def _offer(self) -> Offer:
         options = self._options
-        names = [f"symphony.v1.{options.protocol}", *options.subprotocols, RAW, REFUSE]
+        names = [
+            f"symphony.v1.{options.protocol}",
+            *options.subprotocols,
+            subprotocols.RAW,
+            subprotocols.REFUSE,
+        ]
         try:
             token = options.token() if callable(options.token) else options.token
             if inspect.isawaitable(token):
@@ -243,7 +246,7 @@ class Keeper:
             logger.warning("The token for %s could not be got: %r", self._dial.where, error)
             raise DialError(_LOST, f"token() raised {error!r}", reason="no token", again=True) from error
         if token:
-            names.append(offered_token(token))
+            names.append(subprotocols.token_subprotocol(token))
         return Offer(names, options.headers, self._take_stage)
 
     def _take_stage(self, words: str) -> None:

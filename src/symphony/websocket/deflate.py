@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from symphony.errors import ProtocolError
-from symphony.protocol.handshake import TOKEN, HandshakeError
+from symphony.websocket.handshake import TOKEN, HandshakeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symphony.errors import ProtocolError
-from symphony.protocol.frames import (
+from symphony.websocket.frames import (
     BINARY,
     CLOSE,
     PING,

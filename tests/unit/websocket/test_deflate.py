@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from symphony.errors import ProtocolError
-from symphony.protocol.deflate import Deflate, compress, inflate, max_compressed_bytes, negotiate
-from symphony.protocol.handshake import HandshakeError
+from symphony.websocket.deflate import Deflate, compress, inflate, max_compressed_bytes, negotiate
+from symphony.websocket.handshake import HandshakeError
 
 PLAIN = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 LIMIT = 1 << 20

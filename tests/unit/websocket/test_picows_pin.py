@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from picows import WSAutoPingStrategy, WSListener, picows
 
-from symphony import parser
+from symphony.websocket import parser
 
 PARAMETERS = (
     "host_port",

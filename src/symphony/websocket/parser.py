@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from picows import WSAutoPingStrategy, WSListener, picows
 
-from symphony.protocol.handshake import accept_key
+from symphony.websocket.handshake import accept_key
 
 __all__ = ("Parser",)
 
