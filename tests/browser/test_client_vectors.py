@@ -23,11 +23,11 @@ CHROMIUM = Path("/usr/bin/chromium")
 FILES = {
     "/symphony.js": CLIENT,
     "/vectors.js": Path(__file__).with_name("vectors.js"),
-    "/frames.json": FOLDER / "frames.json",
+    "/envelopes.json": FOLDER / "envelopes.json",
 }
 # A page sees neither the answer to a handshake that failed nor, in numbers, whether they are
 # integers; and a browser fails what has chosen none of its subprotocols.
-CAN = {"bytes", "time", "nan", "int64", "ping frames"}
+CAN = {"bytes", "time", "nan", "int64", "ping envelopes"}
 SPOKEN = "$spoken"
 
 pytestmark = [
@@ -56,8 +56,10 @@ async def page(browser: Browser) -> AsyncIterator[Page]:
         await page.close()
 
 
-async def test_its_codecs_write_and_read_every_frame(page: Page) -> None:
-    found = await page.evaluate("async () => vectors.frames(await (await fetch('/frames.json')).json())")
+async def test_its_codecs_write_and_read_every_envelope(page: Page) -> None:
+    found = await page.evaluate(
+        "async () => vectors.envelopes(await (await fetch('/envelopes.json')).json())"
+    )
     assert found["problems"] == []
     assert found["checked"] > 100
 

@@ -1,4 +1,4 @@
-/** In a page: the codecs against frames.json, and the user of the conversations in client.json. */
+/** In a page: the codecs against envelopes.json, and the user of the conversations in client.json. */
 
 import * as symphony from "/symphony.js";
 
@@ -34,7 +34,7 @@ function check(came, wanted, where) {
 
 const shown = (it) => JSON.stringify(it, (_, item) => (typeof item === "bigint" ? `${item}n` : item)) ?? String(it);
 
-// -- frames.json
+// -- envelopes.json
 
 const FIELDS = ["event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry"];
 
@@ -52,15 +52,15 @@ function map({ kind, id, number, seconds, event, credit, ...fields }) {
 }
 
 /** Check that a decoded map has the meaning: fields that are new, or null, say nothing. */
-function means(frame, meaning, where) {
+function means(envelope, meaning, where) {
   const wanted = map(meaning);
-  const kind = FIELDS.find((field) => (frame?.[field] ?? null) !== null);
+  const kind = FIELDS.find((field) => (envelope?.[field] ?? null) !== null);
   check(kind, meaning.kind, where);
-  for (const [field, item] of Object.entries(wanted)) check(frame[field] ?? null, item, `${where}, ${field}`);
+  for (const [field, item] of Object.entries(wanted)) check(envelope[field] ?? null, item, `${where}, ${field}`);
 }
 
 /** What does not hold, and how many vectors were looked at. */
-export function frames({ encode, decode }) {
+export function envelopes({ encode, decode }) {
   const problems = [];
   let checked = 0;
   const holds = (test) => {
@@ -71,18 +71,18 @@ export function frames({ encode, decode }) {
       problems.push(String(error));
     }
   };
-  for (const { name, from, needs = [], frame, json, msgpack } of encode.filter(({ from }) => from !== "server")) {
+  for (const { name, from, needs = [], envelope, json, msgpack } of encode.filter(({ from }) => from !== "server")) {
     holds(() => {
       // A Date is written with all its milliseconds; integers beyond 2^53 have no way into JSON.
-      if (!needs.includes("time") && !needs.includes("int64")) check(codecs.json.encode(map(frame)), whole(json), name);
-      check(hex(codecs.msgpack.encode(map(frame))), whole(msgpack), name);
+      if (!needs.includes("time") && !needs.includes("int64")) check(codecs.json.encode(map(envelope)), whole(json), name);
+      check(hex(codecs.msgpack.encode(map(envelope))), whole(msgpack), name);
     });
   }
-  for (const { name, from, needs = [], frame, json, msgpack } of [...decode, ...encode]) {
+  for (const { name, from, needs = [], envelope, json, msgpack } of [...decode, ...encode]) {
     if (from === "client") continue;
     holds(() => {
-      if (json && !needs.length) means(codecs.json.decode(whole(json)), frame, name);
-      if (msgpack) means(codecs.msgpack.decode(unhex(whole(msgpack))), frame, name);
+      if (json && !needs.length) means(codecs.json.decode(whole(json)), envelope, name);
+      if (msgpack) means(codecs.msgpack.decode(unhex(whole(msgpack))), envelope, name);
     });
   }
   return { checked, problems };

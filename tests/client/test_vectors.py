@@ -16,8 +16,8 @@ from symphony.protocol.subprotocols import token_subprotocol
 from wire.vectors import Ids, decoded, encoded, fits, load, named, plain, same
 
 CLOSING = load("closing.json")
-# "ping frames": this client sends pings of WebSocket.
-CANNOT = {"ping frames"}
+# "ping envelopes": this client sends pings of WebSocket.
+CANNOT = {"ping envelopes"}
 SPOKEN = "$spoken"
 RECORDED = ("said", "noticed", "message", "error")
 
@@ -112,7 +112,7 @@ class Conversation:
             return await self.call(step)
         for name, does in (
             ("accept", self.accept),
-            ("send", lambda frame: self.peer.say(encoded(named(self.ids, frame), self.codec))),
+            ("send", lambda envelope: self.peer.say(encoded(named(self.ids, envelope), self.codec))),
             ("send_text", lambda text: self.peer.say(text)),
             ("send_binary", lambda digits: self.peer.say(bytes.fromhex(digits))),
             ("receive", self.receive),
@@ -177,11 +177,11 @@ class Conversation:
             self.client.off("message", self.record)
         self.peer = await handshake.accept(choice)
 
-    async def receive(self, frame: dict[str, Any]) -> None:
+    async def receive(self, envelope: dict[str, Any]) -> None:
         came: Any = {"event": "error"}
         while came.get("event") == "error":
             came = decoded(await self.peer.receive_message(), self.codec)
-        assert fits(frame, came, self.ids), came
+        assert fits(envelope, came, self.ids), came
 
     async def receive_raw(self, message: str | bytes) -> None:
         assert await self.peer.receive_message() == message

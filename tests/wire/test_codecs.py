@@ -1,4 +1,4 @@
-"""`symphony.protocol.v1` against `frames.json` and `malformed.json`."""
+"""`symphony.protocol.v1` against `envelopes.json` and `malformed.json`."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ KINDS = {
     "retry": Retry,
 }
 FIRST = {"event": "event", "ping": "number", "pong": "number", "retry": "seconds"}
-FRAMES = load("frames.json")
+ENVELOPES = load("envelopes.json")
 MALFORMED = load("malformed.json")
 
 
@@ -49,16 +49,16 @@ def cases(vectors: list[dict[str, Any]]) -> list[Any]:
     ]
 
 
-def envelope(frame: dict[str, Any]) -> Envelope:
-    kind = frame["kind"]
-    rest = {name: plain(frame[name]) for name in ("data", "timeout", "credit") if name in frame}
-    if kind == "event" and "id" in frame:
-        rest["id"] = frame["id"]
-    return KINDS[kind](frame[FIRST.get(kind, "id")], **rest)
+def envelope(meaning: dict[str, Any]) -> Envelope:
+    kind = meaning["kind"]
+    rest = {name: plain(meaning[name]) for name in ("data", "timeout", "credit") if name in meaning}
+    if kind == "event" and "id" in meaning:
+        rest["id"] = meaning["id"]
+    return KINDS[kind](meaning[FIRST.get(kind, "id")], **rest)
 
 
 def meaning(envelope: Envelope, codec: str) -> dict[str, Any]:
-    """Return what was decoded, as `frames.json` would have it."""
+    """Return what was decoded, as `envelopes.json` would have it."""
     module = msgspec.json if codec == "json" else msgspec.msgpack
     kind = "event" if isinstance(envelope, Event) else type(envelope).__name__.lower()
     said = {FIRST.get(kind, "id") if name == kind else name: value for name, value in _fields(envelope)}
@@ -72,21 +72,21 @@ def _fields(envelope: Envelope) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in fields if value is not None]
 
 
-@pytest.mark.parametrize(("vector", "codec"), cases(FRAMES["encode"]))
-def test_a_frame_is_written_as_the_protocol_has_it(vector: dict[str, Any], codec: str) -> None:
-    assert CODECS[codec].encode(envelope(vector["frame"])) == message(vector, codec)
+@pytest.mark.parametrize(("vector", "codec"), cases(ENVELOPES["encode"]))
+def test_an_envelope_is_written_as_the_protocol_has_it(vector: dict[str, Any], codec: str) -> None:
+    assert CODECS[codec].encode(envelope(vector["envelope"])) == message(vector, codec)
 
 
-@pytest.mark.parametrize(("vector", "codec"), cases([*FRAMES["decode"], *FRAMES["encode"]]))
-def test_a_frame_is_read_in_every_spelling(vector: dict[str, Any], codec: str) -> None:
-    meant = plain(vector["frame"])
+@pytest.mark.parametrize(("vector", "codec"), cases([*ENVELOPES["decode"], *ENVELOPES["encode"]]))
+def test_an_envelope_is_read_in_every_spelling(vector: dict[str, Any], codec: str) -> None:
+    meant = plain(vector["envelope"])
     found = meaning(CODECS[codec].decode(message(vector, codec)), codec)
     assert set(found) == set(meant)
     assert all(same(meant[name], found[name]) for name in meant), found
 
 
 @pytest.mark.parametrize(("vector", "codec"), cases(MALFORMED["refused"]))
-def test_what_is_no_frame_is_refused(vector: dict[str, Any], codec: str) -> None:
+def test_what_is_no_envelope_is_refused(vector: dict[str, Any], codec: str) -> None:
     with pytest.raises(Reject) as refused:
         CODECS[codec].decode(message(vector, codec))
     assert refused.value.code == vector["code"]

@@ -38,17 +38,17 @@ async def hold(steps: list[dict[str, Any]], server: Served, peer: Peer, codec: s
     stopping: asyncio.Task[None] | None = None
     for step in steps:
         match step:
-            case {"send": frame}:
-                await peer.send(encoded(named(ids, frame), codec))
+            case {"send": envelope}:
+                await peer.send(encoded(named(ids, envelope), codec))
             case {"send_text": text}:
                 await peer.send(joined(text))
             case {"send_binary": digits}:
                 await peer.send(bytes.fromhex(joined(digits)))
-            case {"receive": frame}:
+            case {"receive": envelope}:
                 came = decoded(await peer.receive(), codec)
-                assert fits(frame, came, ids), (came, step)
-            case {"receive_in_any_order": frames}:
-                left = list(frames)
+                assert fits(envelope, came, ids), (came, step)
+            case {"receive_in_any_order": envelopes}:
+                left = list(envelopes)
                 while left:
                     came = decoded(await peer.receive(), codec)
                     left.remove(_fitting(left, came, ids))
@@ -64,16 +64,16 @@ async def hold(steps: list[dict[str, Any]], server: Served, peer: Peer, codec: s
         await stopping
 
 
-def _fitting(frames: list[dict[str, Any]], came: dict[str, Any], ids: Ids) -> dict[str, Any]:
-    for frame in frames:
-        if fits(frame, came, ids):
-            return frame
-    raise AssertionError((came, frames))
+def _fitting(envelopes: list[dict[str, Any]], came: dict[str, Any], ids: Ids) -> dict[str, Any]:
+    for envelope in envelopes:
+        if fits(envelope, came, ids):
+            return envelope
+    raise AssertionError((came, envelopes))
 
 
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
 @pytest.mark.parametrize("transport", SERVERS)
-async def test_what_is_no_frame_is_answered_and_does_no_harm(transport: str, codec: str) -> None:
+async def test_what_is_no_envelope_is_answered_and_does_no_harm(transport: str, codec: str) -> None:
     async with SERVERS[transport](None) as server:
         for vector in (*MALFORMED["refused"], *MALFORMED["refused_by_servers"]):
             if codec in vector:

@@ -10,7 +10,7 @@ from symphony.errors import CODES
 from wire.vectors import FOLDER, decoded, encoded, joined, load, means, message, named, plain, same, texts
 
 FILES = sorted(path.name for path in FOLDER.glob("*.json"))
-FRAMES = load("frames.json")
+ENVELOPES = load("envelopes.json")
 NEEDS = {
     "int64",
     "int and float apart",
@@ -20,7 +20,7 @@ NEEDS = {
     "http status",
     "http headers",
     "no subprotocol chosen",
-    "ping frames",
+    "ping envelopes",
 }
 FIELDS = {
     "event": ({"event", "data"}, {"id", "timeout", "credit"}),
@@ -43,7 +43,7 @@ FROM = {
     "ping": "client",
 }
 SHAPES = {
-    "frames.json": ({"name", "from", "frame"}, {"needs", "json", "msgpack"}),
+    "envelopes.json": ({"name", "from", "envelope"}, {"needs", "json", "msgpack"}),
     "malformed.json": (
         {"name"},
         {"needs", "json", "msgpack", "id", "code", "path", "spoken", "text", "binary", "text_hex", "closes"},
@@ -117,34 +117,36 @@ def test_every_file_is_in_the_readme_and_no_other() -> None:
     assert all(f'"{step}"' in readme or f"`{step}`" in readme for step in SERVER_STEPS | CLIENT_STEPS)
 
 
-@pytest.mark.parametrize("vector", [*FRAMES["encode"], *FRAMES["decode"]], ids=lambda vector: vector["name"])
-def test_a_frame_is_of_its_kind_and_sent_by_who_may(vector: dict[str, Any]) -> None:
-    frame = dict(vector["frame"])
-    kind = frame.pop("kind")
+@pytest.mark.parametrize(
+    "vector", [*ENVELOPES["encode"], *ENVELOPES["decode"]], ids=lambda vector: vector["name"]
+)
+def test_an_envelope_is_of_its_kind_and_sent_by_who_may(vector: dict[str, Any]) -> None:
+    envelope = dict(vector["envelope"])
+    kind = envelope.pop("kind")
     must, may = FIELDS[kind]
-    assert must <= set(frame) <= must | may
+    assert must <= set(envelope) <= must | may
     assert vector["from"] == FROM.get(kind, vector["from"])
     assert vector["from"] in ("client", "server", "both")
     assert "json" in vector or "msgpack" in vector
 
 
-@pytest.mark.parametrize("vector", FRAMES["encode"], ids=lambda vector: vector["name"])
+@pytest.mark.parametrize("vector", ENVELOPES["encode"], ids=lambda vector: vector["name"])
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
 def test_the_canonical_form_is_what_another_encoder_makes_of_the_meaning(
     vector: dict[str, Any], codec: str
 ) -> None:
     if codec in vector:
-        assert message(vector, codec) == encoded(means(vector["frame"]), codec)
+        assert message(vector, codec) == encoded(means(vector["envelope"]), codec)
 
 
-@pytest.mark.parametrize("vector", FRAMES["decode"], ids=lambda vector: vector["name"])
+@pytest.mark.parametrize("vector", ENVELOPES["decode"], ids=lambda vector: vector["name"])
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
-def test_every_spelling_says_what_the_frame_means(vector: dict[str, Any], codec: str) -> None:
+def test_every_spelling_says_what_the_envelope_means(vector: dict[str, Any], codec: str) -> None:
     if codec not in vector:
         return
     said = decoded(message(vector, codec), codec)
-    meant = means(vector["frame"])
-    kind = vector["frame"]["kind"]
+    meant = means(vector["envelope"])
+    kind = vector["envelope"]["kind"]
     assert next(name for name in FIELDS if name in said) == kind
     for name, value in meant.items():
         assert same(value, said.get(name)), name
@@ -202,15 +204,15 @@ def test_an_id_has_come_before_it_is_used(file: str) -> None:
         known: dict[str, Any] = {}
         for step in conversation["steps"]:
             came = [step["receive"]] if "receive" in step else step.get("receive_in_any_order", [])
-            for frame in came:
-                known |= {id: 1 for id in frame.values() if isinstance(id, str) and id.startswith("$")}
+            for envelope in came:
+                known |= {id: 1 for id in envelope.values() if isinstance(id, str) and id.startswith("$")}
             if "send" in step:
                 named(known, step["send"])
 
 
 @pytest.mark.parametrize("file", ["server.json", "client.json"])
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
-def test_every_frame_that_is_sent_can_be_written(file: str, codec: str) -> None:
+def test_every_envelope_that_is_sent_can_be_written(file: str, codec: str) -> None:
     for conversation in load(file)["conversations"]:
         for step in conversation["steps"]:
             if "send" in step:

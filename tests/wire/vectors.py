@@ -69,20 +69,20 @@ def plain(value: Any) -> Any:
     return {key: plain(item) for key, item in value.items()}
 
 
-def means(frame: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the map that says a frame of `frames.json`, in the canonical order."""
-    kind = frame["kind"]
+def means(envelope: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the map that says an envelope of `envelopes.json`, in the canonical order."""
+    kind = envelope["kind"]
     if kind == "event":
         names = ("event", "data", "id", "timeout", "credit")
-        return {name: plain(frame[name]) for name in names if name in frame}
+        return {name: plain(envelope[name]) for name in names if name in envelope}
     about = {"ping": "number", "pong": "number", "retry": "seconds"}.get(kind, "id")
-    rest = {name: plain(frame[name]) for name in ("data", "credit") if name in frame}
-    return {kind: frame[about], **rest}
+    rest = {name: plain(envelope[name]) for name in ("data", "credit") if name in envelope}
+    return {kind: envelope[about], **rest}
 
 
-def encoded(frame: Any, codec: str) -> str | bytes:
+def encoded(envelope: Any, codec: str) -> str | bytes:
     """Return the message that says a map."""
-    written = _MODULES[codec].encode(plain(frame))
+    written = _MODULES[codec].encode(plain(envelope))
     return written.decode() if codec == "json" else written
 
 
@@ -110,23 +110,23 @@ def same(expected: Any, found: Any) -> bool:
     return expected == found
 
 
-def fits(expected: Mapping[str, Any], frame: Mapping[str, Any], ids: Ids) -> bool:
-    """Whether a frame is what a conversation expects; binds the ids that are new in it if so."""
-    if _kind(expected) != _kind(frame) or ("id" in frame) is not ("id" in expected):
+def fits(expected: Mapping[str, Any], envelope: Mapping[str, Any], ids: Ids) -> bool:
+    """Whether an envelope is what a conversation expects; binds the ids that are new in it if so."""
+    if _kind(expected) != _kind(envelope) or ("id" in envelope) is not ("id" in expected):
         return False
     known = dict(ids)
-    if not all(key in frame and _field_fits(key, expected, frame[key], known) for key in expected):
+    if not all(key in envelope and _field_fits(key, expected, envelope[key], known) for key in expected):
         return False
     ids.update(known)
     return True
 
 
-def _kind(frame: Mapping[str, Any]) -> str:
-    return next(kind for kind in _KINDS if kind in frame)
+def _kind(envelope: Mapping[str, Any]) -> str:
+    return next(kind for kind in _KINDS if kind in envelope)
 
 
-def _field_fits(key: str, frame: Mapping[str, Any], found: Any, ids: Ids) -> bool:
-    expected = frame[key]
+def _field_fits(key: str, envelope: Mapping[str, Any], found: Any, ids: Ids) -> bool:
+    expected = envelope[key]
     if key in _IDS and isinstance(expected, str) and expected.startswith("$"):
         return ids.setdefault(expected, found) == found and type(found) is int
     match expected:
@@ -134,7 +134,7 @@ def _field_fits(key: str, frame: Mapping[str, Any], found: Any, ids: Ids) -> boo
             return found >= least
         case {"$at_most": most}:
             return 0 < found <= most
-    if key == "data" and ("error" in frame or frame.get("event") == "error"):
+    if key == "data" and ("error" in envelope or envelope.get("event") == "error"):
         return _error_fits(expected, found)
     return same(plain(expected), found)
 
@@ -153,11 +153,11 @@ def _error_fits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
     )
 
 
-def named(ids: Ids, frame: Any) -> Any:
-    """Return a frame with the ids that its variables stand for."""
+def named(ids: Ids, envelope: Any) -> Any:
+    """Return an envelope with the ids that its variables stand for."""
     return {
         key: ids[value] if key in _IDS and isinstance(value, str) and value.startswith("$") else value
-        for key, value in frame.items()
+        for key, value in envelope.items()
     }
 
 

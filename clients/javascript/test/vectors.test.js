@@ -11,7 +11,7 @@ import { kindOf, Stage, value } from "./stage.js";
 
 const read = (name) =>
   JSON.parse(readFileSync(new URL(`../../../protocol/vectors/${name}.json`, import.meta.url), "utf8"));
-const HAS = new Set(["bytes", "time", "nan", "int64", "ping frames"]);
+const HAS = new Set(["bytes", "time", "nan", "int64", "ping envelopes"]);
 const possible = ({ needs = [] }) => needs.every((need) => HAS.has(need));
 
 // -- client.json
@@ -30,10 +30,10 @@ for (const conversation of read("client").conversations) {
   }
 }
 
-// -- frames.json
+// -- envelopes.json
 
-const frames = read("frames");
-const SENT = { encode: frames.encode, decode: [...frames.decode, ...frames.encode] };
+const envelopes = read("envelopes");
+const SENT = { encode: envelopes.encode, decode: [...envelopes.decode, ...envelopes.encode] };
 const whole = (message) =>
   typeof message === "string"
     ? message
@@ -50,34 +50,34 @@ function map({ kind, id, number, seconds, event, credit, ...fields }) {
 }
 
 /** Whether a decoded map has the meaning: fields that are new, or null, say nothing. */
-function means(frame, meaning) {
+function means(envelope, meaning) {
   const wanted = map(meaning);
-  const kind = kindOf(frame);
+  const kind = kindOf(envelope);
   assert.equal(kind, meaning.kind);
-  const came = { [kind]: frame[kind] };
+  const came = { [kind]: envelope[kind] };
   for (const field of ["data", "id", "timeout", "credit"]) {
-    if (field === "data" ? "data" in wanted : (frame[field] ?? null) !== null && field in wanted)
-      came[field] = frame[field] ?? null;
+    if (field === "data" ? "data" in wanted : (envelope[field] ?? null) !== null && field in wanted)
+      came[field] = envelope[field] ?? null;
   }
   assert.deepEqual(came, wanted);
 }
 
-for (const { name, from, needs = [], frame, json, msgpack } of SENT.encode) {
+for (const { name, from, needs = [], envelope, json, msgpack } of SENT.encode) {
   if (from === "server") continue;
   test(`it writes ${name}`, () => {
     // A Date is written with all its milliseconds; integers beyond 2^53 have no way into JSON.
     if (!needs.includes("time") && !needs.includes("int64"))
-      assert.equal(codecs.json.encode(map(frame)), whole(json));
-    assert.equal(hex(codecs.msgpack.encode(map(frame))), whole(msgpack));
+      assert.equal(codecs.json.encode(map(envelope)), whole(json));
+    assert.equal(hex(codecs.msgpack.encode(map(envelope))), whole(msgpack));
   });
 }
 
-for (const { name, from, needs = [], frame, json, msgpack } of SENT.decode) {
+for (const { name, from, needs = [], envelope, json, msgpack } of SENT.decode) {
   if (from === "client") continue;
   test(`it reads ${name}`, () => {
-    const inJson = needs.length ? codecs.json.decode(codecs.json.encode(frame.data ?? null)) : frame.data;
-    if (json && !needs.length) means(codecs.json.decode(whole(json)), { ...frame, data: inJson });
-    if (msgpack) means(codecs.msgpack.decode(Buffer.from(whole(msgpack), "hex")), frame);
+    const inJson = needs.length ? codecs.json.decode(codecs.json.encode(envelope.data ?? null)) : envelope.data;
+    if (json && !needs.length) means(codecs.json.decode(whole(json)), { ...envelope, data: inJson });
+    if (msgpack) means(codecs.msgpack.decode(Buffer.from(whole(msgpack), "hex")), envelope);
   });
 }
 

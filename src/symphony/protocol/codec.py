@@ -1,4 +1,4 @@
-"""JSON and MessagePack of what Python programs have."""
+"""JSON and MessagePack encoding of Python values."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ("encode_foreign", "to_message")
 
 
 def encode_foreign(value: Any) -> Any:
-    """Return what is encoded in place of a value that msgspec does not know.
+    """Return a value to encode in place of one that msgspec does not know.
 
     Raises:
-        TypeError: It is nothing that can be encoded.
+        TypeError: The value cannot be encoded.
     """
-    if hasattr(value, "model_dump"):  # pydantic knows best how its models look
+    if hasattr(value, "model_dump"):  # pydantic encodes its own models
         return value.model_dump(mode="json")
     raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
 
@@ -24,10 +24,10 @@ _encode = msgspec.json.Encoder(enc_hook=encode_foreign).encode
 
 
 def to_message(value: Any) -> str | bytes:
-    """Return *value* as a message: text and bytes as they are, the rest as JSON text.
+    """Return *value* as a message: text and bytes unchanged, the rest as JSON text.
 
     Raises:
-        TypeError: The value cannot be encoded as JSON; the message says what.
+        TypeError: The value cannot be encoded as JSON; the message names the type.
     """
     if isinstance(value, str | bytes):
         return value

@@ -1,8 +1,8 @@
-"""What is said on an event connection, whatever it is written in.
+"""The envelopes of an event connection, independent of their encoding.
 
-`docs/protocol.md` says what each envelope means and who may send it. A
-`Protocol` turns messages into envelopes and back: `symphony.protocol.v1` is
-Symphony's own, in JSON and in MessagePack; an app may bring another.
+`docs/protocol.md` describes what each envelope means and who may send it. A
+`Protocol` turns messages into envelopes and back. `symphony.protocol.v1` is
+Symphony's own, in JSON and MessagePack; an app may define another.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ MESSAGE = "message"
 
 
 class Event(Struct, omit_defaults=True):
-    """Something happened; with an id, a request.
+    """An event; with an id, a request.
 
     Attributes:
-        event: Its name.
-        data: What it carries. As a `Protocol` decodes it, this is what its
-            `payload` says; for message middleware, plain Python values.
-        id: Of the request, an integer that rises with each new one; `None`:
-            no answer is wanted.
-        timeout: Seconds after which the answer is not wanted any more.
-        credit: How many items of a stream may come before the first grant;
-            `None`: they are not counted.
+        event: The name.
+        data: The data. A `Protocol` decodes it to the form that its `payload`
+            names; message middleware gets plain Python values.
+        id: The id of the request, an integer that increases with each new
+            one; `None` for an event that gets no reply.
+        timeout: Seconds after which the request is cancelled.
+        credit: How many items of a stream may be sent before the first grant;
+            `None`: no limit.
     """
 
     event: str
@@ -58,7 +58,7 @@ class Event(Struct, omit_defaults=True):
 
 
 class Reply(Struct, gc=False):
-    """The answer to the request with the id `reply`."""
+    """The reply to the request with the id `reply`."""
 
     reply: Any
     data: Any
@@ -85,20 +85,20 @@ class End(Struct):
 
 
 class Grant(Struct):
-    """So many more items of the stream `grant` may come."""
+    """The server may send `credit` more items of the stream `grant`."""
 
     grant: Any
     credit: int
 
 
 class Cancel(Struct):
-    """The answer to the request `cancel` is not wanted any more."""
+    """The sender no longer wants an answer to the request `cancel`."""
 
     cancel: Any
 
 
 class Ping(Struct):
-    """Are you there?"""
+    """A check whether the server still answers."""
 
     ping: int
 
@@ -110,7 +110,7 @@ class Pong(Struct):
 
 
 class Retry(Struct):
-    """The connection is about to be closed; come back after so many seconds."""
+    """The connection is about to be closed; reconnect after `retry` seconds."""
 
     retry: float
 
@@ -119,12 +119,13 @@ Envelope: TypeAlias = Event | Reply | Error | Item | End | Grant | Cancel | Ping
 
 
 class MalformedError(Reject):
-    """A message that is no envelope.
+    """A message that is not a valid envelope.
 
     Args:
         message: What is wrong.
         path: Where in the message.
-        id: The id of the request that it meant to be, if that can be read.
+        id: The id of the request, if the message is a request and its id can
+            be read.
     """
 
     def __init__(self, message: str, path: str, *, id: Any = None) -> None:
@@ -133,39 +134,39 @@ class MalformedError(Reject):
 
 
 class Protocol(Contract):
-    """How envelopes are written as messages.
+    """How envelopes are encoded as messages.
 
-    One object serves one connection, so it may remember what it needs to. What
-    is sent to many is encoded by one object for all of them: an `Event`
-    without an id must not need a memory.
+    Each connection has its own object, which may keep state. Events that are
+    sent to many sockets are encoded by one object for all of them, so encoding
+    an `Event` without an id must not depend on that state.
 
     Attributes:
-        subprotocol: What a client offers to speak it (RFC 6455 §1.9), `None`:
-            it need not be asked for.
-        payload: What the `data` of decoded events and replies is: `"json"` or
-            `"msgpack"`, a `msgspec.Raw` of that; `"plain"`, Python values as
-            `json.loads` gives them.
+        subprotocol: The subprotocol that a client offers in order to use it
+            (RFC 6455 §1.9); `None`: it has no name.
+        payload: The form of the `data` of decoded events and replies: `"json"`
+            or `"msgpack"`, a `msgspec.Raw` in that encoding; `"plain"`, Python
+            values such as `json.loads` returns.
     """
 
     subprotocol: str | None
     payload: Literal["json", "msgpack", "plain"]
 
     def decode(self, message: str | bytes) -> Envelope | Sequence[Envelope | MalformedError]:
-        """Return what a message says; several envelopes if it is a batch.
+        """Return the envelope in a message, or several if it is a batch.
 
-        Parts of a batch that are malformed are returned as `MalformedError`.
+        Malformed parts of a batch are returned as `MalformedError`.
 
         Raises:
-            MalformedError: It is no message of this protocol. The sender is
-                told by an `Error`, or by an `Event` named "error".
+            MalformedError: The message does not follow this protocol. The
+                sender gets an `Error`, or an `Event` named "error".
         """
         ...
 
     def encode(self, envelope: Envelope) -> str | bytes | None:
-        """Return the message that says *envelope*.
+        """Return *envelope* encoded as a message.
 
-        `None`: nothing is sent, because this protocol has no way to say it
-        or says it later.
+        `None`: nothing is sent, because this protocol has no message for it
+        or sends it later.
 
         Raises:
             TypeError: Its data cannot be encoded.

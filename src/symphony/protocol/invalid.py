@@ -1,4 +1,4 @@
-"""From what msgspec finds wrong to what a peer is told: a reason and a path."""
+"""Turns msgspec's error messages into a reason and a path for the peer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _PATH: Final = re.compile(r"(.*) - at (?:`key` in )?`([^`]*)`", re.DOTALL)
 
 
 def reason_and_path(problem: str) -> tuple[str, str]:
-    """Part msgspec's message into what is wrong and where (`$.page`)."""
+    """Split msgspec's message into the problem and its path (`$.page`)."""
     found = _PATH.fullmatch(problem)
     reason, path = (found[1], found[2]) if found else (problem, "$")
     return shortened(reason), shortened(path)
 
 
 def shortened(text: str) -> str:
-    """Cut what may quote the peer's own message, which may be as long as the limit."""
+    """Shorten text that may quote the peer's message, which can be very long."""
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

@@ -1,21 +1,21 @@
-"""JSON-RPC 2.0 (https://www.jsonrpc.org/specification) in place of `symphony.v1`.
+"""JSON-RPC 2.0 (https://www.jsonrpc.org/specification) instead of `symphony.v1`.
 
-`app.route("/rpc", protocol=JsonRpc)`: a method is an event, its `params` the
-data, a call with an `id` a request, one without a notification. Params are
-read into the type of the handler's payload: an object into a struct or a
-dict, an array into a list or a tuple.
+With `app.route("/rpc", protocol=JsonRpc)`, a method is an event and its
+`params` are the data. A call with an `id` is a request, one without is a
+notification. Params are decoded to the type of the handler's payload: an
+object to a struct or a dict, an array to a list or a tuple.
 
 | what happens | JSON-RPC error code |
 |---|---|
 | not JSON | -32700 |
-| JSON, and no request | -32600 |
+| JSON, but not a request | -32600 |
 | no handler for the method | -32601 |
 | params that do not fit the handler | -32602 |
 | the handler failed | -32603 |
 | the handler refused | -32000 |
 
-`data` of an error holds `code`, `retryable` and `details` of the `Reject`.
-There are no streams: a handler that is a generator answers -32603.
+The `data` of an error has the `code`, `retryable` and `details` of the `Reject`.
+There are no streams: a handler that is a generator is answered with -32603.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from symphony.protocol.v1 import MAX_NAME
 __all__ = ("MAX_BATCH", "JsonRpc")
 
 MAX_BATCH: Final = 1000
-"""The most calls in one batch; more are refused whole."""
+"""The most calls in one batch; a larger batch is refused as a whole."""
 
 _PARSE_ERROR: Final = -32700
 _INVALID_REQUEST: Final = -32600
@@ -48,7 +48,7 @@ _encode = msgspec.json.Encoder(enc_hook=encode_foreign).encode
 
 
 class _Message(Struct):
-    """A call, or the answer to one of ours: they share no field but the id."""
+    """A call, or the answer to one of ours; they share only the id."""
 
     jsonrpc: Literal["2.0"]
     method: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)] | UnsetType = UNSET
@@ -94,14 +94,14 @@ class JsonRpc:
         self.payload: Literal["json", "msgpack", "plain"] = "json"
         self._decode = msgspec.json.Decoder(_Message).decode
         self._next_id = 0
-        # Ids of JSON-RPC may be anything, and twice the same: inside they are ours.
+        # JSON-RPC ids may have any type and may repeat, so we map them to our own.
         self._calls: dict[int, _Call] = {}
 
     def decode(self, message: str | bytes) -> Envelope | Sequence[Envelope | MalformedError]:
         """Return the calls and answers in a message.
 
         Raises:
-            MalformedError: It is not JSON-RPC 2.0.
+            MalformedError: The message is not JSON-RPC 2.0.
         """
         text = message.encode() if isinstance(message, str) else message
         if not text.lstrip(b" \t\r\n").startswith(b"["):
@@ -119,7 +119,7 @@ class JsonRpc:
         return [self._read(bytes(part), batch) for part in parts]
 
     def encode(self, envelope: Envelope) -> str | None:
-        """Return the message that says *envelope*; `None` if JSON-RPC does not say it, or later.
+        """Return *envelope* as a message; `None` if JSON-RPC has none, or sends it later.
 
         Raises:
             TypeError: Its data cannot be encoded, or it is an item of a stream.
@@ -134,9 +134,9 @@ class JsonRpc:
             case Error(id, data):
                 return self._answer(id, "error", self._error(self._calls[id], data))
             case Item():
-                raise TypeError("JSON-RPC has no streams: the handler must return what it answers.")
+                raise TypeError("JSON-RPC has no streams: the handler must return its answer.")
             case _:
-                # A notification is never answered, not even by an error.
+                # A notification is never answered, not even with an error.
                 return None
 
     def _read(self, text: bytes, batch: _Batch | None) -> Envelope | MalformedError:
@@ -150,12 +150,14 @@ class JsonRpc:
         if found.method is UNSET:
             return self._read_answer(found, batch, text)
         if bytes(found.params)[:1] not in (b"[", b"{", b"n"):
-            return self._malformed("params are an array or an object", _INVALID_REQUEST, batch, _id_in(text))
+            return self._malformed(
+                "params must be an array or an object", _INVALID_REQUEST, batch, _id_in(text)
+            )
         if not has_id:
             return Event(found.method, found.params)
         id = _id_in(text)
         if id is None:
-            return self._malformed("an id is a string, a number or null", _INVALID_REQUEST, batch)
+            return self._malformed("an id must be a string, a number or null", _INVALID_REQUEST, batch)
         return Event(found.method, found.params, self._expect(_Call(id, found.method, batch)))
 
     def _read_answer(self, found: _Message, batch: _Batch | None, text: bytes) -> Envelope | MalformedError:
@@ -184,7 +186,7 @@ class JsonRpc:
 
     def _answer(self, number: int, kind: str, value: Any) -> str | None:
         call = self._calls[number]
-        # Encoded first: if that fails, the call is still to be answered.
+        # Encode first: if that fails, the call must still be answered.
         answer = _encode({"jsonrpc": "2.0", kind: value, "id": call.id})
         del self._calls[number]
         batch = call.batch
@@ -211,7 +213,7 @@ def _is_structured(data: Any) -> bool:
 
 
 def _id_in(text: bytes) -> Raw | None:
-    """Return the id of a call as it was written, `None` if it is none."""
+    """Return the id of a call, unchanged; `None` if it is not valid."""
     try:
         return Raw(_encode(msgspec.json.decode(text, type=_Id).id))
     except (msgspec.MsgspecError, UnicodeError, RecursionError):

@@ -1,7 +1,8 @@
-"""From data frames to messages: fragments, RSV bits, UTF-8 and limits.
+"""Assembles messages from data frames: fragments, RSV bits, UTF-8 and limits.
 
-Off the hot path: a transport makes a message of an unfragmented, uncompressed
-frame by itself while no other is in progress; every other data frame comes here.
+Off the hot path: a transport handles an unfragmented, uncompressed frame
+itself, unless a fragmented message is in progress. All other data frames are
+passed to the assembler.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ _new_decoder: Final = codecs.getincrementaldecoder("utf-8")
 
 
 class Assembler:
-    """Puts the data frames of one connection together.
+    """Assembles the data frames of one connection into messages.
 
-    What it keeps is one buffer of the bytes so far: a fragment without payload
-    costs nothing. After a `ProtocolError` the connection must fail; an assembler
-    is not fed again.
+    It keeps one buffer of the bytes received so far, so a fragment without
+    payload costs nothing. After a `ProtocolError` the connection must fail and
+    the assembler must not be used again.
 
     Args:
         max_bytes: The largest message, after decompression.
-        deflate: Whether permessage-deflate was agreed on.
+        deflate: Whether permessage-deflate was negotiated.
 
     Attributes:
         active: Whether a fragmented message is in progress. Read it, don't set it.
@@ -47,14 +48,15 @@ class Assembler:
     def feed(
         self, opcode: int, fin: bool, rsv1: bool, rsv2: bool, rsv3: bool, payload: bytes
     ) -> str | bytes | None:
-        """Take the next data frame; return the message it completes, if it does.
+        """Process the next data frame; return a message if it is complete.
 
-        Control frames, which may stand between fragments, don't come here.
+        Do not pass control frames, which may come between fragments.
 
         Raises:
-            ProtocolError: 1002 for a frame that may not stand here, 1007 at the
-                first fragment with a wrong byte in a text (a compressed one only
-                at its end), 1009 before a message above the limit is kept.
+            ProtocolError: 1002 for a frame that is not allowed here, 1007 at
+                the first fragment of a text with an invalid byte (for a
+                compressed text only at its end), 1009 before a message above
+                the limit is buffered.
         """
         self._check(opcode, rsv1, rsv2, rsv3)
         if opcode != CONTINUATION:
@@ -108,8 +110,8 @@ def _check_utf8(decoder: codecs.IncrementalDecoder, fragment: bytes) -> None:
         decoder.decode(fragment)
     except UnicodeDecodeError:
         raise _not_utf8() from None
-    # Python takes the first two bytes of a surrogate and refuses it at the third only
-    # (3.11-3.13; for the sake of its "surrogatepass"). The second is already wrong.
+    # Python accepts the first two bytes of a surrogate and refuses only the third
+    # (3.11-3.13, because of "surrogatepass"). The second one is already invalid.
     pending = decoder.getstate()[0]
     if len(pending) == 2 and pending[0] == 0xED and pending[1] >= 0xA0:
         raise _not_utf8()

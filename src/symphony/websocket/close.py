@@ -1,4 +1,4 @@
-"""How a connection ended, on whichever side."""
+"""How a connection ended, seen from either side."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Close(NamedTuple):
     """How a connection ended.
 
     Attributes:
-        code: The close code (RFC 6455 §7.4): of whoever closed first; 1005 if
-            the peer gave none, 1006 if the connection was lost.
-        reason: What was said with it.
+        code: The close code (RFC 6455 §7.4) of the side that closed first;
+            1005 if the peer gave none, 1006 if the connection was lost.
+        reason: The reason that was sent with the code.
         clean: Whether both sides exchanged close frames.
     """
 
@@ -22,6 +22,6 @@ class Close(NamedTuple):
     clean: bool
 
     def __str__(self) -> str:
-        """Give code and reason on one line: a peer must not write lines of its own into a log."""
+        """Return code and reason on one line, so that a peer cannot forge log lines."""
         reason = self.reason if self.reason.isprintable() else ascii(self.reason)
         return f"{self.code} {reason}".rstrip()

@@ -1,7 +1,8 @@
 """Compression of messages: permessage-deflate (RFC 7692).
 
-No context takeover, in either direction: a connection keeps no window (300 KiB
-with zlib), and one compressed message serves every member of a room.
+There is no context takeover in either direction. So a connection keeps no
+window (300 KiB with zlib), and one compressed message can be sent to every
+member of a room.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _WINDOW_BITS: Final = {str(bits): bits for bits in range(8, _MAX_WINDOW_BITS + 1
 _OWS: Final = r"[ \t]*+"
 _QUOTED: Final = r'"(?:[^"\\]|\\.)*+"'
 _PARAMETER: Final = re.compile(rf"{_OWS};{_OWS}({TOKEN})(?:{_OWS}={_OWS}({TOKEN}|{_QUOTED}))?+")
-# An element of the list and the comma behind it; empty elements are legal (RFC 6455
+# An element of the list and the comma after it; empty elements are legal (RFC 6455
 # §9.1, RFC 9110 §5.6.1.2).
 _ELEMENT: Final = re.compile(
     rf"{_OWS}(?:({TOKEN})((?:{_OWS};{_OWS}{TOKEN}(?:{_OWS}={_OWS}(?:{TOKEN}|{_QUOTED}))?+)*+){_OWS})?+(?:,|\Z)"
@@ -35,24 +36,24 @@ _ESCAPED: Final = re.compile(r"\\(.)")
 _VALUE: Final = re.compile(TOKEN)
 
 _TAIL: Final = b"\x00\x00\xff\xff"
-# An empty final block. Behind the tail it is reached only if all blocks before it
-# are whole: zlib does not tell otherwise that a message was cut off.
+# An empty final block. After the tail, zlib reaches it only if all blocks before it
+# are complete: zlib does not report otherwise that a message was cut off.
 _END: Final = b"\x01\x00\x00\xff\xff"
-# Every final block starts a new zlib stream over a copy of the rest, so a message
-# made of nothing else would cost time in the square of its size.
+# Every final block starts a new zlib stream over a copy of the rest. A message made
+# of final blocks only would take time quadratic in its size.
 _MAX_STREAMS: Final = 64
 _SMALL_BYTES: Final = 8192
-# zlib looks back at most the window less these (MIN_LOOKAHEAD in its deflate.h).
+# zlib looks back at most the window minus these bytes (MIN_LOOKAHEAD in its deflate.h).
 _LOOKAHEAD: Final = 262
 
 
 @dataclass(frozen=True, slots=True)
 class Deflate:
-    """What was agreed on with one client.
+    """The parameters negotiated with one client.
 
     Attributes:
-        server_window_bits: The largest window that may be compressed with.
-        extension: The Sec-WebSocket-Extensions value of the answer.
+        server_window_bits: The largest window that the server may use.
+        extension: The Sec-WebSocket-Extensions value of the response.
     """
 
     server_window_bits: int
@@ -60,19 +61,19 @@ class Deflate:
 
 
 def negotiate(header_values: Iterable[str]) -> Deflate | None:
-    """Accept the first offer of permessage-deflate that can be kept.
+    """Accept the first supported offer of permessage-deflate.
 
     Other extensions are skipped, and so are offers with a parameter that is
-    unknown, repeated or has a bad value (RFC 7692 §5.1, §7.1). The answer never
-    has `client_max_window_bits`: without it the client may use any window, and
-    `inflate` takes any.
+    unknown, repeated or has an invalid value (RFC 7692 §5.1, §7.1). The
+    response never has `client_max_window_bits`: without it the client may use
+    any window, and `inflate` accepts any.
 
     Args:
         header_values: The values of all Sec-WebSocket-Extensions lines.
 
     Raises:
-        HandshakeError: The header does not follow the grammar; RFC 6455 §9.1
-            demands that the connection fails then.
+        HandshakeError: The header does not follow the grammar; then RFC 6455
+            §9.1 requires that the connection fails.
     """
     values = list(header_values)
     if not values:
@@ -85,8 +86,8 @@ def negotiate(header_values: Iterable[str]) -> Deflate | None:
 
 def compress(payload: bytes, window_bits: int) -> bytes:
     """Return *payload* compressed, for a frame with RSV1 set (§7.2.1)."""
-    # A compressor of its own for each message, with a window and tables no larger than
-    # the message can use. Measured for 100 B / 1 kB / 10 kB of JSON (zlib 1.2.13, Python
+    # Each message gets a new compressor, with a window and tables no larger than the
+    # message can use. Measured for 100 B / 1 kB / 10 kB of JSON (zlib 1.2.13, Python
     # 3.11, Nov 2026): 4 / 14 / 75 us; with full window and tables 83 / 79 / 175; copying
     # a prepared one 144 / 127 / 194, and no faster than a new one when both are small.
     fitting = max(9, (len(payload) + _LOOKAHEAD - 1).bit_length())
@@ -99,13 +100,14 @@ def compress(payload: bytes, window_bits: int) -> bytes:
 def inflate(payload: bytes, max_bytes: int) -> bytes:
     """Return the message of a compressed payload (§7.2.2).
 
-    Blocks marked final may stand anywhere; the next one starts at the next byte
-    (§7.2.1). Never more than `max_bytes + 1` bytes are expanded.
+    Blocks marked final may occur anywhere; the next block starts at the next
+    byte (§7.2.1). At most `max_bytes + 1` bytes are ever decompressed.
 
     Raises:
         ProtocolError: 1009 above *max_bytes*; 1007 if the payload is corrupt or
-            cut off: the frames were right, their content does not fit its kind
-            (RFC 6455 §7.4.1); 1008 for more final blocks than any honest sender makes.
+            cut off, because the frames were valid but their content is not
+            (RFC 6455 §7.4.1); 1008 for more final blocks than any honest
+            sender produces.
     """
     rest = payload + _TAIL + _END
     pieces: list[bytes] = []
@@ -123,23 +125,23 @@ def inflate(payload: bytes, max_bytes: int) -> bytes:
             raise ProtocolError(1007, "a compressed message is cut off")
         pieces.append(piece)
         rest = stream.unused_data
-        # The second: the sender ended with a final block and left the empty one out.
+        # Second case: the sender ended with a final block and omitted the empty one.
         if not rest or rest == _TAIL + _END:
             return b"".join(pieces)
     raise ProtocolError(1008, "a compressed message with too many final blocks")
 
 
 def max_compressed_bytes(max_bytes: int) -> int:
-    """Return how large the payload of a message of *max_bytes* may be, compressed.
+    """Return the size limit of the compressed payload of a message of *max_bytes*.
 
-    What cannot be compressed grows; with zlib's most wasteful settings by less
-    than n/8 + n/64 and some bytes (its `deflateBound`).
+    Data that cannot be compressed grows, with zlib's most wasteful settings by
+    less than n/8 + n/64 and some bytes (its `deflateBound`).
     """
     return max_bytes + max_bytes // 4 + 64
 
 
 def _parse(header: str) -> list[tuple[str, list[tuple[str, str | None]]]]:
-    """Return name and parameters of every extension in a header."""
+    """Return the name and parameters of every extension in a header."""
     extensions: list[tuple[str, list[tuple[str, str | None]]]] = []
     at = 0
     while at < len(header):
@@ -180,7 +182,7 @@ def _accept(parameters: list[tuple[str, str | None]]) -> Deflate | None:
                 pass
             case "client_max_window_bits" if value is None or value in _WINDOW_BITS:
                 pass
-            # Not 8: zlib cannot, and would use 9.
+            # Not 8: zlib does not support it and would use 9.
             case "server_max_window_bits" if value in _WINDOW_BITS and value != "8":
                 window_bits = _WINDOW_BITS[value]
                 extension += f"; {name}={value}"

@@ -1,7 +1,7 @@
 """Hot path, ground: WebSocket frames as a server writes them (RFC 6455 §5).
 
 A server's frames are not masked, so a frame is a header of 2, 4 or 10 bytes
-and the payload as it is. The headers of small frames are made once.
+and the unchanged payload. The headers of small frames are precomputed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _medium_header: Final = Struct("!BBH").pack
 _large_header: Final = Struct("!BBQ").pack
 
 _NO_STATUS: Final = 1005
-# RFC 6455 §7.4 and the IANA registry: what may stand in a close frame below 3000.
+# RFC 6455 §7.4 and the IANA registry: the codes below 3000 that a close frame may have.
 _WIRE_CODES: Final = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
 _MAX_REASON_BYTES: Final = 123
 
@@ -59,7 +59,7 @@ def message_frame(message: str | bytes) -> bytes:
 
 
 def text_frame(payload: bytes) -> bytes:
-    """Return one unfragmented text frame of what is UTF-8 already."""
+    """Return one unfragmented text frame of a payload in UTF-8."""
     size = len(payload)
     if size < 126:
         return _SMALL_TEXT[size] + payload
@@ -78,12 +78,12 @@ def frame(opcode: int, payload: bytes | bytearray, *, rsv1: bool = False) -> byt
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
-    """Return a close frame; 1005 gives one without a status.
+    """Return a close frame; 1005 returns one without a status.
 
-    A reason that does not fit a control frame is cut at a character.
+    A reason that is too long for a control frame is cut at a character.
 
     Raises:
-        ValueError: The code must not stand on the wire (RFC 6455 §7.4.1).
+        ValueError: The code must not be sent (RFC 6455 §7.4.1).
     """
     if code == _NO_STATUS:
         return frame(CLOSE, b"")
@@ -93,15 +93,15 @@ def close_frame(code: int, reason: str = "") -> bytes:
 
 
 def close_reason(reason: str) -> str:
-    """Return *reason* cut at a character to what a close frame can carry."""
+    """Return *reason*, cut at a character to the size that fits a close frame."""
     return reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
 
 
 def parse_close(payload: bytes) -> tuple[int, str]:
-    """Return code and reason of a close frame's payload; 1005 if it has none.
+    """Return the code and reason of a close frame's payload; 1005 if it has none.
 
     Raises:
-        ProtocolError: The payload is not one that RFC 6455 §5.5.1 and §7.4 allow.
+        ProtocolError: RFC 6455 §5.5.1 and §7.4 do not allow the payload.
     """
     if not payload:
         return _NO_STATUS, ""
@@ -117,5 +117,5 @@ def parse_close(payload: bytes) -> tuple[int, str]:
 
 
 def valid_close_code(code: int) -> bool:
-    """Return whether *code* may stand in a close frame."""
+    """Return whether a close frame may have *code*."""
     return code in _WIRE_CODES or 3000 <= code <= 4999

@@ -1,7 +1,7 @@
-"""The opening handshake as a server reads and answers it (RFC 6455 §4).
+"""The server side of the opening handshake (RFC 6455 §4).
 
-Pure text work: what a request must look like, whose origin may connect, and
-the bytes of the answer. Who decides and who writes is in the transports.
+Pure text processing: it validates requests and origins, and builds the bytes of
+the response. The transports decide and write.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = (
 )
 
 # RFC 9110 §5.6.2. Possessive, here and below: a header of 64 KiB must not make
-# the matcher go back over what it has read.
+# the matcher backtrack.
 TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 
 _GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -39,8 +39,8 @@ _VERSION: Final = "13"
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _NAME: Final = re.compile(TOKEN)
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-# 16 bytes are 22 characters and two of padding; the padding bits are left alone,
-# as RFC 6455 §4.2.2 does not ask the server to decode the key.
+# 16 bytes are 22 characters and two of padding. The padding bits are not checked,
+# because RFC 6455 §4.2.2 does not require the server to decode the key.
 _KEY: Final = re.compile(r"[A-Za-z0-9+/]{22}==")
 _HOST: Final = r"[a-z0-9_-]++(?:\.[a-z0-9_-]++)*+\.?|\[[0-9a-f:.]++\]"
 _ORIGIN: Final = re.compile(
@@ -57,12 +57,12 @@ _NEGOTIATED: Final = _FRAMING | {
 
 
 class HandshakeError(Exception):
-    """An opening handshake that is refused, as the HTTP answer that says so.
+    """A refused opening handshake, with the HTTP response to send.
 
     Attributes:
         status: The HTTP status.
         message: One line for the body and the log.
-        headers: What the answer must carry besides.
+        headers: Additional headers that the response must have.
     """
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
@@ -102,12 +102,12 @@ def check_upgrade(method: str, http_version: str, headers: Iterable[tuple[bytes,
     versions = fields.get(b"sec-websocket-version", [])
     if len(versions) > 1:
         raise HandshakeError(400, "Sec-WebSocket-Version must not be repeated.")
-    # Before the key: the drafts that preceded RFC 6455 have no key, and this answer
+    # Before the key: the drafts that preceded RFC 6455 have no key, and this response
     # tells their clients what is wrong.
     if versions != [_VERSION]:
         raise HandshakeError(
             426,
-            f"Only WebSocket version {_VERSION} is spoken here.",
+            f"Only WebSocket version {_VERSION} is supported.",
             {"Upgrade": "websocket", "Sec-WebSocket-Version": _VERSION},
         )
     keys = fields.get(b"sec-websocket-key", [])
@@ -123,15 +123,15 @@ def accept_key(key: str) -> str:
 
 
 def offered_subprotocols(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
-    """Return the subprotocols a client offers, in its order of preference.
+    """Return the subprotocols that a client offers, in its order of preference.
 
     Raises:
-        HandshakeError: The header is there and is not a list of tokens.
+        HandshakeError: The header is present but is not a list of tokens.
     """
     lines = [value.decode("latin-1") for name, value in headers if name == b"sec-websocket-protocol"]
     if not lines:
         return []
-    # RFC 9110 §5.6.1.2: empty elements are ignored, but one must not be empty.
+    # RFC 9110 §5.6.1.2: empty elements are ignored, but at least one must not be empty.
     offered = [element for part in ",".join(lines).split(",") if (element := part.strip(" \t"))]
     if not offered or not all(map(_NAME.fullmatch, offered)):
         raise HandshakeError(400, "Sec-WebSocket-Protocol is not a list of tokens.")
@@ -146,15 +146,15 @@ def choose_subprotocol(offered: Sequence[str], supported: Sequence[str]) -> str 
 def origin_allowed(origin: str | None, *, host: str | None, secure: bool, allowed: Sequence[str]) -> bool:
     """Return whether a page of *origin* may connect.
 
-    Without an origin it is no browser that asks, and the check is not about it.
+    A request without an origin does not come from a browser, and is allowed.
 
     Args:
         origin: The Origin header.
-        host: The Host header; a page from there, with the scheme that belongs
-            to *secure*, always passes.
-        secure: Whether the connection is TLS. Behind a proxy that ends TLS it
-            must come from the proxy's headers.
-        allowed: Entries that `check_origins` has passed.
+        host: The Host header; a page from this host, with the scheme that
+            belongs to *secure*, is always allowed.
+        secure: Whether the connection is TLS. If a proxy terminates TLS, take
+            it from the proxy's headers.
+        allowed: Entries that `check_origins` has accepted.
     """
     if origin is None:
         return True
@@ -172,7 +172,7 @@ def check_origins(allowed: Sequence[str]) -> None:
     """Check the entries of an app's allowed origins.
 
     Raises:
-        ConfigurationError: An entry could never match as it was meant.
+        ConfigurationError: An entry could never match as intended.
     """
     if isinstance(allowed, str):
         raise ConfigurationError(f"origins is a list: write origins=[{allowed!r}].")
@@ -190,17 +190,17 @@ def check_origins(allowed: Sequence[str]) -> None:
 def switching_protocols(
     key: str, *, subprotocol: str | None, extension: str | None, headers: Iterable[tuple[str, str]]
 ) -> bytes:
-    """Return the whole 101 answer that opens the WebSocket.
+    """Return the complete 101 response that opens the WebSocket.
 
     Args:
-        key: The client's key, as `check_upgrade` returned it.
-        subprotocol: The chosen one, or `None`.
+        key: The client's key, as returned by `check_upgrade`.
+        subprotocol: The chosen subprotocol, or `None`.
         extension: The accepted extension with its parameters, or `None`.
-        headers: The app's own, such as cookies.
+        headers: Headers of the app, such as cookies.
 
     Raises:
-        ValueError: A header would break the answer (a control character, a
-            name that is no token), or is one that the handshake decides.
+        ValueError: A header would break the response (a control character, an
+            invalid name), or is set by the handshake itself.
     """
     fields = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept_key(key))]
     if subprotocol is not None:
@@ -209,23 +209,24 @@ def switching_protocols(
         fields.append(("Sec-WebSocket-Extensions", extension))
     for name, value in headers:
         if name.lower() in _NEGOTIATED:
-            raise ValueError(f"The header {name!r} of the answer is set by the handshake.")
+            raise ValueError(f"The header {name!r} of the response is set by the handshake.")
         fields.append((name, value))
     return _head(101, fields)
 
 
 def http_response(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
-    """Return a whole HTTP/1.1 answer after which the connection closes.
+    """Return a complete HTTP/1.1 response after which the connection closes.
 
-    Content-Length, Transfer-Encoding and Connection among *headers* are left
-    out: an answer made elsewhere is framed anew here.
+    Content-Length, Transfer-Encoding and Connection in *headers* are replaced,
+    so you can pass the headers of a response that was made elsewhere.
 
     Raises:
-        ValueError: A header would break the answer (a control character, a
-            name that is no token).
+        ValueError: A header would break the response (a control character, an
+            invalid name).
     """
     fields = [(name, value) for name, value in headers if name.lower() not in _FRAMING]
-    # RFC 9110 §7.8: whoever sends Upgrade, as a 426 must, names it in Connection too.
+    # RFC 9110 §7.8: a response with Upgrade, which a 426 must have, names it in
+    # Connection too.
     upgrade = any(name.lower() == "upgrade" for name, _ in fields)
     fields.append(("Content-Length", str(len(body))))
     fields.append(("Connection", "close, Upgrade" if upgrade else "close"))
@@ -244,16 +245,15 @@ def _options(lines: Iterable[str]) -> set[str]:
 
 
 def _announces_body(content_length: str) -> bool:
-    # Anything but zeros, so that a length nobody can read is refused as well.
+    # Anything but zeros, so that an unreadable length is refused as well.
     return not content_length or content_length.strip("0") != ""
 
 
 def _head(status: int, fields: Iterable[tuple[str, str]]) -> bytes:
     lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}"]
     for name, value in fields:
-        # Response splitting: a line break in a value would start a header, or a
-        # body, of an attacker's choice. The value stays out of the message: it may
-        # be a secret.
+        # Response splitting: with a line break in a value, an attacker could add a
+        # header or a body. The value is not in the message, because it may be secret.
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a header name.")
         if _CONTROL.search(value):
@@ -280,7 +280,7 @@ def _parse_origin(text: str) -> _Origin | None:
 
 
 def _parse_entry(entry: str) -> tuple[bool, _Origin] | None:
-    """Return whether an entry means the subdomains, and of what; `None` if malformed."""
+    """Return whether an entry means subdomains, and its origin; `None` if malformed."""
     wildcard = "://*." in entry
     origin = _parse_origin(entry.replace("://*.", "://", 1))
     if origin is None or origin.scheme in ("ws", "wss") or (wildcard and origin.host.startswith("[")):
@@ -295,7 +295,7 @@ def _matches(entry: str, asked: _Origin) -> bool:
     wildcard, origin = parsed
     if not wildcard:
         return asked == origin
-    # With the dot: evil-example.com is not below example.com.
+    # With the dot: evil-example.com is not a subdomain of example.com.
     return (
         asked.host.endswith(f".{origin.host}") and asked.scheme == origin.scheme and asked.port == origin.port
     )
