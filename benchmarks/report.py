@@ -1,4 +1,4 @@
-"""The report: the same Markdown for the terminal and for docs/performance.md, and a short one."""
+"""The reports in Markdown: a long one for the terminal and docs/performance.md, and a short one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ("Results", "render", "summarize")
 
-# Below this share of a core neither end was what limited the other.
+# If both ends use less than this share of a core, neither of them was the bottleneck.
 BUSY: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A target of the design: a factor against a peer or another row of Symphony's, or an absolute bound."""
+    """A target of the design: a ratio to a peer or to another row of Symphony, or an absolute bound."""
 
     row: str
     bound: float
@@ -58,12 +58,12 @@ TITLES: Final = {row.name: row.title for row in ROWS}
 
 @dataclass(slots=True)
 class Results:
-    """Everything that was measured.
+    """All measurements of one run.
 
     Attributes:
-        samples: By names of row and server, one sample a round.
-        left_out: By server, why it is not there.
-        remarks: What went wrong with a row of a server.
+        samples: One sample per round, by the names of row and server.
+        left_out: The reason why a server was not measured, by its name.
+        remarks: Failures of single rows.
     """
 
     peers: list[Peer]
@@ -80,14 +80,14 @@ class Results:
         return median(sample.value for sample in samples) if samples else None
 
     def ratio(self, row: str, peer: str, peer_row: str | None = None) -> float | None:
-        """Give Symphony's value divided by the peer's, in the same row if no other is named."""
+        """Return Symphony's value divided by the peer's, by default in the same row."""
         ours, theirs = self.value(row, SYMPHONY.name), self.value(peer_row or row, peer)
         return ours / theirs if ours is not None and theirs else None
 
     def disturbed(self, row: Row, peer: Peer) -> bool:
-        """Tell whether neither end was busy: something else had their cores.
+        """Return whether neither end was busy, because other processes used their cores.
 
-        Opening connections is waiting, for the most part, and memory takes no time.
+        Opening connections is mostly waiting, and measuring memory takes no CPU.
         """
         samples = self.samples[row.name, peer.name]
         return row.mode in ("echo", "fanout", "request") and max(_shares(samples)) < BUSY
@@ -99,7 +99,7 @@ class Results:
 
 
 def _shares(samples: list[Sample]) -> tuple[float, float]:
-    """Give the CPU of server and generator, as shares of a core."""
+    """Return the CPU use of server and generator, as shares of a core."""
     return (
         median(sample.server_cpu or 0 for sample in samples),
         median(sample.generator_cpu or 0 for sample in samples),
@@ -107,7 +107,7 @@ def _shares(samples: list[Sample]) -> tuple[float, float]:
 
 
 def number(value: float) -> str:
-    """Write a value with three digits: 8.25, 912, 9.12k, 104k, 1.33M."""
+    """Format a value with three digits: 8.25, 912, 9.12k, 104k, 1.33M."""
     for size, suffix in ((1e6, "M"), (1e3, "k")):
         if value >= size:
             return _three_digits(value / size) + suffix
@@ -212,7 +212,7 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def summarize(results: Results, *, command: str) -> str:
-    """Write the short table of the README as Markdown: throughput, without ratios."""
+    """Return the short table of the README as Markdown: throughput without ratios."""
     rows = [row for row in results.rows if row.mode in ("echo", "fanout")]
 
     def cell(row: Row, peer: Peer) -> str:
@@ -220,9 +220,9 @@ def summarize(results: Results, *, command: str) -> str:
         return "-" if value is None else number(value) + ("*" if results.disturbed(row, peer) else "")
 
     lines = [[f"**{peer.name}**", *(cell(row, peer) for row in rows)] for peer in results.measured()]
-    notes = [f"Messages delivered a second, measured on {_today()} by `{command}` on {describe_machine()}."]
+    notes = [f"Messages delivered per second, measured on {_today()} by `{command}` on {describe_machine()}."]
     if any("*" in line for cells in lines for line in cells[1:]):
-        notes.append("A figure with a * is a lower bound: something else had the cores.")
+        notes.append("A figure with a * is a lower bound, because other processes used the cores.")
     return f"{_table(['server', *(row.title for row in rows)], lines)}\n\n{' '.join(notes)}\n"
 
 
@@ -231,21 +231,22 @@ def _today() -> str:
 
 
 def render(results: Results, *, cores: Cores, command: str, effort: str) -> str:
-    """Write the report as Markdown."""
+    """Return the report as Markdown."""
     load = ", ".join(map(str, sorted(cores.load)))
     parts = [
         f"Measured on {_today()} by `{command}` ({effort}), in one run.",
         f"**Machine**: {describe_machine()}; server on core {cores.server}, load on core {load}. "
         f"Python {platform.python_version()}.",
-        "Messages delivered, requests answered and connections opened a second; resident memory of an idle "
-        "connection. In brackets: Symphony's figure divided by this one (of memory, less is better).",
+        "Messages delivered, requests answered and connections opened per second; resident memory of an idle "
+        "connection. Brackets show Symphony's figure divided by this one (for memory, less is better).",
         _speeds(results),
         "### Where others win",
         _where_others_win(results),
-        "### Who was the bottleneck",
-        "CPU of the server / of the load generator's busiest thread while measured, and half the range of "
-        "the rounds. A server near 100% was measured; where only the generator is, the figure is a lower "
-        "bound. Where neither is, something else had their cores: those figures carry a *.",
+        "### What was the bottleneck",
+        "CPU of the server / of the load generator's busiest thread during the measurement, and half the "
+        "range of the rounds. If the server is near 100%, the figure is its limit. If only the generator is, "
+        "the figure is a lower bound. If neither is, other processes used their cores, and the figure has a "
+        "*.",
         _cost(results),
         "### Targets",
         _targets(results),

@@ -1,7 +1,7 @@
-"""The server for the clients beside it: some chat, polls, and a poem.
+"""The server for the clients in this folder: a chat, polls, and a poem.
 
 Run it with `python examples/clients/app.py`, and connect with any of the clients
-in this folder; the one for the browser is at http://127.0.0.1:8080.
+in this folder. The browser client is at http://127.0.0.1:8080.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ app = Symphony(http=Starlette(routes=[Route("/", page)]))
 
 @dataclass
 class Person:
-    """What is remembered of one connection: `socket.state`."""
+    """The state of one connection, available as `socket.state`."""
 
     name: str = ""
 
@@ -66,20 +66,20 @@ async def enter(socket: Socket[Person], name: str) -> None:
     await socket.join("chat")
 
 
-# An event: nobody answers it. It goes on to all, as an event of another name.
+# An event without an answer. The message is sent to everyone as the event `said`.
 @chat.on("say")
 async def say(socket: Socket[Person], data: Say) -> None:
     await app.room("chat").emit("said", Said(socket.state.name, data.text))
 
 
-# A request: what is returned is the reply.
+# A request. The return value is the reply.
 @chat.on("who")
 async def who() -> list[str]:
     return [socket.state.name for socket in app.room("chat").sockets]
 
 
-# A request whose answer needs other requests: all clients are asked, also the one who
-# waits for the answer.
+# A request that needs other requests: the server asks all clients, even the client that
+# waits for this reply.
 @chat.on("poll")
 async def poll(data: Poll) -> dict[str, int]:
     votes = await asyncio.gather(*(vote(socket, data) for socket in app.room("chat").sockets))
@@ -90,10 +90,10 @@ async def vote(socket: Socket[Person], poll: Poll) -> str | None:
     try:
         return await socket.request("vote", poll, timeout=5, response_type=str)
     except (RequestTimeoutError, RemoteError, DisconnectedError):
-        return None  # Too slow, or it has no handler for this, or it has gone.
+        return None  # The client was too slow, has no handler, or has disconnected.
 
 
-# A stream: a line at a time, until the end or until whoever reads has had enough.
+# A stream of lines. It ends with the poem, or when the client stops reading.
 @chat.on("recite")
 async def recite() -> AsyncIterator[str]:
     for line in POEM:

@@ -1,12 +1,12 @@
 /**
- * A client in JavaScript, for Node 22; in Node 20 run `npm install ws` before.
+ * A client in JavaScript for Node 22. With Node 20, run `npm install ws` first.
  *
- * Run the server, `python examples/clients/app.py`, then this, as often as you like:
- * `node examples/clients/node_client.mjs Ben "hello, all"`. Ctrl+C ends it. Stop the
- * server and start it again, and see how the client comes back.
+ * Run the server with `python examples/clients/app.py`. Then run one or more of these:
+ * `node examples/clients/node_client.mjs Ben "hello, all"`. Stop one with Ctrl+C. If
+ * you restart the server, the client reconnects automatically.
  */
 
-// In a project of yours: from "symphony-ws".
+// In your own project, import from "symphony-ws".
 import { connect, DisconnectedError } from "../../clients/javascript/symphony.js";
 
 const WebSocket = globalThis.WebSocket ?? (await import("ws")).default;
@@ -16,19 +16,19 @@ url.searchParams.set("name", name);
 
 const client = connect(url, { WebSocket });
 
-// What the server may send: events, and requests, which are answered by what their
-// handler returns, or resolves to.
+// Handlers for events and requests from the server. The value that a handler returns, or
+// resolves to, answers a request.
 client.on("said", ({ name, text }) => console.log(`${name}: ${text}`));
 client.on("vote", ({ question, options }) => {
   console.log(`${question} ${options.at(-1)}!`);
   return options.at(-1);
 });
 
-// "connecting", "open", "waiting" when the connection was lost, or "closed" for good.
+// "connecting", "open", "waiting" to reconnect, or "closed" permanently.
 client.onState((state) => {
   console.log(`(${state})`);
   if (state === "closed" && client.closed.code !== 1000) {
-    console.error(`Closed for good: ${client.closed.code} ${client.closed.reason}`);
+    console.error(`Closed permanently: ${client.closed.code} ${client.closed.reason}`);
     process.exitCode = 1;
   }
 });
@@ -38,21 +38,21 @@ process.once("SIGINT", () => {
 });
 
 try {
-  // Requests have replies.
+  // A request waits for a reply.
   console.log("here:", (await client.request("who")).join(", "));
 
-  // Events have none. Without a connection they wait for the next.
+  // An event has no reply. While the client is not connected, events are queued.
   for (const text of texts) client.emit("say", { text });
 
   console.log("votes:", await client.request("poll", { question: "Tea or coffee?", options: ["tea", "coffee"] }));
 
-  // A stream is iterated over. Leaving the loop early ends it at the server, too.
+  // Iterate over a stream. If you leave the loop early, the stream ends on the server.
   for await (const line of client.stream("recite")) {
     console.log("  " + line);
     if (line.endsWith(";")) break;
   }
 } catch (error) {
-  // In the midst of it. The client comes back all the same.
+  // The connection was lost. The client reconnects anyway.
   if (!(error instanceof DisconnectedError)) throw error;
   console.log(error.message);
 }

@@ -1,8 +1,8 @@
 """A client in Python.
 
-Run the server, `python examples/clients/app.py`, then this, as often as you like:
-`python examples/clients/python_client.py Ada "hello, all"`. Ctrl+C ends it. Stop the
-server and start it again, and see how the client comes back.
+Run the server with `python examples/clients/app.py`. Then run one or more of these:
+`python examples/clients/python_client.py Ada "hello, all"`. Stop one with Ctrl+C. If
+you restart the server, the client reconnects automatically.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ async def main(name: str, *texts: str) -> None:
     client = connect(f"{URL}?{urlencode({'name': name})}")
     ended = asyncio.Event()
 
-    # What the server may send: events, and requests, which are answered by what their
-    # handler returns. Registered before the client opens, so that it misses nothing.
+    # Handlers for events and requests from the server. The return value of a handler
+    # answers a request. Register them before the client opens, so that it misses nothing.
     @client.on("said")
     def said(data: Said) -> None:
         print(f"{data.name}: {data.text}", flush=True)
@@ -43,7 +43,7 @@ async def main(name: str, *texts: str) -> None:
         print(f"{poll.question} {poll.options[0]}!", flush=True)
         return poll.options[0]
 
-    # "connecting", "open", "waiting" when the connection was lost, or "closed" for good.
+    # "connecting", "open", "waiting" to reconnect, or "closed" permanently.
     @client.on_state
     def show(state: str) -> None:
         print(f"({state})", flush=True)
@@ -54,19 +54,19 @@ async def main(name: str, *texts: str) -> None:
         try:
             await tour(client, texts)
         except DisconnectedError as error:
-            # In the midst of it. The client comes back all the same.
+            # The connection was lost during the tour. The client reconnects anyway.
             print(error, flush=True)
         await ended.wait()
     if client.closed is not None and client.closed.code != 1000:
-        raise DisconnectedError(f"Closed for good: {client.closed.code} {client.closed.reason}")
+        raise DisconnectedError(f"Closed permanently: {client.closed.code} {client.closed.reason}")
 
 
 async def tour(client: Client, texts: tuple[str, ...]) -> None:
-    # Requests have replies, of the type that is asked for.
+    # A request waits for a reply of the given type.
     present = await client.request("who", response_type=list[str])
     print("here:", ", ".join(present), flush=True)
 
-    # Events have none. Without a connection they wait for the next.
+    # An event has no reply. While the client is not connected, events are queued.
     for text in texts:
         client.emit("say", {"text": text})
 
@@ -74,7 +74,7 @@ async def tour(client: Client, texts: tuple[str, ...]) -> None:
     votes = await client.request("poll", poll, response_type=dict[str, int])
     print("votes:", votes, flush=True)
 
-    # A stream is iterated over. Leaving the loop early ends it at the server, too.
+    # Iterate over a stream. If you leave the loop early, the stream ends on the server.
     async for line in client.stream("recite", response_type=str):
         print(" ", line, flush=True)
         if line.endswith(";"):

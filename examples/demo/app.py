@@ -1,4 +1,4 @@
-"""A chat with rooms, and the page to use it, on one port.
+"""A chat with rooms and a web page, on one port.
 
 Run it with `make demo` or `symphony run examples/demo/app.py`, and open
 http://127.0.0.1:8080 in two tabs.
@@ -30,24 +30,25 @@ async def page(request: Request) -> FileResponse:
     return FileResponse(PAGE, headers={"Cache-Control": "no-cache"})
 
 
-# One port for all: plain HTTP goes to any ASGI app, WebSockets to the routes below. The
-# page imports the JavaScript client from `/_symphony/client.js`, which is always there.
+# One port serves everything. Plain HTTP goes to an ASGI app, and WebSockets go to the
+# routes below. The page imports the JavaScript client from `/_symphony/client.js`, which
+# Symphony serves.
 app = Symphony(http=Starlette(routes=[Route("/", page)]))
 
 
-# What the page sends with its events. What does not fit never reaches a handler: the
-# page is told what is wrong with it.
+# The data of events from the page. Invalid data never reaches a handler: the page receives
+# an error.
 
 
 class Say(Struct):
-    """The page makes the id, so that it can send again what may not have arrived."""
+    """A message from the page, which creates the id so that it can send the message again."""
 
     id: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
     room: RoomName
     text: Annotated[str, Meta(max_length=1000, pattern=r"\S")]
 
 
-# What it gets.
+# The data of events and replies to the page.
 
 
 class Member(Struct):
@@ -64,7 +65,7 @@ class Said(Struct):
 
 
 class Entered(Struct):
-    """Who is in a room, and what was said there lately."""
+    """The members of a room, and its recent messages."""
 
     you: str
     members: list[Member]
@@ -72,14 +73,14 @@ class Entered(Struct):
 
 
 class Seen(Struct):
-    """Somebody came, left, or types."""
+    """A member joined, left, or is typing."""
 
     room: str
     member: Member
 
 
 class Visitor:
-    """The state of a socket: `socket.state`."""
+    """The state of a socket, available as `socket.state`."""
 
     def __init__(self) -> None:
         self.member = Member(id="", name="")
@@ -87,10 +88,10 @@ class Visitor:
 
 
 class Talk:
-    """The state of a room: `room.state`."""
+    """The state of a room, available as `room.state`."""
 
     def __init__(self) -> None:
-        # By id, the oldest first.
+        # Messages by id, oldest first.
         self.said: dict[str, Said] = {}
 
 
@@ -99,8 +100,8 @@ chat = app.route("/chat", state=Visitor)
 rooms = app.rooms("chat:{name}", state=Talk, linger=600)
 
 
-# `name` comes from the query string. The page's token is the same whenever it comes
-# back, and is known to nobody else; what is made of it here is for all to see.
+# `name` comes from the query string. The page sends the same token when it reconnects. The
+# token is secret, and the id of the member is a hash of it that everyone may see.
 @chat.on_connect
 async def connect(
     socket: Socket[Visitor], handshake: Handshake, name: Annotated[str, Meta(max_length=24, pattern=r"\S")]
@@ -110,7 +111,7 @@ async def connect(
 
 
 async def go(socket: Socket[Visitor], name: RoomName) -> Room:
-    """Take somebody to a room, and out of the one before."""
+    """Move a socket to a room, and out of its previous room."""
     before = socket.state.room
     if before != name:
         if before is not None:
@@ -126,8 +127,8 @@ async def enter(socket: Socket[Visitor], name: RoomName) -> Entered:
     return Entered(socket.state.member.id, list(present(room).values()), list(room.state.said.values()))
 
 
-# What is said names its room: it may have waited for a connection, while its author
-# went on. Sent again it is said once, as long as it is remembered.
+# The message names its room, because it may have been queued while its author changed
+# rooms. If the page sends it again, its id prevents a duplicate.
 @chat.on("say")
 async def say(socket: Socket[Visitor], data: Say) -> Said:
     room = await go(socket, data.room)
@@ -140,7 +141,7 @@ async def say(socket: Socket[Visitor], data: Say) -> Said:
     return known[data.id]
 
 
-# Nobody answers this, nobody keeps it, and if it gets lost nobody misses it.
+# Typing notices have no reply and are not stored. It does not matter if one is lost.
 @chat.on("typing")
 async def typing(socket: Socket[Visitor]) -> None:
     name = socket.state.room
@@ -149,13 +150,13 @@ async def typing(socket: Socket[Visitor]) -> None:
 
 
 def present(room: Room, *, without: Socket[Visitor] | None = None) -> dict[str, Member]:
-    """Return who is in a room, by id; somebody may be there twice."""
+    """Return the members of a room by id; a member can have several sockets."""
     members = [socket.state.member for socket in room.sockets if socket is not without]
     return {member.id: member for member in members}
 
 
-# A page that comes back may be here before it is noticed that it was gone. Then, for
-# the others, nobody came and nobody leaves.
+# A page can reconnect before the server notices that the old connection is lost. The
+# member then has two sockets for a while, and the others are not notified.
 
 
 @rooms.on_join
@@ -166,7 +167,7 @@ async def joined(socket: Socket[Visitor], room: Room, name: str) -> None:
         await tell_counts()
 
 
-# A socket leaves by `socket.leave` or, however it goes, by disconnecting.
+# A socket leaves with `socket.leave`, or when it disconnects for whatever reason.
 @rooms.on_leave
 async def left(socket: Socket[Visitor], room: Room, name: str) -> None:
     me = socket.state.member

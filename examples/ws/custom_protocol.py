@@ -1,7 +1,7 @@
-"""Protocols: the same handlers, for clients that speak something else than Symphony.
+"""Protocols: the same handlers for clients that use another protocol.
 
-`/rpc` speaks JSON-RPC 2.0 (https://www.jsonrpc.org/specification), which is built
-in. `/words` speaks a protocol of our own, in lines to type by hand, defined below.
+`/rpc` uses JSON-RPC 2.0 (https://www.jsonrpc.org/specification), which is built in.
+`/words` uses the protocol defined below: lines of words that you can type by hand.
 
 Run it with `python examples/ws/custom_protocol.py`, and connect with
 `wscat -c ws://127.0.0.1:8080/words`; then type `1 add 2 3`.
@@ -18,7 +18,7 @@ from symphony.protocol.jsonrpc import JsonRpc
 app = Symphony()
 
 
-# The events. Nothing in them says how they are written on the wire.
+# The events. Their handlers do not depend on the format on the wire.
 calculator = Router()
 
 
@@ -31,21 +31,21 @@ async def add(numbers: list[float]) -> float:
 async def divide(numbers: tuple[float, float]) -> float:
     dividend, divisor = numbers
     if divisor == 0:
-        raise Reject("math.by_zero", "nothing can be divided by 0")
+        raise Reject("math.by_zero", "division by zero")
     return dividend / divisor
 
 
-# A protocol is an object for each connection. `decode` makes of a message what it
-# says, and `encode` makes a message of what the server says.
+# Each connection has its own protocol object. `decode` turns a message into an envelope,
+# and `encode` turns an envelope into a message.
 class Words(Protocol):
     """Lines of words: `1 add 2 3` is a request, and `1 = 5.0` its reply.
 
-    Without a number in front it is an event, which gets no reply.
+    Without a number, the line is an event, which gets no reply.
     """
 
-    # What a client must offer as a WebSocket subprotocol; `None`: nothing.
+    # The WebSocket subprotocol that a client must offer. `None` requires none.
     subprotocol: str | None = None
-    # That `data` is plain Python values.
+    # `data` consists of plain Python values.
     payload: Literal["plain"] = "plain"
 
     def decode(self, message: str | bytes) -> Envelope:
@@ -67,7 +67,7 @@ class Words(Protocol):
                 return f"! {data['code']} {data['message']}"
             case Event(name, data):
                 return f"{name} {json.dumps(data)}"
-        # Streams have no words here: nothing is sent.
+        # This protocol has no streams, so nothing is sent.
         return None
 
 
@@ -78,7 +78,7 @@ def _number_or_word(word: str) -> Any:
         return word
 
 
-# A route says which protocol it is in; without that it is Symphony's own.
+# Each route can choose its protocol. The default is Symphony's own.
 calculator.route("/rpc", protocol=JsonRpc)
 calculator.route("/words", protocol=Words)
 calculator.route("/")

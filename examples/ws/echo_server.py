@@ -1,4 +1,4 @@
-"""Echo: text and binary on `/`, and JSON of a known shape on `/json`.
+"""Echo: text and binary on `/`, and typed JSON on `/json`.
 
 Run it with `python examples/ws/echo_server.py`, and connect with
 `wscat -c ws://127.0.0.1:8080` or `wscat -c ws://127.0.0.1:8080/json`.
@@ -11,14 +11,14 @@ from symphony import Symphony
 
 app = Symphony()
 
-# A route is a path and what happens on connections to it. With routes in the app,
-# every other path is answered with HTTP 404.
+# A route is a path with its own handlers. In an app with routes, every other path is
+# answered with HTTP 404.
 echo = app.route("/")
 echo_json = app.route("/json")
 
 
-# A WebSocket message is text (`str`) or binary (`bytes`). This handler takes both
-# and gives back the same kind. A handler that takes only `str` refuses binary.
+# A WebSocket message is text (`str`) or binary (`bytes`). This handler accepts both,
+# and returns the same kind. A handler that accepts only `str` refuses binary messages.
 @echo.on_message
 async def repeat(message: str | bytes) -> str | bytes:
     return message
@@ -26,7 +26,7 @@ async def repeat(message: str | bytes) -> str | bytes:
 
 @dataclass
 class Note:
-    """What a client sends on `/json`: `{"text": "hi", "loud": true}`."""
+    """A message from a client on `/json`: `{"text": "hi", "loud": true}`."""
 
     text: str
     loud: bool = False
@@ -34,14 +34,14 @@ class Note:
 
 @dataclass
 class Echo:
-    """What it gets back: `{"text": "HI", "length": 2}`."""
+    """The answer to the client: `{"text": "HI", "length": 2}`."""
 
     text: str
     length: int
 
 
-# A payload of any other type is decoded from JSON and checked. What does not fit
-# never gets here: its sender is told what is wrong with it, and stays connected.
+# A payload of any other type is decoded from JSON and validated. Invalid messages never
+# reach the handler: the client receives an error, and stays connected.
 @echo_json.on_message
 async def repeat_note(note: Note) -> Echo:
     text = note.text.upper() if note.loud else note.text

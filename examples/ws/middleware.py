@@ -1,7 +1,7 @@
-"""Middleware: code around handlers, to refuse, filter, prepare and answer.
+"""Middleware: code around handlers that can refuse, filter, change and answer.
 
-Middleware runs in onion order: the first registered is outermost. It sees a
-message first on the way in, and the reply last on the way out.
+Middleware that is registered first is outermost. It runs first when a message
+comes in, and last when the reply goes out.
 
 Run it with `python examples/ws/middleware.py`, and connect with
 `wscat -c "ws://127.0.0.1:8080/?token=sesame"`.
@@ -20,7 +20,7 @@ NAMES = {"sesame": "Ali", "swordfish": "Harpo"}
 
 @dataclass
 class Visit:
-    """What is remembered of one connection: `socket.state`."""
+    """The state of one connection, available as `socket.state`."""
 
     name: str = ""
     messages: int = 0
@@ -29,8 +29,8 @@ class Visit:
 home = app.route("/", state=Visit)
 
 
-# Refusal. The "connect" stage runs before the connection opens, so that whoever is
-# refused gets an HTTP answer, here 401, and never a connection.
+# Refuse. The "connect" stage runs before the connection opens, so a refusal is sent as an
+# HTTP response, here 401.
 @app.middleware("connect")
 async def authenticate(socket: Socket[Visit], call_next: CallNext) -> None:
     name = NAMES.get(socket.handshake.query_params.get("token", ""))
@@ -40,8 +40,8 @@ async def authenticate(socket: Socket[Visit], call_next: CallNext) -> None:
     await call_next(socket)
 
 
-# Order. This is the outermost of the "message" stage: what stands before `call_next`
-# runs before all that is registered below, and what stands after it, after all that.
+# Order. This is the outermost middleware of the "message" stage. The code before
+# `call_next` runs before the middleware below. The code after it runs after them.
 @app.middleware("message")
 async def number(socket: Socket[Visit], message: str | bytes, call_next: CallNext) -> Any:
     socket.state.messages += 1
@@ -49,8 +49,8 @@ async def number(socket: Socket[Visit], message: str | bytes, call_next: CallNex
     return reply and f"{socket.state.messages}. {reply}"
 
 
-# Filtering. A middleware that does not call `call_next` stops the message, and
-# answers itself: with what it returns, or with nothing.
+# Filter. Middleware that does not call `call_next` stops the message. Its return value is
+# the answer; `None` sends nothing.
 @app.middleware("message")
 async def drop_spam(socket: Socket[Visit], message: str | bytes, call_next: CallNext) -> Any:
     if "spam" in str(message):
@@ -58,7 +58,7 @@ async def drop_spam(socket: Socket[Visit], message: str | bytes, call_next: Call
     return await call_next(socket, message)
 
 
-# Preprocessing. What it gives to `call_next` is what the handler sees.
+# Change. The handler receives the message that is passed to `call_next`.
 @app.middleware("message")
 async def tidy(socket: Socket[Visit], message: str | bytes, call_next: CallNext) -> Any:
     if isinstance(message, str):
@@ -66,7 +66,7 @@ async def tidy(socket: Socket[Visit], message: str | bytes, call_next: CallNext)
     return await call_next(socket, message)
 
 
-# The "disconnect" stage runs when a connection has gone.
+# The "disconnect" stage runs after a connection has ended.
 @app.middleware("disconnect")
 async def sum_up(socket: Socket[Visit], close: Close, call_next: CallNext) -> None:
     await call_next(socket, close)

@@ -1,7 +1,7 @@
-"""Requests: a client asks the server, and the server asks its client.
+"""Requests: from a client to the server, and from the server to a client.
 
-A request is an event that wants an answer, and gets exactly one: a reply or an
-error. Here is a bakery: it tells prices, sells, and bakes.
+A request is an event with exactly one answer, which is a reply or an error. This
+server is a bakery: you can ask for prices, buy, and have something baked.
 
 Run it with `python examples/ws/requests.py`, and connect with
 `symphony connect ws://127.0.0.1:8080`. `examples/ws/README.md` says what to type.
@@ -24,7 +24,7 @@ stock = {"bread": 12, "cake": 1, "pretzel": 100}
 
 @dataclass
 class Order:
-    """What a client asks for: `{"item": "bread", "count": 2}`."""
+    """The data of a request: `{"item": "bread", "count": 2}`."""
 
     item: Literal["bread", "cake", "pretzel"]
     count: Annotated[int, Meta(ge=1)] = 1
@@ -32,31 +32,31 @@ class Order:
 
 @dataclass
 class Offer:
-    """What it is told: `{"item": "bread", "count": 2, "total": 8.0}`."""
+    """The reply to `price`: `{"item": "bread", "count": 2, "total": 8.0}`."""
 
     item: str
     count: int
     total: float
 
 
-# Asking the server. The name of the event says what is asked. The type of the payload
-# says what its data must be: an order of anything else never gets here, and is answered
-# with an error that says what is wrong. What the handler returns is the reply.
+# Requests to the server. The handler is registered for the name of the event. The data
+# must match the type of the payload. Otherwise the handler does not run, and the answer
+# is an error that says what is wrong. The return value is the reply.
 @app.on("price")
 async def price(order: Order) -> Offer:
     return Offer(order.item, order.count, PRICES[order.item] * order.count)
 
 
-# Saying no. `Reject` answers with an error: a code for programs, which is Symphony's or
-# has a namespace, as here; a message for people; and details, if they help.
+# Errors. `Reject` answers with an error. It has a code for programs, a message for
+# people, and optional details. Your own codes need a namespace, such as `bakery`.
 def take(order: Order) -> None:
     if stock[order.item] < order.count:
         raise Reject("bakery.sold_out", "too few are left", details={"left": stock[order.item]})
     stock[order.item] -= order.count
 
 
-# Asking the client, here the one who is being answered. Its answer is read although
-# this handler has not finished. `response_type` is checked, as payloads are.
+# Requests to the client. Here the server asks the client whose request it is handling.
+# The answer is read although this handler has not finished. It must match `response_type`.
 @app.on("buy")
 async def buy(socket: Socket, order: Order) -> str:
     offer = await price(order)
@@ -67,15 +67,15 @@ async def buy(socket: Socket, order: Order) -> str:
     except RemoteError as error:
         raise Reject("bakery.declined", f"you said: {error.code} {error.message}") from None
     if not agreed:
-        raise Reject("bakery.declined", "then not")
+        raise Reject("bakery.declined", "you declined")
     take(order)
     return f"{order.count} {order.item} for {offer.total:.2f}. Thank you!"
 
 
-# Taking long. A client need not wait to the end: it may send a time limit with its
-# request, or cancel it. Then the handler is cancelled where it waits, as asyncio does
-# it, and `finally` is where to clean up. When the client goes, the handler has 5 more
-# seconds to finish (`finish_timeout` in `Limits`).
+# Timeouts and cancellation. A client can send a timeout with its request, or cancel it.
+# The handler is then cancelled at its `await`, like any asyncio task, and can clean up in
+# `finally`. If the client disconnects, the handler has 5 more seconds to finish
+# (`finish_timeout` in `Limits`).
 @app.on("bake")
 async def bake(order: Order) -> int:
     done = 0

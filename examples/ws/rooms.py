@@ -1,4 +1,4 @@
-"""Rooms: whoever connects to `/rooms/NAME` talks with all others in that room.
+"""Rooms: clients that connect to `/rooms/NAME` chat with each other.
 
 Run it with `python examples/ws/rooms.py`, and connect twice, with
 `wscat -c "ws://127.0.0.1:8080/rooms/lobby?user=alice"` and the same as `bob`.
@@ -14,32 +14,32 @@ app = Symphony()
 
 @dataclass
 class Person:
-    """What is remembered of one connection: `socket.state`."""
+    """The state of one connection, available as `socket.state`."""
 
     name: str = ""
 
 
 chat = app.route("/rooms/{name}", state=Person)
 
-# The rooms of one kind share a name pattern, and what happens in them. `:path` takes
-# all that is left, so that the name of a room may have a `:` in it.
+# All rooms whose names match this pattern share the hooks below. `:path` matches the rest
+# of the name, so the name may contain a `:`.
 rooms = app.rooms("chat:{name:path}")
 
 
 def present(room: Room) -> list[str]:
-    """Return the names of those who are in a room, in the order they came."""
+    """Return the names of the members of a room, in the order of joining."""
     return [socket.state.name for socket in room.sockets]
 
 
-# `name` is the part of the path with that name. `user` is not in the path, so it is
-# read from the query string; without it the client is refused with HTTP 400.
+# `name` comes from the path. `user` is not in the path, so it is read from the query
+# string. A client without it is refused with HTTP 400.
 @chat.on_connect
 async def enter(socket: Socket[Person], name: str, user: str) -> None:
     socket.state.name = user
     await socket.join(f"chat:{name}")
 
 
-# To a room, `send` reaches everybody in it, except whom `exclude` names.
+# `room.send` sends to all members of the room, except the sockets in `exclude`.
 @chat.on_message
 async def say(socket: Socket[Person], name: str, message: str) -> list[str] | None:
     room = app.room(f"chat:{name}")
@@ -49,21 +49,21 @@ async def say(socket: Socket[Person], name: str, message: str) -> list[str] | No
     return None
 
 
-# Presence: who comes is told who is there, and the others who came.
+# Presence: the new member receives the list of members, and the others receive its name.
 @rooms.on_join
 async def joined(socket: Socket[Person], room: Room) -> None:
     await socket.send({"present": present(room)})
     await room.send({"joined": socket.state.name}, exclude=socket)
 
 
-# A socket leaves its rooms by itself when it disconnects, however that happens.
+# A socket leaves its rooms automatically when it disconnects, for whatever reason.
 @rooms.on_leave
 async def left(socket: Socket[Person], room: Room) -> None:
     await room.send({"left": socket.state.name})
 
 
-# Cleanup: the room is gone when its last member has left. What you keep for a room
-# elsewhere, in a dict or a database, is put away here.
+# Cleanup: the room is removed after its last member has left. If you store data for a
+# room elsewhere, such as in a dict or a database, clean it up here.
 @rooms.on_empty
 async def empty(room: Room) -> None:
     print(f"{room.name} is empty", flush=True)

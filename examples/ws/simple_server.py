@@ -1,4 +1,4 @@
-"""The smallest server: it greets whoever connects, and answers every message.
+"""A minimal server: it greets each client, and answers every message.
 
 Run it with `python examples/ws/simple_server.py`, and connect with
 `wscat -c ws://127.0.0.1:8080`.
@@ -8,17 +8,18 @@ import os
 
 from symphony import Socket, Symphony
 
-# An app holds everything a server does. Without routes it answers on every path.
+# The app contains everything that the server does. Without routes, it accepts
+# connections on every path.
 app = Symphony()
 
 
-# Runs once for each client. The connection opens at its first send.
+# Runs once for each client. The connection opens with the first `send`.
 @app.on_connect
 async def greet(socket: Socket) -> None:
     await socket.send("Hello, World!")
 
 
-# Runs for each message. What it returns is sent back to whoever sent the message.
+# Runs for each message. The return value is sent back to the client.
 @app.on_message
 async def acknowledge(message: str | bytes) -> str:
     return "I got your message!"

@@ -1,7 +1,7 @@
-"""Streaming: an answer that comes piece by piece, as of an AI, and can be stopped.
+"""Streaming: an answer in parts that the client can stop.
 
-An async generator is a handler whose answer is a stream. There is no AI here: a
-toy of a few lines strings words together that it has seen follow each other.
+A handler that is an async generator answers with a stream. This one looks like a
+language model, but it only joins words that follow each other in a short text.
 
 Run it with `python examples/ws/streaming.py`, and connect with
 `symphony connect ws://127.0.0.1:8080`; then type `/stream ask {"prompt": "the sea"}`.
@@ -33,7 +33,7 @@ for word, follower in pairwise(TEXT.split()):
 
 
 def tokens(prompt: str) -> Iterator[str]:
-    """Give words without end; of the same prompt, the same."""
+    """Yield an endless sequence of words, always the same for the same prompt."""
     chance = random.Random(prompt)
     word = prompt.split()[-1].lower()
     while True:
@@ -42,18 +42,18 @@ def tokens(prompt: str) -> Iterator[str]:
 
 
 class Question(Struct):
-    """What a client asks: `{"prompt": "the sea", "tokens": 40}`."""
+    """The data of a request: `{"prompt": "the sea", "tokens": 40}`."""
 
     prompt: Annotated[str, Meta(pattern=r"\S", max_length=1000)]
     tokens: Annotated[int, Meta(ge=1, le=10_000)] = 40
 
 
-# Each `yield` is one item on its way to the client. The generator goes on only while
-# the client has room for more items: a slow reader makes a slow generator, and nothing
-# piles up. When it returns, the stream is complete.
+# Each `yield` sends one item to the client. The generator continues only while the client
+# has room for more items, so a slow reader slows it down. When the generator returns, the
+# stream is complete.
 #
-# The client may have had enough: it cancels the stream, or goes. Then the generator is
-# closed where it is, and `finally` runs: a real one would hang up on its model here.
+# If the client cancels the stream or disconnects, the generator is closed, and `finally`
+# runs. A real server would cancel the request to its model there.
 @app.on("ask")
 async def answer(question: Question) -> AsyncIterator[str]:
     sent = 0

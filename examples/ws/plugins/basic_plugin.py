@@ -1,7 +1,7 @@
-"""A plugin: a feature with its own settings and life, to add to any app.
+"""A plugin: a feature with its own settings that you can add to any app.
 
-This one counts an app's visitors, greets each with a number, and tells the
-count on a path of its own.
+This one counts the visitors of an app and greets each of them with a number.
+Another path returns the count.
 
 Run it with `python examples/ws/plugins/basic_plugin.py`, and connect with
 `wscat -c ws://127.0.0.1:8080` and `wscat -c ws://127.0.0.1:8080/visitors`.
@@ -17,28 +17,28 @@ class Visitors(Plugin):
     """Count visitors.
 
     Args:
-        path: Where the count is told.
-        greeting: What each visitor is sent; `{number}` is the visitor's.
+        path: The path that returns the count.
+        greeting: Sent to each visitor, with `{number}` filled in.
     """
 
-    # Unlike the name of any other plugin of the app. A plugin that builds on this one
-    # says so: `requires = ("visitors",)`.
+    # The name must be unique in an app. A plugin that needs this one declares it with
+    # `requires = ("visitors",)`.
     name = "visitors"
 
-    # Settings are arguments, with defaults.
+    # Settings are arguments with defaults.
     def __init__(self, path: str = "/visitors", greeting: str = "You are visitor {number}.") -> None:
         self.path = path
         self.greeting = greeting
         self.count = 0
 
-    # Called once, when the plugin is added: it registers what it needs, with nothing
-    # that an app's own code could not use as well.
+    # Called once, when the plugin is added. It registers middleware and routes with the
+    # same API that an app uses.
     def setup(self, app: Symphony) -> None:
         app.middleware("connect")(self.greet)
         app.route(self.path).on_connect(self.tell)
 
-    # The app's life: called before the first client comes, and after the last has gone.
-    # This is where files, connections and background tasks are opened and closed.
+    # `startup` is called before the first client connects, and `shutdown` after the last
+    # client has gone. Open and close files, connections and background tasks here.
     async def startup(self, app: Symphony) -> None:
         self.since = datetime.now(UTC)
 
@@ -46,7 +46,7 @@ class Visitors(Plugin):
         print(f"{self.count} visitors since {self.since:%H:%M:%S}", flush=True)
 
     async def greet(self, socket: Socket, call_next: CallNext) -> None:
-        # First the app's own connect handler: it may still refuse.
+        # Run the app's connect handler first, because it may refuse the client.
         await call_next(socket)
         if socket.route != self.path:
             self.count += 1
