@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, cast, overload
 
 from typing_extensions import TypeVar
 
-from symphony.errors import DisconnectedError, WrongThreadError
+from symphony.errors import DisconnectedError, Reject, WrongThreadError
 from symphony.outgoing.batch import Recipient
 from symphony.outgoing.encoding import RAW, Dialect
 from symphony.outgoing.outbox import READY
@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from symphony.rooms.room import Room
     from symphony.transport.base import Connection
 
-__all__ = ("Socket", "SocketRooms", "SocketSession")
+__all__ = ("Socket", "SocketSession", "begin", "close_dependencies", "recipient_of", "release")
 
 StateT = TypeVar("StateT", default=Any)
 ReplyT = TypeVar("ReplyT")
 
 
 class SocketSession(Protocol):
-    """What a socket needs of whoever runs it."""
+    """What a socket needs of the session that runs it."""
+
+    began: bool
+    """Whether its connect handler was called: then its disconnect handler will be."""
 
     def open(self) -> None:
         """Answer the handshake, if it is not answered yet."""
@@ -43,23 +46,26 @@ class SocketSession(Protocol):
         """Ask the client and return its reply."""
         ...
 
-
-class SocketRooms(Protocol):
-    """What a socket needs of the rooms."""
-
-    async def join(self, socket: Socket[Any], name: str, *, authorize: bool) -> Room:
-        """Make *socket* a member."""
+    async def join(self, name: str, *, authorize: bool) -> Room:
+        """Make the socket a member of a room."""
         ...
 
-    async def leave(self, socket: Socket[Any], name: str) -> bool:
-        """Undo it; whether it was a member."""
+    async def leave(self, name: str) -> bool:
+        """Take it out of a room; whether it was a member."""
+        ...
+
+    def login(self, identity: Identity, before: Identity | None) -> None:
+        """Hear who the socket speaks for, and for whom it spoke before."""
         ...
 
 
 class _Ended:
-    """The life of a socket that has gone."""
+    """The session of a socket that has gone."""
 
-    __slots__ = ()
+    __slots__ = ("began",)
+
+    def __init__(self) -> None:
+        self.began = True
 
     def open(self) -> None:
         """It will not open any more."""
@@ -71,11 +77,20 @@ class _Ended:
     async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
         raise DisconnectedError(f"The socket has gone: {event!r} was not sent.")
 
+    async def join(self, name: str, *, authorize: bool) -> Room:
+        raise Reject("unavailable", f"the socket went before it had joined {name!r}")
 
-_ENDED = _Ended()
+    async def leave(self, name: str) -> bool:
+        return False
+
+    def login(self, identity: Identity, before: Identity | None) -> None:
+        """Nobody is looked up by a socket that has gone."""
 
 
-class Socket(Recipient, Generic[StateT]):
+_ENDED: Final = _Ended()
+
+
+class Socket(Generic[StateT]):
     """One connection.
 
     Handlers get it by annotation, `Socket` or `Socket[State]`. It exists from
@@ -86,8 +101,6 @@ class Socket(Recipient, Generic[StateT]):
         id: Unguessable, and unlike any other socket's.
         handshake: The request the connection began with.
         params: The parameters of the route's path, converted.
-        began: Whether its connect handler was called, or it opened; then its
-            disconnect handler will be called.
         opened: Whether the handshake has been answered with 101.
         user: Who it speaks for, or `None`; see `login`.
         subprotocol: The one that was negotiated, or `None`.
@@ -98,15 +111,15 @@ class Socket(Recipient, Generic[StateT]):
 
     __slots__ = (
         "_connection",
+        "_dependencies",
         "_dialect",
         "_frame",
-        "_joins",
         "_make_state",
-        "_scope",
+        "_outbox",
+        "_recipient",
         "_session",
         "_state",
         "_thread",
-        "began",
         "handshake",
         "id",
         "opened",
@@ -119,38 +132,34 @@ class Socket(Recipient, Generic[StateT]):
 
     def __init__(
         self,
-        id: str,
-        handshake: Handshake,
-        connection: Connection,
-        rooms: SocketRooms,
         session: SocketSession,
+        connection: Connection,
+        dialect: Dialect,
+        handshake: Handshake,
         *,
+        id: str,
         route: str,
         params: dict[str, Any],
         make_state: Callable[[], StateT],
         subprotocol: str | None,
-        dialect: Dialect,
     ) -> None:
-        super().__init__()
         self.id = id
         self.handshake = handshake
         self.params = params
         self.route = route
-        self._make_state = make_state
-        self._state: StateT | None = None
         self.user: Identity | None = None
         self.subprotocol = subprotocol
         self.protocol = "raw" if dialect is RAW else dialect.subprotocol or ""
-        self._scope: SocketScope | None = None
+        self.opened = False
+        self._session = session
+        self._connection = connection
         self._dialect = dialect
         self._frame = connection.encoding.encode
-        self.encoding = dialect.shared_encoding(connection.encoding)
-        self.outbox = cast("Any", connection.outbox)
-        self._connection = connection
-        self._joins = rooms
-        self._session = session
-        self.opened = False
-        self.began = False
+        self._outbox = outbox = connection.outbox
+        self._recipient = Recipient(dialect.shared_encoding(connection.encoding), outbox)
+        self._make_state = make_state
+        self._state: StateT | None = None
+        self._dependencies: SocketScope | None = None
         self._thread = get_ident()
 
     @property
@@ -161,26 +170,16 @@ class Socket(Recipient, Generic[StateT]):
         return self._state
 
     @property
-    def scope(self) -> SocketScope:
-        """The dependencies that live as long as the socket; made when first asked for."""
-        if self._scope is None:
-            self._scope = SocketScope(asyncio.Event)
-        return self._scope
-
-    async def close_scope(self) -> None:
-        """Close the dependencies that live as long as the socket."""
-        if self._scope is not None:
-            await self._scope.aclose()
-
-    def release(self) -> None:
-        """Let go of what refers back to the socket; it stays usable, as a closed one."""
-        self._session = _ENDED
-        self._connection.outbox.detach()
+    def _scope(self) -> SocketScope:
+        """The dependencies that live as long as the socket; made at the first use."""
+        if self._dependencies is None:
+            self._dependencies = SocketScope(asyncio.Event)
+        return self._dependencies
 
     @property
     def connected(self) -> bool:
         """Whether the socket is open and no close was sent or received."""
-        return self.opened and not self._connection.outbox.sealed
+        return self.opened and not self._outbox.sealed
 
     @property
     def client(self) -> tuple[str, int] | None:
@@ -195,12 +194,12 @@ class Socket(Recipient, Generic[StateT]):
     @property
     def dropped(self) -> int:
         """How many frames for this socket were dropped: it was too slow, or had gone."""
-        return self._connection.outbox.dropped
+        return self._outbox.dropped
 
     @property
     def rooms(self) -> frozenset[str]:
         """The names of the rooms it is in."""
-        return frozenset(batch.name for batch in self.batches if batch.name)
+        return frozenset(batch.name for batch in self._recipient.batches if batch.name)
 
     def send(self, message: object) -> Awaitable[None]:
         """Send a message; on an event connection, the event `"message"`.
@@ -223,7 +222,7 @@ class Socket(Recipient, Generic[StateT]):
         kind = type(message)
         if (kind is not str and kind is not bytes) or self._dialect is not RAW:
             message = self._dialect.message(message)
-        outbox = self._connection.outbox
+        outbox = self._outbox
         outbox.send(self._frame(message))  # type: ignore[arg-type]
         return READY if outbox.size <= outbox.high else outbox.drained()
 
@@ -242,7 +241,7 @@ class Socket(Recipient, Generic[StateT]):
             raise WrongThreadError(self._wrong_thread("emit"))
         if not self.opened:
             self._session.open()
-        outbox = self._connection.outbox
+        outbox = self._outbox
         outbox.send(self._frame(self._dialect.event(event, data)))
         return READY if outbox.size <= outbox.high else outbox.drained()
 
@@ -326,7 +325,7 @@ class Socket(Recipient, Generic[StateT]):
         """
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("join"))
-        return await self._joins.join(self, name, authorize=authorize)
+        return await self._session.join(name, authorize=authorize)
 
     async def leave(self, name: str) -> bool:
         """Leave a room; publications up to now still arrive.
@@ -336,11 +335,18 @@ class Socket(Recipient, Generic[StateT]):
         """
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("leave"))
-        return await self._joins.leave(self, name)
+        return await self._session.leave(name)
 
     def login(self, identity: Identity) -> None:
-        """Say who this socket speaks for; usually in connect middleware."""
-        self.user = identity
+        """Say who this socket speaks for; usually in connect middleware.
+
+        Raises:
+            WrongThreadError: Called from another thread than the socket's.
+        """
+        if get_ident() != self._thread:
+            raise WrongThreadError(self._wrong_thread("login"))
+        before, self.user = self.user, identity
+        self._session.login(identity, before)
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine beside the handlers, at most as long as the socket lives.
@@ -361,3 +367,29 @@ class Socket(Recipient, Generic[StateT]):
 
     def __repr__(self) -> str:
         return f"<Socket {self.id} {self.route}>"
+
+
+# What the framework needs of a socket and handlers do not.
+
+
+def recipient_of(socket: Socket[Any]) -> Recipient:
+    """Return what stands for the socket in its rooms."""
+    return socket._recipient  # pyright: ignore[reportPrivateUsage]
+
+
+def begin(socket: Socket[Any]) -> None:
+    """Note that the connect handler is called: the disconnect handler will be, whatever happens."""
+    socket._session.began = True  # pyright: ignore[reportPrivateUsage]
+
+
+async def close_dependencies(socket: Socket[Any]) -> None:
+    """Close the dependencies that lived as long as the socket."""
+    scope = socket._dependencies  # pyright: ignore[reportPrivateUsage]
+    if scope is not None:
+        await scope.aclose()
+
+
+def release(socket: Socket[Any]) -> None:
+    """Break the reference cycles of a socket that has gone; it stays usable, as a closed one."""
+    socket._session = _ENDED  # pyright: ignore[reportPrivateUsage]
+    socket._outbox.detach()  # pyright: ignore[reportPrivateUsage]

@@ -161,7 +161,7 @@ async def test_await_send_waits_above_the_high_water_mark_and_not_below(serve):
         assert await client.recv() == "below"
         client.transport.pause_reading()
         sent = 0
-        while socket.outbox.size <= 50_000:
+        while socket._outbox.size <= 50_000:
             sending = socket.send(CHUNK)
             sent += 1
             await asyncio.sleep(0)
@@ -173,7 +173,7 @@ async def test_await_send_waits_above_the_high_water_mark_and_not_below(serve):
         for _ in range(sent):
             assert await client.recv() == CHUNK
         await waiting
-        assert socket.outbox.size <= 20_000
+        assert socket._outbox.size <= 20_000
 
 
 async def test_await_send_ends_when_the_socket_goes(serve):
@@ -190,7 +190,7 @@ async def test_await_send_ends_when_the_socket_goes(serve):
         client = await connect(f"{url}/", max_size=None)
         client.transport.pause_reading()
         await client.send("go")
-        await until(lambda: app.everyone.sockets and app.everyone.sockets[0].outbox.size > 50_000)
+        await until(lambda: app.everyone.sockets and app.everyone.sockets[0]._outbox.size > 50_000)
         client.transport.abort()
         await log.reaches(1)
 

@@ -400,11 +400,8 @@ async def test_what_may_wait_while_a_handler_awaits_its_client_has_a_bound(serve
 def tables_in(owner: Any) -> list[Any]:
     """Collect the tables of an exchange, and of its parts."""
     values = [getattr(owner, name) for name in type(owner).__slots__]
-    parts = [
-        part
-        for part in values
-        if type(part).__module__ in ("symphony.session.requests", "symphony.session.streams")
-    ]
+    kept = ("answering", "requests", "streams")
+    parts = [part for part in values if type(part).__module__.rpartition(".")[2] in kept]
     return [table for table in values if isinstance(table, dict)] + [
         table for part in parts for table in tables_in(part)
     ]
@@ -425,7 +422,7 @@ class Remains:
 
         @app.on_connect
         async def enter(socket: Socket) -> None:
-            self.tables = tables_in(socket._life._exchange)
+            self.tables = tables_in(socket._session._serving._exchange)
             self.born += weakref.ref(socket.state), weakref.ref(socket._connection)
 
         @app.on("echo")

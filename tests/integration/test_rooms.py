@@ -322,4 +322,4 @@ async def test_joining_and_leaving_100_000_random_rooms_leaves_nothing_behind(se
         assert len(tables) == 0
         assert len(tables.batches.dirty) == 0
         [socket] = app.everyone.sockets
-        assert len(socket.batches) == 1
+        assert len(socket._recipient.batches) == 1

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import secrets
 import signal
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
-from urllib.parse import quote
 
 from symphony.errors import Reject
 from symphony.handshake import Handshake
+from symphony.identity import Identity
 from symphony.limits import Limits
-from symphony.protocol.subprotocols import offered_token
+from symphony.node.admission import Admission, Resolve, address_of, shown_path
+from symphony.node.users import Users
 from symphony.rooms.membership import FindFamily, Membership
 from symphony.session.blocking import watched
-from symphony.session.endpoint import Endpoint
 from symphony.session.refusal import refuse
 from symphony.session.session import Session
-from symphony.socket import Socket
+from symphony.socket import Socket, recipient_of
 from symphony.stats import Stats
 from symphony.transport.base import Connection, Profile, Scope
-from symphony.websocket.handshake import HandshakeError, origin_allowed
+from symphony.websocket.handshake import HandshakeError
 
-__all__ = ("Node", "OnError", "Resolve")
+__all__ = ("Node", "OnError")
 
 logger = logging.getLogger("symphony.app")
 
-Resolve = Callable[[str], "tuple[Endpoint, dict[str, Any]] | None"]
 OnError = Callable[[Any, BaseException], Coroutine[Any, Any, Any]]
 
 
@@ -49,6 +46,7 @@ class Node:
     Attributes:
         sockets: The open sockets by id.
         rooms: Who is in which room.
+        users: The sockets of each user.
     """
 
     def __init__(
@@ -65,15 +63,14 @@ class Node:
         self.stats = stats
         self.sockets: dict[str, Socket[Any]] = {}
         self.rooms = Membership(find_family, self.run_in_background, self.report)
-        self._resolve = resolve
+        self.users = Users()
         self._on_error = on_error
         self._on_exception = on_exception
         self._loop = asyncio.get_running_loop()
         self._sessions: dict[Session, None] = {}
-        self._per_client: Counter[str] = Counter()
+        self._admission = Admission(resolve, limits)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
-        self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -81,7 +78,7 @@ class Node:
         """Begin a session for a handshake, or refuse it and return `None`."""
         handshake = Handshake(scope)
         try:
-            return self._admit(handshake, connection)
+            return self._start_session(handshake, connection)
         except HandshakeError as error:
             # Not a handshake to be understood, so not one to be answered with 101.
             self._refused(handshake, error.status, error.message)
@@ -89,7 +86,7 @@ class Node:
         except Reject as refusal:
             self._refuse(handshake, connection, refusal)
         except Exception as error:
-            self.report(error, None, f"making of a socket for {_shown_path(handshake)}")
+            self.report(error, None, f"making of a socket for {shown_path(handshake)}")
             self._refuse(handshake, connection, Reject("internal"))
         return None
 
@@ -98,24 +95,27 @@ class Node:
         socket = session.socket
         self.stats.opened += 1
         self.sockets[socket.id] = socket
-        self.rooms.batches.add(self.rooms.everyone, socket)
+        self.rooms.batches.add(self.rooms.everyone, recipient_of(socket), socket)
 
     async def left(self, session: Session) -> None:
         """Take a socket out of its rooms and the node's tables."""
         socket = session.socket
         await self.rooms.leave_all(socket)
+        self.users.remove(socket, socket.user)
         if self.sockets.pop(socket.id, None) is not None:
             self.stats.closed += 1
         else:
             self.stats.refused += 1
         self.stats.dropped_frames += socket.dropped
         self._sessions.pop(session, None)
-        address = _address(socket.handshake)
-        self._per_client[address] -= 1
-        if self._per_client[address] <= 0:
-            del self._per_client[address]
+        self._admission.left(socket.handshake)
         if not self._sessions:
             self._empty.set()
+
+    def logged_in(self, socket: Socket[Any], identity: Identity, before: Identity | None) -> None:
+        """Keep who a socket speaks for."""
+        self.users.remove(socket, before)
+        self.users.add(socket, identity)
 
     def report(self, error: BaseException, socket: Socket[Any] | None, where: str) -> None:
         """Log what was raised, and hand it to the app's error handler."""
@@ -125,7 +125,7 @@ class Node:
             # The server's own signal handler stops it in order; raising here
             # would end in whatever calls this callback. Once only: a second
             # signal is a user who does not want to wait.
-            if not self._stopping and not self._draining:
+            if not self._stopping and not self._admission.draining:
                 self._stopping = True
                 signal.raise_signal(signal.SIGINT)
             return
@@ -156,7 +156,7 @@ class Node:
         Args:
             force: Set to end what is left at once.
         """
-        self._draining = True
+        self._admission.draining = True
         limits = self.limits
         sessions = list(self._sessions)
         rate = max(len(sessions) / limits.drain_time, _DRAIN_AT_LEAST)
@@ -181,9 +181,9 @@ class Node:
 
     async def close_sockets(self) -> None:
         """Close what sockets are left, and then the rooms; a server of ours has drained them before."""
-        if self._sessions and not self._draining:
+        if self._sessions and not self._admission.draining:
             await self.drain(asyncio.Event())
-        self._draining = True
+        self._admission.draining = True
         await self.rooms.close(timeout=self.limits.finish_timeout)
 
     async def close(self) -> None:
@@ -192,65 +192,30 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _admit(self, handshake: Handshake, connection: Connection) -> Session:
-        scope = handshake.scope
-        path = _route_path(scope)
-        if self._draining:
-            raise self._unavailable("the server restarts")
-        found = self._resolve(path)
-        if found is None:
-            raise Reject("not_found", f"no WebSocket route for {path}")
-        endpoint, params = found
-        if not origin_allowed(
-            handshake.origin,
-            host=handshake.headers.get("host"),
-            secure=scope.get("scheme") in ("wss", "https"),
-            allowed=endpoint.origins,
-        ):
-            logger.warning(
-                "Refused a browser on %s from origin %s: list it in origins= to allow it.",
-                _shown_path(handshake),
-                handshake.origin,
-            )
-            raise Reject("forbidden", f"origin {handshake.origin} is not allowed")
-        if len(self._sessions) >= self.limits.max_connections:
-            raise self._unavailable("the server has as many connections as it may")
-        address = _address(handshake)
-        per_client = self.limits.max_connections_per_client
-        if address and per_client is not None and self._per_client[address] >= per_client:
-            raise Reject("too_many", "too many connections from your address")
-        scope["path_params"] = params
-        try:
-            offered_token(handshake.subprotocols)
-        except ValueError as error:
-            # Checked now, so that reading `handshake.token` later cannot fail.
-            raise Reject("invalid", str(error)) from None
+    def _start_session(self, handshake: Handshake, connection: Connection) -> Session:
+        endpoint, params = self._admission.admit(handshake, connected=len(self._sessions))
+        handshake.scope["path_params"] = params
         connection.configure(endpoint.profile)
         subprotocol, dialect = endpoint.choose(handshake.subprotocols)
         session = Session(self, endpoint, connection, dialect)
         socket = Socket[Any](
-            secrets.token_urlsafe(16),
-            handshake,
-            connection,
-            self.rooms,
             session,
+            connection,
+            dialect,
+            handshake,
+            id=secrets.token_urlsafe(16),
             route=endpoint.pattern,
             params=params,
             make_state=endpoint.state,
             subprotocol=subprotocol,
-            dialect=dialect,
         )
         connection.outbox.source = self.rooms.batches
-        connection.outbox.recipient = socket
-        self._per_client[address] += 1
+        connection.outbox.recipient = recipient_of(socket)
+        self._admission.entered(handshake)
         self._sessions[session] = None
         self._empty.clear()
         session.start(socket)
         return session
-
-    def _unavailable(self, why: str) -> Reject:
-        # Whole seconds, as RFC 9110 §10.2.3 has it.
-        return Reject("unavailable", why, headers={"Retry-After": str(math.ceil(self.limits.retry_after))})
 
     def _refuse(self, handshake: Handshake, connection: Connection, refusal: Reject) -> None:
         self._refused(handshake, refusal.status, str(refusal))
@@ -259,7 +224,7 @@ class Node:
 
     def _refused(self, handshake: Handshake, status: int, why: str) -> None:
         self.stats.refused += 1
-        logger.info("Refused %s from %s: %d %s", _shown_path(handshake), _address(handshake), status, why)
+        logger.info("Refused %s from %s: %d %s", shown_path(handshake), address_of(handshake), status, why)
 
     def _start(
         self,
@@ -296,21 +261,3 @@ class Node:
 
 # Sockets closed a second by a stopping server, however few there are.
 _DRAIN_AT_LEAST = 500
-
-
-def _route_path(scope: Scope) -> str:
-    """Return the path below where the app is mounted (ASGI `root_path`)."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "").rstrip("/")
-    if root and path.startswith(root) and path[len(root) :][:1] in ("", "/"):
-        return path[len(root) :] or "/"
-    return path
-
-
-def _shown_path(handshake: Handshake) -> str:
-    """Return the path as it may stand in a log, which is on one line."""
-    return quote(handshake.scope["path"])
-
-
-def _address(handshake: Handshake) -> str:
-    return handshake.client.host if handshake.client else ""

@@ -33,7 +33,7 @@ from symphony.routing.plan import MESSAGE, Plan, compile_plan
 from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
 from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
-from symphony.socket import Socket
+from symphony.socket import Socket, begin
 from symphony.transport.base import Close, Profile
 from symphony.websocket.handshake import TOKEN, check_origins
 
@@ -111,6 +111,7 @@ class Compiler:
             receive=receive,
             is_async=is_async,
             events=events,
+            checks=tuple(check for layer in inside for check in layer.checks),
             concurrency=options.concurrency or 1,
             disconnect=wrap(stack["disconnect"], disconnect or _nothing)
             if stack["disconnect"]
@@ -167,7 +168,7 @@ class Compiler:
 
         async def connect(socket: Socket[Any]) -> None:
             # First: whatever happens from here on, the disconnect handler runs.
-            socket.began = True
+            begin(socket)
             result = await handle(socket, None)
             if result is not None:
                 raise TypeError(
@@ -270,7 +271,7 @@ def _seen(chain: Callable[[Any, Any], Any], read: Reader, socket: Any, event: An
 
 
 async def _begin(socket: Socket[Any]) -> None:
-    socket.began = True
+    begin(socket)
 
 
 async def _nothing(socket: Socket[Any], close: Close) -> None:

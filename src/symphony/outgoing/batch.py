@@ -39,21 +39,24 @@ Entry = tuple[int, "dict[SharedEncoding, Any]"]
 
 
 class Recipient:
-    """Someone who can be in rooms.
+    """Someone who can receive what is published to rooms.
 
-    Attributes:
+    Args:
         encoding: How frames for this recipient are made.
         outbox: Where they go.
+
+    Attributes:
+        encoding: As given.
+        outbox: As given.
         cut: The number up to which it has had everything, or must not get it.
         batches: The batches of the rooms it is in.
     """
 
     __slots__ = ("batches", "cut", "encoding", "outbox")
 
-    encoding: SharedEncoding
-    outbox: Outbox
-
-    def __init__(self) -> None:
+    def __init__(self, encoding: SharedEncoding, outbox: Outbox) -> None:
+        self.encoding = encoding
+        self.outbox = outbox
         self.cut = 0
         self.batches: dict[Batch, None] = {}
 
@@ -63,7 +66,8 @@ class Batch:
 
     Attributes:
         name: The room's name; empty for the batch of everyone.
-        recipients: By encoding, in the order they came.
+        recipients: By encoding, in the order they came, with what each
+            belongs to: its socket.
         entries: Number and frames of each publication, in order.
     """
 
@@ -71,8 +75,14 @@ class Batch:
 
     def __init__(self, name: str = "") -> None:
         self.name = name
-        self.recipients: dict[SharedEncoding, dict[Recipient, None]] = {}
+        self.recipients: dict[SharedEncoding, dict[Recipient, Any]] = {}
         self.entries: list[Entry] = []
+
+    @property
+    def owners(self) -> Iterator[Any]:
+        """What the recipients belong to, in their order."""
+        for recipients in self.recipients.values():
+            yield from recipients.values()
 
     def __iter__(self) -> Iterator[Recipient]:
         for recipients in self.recipients.values():
@@ -105,10 +115,10 @@ class Batches:
         self._schedule = schedule
         self._waiting_bytes = 0
 
-    def add(self, batch: Batch, recipient: Recipient) -> None:
+    def add(self, batch: Batch, recipient: Recipient, owner: Any = None) -> None:
         """Let *recipient* get what is published from now on."""
         self.take(recipient)
-        batch.recipients.setdefault(recipient.encoding, {})[recipient] = None
+        batch.recipients.setdefault(recipient.encoding, {})[recipient] = owner
         recipient.batches[batch] = None
 
     def remove(self, batch: Batch, recipient: Recipient) -> None:

@@ -11,6 +11,7 @@ from symphony.errors import Reject
 from symphony.outgoing.batch import Batch, Batches, Recipient
 from symphony.rooms.family import Family, Hook
 from symphony.rooms.room import Room
+from symphony.socket import recipient_of
 
 if TYPE_CHECKING:
     from symphony.socket import Socket
@@ -95,7 +96,7 @@ class Membership:
             raise Reject("forbidden", f"you may not join {name!r}")
         if socket in room:
             return room
-        if socket.outbox.sealed:
+        if recipient_of(socket).outbox.sealed:
             raise Reject("unavailable", f"the socket went before it had joined {name!r}")
         live = self._enter(socket, name, family, params)
         if family.on_join is not None:
@@ -109,7 +110,7 @@ class Membership:
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Take *socket* out of a room; whether it was in it."""
         live = self._rooms.get(name)
-        if live is None or live not in socket.batches:
+        if live is None or recipient_of(socket) not in live:
             return False
         self._exit(socket, live)
         if live.family.on_leave is not None:
@@ -118,9 +119,10 @@ class Membership:
 
     async def leave_all(self, socket: Socket[Any]) -> None:
         """Take *socket* out of all of its rooms; hooks that fail are reported."""
-        for batch in tuple(socket.batches):
+        recipient = recipient_of(socket)
+        for batch in tuple(recipient.batches):
             if batch is self.everyone:
-                self.batches.remove(batch, socket)
+                self.batches.remove(batch, recipient)
                 continue
             try:
                 await self.leave(socket, batch.name)
@@ -156,15 +158,16 @@ class Membership:
             live.linger.cancel()
             live.linger = None
         live.ending = None
-        self.batches.add(live, socket)
+        self.batches.add(live, recipient_of(socket), socket)
         if live.task is None and family.task is not None:
             live.task = self._background(_run(family.task, Room(self, name)))
         return live
 
     def _exit(self, socket: Socket[Any], live: _Live) -> None:
-        if live not in socket.batches:
+        recipient = recipient_of(socket)
+        if recipient not in live:
             return
-        self.batches.remove(live, socket)
+        self.batches.remove(live, recipient)
         if live.recipients:
             return
         if live.family.linger > 0:

@@ -7,13 +7,12 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from symphony.errors import WrongThreadError
-from symphony.outgoing.batch import Recipient
 from symphony.outgoing.encoding import Emitted, Publication, Sent
 from symphony.outgoing.outbox import READY
+from symphony.socket import Socket, recipient_of
 
 if TYPE_CHECKING:
-    from symphony.outgoing.batch import Batch
-    from symphony.socket import Socket
+    from symphony.outgoing.batch import Batch, Recipient
 
 __all__ = ("Room", "RoomTable", "Target")
 
@@ -102,15 +101,16 @@ class Target:
             )
         batch = table.batch(self.name)
         if batch is not None:
-            if isinstance(exclude, Recipient):
+            if isinstance(exclude, Socket):
                 exclude = (exclude,)
-            table.publish(batch, publication, exclude)
+            table.publish(batch, publication, map(recipient_of, exclude))
         return READY
 
     @property
     def sockets(self) -> tuple[Socket[Any], ...]:
         """The sockets in it, in the order they came; this process's."""
-        return cast("tuple[Socket[Any], ...]", tuple(self._table.batch(self.name) or ()))
+        batch = self._table.batch(self.name)
+        return () if batch is None else tuple(batch.owners)
 
     async def count(self) -> int:
         """Return how many sockets are in it."""
@@ -118,7 +118,11 @@ class Target:
 
     def __contains__(self, socket: object) -> bool:
         batch = self._table.batch(self.name)
-        return batch is not None and isinstance(socket, Recipient) and batch in socket.batches
+        return (
+            batch is not None
+            and isinstance(socket, Socket)
+            and recipient_of(cast("Socket[Any]", socket)) in batch
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name or 'everyone'}>"

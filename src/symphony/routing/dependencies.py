@@ -190,7 +190,7 @@ async def resolve(steps: tuple[Step, ...], socket: Any, subject: Any, stack: Asy
     for step in steps:
         if step.scope == "socket":
             create = partial(step.open, socket, subject, values)
-            values.append(await socket.scope.provide(step.key, create))
+            values.append(await socket._scope.provide(step.key, create))
         else:
             values.append(await step.open(socket, subject, values, stack))
     return values

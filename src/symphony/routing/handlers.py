@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, overload
@@ -11,7 +12,7 @@ from symphony.protocol.envelopes import MESSAGE
 from symphony.protocol.v1 import MAX_NAME
 from symphony.routing import middleware as around
 from symphony.routing.middleware import Middleware, Stage
-from symphony.routing.parameters import qualified_name
+from symphony.routing.parameters import qualified_name, underlying
 from symphony.routing.patterns import NamePattern
 
 __all__ = ("ANY_EVENT", "EVENT_SEPARATOR", "Handler", "Handlers")
@@ -46,12 +47,14 @@ class Handlers:
         handlers: By the stage they are for.
         events: By the name or pattern of the event they are for.
         middlewares: By the stage they are around.
+        checks: What arriving messages are checked by.
     """
 
     def __init__(self) -> None:
         self.handlers: dict[Stage, Handler] = {}
         self.events: dict[str, Handler] = {}
         self.middlewares: dict[Stage, list[Middleware]] = {stage: [] for stage in around.STAGES}
+        self.checks: list[Callable[[Any, Any], None]] = []
 
     @overload
     def on_connect(self, handler: F, /) -> F: ...
@@ -170,6 +173,35 @@ class Handlers:
         if stage not in self.middlewares:
             raise around.no_such_stage(stage)
         return register
+
+    def check(self, check: F) -> F:
+        """Check each message as it arrives: `(socket, message)`.
+
+        It runs before the message is decoded or waits for its turn, so it can
+        refuse a message for less than it costs to read it: a rate limit does.
+        The checks of the app run first, then those of its routers, then those
+        of the route. A `Reject` refuses the message and tells the sender; the
+        socket stays open. An event connection that refuses a request answers
+        with an `error` event, because the id of the request is not known yet.
+
+        Args:
+            check: A plain function; *message* is `str` or `bytes`, as it came.
+
+        Raises:
+            ConfigurationError: It is `async def`, or does not take socket and
+                message.
+        """
+        name = qualified_name(check) if callable(check) else repr(check)
+        if not callable(check) or inspect.iscoroutinefunction(underlying(check)):
+            raise ConfigurationError(
+                f"@{self}.check decorates a plain function (socket, message), not {name}."
+            )
+        try:
+            inspect.signature(check).bind("socket", "message")
+        except TypeError:
+            raise ConfigurationError(f"@{self}.check: {name} must take (socket, message).") from None
+        self.checks.append(check)
+        return check
 
     def _add_middleware(self, stage: str, middleware: Middleware) -> None:
         around.check(stage, middleware)

@@ -73,6 +73,8 @@ class Endpoint:
         is_async: Which of the two.
         events: What it does with events; `None`: the route is raw, and
             *receive* takes its messages.
+        checks: Called with socket and message for each message that arrives,
+            before it is decoded; a `Reject` refuses it.
         concurrency: How many messages of one socket are handled at once.
         disconnect: Middleware and disconnect handler.
     """
@@ -86,6 +88,7 @@ class Endpoint:
     receive: Callable[[Socket[Any], Any], Any]
     is_async: bool
     events: EventHandlers | None
+    checks: tuple[Callable[[Socket[Any], Any], None], ...]
     concurrency: int
     disconnect: Callable[[Socket[Any], Close], Awaitable[None]] | None
 

@@ -1,25 +1,22 @@
-"""Hot path: what is said on an event connection, in both directions.
+"""Hot path: what comes in on a connection that speaks events.
 
-Whatever comes in is decoded here. An event goes to the lane, where its turn
-comes; answers, grants and cancels never wait there, so that a handler may
-await its own client. Each request gets exactly one answer.
+Each message is decoded here. Only events enter the lane, where they wait for
+their turn. Replies, errors, grants and cancels are handled at once, so that
+a handler may await its own client. The answers are in `answering.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
-from types import AsyncGeneratorType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 from typing import Protocol as Contract
 
 from symphony.errors import ProtocolError, Reject
-from symphony.outgoing.encoding import frame_encoder
 from symphony.protocol.envelopes import (
     Cancel,
-    End,
     Envelope,
     Error,
     Event,
@@ -31,24 +28,20 @@ from symphony.protocol.envelopes import (
     Reply,
     Retry,
 )
-from symphony.protocol.invalid import shortened
 from symphony.protocol.v1 import MAX_CREDIT, V1
+from symphony.session.answering import CANCELLED, INTERNAL, RESTARTS, Answering
 from symphony.session.requests import Requests
-from symphony.session.streams import OVERDRAWN, Streams
+from symphony.session.streams import OVERDRAWN
 
 if TYPE_CHECKING:
     from symphony.limits import Limits
     from symphony.outgoing.encoding import Message
+    from symphony.session.contracts import LiveSession
     from symphony.transport.base import Connection
 
-__all__ = ("Exchange", "ExchangeSession", "Runner")
+__all__ = ("Exchange", "Runner")
 
 logger = logging.getLogger("symphony.socket")
-
-_CANCELLED: Final = Reject("cancelled", "the request was cancelled")
-_TOO_LATE: Final = Reject("timeout", "the request took longer than its timeout")
-_RESTARTS: Final = Reject("unavailable", "the server restarts")
-_INTERNAL: Final = Reject("internal", "the server failed to handle the event")
 
 
 class Runner(Contract):
@@ -75,28 +68,11 @@ class Runner(Contract):
         ...
 
 
-class ExchangeSession(Contract):
-    """What an exchange needs of the session it belongs to."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the connection has ended."""
-        ...
-
-    def report(self, error: BaseException, what: str) -> None:
-        """Report what was raised in *what*."""
-        ...
-
-    def watched(self, work: Coroutine[Any, Any, Any], /) -> Awaitable[Any]:
-        """Name *work* in a warning if it holds the event loop."""
-        ...
-
-
 class Exchange:
-    """The requests, answers and streams of one socket.
+    """The envelopes of one socket.
 
     Args:
-        host: The socket's session.
+        session: The socket's session.
         connection: Its connection.
         protocol: Its protocol; it may have a memory of its own.
         limits: The bounds of its route.
@@ -104,46 +80,39 @@ class Exchange:
         name: How the socket is called in logs.
 
     Attributes:
+        answering: The client's requests and their answers.
         requests: The server's own requests to the client.
-        runner: Runs the handlers; given once, before anything comes in.
-        streams: The streams that answer the client's.
+        runner: Runs the handlers; given by `start`.
     """
 
     __slots__ = (
-        "_active",
         "_connection",
         "_decode_event",
-        "_draining",
-        "_encode",
         "_highest",
-        "_host",
         "_kind",
         "_limits",
         "_loop",
         "_name",
         "_needs_check",
-        "_outbox",
         "_protocol",
-        "_timers",
-        "_unsettled",
-        "_why",
+        "_session",
+        "answering",
         "requests",
         "runner",
-        "streams",
     )
 
     runner: Runner
 
     def __init__(
         self,
-        host: ExchangeSession,
+        session: LiveSession,
         connection: Connection,
         protocol: Protocol,
         limits: Limits,
         context: Context,
         name: str,
     ) -> None:
-        self._host = host
+        self._session = session
         self._connection = connection
         self._protocol = protocol
         self._limits = limits
@@ -152,21 +121,18 @@ class Exchange:
         # The decoder of the usual protocol is called without a function between.
         self._kind = protocol.kind if isinstance(protocol, V1) else None
         self._decode_event: Callable[[Message], Any] = getattr(protocol, "decode_event", protocol.decode)
-        self._encode = frame_encoder(protocol, connection.encoding)
-        self._outbox = connection.outbox
         self._highest = -1
-        self._unsettled = False
-        self._draining = False
         # Whether more than usual decides if an event may wait for its turn.
         self._needs_check = False
-        # The client's requests: all that wait or run, and why one was cancelled.
-        self._active: dict[Any, Event] = {}
-        self._timers: dict[Any, asyncio.TimerHandle] = {}
-        self._why: dict[Any, Reject] = {}
-        self.streams = Streams(self._send, self._streamed, host.watched, context, limits.max_streams, name)
-        self.requests = Requests(self._send, self.adjust_reading, protocol.payload, limits.max_requests, name)
+        self.answering = Answering(session, connection, protocol, limits, context, name)
+        self.requests = Requests(
+            self.answering.send, self.adjust_reading, protocol.payload, limits.max_requests, name
+        )
 
-    # What comes in
+    def start(self, runner: Runner) -> None:
+        """Take what runs the handlers; before anything comes in."""
+        self.runner = runner
+        self.answering.withdraw = runner.withdraw
 
     def received(self, message: Any) -> None:
         """Take the next message, or an event that was in one. Never raises."""
@@ -184,38 +150,38 @@ class Exchange:
         id = event.id
         if id is not None and id > self._highest:
             self._highest = id
-        if (self._needs_check or id in self._active or event.event == "error") and self._check(event):
+        answering = self.answering
+        if (self._needs_check or id in answering.active or event.event == "error") and self._check(event):
             return None
         if id is None:
             return self.runner.deliver(event)
         # Most handlers finish right here; only of others a request is remembered.
-        self._unsettled = True
+        answering.unsettled = True
         self.runner.deliver(event)
-        if self._unsettled:
-            self._active[id] = event
-            if event.timeout is not None:
-                self._timers[id] = self._loop.call_later(event.timeout, self._cancel, event, _TOO_LATE)
+        if answering.unsettled:
+            answering.remember(event)
         return None
 
     def _check(self, event: Event) -> bool:
         """Do not let an event wait for its turn, if there is a reason."""
-        id = event.id
+        id, answering = event.id, self.answering
         if event.event == "error":
             # Never answered: two that tell each other of errors would never end.
             logger.info("Socket %s tells of an error.", self._name)
-        elif self._draining:
-            self._refuse(None if id in self._active else id, _RESTARTS)
+        elif answering.draining:
+            answering.refuse(None if id in answering.active else id, RESTARTS)
         elif self.requests.pending and self.runner.waiting >= self._limits.max_awaiting:
             # While a handler awaits this client, its answer must be read: the
             # queue cannot push back, so that it has a bound of another kind.
-            self._refuse(id, Reject("too_many", "too many messages while a handler waits for you"))
-        elif id in self._active:
-            self._refuse(None, Reject("conflict", f"request {id} is under way", details={"id": id}))
+            answering.refuse(id, Reject("too_many", "too many messages while a handler waits for you"))
+        elif id in answering.active:
+            answering.refuse(None, Reject("conflict", f"request {id} is under way", details={"id": id}))
         else:
             return False
         return True
 
     def _decode(self, message: Message) -> None:
+        answering = self.answering
         try:
             decoded = self._protocol.decode(message)
         except MalformedError as error:
@@ -223,15 +189,15 @@ class Exchange:
         except ProtocolError as error:
             return self._connection.close(error.code, error.reason)
         except Exception as error:
-            self._host.report(error, f"decode of {type(self._protocol).__name__}")
-            self._refuse(None, _INTERNAL)
+            self._session.report(error, f"decode of {type(self._protocol).__name__}")
+            answering.refuse(None, INTERNAL)
             return None
         for envelope in decoded if isinstance(decoded, Sequence) else (decoded,):
             if isinstance(envelope, Event):
                 self.received(envelope)
             elif isinstance(envelope, MalformedError):
                 # The answer of a request that is under way is still to come.
-                self._refuse(None if envelope.id in self._active else envelope.id, envelope)
+                answering.refuse(None if envelope.id in answering.active else envelope.id, envelope)
             else:
                 self._other(envelope)
         return None
@@ -245,20 +211,21 @@ class Exchange:
             case Grant(id, credit):
                 self._grant(id, credit)
             case Cancel(id):
-                event = self._active.get(id)
+                event = self.answering.active.get(id)
                 if event is not None:
-                    self._cancel(event, _CANCELLED)
+                    self.answering.cancel(event, CANCELLED)
                 else:
                     self._expect(id, id <= self._highest)
             case Ping(number):
-                self._send(Pong(number))
+                self.answering.send(Pong(number))
             case _:
                 kind = type(envelope).__name__.lower()
-                self._refuse(None, Reject("invalid", f"only a server sends `{kind}`", details={"path": "$"}))
+                refusal = Reject("invalid", f"only a server sends `{kind}`", details={"path": "$"})
+                self.answering.refuse(None, refusal)
 
     def _grant(self, id: Any, credit: int) -> None:
-        event = self._active.get(id)
-        if self.streams.grant(id, credit):
+        event = self.answering.active.get(id)
+        if self.answering.streams.grant(id, credit):
             return
         if event is None:
             self._expect(id, id <= self._highest)
@@ -266,99 +233,15 @@ class Exchange:
             # Its turn has not come: it will begin with all of it.
             event.credit += credit
             if event.credit > MAX_CREDIT:
-                self._cancel(event, OVERDRAWN)
+                self.answering.cancel(event, OVERDRAWN)
 
     def _expect(self, id: Any, known: bool) -> None:
-        """Tell who names a request that never was; of one that is over he may not have known."""
+        """Tell a client that names a request that never was; it may not know yet of one that is over."""
         if not known:
-            self._refuse(None, Reject("not_found", f"there is no request {id}", details={"id": id}))
+            refusal = Reject("not_found", f"there is no request {id}", details={"id": id})
+            self.answering.refuse(None, refusal)
 
-    # Answers to the client
-
-    def done(self, event: Event, result: Any) -> Awaitable[None] | None:
-        """Answer with what a handler returned; returns what to await before the next."""
-        if type(result) is AsyncGeneratorType:
-            if self._host.is_over:
-                self._settle(event)
-            else:
-                self.streams.begin(event, cast("AsyncGeneratorType[Any, Any]", result))
-            return None
-        id = event.id
-        if id is None:
-            return None
-        encode = self._encode
-        frame = encode(Reply(id, result))
-        if self._active:
-            self._settle(event)
-        else:
-            self._unsettled = False
-        # `_send`, but the frame made first: if that fails, it is still to be answered.
-        if frame is None:
-            return None
-        outbox = self._outbox
-        outbox.send(frame)
-        return None if outbox.size <= outbox.high else outbox.drained()
-
-    def failed(self, event: Event | None, error: BaseException) -> Awaitable[None] | None:
-        """Answer with what a handler raised; returns what to await before the next."""
-        if isinstance(error, ProtocolError):
-            self._connection.close(error.code, error.reason)
-            return None
-        if event is None:
-            self._host.report(error, "message handler")
-            return None
-        refusal = self._refusal(event, error)
-        self._settle(event)
-        return self._refuse(event.id, refusal)
-
-    def _refusal(self, event: Event, error: BaseException) -> Reject:
-        if isinstance(error, Reject):
-            return error
-        why = self._why.get(event.id, _RESTARTS if self._draining else None)
-        if isinstance(error, asyncio.CancelledError) and why is not None:
-            return why
-        self._host.report(error, f"handler of the event {shortened(event.event)!r}")
-        return _INTERNAL
-
-    def _refuse(self, id: Any, refusal: Reject) -> Awaitable[None] | None:
-        payload = refusal.payload()
-        try:
-            return self._send(Event("error", payload) if id is None else Error(id, payload))
-        except Exception as error:
-            self._host.report(error, "details of a Reject")
-            # What is left of it can be encoded.
-            return self._refuse(id, _INTERNAL)
-
-    def _settle(self, event: Event) -> None:
-        id = event.id
-        if self._active.pop(id, None) is None:
-            self._unsettled = False
-            return
-        self._why.pop(id, None)
-        timer = self._timers.pop(id, None)
-        if timer is not None:
-            timer.cancel()
-
-    def _cancel(self, event: Event, why: Reject) -> None:
-        if not self.streams.cancel(event.id, why) and event.id not in self._why:
-            self._why[event.id] = why
-            if not self.runner.withdraw(event):
-                self.failed(event, why)
-
-    def _streamed(self, event: Event, error: BaseException | None) -> None:
-        """End the answer of a stream."""
-        if self._host.is_over:
-            # Nobody hears it; what failed while it was closed is reported all the same.
-            self._settle(event)
-            if error is not None and not isinstance(error, asyncio.CancelledError | Reject):
-                self._host.report(error, f"stream of {shortened(event.event)!r}")
-        elif error is None:
-            self._settle(event)
-            self._send(End(event.id))
-        else:
-            self.failed(event, error)
-
-    # Its adjust_reading and its end
+    # Its pace and its end
 
     def drain(self, *, retry: float, timeout: float) -> None:
         """Take no more events, and end the streams within *timeout* seconds.
@@ -367,34 +250,24 @@ class Exchange:
             retry: After how many seconds the client may come back.
             timeout: For what runs.
         """
-        self._draining = self._needs_check = True
-        self._send(Retry(retry))
-        self._loop.call_later(timeout, self.streams.cancel_all, _RESTARTS)
+        self._needs_check = self.answering.draining = True
+        self.answering.send(Retry(retry))
+        self._loop.call_later(timeout, self.answering.streams.cancel_all, RESTARTS)
 
     def connection_lost(self) -> None:
-        """Hear that the connection has ended: nothing is answered any more."""
+        """Answer and ask nothing any more: the connection has ended."""
         self.requests.connection_lost()
-        self.streams.cancel_all(None)
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self.answering.connection_lost()
 
     def release(self) -> None:
-        """Let go of what refers back: a socket that has gone is freed at once."""
-        self.runner = self.requests = self.streams = cast("Any", None)
+        """Break reference cycles, so that a socket that has gone is freed at once."""
+        self.answering.release()
+        self.runner = self.requests = self.answering = cast("Any", None)
 
     def adjust_reading(self, *_: bool) -> None:
         """Read on, or do not: never stop while an answer is awaited."""
-        self._needs_check = self._draining or bool(self.requests.pending)
+        self._needs_check = self.answering.draining or bool(self.requests.pending)
         if self.runner.is_full and not self.requests.pending:
             self._connection.pause_reading()
         else:
             self._connection.resume_reading()
-
-    def _send(self, envelope: Envelope) -> Awaitable[None] | None:
-        outbox, frame = self._outbox, self._encode(envelope)
-        if frame is None:
-            return None
-        outbox.send(frame)
-        # For whoever asks faster than he reads the answers: see `Messages.done`.
-        return None if outbox.size <= outbox.high else outbox.drained()

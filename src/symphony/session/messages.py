@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from symphony.errors import ProtocolError, Reject
 from symphony.outgoing.encoding import RAW
 from symphony.protocol.codec import to_message
 
 if TYPE_CHECKING:
+    from symphony.session.contracts import ErrorReporter
     from symphony.transport.base import Connection
 
-__all__ = ("ErrorReporter", "Messages")
-
-
-class ErrorReporter(Protocol):
-    """What this needs of the session it belongs to."""
-
-    def report(self, error: BaseException, what: str) -> None:
-        """Report what was raised in *what*."""
-        ...
+__all__ = ("Messages",)
 
 
 class Messages:
     """The answers to the messages of one socket.
 
     Args:
-        host: The socket's session.
+        session: The socket's session.
         connection: Its connection.
     """
 
-    __slots__ = ("_connection", "_encode", "_host", "_outbox")
+    __slots__ = ("_connection", "_encode", "_outbox", "_session")
 
-    def __init__(self, host: ErrorReporter, connection: Connection) -> None:
-        self._host = host
+    def __init__(self, session: ErrorReporter, connection: Connection) -> None:
+        self._session = session
         self._connection = connection
         self._encode = connection.encoding.encode
         self._outbox = connection.outbox
@@ -61,11 +54,11 @@ class Messages:
             self._connection.close(error.code, error.reason)
             return None
         if not isinstance(error, Reject):
-            self._host.report(error, "message handler")
+            self._session.report(error, "message handler")
             error = Reject("internal", "the server failed to handle the message")
         try:
             text = RAW.event("error", error.payload())
         except TypeError as unencodable:
-            self._host.report(unencodable, "details of a Reject")
+            self._session.report(unencodable, "details of a Reject")
             text = RAW.event("error", Reject("internal", "the server failed to say what is wrong").payload())
         return self.done(message, text)

@@ -10,50 +10,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from symphony.errors import DisconnectedError, Reject
 from symphony.session.blocking import watched
-from symphony.session.exchange import Exchange
-from symphony.session.messages import Messages
-from symphony.session.refusal import refuse
+from symphony.session.contracts import SessionNode
+from symphony.session.refusal import refuse as refuse_handshake
+from symphony.session.serving import Serving
+from symphony.socket import Socket, close_dependencies, release
 from symphony.transport.base import Close
 
 if TYPE_CHECKING:
+    from symphony.identity import Identity
     from symphony.limits import Limits
     from symphony.outgoing.encoding import Dialect
+    from symphony.rooms.room import Room
     from symphony.session.endpoint import Endpoint
-    from symphony.socket import Socket
     from symphony.transport.base import Connection
 
-__all__ = ("Session", "SessionNode")
+__all__ = ("Session",)
 
 logger = logging.getLogger("symphony.socket")
 
 SERVICE_RESTART = 1012
-
-
-class SessionNode(Protocol):
-    """What a session needs of the node it belongs to."""
-
-    def opened(self, session: Session) -> None:
-        """Hear that the socket is open."""
-        ...
-
-    async def left(self, session: Session) -> None:
-        """Take the socket out of its rooms and tables."""
-        ...
-
-    def report(self, error: BaseException, socket: Socket[Any], where: str) -> None:
-        """Log what a handler raised and hand it to the error handler."""
-        ...
-
-    def background(self, coroutine: Coroutine[Any, Any, Any], socket: Socket[Any]) -> asyncio.Task[Any]:
-        """Start a background task whose exception is reported."""
-        ...
 
 
 class _Phase(Enum):
@@ -80,16 +62,15 @@ class Session:
         "_dialect",
         "_draining",
         "_endpoint",
-        "_exchange",
-        "_lane",
         "_late",
         "_node",
         "_opened_at",
         "_outbox",
         "_phase",
-        "_receive",
+        "_serving",
         "_task",
         "_timer",
+        "began",
         "received",
         "socket",
     )
@@ -103,41 +84,28 @@ class Session:
         self._endpoint = endpoint
         self._connection = connection
         self._dialect = dialect
-        self._exchange: Exchange | None = None
         self._outbox = connection.outbox
         self._background: set[asyncio.Task[Any]] | None = None
         self._close: Close | None = None
         self._late = False
         self._opened_at = 0.0
         self._draining = False
+        self.began = False
         self._phase = _Phase.CONNECTING
 
     def start(self, socket: Socket[Any]) -> None:
         """Begin the socket's life in a task of its own."""
         self.socket = socket
         loop = asyncio.get_running_loop()
-        limits = self._limits
         context = copy_context()
         self._closed = loop.create_future()
-        events = self._endpoint.events
-        if events is None:
-            messages = Messages(self, self._connection)
-            self._lane = self._endpoint.runner(
-                context, messages.done, messages.failed, self._full, self.watched
-            )
-            self.received = self._lane.deliver
-            self._receive = self._endpoint.receive
-        else:
-            protocol = self._dialect.make()
-            exchange = Exchange(self, self._connection, protocol, limits, context, socket.id)
-            self._lane = self._endpoint.runner(
-                context, exchange.done, exchange.failed, exchange.adjust_reading, self.watched
-            )
-            exchange.runner = self._lane
-            self._exchange = exchange
-            self.received = exchange.received
-            self._receive = events.receive[protocol.payload]
-        self._timer: asyncio.TimerHandle | None = loop.call_later(limits.connect_timeout, self._too_late)
+        self._serving = serving = Serving(
+            self, socket, self._endpoint, self._connection, self._dialect, context
+        )
+        self.received: Callable[[Any], None] = serving.received
+        self._timer: asyncio.TimerHandle | None = loop.call_later(
+            self._limits.connect_timeout, self._too_late
+        )
         self._task = loop.create_task(self._live(), context=context)
 
     def open(self) -> None:
@@ -145,7 +113,7 @@ class Session:
         socket = self.socket
         if socket.opened or self._close is not None:
             return
-        socket.opened = socket.began = True
+        socket.opened = self.began = True
         self._opened_at = time.monotonic()
         self._stop_timer()
         self._connection.accept(socket.subprotocol)
@@ -175,36 +143,31 @@ class Session:
         self._outbox.seal(discard=True)
         if self._close is None:
             self._close = close
-        if self._exchange is not None:
-            self._exchange.connection_lost()
+        self._serving.connection_lost()
         if self._phase is _Phase.CONNECTING:
             # The connect handler is still at work, and now for nobody.
             self._task.cancel()
         elif self._phase is _Phase.SERVING:
-            self._lane.end(timeout=self._limits.finish_timeout)
+            self._serving.end()
 
     def drain(self) -> None:
         """Close with 1012 once the handlers under way have finished."""
         if self._closed.done() or self._draining:
             return
         self._draining = True
-        timeout = self._limits.finish_timeout
         if self._phase is _Phase.CONNECTING:
             self._stop_timer()
-            self._timer = asyncio.get_running_loop().call_later(timeout, self._task.cancel)
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._limits.finish_timeout, self._task.cancel)
         elif self._phase is _Phase.SERVING:
-            if self._exchange is None:
-                self._connection.pause_reading()
-            else:
-                self._exchange.drain(retry=self._limits.retry_after, timeout=timeout)
-            self._lane.end(timeout=timeout)
+            self._serving.drain()
 
     def abort(self) -> None:
         """End the socket at once; its disconnect handler still runs."""
         self._connection.abort()
         self.closed(Close(1006, "", clean=False))
         if self._phase is _Phase.SERVING:
-            self._lane.cancel()
+            self._serving.cancel()
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine until the socket goes."""
@@ -223,15 +186,21 @@ class Session:
 
     async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
         """Ask the client and return its reply."""
-        if self._exchange is None:
-            raise RuntimeError(
-                f"Route {self._endpoint.pattern} is raw, and a raw connection has no requests. "
-                "A route with an event handler, @route.on('…'), has."
-            )
+        requests = self._serving.requests
         self.open()
-        return await self._exchange.requests.request(
-            event, data, timeout=timeout, response_type=response_type
-        )
+        return await requests.request(event, data, timeout=timeout, response_type=response_type)
+
+    async def join(self, name: str, *, authorize: bool) -> Room:
+        """Make the socket a member of a room."""
+        return await self._node.rooms.join(self.socket, name, authorize=authorize)
+
+    async def leave(self, name: str) -> bool:
+        """Take the socket out of a room; whether it was a member."""
+        return await self._node.rooms.leave(self.socket, name)
+
+    def login(self, identity: Identity, before: Identity | None) -> None:
+        """Tell the node who the socket speaks for."""
+        self._node.logged_in(self.socket, identity, before)
 
     # What the exchange asks
 
@@ -260,7 +229,7 @@ class Session:
         try:
             if await self.watched(self._connected()) and not self._draining:
                 self._phase = _Phase.SERVING
-                await self.watched(self._serve())
+                await self.watched(self._serving.serve(self.socket))
             self._phase = _Phase.ENDING
             self._stop_timer()
             if self._draining and self.socket.opened:
@@ -270,12 +239,6 @@ class Session:
             self._phase = _Phase.ENDING
             self._stop_timer()
             await self.watched(self._end())
-
-    async def _serve(self) -> None:
-        await self._lane.serve(self._receive, self.socket, is_async=self._endpoint.is_async)
-        if self._exchange is not None:
-            # Twice: to finish, and to close once they are cancelled.
-            await self._exchange.streams.ended(timeout=self._limits.finish_timeout * 2)
 
     async def _connected(self) -> bool:
         """Run the connect stage; whether messages are to be served after it."""
@@ -321,13 +284,7 @@ class Session:
             refusal.status,
             refusal,
         )
-        refuse(self._connection, socket.handshake, refusal)
-
-    def _full(self, full: bool) -> None:
-        if full:
-            self._connection.pause_reading()
-        elif not self._draining:
-            self._connection.resume_reading()
+        refuse_handshake(self._connection, socket.handshake, refusal)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -346,7 +303,7 @@ class Session:
         self._uncancel()
         close = self._close or Close(1006, "", clean=False)
         disconnect = self._endpoint.disconnect
-        if self.socket.began and disconnect is not None:
+        if self.began and disconnect is not None:
             try:
                 async with asyncio.timeout(self._limits.finish_timeout):
                     await disconnect(self.socket, close)
@@ -356,7 +313,7 @@ class Session:
             task.cancel()
         await self._node.left(self)
         try:
-            await self.socket.close_scope()
+            await close_dependencies(self.socket)
         except BaseException as error:
             self._node.report(error, self.socket, f"dependencies of {self._endpoint.pattern}")
         if self.socket.opened:
@@ -377,10 +334,9 @@ class Session:
         A socket that has gone is freed at once; left to the garbage
         collector, thousands of them wait for its next full round.
         """
-        self.socket.release()
-        if self._exchange is not None:
-            self._exchange.release()
-        del self._lane, self._exchange, self._receive, self.received
+        release(self.socket)
+        self._serving.release()
+        del self._serving, self.received
 
 
 def _address(socket: Socket[Any]) -> str:

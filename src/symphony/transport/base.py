@@ -8,7 +8,7 @@ transport a `Receiver`. Neither imports the other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from symphony.websocket.close import Close
@@ -96,8 +96,9 @@ class Connection(Protocol):
 class Receiver(Protocol):
     """What a transport tells the core about one connection."""
 
-    def received(self, message: Message) -> None:
-        """Take the next message. Never raises."""
+    @property
+    def received(self) -> Callable[[Message], None]:
+        """What takes the next message. It never raises."""
         ...
 
     def slow(self, seconds: float) -> None:

@@ -265,7 +265,7 @@ async def test_a_client_that_asks_faster_than_it_reads_is_not_read_from(native):
     async with native(app) as url, connect(url, buffer=4 * KIB) as client:
         sending = client.in_background(client.send(*(text(str(number)) for number in range(3000))))
         await until(lambda: sockets and sockets[0]._connection.held)
-        assert sockets[0].outbox.size < MIB
+        assert sockets[0]._outbox.size < MIB
         for number in range(3000):
             assert await client.frame() == Frame(BINARY, blob(10_000, number))
         await sending
@@ -362,7 +362,7 @@ async def test_sends_without_await_wait_at_the_high_water_mark_when_awaited(nati
     async def flood(socket: Socket, message: str) -> None:
         for number in range(500):
             await socket.send(blob(20_000, number))
-            sizes.append(socket.outbox.size)
+            sizes.append(socket._outbox.size)
 
     async with native(app) as url, connect(url, buffer=4 * KIB) as client:
         await client.send(text("go"))

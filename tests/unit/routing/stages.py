@@ -26,7 +26,7 @@ class Socket(Generic[S]):
     def __init__(self, query: str = "", **params: Any) -> None:
         self.handshake = Handshake(query)
         self.params = params
-        self.scope = SocketScope(asyncio.Event)
+        self._scope = SocketScope(asyncio.Event)
 
 
 class Room:

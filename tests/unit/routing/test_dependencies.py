@@ -420,7 +420,7 @@ async def test_a_socket_scoped_dependency_has_one_value_a_socket_over_all_handle
     await on_message(saying).call(socket, "hi")
     await on_disconnect(leaving).call(socket, Close())
     assert log == ["open session", "connect", "hi", "disconnect"]
-    await socket.scope.aclose()
+    await socket._scope.aclose()
     assert log[-1] == "close session"
 
     await on_message(saying).call(Socket(), "hi")
@@ -454,8 +454,8 @@ async def test_socket_scoped_dependencies_nest_and_close_in_reverse_order_with_t
 
     socket = Socket[None]()
     await on_message(handler).call(socket, "hi")
-    await socket.scope.aclose(ConnectionError("lost"))
-    await socket.scope.aclose()
+    await socket._scope.aclose(ConnectionError("lost"))
+    await socket._scope.aclose()
     assert log == ["open pool", "open session on pool", "pool saw ConnectionError", "close pool"]
 
 
@@ -580,7 +580,7 @@ async def test_closing_waits_for_a_creation_under_way_and_closes_what_it_made(lo
 
 async def test_a_closed_scope_creates_nothing_more() -> None:
     socket = Socket[None]()
-    await socket.scope.aclose()
+    await socket._scope.aclose()
     with pytest.raises(RuntimeError, match="The socket is gone, and its dependencies with it"):
         await through(Gate())(socket, "hi")
 
@@ -599,7 +599,7 @@ async def test_closing_goes_on_when_one_dependency_fails_to_close(log: Log) -> N
     socket = Socket[None]()
     await on_message(handler).call(socket, "hi")
     with pytest.raises(ValueError, match="cannot close"):
-        await socket.scope.aclose()
+        await socket._scope.aclose()
     assert log == ["open a", "a saw ValueError", "close a"]
 
 

@@ -1,0 +1,127 @@
+"""Which handshakes may connect: the route, the origin, the limits."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+from symphony.errors import Reject
+from symphony.handshake import Handshake
+from symphony.limits import Limits
+from symphony.protocol.subprotocols import offered_token
+from symphony.session.endpoint import Endpoint
+from symphony.transport.base import Scope
+from symphony.websocket.handshake import origin_allowed
+
+__all__ = ("Admission", "Resolve", "address_of", "shown_path")
+
+logger = logging.getLogger("symphony.app")
+
+Resolve = Callable[[str], "tuple[Endpoint, dict[str, Any]] | None"]
+
+
+class Admission:
+    """Decides about handshakes, and counts the sockets of each address.
+
+    Args:
+        resolve: The endpoint and parameters of a path, `None`: no such route.
+        limits: The bounds of the app.
+
+    Attributes:
+        draining: Whether the server stops: nothing is admitted any more.
+    """
+
+    def __init__(self, resolve: Resolve, limits: Limits) -> None:
+        self.draining = False
+        self._resolve = resolve
+        self._limits = limits
+        self._per_address: Counter[str] = Counter()
+
+    def admit(self, handshake: Handshake, *, connected: int) -> tuple[Endpoint, dict[str, Any]]:
+        """Return the endpoint of a handshake and the parameters of its path.
+
+        Args:
+            handshake: What the client asks for.
+            connected: How many sockets there are already.
+
+        Raises:
+            Reject: It may not connect.
+            HandshakeError: It is no handshake that could be answered with 101.
+        """
+        if self.draining:
+            raise self._unavailable("the server restarts")
+        scope = handshake.scope
+        path = _route_path(scope)
+        found = self._resolve(path)
+        if found is None:
+            raise Reject("not_found", f"no WebSocket route for {path}")
+        endpoint, params = found
+        self._check_origin(handshake, endpoint)
+        self._check_limits(handshake, connected)
+        try:
+            offered_token(handshake.subprotocols)
+        except ValueError as error:
+            # Checked now, so that reading `handshake.token` later cannot fail.
+            raise Reject("invalid", str(error)) from None
+        return endpoint, params
+
+    def entered(self, handshake: Handshake) -> None:
+        """Count a socket."""
+        self._per_address[address_of(handshake)] += 1
+
+    def left(self, handshake: Handshake) -> None:
+        """Count it no more."""
+        address = address_of(handshake)
+        self._per_address[address] -= 1
+        if self._per_address[address] <= 0:
+            del self._per_address[address]
+
+    def _check_origin(self, handshake: Handshake, endpoint: Endpoint) -> None:
+        if origin_allowed(
+            handshake.origin,
+            host=handshake.headers.get("host"),
+            secure=handshake.scope.get("scheme") in ("wss", "https"),
+            allowed=endpoint.origins,
+        ):
+            return
+        logger.warning(
+            "Refused a browser on %s from origin %s: list it in origins= to allow it.",
+            shown_path(handshake),
+            handshake.origin,
+        )
+        raise Reject("forbidden", f"origin {handshake.origin} is not allowed")
+
+    def _check_limits(self, handshake: Handshake, connected: int) -> None:
+        if connected >= self._limits.max_connections:
+            raise self._unavailable("the server has as many connections as it may")
+        address = address_of(handshake)
+        most = self._limits.max_connections_per_client
+        if address and most is not None and self._per_address[address] >= most:
+            raise Reject("too_many", "too many connections from your address")
+
+    def _unavailable(self, why: str) -> Reject:
+        # Whole seconds, as RFC 9110 §10.2.3 has it.
+        return Reject("unavailable", why, headers={"Retry-After": str(math.ceil(self._limits.retry_after))})
+
+
+def _route_path(scope: Scope) -> str:
+    """Return the path below where the app is mounted (ASGI `root_path`)."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    if root and path.startswith(root) and path[len(root) :][:1] in ("", "/"):
+        return path[len(root) :] or "/"
+    return path
+
+
+def shown_path(handshake: Handshake) -> str:
+    """Return the path as it may stand in a log, which is on one line."""
+    return quote(handshake.scope["path"])
+
+
+def address_of(handshake: Handshake) -> str:
+    """Return the address of the client; empty over a Unix socket."""
+    return handshake.client.host if handshake.client else ""

@@ -1,0 +1,162 @@
+"""What handles the messages of one socket: a lane, and an exchange where events are spoken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from symphony.errors import Reject
+from symphony.session.exchange import Exchange
+from symphony.session.messages import Messages
+
+if TYPE_CHECKING:
+    from symphony.limits import Limits
+    from symphony.outgoing.encoding import Dialect
+    from symphony.session.contracts import LiveSession
+    from symphony.session.endpoint import Endpoint
+    from symphony.session.requests import Requests
+    from symphony.socket import Socket
+    from symphony.transport.base import Connection
+
+__all__ = ("Serving",)
+
+
+class Serving:
+    """Handles the messages of one socket.
+
+    Args:
+        session: The socket's session.
+        socket: The socket.
+        endpoint: Its route.
+        connection: Its connection.
+        dialect: How the connection writes messages and events.
+        context: What its handlers run in.
+
+    Attributes:
+        draining: Whether no more messages are taken.
+        received: Takes the transport's messages; on a route without checks it
+            is the lane's or the exchange's own method, with nothing between.
+    """
+
+    __slots__ = ("_connection", "_endpoint", "_exchange", "_lane", "_receive", "draining", "received")
+
+    received: Callable[[Any], None]
+
+    def __init__(
+        self,
+        session: LiveSession,
+        socket: Socket[Any],
+        endpoint: Endpoint,
+        connection: Connection,
+        dialect: Dialect,
+        context: Context,
+    ) -> None:
+        self._endpoint = endpoint
+        self._connection = connection
+        self._exchange: Exchange | None = None
+        self.draining = False
+        refuse: Callable[[Reject], object]
+        if endpoint.events is None:
+            messages = Messages(session, connection)
+            self._lane = endpoint.runner(context, messages.done, messages.failed, self._full, session.watched)
+            self._receive = endpoint.receive
+            self.received, refuse = self._lane.deliver, partial(messages.failed, None)
+        else:
+            protocol = dialect.make()
+            exchange = Exchange(session, connection, protocol, self._limits, context, socket.id)
+            answering = exchange.answering
+            self._lane = endpoint.runner(
+                context, answering.done, answering.failed, exchange.adjust_reading, session.watched
+            )
+            exchange.start(self._lane)
+            self._exchange = exchange
+            self._receive = endpoint.events.receive[protocol.payload]
+            self.received, refuse = exchange.received, partial(answering.refuse, None)
+        if endpoint.checks:
+            self.received = _checked(endpoint.checks, socket, self.received, refuse, session.report)
+
+    async def serve(self, socket: Socket[Any]) -> None:
+        """Handle messages until `end`; runs in the socket's own task."""
+        await self._lane.serve(self._receive, socket, is_async=self._endpoint.is_async)
+        if self._exchange is not None:
+            # Twice: to finish, and to close once they are cancelled.
+            await self._exchange.answering.streams.ended(timeout=self._limits.finish_timeout * 2)
+
+    @property
+    def requests(self) -> Requests:
+        """The server's own requests to the client.
+
+        Raises:
+            RuntimeError: The route is raw: its connections have no requests.
+        """
+        if self._exchange is None:
+            raise RuntimeError(
+                f"Route {self._endpoint.pattern} is raw, and a raw connection has no requests. "
+                "A route with an event handler, @route.on('…'), has."
+            )
+        return self._exchange.requests
+
+    def connection_lost(self) -> None:
+        """Answer and ask nothing any more: the connection has ended."""
+        if self._exchange is not None:
+            self._exchange.connection_lost()
+
+    def drain(self) -> None:
+        """Take no more messages, and let `serve` return when those under way are handled."""
+        self.draining = True
+        timeout = self._limits.finish_timeout
+        if self._exchange is None:
+            self._connection.pause_reading()
+        else:
+            self._exchange.drain(retry=self._limits.retry_after, timeout=timeout)
+        self._lane.end(timeout=timeout)
+
+    def end(self) -> None:
+        """Let `serve` return when all messages are handled."""
+        self._lane.end(timeout=self._limits.finish_timeout)
+
+    def cancel(self) -> None:
+        """Cancel the handlers that run, and drop the messages that wait."""
+        self._lane.cancel()
+
+    def release(self) -> None:
+        """Break reference cycles, so that a socket that has gone is freed at once."""
+        if self._exchange is not None:
+            self._exchange.release()
+        del self._lane, self._exchange, self._receive, self.received
+
+    @property
+    def _limits(self) -> Limits:
+        return self._endpoint.profile.limits
+
+    def _full(self, full: bool) -> None:
+        if full:
+            self._connection.pause_reading()
+        elif not self.draining:
+            self._connection.resume_reading()
+
+
+def _checked(
+    checks: tuple[Callable[[Any, Any], None], ...],
+    socket: Socket[Any],
+    received: Callable[[Any], None],
+    refuse: Callable[[Reject], object],
+    report: Callable[[BaseException, str], None],
+) -> Callable[[Any], None]:
+    """Return *received* after the checks of what arrives."""
+
+    def take(message: Any) -> None:
+        try:
+            for check in checks:
+                check(socket, message)
+        except Reject as refusal:
+            refuse(refusal)
+        except Exception as error:
+            report(error, "check")
+            refuse(Reject("internal"))
+        else:
+            received(message)
+
+    return take
