@@ -14,7 +14,7 @@ Interpreters
     on the first Python.
 
 Sizes
-    Load tests and properties are small, but every bound is still proven. `make soak` sets `SOAK=true` and
+    Load tests and properties are small where a bound is proven by less. `make soak` sets `SOAK=true` and
     runs them at full size: see `support.sizes`.
 """
 

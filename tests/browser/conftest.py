@@ -1,6 +1,5 @@
 """One Chromium for all tests, and a port that a server can come back to."""
 
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,13 +7,14 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
+from support.ports import free_port
+
 CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
+    return free_port()
 
 
 # Playwright belongs to one event loop, so every test here runs on the session's. Starting

@@ -1,4 +1,4 @@
-"""Thousands of connections in one room, and what is left when they have gone."""
+"""9,000 connections in one room, and what is left when they have gone."""
 
 import asyncio
 import json
@@ -12,7 +12,8 @@ from support.process import start
 from support.raw import RawClient, close, connect, resident_bytes, text
 from support.sizes import size
 
-CONNECTIONS = size(2_000, full=9_000)
+# Never fewer: with 2,000, what the allocator keeps in any case is most of what is measured below.
+CONNECTIONS = 9_000
 BROADCASTS = 10
 
 APP = """
@@ -94,7 +95,7 @@ EXPECTED = b"".join(bytes((0x81, 11)) + f"broadcast {number}".encode() for numbe
 
 
 @pytest.mark.timeout(60)
-async def test_thousands_of_connections_get_every_broadcast_and_leave_nothing_behind(tmp_path: Path):
+async def test_9000_connections_get_every_broadcast_and_leave_nothing_behind(tmp_path: Path):
     """Twice, so that what the allocator keeps for the next time is not taken for a leak."""
     file = tmp_path / "app.py"
     file.write_text(APP)
