@@ -7,28 +7,28 @@ UV = $(shell command -v uv 2>/dev/null || echo $(BOOTSTRAP)/bin/uv)
 # Containers often set it. Then every process that a test starts compiles all its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check format bench docs soak clean test-main test-shared test-load
+.PHONY: demo test check format bench docs soak clean test-main test-browsers test-alone
 
 demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080
 	.venv/bin/symphony run examples/demo/app.py --port 8080
 
-# Load tests have the machine to themselves. What starts servers, browsers and Node again and again
-# is kept together, so that a worker shares them among its tests.
-LOAD := tests/load
-SHARED := tests/faults tests/browser tests/javascript
+# Load and fault tests have the machine to themselves. What starts browsers and Node is kept
+# together by file, so that a worker shares one Chromium among its tests.
+ALONE := tests/load tests/faults
+BROWSERS := tests/browser tests/javascript
 WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 SOAK_ROUNDS ?= 5
 
-test: test-main test-shared test-load ## Run the tests
+test: test-main test-browsers test-alone ## Run the tests
 
 test-main: .venv/ready
-	.venv/bin/pytest -n $(WORKERS) $(addprefix --ignore=,$(LOAD) $(SHARED))
+	.venv/bin/pytest -n $(WORKERS) $(addprefix --ignore=,$(ALONE) $(BROWSERS))
 
-test-shared: .venv/ready
-	.venv/bin/pytest -n 2 --dist loadfile $(SHARED)
+test-browsers: .venv/ready
+	.venv/bin/pytest -n 2 --dist loadfile $(BROWSERS)
 
-test-load: .venv/ready
-	.venv/bin/pytest $(LOAD)
+test-alone: .venv/ready
+	.venv/bin/pytest $(ALONE)
 
 soak: .venv/ready ## Run load, fault and property tests at full size, again and again
 	for round in $$(seq $(SOAK_ROUNDS)); do \
