@@ -4,17 +4,38 @@ PYTHON ?= python3
 BOOTSTRAP := .bootstrap
 UV = $(shell command -v uv 2>/dev/null || echo $(BOOTSTRAP)/bin/uv)
 
-.PHONY: demo test check format bench docs clean
+# Containers often set it. Then every process that a test starts compiles all its modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test check format bench docs soak clean test-main test-browsers test-alone
 
 demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080
 	.venv/bin/symphony run examples/demo/app.py --port 8080
 
-# What loads the machine, kills servers or drives a browser runs by itself.
-ALONE := tests/load tests/faults tests/browser tests/javascript
+# Load and fault tests have the machine to themselves. What starts browsers and Node is kept
+# together by file, so that a worker shares one Chromium among its tests.
+ALONE := tests/load tests/faults
+BROWSERS := tests/browser tests/javascript
+WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
+SOAK_ROUNDS ?= 5
 
-test: .venv/ready ## Run the tests
-	.venv/bin/pytest -n 4 $(addprefix --ignore=,$(ALONE))
-	.venv/bin/pytest $(wildcard $(ALONE))
+test: test-main test-browsers test-alone ## Run the tests
+
+test-main: .venv/ready
+	.venv/bin/pytest -n $(WORKERS) $(addprefix --ignore=,$(ALONE) $(BROWSERS))
+
+test-browsers: .venv/ready
+	.venv/bin/pytest -n 2 --dist loadfile $(BROWSERS)
+
+test-alone: .venv/ready
+	.venv/bin/pytest $(ALONE)
+
+soak: .venv/ready ## Run load, fault and property tests at full size, again and again
+	for round in $$(seq $(SOAK_ROUNDS)); do \
+		echo "== round $$round of $(SOAK_ROUNDS)"; \
+		SOAK=true .venv/bin/pytest -o timeout=300 tests/load tests/faults tests/properties \
+			tests/unit tests/integration/native/test_cuts.py || exit 1; \
+	done
 
 check: .venv/ready ## Format, lint, types, import contracts, spelling
 	.venv/bin/ruff format --check .

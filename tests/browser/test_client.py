@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, expect
 
 from support.examples import EXAMPLES
@@ -19,6 +20,7 @@ from support.process import Running, launch, start
 CHROMIUM = Path("/usr/bin/chromium")
 
 pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
     # A browser takes its time on a busy machine.
     pytest.mark.timeout(60),
     pytest.mark.skipif(
@@ -143,7 +145,7 @@ def serve(port: int, tmp_path: Path) -> Serve:
     return lambda: launch(*command, cwd=tmp_path)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def page(browser: Browser) -> AsyncIterator[Page]:
     page = await browser.new_page()
     problems: list[str] = []
@@ -567,4 +569,6 @@ async def test_the_page_of_the_examples(browser: Browser, port: int) -> None:
     async with start(EXAMPLES / "clients" / "app.py", env=env):
         await expect(log(ada).last).to_have_text("Ada: still there?")
         await expect(ben.get_by_role("status")).to_have_text("Ben, open")
-        assert problems == []
+    for page in pages:
+        await page.close()
+    assert problems == []

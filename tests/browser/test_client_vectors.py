@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -31,6 +32,7 @@ CAN = {"bytes", "time", "nan", "int64", "ping envelopes"}
 SPOKEN = "$spoken"
 
 pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
     pytest.mark.timeout(120),
     pytest.mark.skipif(
         not CHROMIUM.exists() and os.environ.get("CI") != "true", reason=f"there is no {CHROMIUM}"
@@ -43,7 +45,7 @@ async def file(request: Request) -> Response:
     return FileResponse(path) if path is not None else HTMLResponse("<!doctype html><title>Vectors</title>")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def page(browser: Browser) -> AsyncIterator[Page]:
     """A page that has imported the client."""
     # A local server, because browsers let only local pages connect to one.

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, WebSocket, expect
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Locator, Page, WebSocket, expect
 
 from support.process import Running, launch
 
@@ -19,6 +20,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 APP = Path(__file__).parents[2] / "examples" / "demo" / "app.py"
 
 pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
     # A browser takes its time on a busy machine.
     pytest.mark.timeout(60),
     pytest.mark.skipif(
@@ -60,15 +62,17 @@ def serve(port: int) -> Serve:
     )
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def enter(browser: Browser, port: int) -> AsyncIterator[Open]:
     """Give a way to open tabs; *sent* collects what such a tab sends."""
     problems: list[str] = []
     strangers: list[str] = []
+    profiles: list[BrowserContext] = []
     origin = f"http://127.0.0.1:{port}/"
 
     async def open_tab(name: str, sent: list[str] | None = None) -> Page:
         context = await browser.new_context()
+        profiles.append(context)
         tab = await context.new_page()
         await tab.add_init_script(SOCKETS)
         tab.on("pageerror", lambda error: problems.append(str(error)))
@@ -87,6 +91,8 @@ async def enter(browser: Browser, port: int) -> AsyncIterator[Open]:
         return tab
 
     yield open_tab
+    for profile in profiles:
+        await profile.close()
     assert problems == []
     assert {url for url in strangers if not url.startswith((origin, "data:"))} == set()
 

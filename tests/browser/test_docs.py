@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from playwright.async_api import async_playwright
+from playwright.async_api import Browser
 
 from support.pages import ROOT, Block, blocks
 from support.process import launch
@@ -20,6 +20,7 @@ SNIPPETS = [
 ]
 
 pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
     # A browser takes its time on a busy machine.
     pytest.mark.timeout(60),
     pytest.mark.skipif(
@@ -29,15 +30,13 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=str)
-async def test_a_snippet_talks_to_the_first_server_of_the_readme(snippet: Block, tmp_path: Path) -> None:
+async def test_a_snippet_talks_to_the_first_server_of_the_readme(
+    browser: Browser, snippet: Block, tmp_path: Path
+) -> None:
     (source,) = [block.text for block in blocks(README) if block.title == "hello.py"]
     (tmp_path / "hello.py").write_text(source)
     command = (sys.executable, "-m", "symphony", "run", "hello.py", "--port", "0")
-    async with launch(*command, cwd=tmp_path) as server, async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
+    async with launch(*command, cwd=tmp_path) as server:
         page = await browser.new_page()
         await page.goto(server.address)
         pasted = snippet.text.replace("ws://127.0.0.1:8080", server.url)
@@ -45,4 +44,4 @@ async def test_a_snippet_talks_to_the_first_server_of_the_readme(snippet: Block,
             # A script whose value is a function is called by Playwright, unlike by a console.
             await page.evaluate(f"{pasted}; undefined")
         assert (await logged.value).text == "You said: hi"
-        await browser.close()
+        await page.close()

@@ -3,15 +3,14 @@
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from support.clients import until
+from support.ports import free_port
 
 __all__ = ("RETRY", "Entry", "Hatchery", "Revenant")
 
@@ -77,7 +76,7 @@ class Revenant:
     """
 
     def __init__(self, hatchery: Hatchery, folder: Path) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.life = 0
         self._hatchery = hatchery
         self._folder = folder
@@ -146,17 +145,3 @@ class Revenant:
         assert self._pid is not None
         # Nobody else can have its id before `end` was asked for.
         os.kill(self._pid, number)
-
-
-def _free_port() -> int:
-    # Not one that the system gives to clients: while the server is dead, one
-    # that connects to its port could be given that very port, and then TCP
-    # connects it to itself.
-    while True:
-        port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port

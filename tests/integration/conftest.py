@@ -11,7 +11,11 @@ from support import servers
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: Any) -> Mapping[str, Any]:
     """Run a test that takes `serve` in each variant; every other test once."""
-    return servers.VARIANTS if "serve" in item.fixturenames else {"asyncio": asyncio.new_event_loop}
+    if "serve" not in item.fixturenames:
+        return {"asyncio": asyncio.new_event_loop}
+    if config.getoption("other_python"):
+        return {"native-asyncio": servers.VARIANTS["native-asyncio"]}
+    return servers.VARIANTS
 
 
 @pytest.fixture

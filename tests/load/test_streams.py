@@ -1,4 +1,4 @@
-"""A million items to a client that takes its time, and a thousand streams at once."""
+"""A long stream to a client that takes its time, and a thousand streams at once."""
 
 import asyncio
 import json
@@ -12,28 +12,33 @@ import pytest
 
 from support.process import Running, start
 from support.raw import RawClient, connect, resident_bytes, text
+from support.sizes import size
 
 MIB = 1024 * 1024
-ITEMS = 1_000_000
+# 16 MiB at least: four times what the server may need for them.
+WORD = "x" * 96
+ITEMS = size(150_000, full=1_000_000)
+WARM_UP = 10_000
 CREDIT = 64
 
 APP = """
 from collections.abc import AsyncIterator
 from symphony import Limits, Symphony
 
+WORD = "x" * 96
 app = Symphony(limits=Limits(ping_interval=None))
 given = running = most = 0
 
 
 @app.on("count")
-async def count(data: int) -> AsyncIterator[int]:
+async def count(data: int) -> AsyncIterator[str]:
     global given, running, most
     running += 1
     most = max(most, running)
     try:
         for _ in range(data):
             given += 1
-            yield 7
+            yield WORD
     finally:
         running -= 1
 
@@ -53,7 +58,7 @@ async def report() -> dict[str, int]:
 app.run(port=0, log_level="error")
 """
 
-ITEM = b'{"item":1,"data":7}'
+ITEM = b'{"item":1,"data":"%s"}' % WORD.encode()
 END = b'{"end":1}'
 FRAME = bytes((0x81, len(ITEM))) + ITEM
 LAST = bytes((0x81, len(END))) + END
@@ -126,24 +131,24 @@ async def read_all(client: RawClient, pid: int, count: int, *, credit: int | Non
 
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("credit", [None, CREDIT])
-async def test_a_million_items_to_a_slow_reader_take_no_memory(tmp_path: Path, credit: int | None):
+async def test_a_long_stream_to_a_slow_reader_take_no_memory(tmp_path: Path, credit: int | None):
     extra = {} if credit is None else {"credit": credit}
     async with serving(tmp_path) as server, connect(server.url) as control:
         pid = server.process.pid
         async with connect(server.url) as warm:
-            await warm.send(said(event="count", data=20_000, id=1))
-            await read_all(warm, pid, 20_000, credit=None)
+            await warm.send(said(event="count", data=WARM_UP, id=1))
+            await read_all(warm, pid, WARM_UP, credit=None)
         before = resident_bytes(pid)
         async with connect(server.url, buffer=4096) as client:
             await client.send(said(event="count", data=ITEMS, id=1, **extra))
-            given = await stopped(control) - 20_000
+            given = await stopped(control) - WARM_UP
             # Nothing was read yet: all credit is used, or all buffers are full.
             assert given < ITEMS / 2 if credit is None else given == credit
             assert resident_bytes(pid) - before < 4 * MIB
             most = await read_all(client, pid, ITEMS, credit=credit)
             assert most - before < 4 * MIB
             now = await become(control, running=0)
-            assert now["given"] == 20_000 + ITEMS
+            assert now["given"] == WARM_UP + ITEMS
             assert now["slow"] == now["dropped"] == 0
 
 

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from support.sizes import size
 from symphony.outgoing import batch as module
 from symphony.outgoing.batch import Batch, Batches, Recipient
 
@@ -274,7 +275,9 @@ class RoomsMachine(RuleBasedStateMachine):
         self.world.check_at_the_end()
 
 
-RoomsMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+RoomsMachine.TestCase.settings = settings(
+    max_examples=size(75, full=750), stateful_step_count=40, deadline=None
+)
 TestRooms = RoomsMachine.TestCase
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from support.clients import connect
 from support.servers import serve_natively
+from support.sizes import size
 from symphony import Symphony
 from symphony.protocol.envelopes import (
     Cancel,
@@ -215,7 +216,7 @@ def tellable(error: MalformedError, is_id: Any) -> None:
     MSGPACK.encode(Event("error", error.payload()))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=size(100, full=1000))
 @given(texts | binaries)
 @example(deep_text)
 @example('{"ping":"' + "x" * 100_000 + '"}')
@@ -230,7 +231,7 @@ def test_json_is_an_envelope_or_malformed(message: str | bytes) -> None:
     decode(JSON, message)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=size(100, full=1000))
 @given(binaries | texts)
 @example(deep_bytes)
 @example(b"\x81\xa5event\xa1\xff")
@@ -245,7 +246,7 @@ def test_messagepack_is_an_envelope_or_malformed(message: str | bytes) -> None:
     decode(MSGPACK, message)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=size(75, full=750))
 @given(st.sampled_from(FIELDS), values)
 @example("timeout", math.nan)
 @example("retry", math.inf)
@@ -256,7 +257,7 @@ def test_one_field_of_any_type_is_an_envelope_or_malformed(name: str, value: Any
     decode(JSON, json.dumps({"event": "a", name: value}))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=size(100, full=1000))
 @given(
     st.text()
     | st.binary()
@@ -315,7 +316,7 @@ def an_app() -> Symphony:
     return app
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=size(15, full=125))
 @given(
     st.lists(
         st.text()
@@ -340,7 +341,7 @@ def test_after_any_garbage_a_ping_is_answered_in_json(garbage: list[str | bytes]
     asyncio.run(say())
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=size(15, full=125))
 @given(st.lists(st.text() | binaries, min_size=1, max_size=30))
 @example([deep_bytes])
 @example([msgspec.msgpack.encode({"event": "echo", "id": 1, "timeout": math.nan})])
@@ -357,7 +358,7 @@ def test_after_any_garbage_a_ping_is_answered_in_messagepack(garbage: list[str |
     asyncio.run(say())
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=size(15, full=125))
 @given(st.lists(st.text() | st.builds(json.dumps, frames | values) | binaries, min_size=1, max_size=30))
 @example([deep_text, deep_bytes, "", b""])
 def test_after_any_garbage_over_a_network_a_ping_is_answered_and_others_heard_nothing(
@@ -383,7 +384,7 @@ def test_after_any_garbage_over_a_network_a_ping_is_answered_and_others_heard_no
     asyncio.run(say())
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=size(15, full=125))
 @given(
     st.lists(
         st.text() | st.builds(json.dumps, calls | st.lists(calls, max_size=4) | values),

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.lanes import Bench
+from support.sizes import size
 
 
 class Message(NamedTuple):
@@ -189,14 +190,14 @@ LOOPS: Any = pytest.mark.parametrize("loop_factory", [asyncio.SelectorEventLoop,
 
 
 @LOOPS
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=size(75, full=750), deadline=None)
 @given(script=scripts(jabs=False))
 def test_every_message_is_handled_once_in_order_and_alone(script: list[Step], loop_factory: Any) -> None:
     play(script, loop_factory)
 
 
 @LOOPS
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=size(75, full=750), deadline=None)
 @given(script=scripts(jabs=True))
 def test_a_cancellation_from_outside_ends_the_handler_under_way_and_no_other(
     script: list[Step], loop_factory: Any

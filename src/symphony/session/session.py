@@ -102,7 +102,7 @@ class Session:
         self._serving = serving = Serving(
             self, socket, self._endpoint, self._connection, self._dialect, context
         )
-        self.received: Callable[[Any], None] = serving.received
+        self.received: Callable[..., None] = serving.received
         self._timer: asyncio.TimerHandle | None = loop.call_later(
             self._limits.connect_timeout, self._too_late
         )

@@ -16,6 +16,8 @@ Native = Callable[..., AbstractAsyncContextManager[str]]
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: Any) -> dict[str, Any]:
+    if config.getoption("other_python"):
+        return {"asyncio": asyncio.new_event_loop}
     return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 
 

@@ -22,6 +22,7 @@ from support.raw import (
     text,
 )
 from support.servers import serve_natively
+from support.sizes import size
 from symphony import Limits, Symphony
 
 CONVERSATION = b"".join(
@@ -85,7 +86,7 @@ async def hold(places: list[int], pauses: list[int]) -> None:
         assert await client.rest() == [Frame(CLOSE, b"\x03\xe8")]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=size(30, full=300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     places=st.lists(INTERESTING, max_size=30),
     pauses=st.lists(st.sampled_from([0, 0, 1, 3, 10]), min_size=1, max_size=5),

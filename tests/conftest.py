@@ -1,0 +1,58 @@
+"""What is run where, and how large: the one place that decides it.
+
+Three things multiply the tests. Each is used only for what it can change.
+
+Transports and event loops
+    A test of `integration/` that takes `serve` runs over every entry of `support.servers.VARIANTS`, a test of
+    `integration/native/` on uvloop and on asyncio. A test of `unit/` or `client/` asks for both loops with a
+    fixture (`begin`, `each_loop`). Every other test runs once.
+
+Interpreters
+    All tests run on one Python. `--other-python` runs what an interpreter can change: our own code and the
+    examples, in the folders of `OTHER_PYTHON`. There `serve` and `native` use asyncio's loop alone, which is
+    part of the interpreter. Documentation, processes that survive each other, Chromium and Node were tested
+    on the first Python.
+
+Sizes
+    Load tests and properties are small where a bound is proven by less. `make soak` sets `SOAK=true` and
+    runs them at full size: see `support.sizes`.
+"""
+
+import gc
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from support.sizes import SOAK, size
+
+OTHER_PYTHON = ("unit", "integration", "client", "wire", "properties", "examples")
+
+_HERE = Path(__file__).parent
+
+# What a property without settings of its own uses. No test asserts how long an example takes.
+settings.register_profile("symphony", settings.default, max_examples=size(50, full=1000), deadline=None)
+settings.load_profile("symphony")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--other-python", action="store_true", help="run only what an interpreter can change")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the folders that an interpreter cannot change."""
+    if not config.getoption("other_python") or not collection_path.is_dir():
+        return None
+    if collection_path.parent != _HERE or collection_path.name in OTHER_PYTHON:
+        return None
+    return True
+
+
+def pytest_collection_finish() -> None:
+    """Let `gc.collect()` look at what a test has made, not at the thousands of tests themselves."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_report_header() -> str:
+    return "sizes: full" if SOAK else "sizes: small (`make soak` runs them at full size)"
