@@ -24,6 +24,7 @@ from symphony.rooms.room import Room, Target
 from symphony.rooms.rooms import Rooms
 from symphony.routing.patterns import NamePattern, PathTable
 from symphony.routing.route import Options, Router
+from symphony.script import ClientScript
 from symphony.socket import Socket
 from symphony.stats import Stats
 from symphony.transport.base import Acceptor
@@ -59,7 +60,8 @@ class Symphony(AsgiFace, Router):
             that can (RFC 7692). `None`: never.
         slow_consumer: When a client's outbox is full: `"disconnect"` it with
             1013, or `"drop_oldest"` messages and count them.
-        client_script: Serve the JavaScript client at `/_symphony/client.js`.
+        client_script: Serve the JavaScript client at `/_symphony/client.js`,
+            to pages of this origin and of `origins`.
 
     Attributes:
         state: Yours, for what the whole app shares.
@@ -84,7 +86,7 @@ class Symphony(AsgiFace, Router):
         client_script: bool = True,
     ) -> None:
         Router.__init__(self)
-        AsgiFace.__init__(self, http, client_script=client_script)
+        AsgiFace.__init__(self, http, client_script=ClientScript(tuple(origins)) if client_script else None)
         self.state = State()
         self.limits = limits or Limits()
         self.stats = Stats()

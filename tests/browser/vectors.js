@@ -1,8 +1,9 @@
 /** In a page: the codecs against frames.json, and the user of the conversations in client.json. */
 
+import * as packed from "/msgpack.js";
 import * as symphony from "/symphony.js";
 
-const { codecs, connect, Reject } = symphony;
+const { connect, json: jsonCodec, Reject } = symphony;
 
 /** Values as the vectors write them, made into those of JavaScript. */
 export function value(written) {
@@ -74,15 +75,15 @@ export function frames({ encode, decode }) {
   for (const { name, from, needs = [], frame, json, msgpack } of encode.filter(({ from }) => from !== "server")) {
     holds(() => {
       // A Date is written with all its milliseconds; integers beyond 2^53 have no way into JSON.
-      if (!needs.includes("time") && !needs.includes("int64")) check(codecs.json.encode(map(frame)), whole(json), name);
-      check(hex(codecs.msgpack.encode(map(frame))), whole(msgpack), name);
+      if (!needs.includes("time") && !needs.includes("int64")) check(jsonCodec.encode(map(frame)), whole(json), name);
+      check(hex(packed.encode(map(frame))), whole(msgpack), name);
     });
   }
   for (const { name, from, needs = [], frame, json, msgpack } of [...decode, ...encode]) {
     if (from === "client") continue;
     holds(() => {
-      if (json && !needs.length) means(codecs.json.decode(whole(json)), frame, name);
-      if (msgpack) means(codecs.msgpack.decode(unhex(whole(msgpack))), frame, name);
+      if (json && !needs.length) means(jsonCodec.decode(whole(json)), frame, name);
+      if (msgpack) means(packed.decode(unhex(whole(msgpack))), frame, name);
     });
   }
   return { checked, problems };
@@ -242,7 +243,7 @@ export class User {
   /** In JSON bytes and instants are text. */
   #equals(came, expected) {
     const wanted = value(expected);
-    check(came, this.#spoken === "json" ? codecs.json.decode(codecs.json.encode(wanted)) : wanted, "data");
+    check(came, this.#spoken === "json" ? jsonCodec.decode(jsonCodec.encode(wanted)) : wanted, "data");
   }
 
   #is(error, { type, ...fields }) {

@@ -8,7 +8,7 @@ import { WebSocketServer } from "ws";
 import * as symphony from "../symphony.js";
 import { Implementation, Incoming, Peer, reach } from "./server.js";
 
-const { codecs, connect, Reject } = symphony;
+const { connect, json, Reject } = symphony;
 
 /** Values as the vectors write them, made into those of JavaScript. */
 export function value(written) {
@@ -324,7 +324,7 @@ export class Stage {
   /** In JSON bytes and instants are text. */
   #equals(came, expected) {
     const wanted = value(expected);
-    assert.deepEqual(came, this.#spoken === "json" ? codecs.json.decode(codecs.json.encode(wanted)) : wanted);
+    assert.deepEqual(came, this.#spoken === "json" ? json.decode(json.encode(wanted)) : wanted);
   }
 
   #is(error, { type, ...fields }) {
