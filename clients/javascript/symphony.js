@@ -1,7 +1,7 @@
 /**
  * The JavaScript client of Symphony: events, requests and streams over one
- * WebSocket that comes back by itself. No dependencies; for browsers, Node,
- * Deno and Bun. Every duration is in seconds.
+ * WebSocket that reconnects automatically. It has no dependencies and runs in
+ * browsers, Node, Deno and Bun. Every duration is in seconds.
  *
  *     import { connect } from "symphony-ws";
  *
@@ -11,14 +11,14 @@
  *     const sum = await client.request("sum", [1, 2, 3]);
  *     for await (const number of client.stream("count", 10)) console.log(number);
  *
- * What goes over the wire is docs/protocol.md of Symphony.
+ * docs/protocol.md of Symphony describes the protocol.
  */
 
-// ---------------------------------------------------------------- bounds
+// ---------------------------------------------------------------- limits
 
 /** Bytes that may wait in the WebSocket before `emit` and `request` are refused. */
 const MAX_UNSENT_BYTES = 16 * 1024 * 1024;
-/** Requests of the server that may be under way in handlers here. */
+/** Requests of the server that handlers may work on at once. */
 const MAX_ANSWERING = 1000;
 /** Levels of nesting in MessagePack, as in msgpack.js. */
 const MAX_DEPTH = 500;
@@ -28,51 +28,74 @@ const MAX_CREDIT = 2 ** 31 - 1;
 const MAX_NAME = 256;
 /** UTF-8 bytes of a close reason (RFC 6455 §5.5). */
 const MAX_REASON_BYTES = 123;
-/** Seconds that a connection must last for the backoff to begin anew. */
+/** Seconds that a connection must last to reset the backoff. */
 const LASTING = 5;
-/** Seconds within which an attempt starts when the network or the user is back. */
+/** Seconds within which the client tries again when the network or the user is back. */
 const HURRY = 1;
 /** Seconds that `close()` waits for the server's close frame. */
 const CLOSE_TIMEOUT = 5;
-/** Seconds by which the server may be first to say that a request's time is up. */
+/** The server may report a timeout so many seconds before this side notices it. */
 const TIMER_SLACK = 0.05;
-/** Milliseconds; above it `setTimeout` fires at once, so longer waits are cut to it. */
+/** Milliseconds. `setTimeout` fires at once for more, so longer waits are cut to this. */
 const LONGEST_DELAY = 2 ** 31 - 1;
 
 // ---------------------------------------------------------------- errors
 
-/** The root of what this client raises. */
+/** The base class of this client's errors. */
 export class SymphonyError extends Error {
   name = "SymphonyError";
 }
 
-/** The connection has ended, or did before the answer came. */
+/** The connection has ended: before the answer came, or before the call. */
 export class DisconnectedError extends SymphonyError {
   name = "DisconnectedError";
 
   /**
    * @param {string} message
    * @param {number} [code] The close code; 1006 if the connection was lost.
-   * @param {string} [reason] What was said with it.
+   * @param {string} [reason] The reason that was given with it.
+   * @param {{ refusal?: RemoteError | null }} [options] `refusal`: the error with which the server
+   *   refused the client; null if there was none.
    */
-  constructor(message, code = 1006, reason = "") {
+  constructor(message, code = 1006, reason = "", { refusal = null } = {}) {
     super(message);
     this.code = code;
     this.reason = reason;
+    this.refusal = refusal;
   }
 }
 
-/** The server refused the connection; `code` says why, as a close code. */
+/** The server refused the connection before it was open; `code` says why, as a close code. */
 export class RefusedError extends DisconnectedError {
   name = "RefusedError";
+
+  /**
+   * @param {string} message
+   * @param {number} [code] The close code.
+   * @param {string} [reason] The reason that was given with it.
+   * @param {{ refusal?: RemoteError | null, status?: number | null, retryAfter?: number | null }} [options]
+   *   `refusal`: the error with which the server refused; null if it was not a Symphony server. `status`:
+   *   the HTTP status; null where it is not known, as in browsers. `retryAfter`: seconds before which
+   *   the server does not want to be asked again, or null.
+   */
+  constructor(message, code = 1006, reason = "", { refusal = null, status = null, retryAfter = null } = {}) {
+    super(message, code, reason, { refusal });
+    this.status = status;
+    this.retryAfter = retryAfter;
+  }
 }
 
-/** A request was not answered in time; whether it was handled is unknown. */
+/** The route cannot do this: a raw route answers no requests; you cannot iterate over a route with events. */
+export class WrongRouteError extends SymphonyError {
+  name = "WrongRouteError";
+}
+
+/** A request was not answered in time. It may or may not have been handled. */
 export class RequestTimeoutError extends SymphonyError {
   name = "RequestTimeoutError";
 }
 
-/** As much waits to be sent already as may; nothing was added. */
+/** The queue of unsent messages is full. The message was not added. */
 export class QueueFullError extends SymphonyError {
   name = "QueueFullError";
 }
@@ -85,17 +108,19 @@ export class RemoteError extends SymphonyError {
    * @param {string} code From Symphony's closed list, or an app's own with a namespace.
    * @param {string} [message] For people.
    * @param {boolean} [retryable] Whether the same request may succeed later.
-   * @param {any} [details] What else the server says, or null.
+   * @param {any} [details] Further information from the server, or null.
+   * @param {number | null} [retryAfter] Seconds before which trying again is of no use, or null.
    */
-  constructor(code, message = "", retryable = false, details = null) {
+  constructor(code, message = "", retryable = false, details = null, retryAfter = null) {
     super(message || code);
     this.code = code;
     this.retryable = retryable;
     this.details = details;
+    this.retryAfter = retryAfter;
   }
 }
 
-/** Symphony's own codes, and whether the same again may work later. */
+/** Symphony's own codes, and whether the same request may work later. */
 const CODES = new Map([
   ["invalid", false],
   ["unauthorized", false],
@@ -118,29 +143,42 @@ export class Reject extends SymphonyError {
   /**
    * @param {string} code One of Symphony's codes, or your own with a namespace: "shop.sold_out".
    * @param {string} [message] For the peer to read. Never put secrets here.
-   * @param {{ details?: any, retryable?: boolean }} [options] `details`: anything that helps the
-   *   peer. `retryable`: whether the same again may work later; without it, as the code is.
-   * @throws {TypeError} The code is neither Symphony's nor has a namespace.
+   * @param {{ details?: any, retryable?: boolean, retryAfter?: number | null }} [options]
+   *   `details`: anything that helps the peer. `retryable`: whether the same request may work later;
+   *   without it, the code decides. `retryAfter`: seconds before which trying again is of no use.
+   * @throws {RangeError} The code is neither Symphony's nor has a namespace, or `retryAfter` is negative
+   *   or infinite.
    */
-  constructor(code, message = "", { details = null, retryable } = {}) {
+  constructor(code, message = "", { details = null, retryable, retryAfter = null } = {}) {
     super(message);
-    if (!CODES.has(code) && !code.includes(".")) {
-      throw new TypeError(`"${code}" is no code of Symphony's; give your own a namespace: "shop.sold_out"`);
+    if (!CODES.has(code) && !String(code).includes(".")) {
+      throw new RangeError(`"${code}" is not one of Symphony's codes; give your own a namespace: "shop.sold_out"`);
+    }
+    if (retryAfter !== null && !isDelay(retryAfter)) {
+      throw new RangeError(`retryAfter must be 0 or more seconds, not ${retryAfter}`);
     }
     this.code = code;
     this.details = details;
     this.retryable = retryable ?? CODES.get(code) ?? false;
+    this.retryAfter = retryAfter;
   }
 }
 
 /** @param {Reject} error */
-const payloadOf = ({ code, message, retryable, details }) => ({ code, message, retryable, details });
+const payloadOf = ({ code, message, retryable, details, retryAfter }) =>
+  retryAfter === null
+    ? { code, message, retryable, details }
+    : { code, message, retryable, details, retry_after: retryAfter };
 
-/** @param {any} data The data of an error frame; what is missing must not break the client. */
-function remoteError(data) {
-  const { code = "internal", message = "", retryable = false, details = null } = data ?? {};
-  return new RemoteError(String(code), String(message), retryable === true, details);
+/** @param {any} data The data of an envelope. @returns {RemoteError | null} Null: it is not an error. */
+function errorIn(data) {
+  const { code, message = "", retryable = false, details = null, retry_after: retryAfter } = data ?? {};
+  if (typeof code !== "string") return null;
+  return new RemoteError(code, String(message), retryable === true, details, isDelay(retryAfter) ? retryAfter : null);
 }
+
+/** @param {unknown} seconds */
+const isDelay = (seconds) => typeof seconds === "number" && seconds >= 0 && seconds < Infinity;
 
 // ---------------------------------------------------------------- codecs
 
@@ -221,8 +259,8 @@ function copyForMsgpack(value, depth = 0) {
 // ------------------------------------------------------- types of events
 
 /**
- * The events of one route, for TypeScript and editors. What is left out has
- * no events.
+ * The events of one route, for TypeScript and editors. A part that you leave
+ * out has no events.
  *
  *     interface Events {
  *       emits: { say: { text: string } };
@@ -242,7 +280,7 @@ function copyForMsgpack(value, depth = 0) {
  */
 
 /**
- * Without a map of events, every name goes and nothing is checked.
+ * Without a map of events, any name is allowed and nothing is checked.
  *
  * @typedef {object} Untyped
  * @property {Record<string, any>} emits
@@ -283,84 +321,89 @@ function copyForMsgpack(value, depth = 0) {
  */
 /** @template E @typedef {"message" extends Name<E, "receives"> ? Entry<E, "receives", "message"> : any} MessageOf */
 
-/** @typedef {{ code: string, message: string, retryable: boolean, details: any }} ErrorData */
+/** @typedef {{ code: string, message: string, retryable: boolean, details: any, retry_after?: number }} ErrorData */
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
 /** @typedef {string | null | undefined} Token */
 
 /**
  * @typedef {object} Options
- * @property {Token | (() => Token | Promise<Token>)} [token] Says who connects. A function is called
- *   anew at every attempt, and once more when the server has refused with 4401.
- * @property {"json" | "msgpack"} [protocol] How frames are written: "json".
- * @property {string[]} [subprotocols] What else to offer, for raw routes.
+ * @property {Token | (() => Token | Promise<Token>)} [token] Identifies the client. A function is called
+ *   at every attempt, and once more after a refusal with 4401.
+ * @property {"json" | "msgpack"} [protocol] How envelopes are encoded: "json". The module of
+ *   MessagePack is loaded when it is asked for.
+ * @property {string[]} [subprotocols] Further subprotocols to offer, for raw routes.
  * @property {number} [connectTimeout] Seconds for each attempt: 10.
- * @property {number} [requestTimeout] Seconds a request waits for its answer, and a stream to be sent: 10.
- * @property {number} [heartbeat] Seconds of silence before the server is asked for a sign of life: 20.
- *   0: it is never asked.
- * @property {boolean} [reconnect] Whether to come back when the connection is lost: true.
- * @property {number} [backoff] Upper bound of the first wait, in seconds: 0.5. It doubles each time.
- * @property {number} [maxBackoff] Upper bound of every wait, in seconds: 30.
- * @property {number} [maxQueue] Messages that may wait for a connection, or, on a raw route, for an
- *   iteration: 1000.
- * @property {any} [WebSocket] The constructor, where there is no global one (Node 20).
+ * @property {number} [requestTimeout] Seconds that a request waits for its answer, and a stream for a connection: 10.
+ * @property {number | null} [heartbeat] Seconds without a message before the client pings the server: 20.
+ *   null: never.
+ * @property {boolean} [reconnect] Whether to reconnect when the connection is lost: true.
+ * @property {number} [backoff] The longest first wait, in seconds: 0.5. It doubles with each attempt.
+ * @property {number} [maxBackoff] The longest of all waits, in seconds: 30.
+ * @property {number} [maxQueue] Messages that may wait for a connection or, on a raw route, for the
+ *   program: 1000.
+ * @property {any} [WebSocket] The constructor, if there is no global one (Node 20).
  */
 
 /**
  * @typedef {object} RequestOptions
- * @property {number} [timeout] Seconds until the answer must be here: `requestTimeout`. Infinity: no bound.
- * @property {boolean} [idempotent] Handling it twice does no harm: it is sent again if the connection is lost.
- * @property {AbortSignal} [signal] Gives the request up; the server is told.
+ * @property {number} [timeout] Seconds to wait for the answer: `requestTimeout`. Infinity: no limit.
+ * @property {boolean} [idempotent] Handling it twice does no harm, so it is sent again if the connection is lost.
+ * @property {AbortSignal} [signal] Cancels the request, at the server as well.
  */
 
 /**
  * @typedef {object} StreamOptions
- * @property {number} [credit] Items that the server may be ahead, and that are held here at most: 64.
- * @property {AbortSignal} [signal] Gives the stream up; the server is told.
+ * @property {number} [credit] The most items that wait here; the server pauses until they are taken: 64.
+ * @property {AbortSignal} [signal] Cancels the stream, at the server as well.
  */
 
 // ------------------------------------------------------------------ time
 
 const now = () => performance.now() / 1000;
 
-/** @param {number} seconds May be over already: below 0. @param {() => void} action @returns {any} */
+/** @param {number} seconds May be negative: then at once. @param {() => void} action @returns {any} */
 const after = (seconds, action) => setTimeout(action, Math.min(Math.max(seconds, 0) * 1000, LONGEST_DELAY));
 
-/** @param {number} seconds Whether no timer can wait so long: it is then no bound at all. */
+/** @param {number} seconds Whether it is longer than any timer can wait, and so no limit. */
 const isEndless = (seconds) => seconds * 1000 > LONGEST_DELAY;
 
 // -------------------------------------------------------- one connection
 
-/** Close codes after which a client comes back; after all others it stays away. */
-const COMES_BACK = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429, 4503]);
+/** The client reconnects after these close codes, and after no others. */
+const RECONNECTS_AFTER = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429, 4503]);
 const NORMAL = 1000;
 const GOING_AWAY = 1001;
 const LOST = 1006;
 const UNREAD = 1013;
 const INVALID = 4400;
 const UNAUTHORIZED = 4401;
-/** What is said instead of 1013, which a page may not send. */
+/** Sent instead of 1013, which a page may not send. */
 const OWN_UNREAD = 4000;
 
 /**
- * A browser fails a handshake in which it has offered subprotocols and none was
- * chosen. So a server needs names to choose even for these two: that the route
- * is raw, and that this is a refusal, whose close frame says why.
+ * A browser fails the connection if it offered subprotocols and the server chose
+ * none. So the server needs a name to choose in these two cases, too: the route
+ * is raw, or the connection is refused.
  */
 const RAW = "symphony.raw";
 const REFUSE = "symphony.refuse";
 
-/** The kinds of frames that a server sends, in the order in which their fields count. */
+/** The kinds of envelopes that a server sends. The first of these fields decides. */
 const KINDS = /** @type {const} */ (["event", "reply", "error", "item", "end", "cancel", "pong", "retry"]);
 
-/** One attempt and the connection that comes of it. It ends once, whatever its WebSocket does later. */
+/** One attempt to connect, and its connection. It ends once, whatever its WebSocket does later. */
 class Link {
   raw = false;
-  /** Of raw routes and refusals, until events are agreed on. @type {Codec} */
+  /** JSON for raw routes and refusals, and until the server has chosen. @type {Codec} */
   codec = json;
   openedAt = Infinity;
-  /** Seconds that the server has said to stay away. */
-  retry = 0;
-  /** Whether it has said that it will close: only what belongs to this connection goes out. */
+  /** Seconds that the client must wait before it reconnects, as the server said. @type {number | null} */
+  retry = null;
+  /** The last event `error`; null if anything but `retry` came after it. @type {RemoteError | null} */
+  lastError = null;
+  /** The reason that a close frame has if it closes because of that error. */
+  lastReason = "";
+  /** Whether the server will close soon: only replies, grants and cancels are sent. */
   stopping = false;
   #settings;
   #hears;
@@ -382,14 +425,19 @@ class Link {
     this.#hears = hears;
   }
 
-  /** Whether what is sent now can arrive: a closing WebSocket swallows it without a word. */
+  /** Whether a message can be sent now: a closing WebSocket drops messages silently. */
   get ready() {
     return this.openedAt !== Infinity && !this.#ended && this.#socket.readyState === 1;
   }
 
-  /** Whether the server takes what is new. */
+  /** Whether the server takes new events and requests. */
   get takes() {
     return this.ready && !this.stopping;
+  }
+
+  /** Whether the server opened the WebSocket only to refuse the client. */
+  get refused() {
+    return this.#socket?.protocol === REFUSE;
   }
 
   get protocol() {
@@ -431,7 +479,7 @@ class Link {
     try {
       this.#socket = new WebSocket(url, [...offer, ...credentials]);
     } catch (error) {
-      // A URL or a subprotocol that will be no better at the next attempt.
+      // The URL or a subprotocol is invalid: another attempt cannot help.
       this.#end(INVALID, String(error));
       return;
     }
@@ -444,7 +492,7 @@ class Link {
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
       answered = true;
-      if (this.#ended || socket.protocol === REFUSE) return;
+      if (this.#ended || this.refused) return;
       clearTimeout(this.#timer);
       this.raw = socket.protocol !== this.#settings.events;
       this.openedAt = this.#heardAt = now();
@@ -459,7 +507,7 @@ class Link {
       if (!this.#ended) this.#hears.message(event.data);
     };
     socket.onclose = (/** @type {any} */ event) => this.#end(event.code, event.reason || this.#trouble);
-    // Stays in place after the end: `ws` throws what nobody listens to.
+    // Keep this listener after the end: `ws` throws errors that have none.
     socket.onerror = (/** @type {any} */ event) => {
       this.#trouble = event.message ?? "";
       // Some versions of Node fire no `close` for an attempt that failed.
@@ -468,35 +516,34 @@ class Link {
   }
 
   #awaitSilence() {
-    const { heartbeat } = this.#settings;
-    const rest = this.#heardAt + heartbeat - now();
+    const rest = this.#heardAt + (this.#settings.heartbeat ?? Infinity) - now();
     if (rest > 0) this.#timer = after(rest, () => this.#awaitSilence());
     else this.check();
   }
 
-  /** Ask for a sign of life; without one in time the connection is lost. */
+  /** Ping the server. Without any message in time, the connection counts as lost. */
   check() {
-    // A raw route has no ping that a page could send. A connection that is closing
-    // sends none either, but it must not take for ever.
+    // A page cannot ping on a raw route. A closing connection sends no ping either,
+    // but it must not close for ever.
     if (this.#ended || this.openedAt === Infinity || this.raw) return;
     const { heartbeat } = this.#settings;
     const asked = now();
     clearTimeout(this.#timer);
     this.write({ ping: ++this.#pings });
-    this.#timer = after(Math.max(heartbeat / 2, 1), () => {
-      if (this.#heardAt < asked) this.#lose("no sign of life");
+    this.#timer = after(Math.max((heartbeat ?? 0) / 2, 1), () => {
+      if (this.#heardAt < asked) this.#lose("the server does not answer pings");
       else if (heartbeat) this.#awaitSilence();
     });
   }
 
   /**
-   * Send a frame. Without a connection it is dropped: callers who may not lose
-   * it ask `ready` first.
+   * Send an envelope. Without a connection it is dropped: check `ready` first if
+   * that matters.
    *
-   * @param {object} frame
+   * @param {object} envelope
    */
-  write(frame) {
-    this.send(this.codec.encode(frame));
+  write(envelope) {
+    this.send(this.codec.encode(envelope));
   }
 
   /** @param {any} message */
@@ -528,7 +575,7 @@ class Link {
   /** @param {string} reason */
   #lose(reason) {
     if (this.#ended) return;
-    // Before the WebSocket is touched: one of Node fires its events from within `close`.
+    // Before closing the WebSocket: in some versions of Node, `close` fires the events itself.
     this.#stop();
     abandon(this.#socket);
     this.#hears.end(LOST, reason);
@@ -547,9 +594,9 @@ class Link {
   }
 }
 
-/** @param {any} socket Of a connection that is dead, so that nobody answers a close frame. */
+/** @param {any} socket Its connection is dead: a close frame would not be answered. */
 function abandon(socket) {
-  // Of `ws`; its `close` would keep a process alive for 30 s.
+  // `ws` has `terminate`; its `close` would keep the process alive for 30 s.
   if (socket?.terminate) socket.terminate();
   else socket?.close();
 }
@@ -558,9 +605,9 @@ function abandon(socket) {
 const base64url = (text) =>
   base64(utf8.encode(text)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 
-// --------------------------------------------------------- what waits here
+// ------------------------------------------------ queues, requests, streams
 
-/** What has come and was not taken yet. Whoever fills it keeps its bound. */
+/** Items that have come and were not taken yet. The caller limits how many. */
 class Inbox {
   /** @type {any[]} */
   #items = [];
@@ -596,7 +643,7 @@ class Inbox {
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
-  /** Items as they come; several who iterate share them. */
+  /** Iterate over the items as they come. Several iterations share them. */
   async *[Symbol.asyncIterator]() {
     for (;;) {
       if (this.#items.length) yield this.#items.shift();
@@ -609,14 +656,15 @@ class Inbox {
 /** @param {Call} call */
 const late = ({ event }) => new RequestTimeoutError(`"${event}" was not answered in time`);
 
-/** @param {string} event @param {string} what The server answers otherwise than it was asked to. */
+/** @param {string} event @param {string} what How the server answers instead. */
 const misused = (event, what) => new RemoteError("invalid", `"${event}" ${what}`);
 
 /** @param {Call} call @param {any} data The error that the server answers. */
 function errorOf(call, data) {
-  // Both sides count the time, and either may be first to say that it is up.
+  // Both sides have a timer, and either may run out first.
   const isLate = data?.code === "timeout" && now() > call.deadline - TIMER_SLACK;
-  return isLate ? late(call) : remoteError(data);
+  // An answer without a code is the server's mistake, not a code that it has.
+  return isLate ? late(call) : (errorIn(data) ?? new RemoteError("invalid", "the server's error has no code"));
 }
 
 /** A message without an answer; `event` is null for a plain `send`. */
@@ -630,26 +678,26 @@ class Message {
   }
 }
 
-/** A request or a stream, from when it is asked for until its end. */
+/** A request or a stream, from the call to its end. */
 class Call {
-  /** Of the connection it was last sent on. */
+  /** Its id on the connection on which it was sent last. */
   id = 0;
-  /** When this side gives it up, by `now()`. */
+  /** When it times out here, by `now()`. */
   deadline = Infinity;
   settled = false;
-  /** What a server that stops has said, until it is sent again. @type {Error | null} */
+  /** The error of a server that stops, until the request is sent again. @type {Error | null} */
   refusal = null;
   /** @type {any} */
   timer;
-  /** Stops what would end it from this side. */
+  /** Stop the timer and the listener that would cancel it. */
   release = () => {};
 
   /**
    * @param {string} event
    * @param {unknown} data
-   * @param {object} kind What makes it a request, or a stream.
+   * @param {object} kind What differs between requests and streams.
    * @param {boolean} [kind.idempotent] Sent again if the connection is lost.
-   * @param {() => object} kind.terms What its frame says beside, asked for when it is sent.
+   * @param {() => object} kind.terms Further fields of its envelope, asked for when it is sent.
    * @param {(kind: "reply" | "item" | "end", data: any) => void} kind.heard
    * @param {(error: unknown) => void} kind.failed
    */
@@ -670,7 +718,7 @@ const DEFAULTS = {
   subprotocols: /** @type {string[]} */ ([]),
   connectTimeout: 10,
   requestTimeout: 10,
-  heartbeat: 20,
+  heartbeat: /** @type {number | null} */ (20),
   reconnect: true,
   backoff: 0.5,
   maxBackoff: 30,
@@ -686,11 +734,17 @@ function settings(url, options) {
   const chosen = { ...DEFAULTS, ...given };
   const { protocol, connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff, maxQueue } = chosen;
   if (!WebSocket) throw new TypeError("there is no WebSocket here: give one, as connect(url, { WebSocket })");
-  if (!["json", "msgpack"].includes(protocol)) throw new TypeError(`protocol is "json" or "msgpack", not ${protocol}`);
-  if (!["undefined", "string", "function"].includes(typeof (token ?? undefined))) {
-    throw new TypeError("token is a string, or a function that gives one");
+  if (!["json", "msgpack"].includes(protocol)) {
+    throw new RangeError(`protocol must be "json" or "msgpack", not ${protocol}`);
   }
-  checkLeast(0, { connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff });
+  if (!["undefined", "string", "function"].includes(typeof (token ?? undefined))) {
+    throw new TypeError("token must be a string, or a function that returns one");
+  }
+  checkAbove0({ connectTimeout, requestTimeout });
+  if (heartbeat !== null && !(typeof heartbeat === "number" && heartbeat > 0)) {
+    throw new RangeError(`heartbeat must be above 0, or null to switch it off, not ${heartbeat}`);
+  }
+  checkLeast(0, { backoff, maxBackoff });
   checkLeast(1, { maxQueue });
   const events = `symphony.v1.${protocol}`;
   const offer = [...new Set([events, ...chosen.subprotocols, RAW, REFUSE])];
@@ -701,53 +755,68 @@ function settings(url, options) {
 function checkLeast(least, options) {
   for (const [name, value] of Object.entries(options)) {
     if (typeof value !== "number" || !(value >= least)) {
-      throw new RangeError(`${name} is a number from ${least} on, not ${value}`);
+      throw new RangeError(`${name} must be a number of at least ${least}, not ${value}`);
     }
+  }
+}
+
+/** @param {Record<string, unknown>} options */
+function checkAbove0(options) {
+  for (const [name, value] of Object.entries(options)) {
+    if (typeof value !== "number" || !(value > 0)) throw new RangeError(`${name} must be above 0, not ${value}`);
   }
 }
 
 /** @param {string | URL} url */
 function webSocketUrl(url) {
-  const absolute = new URL(url, globalThis.location?.href);
+  const base = globalThis.location?.href;
+  let absolute;
+  try {
+    absolute = new URL(url, base);
+  } catch {
+    throw new RangeError(`not a URL, or a relative one outside of a page: ${url}`);
+  }
   absolute.protocol = absolute.protocol.replace("http", "ws");
   absolute.hash = "";
-  if (!/^wss?:$/.test(absolute.protocol)) throw new TypeError(`no URL of a WebSocket: ${url}`);
+  if (!/^wss?:$/.test(absolute.protocol)) throw new RangeError(`not the URL of a WebSocket: ${url}`);
   return absolute.href;
 }
 
 /** @param {string} event */
 function checkName(event) {
-  // In code points, and counted only where it matters.
+  if (typeof event !== "string") throw new TypeError("the name of an event must be a string");
+  // In code points. Counted only if it could be too long.
   const length = event.length > MAX_NAME ? [...event].length : event.length;
-  if (typeof event !== "string" || length === 0 || length > MAX_NAME) {
-    throw new TypeError(`the name of an event is a string of 1 to ${MAX_NAME} characters`);
+  if (length === 0 || length > MAX_NAME) {
+    throw new RangeError(`the name of an event must have 1 to ${MAX_NAME} characters`);
   }
-  if (event === "error") throw new TypeError('the event "error" is the server\'s: it would not be heard');
+  if (event === "error") throw new RangeError('the event "error" belongs to Symphony; use another name');
 }
 
 // ---------------------------------------------------------------- client
 
 /**
- * Open a connection that comes back by itself. It begins at once, but nothing
- * arrives before the current turn is over: handlers registered in it miss nothing.
+ * Open a connection that reconnects automatically. It begins at once. Handlers that
+ * you register in the same turn of the event loop miss nothing.
  *
  * @template {EventMap} [E=Untyped]
  * @param {string | URL} url May be relative to the page; http and https become ws and wss.
  * @param {Options} [options]
  * @returns {Client<E>}
- * @throws {TypeError | RangeError} The URL or an option makes no sense, or there is no WebSocket.
+ * @throws {RangeError} The URL or an option has a value that is not allowed.
+ * @throws {TypeError} `token` is of a wrong type, or there is no WebSocket.
  */
 export function connect(url, options = {}) {
   return new Client(url, options);
 }
 
 /**
- * One connection, and all those that take its place when it is lost. Made by
- * `connect`.
+ * A connection to a server, which is opened again when it is lost. `connect` makes
+ * one.
  *
- * What is sent while there is no connection waits in a queue and goes out
- * first, in order, on the next one. What was sent just before a connection
- * broke may not have arrived; only requests can tell.
+ * Messages that you send without a connection wait in a queue. They are sent first,
+ * in order, on the next connection. A message sent just before a connection was
+ * lost may not have arrived. Use a request if you need to know.
  *
  * @template {EventMap} [E=Untyped]
  */
@@ -755,11 +824,13 @@ export class Client {
   #settings;
   /** @type {State} */
   #state = "connecting";
+  /** The state that handlers were told last. @type {State | null} */
+  #toldState = null;
   /** @type {string | null} */
   #protocol = null;
   /** @type {string | null} */
   #subprotocol = null;
-  /** @type {{ code: number, reason: string } | null} */
+  /** @type {{ code: number, reason: string, refusal: RemoteError | null } | null} */
   #closed = null;
   /** @type {{ resolve(): void, reject(error: unknown): void }} */
   #openedOrNot = { resolve() {}, reject() {} };
@@ -797,15 +868,15 @@ export class Client {
     this.#opened = new Promise((resolve, reject) => {
       this.#openedOrNot = { resolve, reject };
     });
-    // Whoever never asks for `opened` learns of the end from `state` and `closed`.
+    // Without this, a client whose `opened` is never used would be an unhandled rejection.
     this.#opened.catch(() => {});
     this.#watchSurroundings();
     queueMicrotask(() => this.#closed || this.#attempt());
   }
 
   /**
-   * The first open connection. Rejects only when the client has ended for good
-   * before: with `RefusedError` if the server said no, else with `DisconnectedError`.
+   * Resolves with the first open connection. Rejects if the client has ended for good
+   * before: with `RefusedError` if the server refused it, otherwise with `DisconnectedError`.
    */
   get opened() {
     return this.#opened;
@@ -816,7 +887,7 @@ export class Client {
     return this.#state;
   }
 
-  /** How it ended for good; null before. */
+  /** How it ended for good; null before. `refusal` is the error with which the server refused it, or null. */
   get closed() {
     return this.#closed;
   }
@@ -826,7 +897,7 @@ export class Client {
     return this.#protocol;
   }
 
-  /** What the server chose of all that was offered, `subprotocols` included; null before the first open. */
+  /** The subprotocol that the server chose, `subprotocols` included; null before the first open. */
   get subprotocol() {
     return this.#subprotocol;
   }
@@ -842,7 +913,8 @@ export class Client {
    * @param {OnlyData<Entry<E, "emits", K>>} data Anything that can be encoded; null may be left out.
    * @throws {QueueFullError} `maxQueue` messages wait already, or 16 MiB for a slow connection.
    * @throws {DisconnectedError} The client has ended for good.
-   * @throws {TypeError} The data cannot be sent.
+   * @throws {TypeError} The data cannot be encoded.
+   * @throws {RangeError} The name is empty, too long or "error", or the data is nested too deeply.
    */
   emit(event, ...data) {
     checkName(event);
@@ -850,18 +922,18 @@ export class Client {
   }
 
   /**
-   * Send a plain message: on a raw route text and bytes as they are and all
-   * else as JSON text; on one with events as the event `message`.
+   * Send a plain message. On a raw route, text and bytes are sent as they are and
+   * anything else as JSON text. On a route with events, it is the event `message`.
    *
    * @param {unknown} message
-   * @throws {QueueFullError | DisconnectedError | TypeError} As `emit` does.
+   * @throws {QueueFullError | DisconnectedError | TypeError | RangeError} As `emit` does.
    */
   send(message) {
     this.#put(new Message(null, message));
   }
 
   /**
-   * Ask the server, and give its reply. Without a connection the request waits
+   * Send a request and return its reply. Without a connection the request waits
    * for one. It is sent once, unless it is `idempotent`.
    *
    * @template {Name<E, "requests">} K
@@ -869,7 +941,7 @@ export class Client {
    * @param {Arguments<DataOf<Entry<E, "requests", K>>, RequestOptions>} rest Data, then options.
    * @returns {Promise<ReplyOf<Entry<E, "requests", K>>>} Rejects with `RemoteError`: the server answers
    *   with an error; `RequestTimeoutError`: no answer in time; `DisconnectedError`: the connection was lost, and
-   *   whether the request was handled is unknown; `QueueFullError` and `TypeError` as `emit`; the reason of
+   *   whether the request was handled is unknown; `WrongRouteError`: the route is raw; what `emit` throws; the reason of
    *   `signal`.
    */
   request(event, ...rest) {
@@ -877,7 +949,7 @@ export class Client {
     const { timeout = this.#settings.requestTimeout, idempotent, signal } = options;
     return new Promise((resolve, reject) => {
       checkName(event);
-      checkLeast(0, { timeout });
+      checkAbove0({ timeout });
       /** @type {Call} */
       const call = new Call(event, data, {
         idempotent,
@@ -895,19 +967,19 @@ export class Client {
   }
 
   /**
-   * Ask the server for a stream. Nothing is sent before the iteration begins;
-   * leaving it early tells the server to stop. The items that came before an
-   * error are given before it is raised.
+   * Request a stream. Nothing is sent before the iteration begins. Leaving it early
+   * cancels the stream at the server. Items that came before an error are returned
+   * before it is raised.
    *
    * Iterating raises `RemoteError`: the stream failed at the server; `DisconnectedError`:
    * the connection was lost; `RequestTimeoutError`: no connection within `requestTimeout`;
-   * `QueueFullError` and `TypeError` as `emit`; the reason of `signal`, at once.
+   * `WrongRouteError`: the route is raw; what `emit` throws; the reason of `signal`, at once.
    *
    * @template {Name<E, "streams">} K
    * @param {K} event
    * @param {Arguments<DataOf<Entry<E, "streams", K>>, StreamOptions>} rest Data, then options.
    * @returns {AsyncGenerator<ItemOf<Entry<E, "streams", K>>, void, undefined>}
-   * @throws {TypeError | RangeError} The name or the credit makes no sense.
+   * @throws {TypeError | RangeError} As `emit` for the name; the credit is not from 1 to 2^31 - 1.
    */
   stream(event, ...rest) {
     const [data = null, options = {}] = /** @type {[any?, StreamOptions?]} */ (rest);
@@ -919,7 +991,7 @@ export class Client {
     const inbox = new Inbox();
     const call = new Call(event, data, {
       terms: () => {
-        // Only the way to the server is bounded: from here on it may last.
+        // The timeout is only for the connection: a stream may last.
         clearTimeout(call.timer);
         return { credit };
       },
@@ -932,7 +1004,7 @@ export class Client {
       failed: (error) => inbox.fail(error),
     });
     const items = this.#consume(call, inbox, credit, signal);
-    // A generator's own `return` would wait for the item that was asked for last.
+    // Without this, `return` would wait for the item that was requested last.
     const leave = items.return.bind(items);
     items.return = (value) => {
       inbox.end();
@@ -991,7 +1063,7 @@ export class Client {
     if (call && this.#settle(call)) call.failed(error);
   }
 
-  /** End a call from this side. @param {Call} call */
+  /** Cancel a call. @param {Call} call */
   #cancel(call) {
     if (this.#calls.has(call.id)) this.#link?.write({ cancel: call.id });
     return this.#settle(call);
@@ -1023,7 +1095,7 @@ export class Client {
   #write(link, item) {
     const { event, data } = item;
     if (item instanceof Call) {
-      if (link.raw) throw new SymphonyError("this route is raw: it answers no requests; use client.send()");
+      if (link.raw) throw new WrongRouteError("this route is raw: it answers no requests; use client.send()");
       item.id = ++this.#lastId;
       item.refusal = null;
       link.write({ event, data, id: item.id, ...item.terms() });
@@ -1036,18 +1108,18 @@ export class Client {
   // -- receiving
 
   /**
-   * Handle an event of the server. What the handler of a request returns, or
-   * resolves to, is the reply; the first one registered answers, and its second
-   * argument has a `signal` for when the server loses interest. It may throw
-   * `Reject`; anything else is logged here and said to be `internal` there.
+   * Register a handler for an event. For a request of the server, the first handler
+   * answers: the reply is what it returns or resolves to. Its second argument has a
+   * `signal`, which is aborted when the server cancels the request. A `Reject` that it
+   * throws is the answer. Any other error is logged here, and the server gets `internal`.
    *
-   * `"message"` is what the server sends plainly, and on a raw route each
-   * message. `"*"` gets `(event, data)` of all that has no handler of its own.
+   * `"message"` is for messages without an event, and on a raw route for each
+   * message. `"*"` gets `(event, data)` of events that have no other handler.
    *
    * @template {Name<E, "receives"> | Name<E, "answers"> | "error" | "*"} K
    * @param {K} event
    * @param {Handler<E, K>} handler
-   * @returns {() => void} Ends it.
+   * @returns {() => void} Removes the handler.
    */
   on(event, handler) {
     const call = /** @type {any} */ (handler);
@@ -1063,10 +1135,10 @@ export class Client {
   }
 
   /**
-   * Be told each new state.
+   * Register a handler that is called with each new state, the first `"connecting"` included.
    *
    * @param {(state: State) => unknown} handler
-   * @returns {() => void} Ends it.
+   * @returns {() => void} Removes the handler.
    */
   onState(handler) {
     const entry = (/** @type {State} */ state) => handler(state);
@@ -1098,33 +1170,38 @@ export class Client {
       if (!this.#event("message", received)) this.#keep(link, received);
       return;
     }
-    let frame;
+    let envelope;
     try {
-      frame = link.codec.decode(received);
+      envelope = link.codec.decode(received);
     } catch (error) {
-      console.warn("symphony: the server sent what is no frame", error);
+      console.warn("symphony: the server sent a message that cannot be decoded", error);
       return;
     }
-    this.#frame(link, frame);
+    this.#envelope(link, envelope);
   }
 
-  /** @param {Link} link @param {any} frame */
-  #frame(link, frame) {
-    // The first of these fields that it has. What has none is passed over, and
-    // so are answers to what was never asked or is no longer wanted.
-    const kind = KINDS.find((field) => (frame?.[field] ?? null) !== null);
+  /** @param {Link} link @param {any} envelope */
+  #envelope(link, envelope) {
+    // Envelopes without a kind are ignored, and so are answers to requests that were
+    // never sent or that were cancelled.
+    const kind = KINDS.find((field) => (envelope?.[field] ?? null) !== null);
     if (kind === undefined) return;
-    const id = frame[kind];
-    const data = frame.data ?? null;
+    const id = envelope[kind];
+    const data = envelope.data ?? null;
+    const isError = kind === "event" && id === "error" && (envelope.id ?? null) === null;
+    if (kind !== "retry") link.lastError = isError ? errorIn(data) : null;
+    if (isError) link.lastReason = cutReason(String(data?.message ?? ""));
+    // A refusal is not a connection: its events are not for handlers.
+    if (link.refused && kind !== "retry") return;
     const call = this.#calls.get(id);
-    if (kind === "event" && (frame.id ?? null) === null) this.#event(id, data);
-    else if (kind === "event") this.#answer(link, id, frame.id, data);
+    if (kind === "event" && (envelope.id ?? null) === null) this.#event(id, data);
+    else if (kind === "event") this.#answer(link, id, envelope.id, data);
     else if (kind === "reply" || kind === "item" || kind === "end") call?.heard(kind, data);
     else if (kind === "error") this.#refused(link, call, data);
     else if (kind === "cancel") this.#answering.get(id)?.abort(new RemoteError("cancelled"));
-    else if (kind === "retry" && typeof id === "number" && id >= 0) {
+    else if (kind === "retry" && isDelay(id)) {
       link.retry = id;
-      // To whom this connection is the last, the server says what it takes.
+      // A client that does not reconnect goes on: the server answers what it does not take.
       link.stopping = this.#settings.reconnect;
     }
   }
@@ -1133,21 +1210,21 @@ export class Client {
   #refused(link, call, data) {
     if (!call) return;
     const error = errorOf(call, data);
-    // What a server does not take because it stops is lost with the connection,
-    // and sent again with the rest of that kind.
+    // A server that stops refuses new requests. An idempotent one is sent again on the
+    // next connection, with the others.
     if (call.idempotent && link.stopping && data?.code === "unavailable") call.refusal = error;
     else this.#fail(call, error);
   }
 
-  /** @param {string} event @param {any} data @returns {boolean} Whether anybody heard. */
+  /** @param {string} event @param {any} data @returns {boolean} Whether it has a handler. */
   #event(event, data) {
     const handlers = this.#heardBy(event);
     for (const handler of handlers) guard(event, () => handler(event, data));
-    if (!handlers.length && event === "error") console.warn("symphony: the server says", data);
+    if (!handlers.length && event === "error") console.warn("symphony: the server sent an error", data);
     return handlers.length > 0;
   }
 
-  /** @param {string} event @returns {Heard[]} Its own handlers, else those for the rest. */
+  /** @param {string} event @returns {Heard[]} The handlers of the event, or those of "*". */
   #heardBy(event) {
     return this.#handlers.get(event) ?? this.#handlers.get("*") ?? [];
   }
@@ -1156,7 +1233,7 @@ export class Client {
   #keep(link, message) {
     const { maxQueue } = this.#settings;
     if (this.#inbox.size < maxQueue) return this.#inbox.push(message);
-    const reason = `${maxQueue} messages wait, and nobody takes them`;
+    const reason = `${maxQueue} messages wait and are not read`;
     console.error(`symphony: ${reason}: iterate over the client, or use client.on("message")`);
     this.#closing = link.close(OWN_UNREAD, reason);
     this.#end(new DisconnectedError(`the connection was closed: ${reason}`, UNREAD, reason));
@@ -1172,10 +1249,10 @@ export class Client {
     const [handler] = this.#heardBy(event);
     const abort = new AbortController();
     this.#answering.set(id, abort);
-    /** Once, and on the connection that the question came on. @param {object} frame */
-    const answer = (frame) => {
+    /** Once, and on the connection on which the request came. @param {object} envelope */
+    const answer = (envelope) => {
       if (this.#answering.get(id) !== abort) return;
-      link.write(frame);
+      link.write(envelope);
       this.#answering.delete(id);
     };
     /** @param {Reject} error */
@@ -1193,7 +1270,7 @@ export class Client {
         if (!(error instanceof Reject)) throw error;
         reject(error);
       } catch (failure) {
-        // What failed because it was cancelled is no failure.
+        // A handler that fails because it was cancelled has not failed.
         if (!abort.signal.aborted) console.error(`symphony: the handler of "${event}" failed`, failure);
         reject(new Reject("internal", "the handler failed"));
       }
@@ -1203,8 +1280,8 @@ export class Client {
   // -- coming and going
 
   /**
-   * End it for good: what is under way or waits fails with `DisconnectedError`.
-   * Again, or after another end, it does nothing.
+   * Close the client for good. Pending requests and streams fail with
+   * `DisconnectedError`. Closing a closed client does nothing.
    *
    * @param {number} [code] 1000, or your own: 3000 to 4999.
    * @param {string} [reason] At most 123 bytes in UTF-8.
@@ -1239,8 +1316,8 @@ export class Client {
   #open(link) {
     this.#protocol = link.protocol;
     this.#subprotocol = link.subprotocol;
-    if (!link.raw) this.#inbox.fail(new SymphonyError("this route speaks events: use client.on()"));
-    // Before anybody is told: what they send comes behind.
+    if (!link.raw) this.#inbox.fail(new WrongRouteError("this route speaks events: use client.on()"));
+    // Before handlers of the state run: what they send comes after the queue.
     while (link.takes) {
       const item = this.#queue.shift();
       if (!item) break;
@@ -1265,23 +1342,26 @@ export class Client {
     }
     const refresh = code === UNAUTHORIZED && typeof token === "function" && !this.#refreshed;
     const text = reason ? `${code} ${reason}` : `${code}`;
-    if (!reconnect || !(COMES_BACK.has(code) || refresh)) {
+    // Once it was open, an error may also be about something else that came before.
+    const refusal = link.refused || link.lastReason === reason ? link.lastError : null;
+    if (!reconnect || !(RECONNECTS_AFTER.has(code) || refresh)) {
+      const retryAfter = link.retry ?? refusal?.retryAfter ?? null;
       const error =
         this.#protocol === null && code !== LOST
-          ? new RefusedError(`the server refused the connection: ${text}`, code, reason)
-          : new DisconnectedError(`the connection has ended: ${text}`, code, reason);
+          ? new RefusedError(`the server refused the connection: ${text}`, code, reason, { refusal, retryAfter })
+          : new DisconnectedError(`the connection has ended: ${text}`, code, reason, { refusal });
       return this.#end(error, code === NORMAL || code === GOING_AWAY);
     }
     this.#refreshed ||= refresh;
-    this.#notBefore = now() + link.retry;
+    this.#notBefore = now() + (link.retry ?? refusal?.retryAfter ?? 0);
     const bound = Math.min(maxBackoff, backoff * 2 ** this.#attempts++);
     this.#wakeAt(this.#notBefore + Math.random() * bound);
 
     const calls = [...this.#calls.values()];
     this.#calls.clear();
-    // They were sent before whatever waits now.
+    // They were sent before anything that waits now.
     this.#queue.unshift(...calls.filter((call) => call.idempotent));
-    const error = new DisconnectedError(`the connection was lost: ${text}`, code, reason);
+    const error = new DisconnectedError(`the connection was lost: ${text}`, code, reason, { refusal });
     for (const call of calls) if (!call.idempotent) this.#fail(call, error);
     this.#forgetRequests();
     this.#enter("waiting");
@@ -1289,9 +1369,9 @@ export class Client {
 
   /** @param {DisconnectedError} error @param {boolean} [orderly] Whether an iteration just ends. */
   #end(error, orderly = false) {
-    const { code, reason } = error;
+    const { code, reason, refusal } = error;
     this.#link = null;
-    this.#closed = { code, reason };
+    this.#closed = { code, reason, refusal };
     clearTimeout(this.#timer);
     this.#surroundings.abort();
     const waiting = this.#queue;
@@ -1307,7 +1387,7 @@ export class Client {
     this.#enter("closed");
   }
 
-  /** Abort the handlers of the server's requests: nobody is there to answer. */
+  /** Abort the handlers of the server's requests: their answers cannot be sent. */
   #forgetRequests() {
     const answering = [...this.#answering.values()];
     this.#answering.clear();
@@ -1315,15 +1395,15 @@ export class Client {
   }
 
   #disconnected() {
-    const { code, reason } = this.#closed ?? { code: LOST, reason: "" };
-    return new DisconnectedError(`the client is closed: ${code}${reason && ` ${reason}`}`, code, reason);
+    const { code, reason, refusal } = this.#closed ?? { code: LOST, reason: "", refusal: null };
+    return new DisconnectedError(`the client is closed: ${code}${reason && ` ${reason}`}`, code, reason, { refusal });
   }
 
   /** @param {State} state */
   #enter(state) {
-    // A handler of the state before may have closed the client.
-    if (state === this.#state || (this.#closed && state !== "closed")) return;
-    this.#state = state;
+    // A handler of the previous state may have closed the client.
+    if (state === this.#toldState || (this.#closed && state !== "closed")) return;
+    this.#state = this.#toldState = state;
     for (const handler of this.#stateHandlers) {
       if (this.#state === state) guard(`state ${state}`, () => handler(state));
     }
@@ -1336,7 +1416,7 @@ export class Client {
     this.#timer = after(time - now(), () => this.#attempt());
   }
 
-  /** The network or the user is back: do not sit out a long wait, unless the server has asked for it. */
+  /** The network or the user is back: shorten the wait, but not below what the server asked for. */
   #hurry() {
     const time = Math.max(now(), this.#notBefore) + Math.random() * HURRY;
     if (this.#state === "waiting" && time < this.#nextAt) this.#wakeAt(time);
@@ -1344,13 +1424,23 @@ export class Client {
 
   #watchSurroundings() {
     const { signal } = this.#surroundings;
-    // Workers have no document, and most of what is no browser has neither.
+    // Workers have no document. Outside of browsers there is usually neither.
     const { document } = globalThis;
     globalThis.addEventListener?.("online", () => this.#hurry(), { signal });
     globalThis.addEventListener?.("offline", () => this.#link?.check(), { signal });
     const shown = () => document.visibilityState === "visible" && this.#hurry();
     document?.addEventListener("visibilitychange", shown, { signal });
   }
+}
+
+/** @param {string} text @returns {string} As much of it as fits into a close frame. */
+function cutReason(text) {
+  const bytes = utf8.encode(text);
+  if (bytes.length <= MAX_REASON_BYTES) return text;
+  let end = MAX_REASON_BYTES;
+  // Not within a character: the bytes after its first are 10xxxxxx.
+  while ((/** @type {number} */ (bytes[end]) & 0xc0) === 0x80) end--;
+  return new TextDecoder().decode(bytes.subarray(0, end));
 }
 
 /** @param {unknown} data @param {"json" | "msgpack"} protocol */
@@ -1363,8 +1453,8 @@ function snapshot(data, protocol) {
 }
 
 /**
- * Run a handler of the user's: that it fails, at once or later, is told and
- * breaks nothing.
+ * Run a handler of the user. If it fails, at once or later, the error is logged
+ * and has no other effect.
  *
  * @param {string} name @param {() => unknown} run
  */

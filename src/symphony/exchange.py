@@ -203,13 +203,13 @@ class Exchange:
             # Never answered: two that tell each other of errors would never end.
             logger.info("Socket %s tells of an error.", self._name)
         elif self._draining:
-            self._refuse(None if id in self._active else id, _RESTARTS)
+            self.refuse(None if id in self._active else id, _RESTARTS)
         elif self.requests.pending and self.runner.waiting >= self._limits.max_awaiting:
             # While a handler awaits this client, its answer must be read: the
             # queue cannot push back, so that it has a bound of another kind.
-            self._refuse(id, Reject("too_many", "too many messages while a handler waits for you"))
+            self.refuse(id, Reject("too_many", "too many messages while a handler waits for you"))
         elif id in self._active:
-            self._refuse(None, Reject("conflict", f"request {id} is under way", details={"id": id}))
+            self.refuse(None, Reject("conflict", f"request {id} is under way", details={"id": id}))
         else:
             return False
         return True
@@ -223,14 +223,14 @@ class Exchange:
             return self._connection.close(error.code, error.reason)
         except Exception as error:
             self._host.failed_in(error, f"decode of {type(self._protocol).__name__}")
-            self._refuse(None, _INTERNAL)
+            self.refuse(None, _INTERNAL)
             return None
         for envelope in said if isinstance(said, Sequence) else (said,):
             if isinstance(envelope, Event):
                 self.received(envelope)
             elif isinstance(envelope, MalformedError):
                 # The answer of a request that is under way is still to come.
-                self._refuse(None if envelope.id in self._active else envelope.id, envelope)
+                self.refuse(None if envelope.id in self._active else envelope.id, envelope)
             else:
                 self._other(envelope)
         return None
@@ -253,7 +253,7 @@ class Exchange:
                 self._send(Pong(number))
             case _:
                 kind = type(envelope).__name__.lower()
-                self._refuse(None, Reject("invalid", f"only a server sends `{kind}`", details={"path": "$"}))
+                self.refuse(None, Reject("invalid", f"only a server sends `{kind}`", details={"path": "$"}))
 
     def _grant(self, id: Any, credit: int) -> None:
         event = self._active.get(id)
@@ -270,7 +270,7 @@ class Exchange:
     def _check(self, id: Any, known: bool) -> None:
         """Tell who names a request that never was; of one that is over he may not have known."""
         if not known:
-            self._refuse(None, Reject("not_found", f"there is no request {id}", details={"id": id}))
+            self.refuse(None, Reject("not_found", f"there is no request {id}", details={"id": id}))
 
     # Answers to the client
 
@@ -308,7 +308,7 @@ class Exchange:
             return None
         refusal = self._refusal(event, error)
         self._settle(event)
-        return self._refuse(event.id, refusal)
+        return self.refuse(event.id, refusal)
 
     def _refusal(self, event: Event, error: BaseException) -> Reject:
         if isinstance(error, Reject):
@@ -319,14 +319,15 @@ class Exchange:
         self._host.failed_in(error, f"handler of the event {shortened(event.event)!r}")
         return _INTERNAL
 
-    def _refuse(self, id: Any, refusal: Reject) -> Awaitable[None] | None:
+    def refuse(self, id: Any, refusal: Reject) -> Awaitable[None] | None:
+        """Answer the request *id* with an error; if it is `None`, send an event `error`."""
         payload = refusal.payload()
         try:
             return self._send(Event("error", payload) if id is None else Error(id, payload))
         except Exception as error:
             self._host.failed_in(error, "details of a Reject")
             # What is left of it can be encoded.
-            return self._refuse(id, _INTERNAL)
+            return self.refuse(id, _INTERNAL)
 
     def _settle(self, event: Event) -> None:
         id = event.id

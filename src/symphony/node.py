@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import secrets
 import signal
 from collections import Counter
@@ -250,8 +249,7 @@ class Node:
         return session
 
     def _unavailable(self, why: str) -> Reject:
-        # Whole seconds, as RFC 9110 §10.2.3 has it.
-        return Reject("unavailable", why, headers={"Retry-After": str(math.ceil(self.limits.retry_after))})
+        return Reject("unavailable", why, retry_after=self.limits.retry_after)
 
     def _turn_away(self, handshake: Handshake, connection: Connection, refusal: Reject) -> None:
         self._refused(handshake, refusal.status, str(refusal))

@@ -15,7 +15,7 @@ from contextvars import copy_context
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from symphony.errors import DisconnectedError, Reject
+from symphony.errors import DisconnectedError, Reject, WrongRouteError
 from symphony.exchange import Exchange
 from symphony.messages import Messages
 from symphony.refusal import refuse
@@ -223,7 +223,7 @@ class Session:
     async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
         """Ask the client and return its reply."""
         if self._exchange is None:
-            raise RuntimeError(
+            raise WrongRouteError(
                 f"Route {self._endpoint.pattern} is raw, and a raw connection has no requests. "
                 "A route with an event handler, @route.on('…'), has."
             )
@@ -286,7 +286,9 @@ class Session:
                 return False
             self._forgive()
             if self._draining:
-                self._turn_away(Reject("unavailable", "the server restarts"))
+                self._turn_away(
+                    Reject("unavailable", "the server restarts", retry_after=self._limits.retry_after)
+                )
             elif self._late:
                 seconds = self._limits.connect_timeout
                 logger.warning(
@@ -308,8 +310,13 @@ class Session:
     def _turn_away(self, refusal: Reject) -> None:
         socket = self.socket
         if socket.opened:
-            if not self._draining:
-                self._connection.close(refusal.close_code, refusal.message)
+            if self._draining:
+                return
+            if self._exchange is not None:
+                self._exchange.refuse(None, refusal)
+                if refusal.retry_after is not None:
+                    self._exchange.drain(retry=refusal.retry_after, timeout=0)
+            self._connection.close(refusal.close_code, refusal.message)
             return
         self._close = Close(refusal.close_code, refusal.message, clean=True)
         logger.info(

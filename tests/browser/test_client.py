@@ -275,7 +275,7 @@ async def test_a_raw_route(serve: Serve, page: Page) -> None:
             """
         ) == ["raw", ["text", [1, 2], '{"a":1}']]
         assert await script("return client.request('x')") == [
-            "SymphonyError",
+            "WrongRouteError",
             None,
             "this route is raw: it answers no requests; use client.send()",
         ]
@@ -356,7 +356,10 @@ async def test_a_signal_cancels_requests_and_streams(serve: Serve, page: Page, t
             0
         ] == "RequestTimeoutError"
         # None of that has hurt the connection.
-        assert await script("return [await client.request('sum', [1]), states]") == [1, ["open"]]
+        assert await script("return [await client.request('sum', [1]), states]") == [
+            1,
+            ["connecting", "open"],
+        ]
 
 
 async def test_the_server_asks_the_page(serve: Serve, page: Page) -> None:

@@ -101,6 +101,16 @@ const settled = (promise) =>
 const camel = (options) =>
   Object.fromEntries(Object.entries(options).map(([name, option]) => [name.replace(/_(.)/g, (_, it) => it.toUpperCase()), option]));
 
+/** Check the fields of an error, or of an end; a refusal is an error in one. */
+function has(came, { refusal, ...fields }) {
+  for (const [field, wanted] of Object.entries(camel(fields))) check(came[field], wanted, field);
+  if (refusal === null) check(came.refusal, null, "refusal");
+  else if (refusal) {
+    if (!(came.refusal instanceof symphony.RemoteError)) throw new Error("there is no refusal");
+    has(came.refusal, refusal);
+  }
+}
+
 /** The user of one conversation: its steps, by name. */
 export class User {
   #spoken;
@@ -237,7 +247,7 @@ export class User {
   }
 
   over(expected) {
-    for (const [field, wanted] of Object.entries(expected)) check(this.#client.closed[field], wanted, field);
+    has(this.#client.closed, expected);
   }
 
   /** In JSON bytes and instants are text. */
@@ -248,7 +258,7 @@ export class User {
 
   #is(error, { type, ...fields }) {
     if (!(error instanceof symphony[type])) throw new Error(`${error} is no ${type}`);
-    for (const [field, wanted] of Object.entries(fields)) check(error[field], value(wanted), field);
+    has(error, value(fields));
   }
 
   close() {

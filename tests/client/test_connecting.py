@@ -137,7 +137,7 @@ async def test_it_keeps_trying_until_the_server_is_there() -> None:
         port = taken.getsockname()[1]
     client = connect(f"ws://127.0.0.1:{port}/", backoff=0.01, max_backoff=0.02)
     opening = asyncio.ensure_future(client._open())
-    await until(lambda: client._keeper._attempts > 2)
+    await until(lambda: client._reconnector._attempts > 2)
     async with serve(port=port) as server:
         await server.accept()
         await opening
@@ -241,8 +241,7 @@ async def test_a_server_that_says_when_is_not_asked_before() -> None:
     async with answering(page(503, Retry_After="60")) as place:
         error = await failure(f"ws://{place}/chat")
         assert str(error) == (
-            f"ws://{place}/chat could not be reached within 0.3 s: HTTP 503 Phrase. "
-            "It wants to be left alone for 60 s."
+            f"ws://{place}/chat could not be reached within 0.3 s: HTTP 503 Phrase. Retry after 60 s."
         )
 
 
@@ -457,13 +456,15 @@ def test_options_that_are_none(options: dict[str, Any], error: type[Exception], 
 
 
 def test_without_a_context_certificates_are_checked_and_the_context_is_shared() -> None:
-    contexts = [connect("wss://a.example", ssl=given)._keeper._dial._context for given in (None, True, None)]
+    contexts = [
+        connect("wss://a.example", ssl=given)._reconnector._dial._context for given in (None, True, None)
+    ]
     assert contexts[0] is contexts[1] is contexts[2]
     assert contexts[0].verify_mode is ssl.CERT_REQUIRED
     assert contexts[0].check_hostname
-    unchecked = connect("wss://a.example", ssl=False)._keeper._dial._context
+    unchecked = connect("wss://a.example", ssl=False)._reconnector._dial._context
     assert unchecked.verify_mode is ssl.CERT_NONE
-    assert connect("ws://a.example")._keeper._dial._context is None
+    assert connect("ws://a.example")._reconnector._dial._context is None
 
 
 class QuietLoop:

@@ -48,7 +48,7 @@ async def test_a_thousand_clients_at_one_server() -> None:
         await asyncio.gather(*(client._open() for client in clients))
         gc.collect()
         # One that keeps it connected; the rest are the server's, three each.
-        ours = [task for task in asyncio.all_tasks() if "Keeper" in repr(task.get_coro())]
+        ours = [task for task in asyncio.all_tasks() if "Reconnector" in repr(task.get_coro())]
         assert len(ours) == COUNT
         # The server's end included, which is the larger.
         assert (resident_bytes() - before) / COUNT < 150 * 1024

@@ -147,12 +147,12 @@ async def test_a_connection_that_lasted_begins_the_backoff_anew(
 
     async with serve() as server:
         client = connect(server.url, backoff=0.01, max_backoff=9.0)
-        client._keeper._backoff._uniform = uniform
+        client._reconnector._backoff._uniform = uniform
         peer = await opened(server, client)
         for _ in range(3):
             await peer.drop()
             peer = await again(client, server)
-        client._keeper._opened_at -= seconds
+        client._reconnector._opened_at -= seconds
         await peer.drop()
         await again(client, server)
         assert bounds == [0.01, 0.02, 0.04, 0.08 if seconds < 5 else 0.01]
@@ -201,7 +201,7 @@ async def test_a_token_that_cannot_be_got_is_tried_again(caplog: pytest.LogCaptu
 async def test_unauthorized_is_tried_once_more_each_time_a_connection_has_lasted() -> None:
     async with pair(token=lambda: "t") as (client, peer, server):
         for _ in range(2):
-            client._keeper._opened_at -= 60
+            client._reconnector._opened_at -= 60
             await peer.close(4401)
             peer = await again(client, server)
         await peer.close(4401, "no more")
@@ -241,7 +241,7 @@ async def test_an_attempt_that_hangs_is_given_up_in_time() -> None:
 async def test_closing_while_it_waits_or_connects_is_at_once() -> None:
     for state, backoff in (("waiting", 60), ("connecting", 0.01)):
         async with pair(backoff=backoff, max_backoff=60) as (client, peer, _):
-            client._keeper._backoff._uniform = lambda low, high: high
+            client._reconnector._backoff._uniform = lambda low, high: high
             await peer.drop()
             await until(lambda client=client, state=state: client.state == state)
             async with asyncio.timeout(1):

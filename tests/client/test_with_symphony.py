@@ -116,7 +116,7 @@ async def test_a_full_server_says_when_to_come_back() -> None:
     app = Symphony(limits=Limits(max_connections=1, retry_after=7))
     app.on_message(lambda message: message)
     async with serve_natively(app) as url, connect(url) as first:
-        dial = first._keeper._dial
+        dial = first._reconnector._dial
         with pytest.raises(DialError) as caught:
             await dial(Offer(["symphony.refuse"], {}))
         assert (caught.value.code, caught.value.again, caught.value.retry_after) == (4503, True, 7)

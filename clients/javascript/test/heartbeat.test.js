@@ -98,7 +98,7 @@ test("half of a short heartbeat is still a second", async (t) => {
 
 test("a heartbeat of 0 is none", async (t) => {
   const tick = stopTime(t);
-  const { client, peer } = await pair(t, { heartbeat: 0 });
+  const { client, peer } = await pair(t, { heartbeat: null });
   tick(1000);
   client.emit("after");
   assert.equal((await peer.next()).event, "after");

@@ -167,16 +167,29 @@ test("what the server chooses of this client's offer is spoken", async (t) => {
 test("a refusal of this client's offer is heard", async (t) => {
   const server = await serve(t);
   let met = 0;
-  for (const { offers, chosen, code, reason } of hands.refusals) {
-    if (mine("json").join() !== offers.join()) continue;
-    const client = join(t, server.url);
+  for (const { offers, chosen, sends, code, reason } of hands.refusals) {
+    const protocol = ["json", "msgpack"].find((protocol) => mine(protocol).join() === offers.join());
+    if (!protocol || chosen === "symphony.raw") continue;
+    const client = join(t, server.url, { protocol, reconnect: false });
+    client.on("error", () => {});
     server.choose = () => chosen;
-    (await server.peer()).close(code, reason);
-    await assert.rejects(
-      client.opened,
-      (error) => error instanceof RefusedError && error.code === code && error.reason === reason,
-    );
+    const peer = await server.peer();
+    for (const sent of sends) peer.frame(sent);
+    peer.close(code, reason);
+    await reach(client, "closed");
+    const { data } = sends.find(({ event }) => event === "error");
+    assert.deepEqual([client.closed.code, client.closed.reason], [code, reason]);
+    const { message, retryAfter, ...fields } = client.closed.refusal;
+    const { name, ...told } = { ...fields, message, ...(retryAfter !== null && { retry_after: retryAfter }) };
+    assert.deepEqual([name, told], ["RemoteError", data]);
+    if (chosen === "symphony.refuse") {
+      await assert.rejects(client.opened, (error) => {
+        assert.ok(error instanceof RefusedError);
+        assert.deepEqual([error.status, error.retryAfter], [null, data.retry_after ?? null]);
+        return error.refusal.code === data.code;
+      });
+    }
     met++;
   }
-  assert.equal(met, 1);
+  assert.equal(met, 5);
 });

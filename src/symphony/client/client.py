@@ -9,13 +9,14 @@ from typing import Any, Final, Self, TypeVar, overload
 
 from symphony.client.core import RAW, Core
 from symphony.client.handlers import check_name
-from symphony.client.keeper import State
-from symphony.client.link import Close, Dial
+from symphony.client.link import Dial
+from symphony.client.loss import Closed
 from symphony.client.options import Options
 from symphony.client.payload import InvalidError, Reader, reader, snapshot
+from symphony.client.reconnector import State
 from symphony.client.requests import Request
 from symphony.client.streams import Flow, Stream
-from symphony.errors import RemoteError, WrongThreadError
+from symphony.errors import RemoteError, WrongRouteError, WrongThreadError
 from symphony.protocol.frames import valid_close_code
 from symphony.protocol.v1 import MAX_CREDIT
 
@@ -39,12 +40,12 @@ class Client:
         options: What `connect` was told.
     """
 
-    __slots__ = ("__weakref__", "_core", "_keeper", "_outgoing", "_request_timeout", "_thread")
+    __slots__ = ("__weakref__", "_core", "_outgoing", "_reconnector", "_request_timeout", "_thread")
 
     def __init__(self, dial: Dial, options: Options) -> None:
         self._core = Core(dial, options)
         self._outgoing = self._core.outgoing
-        self._keeper = self._core.keeper
+        self._reconnector = self._core.reconnector
         self._request_timeout = options.request_timeout
         self._thread = 0
 
@@ -53,12 +54,12 @@ class Client:
     @property
     def state(self) -> State:
         """`"new"`, `"connecting"`, `"open"`, `"waiting"` before the next attempt, or `"closed"` for good."""
-        return self._keeper.state
+        return self._reconnector.state
 
     @property
-    def closed(self) -> Close | None:
-        """How it ended for good: `code` and `reason`; `None` before."""
-        return self._keeper.ended
+    def closed(self) -> Closed | None:
+        """How it ended for good: `code`, `reason` and `refusal`; `None` before."""
+        return self._reconnector.ended
 
     @property
     def protocol(self) -> str | None:
@@ -275,7 +276,7 @@ class Client:
         self._check_thread()
         if self.closed is None:
             self._outgoing.flush(all=True)
-        await self._keeper.close(code, reason)
+        await self._reconnector.close(code, reason)
         await self._core.dispatch.aclose()
 
     async def __aenter__(self) -> Self:
@@ -305,11 +306,11 @@ class Client:
             if self.closed is not None:
                 if self.closed.code in _NORMAL:
                     raise StopAsyncIteration
-                raise self._keeper.error()
+                raise self._reconnector.error()
             if self.state == "new":
                 raise RuntimeError("The client is not open yet: write `async with client:` around this.")
             if self.protocol not in (None, RAW):
-                raise RuntimeError(
+                raise WrongRouteError(
                     f"{self._core.where} speaks events: register @client.on(...); "
                     "only raw connections are iterated over."
                 )
@@ -322,12 +323,12 @@ class Client:
     async def _open(self) -> Self:
         self._check_thread()
         self._thread = get_ident()
-        await self._keeper.open()
+        await self._reconnector.open()
         return self
 
     def _check(self, event: str | None = None) -> None:
-        if self._keeper.ended is not None:
-            raise self._keeper.error()
+        if self._reconnector.ended is not None:
+            raise self._reconnector.error()
         self._check_thread()
         if event is not None:
             check_name(event)

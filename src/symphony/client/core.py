@@ -11,13 +11,15 @@ from typing import Any, Final
 from symphony.client.answers import Answers
 from symphony.client.backlog import Backlog, Gate
 from symphony.client.dispatch import Dispatch
-from symphony.client.keeper import Keeper, State
 from symphony.client.link import Close, Dial, Link
 from symphony.client.loss import Loss, sentence
 from symphony.client.options import Options
 from symphony.client.outgoing import Outgoing
-from symphony.client.payload import Kind
+from symphony.client.payload import Kind, error_said
+from symphony.client.reconnector import Reconnector, State
+from symphony.errors import RemoteError
 from symphony.protocol.envelopes import Cancel, End, Error, Event, Item, MalformedError, Pong, Reply, Retry
+from symphony.protocol.frames import close_reason
 from symphony.protocol.v1 import JSON, MSGPACK, V1
 
 __all__ = ("RAW", "Core")
@@ -30,7 +32,7 @@ _CODECS: Final[dict[str | None, V1]] = {codec.subprotocol: codec for codec in (J
 
 
 class Core:
-    """The parts of one client; `Owner` of its keeper.
+    """The parts of one client; `Owner` of its reconnector.
 
     Args:
         dial: Gets its links.
@@ -43,7 +45,7 @@ class Core:
         answers: Requests and streams under way.
         dispatch: The handlers.
         messages: Of a raw connection, for which there is no handler.
-        keeper: The connection.
+        reconnector: The connection.
         protocol: What is spoken, `None` before it was ever open.
         subprotocol: What the server chose.
         state_handlers: Called with each state.
@@ -53,14 +55,15 @@ class Core:
         "_comes_back",
         "_complained",
         "_gate",
+        "_last_error",
         "_readers",
         "answers",
         "dispatch",
-        "keeper",
         "kind",
         "messages",
         "outgoing",
         "protocol",
+        "reconnector",
         "state_handlers",
         "subprotocol",
         "where",
@@ -77,10 +80,12 @@ class Core:
         self._readers: list[asyncio.Future[None]] = []
         self.state_handlers: list[Callable[[State], Any]] = []
         self._complained = False
+        # The event `error` that came last, if only `retry` came after it.
+        self._last_error: Event | None = None
         self._comes_back = options.reconnect
         self.protocol: str | None = None
         self.subprotocol: str | None = None
-        self.keeper = Keeper(dial, options, self)
+        self.reconnector = Reconnector(dial, options, self)
 
     async def something(self) -> None:
         """Wait until there is a message of a raw connection, or another reason to look."""
@@ -88,7 +93,7 @@ class Core:
         self._readers.append(waiter)
         await waiter
 
-    # What the keeper and its link call
+    # What the reconnector and its link call
 
     def received(self, message: str | bytes) -> None:
         """Take a message."""
@@ -106,8 +111,12 @@ class Core:
             path = error.details["path"]
             self._complain("what cannot be read: %s (at %s)", error.message, path)
             return
+        if not isinstance(envelope, Retry):
+            self._last_error = None
         if isinstance(envelope, Event):
             if envelope.id is None:
+                if envelope.event == "error":
+                    self._last_error = envelope
                 self.dispatch.event(envelope, self.kind)
             else:
                 self.dispatch.request(envelope, self.kind)
@@ -116,7 +125,7 @@ class Core:
         elif isinstance(envelope, Cancel):
             self.dispatch.cancel(envelope.cancel)
         elif isinstance(envelope, Retry):
-            self.keeper.retry_after(envelope.retry)
+            self.reconnector.retry_after(envelope.retry)
             # To whom this connection is the last, the server says what it takes.
             if self._comes_back:
                 self.outgoing.hold()
@@ -154,6 +163,12 @@ class Core:
         self.dispatch.finish()
         self._wake()
 
+    def refusal(self, close: Close) -> RemoteError | None:
+        """Return the error that came right before the close frame and has its reason as its message."""
+        last, self._last_error = self._last_error, None
+        error = error_said(last.data, self.kind) if last is not None else None
+        return error if error is not None and close_reason(error.message) == close.reason else None
+
     def changed(self, state: State) -> None:
         """Tell the program."""
         logger.debug("%s: %s", self.where, state)
@@ -173,7 +188,9 @@ class Core:
         logger.log(level, f"%s sent {what}.", self.where, *details)
 
     def _overflow(self) -> None:
-        self.keeper.give_up(Close(1013, "a handler waits behind more events than can be kept", clean=False))
+        self.reconnector.give_up(
+            Close(1013, "a handler waits behind more events than can be kept", clean=False)
+        )
 
     def _wake(self) -> None:
         readers, self._readers = self._readers, []

@@ -114,7 +114,7 @@ class TestConnection(Client):
         await self._until(lambda: bool(messages) or self.closed is not None, "No message came.", timeout)
         if messages:
             return messages.take()
-        raise self._keeper.error()
+        raise self._reconnector.error()
 
     async def receive_text(self, *, timeout: float | None = None) -> str:
         """Return the next message, which must be text; else as `receive`."""
@@ -155,7 +155,7 @@ class TestConnection(Client):
             lambda: bool(self._events) or self.closed is not None, f"No event {event!r} came.", timeout
         )
         if not self._events:
-            raise self._keeper.error()
+            raise self._reconnector.error()
         name, data = self._events.popleft()
         if name != event:
             shown = reader(Any, self._core.kind)(data)
