@@ -485,8 +485,8 @@ async def test_a_frozen_server_is_noticed_by_the_heartbeat_and_come_back_to(
         await script("await client.opened; client.emit('say', 1); await client.request('echo')")
         server.signal(signal.SIGSTOP)
         asking = asyncio.ensure_future(script("return client.request('echo', null, { timeout: 30 })"))
-        # 0.5 s of silence, and 1 s for a sign of life.
-        assert await asking == ["DisconnectedError", 1006, "no sign of life"]
+        # 0.5 s of silence, and 1 s for an answer.
+        assert await asking == ["DisconnectedError", 1006, "the server does not answer pings"]
         await script("for (let n = 2; n <= 10; n++) client.emit('say', n)")
         assert await script("return states[1]") == "waiting"
         server.signal(signal.SIGCONT)
