@@ -221,7 +221,7 @@ async def test_a_session(serve: Serve, page: Page, tmp_path: Path, protocol: str
         assert await script("return [client.protocol, client.state, states]") == [
             f"symphony.v1.{protocol}",
             "open",
-            ["open"],
+            ["connecting", "open"],
         ]
         assert await script("return client.request('echo', it)", {"a": [1, None, "žluť 🐎"]}) == {
             "a": [1, None, "žluť 🐎"]
@@ -422,10 +422,14 @@ async def test_the_close_code_decides_whether_it_comes_back(serve: Serve, page: 
     async with serve() as server:
         script = await connected(page, server, options="{ backoff: 0.01 }")
         await script("await client.opened; client.emit('bye', 4503)")
-        await page.wait_for_function("states.join() === 'open,waiting,connecting,open'")
+        await page.wait_for_function("states.join() === 'connecting,open,waiting,connecting,open'")
         await script("client.emit('bye', 4000)")
         await script.state("closed")
-        assert await script("return client.closed") == {"code": 4000, "reason": "as you wish"}
+        assert await script("return client.closed") == {
+            "code": 4000,
+            "reason": "as you wish",
+            "refusal": None,
+        }
 
 
 # Faults
@@ -456,7 +460,7 @@ async def test_a_killed_server_is_come_back_to_and_nothing_is_sent_twice(
         await script("client.emit('say', 51); await client.request('echo')")
         await journal(tmp_path, "1", "hold began", *map(str, range(2, 52)))
         states = await script("return states.join(' ')")
-        assert re.fullmatch(r"open waiting connecting( waiting connecting)* open", states), states
+        assert re.fullmatch(r"connecting open waiting connecting( waiting connecting)* open", states), states
         assert await script(
             "client.emit('tell', 'still here'); await client.request('echo'); return told"
         ) == ["still here"]
@@ -488,7 +492,7 @@ async def test_a_frozen_server_is_noticed_by_the_heartbeat_and_come_back_to(
         # 0.5 s of silence, and 1 s for an answer.
         assert await asking == ["DisconnectedError", 1006, "the server does not answer pings"]
         await script("for (let n = 2; n <= 10; n++) client.emit('say', n)")
-        assert await script("return states[1]") == "waiting"
+        assert await script("return states[2]") == "waiting"
         server.signal(signal.SIGCONT)
         await script.state("open")
         await script("await client.request('echo')")
