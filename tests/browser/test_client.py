@@ -242,7 +242,7 @@ async def test_a_session(serve: Serve, page: Page, tmp_path: Path, protocol: str
         assert await script(echoed, size)
         assert await script("await client.close(); return [client.state, client.closed]") == [
             "closed",
-            {"code": 1000, "reason": ""},
+            {"code": 1000, "reason": "", "refusal": None},
         ]
 
 
