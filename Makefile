@@ -42,7 +42,7 @@ check: .venv/ready ## Format, lint, types, import contracts, spelling
 	.venv/bin/ruff check .
 	.venv/bin/pyright
 	.venv/bin/lint-imports
-	.venv/bin/codespell README.md CHANGELOG.md ARCHITECTURE.md CONTRIBUTING.md docs src tests examples benchmarks protocol clients/javascript/symphony.js clients/javascript/README.md
+	.venv/bin/codespell README.md CHANGELOG.md ARCHITECTURE.md CONTRIBUTING.md docs src tests examples benchmarks protocol clients/javascript/symphony.js clients/javascript/msgpack.js clients/javascript/README.md
 
 format: .venv/ready ## Format the code and mend what lint can
 	.venv/bin/ruff format .

@@ -1,7 +1,7 @@
 /**
  * The JavaScript client of Symphony: events, requests and streams over one
- * WebSocket that comes back by itself. No dependencies; for browsers, Node,
- * Deno and Bun. Every duration is in seconds.
+ * WebSocket that reconnects automatically. It has no dependencies and runs in
+ * browsers, Node, Deno and Bun. Every duration is in seconds.
  *
  *     import { connect } from "symphony-ws";
  *
@@ -11,16 +11,16 @@
  *     const sum = await client.request("sum", [1, 2, 3]);
  *     for await (const number of client.stream("count", 10)) console.log(number);
  *
- * What goes over the wire is docs/protocol.md of Symphony.
+ * docs/protocol.md of Symphony describes the protocol.
  */
 
-// ---------------------------------------------------------------- bounds
+// ---------------------------------------------------------------- limits
 
 /** Bytes that may wait in the WebSocket before `emit` and `request` are refused. */
 const MAX_UNSENT_BYTES = 16 * 1024 * 1024;
-/** Requests of the server that may be under way in handlers here. */
+/** Requests of the server that handlers may work on at once. */
 const MAX_ANSWERING = 1000;
-/** Levels of nesting in MessagePack; the protocol asks for at least 200. */
+/** Levels of nesting in MessagePack, as in msgpack.js. */
 const MAX_DEPTH = 500;
 /** Items of credit that a stream may have. */
 const MAX_CREDIT = 2 ** 31 - 1;
@@ -28,51 +28,74 @@ const MAX_CREDIT = 2 ** 31 - 1;
 const MAX_NAME = 256;
 /** UTF-8 bytes of a close reason (RFC 6455 §5.5). */
 const MAX_REASON_BYTES = 123;
-/** Seconds that a connection must last for the backoff to begin anew. */
+/** Seconds that a connection must last to reset the backoff. */
 const LASTING = 5;
-/** Seconds within which an attempt starts when the network or the user is back. */
+/** Seconds within which the client tries again when the network or the user is back. */
 const HURRY = 1;
 /** Seconds that `close()` waits for the server's close frame. */
 const CLOSE_TIMEOUT = 5;
-/** Seconds by which the server may be first to say that a request's time is up. */
+/** The server may report a timeout so many seconds before this side notices it. */
 const TIMER_SLACK = 0.05;
-/** Milliseconds; above it `setTimeout` fires at once, so longer waits are cut to it. */
+/** Milliseconds. `setTimeout` fires at once for more, so longer waits are cut to this. */
 const LONGEST_DELAY = 2 ** 31 - 1;
 
 // ---------------------------------------------------------------- errors
 
-/** The root of what this client raises. */
+/** The base class of this client's errors. */
 export class SymphonyError extends Error {
   name = "SymphonyError";
 }
 
-/** The connection has ended, or did before the answer came. */
+/** The connection has ended: before the answer came, or before the call. */
 export class DisconnectedError extends SymphonyError {
   name = "DisconnectedError";
 
   /**
    * @param {string} message
    * @param {number} [code] The close code; 1006 if the connection was lost.
-   * @param {string} [reason] What was said with it.
+   * @param {string} [reason] The reason that was given with it.
+   * @param {{ refusal?: RemoteError | null }} [options] `refusal`: the error with which the server
+   *   refused the client; null if there was none.
    */
-  constructor(message, code = 1006, reason = "") {
+  constructor(message, code = 1006, reason = "", { refusal = null } = {}) {
     super(message);
     this.code = code;
     this.reason = reason;
+    this.refusal = refusal;
   }
 }
 
-/** The server refused the connection; `code` says why, as a close code. */
+/** The server refused the connection before it was open; `code` says why, as a close code. */
 export class RefusedError extends DisconnectedError {
   name = "RefusedError";
+
+  /**
+   * @param {string} message
+   * @param {number} [code] The close code.
+   * @param {string} [reason] The reason that was given with it.
+   * @param {{ refusal?: RemoteError | null, status?: number | null, retryAfter?: number | null }} [options]
+   *   `refusal`: the error with which the server refused; null if it was not a Symphony server. `status`:
+   *   the HTTP status; null where it is not known, as in browsers. `retryAfter`: seconds before which
+   *   the server does not want to be asked again, or null.
+   */
+  constructor(message, code = 1006, reason = "", { refusal = null, status = null, retryAfter = null } = {}) {
+    super(message, code, reason, { refusal });
+    this.status = status;
+    this.retryAfter = retryAfter;
+  }
 }
 
-/** A request was not answered in time; whether it was handled is unknown. */
+/** The route cannot do this: a raw route answers no requests; you cannot iterate over a route with events. */
+export class WrongRouteError extends SymphonyError {
+  name = "WrongRouteError";
+}
+
+/** A request was not answered in time. It may or may not have been handled. */
 export class RequestTimeoutError extends SymphonyError {
   name = "RequestTimeoutError";
 }
 
-/** As much waits to be sent already as may; nothing was added. */
+/** The queue of unsent messages is full. The message was not added. */
 export class QueueFullError extends SymphonyError {
   name = "QueueFullError";
 }
@@ -85,17 +108,19 @@ export class RemoteError extends SymphonyError {
    * @param {string} code From Symphony's closed list, or an app's own with a namespace.
    * @param {string} [message] For people.
    * @param {boolean} [retryable] Whether the same request may succeed later.
-   * @param {any} [details] What else the server says, or null.
+   * @param {any} [details] Further information from the server, or null.
+   * @param {number | null} [retryAfter] Seconds before which trying again is of no use, or null.
    */
-  constructor(code, message = "", retryable = false, details = null) {
+  constructor(code, message = "", retryable = false, details = null, retryAfter = null) {
     super(message || code);
     this.code = code;
     this.retryable = retryable;
     this.details = details;
+    this.retryAfter = retryAfter;
   }
 }
 
-/** Symphony's own codes, and whether the same again may work later. */
+/** Symphony's own codes, and whether the same request may work later. */
 const CODES = new Map([
   ["invalid", false],
   ["unauthorized", false],
@@ -118,333 +143,54 @@ export class Reject extends SymphonyError {
   /**
    * @param {string} code One of Symphony's codes, or your own with a namespace: "shop.sold_out".
    * @param {string} [message] For the peer to read. Never put secrets here.
-   * @param {{ details?: any, retryable?: boolean }} [options] `details`: anything that helps the
-   *   peer. `retryable`: whether the same again may work later; without it, as the code is.
-   * @throws {TypeError} The code is neither Symphony's nor has a namespace.
+   * @param {{ details?: any, retryable?: boolean, retryAfter?: number | null }} [options]
+   *   `details`: anything that helps the peer. `retryable`: whether the same request may work later;
+   *   without it, the code decides. `retryAfter`: seconds before which trying again is of no use.
+   * @throws {RangeError} The code is neither Symphony's nor has a namespace, or `retryAfter` is negative
+   *   or infinite.
    */
-  constructor(code, message = "", { details = null, retryable } = {}) {
+  constructor(code, message = "", { details = null, retryable, retryAfter = null } = {}) {
     super(message);
-    if (!CODES.has(code) && !code.includes(".")) {
-      throw new TypeError(`"${code}" is no code of Symphony's; give your own a namespace: "shop.sold_out"`);
+    if (!CODES.has(code) && !String(code).includes(".")) {
+      throw new RangeError(`"${code}" is not one of Symphony's codes; give your own a namespace: "shop.sold_out"`);
+    }
+    if (retryAfter !== null && !isDelay(retryAfter)) {
+      throw new RangeError(`retryAfter must be 0 or more seconds, not ${retryAfter}`);
     }
     this.code = code;
     this.details = details;
     this.retryable = retryable ?? CODES.get(code) ?? false;
+    this.retryAfter = retryAfter;
   }
 }
 
 /** @param {Reject} error */
-const payloadOf = ({ code, message, retryable, details }) => ({ code, message, retryable, details });
+const payloadOf = ({ code, message, retryable, details, retryAfter }) =>
+  retryAfter === null
+    ? { code, message, retryable, details }
+    : { code, message, retryable, details, retry_after: retryAfter };
 
-/** @param {any} data The data of an error frame; what is missing must not break the client. */
-function remoteError(data) {
-  const { code = "internal", message = "", retryable = false, details = null } = data ?? {};
-  return new RemoteError(String(code), String(message), retryable === true, details);
+/** @param {any} data The data of an envelope. @returns {RemoteError | null} Null: it is not an error. */
+function errorIn(data) {
+  const { code, message = "", retryable = false, details = null, retry_after: retryAfter } = data ?? {};
+  if (typeof code !== "string") return null;
+  return new RemoteError(code, String(message), retryable === true, details, isDelay(retryAfter) ? retryAfter : null);
 }
 
-// ------------------------------------------------------------- MessagePack
+/** @param {unknown} seconds */
+const isDelay = (seconds) => typeof seconds === "number" && seconds >= 0 && seconds < Infinity;
+
+// ---------------------------------------------------------------- codecs
+
+/** @typedef {{ encode(value: unknown): any, decode(message: any): any }} Codec */
 
 const utf8 = new TextEncoder();
-// A byte order mark is a character of the text like any other: it is not dropped.
-const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-/** The type of the one extension that MessagePack itself defines. */
-const TIMESTAMP = -1;
-/**
- * The numbers behind the codes from 0xca on: what a DataView calls them, and their bytes.
- *
- * @type {[string, number][]}
- */
-const NUMBERS = [
-  ["Float32", 4], ["Float64", 8],
-  ["Uint8", 1], ["Uint16", 2], ["Uint32", 4], ["BigUint64", 8],
-  ["Int8", 1], ["Int16", 2], ["Int32", 4], ["BigInt64", 8],
-];
 
 /** @param {unknown} value @returns {Uint8Array | null} The value as bytes, if that is what it is. */
 function asBytes(value) {
   if (value instanceof Uint8Array) return value;
   return value instanceof ArrayBuffer ? new Uint8Array(value) : null;
 }
-
-class Writer {
-  #bytes = new Uint8Array(256);
-  #end = 0;
-
-  written() {
-    return this.#bytes.slice(0, this.#end);
-  }
-
-  /** @param {unknown} value @param {number} depth @returns {void} */
-  write(value, depth) {
-    if (value === null || value === undefined) this.#byte(0xc0);
-    else if (typeof value === "string") this.#string(value);
-    else if (typeof value === "number") this.#number(value);
-    else if (typeof value === "boolean") this.#byte(value ? 0xc3 : 0xc2);
-    else if (typeof value === "bigint") this.#bigint(value);
-    else if (typeof value === "object") this.#object(value, depth);
-    else throw new TypeError(`a ${typeof value} cannot be sent`);
-  }
-
-  /** @param {any} value @param {number} depth @returns {void} */
-  #object(value, depth) {
-    const bytes = asBytes(value);
-    if (bytes) {
-      this.#length(bytes.length, 0, 0, 0xc4, 0xc5);
-      return this.#append(bytes);
-    }
-    if (value instanceof Date) return this.#date(value.getTime());
-    if (ArrayBuffer.isView(value)) throw new TypeError("send bytes as a Uint8Array, numbers as an array");
-    if (depth === MAX_DEPTH) throw new RangeError(`nested deeper than ${MAX_DEPTH} levels, or in a circle`);
-    if (typeof value.toJSON === "function") return this.write(value.toJSON(), depth + 1);
-    if (Array.isArray(value)) {
-      this.#length(value.length, 0x90, 16, 0, 0xdc);
-      for (const item of value) this.write(item, depth + 1);
-      return;
-    }
-    const fields = Object.entries(value).filter((field) => field[1] !== undefined);
-    this.#length(fields.length, 0x80, 16, 0, 0xde);
-    for (const [key, item] of fields) {
-      this.#string(key);
-      this.write(item, depth + 1);
-    }
-  }
-
-  /** @param {number} value */
-  #number(value) {
-    if (!Number.isSafeInteger(value)) this.#code(0xcb, "Float64", 8, value);
-    else if (value >= 2 ** 32) this.#code(0xcf, "BigUint64", 8, BigInt(value));
-    else if (value >= 2 ** 16) this.#code(0xce, "Uint32", 4, value);
-    else if (value >= 2 ** 8) this.#code(0xcd, "Uint16", 2, value);
-    else if (value >= 2 ** 7) this.#code(0xcc, "Uint8", 1, value);
-    else if (value >= -(2 ** 5)) this.#byte(value & 0xff);
-    else if (value >= -(2 ** 7)) this.#code(0xd0, "Int8", 1, value);
-    else if (value >= -(2 ** 15)) this.#code(0xd1, "Int16", 2, value);
-    else if (value >= -(2 ** 31)) this.#code(0xd2, "Int32", 4, value);
-    else this.#code(0xd3, "BigInt64", 8, BigInt(value));
-  }
-
-  /** @param {bigint} value */
-  #bigint(value) {
-    const small = narrow(value);
-    if (typeof small === "number") this.#number(small);
-    else if (BigInt.asUintN(64, value) === value) this.#code(0xcf, "BigUint64", 8, value);
-    else if (BigInt.asIntN(64, value) === value) this.#code(0xd3, "BigInt64", 8, value);
-    else throw new RangeError(`${value} does not fit into 64 bits`);
-  }
-
-  /** @param {string} value */
-  #string(value) {
-    const bytes = utf8.encode(value);
-    this.#length(bytes.length, 0xa0, 32, 0xd9, 0xda);
-    this.#append(bytes);
-  }
-
-  /** @param {number} time In milliseconds. */
-  #date(time) {
-    // As JSON.stringify does with an invalid date.
-    if (Number.isNaN(time)) return this.#byte(0xc0);
-    const seconds = Math.floor(time / 1000);
-    const nanoseconds = (time - seconds * 1000) * 1_000_000;
-    if (seconds < 0 || seconds >= 2 ** 34) {
-      this.#append([0xc7, 12, TIMESTAMP]);
-      this.#put("Uint32", 4, nanoseconds);
-      this.#put("BigInt64", 8, BigInt(seconds));
-    } else if (nanoseconds || seconds >= 2 ** 32) {
-      this.#append([0xd7, TIMESTAMP]);
-      this.#put("BigUint64", 8, (BigInt(nanoseconds) << 34n) | BigInt(seconds));
-    } else {
-      this.#append([0xd6, TIMESTAMP]);
-      this.#put("Uint32", 4, seconds);
-    }
-  }
-
-  /**
-   * A length in its shortest form. `code8` is 0 where there is no such form;
-   * the code for 32 bits always follows that for 16.
-   *
-   * @param {number} length @param {number} short @param {number} below
-   * @param {number} code8 @param {number} code16
-   */
-  #length(length, short, below, code8, code16) {
-    if (length < below) this.#byte(short | length);
-    else if (code8 && length < 2 ** 8) this.#code(code8, "Uint8", 1, length);
-    else if (length < 2 ** 16) this.#code(code16, "Uint16", 2, length);
-    else this.#code(code16 + 1, "Uint32", 4, length);
-  }
-
-  /** @param {number} code @param {string} kind @param {number} size @param {number | bigint} value */
-  #code(code, kind, size, value) {
-    this.#byte(code);
-    this.#put(kind, size, value);
-  }
-
-  /** @param {string} kind @param {number} size @param {number | bigint} value */
-  #put(kind, size, value) {
-    const at = this.#claim(size);
-    /** @type {any} */ (new DataView(this.#bytes.buffer))[`set${kind}`](at, value);
-  }
-
-  /** @param {number} value */
-  #byte(value) {
-    const at = this.#claim(1);
-    this.#bytes[at] = value;
-  }
-
-  /** @param {ArrayLike<number>} bytes */
-  #append(bytes) {
-    const at = this.#claim(bytes.length);
-    this.#bytes.set(bytes, at);
-  }
-
-  /**
-   * Say where so many bytes go. To be called before `#bytes` is read: it may
-   * put a longer buffer in its place.
-   *
-   * @param {number} count
-   */
-  #claim(count) {
-    const start = this.#end;
-    this.#end += count;
-    if (this.#end > this.#bytes.length) {
-      const longer = new Uint8Array(Math.max(this.#end, this.#bytes.length * 2));
-      longer.set(this.#bytes);
-      this.#bytes = longer;
-    }
-    return start;
-  }
-}
-
-class Reader {
-  #bytes;
-  /** @type {any} By name: its methods are in `NUMBERS`. */
-  #view;
-  #at = 0;
-
-  /** @param {Uint8Array} bytes */
-  constructor(bytes) {
-    this.#bytes = bytes;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  }
-
-  get left() {
-    return this.#bytes.length - this.#at;
-  }
-
-  /** @param {number} depth @returns {any} */
-  read(depth) {
-    const code = this.#uint(0);
-    if (code < 0x80) return code;
-    if (code < 0x90) return this.#map(code & 0x0f, depth);
-    if (code < 0xa0) return this.#array(code & 0x0f, depth);
-    if (code < 0xc0) return this.#string(code & 0x1f);
-    if (code >= 0xe0) return code - 0x100;
-    if (code === 0xc0) return null;
-    if (code === 0xc2 || code === 0xc3) return code === 0xc3;
-    // What is left are families of codes, ordered by the size of what follows.
-    // Bytes are copied, so that a few of them do not keep a whole message alive.
-    if (code >= 0xc4 && code <= 0xc6) return new Uint8Array(this.#take(this.#uint(code - 0xc4)));
-    if (code >= 0xc7 && code <= 0xc9) return this.#extension(this.#uint(code - 0xc7));
-    if (code >= 0xca && code <= 0xd3) return this.#number(code);
-    if (code >= 0xd4 && code <= 0xd8) return this.#extension(1 << (code - 0xd4));
-    if (code >= 0xd9 && code <= 0xdb) return this.#string(this.#uint(code - 0xd9));
-    if (code >= 0xdc && code <= 0xdd) return this.#array(this.#uint(code - 0xdb), depth);
-    if (code >= 0xde) return this.#map(this.#uint(code - 0xdd), depth);
-    throw new SyntaxError(`MessagePack has no code 0x${code.toString(16)}`);
-  }
-
-  /** @param {number} code */
-  #number(code) {
-    const [kind, size] = /** @type {[string, number]} */ (NUMBERS[code - 0xca]);
-    const value = this.#view[`get${kind}`](this.#skip(size));
-    return typeof value === "bigint" ? narrow(value) : value;
-  }
-
-  /** @param {number} length @param {number} depth */
-  #array(length, depth) {
-    this.#enter(depth);
-    const items = [];
-    for (let i = 0; i < length; i++) items.push(this.read(depth + 1));
-    return items;
-  }
-
-  /** @param {number} length @param {number} depth */
-  #map(length, depth) {
-    this.#enter(depth);
-    /** @type {Record<string, any>} */
-    const fields = {};
-    for (let i = 0; i < length; i++) {
-      const key = this.read(depth + 1);
-      if (typeof key !== "string" && typeof key !== "number" && typeof key !== "bigint") {
-        throw new SyntaxError("a key of a map is neither text nor a number");
-      }
-      const value = this.read(depth + 1);
-      // Not by assignment, which for this one key sets the prototype.
-      if (key === "__proto__") Object.defineProperty(fields, key, { value, enumerable: true });
-      else fields[String(key)] = value;
-    }
-    return fields;
-  }
-
-  /** @param {number} depth */
-  #enter(depth) {
-    if (depth === MAX_DEPTH) throw new SyntaxError(`nested deeper than ${MAX_DEPTH} levels`);
-  }
-
-  /** @param {number} length */
-  #string(length) {
-    return strictUtf8.decode(this.#take(length));
-  }
-
-  /** @param {number} length */
-  #extension(length) {
-    const type = this.#view.getInt8(this.#skip(1));
-    if (type !== TIMESTAMP) throw new SyntaxError(`an extension of the unknown type ${type}`);
-    const at = this.#skip(length);
-    let [seconds, nanoseconds] = [NaN, 0];
-    if (length === 4) seconds = this.#view.getUint32(at);
-    else if (length === 8) {
-      const both = this.#view.getBigUint64(at);
-      seconds = Number(BigInt.asUintN(34, both));
-      nanoseconds = Number(both >> 34n);
-    } else if (length === 12) {
-      nanoseconds = this.#view.getUint32(at);
-      seconds = Number(this.#view.getBigInt64(at + 4));
-    }
-    const date = new Date(seconds * 1000 + Math.floor(nanoseconds / 1_000_000));
-    const valid = nanoseconds < 1_000_000_000 && !Number.isNaN(date.getTime());
-    if (!valid) throw new SyntaxError("no valid timestamp");
-    return date;
-  }
-
-  /** @param {number} power Of two, the bytes that it has. @returns {number} */
-  #uint(power) {
-    const at = this.#skip(1 << power);
-    if (power === 0) return this.#view.getUint8(at);
-    return power === 1 ? this.#view.getUint16(at) : this.#view.getUint32(at);
-  }
-
-  /** @param {number} length */
-  #take(length) {
-    const at = this.#skip(length);
-    return this.#bytes.subarray(at, at + length);
-  }
-
-  /** @param {number} length */
-  #skip(length) {
-    if (length > this.left) throw new SyntaxError("the message ends too early");
-    const at = this.#at;
-    this.#at += length;
-    return at;
-  }
-}
-
-/** @param {bigint} value @returns {number | bigint} A number where it is exact. */
-function narrow(value) {
-  const small = Number(value);
-  return Number.isSafeInteger(small) ? small : value;
-}
-
-// ---------------------------------------------------------------- codecs
 
 /** @param {Uint8Array} bytes */
 function base64(bytes) {
@@ -464,39 +210,57 @@ function bytesAsBase64(key, value) {
   return bytes ? base64(bytes) : value;
 }
 
-/**
- * How a value becomes a message, and back. `decode` throws for what is not
- * exactly one value.
- */
-export const codecs = {
-  json: {
-    /** @param {unknown} value @returns {string} */
-    encode: (value) => JSON.stringify(value, bytesAsBase64) ?? "null",
-    /** @param {string} message @returns {any} */
-    decode: (message) => JSON.parse(message),
-  },
-  msgpack: {
-    /** @param {unknown} value @returns {Uint8Array} */
-    encode(value) {
-      const writer = new Writer();
-      writer.write(value, 0);
-      return writer.written();
-    },
-    /** @param {Uint8Array} message @returns {any} */
-    decode(message) {
-      const reader = new Reader(message);
-      const value = reader.read(0);
-      if (reader.left) throw new SyntaxError(`${reader.left} bytes behind the value`);
-      return value;
-    },
-  },
+/** How a value becomes a JSON message, and back. `decode` throws for invalid JSON. */
+export const json = {
+  /** @param {unknown} value @returns {string} */
+  encode: (value) => JSON.stringify(value, bytesAsBase64) ?? "null",
+  /** @param {string} message @returns {any} */
+  decode: (message) => JSON.parse(message),
 };
+
+/**
+ * The codec of MessagePack, from a module of its own that only the clients that
+ * ask for it load. The literal path lets a bundler find the module and split it off.
+ *
+ * @type {Codec | null}
+ */
+let msgpack = null;
+const loadMsgpack = async () => (msgpack ??= await import("./msgpack.js"));
+
+/**
+ * Copy data that waits to be sent, as MessagePack will see it: the codec may
+ * not be loaded yet.
+ *
+ * @param {any} value @param {number} [depth] @returns {any}
+ * @throws {TypeError | RangeError} MessagePack cannot encode the value.
+ */
+function copyForMsgpack(value, depth = 0) {
+  if (typeof value === "bigint") {
+    if (Number.isSafeInteger(Number(value))) return Number(value);
+    const fits = BigInt.asUintN(64, value) === value || BigInt.asIntN(64, value) === value;
+    if (!fits) throw new RangeError(`${value} does not fit into 64 bits`);
+  }
+  if (typeof value === "function" || typeof value === "symbol") {
+    throw new TypeError(`a ${typeof value} cannot be sent`);
+  }
+  if (typeof value !== "object" || value === null) return value;
+  const bytes = asBytes(value);
+  // Not by `slice`, which copies nothing for a Buffer of Node.
+  if (bytes) return new Uint8Array(bytes);
+  if (value instanceof Date) return new Date(value);
+  if (ArrayBuffer.isView(value)) throw new TypeError("send bytes as a Uint8Array, numbers as an array");
+  if (depth === MAX_DEPTH) throw new RangeError(`nested deeper than ${MAX_DEPTH} levels, or circular`);
+  if (typeof value.toJSON === "function") return copyForMsgpack(value.toJSON(), depth + 1);
+  if (Array.isArray(value)) return value.map((item) => copyForMsgpack(item, depth + 1));
+  const fields = Object.entries(value).filter(([, item]) => item !== undefined);
+  return Object.fromEntries(fields.map(([key, item]) => [key, copyForMsgpack(item, depth + 1)]));
+}
 
 // ------------------------------------------------------- types of events
 
 /**
- * The events of one route, for TypeScript and editors. What is left out has
- * no events.
+ * The events of one route, for TypeScript and editors. A part that you leave
+ * out has no events.
  *
  *     interface Events {
  *       emits: { say: { text: string } };
@@ -516,7 +280,7 @@ export const codecs = {
  */
 
 /**
- * Without a map of events, every name goes and nothing is checked.
+ * Without a map of events, any name is allowed and nothing is checked.
  *
  * @typedef {object} Untyped
  * @property {Record<string, any>} emits
@@ -557,84 +321,89 @@ export const codecs = {
  */
 /** @template E @typedef {"message" extends Name<E, "receives"> ? Entry<E, "receives", "message"> : any} MessageOf */
 
-/** @typedef {{ code: string, message: string, retryable: boolean, details: any }} ErrorData */
+/** @typedef {{ code: string, message: string, retryable: boolean, details: any, retry_after?: number }} ErrorData */
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
 /** @typedef {string | null | undefined} Token */
 
 /**
  * @typedef {object} Options
- * @property {Token | (() => Token | Promise<Token>)} [token] Says who connects. A function is called
- *   anew at every attempt, and once more when the server has refused with 4401.
- * @property {"json" | "msgpack"} [protocol] How frames are written: "json".
- * @property {string[]} [subprotocols] What else to offer, for raw routes.
+ * @property {Token | (() => Token | Promise<Token>)} [token] Identifies the client. A function is called
+ *   at every attempt, and once more after a refusal with 4401.
+ * @property {"json" | "msgpack"} [protocol] How envelopes are encoded: "json". The module of
+ *   MessagePack is loaded when it is asked for.
+ * @property {string[]} [subprotocols] Further subprotocols to offer, for raw routes.
  * @property {number} [connectTimeout] Seconds for each attempt: 10.
- * @property {number} [requestTimeout] Seconds a request waits for its answer, and a stream to be sent: 10.
- * @property {number} [heartbeat] Seconds of silence before the server is asked for a sign of life: 20.
- *   0: it is never asked.
- * @property {boolean} [reconnect] Whether to come back when the connection is lost: true.
- * @property {number} [backoff] Upper bound of the first wait, in seconds: 0.5. It doubles each time.
- * @property {number} [maxBackoff] Upper bound of every wait, in seconds: 30.
- * @property {number} [maxQueue] Messages that may wait for a connection, or, on a raw route, for an
- *   iteration: 1000.
- * @property {any} [WebSocket] The constructor, where there is no global one (Node 20).
+ * @property {number} [requestTimeout] Seconds that a request waits for its answer, and a stream for a connection: 10.
+ * @property {number | null} [heartbeat] Seconds without a message before the client pings the server: 20.
+ *   null: never.
+ * @property {boolean} [reconnect] Whether to reconnect when the connection is lost: true.
+ * @property {number} [backoff] The longest first wait, in seconds: 0.5. It doubles with each attempt.
+ * @property {number} [maxBackoff] The longest of all waits, in seconds: 30.
+ * @property {number} [maxQueue] Messages that may wait for a connection or, on a raw route, for the
+ *   program: 1000.
+ * @property {any} [WebSocket] The constructor, if there is no global one (Node 20).
  */
 
 /**
  * @typedef {object} RequestOptions
- * @property {number} [timeout] Seconds until the answer must be here: `requestTimeout`. Infinity: no bound.
- * @property {boolean} [idempotent] Handling it twice does no harm: it is sent again if the connection is lost.
- * @property {AbortSignal} [signal] Gives the request up; the server is told.
+ * @property {number} [timeout] Seconds to wait for the answer: `requestTimeout`. Infinity: no limit.
+ * @property {boolean} [idempotent] Handling it twice does no harm, so it is sent again if the connection is lost.
+ * @property {AbortSignal} [signal] Cancels the request, at the server as well.
  */
 
 /**
  * @typedef {object} StreamOptions
- * @property {number} [credit] Items that the server may be ahead, and that are held here at most: 64.
- * @property {AbortSignal} [signal] Gives the stream up; the server is told.
+ * @property {number} [credit] The most items that wait here; the server pauses until they are taken: 64.
+ * @property {AbortSignal} [signal] Cancels the stream, at the server as well.
  */
 
 // ------------------------------------------------------------------ time
 
 const now = () => performance.now() / 1000;
 
-/** @param {number} seconds May be over already: below 0. @param {() => void} action @returns {any} */
+/** @param {number} seconds May be negative: then at once. @param {() => void} action @returns {any} */
 const after = (seconds, action) => setTimeout(action, Math.min(Math.max(seconds, 0) * 1000, LONGEST_DELAY));
 
-/** @param {number} seconds Whether no timer can wait so long: it is then no bound at all. */
+/** @param {number} seconds Whether it is longer than any timer can wait, and so no limit. */
 const isEndless = (seconds) => seconds * 1000 > LONGEST_DELAY;
 
 // -------------------------------------------------------- one connection
 
-/** Close codes after which a client comes back; after all others it stays away. */
-const COMES_BACK = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429, 4503]);
+/** The client reconnects after these close codes, and after no others. */
+const RECONNECTS_AFTER = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429, 4503]);
 const NORMAL = 1000;
 const GOING_AWAY = 1001;
 const LOST = 1006;
 const UNREAD = 1013;
 const INVALID = 4400;
 const UNAUTHORIZED = 4401;
-/** What is said instead of 1013, which a page may not send. */
+/** Sent instead of 1013, which a page may not send. */
 const OWN_UNREAD = 4000;
 
 /**
- * A browser fails a handshake in which it has offered subprotocols and none was
- * chosen. So a server needs names to choose even for these two: that the route
- * is raw, and that this is a refusal, whose close frame says why.
+ * A browser fails the connection if it offered subprotocols and the server chose
+ * none. So the server needs a name to choose in these two cases, too: the route
+ * is raw, or the connection is refused.
  */
 const RAW = "symphony.raw";
 const REFUSE = "symphony.refuse";
 
-/** The kinds of frames that a server sends, in the order in which their fields count. */
+/** The kinds of envelopes that a server sends. The first of these fields decides. */
 const KINDS = /** @type {const} */ (["event", "reply", "error", "item", "end", "cancel", "pong", "retry"]);
 
-/** One attempt and the connection that comes of it. It ends once, whatever its WebSocket does later. */
+/** One attempt to connect, and its connection. It ends once, whatever its WebSocket does later. */
 class Link {
   raw = false;
-  /** Of raw routes and refusals, until events are agreed on. @type {Settings["codec"]} */
-  codec = codecs.json;
+  /** JSON for raw routes and refusals, and until the server has chosen. @type {Codec} */
+  codec = json;
   openedAt = Infinity;
-  /** Seconds that the server has said to stay away. */
-  retry = 0;
-  /** Whether it has said that it will close: only what belongs to this connection goes out. */
+  /** Seconds that the client must wait before it reconnects, as the server said. @type {number | null} */
+  retry = null;
+  /** The last event `error`; null if anything but `retry` came after it. @type {RemoteError | null} */
+  lastError = null;
+  /** The reason that a close frame has if it closes because of that error. */
+  lastReason = "";
+  /** Whether the server will close soon: only replies, grants and cancels are sent. */
   stopping = false;
   #settings;
   #hears;
@@ -656,14 +425,19 @@ class Link {
     this.#hears = hears;
   }
 
-  /** Whether what is sent now can arrive: a closing WebSocket swallows it without a word. */
+  /** Whether a message can be sent now: a closing WebSocket drops messages silently. */
   get ready() {
     return this.openedAt !== Infinity && !this.#ended && this.#socket.readyState === 1;
   }
 
-  /** Whether the server takes what is new. */
+  /** Whether the server takes new events and requests. */
   get takes() {
     return this.ready && !this.stopping;
+  }
+
+  /** Whether the server opened the WebSocket only to refuse the client. */
+  get refused() {
+    return this.#socket?.protocol === REFUSE;
   }
 
   get protocol() {
@@ -680,7 +454,10 @@ class Link {
   }
 
   async start() {
-    const { token, offer, url, WebSocket, connectTimeout } = this.#settings;
+    const { token, offer, url, WebSocket, connectTimeout, protocol } = this.#settings;
+    // While the token function runs.
+    const loading = protocol === "msgpack" && !msgpack ? loadMsgpack() : null;
+    loading?.catch(() => {});
     this.#timer = after(connectTimeout, () => this.#lose(`no connection within ${connectTimeout} s`));
     let value;
     try {
@@ -690,12 +467,19 @@ class Link {
       this.#lose("the token function failed");
       return;
     }
+    try {
+      if (loading) await loading;
+    } catch (error) {
+      console.error("symphony: msgpack.js, which belongs beside this module, could not be loaded", error);
+      this.#lose("the MessagePack module could not be loaded");
+      return;
+    }
     if (this.#ended) return;
     const credentials = (value ?? null) === null ? [] : [`symphony.token.${base64url(String(value))}`];
     try {
       this.#socket = new WebSocket(url, [...offer, ...credentials]);
     } catch (error) {
-      // A URL or a subprotocol that will be no better at the next attempt.
+      // The URL or a subprotocol is invalid: another attempt cannot help.
       this.#end(INVALID, String(error));
       return;
     }
@@ -708,12 +492,12 @@ class Link {
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
       answered = true;
-      if (this.#ended || socket.protocol === REFUSE) return;
+      if (this.#ended || this.refused) return;
       clearTimeout(this.#timer);
       this.raw = socket.protocol !== this.#settings.events;
       this.openedAt = this.#heardAt = now();
       if (!this.raw) {
-        this.codec = this.#settings.codec;
+        this.codec = (this.#settings.protocol === "msgpack" && msgpack) || json;
         if (this.#settings.heartbeat) this.#awaitSilence();
       }
       this.#hears.open();
@@ -723,7 +507,7 @@ class Link {
       if (!this.#ended) this.#hears.message(event.data);
     };
     socket.onclose = (/** @type {any} */ event) => this.#end(event.code, event.reason || this.#trouble);
-    // Stays in place after the end: `ws` throws what nobody listens to.
+    // Keep this listener after the end: `ws` throws errors that have none.
     socket.onerror = (/** @type {any} */ event) => {
       this.#trouble = event.message ?? "";
       // Some versions of Node fire no `close` for an attempt that failed.
@@ -732,35 +516,34 @@ class Link {
   }
 
   #awaitSilence() {
-    const { heartbeat } = this.#settings;
-    const rest = this.#heardAt + heartbeat - now();
+    const rest = this.#heardAt + (this.#settings.heartbeat ?? Infinity) - now();
     if (rest > 0) this.#timer = after(rest, () => this.#awaitSilence());
     else this.check();
   }
 
-  /** Ask for a sign of life; without one in time the connection is lost. */
+  /** Ping the server. Without any message in time, the connection counts as lost. */
   check() {
-    // A raw route has no ping that a page could send. A connection that is closing
-    // sends none either, but it must not take for ever.
+    // A page cannot ping on a raw route. A closing connection sends no ping either,
+    // but it must not close for ever.
     if (this.#ended || this.openedAt === Infinity || this.raw) return;
     const { heartbeat } = this.#settings;
     const asked = now();
     clearTimeout(this.#timer);
     this.write({ ping: ++this.#pings });
-    this.#timer = after(Math.max(heartbeat / 2, 1), () => {
-      if (this.#heardAt < asked) this.#lose("no sign of life");
+    this.#timer = after(Math.max((heartbeat ?? 0) / 2, 1), () => {
+      if (this.#heardAt < asked) this.#lose("the server does not answer pings");
       else if (heartbeat) this.#awaitSilence();
     });
   }
 
   /**
-   * Send a frame. Without a connection it is dropped: callers who may not lose
-   * it ask `ready` first.
+   * Send an envelope. Without a connection it is dropped: check `ready` first if
+   * that matters.
    *
-   * @param {object} frame
+   * @param {object} envelope
    */
-  write(frame) {
-    this.send(this.codec.encode(frame));
+  write(envelope) {
+    this.send(this.codec.encode(envelope));
   }
 
   /** @param {any} message */
@@ -792,7 +575,7 @@ class Link {
   /** @param {string} reason */
   #lose(reason) {
     if (this.#ended) return;
-    // Before the WebSocket is touched: one of Node fires its events from within `close`.
+    // Before closing the WebSocket: in some versions of Node, `close` fires the events itself.
     this.#stop();
     abandon(this.#socket);
     this.#hears.end(LOST, reason);
@@ -811,9 +594,9 @@ class Link {
   }
 }
 
-/** @param {any} socket Of a connection that is dead, so that nobody answers a close frame. */
+/** @param {any} socket Its connection is dead: a close frame would not be answered. */
 function abandon(socket) {
-  // Of `ws`; its `close` would keep a process alive for 30 s.
+  // `ws` has `terminate`; its `close` would keep the process alive for 30 s.
   if (socket?.terminate) socket.terminate();
   else socket?.close();
 }
@@ -822,9 +605,9 @@ function abandon(socket) {
 const base64url = (text) =>
   base64(utf8.encode(text)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 
-// --------------------------------------------------------- what waits here
+// ------------------------------------------------ queues, requests, streams
 
-/** What has come and was not taken yet. Whoever fills it keeps its bound. */
+/** Items that have come and were not taken yet. The caller limits how many. */
 class Inbox {
   /** @type {any[]} */
   #items = [];
@@ -860,7 +643,7 @@ class Inbox {
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
-  /** Items as they come; several who iterate share them. */
+  /** Iterate over the items as they come. Several iterations share them. */
   async *[Symbol.asyncIterator]() {
     for (;;) {
       if (this.#items.length) yield this.#items.shift();
@@ -873,14 +656,15 @@ class Inbox {
 /** @param {Call} call */
 const late = ({ event }) => new RequestTimeoutError(`"${event}" was not answered in time`);
 
-/** @param {string} event @param {string} what The server answers otherwise than it was asked to. */
+/** @param {string} event @param {string} what How the server answers instead. */
 const misused = (event, what) => new RemoteError("invalid", `"${event}" ${what}`);
 
 /** @param {Call} call @param {any} data The error that the server answers. */
 function errorOf(call, data) {
-  // Both sides count the time, and either may be first to say that it is up.
+  // Both sides have a timer, and either may run out first.
   const isLate = data?.code === "timeout" && now() > call.deadline - TIMER_SLACK;
-  return isLate ? late(call) : remoteError(data);
+  // An answer without a code is the server's mistake, not a code that it has.
+  return isLate ? late(call) : (errorIn(data) ?? new RemoteError("invalid", "the server's error has no code"));
 }
 
 /** A message without an answer; `event` is null for a plain `send`. */
@@ -894,26 +678,26 @@ class Message {
   }
 }
 
-/** A request or a stream, from when it is asked for until its end. */
+/** A request or a stream, from the call to its end. */
 class Call {
-  /** Of the connection it was last sent on. */
+  /** Its id on the connection on which it was sent last. */
   id = 0;
-  /** When this side gives it up, by `now()`. */
+  /** When it times out here, by `now()`. */
   deadline = Infinity;
   settled = false;
-  /** What a server that stops has said, until it is sent again. @type {Error | null} */
+  /** The error of a server that stops, until the request is sent again. @type {Error | null} */
   refusal = null;
   /** @type {any} */
   timer;
-  /** Stops what would end it from this side. */
+  /** Stop the timer and the listener that would cancel it. */
   release = () => {};
 
   /**
    * @param {string} event
    * @param {unknown} data
-   * @param {object} kind What makes it a request, or a stream.
+   * @param {object} kind What differs between requests and streams.
    * @param {boolean} [kind.idempotent] Sent again if the connection is lost.
-   * @param {() => object} kind.terms What its frame says beside, asked for when it is sent.
+   * @param {() => object} kind.terms Further fields of its envelope, asked for when it is sent.
    * @param {(kind: "reply" | "item" | "end", data: any) => void} kind.heard
    * @param {(error: unknown) => void} kind.failed
    */
@@ -934,7 +718,7 @@ const DEFAULTS = {
   subprotocols: /** @type {string[]} */ ([]),
   connectTimeout: 10,
   requestTimeout: 10,
-  heartbeat: 20,
+  heartbeat: /** @type {number | null} */ (20),
   reconnect: true,
   backoff: 0.5,
   maxBackoff: 30,
@@ -950,68 +734,89 @@ function settings(url, options) {
   const chosen = { ...DEFAULTS, ...given };
   const { protocol, connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff, maxQueue } = chosen;
   if (!WebSocket) throw new TypeError("there is no WebSocket here: give one, as connect(url, { WebSocket })");
-  if (!Object.hasOwn(codecs, protocol)) throw new TypeError(`protocol is "json" or "msgpack", not ${protocol}`);
-  if (!["undefined", "string", "function"].includes(typeof (token ?? undefined))) {
-    throw new TypeError("token is a string, or a function that gives one");
+  if (!["json", "msgpack"].includes(protocol)) {
+    throw new RangeError(`protocol must be "json" or "msgpack", not ${protocol}`);
   }
-  checkLeast(0, { connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff });
+  if (!["undefined", "string", "function"].includes(typeof (token ?? undefined))) {
+    throw new TypeError("token must be a string, or a function that returns one");
+  }
+  checkAbove0({ connectTimeout, requestTimeout });
+  if (heartbeat !== null && !(typeof heartbeat === "number" && heartbeat > 0)) {
+    throw new RangeError(`heartbeat must be above 0, or null to switch it off, not ${heartbeat}`);
+  }
+  checkLeast(0, { backoff, maxBackoff });
   checkLeast(1, { maxQueue });
   const events = `symphony.v1.${protocol}`;
   const offer = [...new Set([events, ...chosen.subprotocols, RAW, REFUSE])];
-  return { ...chosen, url: webSocketUrl(url), token, WebSocket, events, offer, codec: codecs[protocol] };
+  return { ...chosen, url: webSocketUrl(url), token, WebSocket, events, offer };
 }
 
 /** @param {number} least @param {Record<string, unknown>} options */
 function checkLeast(least, options) {
   for (const [name, value] of Object.entries(options)) {
     if (typeof value !== "number" || !(value >= least)) {
-      throw new RangeError(`${name} is a number from ${least} on, not ${value}`);
+      throw new RangeError(`${name} must be a number of at least ${least}, not ${value}`);
     }
+  }
+}
+
+/** @param {Record<string, unknown>} options */
+function checkAbove0(options) {
+  for (const [name, value] of Object.entries(options)) {
+    if (typeof value !== "number" || !(value > 0)) throw new RangeError(`${name} must be above 0, not ${value}`);
   }
 }
 
 /** @param {string | URL} url */
 function webSocketUrl(url) {
-  const absolute = new URL(url, globalThis.location?.href);
+  const base = globalThis.location?.href;
+  let absolute;
+  try {
+    absolute = new URL(url, base);
+  } catch {
+    throw new RangeError(`not a URL, or a relative one outside of a page: ${url}`);
+  }
   absolute.protocol = absolute.protocol.replace("http", "ws");
   absolute.hash = "";
-  if (!/^wss?:$/.test(absolute.protocol)) throw new TypeError(`no URL of a WebSocket: ${url}`);
+  if (!/^wss?:$/.test(absolute.protocol)) throw new RangeError(`not the URL of a WebSocket: ${url}`);
   return absolute.href;
 }
 
 /** @param {string} event */
 function checkName(event) {
-  // In code points, and counted only where it matters.
+  if (typeof event !== "string") throw new TypeError("the name of an event must be a string");
+  // In code points. Counted only if it could be too long.
   const length = event.length > MAX_NAME ? [...event].length : event.length;
-  if (typeof event !== "string" || length === 0 || length > MAX_NAME) {
-    throw new TypeError(`the name of an event is a string of 1 to ${MAX_NAME} characters`);
+  if (length === 0 || length > MAX_NAME) {
+    throw new RangeError(`the name of an event must have 1 to ${MAX_NAME} characters`);
   }
-  if (event === "error") throw new TypeError('the event "error" is the server\'s: it would not be heard');
+  if (event === "error") throw new RangeError('the event "error" belongs to Symphony; use another name');
 }
 
 // ---------------------------------------------------------------- client
 
 /**
- * Open a connection that comes back by itself. It begins at once, but nothing
- * arrives before the current turn is over: handlers registered in it miss nothing.
+ * Open a connection that reconnects automatically. It begins at once. Handlers that
+ * you register in the same turn of the event loop miss nothing.
  *
  * @template {EventMap} [E=Untyped]
  * @param {string | URL} url May be relative to the page; http and https become ws and wss.
  * @param {Options} [options]
  * @returns {Client<E>}
- * @throws {TypeError | RangeError} The URL or an option makes no sense, or there is no WebSocket.
+ * @throws {RangeError} The URL or an option has a value that is not allowed.
+ * @throws {TypeError} `token` is of a wrong type, or there is no WebSocket.
  */
 export function connect(url, options = {}) {
   return new Client(url, options);
 }
 
 /**
- * One connection, and all those that take its place when it is lost. Made by
- * `connect`.
+ * A connection to a server, which is opened again when it is lost. `connect` makes
+ * one.
  *
- * What is sent while there is no connection waits in a queue and goes out
- * first, in order, on the next one. What was sent just before a connection
- * broke may not have arrived; only requests can tell.
+ * Messages that you send without a connection wait in a queue. They are sent first,
+ * in order, on the next connection. A message sent just before a connection was
+ * lost may not have arrived. Use a request if you need to know.
  *
  * @template {EventMap} [E=Untyped]
  */
@@ -1019,11 +824,13 @@ export class Client {
   #settings;
   /** @type {State} */
   #state = "connecting";
+  /** The state that handlers were told last. @type {State | null} */
+  #toldState = null;
   /** @type {string | null} */
   #protocol = null;
   /** @type {string | null} */
   #subprotocol = null;
-  /** @type {{ code: number, reason: string } | null} */
+  /** @type {{ code: number, reason: string, refusal: RemoteError | null } | null} */
   #closed = null;
   /** @type {{ resolve(): void, reject(error: unknown): void }} */
   #openedOrNot = { resolve() {}, reject() {} };
@@ -1061,15 +868,15 @@ export class Client {
     this.#opened = new Promise((resolve, reject) => {
       this.#openedOrNot = { resolve, reject };
     });
-    // Whoever never asks for `opened` learns of the end from `state` and `closed`.
+    // Without this, a client whose `opened` is never used would be an unhandled rejection.
     this.#opened.catch(() => {});
     this.#watchSurroundings();
     queueMicrotask(() => this.#closed || this.#attempt());
   }
 
   /**
-   * The first open connection. Rejects only when the client has ended for good
-   * before: with `RefusedError` if the server said no, else with `DisconnectedError`.
+   * Resolves with the first open connection. Rejects if the client has ended for good
+   * before: with `RefusedError` if the server refused it, otherwise with `DisconnectedError`.
    */
   get opened() {
     return this.#opened;
@@ -1080,7 +887,7 @@ export class Client {
     return this.#state;
   }
 
-  /** How it ended for good; null before. */
+  /** How it ended for good; null before. `refusal` is the error with which the server refused it, or null. */
   get closed() {
     return this.#closed;
   }
@@ -1090,7 +897,7 @@ export class Client {
     return this.#protocol;
   }
 
-  /** What the server chose of all that was offered, `subprotocols` included; null before the first open. */
+  /** The subprotocol that the server chose, `subprotocols` included; null before the first open. */
   get subprotocol() {
     return this.#subprotocol;
   }
@@ -1106,7 +913,8 @@ export class Client {
    * @param {OnlyData<Entry<E, "emits", K>>} data Anything that can be encoded; null may be left out.
    * @throws {QueueFullError} `maxQueue` messages wait already, or 16 MiB for a slow connection.
    * @throws {DisconnectedError} The client has ended for good.
-   * @throws {TypeError} The data cannot be sent.
+   * @throws {TypeError} The data cannot be encoded.
+   * @throws {RangeError} The name is empty, too long or "error", or the data is nested too deeply.
    */
   emit(event, ...data) {
     checkName(event);
@@ -1114,18 +922,18 @@ export class Client {
   }
 
   /**
-   * Send a plain message: on a raw route text and bytes as they are and all
-   * else as JSON text; on one with events as the event `message`.
+   * Send a plain message. On a raw route, text and bytes are sent as they are and
+   * anything else as JSON text. On a route with events, it is the event `message`.
    *
    * @param {unknown} message
-   * @throws {QueueFullError | DisconnectedError | TypeError} As `emit` does.
+   * @throws {QueueFullError | DisconnectedError | TypeError | RangeError} As `emit` does.
    */
   send(message) {
     this.#put(new Message(null, message));
   }
 
   /**
-   * Ask the server, and give its reply. Without a connection the request waits
+   * Send a request and return its reply. Without a connection the request waits
    * for one. It is sent once, unless it is `idempotent`.
    *
    * @template {Name<E, "requests">} K
@@ -1133,7 +941,7 @@ export class Client {
    * @param {Arguments<DataOf<Entry<E, "requests", K>>, RequestOptions>} rest Data, then options.
    * @returns {Promise<ReplyOf<Entry<E, "requests", K>>>} Rejects with `RemoteError`: the server answers
    *   with an error; `RequestTimeoutError`: no answer in time; `DisconnectedError`: the connection was lost, and
-   *   whether the request was handled is unknown; `QueueFullError` and `TypeError` as `emit`; the reason of
+   *   whether the request was handled is unknown; `WrongRouteError`: the route is raw; what `emit` throws; the reason of
    *   `signal`.
    */
   request(event, ...rest) {
@@ -1141,7 +949,7 @@ export class Client {
     const { timeout = this.#settings.requestTimeout, idempotent, signal } = options;
     return new Promise((resolve, reject) => {
       checkName(event);
-      checkLeast(0, { timeout });
+      checkAbove0({ timeout });
       /** @type {Call} */
       const call = new Call(event, data, {
         idempotent,
@@ -1159,19 +967,19 @@ export class Client {
   }
 
   /**
-   * Ask the server for a stream. Nothing is sent before the iteration begins;
-   * leaving it early tells the server to stop. The items that came before an
-   * error are given before it is raised.
+   * Request a stream. Nothing is sent before the iteration begins. Leaving it early
+   * cancels the stream at the server. Items that came before an error are returned
+   * before it is raised.
    *
    * Iterating raises `RemoteError`: the stream failed at the server; `DisconnectedError`:
    * the connection was lost; `RequestTimeoutError`: no connection within `requestTimeout`;
-   * `QueueFullError` and `TypeError` as `emit`; the reason of `signal`, at once.
+   * `WrongRouteError`: the route is raw; what `emit` throws; the reason of `signal`, at once.
    *
    * @template {Name<E, "streams">} K
    * @param {K} event
    * @param {Arguments<DataOf<Entry<E, "streams", K>>, StreamOptions>} rest Data, then options.
    * @returns {AsyncGenerator<ItemOf<Entry<E, "streams", K>>, void, undefined>}
-   * @throws {TypeError | RangeError} The name or the credit makes no sense.
+   * @throws {TypeError | RangeError} As `emit` for the name; the credit is not from 1 to 2^31 - 1.
    */
   stream(event, ...rest) {
     const [data = null, options = {}] = /** @type {[any?, StreamOptions?]} */ (rest);
@@ -1183,7 +991,7 @@ export class Client {
     const inbox = new Inbox();
     const call = new Call(event, data, {
       terms: () => {
-        // Only the way to the server is bounded: from here on it may last.
+        // The timeout is only for the connection: a stream may last.
         clearTimeout(call.timer);
         return { credit };
       },
@@ -1196,7 +1004,7 @@ export class Client {
       failed: (error) => inbox.fail(error),
     });
     const items = this.#consume(call, inbox, credit, signal);
-    // A generator's own `return` would wait for the item that was asked for last.
+    // Without this, `return` would wait for the item that was requested last.
     const leave = items.return.bind(items);
     items.return = (value) => {
       inbox.end();
@@ -1255,7 +1063,7 @@ export class Client {
     if (call && this.#settle(call)) call.failed(error);
   }
 
-  /** End a call from this side. @param {Call} call */
+  /** Cancel a call. @param {Call} call */
   #cancel(call) {
     if (this.#calls.has(call.id)) this.#link?.write({ cancel: call.id });
     return this.#settle(call);
@@ -1272,7 +1080,7 @@ export class Client {
     const link = this.#link;
     const takes = link !== null && link.takes;
     // A snapshot: what the caller changes later must not change what is sent.
-    if (!takes || item.idempotent) item.data = snapshot(item.data, this.#settings.codec);
+    if (!takes || item.idempotent) item.data = snapshot(item.data, this.#settings.protocol);
     if (takes) {
       if (link.unsentBytes > MAX_UNSENT_BYTES) throw new QueueFullError("a slow connection: too much waits in it");
       this.#write(link, item);
@@ -1287,31 +1095,31 @@ export class Client {
   #write(link, item) {
     const { event, data } = item;
     if (item instanceof Call) {
-      if (link.raw) throw new SymphonyError("this route is raw: it answers no requests; use client.send()");
+      if (link.raw) throw new WrongRouteError("this route is raw: it answers no requests; use client.send()");
       item.id = ++this.#lastId;
       item.refusal = null;
       link.write({ event, data, id: item.id, ...item.terms() });
       this.#calls.set(item.id, item);
     } else if (event !== null) link.write({ event, data });
     else if (!link.raw) link.write({ event: "message", data });
-    else link.send(typeof data === "string" ? data : asBytes(data) ?? codecs.json.encode(data));
+    else link.send(typeof data === "string" ? data : asBytes(data) ?? json.encode(data));
   }
 
   // -- receiving
 
   /**
-   * Handle an event of the server. What the handler of a request returns, or
-   * resolves to, is the reply; the first one registered answers, and its second
-   * argument has a `signal` for when the server loses interest. It may throw
-   * `Reject`; anything else is logged here and said to be `internal` there.
+   * Register a handler for an event. For a request of the server, the first handler
+   * answers: the reply is what it returns or resolves to. Its second argument has a
+   * `signal`, which is aborted when the server cancels the request. A `Reject` that it
+   * throws is the answer. Any other error is logged here, and the server gets `internal`.
    *
-   * `"message"` is what the server sends plainly, and on a raw route each
-   * message. `"*"` gets `(event, data)` of all that has no handler of its own.
+   * `"message"` is for messages without an event, and on a raw route for each
+   * message. `"*"` gets `(event, data)` of events that have no other handler.
    *
    * @template {Name<E, "receives"> | Name<E, "answers"> | "error" | "*"} K
    * @param {K} event
    * @param {Handler<E, K>} handler
-   * @returns {() => void} Ends it.
+   * @returns {() => void} Removes the handler.
    */
   on(event, handler) {
     const call = /** @type {any} */ (handler);
@@ -1327,10 +1135,10 @@ export class Client {
   }
 
   /**
-   * Be told each new state.
+   * Register a handler that is called with each new state, the first `"connecting"` included.
    *
    * @param {(state: State) => unknown} handler
-   * @returns {() => void} Ends it.
+   * @returns {() => void} Removes the handler.
    */
   onState(handler) {
     const entry = (/** @type {State} */ state) => handler(state);
@@ -1362,33 +1170,38 @@ export class Client {
       if (!this.#event("message", received)) this.#keep(link, received);
       return;
     }
-    let frame;
+    let envelope;
     try {
-      frame = link.codec.decode(received);
+      envelope = link.codec.decode(received);
     } catch (error) {
-      console.warn("symphony: the server sent what is no frame", error);
+      console.warn("symphony: the server sent a message that cannot be decoded", error);
       return;
     }
-    this.#frame(link, frame);
+    this.#envelope(link, envelope);
   }
 
-  /** @param {Link} link @param {any} frame */
-  #frame(link, frame) {
-    // The first of these fields that it has. What has none is passed over, and
-    // so are answers to what was never asked or is no longer wanted.
-    const kind = KINDS.find((field) => (frame?.[field] ?? null) !== null);
+  /** @param {Link} link @param {any} envelope */
+  #envelope(link, envelope) {
+    // Envelopes without a kind are ignored, and so are answers to requests that were
+    // never sent or that were cancelled.
+    const kind = KINDS.find((field) => (envelope?.[field] ?? null) !== null);
     if (kind === undefined) return;
-    const id = frame[kind];
-    const data = frame.data ?? null;
+    const id = envelope[kind];
+    const data = envelope.data ?? null;
+    const isError = kind === "event" && id === "error" && (envelope.id ?? null) === null;
+    if (kind !== "retry") link.lastError = isError ? errorIn(data) : null;
+    if (isError) link.lastReason = cutReason(String(data?.message ?? ""));
+    // A refusal is not a connection: its events are not for handlers.
+    if (link.refused && kind !== "retry") return;
     const call = this.#calls.get(id);
-    if (kind === "event" && (frame.id ?? null) === null) this.#event(id, data);
-    else if (kind === "event") this.#answer(link, id, frame.id, data);
+    if (kind === "event" && (envelope.id ?? null) === null) this.#event(id, data);
+    else if (kind === "event") this.#answer(link, id, envelope.id, data);
     else if (kind === "reply" || kind === "item" || kind === "end") call?.heard(kind, data);
     else if (kind === "error") this.#refused(link, call, data);
     else if (kind === "cancel") this.#answering.get(id)?.abort(new RemoteError("cancelled"));
-    else if (kind === "retry" && typeof id === "number" && id >= 0) {
+    else if (kind === "retry" && isDelay(id)) {
       link.retry = id;
-      // To whom this connection is the last, the server says what it takes.
+      // A client that does not reconnect goes on: the server answers what it does not take.
       link.stopping = this.#settings.reconnect;
     }
   }
@@ -1397,21 +1210,21 @@ export class Client {
   #refused(link, call, data) {
     if (!call) return;
     const error = errorOf(call, data);
-    // What a server does not take because it stops is lost with the connection,
-    // and sent again with the rest of that kind.
+    // A server that stops refuses new requests. An idempotent one is sent again on the
+    // next connection, with the others.
     if (call.idempotent && link.stopping && data?.code === "unavailable") call.refusal = error;
     else this.#fail(call, error);
   }
 
-  /** @param {string} event @param {any} data @returns {boolean} Whether anybody heard. */
+  /** @param {string} event @param {any} data @returns {boolean} Whether it has a handler. */
   #event(event, data) {
     const handlers = this.#heardBy(event);
     for (const handler of handlers) guard(event, () => handler(event, data));
-    if (!handlers.length && event === "error") console.warn("symphony: the server says", data);
+    if (!handlers.length && event === "error") console.warn("symphony: the server sent an error", data);
     return handlers.length > 0;
   }
 
-  /** @param {string} event @returns {Heard[]} Its own handlers, else those for the rest. */
+  /** @param {string} event @returns {Heard[]} The handlers of the event, or those of "*". */
   #heardBy(event) {
     return this.#handlers.get(event) ?? this.#handlers.get("*") ?? [];
   }
@@ -1420,7 +1233,7 @@ export class Client {
   #keep(link, message) {
     const { maxQueue } = this.#settings;
     if (this.#inbox.size < maxQueue) return this.#inbox.push(message);
-    const reason = `${maxQueue} messages wait, and nobody takes them`;
+    const reason = `${maxQueue} messages wait and are not read`;
     console.error(`symphony: ${reason}: iterate over the client, or use client.on("message")`);
     this.#closing = link.close(OWN_UNREAD, reason);
     this.#end(new DisconnectedError(`the connection was closed: ${reason}`, UNREAD, reason));
@@ -1436,10 +1249,10 @@ export class Client {
     const [handler] = this.#heardBy(event);
     const abort = new AbortController();
     this.#answering.set(id, abort);
-    /** Once, and on the connection that the question came on. @param {object} frame */
-    const answer = (frame) => {
+    /** Once, and on the connection on which the request came. @param {object} envelope */
+    const answer = (envelope) => {
       if (this.#answering.get(id) !== abort) return;
-      link.write(frame);
+      link.write(envelope);
       this.#answering.delete(id);
     };
     /** @param {Reject} error */
@@ -1457,7 +1270,7 @@ export class Client {
         if (!(error instanceof Reject)) throw error;
         reject(error);
       } catch (failure) {
-        // What failed because it was cancelled is no failure.
+        // A handler that fails because it was cancelled has not failed.
         if (!abort.signal.aborted) console.error(`symphony: the handler of "${event}" failed`, failure);
         reject(new Reject("internal", "the handler failed"));
       }
@@ -1467,8 +1280,8 @@ export class Client {
   // -- coming and going
 
   /**
-   * End it for good: what is under way or waits fails with `DisconnectedError`.
-   * Again, or after another end, it does nothing.
+   * Close the client for good. Pending requests and streams fail with
+   * `DisconnectedError`. Closing a closed client does nothing.
    *
    * @param {number} [code] 1000, or your own: 3000 to 4999.
    * @param {string} [reason] At most 123 bytes in UTF-8.
@@ -1503,8 +1316,8 @@ export class Client {
   #open(link) {
     this.#protocol = link.protocol;
     this.#subprotocol = link.subprotocol;
-    if (!link.raw) this.#inbox.fail(new SymphonyError("this route speaks events: use client.on()"));
-    // Before anybody is told: what they send comes behind.
+    if (!link.raw) this.#inbox.fail(new WrongRouteError("this route speaks events: use client.on()"));
+    // Before handlers of the state run: what they send comes after the queue.
     while (link.takes) {
       const item = this.#queue.shift();
       if (!item) break;
@@ -1529,23 +1342,26 @@ export class Client {
     }
     const refresh = code === UNAUTHORIZED && typeof token === "function" && !this.#refreshed;
     const text = reason ? `${code} ${reason}` : `${code}`;
-    if (!reconnect || !(COMES_BACK.has(code) || refresh)) {
+    // Once it was open, an error may also be about something else that came before.
+    const refusal = link.refused || link.lastReason === reason ? link.lastError : null;
+    if (!reconnect || !(RECONNECTS_AFTER.has(code) || refresh)) {
+      const retryAfter = link.retry ?? refusal?.retryAfter ?? null;
       const error =
         this.#protocol === null && code !== LOST
-          ? new RefusedError(`the server refused the connection: ${text}`, code, reason)
-          : new DisconnectedError(`the connection has ended: ${text}`, code, reason);
+          ? new RefusedError(`the server refused the connection: ${text}`, code, reason, { refusal, retryAfter })
+          : new DisconnectedError(`the connection has ended: ${text}`, code, reason, { refusal });
       return this.#end(error, code === NORMAL || code === GOING_AWAY);
     }
     this.#refreshed ||= refresh;
-    this.#notBefore = now() + link.retry;
+    this.#notBefore = now() + (link.retry ?? refusal?.retryAfter ?? 0);
     const bound = Math.min(maxBackoff, backoff * 2 ** this.#attempts++);
     this.#wakeAt(this.#notBefore + Math.random() * bound);
 
     const calls = [...this.#calls.values()];
     this.#calls.clear();
-    // They were sent before whatever waits now.
+    // They were sent before anything that waits now.
     this.#queue.unshift(...calls.filter((call) => call.idempotent));
-    const error = new DisconnectedError(`the connection was lost: ${text}`, code, reason);
+    const error = new DisconnectedError(`the connection was lost: ${text}`, code, reason, { refusal });
     for (const call of calls) if (!call.idempotent) this.#fail(call, error);
     this.#forgetRequests();
     this.#enter("waiting");
@@ -1553,9 +1369,9 @@ export class Client {
 
   /** @param {DisconnectedError} error @param {boolean} [orderly] Whether an iteration just ends. */
   #end(error, orderly = false) {
-    const { code, reason } = error;
+    const { code, reason, refusal } = error;
     this.#link = null;
-    this.#closed = { code, reason };
+    this.#closed = { code, reason, refusal };
     clearTimeout(this.#timer);
     this.#surroundings.abort();
     const waiting = this.#queue;
@@ -1571,7 +1387,7 @@ export class Client {
     this.#enter("closed");
   }
 
-  /** Abort the handlers of the server's requests: nobody is there to answer. */
+  /** Abort the handlers of the server's requests: their answers cannot be sent. */
   #forgetRequests() {
     const answering = [...this.#answering.values()];
     this.#answering.clear();
@@ -1579,15 +1395,15 @@ export class Client {
   }
 
   #disconnected() {
-    const { code, reason } = this.#closed ?? { code: LOST, reason: "" };
-    return new DisconnectedError(`the client is closed: ${code}${reason && ` ${reason}`}`, code, reason);
+    const { code, reason, refusal } = this.#closed ?? { code: LOST, reason: "", refusal: null };
+    return new DisconnectedError(`the client is closed: ${code}${reason && ` ${reason}`}`, code, reason, { refusal });
   }
 
   /** @param {State} state */
   #enter(state) {
-    // A handler of the state before may have closed the client.
-    if (state === this.#state || (this.#closed && state !== "closed")) return;
-    this.#state = state;
+    // A handler of the previous state may have closed the client.
+    if (state === this.#toldState || (this.#closed && state !== "closed")) return;
+    this.#state = this.#toldState = state;
     for (const handler of this.#stateHandlers) {
       if (this.#state === state) guard(`state ${state}`, () => handler(state));
     }
@@ -1600,7 +1416,7 @@ export class Client {
     this.#timer = after(time - now(), () => this.#attempt());
   }
 
-  /** The network or the user is back: do not sit out a long wait, unless the server has asked for it. */
+  /** The network or the user is back: shorten the wait, but not below what the server asked for. */
   #hurry() {
     const time = Math.max(now(), this.#notBefore) + Math.random() * HURRY;
     if (this.#state === "waiting" && time < this.#nextAt) this.#wakeAt(time);
@@ -1608,7 +1424,7 @@ export class Client {
 
   #watchSurroundings() {
     const { signal } = this.#surroundings;
-    // Workers have no document, and most of what is no browser has neither.
+    // Workers have no document. Outside of browsers there is usually neither.
     const { document } = globalThis;
     globalThis.addEventListener?.("online", () => this.#hurry(), { signal });
     globalThis.addEventListener?.("offline", () => this.#link?.check(), { signal });
@@ -1617,17 +1433,28 @@ export class Client {
   }
 }
 
-/** @param {unknown} data @param {Settings["codec"]} codec */
-function snapshot(data, codec) {
+/** @param {string} text @returns {string} As much of it as fits into a close frame. */
+function cutReason(text) {
+  const bytes = utf8.encode(text);
+  if (bytes.length <= MAX_REASON_BYTES) return text;
+  let end = MAX_REASON_BYTES;
+  // Not within a character: the bytes after its first are 10xxxxxx.
+  while ((/** @type {number} */ (bytes[end]) & 0xc0) === 0x80) end--;
+  return new TextDecoder().decode(bytes.subarray(0, end));
+}
+
+/** @param {unknown} data @param {"json" | "msgpack"} protocol */
+function snapshot(data, protocol) {
   if (typeof data === "string") return data;
   const bytes = asBytes(data);
-  // Not by `slice`, which for a Buffer of Node copies nothing.
-  return bytes ? new Uint8Array(bytes) : codec.decode(/** @type {any} */ (codec.encode(data)));
+  // Not by `slice`, which copies nothing for a Buffer of Node.
+  if (bytes) return new Uint8Array(bytes);
+  return protocol === "msgpack" ? copyForMsgpack(data) : json.decode(json.encode(data));
 }
 
 /**
- * Run a handler of the user's: that it fails, at once or later, is told and
- * breaks nothing.
+ * Run a handler of the user. If it fails, at once or later, the error is logged
+ * and has no other effect.
  *
  * @param {string} name @param {() => unknown} run
  */

@@ -11,6 +11,7 @@ from symphony.errors import (
     RemoteError,
     RequestTimeoutError,
     SymphonyError,
+    WrongRouteError,
     WrongThreadError,
 )
 from symphony.handshake import Handshake
@@ -55,6 +56,7 @@ __all__ = (
     "Symphony",
     "SymphonyError",
     "Target",
+    "WrongRouteError",
     "WrongThreadError",
     "connect",
 )

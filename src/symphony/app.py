@@ -18,6 +18,7 @@ from symphony.node.asgi import AsgiFace
 from symphony.node.hooks import HookCompiler
 from symphony.node.node import Node
 from symphony.node.routes import Compiler, Defaults
+from symphony.node.script import ClientScript
 from symphony.plugin import AnyPlugin, Plugins
 from symphony.rooms.family import ROOM_SEPARATOR, Families
 from symphony.rooms.policy import Rooms
@@ -60,7 +61,8 @@ class Symphony(AsgiFace, Router):
             that can (RFC 7692). `None`: never.
         slow_consumer: When a client's outbox is full: `"disconnect"` it with
             1013, or `"drop_oldest"` messages and count them.
-        client_script: Serve the JavaScript client at `/_symphony/client.js`.
+        client_script: Serve the JavaScript client at `/_symphony/client.js`,
+            to pages of this origin and of `origins`.
 
     Attributes:
         state: Yours, for what the whole app shares.
@@ -85,7 +87,7 @@ class Symphony(AsgiFace, Router):
         client_script: bool = True,
     ) -> None:
         Router.__init__(self)
-        AsgiFace.__init__(self, http, client_script=client_script)
+        AsgiFace.__init__(self, http, client_script=ClientScript(tuple(origins)) if client_script else None)
         self.state = State()
         self.limits = limits or Limits()
         self.stats = Stats()

@@ -4,6 +4,7 @@
 SymphonyError
 ├── ConfigurationError    a mistake in how an app was put together; raised at start
 ├── WrongThreadError      a socket or room was used outside its event loop's thread
+├── WrongRouteError       a raw route was asked for what only events can do, or the other way round
 ├── Reject                a refusal with a code, at any stage
 ├── RemoteError           the peer answered a request with an error
 ├── RequestTimeoutError   it did not answer in time (also a TimeoutError)
@@ -18,6 +19,7 @@ Exceptions carry plain values, so that every layer may import this module.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -33,6 +35,7 @@ __all__ = (
     "RemoteError",
     "RequestTimeoutError",
     "SymphonyError",
+    "WrongRouteError",
     "WrongThreadError",
 )
 
@@ -66,6 +69,9 @@ CODES: Final[Mapping[str, Code]] = {
     "unavailable": Code(503, 4503, retryable=True),
 }
 _APP_CODE: Final = Code(400, 4400, retryable=False)
+# RFC 6455 §7.4: those that may stand in a close frame, besides 3000-4999.
+_CLOSE_CODES: Final = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
+_RETRY_AFTER: Final = "retry-after"
 
 
 class SymphonyError(Exception):
@@ -78,6 +84,14 @@ class ConfigurationError(SymphonyError):
 
 class WrongThreadError(SymphonyError):
     """A socket or room was used from a thread that is not its event loop's."""
+
+
+class WrongRouteError(SymphonyError):
+    """The route cannot do this.
+
+    A raw route answers no requests, and a route that speaks events has no
+    messages to iterate over.
+    """
 
 
 class Reject(SymphonyError):
@@ -94,12 +108,19 @@ class Reject(SymphonyError):
         details: Any JSON value that helps the peer.
         retryable: Whether trying again later can help; `None` takes the
             code's own answer.
+        retry_after: Seconds before which trying again is of no use. It is
+            part of the error, the `Retry-After` of the HTTP answer (rounded
+            up), and tells clients when to reconnect. `None`: not said.
         status: The HTTP status before the upgrade, instead of the code's own.
-        headers: Headers of that HTTP answer, such as `Retry-After`.
+        close_code: The close code, instead of the code's own: one of your
+            own, 3000-4999, or one of RFC 6455 that may be sent.
+        headers: Further headers of that HTTP answer. A `Retry-After` in
+            seconds counts as *retry_after*, unless that is given.
 
     Raises:
-        ValueError: The code is neither Symphony's nor namespaced, or the
-            status is not 400-599.
+        ValueError: The code is neither Symphony's nor namespaced, the status
+            is not 400-599, the close code must not be sent, or *retry_after*
+            is negative or infinite.
     """
 
     def __init__(
@@ -109,7 +130,9 @@ class Reject(SymphonyError):
         *,
         details: Any = None,
         retryable: bool | None = None,
+        retry_after: float | None = None,
         status: int | None = None,
+        close_code: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         known = CODES.get(code)
@@ -122,14 +145,27 @@ class Reject(SymphonyError):
             known = _APP_CODE
         if status is not None and not 400 <= status <= 599:
             raise ValueError(f"Reject status {status} is not an HTTP error (400-599).")
+        if close_code is not None and close_code not in _CLOSE_CODES and not 3000 <= close_code <= 4999:
+            raise ValueError(f"Reject close code {close_code} may not be sent; use 3000-4999.")
+        if retry_after is not None and not 0 <= retry_after < math.inf:
+            raise ValueError(f"Reject retry_after must be 0 or more seconds, not {retry_after!r}.")
         super().__init__(code, message)
         self.code = code
         self.message = message
         self.details = details
         self.retryable = known.retryable if retryable is None else retryable
         self.status = known.status if status is None else status
-        self.close_code = known.close
+        self.close_code = known.close if close_code is None else close_code
         self.headers = dict(headers or {})
+        if retry_after is None:
+            retry_after = _seconds(self.headers)
+        else:
+            self.headers = {
+                name: value for name, value in self.headers.items() if name.lower() != _RETRY_AFTER
+            }
+            # Whole seconds, as RFC 9110 §10.2.3 has it.
+            self.headers["Retry-After"] = str(math.ceil(retry_after))
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
         """Give code and message on one line: a peer must not write lines of its own into a log."""
@@ -137,13 +173,16 @@ class Reject(SymphonyError):
         return f"{self.code}: {message}" if message else self.code
 
     def payload(self) -> dict[str, Any]:
-        """Return the error as a peer sees it: code, message, retryable, details."""
-        return {
+        """Return the error as a peer sees it: code, message, retryable, details, and retry_after if set."""
+        payload = {
             "code": self.code,
             "message": self.message,
             "retryable": self.retryable,
             "details": self.details,
         }
+        if self.retry_after is not None:
+            payload["retry_after"] = self.retry_after
+        return payload
 
 
 class RemoteError(SymphonyError):
@@ -154,14 +193,24 @@ class RemoteError(SymphonyError):
         message: What the peer says, for people.
         retryable: Whether the same request may succeed later.
         details: What else the peer says, or `None`.
+        retry_after: Seconds before which trying again is of no use, or `None`.
     """
 
-    def __init__(self, code: str, message: str = "", *, retryable: bool = False, details: Any = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str = "",
+        *,
+        retryable: bool = False,
+        details: Any = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(f"{code}: {message}" if message else code)
         self.code = code
         self.message = message
         self.retryable = retryable
         self.details = details
+        self.retry_after = retry_after
 
 
 class RequestTimeoutError(SymphonyError, TimeoutError):
@@ -177,17 +226,46 @@ class DisconnectedError(SymphonyError):
 
     Attributes:
         code: The close code; 1006 if the connection was lost.
-        reason: What was said with it.
+        reason: The reason that was given with it.
+        refusal: The error with which the server refused the client, with
+            `code`, `message`, `retryable` and `details`; `None` if there was
+            none, or if it was not a Symphony server that refused.
     """
 
-    def __init__(self, message: str, code: int = 1006, reason: str = "") -> None:
+    def __init__(
+        self, message: str, code: int = 1006, reason: str = "", *, refusal: RemoteError | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
+        self.refusal = refusal
 
 
 class RefusedError(DisconnectedError):
-    """The server refused the connection; `code` says why, as a close code."""
+    """The server refused the connection before it was open.
+
+    `code` says why, as a close code; an HTTP status counts as 4000 plus that.
+
+    Attributes:
+        status: The HTTP status; `None` where the client was refused by a
+            close code.
+        retry_after: Seconds before which the server does not want to be
+            asked again, or `None`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        code: int = 1006,
+        reason: str = "",
+        *,
+        refusal: RemoteError | None = None,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, code, reason, refusal=refusal)
+        self.status = status
+        self.retry_after = retry_after
 
 
 class ProtocolError(Exception):
@@ -202,3 +280,8 @@ class ProtocolError(Exception):
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
+
+
+def _seconds(headers: Mapping[str, str]) -> float | None:
+    text = next((value for name, value in headers.items() if name.lower() == _RETRY_AFTER), "")
+    return float(text) if text.isascii() and text.isdigit() else None

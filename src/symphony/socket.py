@@ -278,7 +278,7 @@ class Socket(Generic[StateT]):
             DisconnectedError: The socket has gone, or went meanwhile.
             QueueFullError: `Limits.max_requests` wait for this client already.
             WrongThreadError: Called from another thread than the socket's.
-            RuntimeError: The connection is raw: it has no requests.
+            WrongRouteError: The route is raw, and a raw connection has no requests.
         """
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("request"))

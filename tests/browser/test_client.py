@@ -223,7 +223,7 @@ async def test_a_session(serve: Serve, page: Page, tmp_path: Path, protocol: str
         assert await script("return [client.protocol, client.state, states]") == [
             f"symphony.v1.{protocol}",
             "open",
-            ["open"],
+            ["connecting", "open"],
         ]
         assert await script("return client.request('echo', it)", {"a": [1, None, "žluť 🐎"]}) == {
             "a": [1, None, "žluť 🐎"]
@@ -244,7 +244,7 @@ async def test_a_session(serve: Serve, page: Page, tmp_path: Path, protocol: str
         assert await script(echoed, size)
         assert await script("await client.close(); return [client.state, client.closed]") == [
             "closed",
-            {"code": 1000, "reason": ""},
+            {"code": 1000, "reason": "", "refusal": None},
         ]
 
 
@@ -277,7 +277,7 @@ async def test_a_raw_route(serve: Serve, page: Page) -> None:
             """
         ) == ["raw", ["text", [1, 2], '{"a":1}']]
         assert await script("return client.request('x')") == [
-            "SymphonyError",
+            "WrongRouteError",
             None,
             "this route is raw: it answers no requests; use client.send()",
         ]
@@ -358,7 +358,10 @@ async def test_a_signal_cancels_requests_and_streams(serve: Serve, page: Page, t
             0
         ] == "RequestTimeoutError"
         # None of that has hurt the connection.
-        assert await script("return [await client.request('sum', [1]), states]") == [1, ["open"]]
+        assert await script("return [await client.request('sum', [1]), states]") == [
+            1,
+            ["connecting", "open"],
+        ]
 
 
 async def test_the_server_asks_the_page(serve: Serve, page: Page) -> None:
@@ -421,10 +424,14 @@ async def test_the_close_code_decides_whether_it_comes_back(serve: Serve, page: 
     async with serve() as server:
         script = await connected(page, server, options="{ backoff: 0.01 }")
         await script("await client.opened; client.emit('bye', 4503)")
-        await page.wait_for_function("states.join() === 'open,waiting,connecting,open'")
+        await page.wait_for_function("states.join() === 'connecting,open,waiting,connecting,open'")
         await script("client.emit('bye', 4000)")
         await script.state("closed")
-        assert await script("return client.closed") == {"code": 4000, "reason": "as you wish"}
+        assert await script("return client.closed") == {
+            "code": 4000,
+            "reason": "as you wish",
+            "refusal": None,
+        }
 
 
 # Faults
@@ -455,7 +462,7 @@ async def test_a_killed_server_is_come_back_to_and_nothing_is_sent_twice(
         await script("client.emit('say', 51); await client.request('echo')")
         await journal(tmp_path, "1", "hold began", *map(str, range(2, 52)))
         states = await script("return states.join(' ')")
-        assert re.fullmatch(r"open waiting connecting( waiting connecting)* open", states), states
+        assert re.fullmatch(r"connecting open waiting connecting( waiting connecting)* open", states), states
         assert await script(
             "client.emit('tell', 'still here'); await client.request('echo'); return told"
         ) == ["still here"]
@@ -484,10 +491,10 @@ async def test_a_frozen_server_is_noticed_by_the_heartbeat_and_come_back_to(
         await script("await client.opened; client.emit('say', 1); await client.request('echo')")
         server.signal(signal.SIGSTOP)
         asking = asyncio.ensure_future(script("return client.request('echo', null, { timeout: 30 })"))
-        # 0.5 s of silence, and 1 s for a sign of life.
-        assert await asking == ["DisconnectedError", 1006, "no sign of life"]
+        # 0.5 s of silence, and 1 s for an answer.
+        assert await asking == ["DisconnectedError", 1006, "the server does not answer pings"]
         await script("for (let n = 2; n <= 10; n++) client.emit('say', n)")
-        assert await script("return states[1]") == "waiting"
+        assert await script("return states[2]") == "waiting"
         server.signal(signal.SIGCONT)
         await script.state("open")
         await script("await client.request('echo')")

@@ -23,6 +23,7 @@ from wire.vectors import FOLDER, Ids, decoded, encoded, fits, load, named
 CHROMIUM = Path("/usr/bin/chromium")
 FILES = {
     "/symphony.js": CLIENT,
+    "/msgpack.js": CLIENT.with_name("msgpack.js"),
     "/vectors.js": Path(__file__).with_name("vectors.js"),
     "/envelopes.json": FOLDER / "envelopes.json",
 }

@@ -1,8 +1,9 @@
 /** In a page: the codecs against envelopes.json, and the user of the conversations in client.json. */
 
+import * as packed from "/msgpack.js";
 import * as symphony from "/symphony.js";
 
-const { codecs, connect, Reject } = symphony;
+const { connect, json: jsonCodec, Reject } = symphony;
 
 /** Values as the vectors write them, made into those of JavaScript. */
 export function value(written) {
@@ -74,15 +75,15 @@ export function envelopes({ encode, decode }) {
   for (const { name, from, needs = [], envelope, json, msgpack } of encode.filter(({ from }) => from !== "server")) {
     holds(() => {
       // A Date is written with all its milliseconds; integers beyond 2^53 have no way into JSON.
-      if (!needs.includes("time") && !needs.includes("int64")) check(codecs.json.encode(map(envelope)), whole(json), name);
-      check(hex(codecs.msgpack.encode(map(envelope))), whole(msgpack), name);
+      if (!needs.includes("time") && !needs.includes("int64")) check(jsonCodec.encode(map(envelope)), whole(json), name);
+      check(hex(packed.encode(map(envelope))), whole(msgpack), name);
     });
   }
   for (const { name, from, needs = [], envelope, json, msgpack } of [...decode, ...encode]) {
     if (from === "client") continue;
     holds(() => {
-      if (json && !needs.length) means(codecs.json.decode(whole(json)), envelope, name);
-      if (msgpack) means(codecs.msgpack.decode(unhex(whole(msgpack))), envelope, name);
+      if (json && !needs.length) means(jsonCodec.decode(whole(json)), envelope, name);
+      if (msgpack) means(packed.decode(unhex(whole(msgpack))), envelope, name);
     });
   }
   return { checked, problems };
@@ -99,6 +100,16 @@ const settled = (promise) =>
 
 const camel = (options) =>
   Object.fromEntries(Object.entries(options).map(([name, option]) => [name.replace(/_(.)/g, (_, it) => it.toUpperCase()), option]));
+
+/** Check the fields of an error, or of an end; a refusal is an error in one. */
+function has(came, { refusal, ...fields }) {
+  for (const [field, wanted] of Object.entries(camel(fields))) check(came[field], wanted, field);
+  if (refusal === null) check(came.refusal, null, "refusal");
+  else if (refusal) {
+    if (!(came.refusal instanceof symphony.RemoteError)) throw new Error("there is no refusal");
+    has(came.refusal, refusal);
+  }
+}
 
 /** The user of one conversation: its steps, by name. */
 export class User {
@@ -236,18 +247,18 @@ export class User {
   }
 
   over(expected) {
-    for (const [field, wanted] of Object.entries(expected)) check(this.#client.closed[field], wanted, field);
+    has(this.#client.closed, expected);
   }
 
   /** In JSON bytes and instants are text. */
   #equals(came, expected) {
     const wanted = value(expected);
-    check(came, this.#spoken === "json" ? codecs.json.decode(codecs.json.encode(wanted)) : wanted, "data");
+    check(came, this.#spoken === "json" ? jsonCodec.decode(jsonCodec.encode(wanted)) : wanted, "data");
   }
 
   #is(error, { type, ...fields }) {
     if (!(error instanceof symphony[type])) throw new Error(`${error} is no ${type}`);
-    for (const [field, wanted] of Object.entries(fields)) check(error[field], value(wanted), field);
+    has(error, value(fields));
   }
 
   close() {

@@ -241,8 +241,7 @@ async def test_a_server_that_says_when_is_not_asked_before() -> None:
     async with answering(page(503, Retry_After="60")) as place:
         error = await failure(f"ws://{place}/chat")
         assert str(error) == (
-            f"ws://{place}/chat could not be reached within 0.3 s: HTTP 503 Phrase. "
-            "It wants to be left alone for 60 s."
+            f"ws://{place}/chat could not be reached within 0.3 s: HTTP 503 Phrase. Retry after 60 s."
         )
 
 

@@ -11,7 +11,7 @@ from client.opened import fast, opened, pair
 from client.scripted import serve
 from support.clients import until
 from symphony.client import Close, connect
-from symphony.errors import DisconnectedError
+from symphony.errors import DisconnectedError, WrongRouteError
 
 RAW = "symphony.raw"
 
@@ -135,21 +135,21 @@ async def test_only_raw_connections_are_iterated_over() -> None:
     with pytest.raises(RuntimeError, match="not open yet: write `async with client:`"):
         await anext(client)
     async with pair() as (client, _, server):
-        with pytest.raises(RuntimeError, match=rf"^{server.url} speaks events: register @client.on"):
+        with pytest.raises(WrongRouteError, match=rf"^{server.url} speaks events: register @client.on"):
             await anext(client)
 
 
 async def test_a_raw_connection_has_no_requests() -> None:
     async with pair(RAW) as (client, peer, server):
         for asking in (client.request("x"), anext(client.stream("x"))):
-            with pytest.raises(RuntimeError, match=rf"^{server.url} is a raw connection, without events"):
+            with pytest.raises(WrongRouteError, match=rf"^{server.url} is a raw connection, without events"):
                 await asking
         await peer.drop()
         await until(lambda: client.state == "connecting")
         later = [asyncio.ensure_future(one) for one in (client.request("x"), anext(client.stream("x")))]
         await server.accept(RAW)
         for asking in later:
-            with pytest.raises(RuntimeError, match="raw connection"):
+            with pytest.raises(WrongRouteError, match="raw connection"):
                 await asking
 
 

@@ -138,7 +138,7 @@ async def test_an_error_that_cannot_be_read_is_an_error_all_the_same() -> None:
     async with pair() as (client, peer, _):
         with pytest.raises(RemoteError) as caught:
             await answered(peer, client.request("x"), error=0, data="oops")
-        assert caught.value.code == "internal"
+        assert caught.value.code == "invalid"
 
 
 async def test_a_lost_connection_fails_it_and_says_that_it_may_have_been_handled() -> None:

@@ -1,6 +1,7 @@
 """The vectors of `protocol/vectors/` that concern a client."""
 
 import asyncio
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -137,7 +138,8 @@ class Conversation:
                 return None
         match step:
             case {"refuse": {"status": status, **more}}:
-                await self.server.refuse(status, more.get("headers"))
+                body = json.dumps(more["body"]).encode() if "body" in more else b""
+                await self.server.refuse(status, more.get("headers"), body)
                 self.ended_at = asyncio.get_running_loop().time()
             case {"differ": names}:
                 assert len({self.ids[name] for name in names}) == len(names)
@@ -156,6 +158,8 @@ class Conversation:
                 assert found is not None
                 assert found.code == over["code"]
                 assert found.reason == over.get("reason", found.reason)
+                if "refusal" in over:
+                    self.is_refusal(found.refusal, over["refusal"])
             case _:
                 raise AssertionError(step)
         return None
@@ -272,8 +276,17 @@ class Conversation:
     def fails(error: Any, expected: dict[str, Any]) -> None:
         expected = dict(expected)
         assert isinstance(error, getattr(symphony.errors, expected.pop("type"))), error
+        if "refusal" in expected:
+            Conversation.is_refusal(error.refusal, expected.pop("refusal"))
         for name, value in expected.items():
             assert same(plain(value), getattr(error, name)), (name, error)
+
+    @staticmethod
+    def is_refusal(error: Any, expected: dict[str, Any] | None) -> None:
+        if expected is None:
+            assert error is None
+        else:
+            Conversation.fails(error, {"type": "RemoteError", **expected})
 
 
 @pytest.mark.parametrize("vector", CLOSING["close_codes"], ids=lambda vector: str(vector["code"]))

@@ -17,11 +17,18 @@ async def refused_with(url: str, **options) -> tuple[int, str]:
     async with connect(url, subprotocols=OFFER, **options) as client:
         # Browsers fail a connection for which nothing of what they offered was chosen.
         assert client.subprotocol == "symphony.refuse"
-        # A notice of when to come back, where there is one.
-        with suppress(ConnectionClosed):
-            assert list(json.loads(await client.recv())) == ["retry"]
-        await client.wait_closed()
+        said = json.loads(await client.recv())
+        assert said["event"] == "error"
+        assert said["data"]["message"] == await _last_words(client)
         return client.close_code, client.close_reason
+
+
+async def _last_words(client) -> str:
+    # A notice of when to come back, where there is one.
+    with suppress(ConnectionClosed):
+        assert list(json.loads(await client.recv())) == ["retry"]
+    await client.wait_closed()
+    return client.close_reason
 
 
 def members_only() -> Symphony:
@@ -57,7 +64,9 @@ async def test_who_is_to_come_back_later_is_told_when(serve):
         connect(f"{url}/"),
         connect(f"{url}/", subprotocols=OFFER) as client,
     ):
-        assert json.loads(await client.recv()) == {"retry": 3.0}
+        said = json.loads(await client.recv())["data"]
+        assert (said["code"], said["retryable"], said["retry_after"]) == ("unavailable", True, 2.5)
+        assert json.loads(await client.recv()) == {"retry": 2.5}
         with pytest.raises(ConnectionClosed):
             await client.recv()
         assert client.close_code == 4503

@@ -22,6 +22,7 @@ from symphony.errors import (
     QueueFullError,
     RemoteError,
     RequestTimeoutError,
+    WrongRouteError,
 )
 
 CODECS: Mapping[str, Any] = {
@@ -334,7 +335,7 @@ async def test_a_raw_socket_has_no_requests_and_says_so(serve):
 
     @app.route("/raw").on_message
     async def handle(socket: Socket, message: str) -> str:
-        with pytest.raises(RuntimeError, match=r"Route /raw is raw.*@route\.on"):
+        with pytest.raises(WrongRouteError, match=r"Route /raw is raw.*@route\.on"):
             await socket.request("q")
         return "raw"
 

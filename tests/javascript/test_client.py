@@ -56,4 +56,6 @@ def test_what_is_published_comes_with_its_types() -> None:
         ["npm", "pack", "--dry-run", "--json"], cwd=CLIENT, capture_output=True, text=True, check=True
     ).stdout
     assert '"symphony.js"' in listed
+    assert '"msgpack.js"' in listed
     assert '"types/symphony.d.ts"' in listed
+    assert '"types/msgpack.d.ts"' in listed

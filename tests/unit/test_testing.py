@@ -294,7 +294,10 @@ async def test_a_refusal_is_raised_with_status_headers_and_body() -> None:
             "message": "come back later",
             "retryable": True,
             "details": {"left": 0},
+            "retry_after": 7.0,
         }
+        assert refused.value.refusal is not None
+        assert (refused.value.refusal.code, refused.value.retry_after) == ("too_many", 7)
         with pytest.raises(HandshakeRefusedError):
             async with client.connect("/"):
                 pytest.fail("the connection was refused")

@@ -43,6 +43,35 @@ class Bye(Struct):
     reason: str = ""
 
 
+def _busy(app: Symphony, name: str) -> None:
+    busy = app.route(f"/{name}")
+
+    @busy.on_connect
+    async def keep_waiting(socket: Socket) -> None:
+        if name == "busy-late":
+            await socket.emit("hello")
+        elif name == "busy-late-raw":
+            await socket.send("hello")
+        raise Reject(
+            "test.busy",
+            "no seat is left",
+            details={"seats": 0},
+            retryable=True,
+            retry_after=1.5,
+            status=409,
+            close_code=4999,
+        )
+
+    if name == "busy-late-raw":
+        busy.on_message(_echo)
+    else:
+        busy.on("echo")(_echo)
+
+
+async def _echo(data: Any) -> Any:
+    return data
+
+
 def make_app(limits: Limits | None = None) -> Symphony:
     """Return an app that has not run yet."""
     app = Symphony(limits=limits)
@@ -157,6 +186,9 @@ def make_app(limits: Limits | None = None) -> Symphony:
     @app.route("/raw").on_message
     async def repeat(message: str | bytes) -> str | bytes:
         return message
+
+    for name in ("busy", "busy-late", "busy-late-raw"):
+        _busy(app, name)
 
     refused = app.route("/refused")
 

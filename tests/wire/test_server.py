@@ -148,24 +148,43 @@ async def test_a_token_among_the_subprotocols_is_the_one_of_the_handshake(transp
 async def test_a_refusal_is_told_as_the_client_asked_over_a_network() -> None:
     async with serve_natively(make_app()) as url:
         for vector in HANDSHAKE["refusals"]:
-            offers = vector["offers"] or None
+            address, offers = f"{url}/{vector['route']}", vector["offers"] or None
             if "status" in vector:
-                assert (await refused(f"{url}/refused", subprotocols=offers)).status == vector["status"]
+                answer = await refused(address, subprotocols=offers)
+                _is_as_told(vector, answer.status, answer.headers, answer.body)
             else:
-                async with connect(f"{url}/refused", subprotocols=offers) as client:
+                async with connect(address, subprotocols=offers) as client:
                     assert client.subprotocol == vector["chosen"]
+                    for sent in vector["sends"]:
+                        _is_said(vector, sent, await client.recv())
                     assert await closed(client) == (vector["code"], vector["reason"])
 
 
 async def test_a_refusal_is_told_as_the_client_asked_in_memory() -> None:
     async with TestClient(make_app()) as client:
         for vector in HANDSHAKE["refusals"]:
+            path, offers = f"/{vector['route']}", vector["offers"]
             if "status" in vector:
                 with pytest.raises(HandshakeRefusedError) as refusal:
-                    await client.connect("/refused", subprotocols=vector["offers"], protocol="raw")
-                assert refusal.value.status == vector["status"]
+                    await client.connect(path, subprotocols=offers, protocol="raw")
+                answer = refusal.value
+                _is_as_told(vector, answer.status, answer.headers, answer.json())
             else:
-                connection = await client.connect("/refused", subprotocols=vector["offers"], protocol="raw")
+                connection = await client.connect(path, subprotocols=offers, protocol="raw")
                 assert connection.subprotocol == vector["chosen"]
+                for sent in vector["sends"]:
+                    _is_said(vector, sent, await connection.receive())
                 close = await connection.wait_closed()
                 assert (close.code, close.reason) == (vector["code"], vector["reason"])
+
+
+def _is_as_told(vector: dict[str, Any], status: int, headers: Any, body: Any) -> None:
+    assert status == vector["status"]
+    assert headers["content-type"] == "application/json"
+    assert {name: headers[name] for name in vector.get("headers", ())} == vector.get("headers", {})
+    assert body == vector["body"]
+
+
+def _is_said(vector: dict[str, Any], sent: Any, came: str | bytes) -> None:
+    spoken = "msgpack" if vector["chosen"] == "symphony.v1.msgpack" else "json"
+    assert (came if isinstance(sent, str) else decoded(came, spoken)) == sent, vector

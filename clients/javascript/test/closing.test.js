@@ -14,7 +14,7 @@ test("close ends all that is under way, tells the server, and is done when it ha
   const item = client.stream("count").next();
   await peer.next();
   const closing = client.close(4001, "bye");
-  assert.deepEqual([client.state, client.closed], ["closed", { code: 4001, reason: "bye" }]);
+  assert.deepEqual([client.state, client.closed], ["closed", { code: 4001, reason: "bye", refusal: null }]);
   const gone = (error) => error instanceof DisconnectedError && error.code === 4001 && error.reason === "bye";
   await assert.rejects(sum, gone);
   await assert.rejects(item, gone);
@@ -26,7 +26,7 @@ test("closing again changes nothing", async (t) => {
   const { client } = await pair(t);
   const first = client.close();
   await Promise.all([first, client.close(4000, "again")]);
-  assert.deepEqual(client.closed, { code: 1000, reason: "" });
+  assert.deepEqual(client.closed, { code: 1000, reason: "", refusal: null });
 });
 
 test("closing after the server has ended it changes nothing", async (t) => {
@@ -34,7 +34,7 @@ test("closing after the server has ended it changes nothing", async (t) => {
   peer.close(4403, "out");
   await reach(client, "closed");
   await client.close();
-  assert.deepEqual(client.closed, { code: 4403, reason: "out" });
+  assert.deepEqual(client.closed, { code: 4403, reason: "out", refusal: null });
 });
 
 test("codes and reasons that may not be sent are refused", async (t) => {
@@ -99,7 +99,7 @@ test("a WebSocket that fails from within `close` is left alone", async (t) => {
     socket.onerror({ message: "once more" });
   };
   socket.onerror({ message: "no route to the host" });
-  assert.deepEqual(client.closed, { code: 1006, reason: "no route to the host" });
+  assert.deepEqual(client.closed, { code: 1006, reason: "no route to the host", refusal: null });
   assert.equal(closed, 1);
 });
 
@@ -109,7 +109,7 @@ test("a connection that opens twice or errs after it ended does no harm", async 
   FakeSocket.last.end(1006);
   FakeSocket.last.onerror({ message: "late" });
   FakeSocket.last.end(1000);
-  assert.deepEqual(client.closed, { code: 1006, reason: "" });
+  assert.deepEqual(client.closed, { code: 1006, reason: "", refusal: null });
 });
 
 /** Run a script with a client in a process of its own, until it ends by itself. */

@@ -97,8 +97,8 @@ test("states and protocol are as the connection is", async (t) => {
   await server.peer();
   await reach(client, "open");
   client.close(4000, "enough");
-  assert.deepEqual(states, ["open", "waiting", "connecting", "open", "closed"]);
-  assert.deepEqual(client.closed, { code: 4000, reason: "enough" });
+  assert.deepEqual(states, ["connecting", "open", "waiting", "connecting", "open", "closed"]);
+  assert.deepEqual(client.closed, { code: 4000, reason: "enough", refusal: null });
 });
 
 test("a refusal that is final rejects `opened`, and the client was never open", async (t) => {
@@ -112,8 +112,8 @@ test("a refusal that is final rejects `opened`, and the client was never open", 
     assert.deepEqual([error.name, error.code, error.reason], ["RefusedError", 4403, "not you"]);
     return true;
   });
-  assert.deepEqual(states, ["closed"]);
-  assert.deepEqual(client.closed, { code: 4403, reason: "not you" });
+  assert.deepEqual(states, ["connecting", "closed"]);
+  assert.deepEqual(client.closed, { code: 4403, reason: "not you", refusal: null });
   assert.equal(client.protocol, null);
 });
 
@@ -195,7 +195,7 @@ test("without reconnect any end is final", async (t) => {
   const { client, peer } = await pair(t, { reconnect: false });
   peer.close(1012, "restart");
   await reach(client, "closed");
-  assert.deepEqual(client.closed, { code: 1012, reason: "restart" });
+  assert.deepEqual(client.closed, { code: 1012, reason: "restart", refusal: null });
 });
 
 test("addresses are made into those of WebSockets", async (t) => {
@@ -211,19 +211,22 @@ test("addresses are made into those of WebSockets", async (t) => {
   globalThis.location = { href: "https://shop.example/cart/?x=1" };
   t.after(() => delete globalThis.location);
   assert.equal(await opened("/chat"), "wss://shop.example/chat");
-  assert.throws(() => connect("ftp://a/", { WebSocket: FakeSocket }), TypeError);
-  assert.throws(() => connect("mailto:a@b", { WebSocket: FakeSocket }), TypeError);
+  assert.throws(() => connect("ftp://a/", { WebSocket: FakeSocket }), RangeError);
+  assert.throws(() => connect("mailto:a@b", { WebSocket: FakeSocket }), RangeError);
 });
 
 test("options that make no sense are refused at once", () => {
   const fails = (options, error) =>
     assert.throws(() => connect("ws://a/", { WebSocket: FakeSocket, ...options }), error);
-  fails({ protocol: "xml" }, TypeError);
+  fails({ protocol: "xml" }, RangeError);
+  fails({ heartbeat: 0 }, /heartbeat must be above 0, or null to switch it off, not 0/);
+  fails({ connectTimeout: 0 }, RangeError);
+  fails({ requestTimeout: 0 }, RangeError);
   fails({ backoff: -1 }, RangeError);
   fails({ requestTimeout: "10" }, RangeError);
   fails({ maxQueue: 0 }, RangeError);
   fails({ token: Promise.resolve("x") }, TypeError);
-  assert.throws(() => connect("/chat", { WebSocket: FakeSocket }), TypeError);
+  assert.throws(() => connect("/chat", { WebSocket: FakeSocket }), RangeError);
 });
 
 test("an option that is undefined is as if it were not there", async () => {

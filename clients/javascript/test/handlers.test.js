@@ -146,7 +146,10 @@ test("a Reject is the error that it says", async (t) => {
 });
 
 test("a code of a Reject is known or has a namespace", () => {
-  assert.throws(() => new Reject("sold_out"), /namespace/);
+  assert.throws(() => new Reject("sold_out"), { name: "RangeError", message: /namespace/ });
+  for (const retryAfter of [-1, NaN, Infinity, "1"]) {
+    assert.throws(() => new Reject("too_many", "", { retryAfter }), { name: "RangeError" });
+  }
 });
 
 test("anything else thrown is internal, without details, and told here", async (t) => {

@@ -27,7 +27,7 @@ function page(t) {
   return { listeners, fire: (name) => view.dispatchEvent(new Event(name)), show };
 }
 
-test("a server that goes silent is asked for a sign of life, given up and come back to", async (t) => {
+test("a server that goes silent is pinged, given up and reconnected to", async (t) => {
   const tick = stopTime(t);
   t.mock.method(Math, "random", () => 1);
   const { server, client, peer } = await pair(t, { heartbeat: 20, backoff: 1 });
@@ -39,7 +39,7 @@ test("a server that goes silent is asked for a sign of life, given up and come b
   assert.equal(client.state, "open");
   const sum = client.request("sum");
   tick(0.1);
-  await assert.rejects(sum, { name: "DisconnectedError", code: 1006, reason: "no sign of life" });
+  await assert.rejects(sum, { name: "DisconnectedError", code: 1006, reason: "the server does not answer pings" });
   assert.equal(client.state, "waiting");
   tick(1);
   await server.peer();
@@ -60,7 +60,7 @@ test("a pong keeps the connection, and the next silence is asked about again", a
   assert.equal(client.state, "open");
 });
 
-test("any frame is a sign of life", async (t) => {
+test("any message is an answer to a ping", async (t) => {
   const tick = stopTime(t);
   const { client, peer } = await pair(t, { heartbeat: 20 });
   for (let i = 0; i < 5; i++) {
@@ -98,7 +98,7 @@ test("half of a short heartbeat is still a second", async (t) => {
 
 test("a heartbeat of 0 is none", async (t) => {
   const tick = stopTime(t);
-  const { client, peer } = await pair(t, { heartbeat: 0 });
+  const { client, peer } = await pair(t, { heartbeat: null });
   tick(1000);
   client.emit("after");
   assert.equal((await peer.next()).event, "after");

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { codecs } from "../symphony.js";
+import { decode, encode } from "../msgpack.js";
+import { json } from "../symphony.js";
 
-const { encode, decode } = codecs.msgpack;
 const bytes = (hex) => new Uint8Array(Buffer.from(hex.replaceAll(" ", ""), "hex"));
 const hex = (data) => Buffer.from(data).toString("hex");
 const of = (length, make) => Array.from({ length }, (_, i) => make(i));
@@ -120,7 +120,7 @@ test("what cannot be said is refused", () => {
   const circle = [];
   circle.push(circle);
   for (const value of [circle, () => 1, Symbol("s"), 2n ** 64n, -(2n ** 63n) - 1n, new Float32Array(1)]) {
-    assert.throws(() => encode(value), /sent|bits|circle|Uint8Array/);
+    assert.throws(() => encode(value), /sent|bits|circular|Uint8Array/);
   }
 });
 
@@ -141,8 +141,8 @@ test("a message that is cut off anywhere is an error", () => {
   }
 });
 
-test("bytes behind the value are an error", () => {
-  assert.throws(() => decode(bytes("c0c0")), /1 bytes behind/);
+test("bytes after the value are an error", () => {
+  assert.throws(() => decode(bytes("c0c0")), /1 bytes after/);
 });
 
 test("a length that the message cannot hold is refused before anything is made of it", () => {
@@ -199,9 +199,9 @@ test("bytes do not share memory with the message", () => {
 
 test("bytes are base64 in JSON, wherever they are", () => {
   const data = [new Uint8Array([255, 254]), { buffer: Buffer.from("hi") }, new Uint8Array([1]).buffer];
-  assert.equal(codecs.json.encode(data), '["//4=",{"buffer":"aGk="},"AQ=="]');
-  assert.equal(codecs.json.encode({ at: new Date(0) }), '{"at":"1970-01-01T00:00:00.000Z"}');
-  assert.equal(codecs.json.encode(undefined), "null");
+  assert.equal(json.encode(data), '["//4=",{"buffer":"aGk="},"AQ=="]');
+  assert.equal(json.encode({ at: new Date(0) }), '{"at":"1970-01-01T00:00:00.000Z"}');
+  assert.equal(json.encode(undefined), "null");
 });
 
 test("random values come back as they were", () => {

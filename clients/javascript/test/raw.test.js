@@ -144,7 +144,7 @@ test("a raw route answers no requests, and says what to do", async (t) => {
   const server = await serve(t);
   server.raw();
   const client = join(t, server.url);
-  const waiting = assert.rejects(client.request("sum"), /raw.*client\.send\(\)/);
+  const waiting = assert.rejects(client.request("sum"), { name: "WrongRouteError", message: /raw.*client\.send\(\)/ });
   await client.opened;
   await waiting;
   await assert.rejects(client.request("sum"), /raw/);

@@ -3,7 +3,8 @@
 import { once } from "node:events";
 import { WebSocketServer, WebSocket } from "ws";
 
-import { codecs, connect } from "../symphony.js";
+import * as msgpack from "../msgpack.js";
+import { connect, json } from "../symphony.js";
 
 /** What the client under test uses: the global one, unless this Node has none. */
 export const Implementation = globalThis.WebSocket ?? WebSocket;
@@ -37,7 +38,7 @@ export class Peer {
   constructor(socket, request) {
     this.#socket = socket;
     this.offered = (request.headers["sec-websocket-protocol"] ?? "").split(/, ?/);
-    this.codec = socket.protocol === "symphony.v1.msgpack" ? codecs.msgpack : codecs.json;
+    this.codec = socket.protocol === "symphony.v1.msgpack" ? msgpack : json;
     this.closed = once(socket, "close").then(([code, reason]) => ({ code, reason: String(reason) }));
     socket.on("message", (data, binary) => this.#messages.push(binary ? new Uint8Array(data) : String(data)));
   }

@@ -8,7 +8,7 @@ import { WebSocketServer } from "ws";
 import * as symphony from "../symphony.js";
 import { Implementation, Incoming, Peer, reach } from "./server.js";
 
-const { codecs, connect, Reject } = symphony;
+const { connect, json, Reject } = symphony;
 
 /** Values as the vectors write them, made into those of JavaScript. */
 export function value(written) {
@@ -132,12 +132,13 @@ export class Stage {
     });
   }
 
-  async refuse({ status, headers = {} }) {
+  async refuse({ status, headers = {}, body }) {
     const { socket } = await this.#handshakes.next();
-    const lines = Object.entries({ ...headers, "Content-Length": "0" }).map(
+    const text = body ? JSON.stringify(body) : "";
+    const lines = Object.entries({ ...headers, "Content-Length": String(text.length) }).map(
       ([name, text]) => `${name}: ${text}\r\n`,
     );
-    socket.end(`HTTP/1.1 ${status} No\r\n${lines.join("")}\r\n`);
+    socket.end(`HTTP/1.1 ${status} No\r\n${lines.join("")}\r\n${text}`);
     this.#endedAt = performance.now();
   }
 
@@ -282,7 +283,7 @@ export class Stage {
   }
 
   over(expected) {
-    contains(this.#client.closed, expected);
+    has(this.#client.closed, expected);
   }
 
   passes(seconds) {
@@ -324,12 +325,12 @@ export class Stage {
   /** In JSON bytes and instants are text. */
   #equals(came, expected) {
     const wanted = value(expected);
-    assert.deepEqual(came, this.#spoken === "json" ? codecs.json.decode(codecs.json.encode(wanted)) : wanted);
+    assert.deepEqual(came, this.#spoken === "json" ? json.decode(json.encode(wanted)) : wanted);
   }
 
   #is(error, { type, ...fields }) {
     assert.ok(error instanceof symphony[type], `${error.name} is no ${type}`);
-    contains(error, value(fields));
+    has(error, value(fields));
     return true;
   }
 }
@@ -374,4 +375,14 @@ const settled = (promise) =>
 
 function contains(came, expected) {
   for (const [field, wanted] of Object.entries(expected)) assert.deepEqual(came[field], wanted, field);
+}
+
+/** Check the fields of an error, or of an end; a refusal is an error in one. */
+function has(came, { refusal, ...fields }) {
+  contains(came, camel(fields));
+  if (refusal === null) assert.equal(came.refusal, null);
+  else if (refusal) {
+    assert.ok(came.refusal instanceof symphony.RemoteError, "there is no refusal");
+    has(came.refusal, refusal);
+  }
 }

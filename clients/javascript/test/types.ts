@@ -10,6 +10,7 @@ import {
   RemoteError,
   RequestTimeoutError,
   SymphonyError,
+  WrongRouteError,
 } from "../symphony.js";
 
 interface Said {
@@ -37,7 +38,7 @@ const client = connect<Events>("/chat", {
 });
 same<typeof client, Client<Events>>(true);
 same<typeof client.state, "connecting" | "open" | "waiting" | "closed">(true);
-same<typeof client.closed, { code: number; reason: string } | null>(true);
+same<typeof client.closed, { code: number; reason: string; refusal: RemoteError | null } | null>(true);
 same<typeof client.opened, Promise<void>>(true);
 
 // @ts-expect-error no such option
@@ -129,11 +130,15 @@ function errors(error: unknown): void {
   if (error instanceof RefusedError) {
     const lost: DisconnectedError = error;
     same<typeof lost.code, number>(true);
+    same<typeof lost.refusal, RemoteError | null>(true);
+    same<typeof error.status, number | null>(true);
+    same<typeof error.retryAfter, number | null>(true);
   }
   const own: SymphonyError[] = [
     new Reject("shop.sold_out", "none left", { details: 1 }),
     new QueueFullError(),
     new RequestTimeoutError(),
+    new WrongRouteError(),
   ];
   throw own[0];
 }

@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { codecs, RefusedError } from "../symphony.js";
+import * as packed from "../msgpack.js";
+import { json as jsonCodec, RefusedError } from "../symphony.js";
 import { FakeSocket, handshake, joinFake } from "./fake.js";
 import { join, pair, quiet, reach, serve, stopTime } from "./server.js";
 import { kindOf, Stage, value } from "./stage.js";
@@ -67,17 +68,17 @@ for (const { name, from, needs = [], envelope, json, msgpack } of SENT.encode) {
   test(`it writes ${name}`, () => {
     // A Date is written with all its milliseconds; integers beyond 2^53 have no way into JSON.
     if (!needs.includes("time") && !needs.includes("int64"))
-      assert.equal(codecs.json.encode(map(envelope)), whole(json));
-    assert.equal(hex(codecs.msgpack.encode(map(envelope))), whole(msgpack));
+      assert.equal(jsonCodec.encode(map(envelope)), whole(json));
+    assert.equal(hex(packed.encode(map(envelope))), whole(msgpack));
   });
 }
 
 for (const { name, from, needs = [], envelope, json, msgpack } of SENT.decode) {
   if (from === "client") continue;
   test(`it reads ${name}`, () => {
-    const inJson = needs.length ? codecs.json.decode(codecs.json.encode(envelope.data ?? null)) : envelope.data;
-    if (json && !needs.length) means(codecs.json.decode(whole(json)), { ...envelope, data: inJson });
-    if (msgpack) means(codecs.msgpack.decode(Buffer.from(whole(msgpack), "hex")), envelope);
+    const inJson = needs.length ? jsonCodec.decode(jsonCodec.encode(envelope.data ?? null)) : envelope.data;
+    if (json && !needs.length) means(jsonCodec.decode(whole(json)), { ...envelope, data: inJson });
+    if (msgpack) means(packed.decode(Buffer.from(whole(msgpack), "hex")), envelope);
   });
 }
 
@@ -166,16 +167,29 @@ test("what the server chooses of this client's offer is spoken", async (t) => {
 test("a refusal of this client's offer is heard", async (t) => {
   const server = await serve(t);
   let met = 0;
-  for (const { offers, chosen, code, reason } of hands.refusals) {
-    if (mine("json").join() !== offers.join()) continue;
-    const client = join(t, server.url);
+  for (const { offers, chosen, sends, code, reason } of hands.refusals) {
+    const protocol = ["json", "msgpack"].find((protocol) => mine(protocol).join() === offers.join());
+    if (!protocol || chosen === "symphony.raw") continue;
+    const client = join(t, server.url, { protocol, reconnect: false });
+    client.on("error", () => {});
     server.choose = () => chosen;
-    (await server.peer()).close(code, reason);
-    await assert.rejects(
-      client.opened,
-      (error) => error instanceof RefusedError && error.code === code && error.reason === reason,
-    );
+    const peer = await server.peer();
+    for (const sent of sends) peer.frame(sent);
+    peer.close(code, reason);
+    await reach(client, "closed");
+    const { data } = sends.find(({ event }) => event === "error");
+    assert.deepEqual([client.closed.code, client.closed.reason], [code, reason]);
+    const { message, retryAfter, ...fields } = client.closed.refusal;
+    const { name, ...told } = { ...fields, message, ...(retryAfter !== null && { retry_after: retryAfter }) };
+    assert.deepEqual([name, told], ["RemoteError", data]);
+    if (chosen === "symphony.refuse") {
+      await assert.rejects(client.opened, (error) => {
+        assert.ok(error instanceof RefusedError);
+        assert.deepEqual([error.status, error.retryAfter], [null, data.retry_after ?? null]);
+        return error.refusal.code === data.code;
+      });
+    }
     met++;
   }
-  assert.equal(met, 1);
+  assert.equal(met, 5);
 });

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from symphony.client.loss import Loss
 from symphony.client.outgoing import Entry, Outgoing
-from symphony.client.payload import ErrorData, InvalidError, Kind, reader
+from symphony.client.payload import Kind, error_said
 from symphony.errors import RemoteError, SymphonyError
 from symphony.protocol.envelopes import Cancel, End, Error, Event, Item, Reply
 from symphony.protocol.v1 import MAX_ID, V1
@@ -114,8 +114,5 @@ class Answers:
     def _error(self, data: Any) -> RemoteError:
         codec = self.outgoing.codec
         kind: Kind = "msgpack" if codec is not None and codec.payload == "msgpack" else "json"
-        try:
-            told: ErrorData = reader(ErrorData, kind)(data)
-        except InvalidError as error:
-            return RemoteError("internal", f"an error that cannot be read: {error}")
-        return RemoteError(told.code, told.message, retryable=told.retryable, details=told.details)
+        # An answer without a code is the server's mistake, not a code that it has.
+        return error_said(data, kind) or RemoteError("invalid", "the server's error has no code")

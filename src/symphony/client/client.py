@@ -9,13 +9,14 @@ from typing import Any, Final, Self, TypeVar, overload
 
 from symphony.client.core import RAW, Core
 from symphony.client.handlers import check_name
-from symphony.client.link import Close, Dial
+from symphony.client.link import Dial
+from symphony.client.loss import Closed
 from symphony.client.options import Options
 from symphony.client.payload import InvalidError, Reader, reader, snapshot
 from symphony.client.reconnector import State
 from symphony.client.requests import Request
 from symphony.client.streams import Flow, Stream
-from symphony.errors import RemoteError, WrongThreadError
+from symphony.errors import RemoteError, WrongRouteError, WrongThreadError
 from symphony.protocol.v1 import MAX_CREDIT
 from symphony.websocket.frames import valid_close_code
 
@@ -56,8 +57,8 @@ class Client:
         return self._reconnector.state
 
     @property
-    def closed(self) -> Close | None:
-        """How it ended for good: `code` and `reason`; `None` before."""
+    def closed(self) -> Closed | None:
+        """How it ended for good: `code`, `reason` and `refusal`; `None` before."""
         return self._reconnector.ended
 
     @property
@@ -309,7 +310,7 @@ class Client:
             if self.state == "new":
                 raise RuntimeError("The client is not open yet: write `async with client:` around this.")
             if self.protocol not in (None, RAW):
-                raise RuntimeError(
+                raise WrongRouteError(
                     f"{self._core.where} speaks events: register @client.on(...); "
                     "only raw connections are iterated over."
                 )

@@ -15,10 +15,12 @@ from symphony.client.link import Close, Dial, Link
 from symphony.client.loss import Loss, sentence
 from symphony.client.options import Options
 from symphony.client.outgoing import Outgoing
-from symphony.client.payload import Kind
+from symphony.client.payload import Kind, error_said
 from symphony.client.reconnector import Reconnector, State
+from symphony.errors import RemoteError
 from symphony.protocol.envelopes import Cancel, End, Error, Event, Item, MalformedError, Pong, Reply, Retry
 from symphony.protocol.v1 import JSON, MSGPACK, V1
+from symphony.websocket.frames import close_reason
 
 __all__ = ("RAW", "Core")
 
@@ -53,6 +55,7 @@ class Core:
         "_comes_back",
         "_complained",
         "_gate",
+        "_last_error",
         "_readers",
         "answers",
         "dispatch",
@@ -77,6 +80,8 @@ class Core:
         self._readers: list[asyncio.Future[None]] = []
         self.state_handlers: list[Callable[[State], Any]] = []
         self._complained = False
+        # The event `error` that came last, if only `retry` came after it.
+        self._last_error: Event | None = None
         self._comes_back = options.reconnect
         self.protocol: str | None = None
         self.subprotocol: str | None = None
@@ -106,8 +111,12 @@ class Core:
             path = error.details["path"]
             self._complain("what cannot be read: %s (at %s)", error.message, path)
             return
+        if not isinstance(envelope, Retry):
+            self._last_error = None
         if isinstance(envelope, Event):
             if envelope.id is None:
+                if envelope.event == "error":
+                    self._last_error = envelope
                 self.dispatch.event(envelope, self.kind)
             else:
                 self.dispatch.request(envelope, self.kind)
@@ -153,6 +162,12 @@ class Core:
             logger.warning("%d messages were never sent: %s", unsent, sentence(loss.what))
         self.dispatch.finish()
         self._wake()
+
+    def refusal(self, close: Close) -> RemoteError | None:
+        """Return the error that came right before the close frame and has its reason as its message."""
+        last, self._last_error = self._last_error, None
+        error = error_said(last.data, self.kind) if last is not None else None
+        return error if error is not None and close_reason(error.message) == close.reason else None
 
     def changed(self, state: State) -> None:
         """Tell the program."""

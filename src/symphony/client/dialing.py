@@ -15,8 +15,10 @@ from symphony.client import refusals
 from symphony.client.address import Address
 from symphony.client.link import Close, DialError, Link, Offer
 from symphony.client.opening import Answer, AnswerError, new_key, request, retry_after
+from symphony.client.payload import error_said
 from symphony.client.websocket import WebSocketLink
-from symphony.protocol.envelopes import MalformedError, Retry
+from symphony.errors import RemoteError
+from symphony.protocol.envelopes import Event, MalformedError, Retry
 from symphony.protocol.subprotocols import REFUSE
 from symphony.protocol.v1 import JSON
 
@@ -224,18 +226,21 @@ class _Opening(asyncio.Protocol):
 class _Refusal:
     """Listens to a link that a server opened only to say why it refuses."""
 
-    __slots__ = ("close", "retry_after")
+    __slots__ = ("close", "error", "retry_after")
 
     def __init__(self) -> None:
         self.close: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
+        self.error: RemoteError | None = None
         self.retry_after: float | None = None
 
     def received(self, message: str | bytes) -> None:
-        """Take a notice of when to come back."""
+        """Take the error, or the notice of when to come back."""
         with suppress(MalformedError):
-            notice = JSON.decode(message)
-            if isinstance(notice, Retry):
-                self.retry_after = notice.retry
+            envelope = JSON.decode(message)
+            if isinstance(envelope, Retry):
+                self.retry_after = envelope.retry
+            elif isinstance(envelope, Event) and envelope.event == "error":
+                self.error = error_said(envelope.data, "json")
 
     def relieved(self) -> None:
         """Nothing is sent."""
@@ -251,7 +256,7 @@ async def _refusal(link: Link) -> DialError:
     link.start(listener)
     try:
         await asyncio.wait((listener.close,))
-        return refusals.close(listener.close.result(), listener.retry_after)
+        return refusals.close(listener.close.result(), listener.retry_after, listener.error)
     finally:
         link.abort()
         await link.wait_closed()

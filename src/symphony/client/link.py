@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from symphony.errors import RemoteError
 from symphony.websocket.close import Close
 
 __all__ = ("Close", "Dial", "DialError", "Link", "Listener", "Offer")
@@ -37,10 +38,20 @@ class DialError(Exception):
         reason: The same in a few words; the server's own if it said something.
         again: Whether another attempt makes sense.
         retry_after: Seconds that the server wants to be left alone.
+        refusal: The error that a Symphony server refused with.
+        status: The HTTP status of the answer, if there was one.
     """
 
     def __init__(
-        self, code: int, message: str, *, reason: str = "", again: bool, retry_after: float | None = None
+        self,
+        code: int,
+        message: str,
+        *,
+        reason: str = "",
+        again: bool,
+        retry_after: float | None = None,
+        refusal: RemoteError | None = None,
+        status: int | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -48,6 +59,8 @@ class DialError(Exception):
         self.reason = reason
         self.again = again
         self.retry_after = retry_after
+        self.refusal = refusal
+        self.status = status
 
 
 class Listener(Protocol):

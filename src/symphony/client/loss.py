@@ -5,9 +5,19 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from symphony.client.link import Close
-from symphony.errors import DisconnectedError
+from symphony.errors import DisconnectedError, RemoteError
 
-__all__ = ("Loss", "how", "sentence")
+__all__ = ("Closed", "Loss", "how", "sentence")
+
+
+class Closed(Close):
+    """How a client ended for good: `code`, `reason`, `clean`.
+
+    Attributes:
+        refusal: The error with which the server refused the client, or `None`.
+    """
+
+    refusal: RemoteError | None = None
 
 
 class Loss(NamedTuple):
@@ -17,11 +27,13 @@ class Loss(NamedTuple):
         what: A clause for people: "the connection to ws://... was lost (1006)".
         close: How it ended.
         final: Whether the client stays away.
+        refusal: The error that the server gave for it.
     """
 
     what: str
     close: Close
     final: bool
+    refusal: RemoteError | None = None
 
     def error(self, consequence: str = "", more: str = "") -> DisconnectedError:
         """Return an error; each gets one of its own, as it collects a traceback.
@@ -31,7 +43,9 @@ class Loss(NamedTuple):
             more: Further sentences.
         """
         message = sentence(f"{consequence}: {self.what}" if consequence else self.what)
-        return DisconnectedError(f"{message} {more}".rstrip(), self.close.code, self.close.reason)
+        return DisconnectedError(
+            f"{message} {more}".rstrip(), self.close.code, self.close.reason, refusal=self.refusal
+        )
 
 
 def sentence(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias, Union, cast, get_args, get_or
 import msgspec
 from msgspec import Raw
 
-from symphony.errors import ConfigurationError
+from symphony.errors import ConfigurationError, RemoteError
 from symphony.protocol.codec import encode_foreign
 from symphony.protocol.invalid import reason_and_path
 
@@ -20,6 +20,7 @@ __all__ = (
     "InvalidError",
     "Kind",
     "check_type",
+    "error_said",
     "message_reader",
     "reader",
     "snapshot",
@@ -37,12 +38,23 @@ _ENCODERS: Final = {
 
 
 class ErrorData(msgspec.Struct):
-    """What stands in an error frame, in an event `error`, and in Symphony's HTTP refusals."""
+    """The data of an error envelope, of an event `error`, and of Symphony's HTTP refusals."""
 
     code: str
     message: str = ""
     retryable: bool = False
     details: Any = None
+    retry_after: float | None = None
+
+    def error(self) -> RemoteError:
+        """Return the error that is raised for it."""
+        return RemoteError(
+            self.code,
+            self.message,
+            retryable=self.retryable,
+            details=self.details,
+            retry_after=self.retry_after,
+        )
 
 
 class InvalidError(Exception):
@@ -92,6 +104,15 @@ def reader(annotation: Any, kind: Kind) -> Reader:
         if _hashable(plain):
             raise
         return _compile(plain, kind)
+
+
+def error_said(data: Any, kind: Kind) -> RemoteError | None:
+    """Return the error in the data of an envelope; `None`: it is not one."""
+    try:
+        said: ErrorData = reader(ErrorData, kind)(data)
+    except InvalidError:
+        return None
+    return said.error()
 
 
 def message_reader(annotation: Any) -> Reader:

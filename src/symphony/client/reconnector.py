@@ -1,4 +1,4 @@
-"""Keeps one client connected: attempts, waits, states, and the end of it all."""
+"""Keeps one client connected: attempts to connect, waits, states, and the end."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Final, Literal, Protocol, TypeAlias, cast
 
 from symphony.client.backoff import UNAUTHORIZED, Backoff, comes_back
 from symphony.client.link import Close, Dial, DialError, Link, Listener, Offer
-from symphony.client.loss import Loss, how
+from symphony.client.loss import Closed, Loss, how
 from symphony.client.options import Options
-from symphony.errors import DisconnectedError, RefusedError
+from symphony.errors import DisconnectedError, RefusedError, RemoteError
 from symphony.protocol import subprotocols
 
 __all__ = ("ConnectionOwner", "Reconnector", "State")
@@ -47,6 +47,10 @@ class ConnectionOwner(Protocol):
 
     def lost(self, loss: Loss) -> None:
         """Hear that the link is gone, before the state changes; final: there will be no other."""
+        ...
+
+    def refusal(self, close: Close) -> RemoteError | None:
+        """Return the error with which the server has explained the end of the link."""
         ...
 
     def changed(self, state: State) -> None:
@@ -91,7 +95,7 @@ class Reconnector:
 
     def __init__(self, dial: Dial, options: Options, owner: ConnectionOwner) -> None:
         self.state: State = "new"
-        self.ended: Close | None = None
+        self.ended: Closed | None = None
         # The link calls the client itself.
         self.received: Callable[[str | bytes], None] = owner.received
         self.relieved: Callable[[], None] = owner.relieved
@@ -167,10 +171,18 @@ class Reconnector:
         """Return what is raised at whoever uses a client that has ended."""
         assert self._loss is not None
         error = self._loss.error()
-        if self._opened_at is None and self._failure is not None:
+        failure = self._failure
+        if self._opened_at is None and failure is not None:
             if error.code not in (_LOST, _NORMAL):
-                error = RefusedError(str(error), error.code, error.reason)
-            error.__cause__ = self._failure.__cause__
+                error = RefusedError(
+                    str(error),
+                    error.code,
+                    error.reason,
+                    refusal=error.refusal,
+                    status=failure.status,
+                    retry_after=failure.retry_after,
+                )
+            error.__cause__ = failure.__cause__
         return error
 
     # The link's call
@@ -193,11 +205,12 @@ class Reconnector:
         opened_at = self._opened_at
         if opened_at is not None and self._backoff.lasted(asyncio.get_running_loop().time() - opened_at):
             self._renewed = False
+        refusal = self._owner.refusal(close)
         if self._stays_away(close.code, comes_back(close.code)):
-            self._end(close, f"the connection to {where} has ended ({how(close)})")
+            self._end(close, f"the connection to {where} has ended ({how(close)})", refusal)
         else:
             logger.info("%s", what)
-            self._owner.lost(Loss(what, close, final=False))
+            self._owner.lost(Loss(what, close, final=False, refusal=refusal))
             self._set("waiting")
 
     # The life
@@ -284,7 +297,7 @@ class Reconnector:
         verb = "refused the connection" if failure.code >= _REFUSALS else "could not be reached"
         what = f"{where} {verb}: {failure.message}"
         if self._stays_away(failure.code, failure.again):
-            self._end(Close(failure.code, failure.reason, clean=False), what)
+            self._end(Close(failure.code, failure.reason, clean=False), what, failure.refusal)
         else:
             logger.info("%s", what)
             self._set("waiting")
@@ -298,18 +311,19 @@ class Reconnector:
 
     # The end
 
-    def _stop(self, close: Close, what: str) -> None:
+    def _stop(self, close: Close, what: str, refusal: RemoteError | None = None) -> None:
         """End from outside: whatever the task waits for, it waits no longer."""
-        self._end(close, what)
+        self._end(close, what, refusal)
         # A link in use ends by itself.
         if self._gone is None and self._task is not None:
             self._task.cancel()
 
-    def _end(self, close: Close, what: str) -> None:
+    def _end(self, close: Close, what: str, refusal: RemoteError | None = None) -> None:
         if self.ended is not None:
             return
-        self.ended = close
-        self._loss = Loss(what, close, final=True)
+        self.ended = Closed(*close)
+        self.ended.refusal = refusal
+        self._loss = Loss(what, close, final=True, refusal=refusal)
         self._owner.lost(self._loss)
         self._set("closed")
         self._settle_first()
@@ -334,4 +348,4 @@ class Reconnector:
         words, reason = (failure.message, failure.reason) if failure else (self._stage, "no answer")
         seconds = f"{self._options.connect_timeout:g} s"
         what = f"{self._dial.where} could not be reached within {seconds}{often}: {words}"
-        self._stop(Close(_LOST, reason, clean=False), what)
+        self._stop(Close(_LOST, reason, clean=False), what, failure and failure.refusal)

@@ -15,6 +15,7 @@ from symphony.client.link import Close, DialError
 from symphony.client.loss import sentence
 from symphony.client.opening import Answer
 from symphony.client.payload import ErrorData
+from symphony.errors import RemoteError
 
 __all__ = (
     "close",
@@ -53,15 +54,32 @@ def http(answer: Answer, wait: float | None) -> DialError:
         reason = line
         message = f"{line}.{_hint(status, answer)}{_page(answer)}"
     if wait:
-        message += f" It wants to be left alone for {wait:g} s."
-    return DialError(4000 + status, message, reason=reason, again=answer_comes_back(status), retry_after=wait)
+        message += f" Retry after {wait:g} s."
+    return DialError(
+        4000 + status,
+        message,
+        reason=reason,
+        again=answer_comes_back(status),
+        retry_after=told.retry_after if wait is None and told is not None else wait,
+        refusal=told and told.error(),
+        status=status,
+    )
 
 
-def close(how: Close, retry_after: float | None = None) -> DialError:
+def close(how: Close, retry_after: float | None = None, refusal: RemoteError | None = None) -> DialError:
     """Return the error of a server that refused by a close code."""
-    message = f"{how.reason} ({how.code})" if how.reason else f"close code {how.code}"
-    again = comes_back(how.code)
-    return DialError(how.code, message, reason=how.reason, again=again, retry_after=retry_after)
+    words = (refusal and refusal.message) or how.reason
+    message = f"{words} ({how.code})" if words else f"close code {how.code}"
+    if retry_after is None and refusal is not None:
+        retry_after = refusal.retry_after
+    return DialError(
+        how.code,
+        message,
+        reason=how.reason,
+        again=comes_back(how.code),
+        retry_after=retry_after,
+        refusal=refusal,
+    )
 
 
 def no_websocket(problem: str) -> DialError:

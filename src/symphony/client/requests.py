@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from symphony.client.answers import Answers
 from symphony.client.loss import Loss
-from symphony.errors import RemoteError, RequestTimeoutError, SymphonyError
+from symphony.errors import RemoteError, RequestTimeoutError, SymphonyError, WrongRouteError
 from symphony.protocol.v1 import V1
 
 __all__ = ("Request", "raw_connection")
@@ -153,9 +153,9 @@ class Request:
             self._future.set_exception(error)
 
 
-def raw_connection(where: str) -> RuntimeError:
+def raw_connection(where: str) -> WrongRouteError:
     """Return what is raised where only events will do."""
-    return RuntimeError(
+    return WrongRouteError(
         f"{where} is a raw connection, without events: its route has only a message handler. "
         "Use client.send() and `async for message in client`."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -104,8 +103,7 @@ class Admission:
             raise Reject("too_many", "too many connections from your address")
 
     def _unavailable(self, why: str) -> Reject:
-        # Whole seconds, as RFC 9110 §10.2.3 has it.
-        return Reject("unavailable", why, headers={"Retry-After": str(math.ceil(self._limits.retry_after))})
+        return Reject("unavailable", why, retry_after=self._limits.retry_after)
 
 
 def _route_path(scope: Scope) -> str:

@@ -10,11 +10,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from symphony.errors import ConfigurationError
-from symphony.node.script import SCRIPT_PATH, serve_script
+from symphony.node.script import ClientScript
 from symphony.transport import asgi
 from symphony.transport.base import Acceptor
 
@@ -37,13 +36,13 @@ class AsgiFace(ABC):
 
     Args:
         http: An ASGI app for plain HTTP, or `None`.
-        client_script: Whether the JavaScript client is served.
+        client_script: What serves the JavaScript client; `None`: nothing does.
 
     Attributes:
         native: Whether Symphony's own server runs it; set by that server.
     """
 
-    def __init__(self, http: Any, *, client_script: bool) -> None:
+    def __init__(self, http: Any, *, client_script: ClientScript | None) -> None:
         self.native = False
         self._http = http
         self._client_script = client_script
@@ -77,8 +76,8 @@ class AsgiFace(ABC):
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path == SCRIPT_PATH and self._client_script:
-            await serve_script(Request(scope))(scope, receive, send)
+        if self._client_script is not None and self._client_script.serves(path):
+            await self._client_script(scope, receive, send)
         elif self._http is not None:
             await self._http(scope, receive, send)
         else:

@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-import msgspec
+import logging
 
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.protocol import subprotocols
-from symphony.protocol.envelopes import Retry
+from symphony.protocol.codec import to_message
+from symphony.protocol.envelopes import Envelope, Event, Retry
 from symphony.protocol.v1 import JSON
 from symphony.transport.base import Connection
 from symphony.websocket.handshake import HandshakeError
 
 __all__ = ("refuse",)
 
+logger = logging.getLogger("symphony.app")
+
 
 def refuse(connection: Connection, handshake: Handshake, refusal: Reject) -> None:
-    """Answer a handshake with a refusal: by HTTP, or by close code to who asks for that."""
-    if _wants_a_close_code(handshake):
-        connection.accept(subprotocols.REFUSE)
-        seconds = next((text for name, text in refusal.headers.items() if name.lower() == "retry-after"), "")
-        if seconds.isdecimal():
-            notice = JSON.encode(Retry(int(seconds)))
-            connection.outbox.send(connection.encoding.encode(notice))
-        connection.close(refusal.close_code, refusal.message)
+    """Answer a handshake with a refusal: by HTTP, or on an open WebSocket for a client that asks for that."""
+    payload = _encodable(refusal)
+    if not _wants_a_close_code(handshake):
+        headers = {"content-type": "application/json", **refusal.headers}
+        body = to_message(payload)
+        connection.refuse(refusal.status, headers, body.encode() if isinstance(body, str) else body)
         return
-    headers = {"content-type": "application/json", **refusal.headers}
-    connection.refuse(refusal.status, headers, msgspec.json.encode(refusal.payload()))
+
+    def send(envelope: Envelope) -> None:
+        connection.outbox.send(connection.encoding.encode(JSON.encode(envelope)))
+
+    connection.accept(subprotocols.REFUSE)
+    # Before `retry`, after which a client expects nothing but the close frame.
+    send(Event("error", payload))
+    if refusal.retry_after is not None:
+        send(Retry(refusal.retry_after))
+    connection.close(refusal.close_code, refusal.message)
+
+
+def _encodable(refusal: Reject) -> dict[str, object]:
+    """Return the payload of a refusal, without details that cannot be encoded."""
+    payload = refusal.payload()
+    try:
+        to_message(payload)
+    except Exception:
+        # A client that is not answered at all would be worse.
+        logger.exception("The details of a Reject cannot be encoded: %s", refusal)
+        payload["details"] = None
+    return payload
 
 
 def _wants_a_close_code(handshake: Handshake) -> bool:

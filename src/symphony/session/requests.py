@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
+from math import inf
 from typing import Any
 
 from symphony.errors import DisconnectedError, QueueFullError, Reject, RemoteError, RequestTimeoutError
@@ -130,12 +131,18 @@ class Requests:
             str(error.get("message") or "the client answered with an error"),
             retryable=error.get("retryable") is True,
             details=error.get("details"),
+            retry_after=_seconds(error.get("retry_after")),
         )
 
 
 @lru_cache(maxsize=256)
 def _readers(response_type: Any) -> EventReaders:
     return {kind: guarded(read) for kind, read in event_readers(response_type).items()}
+
+
+def _seconds(value: Any) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and 0 <= value < inf else None
 
 
 def _expire(answer: asyncio.Future[Any]) -> None:

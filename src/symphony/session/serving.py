@@ -7,7 +7,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from symphony.errors import Reject
+from symphony.errors import Reject, WrongRouteError
 from symphony.session.exchange import Exchange
 from symphony.session.messages import Messages
 
@@ -89,14 +89,21 @@ class Serving:
         """The server's own requests to the client.
 
         Raises:
-            RuntimeError: The route is raw: its connections have no requests.
+            WrongRouteError: The route is raw: its connections have no requests.
         """
         if self._exchange is None:
-            raise RuntimeError(
+            raise WrongRouteError(
                 f"Route {self._endpoint.pattern} is raw, and a raw connection has no requests. "
                 "A route with an event handler, @route.on('…'), has."
             )
         return self._exchange.requests
+
+    def refuse(self, refusal: Reject) -> None:
+        """Tell a client that speaks events why its socket is about to be closed."""
+        if self._exchange is not None:
+            self._exchange.answering.refuse(None, refusal)
+            if refusal.retry_after is not None:
+                self._exchange.drain(retry=refusal.retry_after, timeout=0)
 
     def connection_lost(self) -> None:
         """Answer and ask nothing any more: the connection has ended."""

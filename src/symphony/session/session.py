@@ -250,7 +250,8 @@ class Session:
                 return False
             self._uncancel()
             if self._draining:
-                self._refuse(Reject("unavailable", "the server restarts"))
+                after = self._limits.retry_after
+                self._refuse(Reject("unavailable", "the server restarts", retry_after=after))
             elif self._late:
                 seconds = self._limits.connect_timeout
                 logger.warning(
@@ -272,8 +273,10 @@ class Session:
     def _refuse(self, refusal: Reject) -> None:
         socket = self.socket
         if socket.opened:
-            if not self._draining:
-                self._connection.close(refusal.close_code, refusal.message)
+            if self._draining:
+                return
+            self._serving.refuse(refusal)
+            self._connection.close(refusal.close_code, refusal.message)
             return
         self._close = Close(refusal.close_code, refusal.message, clean=True)
         logger.info(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
@@ -11,6 +12,8 @@ import msgspec
 from starlette.datastructures import Headers
 
 from symphony.client.link import Close, DialError, Listener, Offer
+from symphony.client.opening import retry_after
+from symphony.client.payload import error_said
 from symphony.errors import RefusedError
 from symphony.outgoing.encoding import Message
 from symphony.protocol.subprotocols import REFUSE, TOKEN_PREFIX
@@ -36,8 +39,15 @@ class HandshakeRefusedError(RefusedError):
 
     def __init__(self, status: int, headers: Headers, body: bytes) -> None:
         shown = body[:_SHOWN].decode(errors="replace")
-        super().__init__(f"HTTP {status}: {shown}", 4000 + status, shown)
-        self.status = status
+        super().__init__(
+            f"HTTP {status}: {shown}",
+            4000 + status,
+            shown,
+            refusal=error_said(body, "json"),
+            status=status,
+            retry_after=retry_after(headers.get("retry-after"), time.time()),
+        )
+        self.status: int = status
         self.headers = headers
         self.body = body
 
@@ -94,7 +104,10 @@ class MemoryDial:
         if link.refused is not None:
             # The app has finished with it when the test goes on.
             await link.wait_closed()
-            raise DialError(link.refused.code, str(link.refused), again=False) from link.refused
+            refused = link.refused
+            raise DialError(
+                refused.code, str(refused), again=False, refusal=refused.refusal, status=refused.status
+            ) from refused
         if not link.accepted:
             assert link.ended is not None
             await link.wait_closed()
