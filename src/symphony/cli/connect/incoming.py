@@ -24,7 +24,7 @@ class Incoming:
     A handler for `"*"` is called for events and for requests, and does not
     learn which one it is. But an event calls all its handlers, and a request
     only the first. Also, one task handles all events in order, while each
-    request runs in a task of its own.
+    request runs in its own task.
 
     So `_first_handler` answers as if the call were a request. If
     `_second_handler` is called right after it, the call was an event. This

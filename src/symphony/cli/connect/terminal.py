@@ -108,10 +108,12 @@ class Terminal:
         return False  # Empty the line.
 
     async def _read(self, session: PromptSession[str]) -> None:
-        # OSError: the terminal is gone.
-        with suppress(EOFError, OSError):
+        try:
             await session.prompt_async(set_exception_handler=False, handle_sigint=False)
-        self._lines.put_nowait(None)
+        except (EOFError, OSError):
+            pass  # Ctrl+D, or the terminal is gone
+        finally:
+            self._lines.put_nowait(None)
 
 
 def _key_bindings(interrupt: Callable[[], None]) -> KeyBindings:
@@ -142,8 +144,8 @@ def _on_continue(session: PromptSession[Any]) -> Generator[None]:
     """Take the terminal over again when the process continues after a stop."""
 
     def take_over() -> None:
-        # A shell sets its own mode when a job stops. It is not restored here,
-        # the prompt does that at its end.
+        # A shell sets its own mode when a job stops. Enter raw mode again, and
+        # never leave it here: the prompt restores the first mode at its end.
         session.input.raw_mode().__enter__()
         session.app.renderer.erase()
         session.app.invalidate()

@@ -18,7 +18,7 @@ _OUT: Final = (">", "green")
 _IN: Final = ("<", "cyan")
 _NOTE: Final = ("*", "yellow")
 _PROBLEM: Final = ("!", "red")
-# Nobody reads more on a terminal, and it would scroll everything else away.
+# More is unreadable on a terminal, and scrolls everything else away.
 _MAX_SHOWN: Final = 10_000
 _MAX_BYTES: Final = 1000
 _INDENT: Final = "\n" + " " * len("00:00:00 < ")

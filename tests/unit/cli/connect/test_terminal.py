@@ -86,7 +86,7 @@ async def test_each_line_that_is_entered_is_read_in_order() -> None:
         ("one two\x17", "one "),
         ("one two\x1bb\x0b\x01\x19", "twoone "),
         ("one two\x01\x1bf!", "one! two"),
-        ("one\x02\x14", "oen"),
+        ("on\x14", "no"),
         ("one\x1b[D\x1b[3~", "on"),
         ("one\x02\x04", "on"),
         ("hé 日本", "hé 日本"),
