@@ -180,6 +180,17 @@ async def test_a_token_function_is_asked_anew_plain_or_async() -> None:
         await handshake.accept()
 
 
+async def test_the_log_says_in_how_many_seconds_it_tries_again(caplog: pytest.LogCaptureFixture) -> None:
+    async with pair() as (client, peer, server):
+        client._keeper._backoff._uniform = lambda low, high: 0.0625
+        with caplog.at_level(logging.INFO, "symphony.client"):
+            await peer.drop()
+            await again(client, server)
+        (record,) = [record for record in caplog.records if hasattr(record, "retry_in")]
+        assert record.retry_in == 0.0625
+        assert record.getMessage().endswith(" again in 0.1 s")
+
+
 async def test_a_token_that_cannot_be_got_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     asked = 0
 

@@ -226,7 +226,12 @@ class Reconnector:
                 else:
                     await self._use(link)
                 if self.ended is None:
-                    await asyncio.sleep(self._backoff.next())
+                    delay = self._backoff.next()
+                    # `symphony connect` reads `retry_in`.
+                    logger.info(
+                        "trying %s again in %.1f s", self._dial.where, delay, extra={"retry_in": delay}
+                    )
+                    await asyncio.sleep(delay)
         except Exception as error:
             logger.exception("The client of %s has failed.", self._dial.where)
             self._end(Close(1011, "", clean=False), f"the client of {self._dial.where} has failed: {error!r}")

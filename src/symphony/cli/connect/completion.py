@@ -1,40 +1,55 @@
-"""What Tab offers. Pure."""
+"""Complete commands and names of events."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable
 
-from symphony.cli.connect.lines import COMMANDS
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
 
-__all__ = ("completion",)
+from symphony.cli.connect.parser import COMMANDS, commands_for
 
-_TAKE_EVENT: Final = tuple(
-    name for name, command in COMMANDS.items() if command.arguments.startswith("EVENT")
-)
+__all__ = ("CommandCompleter",)
 
 
-def completion(before: str, names: Iterable[str], *, events: bool) -> Sequence[str]:
-    """Return what the text in front of the cursor can become: commands, then names of events.
+class CommandCompleter(Completer):
+    """Completes commands, and after a command the names of known events.
 
     Args:
-        before: The text.
-        names: Of the events that are known.
-        events: Whether the connection speaks events.
+        event_names: Returns the names of the known events.
+        speaks_events: Returns whether the connection speaks events; otherwise
+            it is raw and has fewer commands.
     """
-    command, space, name = before.partition(" ")
-    if not space:
-        kind = "events" if events else "raw"
-        found = [
-            f"{each} " if COMMANDS[each].arguments else each
-            for each in COMMANDS
-            if COMMANDS[each].on in (kind, "both")
-        ]
-        return [each for each in found if before.startswith("/") and each.startswith(before)]
-    if command not in _TAKE_EVENT or " " in name:
-        return []
-    return [
-        f"{command} {each} "
-        for each in sorted(names)
-        if each.startswith(name) and each.isprintable() and " " not in each
-    ]
+
+    def __init__(
+        self, *, event_names: Callable[[], Iterable[str]], speaks_events: Callable[[], bool]
+    ) -> None:
+        self._event_names = event_names
+        self._speaks_events = speaks_events
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        """Return the completions for the text before the cursor."""
+        typed = document.text_before_cursor
+        command, space, name = typed.partition(" ")
+        if not command.startswith("/"):
+            return
+        if not space:
+            yield from self._commands(typed)
+        elif command in COMMANDS and COMMANDS[command].arguments.startswith("EVENT"):
+            yield from self._events(name)
+
+    def _commands(self, typed: str) -> Iterable[Completion]:
+        for name, command in commands_for(events=self._speaks_events()).items():
+            if name.startswith(typed):
+                yield Completion(
+                    f"{name} " if command.arguments else name,
+                    start_position=-len(typed),
+                    display=f"{name} {command.arguments}",
+                    display_meta=command.description,
+                )
+
+    def _events(self, typed: str) -> Iterable[Completion]:
+        for name in sorted(self._event_names()):
+            # A server chooses some of these names: offer none that could not be typed.
+            if name.startswith(typed) and name.isprintable() and " " not in name:
+                yield Completion(f"{name} ", start_position=-len(typed), display=name)

@@ -1,75 +1,73 @@
-"""The lines of earlier sessions, in a file of the user's."""
+"""Keep the lines of earlier sessions in a file."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, overload
+from typing import Final
 
-__all__ = ("History", "state_directory")
+from prompt_toolkit.history import History
+
+__all__ = ("LineHistory", "state_directory")
 
 MAX_LINES: Final = 1000
 
 
-class History(Sequence[str]):
-    """Lines that were entered, the oldest first; all sessions write to one file.
+class LineHistory(History):
+    """Keeps the newest lines in one file that all sessions share.
 
-    A line that begins with a space, or is the same as the one before, is not
-    kept. A file that cannot be read or written is done without.
+    prompt_toolkit's `FileHistory` grows without a limit, and its file gets the
+    permissions of the umask.
+
+    A line that begins with a space is not kept. If the file cannot be read or
+    written, the history lasts for this session only.
 
     Args:
-        file: Where; only the user may read it.
-        limit: How many lines are kept.
+        file: The file; only the user may read it.
+        limit: The number of lines to keep.
     """
 
     def __init__(self, file: Path, *, limit: int = MAX_LINES) -> None:
+        super().__init__()
         self._file = file
         self._limit = limit
-        self._lines = self._load()
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        return self._lines[index]
+    def append_string(self, string: str) -> None:
+        """Keep a line, unless it is blank or begins with a space."""
+        if string.strip() and not string.startswith(" "):
+            super().append_string(string)
 
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def add(self, line: str) -> None:
-        """Keep a line, in the file too."""
-        if not line.strip() or line.startswith(" ") or self._lines[-1:] == [line]:
-            return
-        self._lines.append(line)
-        del self._lines[: -self._limit]
+    def store_string(self, string: str) -> None:
+        """Append a line to the file."""
         with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write(self._file, f"{line}\n", os.O_APPEND)
+            # Quoted insert (Ctrl+Q) can put a line ending into a line.
+            _write(self._file, f"{' '.join(string.splitlines())}\n", os.O_APPEND)
 
-    def _load(self) -> list[str]:
+    def load_history_strings(self) -> Iterable[str]:
+        """Return the lines of the file, the newest first."""
         try:
             lines = self._file.read_text("utf-8", "replace").split("\n")[:-1]
         except OSError:
             return []
         kept = lines[-self._limit :]
         if len(lines) > len(kept):
-            # Another session may add a line meanwhile: then that is lost.
+            # A line that another session adds at this moment is lost.
             new = self._file.with_name(f"{self._file.name}.{os.getpid()}")
             with suppress(OSError):
                 _write(new, "".join(f"{line}\n" for line in kept), os.O_TRUNC)
                 new.replace(self._file)
-        return kept
+        return reversed(kept)
 
 
 def state_directory(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
-    """Return where programs keep what should last, but is nobody's work."""
+    """Return the directory for files that should persist but are not the user's documents."""
     if platform == "win32" and (local := environ.get("LOCALAPPDATA")):
         return Path(local) / "symphony"
-    # XDG base directories: a path that is not absolute is to be ignored.
+    # XDG base directories: ignore a path that is not absolute.
     state = environ.get("XDG_STATE_HOME", "")
     if os.path.isabs(state):
         return Path(state) / "symphony"

@@ -1,4 +1,4 @@
-"""What the server sends: events and messages are shown, requests answered."""
+"""Handle what the server sends: show events and messages, answer requests."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from symphony.errors import Reject
 __all__ = ("Incoming",)
 
 
-class _Unanswered(Reject):
-    """There is no answer to a request; or it was none, see `Incoming`."""
+class _NoAnswerError(Reject):
+    """A request has no answer, or an event was taken for a request; see `Incoming`."""
 
 
 class Incoming:
-    """Registered for everything that comes.
+    """Handlers for everything that the server sends.
 
-    A handler for `"*"` is called with events and with requests, and is not
-    told which. But all handlers of an event are called, and only the first one
-    of a request; and events are handled one after the other in one task, each
-    request in a task of its own. So `_first` answers as if it were a request;
-    if `_second` comes right behind it, it was an event. That happens at most once
-    in a client's life, for then the task of the events is known.
+    A handler for `"*"` is called for events and for requests, and does not
+    learn which one it is. But an event calls all its handlers, and a request
+    only the first. Also, one task handles all events in order, while each
+    request runs in its own task.
+
+    So `_first_handler` answers as if the call were a request. If
+    `_second_handler` is called right after it, the call was an event. This
+    happens at most once per client: from then on, the task that handles events
+    is known.
 
     Args:
-        client: Whose it is.
-        view: Shows it.
-        answers: To the server's requests, by event; may change.
+        client: The client to register the handlers on.
+        view: Shows what arrives.
+        answers: Answers to the server's requests, by event; may change later.
         learn: Called with the name of each event.
     """
 
@@ -41,41 +44,41 @@ class Incoming:
         self._client = client
         self._view = view
         self._answers = answers
-        self._of_events: asyncio.Task[Any] | None = None
-        self._guess: asyncio.Handle | None = None
+        self._event_task: asyncio.Task[Any] | None = None
+        self._show_request: asyncio.Handle | None = None
         self._learn = learn
-        client.on("*", self._first)
-        client.on("*", self._second)
+        client.on("*", self._first_handler)
+        client.on("*", self._second_handler)
 
     @staticmethod
-    def is_guess(record: LogRecord) -> bool:
-        """Return whether the client has logged what `_first` raised for an event."""
-        return record.exc_info is not None and isinstance(record.exc_info[1], _Unanswered)
+    def is_wrong_guess(record: LogRecord) -> bool:
+        """Return whether a log record is about an event that `_first_handler` rejected."""
+        return record.exc_info is not None and isinstance(record.exc_info[1], _NoAnswerError)
 
-    def _first(self, event: str, data: Any) -> Any:
-        if asyncio.current_task() is self._of_events:
+    def _first_handler(self, event: str, data: Any) -> Any:
+        if asyncio.current_task() is self._event_task:
             return None
-        # Not shown before it is certain.
-        self._guess = asyncio.get_running_loop().call_soon(self._asked, event, data)
+        # `_second_handler` cancels this if the call is for an event.
+        self._show_request = asyncio.get_running_loop().call_soon(self._requested, event, data)
         if event in self._answers:
             return self._answers[event]
-        raise _Unanswered("not_found", f"no handler for the request {event!r}")
+        raise _NoAnswerError("not_found", f"no handler for the request {event!r}")
 
-    def _second(self, event: str, data: Any) -> None:
-        if self._of_events is None:
-            self._of_events = asyncio.current_task()
-            if self._guess is not None:
-                self._guess.cancel()
+    def _second_handler(self, event: str, data: Any) -> None:
+        if self._event_task is None:
+            self._event_task = asyncio.current_task()
+            if self._show_request is not None:
+                self._show_request.cancel()
         if self._client.protocol == "raw":
             self._view.message(data)
         else:
             self._learn(event)
             self._view.event(event, data)
 
-    def _asked(self, event: str, data: Any) -> None:
+    def _requested(self, event: str, data: Any) -> None:
         self._learn(event)
-        self._view.asked(event, data)
+        self._view.server_request(event, data)
         if event in self._answers:
             self._view.answered(self._answers[event])
         else:
-            self._view.not_answered(event)
+            self._view.refused(event)

@@ -1,4 +1,4 @@
-"""One client from its opening to its end, with a conversation over it."""
+"""Run one client from connecting to closing, with signals and an executor."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from symphony.cli.connect.conversation import Conversation
+from symphony.cli.connect.error_messages import for_command_line, sentence
+from symphony.cli.connect.executor import Executor
+from symphony.cli.connect.monitor import ConnectionMonitor
 from symphony.cli.connect.settings import Settings, UsageError
 from symphony.cli.connect.view import View
-from symphony.cli.connect.watch import Log, Watch
-from symphony.cli.connect.words import for_command_line, sentence
 from symphony.client import Client, connect
 from symphony.errors import DisconnectedError
 
-__all__ = ("Interrupted", "RefusedError", "Session")
+__all__ = ("ConnectFailedError", "Session", "StoppedBySignalError")
 
 T = TypeVar("T")
 
 _SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
-class RefusedError(Exception):
-    """There is no connection; the message is one line and says why."""
+class ConnectFailedError(Exception):
+    """The first attempt to connect failed; the message is one line and says why."""
 
 
-class Interrupted(Exception):
-    """A signal has come that ends the program.
+class StoppedBySignalError(Exception):
+    """The program received a signal, or Ctrl+C was pressed.
 
     Attributes:
-        signal: Its number.
+        signal: The number of the signal.
     """
 
     def __init__(self, signal: int) -> None:
@@ -41,21 +41,21 @@ class Interrupted(Exception):
 
 
 class Session:
-    """Open while it is entered.
+    """Connects when it is entered, and closes the connection when it is left.
 
     Args:
-        settings: What the command line says.
-        view: Shows what is said.
-        changed: Called when the connection opens (`True`) or is lost.
+        settings: The options of the command line.
+        view: Shows what is sent and received.
+        changed: Called when the connection opens (`True`) or is lost (`False`).
         greet: Called when it opens for the first time, before anything is shown.
 
     Attributes:
         client: The client.
-        conversation: Over it.
-        watch: Its state.
+        executor: Executes actions on the client.
+        monitor: Follows the state of the client.
 
     Raises:
-        UsageError: An option is none.
+        UsageError: An option is invalid.
     """
 
     def __init__(
@@ -67,25 +67,24 @@ class Session:
         greet: Callable[[Client], None] = lambda client: None,
     ) -> None:
         self.client = client = _client(settings)
-        self.conversation = Conversation(client, view, answers=settings.answers, as_json=settings.as_json)
-        self._log = Log(view.problem)
-        self.watch = Watch(client, view, self._log, changed, lambda: greet(client))
+        self.executor = Executor(client, view, answers=settings.answers, as_json=settings.as_json)
+        self.monitor = ConnectionMonitor(client, view, changed, lambda: greet(client))
         self._signal: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._task = asyncio.current_task()
 
     async def __aenter__(self) -> Self:
-        """Open it.
+        """Connect.
 
         Raises:
-            RefusedError: The first attempt has failed.
-            Interrupted: A signal came meanwhile.
+            ConnectFailedError: The first attempt failed.
+            StoppedBySignalError: A signal arrived.
         """
-        self._log.install()
+        self.monitor.log.install()
         loop = asyncio.get_running_loop()
         for name in _SIGNALS:
-            # Windows has not all of them; there Ctrl+C cancels this task.
+            # Windows lacks some of them; there, Ctrl+C cancels this task.
             with suppress(NotImplementedError, AttributeError):
-                loop.add_signal_handler(getattr(signal, name), self._interrupt, getattr(signal, name))
+                loop.add_signal_handler(getattr(signal, name), self.interrupt, getattr(signal, name))
         try:
             await self._race(self._open())
         except BaseException:
@@ -98,20 +97,31 @@ class Session:
     ) -> None:
         await self._aclose()
 
-    async def until(self, doing: Coroutine[Any, Any, T], *stops: asyncio.Event) -> T | None:
-        """Do something until it is done, or the connection has ended for good.
+    async def until_closed(self, doing: Coroutine[Any, Any, T], *stops: asyncio.Event) -> T | None:
+        """Run a coroutine until it returns, or until the connection has ended for good.
 
         Args:
-            doing: Cancelled if it is not done.
-            stops: What ends it too.
+            doing: The coroutine; cancelled if something else comes first.
+            stops: Events that end it too.
 
         Returns:
-            What it returns; `None` if it is not done.
+            The result of the coroutine, or `None` if it was cancelled.
 
         Raises:
-            Interrupted: A signal came meanwhile.
+            StoppedBySignalError: A signal arrived.
         """
-        return await self._race(doing, self.watch.ended, *stops)
+        return await self._race(doing, self.monitor.ended, *stops)
+
+    def interrupt(self, number: int = signal.SIGINT) -> None:
+        """Stop: close the connection, and the second time do not even wait for that.
+
+        Args:
+            number: The number of the signal.
+        """
+        if not self._signal.done():
+            self._signal.set_result(number)
+        elif self._task is not None:
+            self._task.cancel()
 
     async def _race(self, doing: Coroutine[Any, Any, T], *stops: asyncio.Event) -> T | None:
         task = asyncio.create_task(doing)
@@ -121,7 +131,7 @@ class Session:
             if task.done():
                 return task.result()
             if self._signal.done():
-                raise Interrupted(self._signal.result())
+                raise StoppedBySignalError(self._signal.result())
             return None
         finally:
             for each in (task, *others):
@@ -130,31 +140,24 @@ class Session:
 
     async def _open(self) -> None:
         opening = asyncio.ensure_future(_opened(self.client))
-        failed = asyncio.ensure_future(self.watch.failed.wait())
+        failed = asyncio.ensure_future(self.monitor.failed.wait())
         try:
             await asyncio.wait((opening, failed), return_when=asyncio.FIRST_COMPLETED)
             if not opening.done():
-                # The client would try on; whoever waits here wants to know.
-                raise RefusedError(sentence(self._log.last or "There is no connection"))
+                # The client would try again, but the user should learn of a wrong URL at once.
+                raise ConnectFailedError(sentence(self.monitor.log.last or "Connecting failed"))
             opening.result()
         except DisconnectedError as error:
-            raise RefusedError(sentence(str(error))) from None
+            raise ConnectFailedError(sentence(str(error))) from None
         finally:
             for each in (opening, failed):
                 each.cancel()
             await asyncio.gather(opening, failed, return_exceptions=True)
 
     async def _aclose(self) -> None:
-        await self.conversation.aclose()
+        await self.executor.aclose()
         await self.client.close()
-        self._log.remove()
-
-    def _interrupt(self, number: int) -> None:
-        if not self._signal.done():
-            self._signal.set_result(number)
-        elif self._task is not None:
-            # The second one: not even the goodbye is waited for.
-            self._task.cancel()
+        self.monitor.log.remove()
 
 
 async def _opened(client: Client) -> None:

@@ -1,4 +1,4 @@
-"""What the command line of `symphony connect` says, made into what a client takes."""
+"""Parse the options of `symphony connect`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _LOCAL: Final = "127.0.0.1"
 
 
 class UsageError(Exception):
-    """The command line is wrong; the message is one line and says what to do."""
+    """The command line is invalid; the message is one line and says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The options of `symphony connect`; its help says what they mean."""
+    """The options of `symphony connect`; `command.py` documents them."""
 
     url: str
     headers: Mapping[str, str]
@@ -36,7 +36,7 @@ class Settings:
 
 
 def complete_url(url: str) -> str:
-    """Add what people leave out: `ws://`, and the host of a server on this machine."""
+    """Add `ws://` to a URL without a scheme, and 127.0.0.1 to one without a host."""
     url = url.strip()
     if "://" in url:
         return url
@@ -44,10 +44,10 @@ def complete_url(url: str) -> str:
 
 
 def parse_headers(given: Iterable[str]) -> dict[str, str]:
-    """Return the headers of `NAME:VALUE` texts; a name that is repeated has all of its values.
+    """Parse headers given as `NAME:VALUE`; a repeated name keeps all its values.
 
     Raises:
-        UsageError: One has no name.
+        UsageError: A header has no name.
     """
     headers: dict[str, str] = {}
     names: dict[str, str] = {}
@@ -55,30 +55,30 @@ def parse_headers(given: Iterable[str]) -> dict[str, str]:
         name, colon, value = text.partition(":")
         name, value = name.strip(), value.strip()
         if not colon or not name:
-            # The text stays out of the message: it may be a secret.
-            raise UsageError("--header wants NAME:VALUE, as in --header 'X-Room: lobby'.")
+            # The text may be a secret, so the message does not repeat it.
+            raise UsageError("--header takes NAME:VALUE, for example --header 'X-Room: lobby'.")
         name = names.setdefault(name.lower(), name)
         # RFC 9110 §5.3; RFC 6265 §5.4 for cookies.
-        between = "; " if name.lower() == "cookie" else ", "
-        headers[name] = f"{headers[name]}{between}{value}" if name in headers else value
+        separator = "; " if name.lower() == "cookie" else ", "
+        headers[name] = f"{headers[name]}{separator}{value}" if name in headers else value
     return headers
 
 
 def parse_answers(given: Iterable[str]) -> dict[str, Any]:
-    """Return the answers of `EVENT=DATA` texts, by event.
+    """Parse answers given as `EVENT=DATA`, by event.
 
     Raises:
-        UsageError: One has no event, or its data is no JSON.
+        UsageError: An answer has no event, or its data is not JSON.
     """
     answers: dict[str, Any] = {}
     for text in given:
         event, equals, data = text.partition("=")
         if not equals or not event:
-            raise UsageError("--answer wants EVENT=DATA, as in --answer 'name=\"Ada\"'.")
+            raise UsageError("--answer takes EVENT=DATA, for example --answer 'name=\"Ada\"'.")
         try:
             answers[event] = msgspec.json.decode(data)
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
             raise UsageError(
-                f"--answer {event}=: {data!r} is not JSON. Text has quotes: '\"Ada\"'."
+                f"--answer {event}=: {data!r} is not JSON. Put text in quotes: '\"Ada\"'."
             ) from None
     return answers

@@ -1,166 +1,161 @@
-"""A terminal: a line is typed at the bottom, all else appears above it."""
+"""A terminal: the user types at the bottom, and everything else appears above."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import re
 import signal
-import sys
-import termios
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from types import TracebackType
-from typing import Any, Final, Self
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, Final
 
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app, get_app_session
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.completion import Completer
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import Condition, has_completions, has_focus
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.history import History
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.key_binding.bindings.completion import display_completions_like_readline
+from prompt_toolkit.keys import Keys
+from prompt_toolkit.output.vt100 import Vt100_Output
 from rich.console import Console
 from rich.text import Text
 
-from symphony.cli.connect.editor import Editor
-from symphony.cli.connect.history import History
-from symphony.cli.connect.keys import Keys
-from symphony.cli.connect.prompt import Prompt
-
 __all__ = ("Terminal",)
 
-_STDIN: Final = 0
-_LOCAL_FLAGS: Final = 3
-_CONTROL_CHARACTERS: Final = 6
-_PASTE_ON: Final = "\x1b[?2004h"
-_PASTE_OFF: Final = "\x1b[?2004l"
-_CLEAR: Final = "\x1b[H\x1b[2J"
-_GREEN: Final = "\x1b[32m"
+_LINE_ENDINGS: Final = re.compile(r"[ \t]*[\r\n]+[ \t]*|\t")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Terminal:
-    """Standard input and output, both of them one terminal; a `Source` while it is entered.
-
-    Needs `termios`, which Windows has not.
+    """Lines from a prompt of prompt_toolkit; a `LineSource` while it is open.
 
     Args:
-        console: Writes to it.
+        console: Writes to the same terminal as the prompt.
         history: The lines of earlier sessions.
-
-    Attributes:
-        complete: See `Editor`.
     """
 
     def __init__(self, console: Console, history: History) -> None:
-        self.complete: Callable[[str], Sequence[str]] = lambda before: ()
-        self._mark = ""
         self._console = console
         self._history = history
-        self._keys = Keys()
-        self._editor = Editor(history, lambda before: self.complete(before))
-        self._prompt = Prompt()
+        self._prompt = ""
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
-        self._redraw: asyncio.Handle | None = None
-        self._before: list[Any] = []
-        self._entered = False
 
-    def __enter__(self) -> Self:
-        self._before = termios.tcgetattr(_STDIN)
-        self._entered = True
-        self._take_over()
-        self._loop.add_reader(_STDIN, self._readable)
-        self._loop.add_signal_handler(signal.SIGWINCH, self._resized)
-        # Whoever stopped us (Ctrl+Z) has changed the terminal.
-        self._loop.add_signal_handler(signal.SIGCONT, self._take_over)
-        return self
+    @asynccontextmanager
+    async def open(self, *, completer: Completer, interrupt: Callable[[], None]) -> AsyncGenerator[None]:
+        """Show the prompt.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._loop.remove_reader(_STDIN)
-        self._loop.remove_signal_handler(signal.SIGWINCH)
-        self._loop.remove_signal_handler(signal.SIGCONT)
-        self._entered = False
-        self._write(self._prompt.erase() + _PASTE_OFF)
-        with suppress(termios.error):  # the terminal is gone
-            termios.tcsetattr(_STDIN, termios.TCSADRAIN, self._before)
+        Args:
+            completer: Completes the line.
+            interrupt: Called when the user presses Ctrl+C, which is a key
+                here and not a signal.
+        """
+        output = get_app_session().output
+        if isinstance(output, Vt100_Output):
+            # Do not ask where the cursor is: some terminals never answer, and
+            # the prompt does not need to know.
+            output.enable_cpr = False
+        session: PromptSession[str] = PromptSession(
+            self._message,
+            completer=completer,
+            # A menu needs several rows below the line: reserve them for commands only.
+            complete_while_typing=Condition(lambda: get_app().current_buffer.text.startswith("/")),
+            history=self._history,
+            key_bindings=_key_bindings(interrupt),
+            enable_suspend=True,
+            erase_when_done=True,
+        )
+        # One prompt for all lines. With a new prompt for each, a message could
+        # arrive while there is none, and keys while the terminal echoes them.
+        session.default_buffer.accept_handler = self._accept
+        reading = asyncio.create_task(self._read(session))
+        try:
+            with _on_continue(session):
+                yield
+        finally:
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
 
-    async def line(self) -> str | None:
-        """Return the next line that was entered; `None` after Ctrl+D."""
+    async def read_line(self) -> str | None:
+        """Return the next line, or `None` after Ctrl+D."""
         return await self._lines.get()
 
     def show(self, text: Text) -> None:
-        """Put text above the line that is being typed."""
-        self._write(self._prompt.erase())
-        with suppress(OSError):
-            # Broken by the terminal, so that what is copied from it is whole.
+        """Print text above the prompt."""
+        # Not `run_in_terminal` or `patch_stdout`: they let the terminal echo
+        # keys while they print, and these would stay in the prompt.
+        app = get_app()
+        with suppress(OSError):  # the terminal is gone; SIGHUP follows
+            app.renderer.erase()
+            # The terminal wraps the text, so that a copy of it has no added line breaks.
             self._console.print(text, soft_wrap=True)
-        self._draw_soon()
+        app.invalidate()
 
-    def set_mark(self, mark: str) -> None:
-        """Change what stands in front of the line."""
-        self._mark = mark
-        self._draw_soon()
+    def set_prompt(self, prompt: str) -> None:
+        """Change the text before the line."""
+        self._prompt = prompt
+        get_app().invalidate()
 
-    def _take_over(self) -> None:
-        mode = termios.tcgetattr(_STDIN)
-        # Key by key, and nothing shown by itself. Ctrl+C and Ctrl+Z stay signals.
-        mode[_LOCAL_FLAGS] &= ~(termios.ICANON | termios.ECHO | termios.IEXTEN)
-        mode[_CONTROL_CHARACTERS][termios.VMIN] = 1
-        mode[_CONTROL_CHARACTERS][termios.VTIME] = 0
-        termios.tcsetattr(_STDIN, termios.TCSADRAIN, mode)
-        self._prompt.forget()
-        self._write(_PASTE_ON)
-        self._draw_soon()
+    def _message(self) -> StyleAndTextTuples:
+        return [("ansigreen", self._prompt)]
 
-    def _readable(self) -> None:
+    def _accept(self, buffer: Buffer) -> bool:
+        self._lines.put_nowait(buffer.text)
+        return False  # Empty the line.
+
+    async def _read(self, session: PromptSession[str]) -> None:
         try:
-            data = os.read(_STDIN, 4096)
-        except OSError:
-            data = b""
-        if not data:  # the terminal is gone
-            self._loop.remove_reader(_STDIN)
+            await session.prompt_async(set_exception_handler=False, handle_sigint=False)
+        except (EOFError, OSError):
+            pass  # Ctrl+D, or the terminal is gone
+        finally:
             self._lines.put_nowait(None)
-            return
-        for key in self._keys.feed(data):
-            line = self._editor.press(key)
-            if line is not None:
-                self._history.add(line)
-                self._lines.put_nowait(line)
-            if self._editor.ended:
-                self._lines.put_nowait(None)
-            if self._editor.cleared:
-                self._write(self._prompt.erase() + _CLEAR)
-            if self._editor.offers:
-                words = (offer.split()[-1] for offer in self._editor.offers)
-                self.show(Text("   ".join(words), "dim"))
-        self._draw_soon()
 
-    def _resized(self) -> None:
-        width, _ = self._size()
-        self._write(self._prompt.erase(width))
-        self._draw_soon()
 
-    def _draw_soon(self) -> None:
-        # Once, however many messages have come.
-        if self._entered and self._redraw is None:
-            self._redraw = self._loop.call_soon(self._draw)
+def _key_bindings(interrupt: Callable[[], None]) -> KeyBindings:
+    """Return the keys that differ from prompt_toolkit's defaults."""
 
-    def _draw(self) -> None:
-        self._redraw = None
-        if not self._entered:
-            return
-        width, height = self._size()
-        color = _GREEN if self._console.color_system else ""
-        erased = self._prompt.erase()
-        text, cursor = self._editor.text, self._editor.cursor
-        self._write(
-            erased + self._prompt.draw(self._mark, text, cursor, width=width, height=height, color=color)
-        )
+    def on_interrupt(event: KeyPressEvent) -> None:
+        interrupt()
 
-    def _size(self) -> tuple[int, int]:
-        try:
-            size = os.get_terminal_size(_STDIN)
-        except OSError:
-            return 80, 24
-        # Some terminals say 0 for what they do not know.
-        return size.columns or 80, size.lines or 24
+    def on_paste(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text(_one_line(event.data))
 
-    def _write(self, text: str) -> None:
-        with suppress(OSError):  # the terminal is gone; SIGHUP ends the program
-            sys.stdout.write(text)
-            sys.stdout.flush()
+    bindings = KeyBindings()
+    at_line = has_focus(DEFAULT_BUFFER)
+    bindings.add("c-c", filter=at_line)(on_interrupt)
+    # Without a menu, complete at once: prompt_toolkit's own Tab completes in a
+    # task, too late if more keys have already arrived.
+    bindings.add("tab", filter=at_line & ~has_completions)(display_completions_like_readline)
+    bindings.add(Keys.BracketedPaste, filter=at_line)(on_paste)
+    return bindings
+
+
+def _one_line(pasted: str) -> str:
+    return _CONTROL.sub("", _LINE_ENDINGS.sub(" ", pasted))
+
+
+@contextmanager
+def _on_continue(session: PromptSession[Any]) -> Generator[None]:
+    """Take the terminal over again when the process continues after a stop."""
+
+    def take_over() -> None:
+        # A shell sets its own mode when a job stops. Enter raw mode again, and
+        # never leave it here: the prompt restores the first mode at its end.
+        session.input.raw_mode().__enter__()
+        session.app.renderer.erase()
+        session.app.invalidate()
+
+    loop = asyncio.get_running_loop()
+    # Windows does not stop processes.
+    with suppress(AttributeError, NotImplementedError):
+        loop.add_signal_handler(signal.SIGCONT, take_over)
+    try:
+        yield
+    finally:
+        with suppress(AttributeError, NotImplementedError):
+            loop.remove_signal_handler(signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""How what was sent and received is written down. Pure."""
+"""Format messages and data as text. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ("compact", "harmless", "indented", "one_line", "to_json")
+__all__ = ("compact", "escape_controls", "indented", "text_or_hex", "to_json")
 
-# C0 but tab and newline, DEL, C1: what a terminal would obey.
+# C0 except tab and newline, DEL, C1: a terminal executes these.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SHORT: Final = 60
 
@@ -17,7 +17,7 @@ _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 def to_json(value: Any) -> str:
-    """Return a value as JSON on one line; what JSON has not is written as Python does."""
+    """Return a value as JSON on one line; types that JSON does not have become their `repr`."""
     try:
         return _encode(value).decode()
     except (TypeError, ValueError, RecursionError):
@@ -25,7 +25,7 @@ def to_json(value: Any) -> str:
 
 
 def indented(json: str) -> str:
-    """Return JSON over several lines, unless it is short or none."""
+    """Return JSON over several lines, unless it is short or invalid."""
     if len(json) <= _SHORT:
         return compact(json) or json
     try:
@@ -35,20 +35,20 @@ def indented(json: str) -> str:
 
 
 def compact(json: str) -> str | None:
-    """Return JSON on one line, `None`: it is none."""
+    """Return JSON on one line, or `None` if it is invalid."""
     try:
-        # `format` does not look at all of it.
+        # `format` does not validate everything.
         msgspec.json.decode(json)
         return msgspec.json.format(json, indent=-1)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
 
 
-def one_line(message: str | bytes) -> str:
-    """Return a message as it is, and a binary one in hexadecimal digits."""
+def text_or_hex(message: str | bytes) -> str:
+    """Return a text message unchanged, and a binary one as hexadecimal digits."""
     return message if isinstance(message, str) else message.hex()
 
 
-def harmless(text: str) -> str:
-    """Return text that a terminal only shows, whoever wrote it."""
+def escape_controls(text: str) -> str:
+    """Return text without control characters, so that no peer can control the terminal."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

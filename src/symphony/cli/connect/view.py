@@ -1,4 +1,4 @@
-"""The contract between a conversation and what shows it."""
+"""The contract between the client's events and what shows them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ("View",)
 
 
 class View(Protocol):
-    """Shows what was said; `screen.py` to people, `pipes.py` to programs."""
+    """Shows a session: `TerminalView` to people, `ScriptView` to programs."""
 
-    # What the server says
+    # What the server sends
 
     def message(self, message: str | bytes) -> None:
         """Show a message of a raw connection."""
@@ -22,8 +22,8 @@ class View(Protocol):
         """Show an event."""
         ...
 
-    def asked(self, event: str, data: Any) -> None:
-        """Show a request of the server's."""
+    def server_request(self, event: str, data: Any) -> None:
+        """Show a request from the server."""
         ...
 
     def reply(self, id: int, data: Any, seconds: float) -> None:
@@ -35,16 +35,16 @@ class View(Protocol):
         ...
 
     def end(self, id: int, count: int, seconds: float) -> None:
-        """Show that a stream is complete, after so many items."""
+        """Show the end of a stream, with its number of items and its duration."""
         ...
 
     def error(self, id: int, error: RemoteError) -> None:
-        """Show an error that answers a request."""
+        """Show the error that answers a request."""
         ...
 
-    # What the user says
+    # What the user sends
 
-    def said(self, message: Any) -> None:
+    def sent(self, message: Any) -> None:
         """Show a message that was sent: text, bytes, or data."""
         ...
 
@@ -57,31 +57,31 @@ class View(Protocol):
         ...
 
     def answered(self, data: Any) -> None:
-        """Show what a request of the server's was answered."""
+        """Show the answer to a request from the server."""
         ...
 
-    def not_answered(self, event: str) -> None:
-        """Show that a request of the server's was refused, for there is no answer."""
+    def refused(self, event: str) -> None:
+        """Show that a request from the server was refused because it has no answer."""
         ...
 
-    # What happens
+    # What else happens
 
     def cancelled(self, id: int) -> None:
-        """Show that nothing more comes to a request: the user wants it so."""
+        """Show that the user cancelled a request."""
         ...
 
     def failed(self, id: int, why: str) -> None:
-        """Show that nothing more comes to a request."""
+        """Show that a request failed without an answer from the server."""
         ...
 
     def help(self, typed: str, does: str) -> None:
-        """Show what can be typed, and what it does."""
+        """Show a command and what it does."""
         ...
 
     def note(self, text: str) -> None:
-        """Show what is good to know."""
+        """Show information about the connection."""
         ...
 
     def problem(self, text: str) -> None:
-        """Show what is wrong."""
+        """Show an error."""
         ...

@@ -1,5 +1,8 @@
 """The command line of `symphony connect`."""
 
+import subprocess
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
@@ -16,7 +19,7 @@ from symphony.cli.main import cli
             ("user:secret@example.com",),
             "Error: A user and a password in the URL are not sent: use --token or",
         ),
-        (("x", "--header", "nothing"), "Error: --header wants NAME:VALUE"),
+        (("x", "--header", "nothing"), "Error: --header takes NAME:VALUE"),
         (("x", "-H", "Upgrade: x"), "Error: The header 'Upgrade' is set by the handshake itself."),
         (("x", "--answer", "name=Ada"), "Error: --answer name=: 'Ada' is not JSON."),
         (("x", "--timeout", "0"), "Error: --timeout must be above 0"),
@@ -33,3 +36,9 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(arguments: tuple[str, 
 @pytest.mark.parametrize("arguments", [(), ("x", "--protocol", "xml"), ("x", "--wait", "-1"), ("x", "y")])
 def test_what_there_is_not_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     assert CliRunner().invoke(cli, ["connect", *arguments]).exit_code == 2
+
+
+def test_prompt_toolkit_is_imported_for_a_terminal_only() -> None:
+    """`symphony run` and scripts do not wait for it."""
+    code = "import sys, symphony.cli.main; sys.exit('prompt_toolkit' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from rich.text import Text
 
-from symphony.cli.connect.pipes import Pipes
-from symphony.cli.connect.screen import Screen
+from symphony.cli.connect.script_view import ScriptView
+from symphony.cli.connect.terminal_view import TerminalView
 from symphony.errors import RemoteError
 
 INVALID = RemoteError("invalid", "Expected `int`", details={"path": "$"})
@@ -20,7 +20,7 @@ class Seen:
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.texts: list[Text] = []
-        self.screen = Screen(self.texts.append, as_json=as_json, now=lambda: datetime(2026, 1, 31, 12))
+        self.view = TerminalView(self.texts.append, as_json=as_json, now=lambda: datetime(2026, 1, 31, 12))
 
     @property
     def lines(self) -> list[str]:
@@ -30,22 +30,22 @@ class Seen:
 
 def test_a_person_sees_direction_number_and_data() -> None:
     seen = Seen()
-    screen = seen.screen
-    screen.emitted("say", {"text": "hi"})
-    screen.event("said", None)
-    screen.requested(1, "sum", [1, 2])
-    screen.reply(1, 3, 0.0042)
-    screen.error(2, INVALID)
-    screen.item(3, "a")
-    screen.end(3, 1, 2.5)
-    screen.cancelled(4)
-    screen.asked("name", None)
-    screen.answered("Ada")
-    screen.not_answered("name")
-    screen.failed(5, "nobody answers")
-    screen.said({"a": 1})
-    screen.note("a note")
-    screen.problem("a problem")
+    view = seen.view
+    view.emitted("say", {"text": "hi"})
+    view.event("said", None)
+    view.requested(1, "sum", [1, 2])
+    view.reply(1, 3, 0.0042)
+    view.error(2, INVALID)
+    view.item(3, "a")
+    view.end(3, 1, 2.5)
+    view.cancelled(4)
+    view.server_request("name", None)
+    view.answered("Ada")
+    view.refused("name")
+    view.failed(5, "nobody answers")
+    view.sent({"a": 1})
+    view.note("a note")
+    view.problem("a problem")
     assert seen.lines == [
         '> say {"text":"hi"}',
         "< said",
@@ -57,7 +57,7 @@ def test_a_person_sees_direction_number_and_data() -> None:
         "> #4 (cancelled)",
         "< name?",
         '> "Ada"',
-        "> not_found (/answer name DATA answers from now on)",
+        "> not_found (type /answer name DATA to answer the next one)",
         "! #5 nobody answers",
         '> {"a":1}',
         "* a note",
@@ -67,18 +67,18 @@ def test_a_person_sees_direction_number_and_data() -> None:
 
 def test_an_event_error_reads_like_an_error() -> None:
     seen = Seen()
-    seen.screen.event("error", {"code": "not_found", "message": "no handler", "details": {"event": "x"}})
-    seen.screen.event("error", "something else")
+    seen.view.event("error", {"code": "not_found", "message": "no handler", "details": {"event": "x"}})
+    seen.view.event("error", "something else")
     assert seen.lines == ['< not_found: no handler {"event":"x"}', '< error "something else"']
 
 
 def test_nothing_that_a_server_sends_is_obeyed_by_the_terminal() -> None:
     seen = Seen()
     evil = "\x1b[2J\x07\x9b\r[red]"
-    seen.screen.message(evil)
-    seen.screen.event(evil, evil)
-    seen.screen.error(1, RemoteError("internal", evil))
-    seen.screen.note(evil)
+    seen.view.message(evil)
+    seen.view.event(evil, evil)
+    seen.view.error(1, RemoteError("internal", evil))
+    seen.view.note(evil)
     for text in seen.texts:
         assert "\\x1b[2J" in text.plain or "\\u001b[2J" in text.plain
         assert not set(text.plain) & set("\x1b\x07\x9b\r")
@@ -87,14 +87,14 @@ def test_nothing_that_a_server_sends_is_obeyed_by_the_terminal() -> None:
 
 def test_further_lines_of_a_message_stand_under_its_first() -> None:
     seen = Seen()
-    seen.screen.message("one\ntwo")
+    seen.view.message("one\ntwo")
     assert seen.lines == ["< one\n           two"]
 
 
 def test_a_message_that_is_too_long_to_read_is_cut() -> None:
     seen = Seen()
-    seen.screen.message("x" * 20_000)
-    seen.screen.message(b"\x01" * 20_000)
+    seen.view.message("x" * 20_000)
+    seen.view.message(b"\x01" * 20_000)
     assert [len(line) < 11_000 for line in seen.lines] == [True, True]
     assert seen.lines[0].endswith("… (20,000 characters in all)")
     assert seen.lines[1].endswith("… (binary, 20,000 bytes)")
@@ -102,9 +102,9 @@ def test_a_message_that_is_too_long_to_read_is_cut() -> None:
 
 def test_with_json_a_long_message_is_indented_and_a_wrong_one_marked() -> None:
     seen = Seen(as_json=True)
-    seen.screen.message('{"a": [1, 2.50, 12345678901234567890]}')
-    seen.screen.message(msgspec.json.encode({"list": list(range(40))}).decode())
-    seen.screen.message("hello")
+    seen.view.message('{"a": [1, 2.50, 12345678901234567890]}')
+    seen.view.message(msgspec.json.encode({"list": list(range(40))}).decode())
+    seen.view.message("hello")
     assert seen.lines[0] == '< {"a":[1,2.50,12345678901234567890]}'
     assert seen.lines[1].count("\n") == 43
     assert seen.lines[2] == "< hello (not JSON)"
@@ -116,18 +116,18 @@ def out() -> io.StringIO:
 
 
 def test_a_script_gets_a_line_for_each_message(out: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
-    pipes = Pipes(out, as_json=False)
-    pipes.event("said", {"text": "hi\nthere"})
-    pipes.reply(1, None, 0.1)
-    pipes.error(2, INVALID)
-    pipes.item(3, [1])
-    pipes.end(3, 1, 0.1)
-    pipes.asked("name", 1)
-    pipes.message("as it is")
-    pipes.message(b"\x00\xff")
-    pipes.emitted("say", 1)
-    pipes.requested(1, "sum", 1)
-    pipes.said("x")
+    view = ScriptView(out, as_json=False)
+    view.event("said", {"text": "hi\nthere"})
+    view.reply(1, None, 0.1)
+    view.error(2, INVALID)
+    view.item(3, [1])
+    view.end(3, 1, 0.1)
+    view.server_request("name", 1)
+    view.message("as it is")
+    view.message(b"\x00\xff")
+    view.emitted("say", 1)
+    view.requested(1, "sum", 1)
+    view.sent("x")
     assert out.getvalue().splitlines() == [
         '{"event":"said","data":{"text":"hi\\nthere"}}',
         '{"reply":1,"data":null}',
@@ -145,31 +145,31 @@ def test_a_script_gets_a_line_for_each_message(out: io.StringIO, capsys: pytest.
 def test_with_json_a_script_gets_each_message_on_one_line(
     out: io.StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pipes = Pipes(out, as_json=True)
-    pipes.message('{\n  "a": 1.0\n}')
-    pipes.message("hello")
+    view = ScriptView(out, as_json=True)
+    view.message('{\n  "a": 1.0\n}')
+    view.message("hello")
     assert out.getvalue() == '{"a":1.0}\nhello\n'
-    assert capsys.readouterr().err == "What came is not JSON.\n"
+    assert capsys.readouterr().err == "Received a message that is not JSON.\n"
 
 
 def test_what_is_no_message_goes_to_standard_error(
     out: io.StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pipes = Pipes(out, as_json=False)
-    pipes.failed(1, "too late")
-    pipes.not_answered("name")
-    pipes.note("Lost.")
+    view = ScriptView(out, as_json=False)
+    view.failed(1, "too late")
+    view.refused("name")
+    view.note("Lost.")
     assert out.getvalue() == ""
     assert capsys.readouterr().err.splitlines() == [
         "Request 1: too late",
-        "The server asks 'name', and there is no --answer for it.",
+        "The server sent a request 'name', and there is no --answer for it.",
         "Lost.",
     ]
 
 
 def test_data_that_json_has_not_is_written_as_python_does(out: io.StringIO) -> None:
-    pipes = Pipes(out, as_json=False)
+    view = ScriptView(out, as_json=False)
     values: list[Any] = [msgspec.msgpack.Ext(1, b"x"), b"\x00", 1j]
     for value in values:
-        pipes.event("x", value)
+        view.event("x", value)
     assert len(out.getvalue().splitlines()) == 3

@@ -4,18 +4,18 @@ from typing import Any
 
 import pytest
 
-from symphony.cli.connect.lines import (
+from symphony.cli.connect.parser import (
     Action,
     Answer,
     Cancel,
+    Close,
     Emit,
     Help,
-    Leave,
     LineError,
     Request,
-    Say,
+    Send,
     parse,
-    verbatim,
+    parse_raw,
 )
 
 
@@ -46,20 +46,20 @@ def complaint(line: str, *, events: bool = True, as_json: bool = False) -> str:
         ("/cancel 2", Cancel(2)),
         ("/cancel #2", Cancel(2)),
         ('/answer name "Ada"', Answer("name", "Ada")),
-        ("/close", Leave(1000, "")),
-        ("/close 4000 so long", Leave(4000, "so long")),
+        ("/close", Close(1000, "")),
+        ("/close 4000 so long", Close(4000, "so long")),
         ("/help", Help()),
         ('{"event":"say","data":1}', Emit("say", 1)),
         ('{"event":"say"}', Emit("say", None)),
         (' {"event":"sum","data":[1],"id":7,"timeout":2.5}', Request("sum", [1], 7, 2.5)),
         ('{"event":"count","id":0,"credit":2}', Request("count", None, 0, credit=2)),
         ('{"cancel":7}', Cancel(7)),
-        ('{"text":"hi"}', Say({"text": "hi"})),
-        ("[1,2]", Say([1, 2])),
-        ("[hi] all", Say("[hi] all")),
-        ("42", Say("42")),
-        (" hello  there ", Say(" hello  there ")),
-        ("//who", Say("/who")),
+        ('{"text":"hi"}', Send({"text": "hi"})),
+        ("[1,2]", Send([1, 2])),
+        ("[hi] all", Send("[hi] all")),
+        ("42", Send("42")),
+        (" hello  there ", Send(" hello  there ")),
+        ("//who", Send("/who")),
         ("", None),
         ("   ", None),
     ],
@@ -71,15 +71,15 @@ def test_a_line_on_an_event_connection_means(line: str, action: Action | None) -
 @pytest.mark.parametrize(
     ("line", "action"),
     [
-        ("hello", Say("hello")),
-        ('{"event":"say"}', Say('{"event":"say"}')),
-        ("{broken", Say("{broken")),
-        ("/who", Say("/who")),
-        ("//help", Say("/help")),
-        ("/binary 00 ff", Say(b"\x00\xff")),
-        ("/binary", Say(b"")),
+        ("hello", Send("hello")),
+        ('{"event":"say"}', Send('{"event":"say"}')),
+        ("{broken", Send("{broken")),
+        ("/who", Send("/who")),
+        ("//help", Send("/help")),
+        ("/binary 00 ff", Send(b"\x00\xff")),
+        ("/binary", Send(b"")),
         ("/help", Help()),
-        ("/close", Leave(1000, "")),
+        ("/close", Close(1000, "")),
     ],
 )
 def test_a_line_on_a_raw_connection_means(line: str, action: Action) -> None:
@@ -89,27 +89,27 @@ def test_a_line_on_a_raw_connection_means(line: str, action: Action) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("/emti say", "did you mean /emit?"),
-        ("/who", "To send it, write //who"),
-        ("/emit", "It is written /emit EVENT [DATA]"),
-        ("/emit say hi there", 'Text has quotes: "hi there".'),
-        ('/emit say {"a"', "not JSON: it breaks off"),
-        ("/emit error 1", "Symphony's own"),
+        ("/emti say", "Did you mean /emit?"),
+        ("/who", "To send it as text, type //who"),
+        ("/emit", "Usage: /emit EVENT [DATA]"),
+        ("/emit say hi there", 'Put text in quotes: "hi there"'),
+        ('/emit say {"a"', "not JSON: it ends too early"),
+        ("/emit error 1", "is reserved"),
         (f"/emit {'x' * 257}", "1 to 256 characters"),
         ("/binary 00", "the connection speaks events"),
-        ("/cancel all", "It is written /cancel [NUMBER]"),
-        (f"/cancel {'9' * 5000}", "It is written /cancel [NUMBER]"),
-        ("/close 1006", "not a close code that may be sent"),
-        (f"/close {'9' * 5000}", "not a close code that may be sent"),
-        ("/close soon", "not a close code that may be sent"),
-        ('{"event":"say"', "not JSON: it breaks off"),
+        ("/cancel all", "Usage: /cancel [NUMBER]"),
+        (f"/cancel {'9' * 5000}", "Usage: /cancel [NUMBER]"),
+        ("/close 1006", "not a close code that you can send"),
+        (f"/close {'9' * 5000}", "not a close code that you can send"),
+        ("/close soon", "not a close code that you can send"),
+        ('{"event":"say"', "not JSON: it ends too early"),
         ("{" * 100_000, "not JSON"),
         ("/emit say " + "[" * 100_000, "nested too deeply"),
-        ('{"event":1}', "The name of an event is text"),
+        ('{"event":1}', "The name of an event must be text"),
         ('{"event":"x","id":-1}', "The id of a request"),
         ('{"event":"x","id":true}', "The id of a request"),
-        ('{"event":"x","id":1,"timeout":0}', "timeout is seconds"),
-        ('{"event":"x","id":1,"credit":0}', "credit is a number of items"),
+        ('{"event":"x","id":1,"timeout":0}', "The timeout must be"),
+        ('{"event":"x","id":1,"credit":0}', "The credit must be"),
     ],
 )
 def test_a_line_that_means_nothing_is_told_what_would(line: str, said: str) -> None:
@@ -122,12 +122,12 @@ def test_commands_for_events_are_refused_on_a_raw_connection() -> None:
 
 @pytest.mark.parametrize("line", ["hello", "{", "/who", "//help", "[1,", "1 2"])
 def test_with_json_a_raw_message_must_be_json(line: str) -> None:
-    assert "Not sent, for it is not JSON" in complaint(line, events=False, as_json=True)
+    assert "Not sent because it is not JSON" in complaint(line, events=False, as_json=True)
 
 
 @pytest.mark.parametrize("line", ["/close", "//x", "", " "])
 def test_a_line_of_a_script_is_a_raw_message_whatever_it_begins_with(line: str) -> None:
-    assert verbatim(line, as_json=False) == Say(line)
+    assert parse_raw(line, as_json=False) == Send(line)
 
 
 @pytest.mark.parametrize("data", [{"a": [1, None, "ü"]}, 1.5, "x", None, [[]]])

@@ -1,4 +1,4 @@
-"""What a person sees: every message with its time, its direction and its colours."""
+"""Show a session to a person: each message with its time, direction and colours."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, Final, cast
 from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
-from symphony.cli.connect.text import compact, harmless, indented, to_json
+from symphony.cli.connect.text import compact, escape_controls, indented, to_json
 from symphony.errors import RemoteError
 
-__all__ = ("Screen",)
+__all__ = ("TerminalView",)
 
 _OUT: Final = (">", "green")
 _IN: Final = ("<", "cyan")
-_ASIDE: Final = ("*", "yellow")
-_WRONG: Final = ("!", "red")
-# Longer is not read on a terminal, and would push away what was.
+_NOTE: Final = ("*", "yellow")
+_PROBLEM: Final = ("!", "red")
+# More is unreadable on a terminal, and scrolls everything else away.
 _MAX_SHOWN: Final = 10_000
 _MAX_BYTES: Final = 1000
 _INDENT: Final = "\n" + " " * len("00:00:00 < ")
@@ -26,13 +26,13 @@ _INDENT: Final = "\n" + " " * len("00:00:00 < ")
 _highlight = JSONHighlighter()
 
 
-class Screen:
+class TerminalView:
     """A `View` for people.
 
     Args:
-        show: Puts a line on the terminal.
-        as_json: Long JSON is shown over several lines.
-        now: The time of day.
+        show: Prints a line on the terminal.
+        as_json: Show long JSON over several lines.
+        now: Returns the time of day.
     """
 
     def __init__(
@@ -43,82 +43,84 @@ class Screen:
         self._now = now
 
     def message(self, message: str | bytes) -> None:
-        """Show it; a binary one in hexadecimal digits."""
+        """Show it; a binary message as hexadecimal digits."""
         self._line(_IN, *self._message(message))
 
     def event(self, event: str, data: Any) -> None:
-        """Show it; one that says what went wrong stands out."""
+        """Show it; highlight an event that reports an error."""
         if event == "error" and isinstance(data, dict) and "code" in data:
-            said = cast("dict[str, Any]", data)
-            self._error(said.get("code"), said.get("message"), said.get("details"))
+            error = cast("dict[str, Any]", data)
+            self._error(error.get("code"), error.get("message"), error.get("details"))
         else:
             self._line(_IN, self._name(event), *self._data(data))
 
-    def asked(self, event: str, data: Any) -> None:
+    def server_request(self, event: str, data: Any) -> None:
         """Show it with a question mark."""
         self._line(_IN, self._name(f"{event}?"), *self._data(data))
 
     def reply(self, id: int, data: Any, seconds: float) -> None:
-        """Show it with its number."""
-        self._line(_IN, self._tag(id), self._json(data), self._aside(_duration(seconds)))
+        """Show it after the number of the request, with the duration."""
+        self._line(_IN, self._tag(id), self._json(data), self._dim(_duration(seconds)))
 
     def item(self, id: int, data: Any) -> None:
-        """Show it with the number of the request."""
+        """Show it after the number of the request."""
         self._line(_IN, self._tag(id), self._json(data))
 
     def end(self, id: int, count: int, seconds: float) -> None:
-        """Show how many there were."""
-        said = f"end of {_counted(count, 'item')}, {_duration(seconds)}"
-        self._line(_IN, self._tag(id), self._aside(said))
+        """Show the number of items and the duration."""
+        summary = f"end of {_counted(count, 'item')}, {_duration(seconds)}"
+        self._line(_IN, self._tag(id), self._dim(summary))
 
     def error(self, id: int, error: RemoteError) -> None:
-        """Show it with the number of the request."""
+        """Show it after the number of the request."""
         self._error(error.code, error.message, error.details, self._tag(id))
 
-    def said(self, message: Any) -> None:
+    def sent(self, message: Any) -> None:
         """Show it as it was sent."""
         parts = self._message(message) if isinstance(message, str | bytes) else (self._json(message),)
         self._line(_OUT, *parts)
 
     def emitted(self, event: str, data: Any) -> None:
-        """Show name and data."""
+        """Show its name and data."""
         self._line(_OUT, self._name(event), *self._data(data))
 
     def requested(self, id: int, event: str, data: Any) -> None:
-        """Show it with the number that its answer will have."""
+        """Show it with its number, which its replies repeat."""
         self._line(_OUT, self._tag(id), self._name(event), *self._data(data))
 
     def answered(self, data: Any) -> None:
         """Show it."""
         self._line(_OUT, self._json(data))
 
-    def not_answered(self, event: str) -> None:
-        """Show it, and how to change that."""
-        self._line(_OUT, Text("not_found", "red"), self._aside(f"/answer {event} DATA answers from now on"))
+    def refused(self, event: str) -> None:
+        """Show it, and how to answer the next one."""
+        self._line(
+            _OUT, Text("not_found", "red"), self._dim(f"type /answer {event} DATA to answer the next one")
+        )
 
     def cancelled(self, id: int) -> None:
         """Show it."""
-        self._line(_OUT, self._tag(id), self._aside("cancelled"))
+        self._line(_OUT, self._tag(id), self._dim("cancelled"))
 
     def failed(self, id: int, why: str) -> None:
-        """Show it with the number of the request."""
-        self._line(_WRONG, self._tag(id), Text(harmless(why)))
+        """Show it after the number of the request."""
+        self._line(_PROBLEM, self._tag(id), Text(escape_controls(why)))
 
     def help(self, typed: str, does: str) -> None:
-        """Show it as it is: nothing has happened."""
+        """Show it without a time."""
         self._show(Text.assemble(f"  {typed:<25} ", (does, "dim")))
 
     def note(self, text: str) -> None:
         """Show it."""
-        self._line(_ASIDE, Text(harmless(text)))
+        self._line(_NOTE, Text(escape_controls(text)))
 
     def typed(self, line: str) -> None:
-        """Show a line that was typed, and could not be done."""
-        self._show(Text(harmless(f"> {line}"), "dim"))
+        """Show a line that was typed but not executed."""
+        self._show(Text(escape_controls(f"> {line}"), "dim"))
 
     def problem(self, text: str) -> None:
         """Show it."""
-        self._line(_WRONG, Text(harmless(text)))
+        self._line(_PROBLEM, Text(escape_controls(text)))
 
     def _line(self, mark: tuple[str, str], *parts: Text) -> None:
         time = Text(f"{self._now():%H:%M:%S}", "dim")
@@ -126,16 +128,16 @@ class Screen:
         self._show(line)
 
     def _error(self, code: Any, message: Any, details: Any, *tag: Text) -> None:
-        said = harmless(f"{code}: {message}" if message else f"{code}")
-        self._line(_IN, *tag, Text(said, "red"), *self._data(details))
+        text = escape_controls(f"{code}: {message}" if message else f"{code}")
+        self._line(_IN, *tag, Text(text, "red"), *self._data(details))
 
     def _tag(self, id: int) -> Text:
         return Text(f"#{id}", "magenta")
 
     def _name(self, name: str) -> Text:
-        return Text(harmless(name), "bold")
+        return Text(escape_controls(name), "bold")
 
-    def _aside(self, text: str) -> Text:
+    def _dim(self, text: str) -> Text:
         return Text(f"({text})", "dim")
 
     def _data(self, data: Any) -> tuple[Text, ...]:
@@ -148,17 +150,17 @@ class Screen:
     def _message(self, message: str | bytes) -> tuple[Text, ...]:
         if isinstance(message, bytes):
             shown = message[:_MAX_BYTES].hex(" ") + (" …" if len(message) > _MAX_BYTES else "")
-            return Text(shown), self._aside(f"binary, {_counted(len(message), 'byte')}")
+            return Text(shown), self._dim(f"binary, {_counted(len(message), 'byte')}")
         if not self._as_json:
             return (_shown(message),)
         if compact(message) is None:
-            return _shown(message), self._aside("not JSON")
+            return _shown(message), self._dim("not JSON")
         return (_highlight(_shown(indented(message))),)
 
 
 def _shown(text: str) -> Text:
     cut = text[:_MAX_SHOWN]
-    shown = Text(harmless(cut).replace("\n", _INDENT))
+    shown = Text(escape_controls(cut).replace("\n", _INDENT))
     if len(text) > len(cut):
         shown.append(f"… ({len(text):,} characters in all)", "dim")
     return shown

@@ -1,4 +1,4 @@
-"""What a script gets: one message a line on standard output, all else on standard error."""
+"""Show a session to a program: one message per line on standard output, the rest on standard error."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ import os
 import sys
 from typing import Any, TextIO
 
-from symphony.cli.connect.text import compact, harmless, one_line, to_json
+from symphony.cli.connect.text import compact, escape_controls, text_or_hex, to_json
 from symphony.errors import RemoteError
 
-__all__ = ("Pipes",)
+__all__ = ("ScriptView",)
 
 
-class Pipes:
+class ScriptView:
     """A `View` for programs.
 
     Args:
-        out: For what the server says; a terminal, it gets nothing that it would obey.
-        as_json: Messages of a raw connection are written as JSON on one line.
+        out: Gets what the server sends. If it is a terminal, control
+            characters are escaped.
+        as_json: Write messages of a raw connection as JSON on one line.
 
     Attributes:
-        broken: Set when nobody reads any more.
+        broken: Set when the reader of `out` has closed it.
     """
 
     def __init__(self, out: TextIO, *, as_json: bool) -> None:
         self.broken = asyncio.Event()
         self._out = out
-        self._harmless = out.isatty()
+        self._escape = out.isatty()
         self._as_json = as_json
 
     def message(self, message: str | bytes) -> None:
-        """Write it as it is, and a binary one in hexadecimal digits."""
-        text = one_line(message)
+        """Write it unchanged; a binary message as hexadecimal digits."""
+        text = text_or_hex(message)
         if self._as_json:
             json = compact(text) if isinstance(message, str) else None
             if json is None:
-                self.problem("What came is not JSON.")
+                self.problem("Received a message that is not JSON.")
             text = json or text
         self._write(text)
 
@@ -44,8 +45,8 @@ class Pipes:
         """Write its frame."""
         self._write(to_json({"event": event, "data": data}))
 
-    def asked(self, event: str, data: Any) -> None:
-        """Write it; its id is the client's affair."""
+    def server_request(self, event: str, data: Any) -> None:
+        """Write it, without its id."""
         self._write(to_json({"request": event, "data": data}))
 
     def reply(self, id: int, data: Any, seconds: float) -> None:
@@ -70,48 +71,48 @@ class Pipes:
         }
         self._write(to_json({"error": id, "data": data}))
 
-    def said(self, message: Any) -> None:
-        """Whoever sent it knows."""
+    def sent(self, message: Any) -> None:
+        """Write nothing: the script has sent it."""
 
     def emitted(self, event: str, data: Any) -> None:
-        """Whoever sent it knows."""
+        """Write nothing: the script has sent it."""
 
     def requested(self, id: int, event: str, data: Any) -> None:
-        """Whoever sent it knows."""
+        """Write nothing: the script has sent it."""
 
     def answered(self, data: Any) -> None:
-        """Whoever said so knows."""
+        """Write nothing: the answer is on the command line."""
 
-    def not_answered(self, event: str) -> None:
-        """Say it: it may explain what follows."""
-        self.problem(f"The server asks {event!r}, and there is no --answer for it.")
+    def refused(self, event: str) -> None:
+        """Report it, because it may explain an error that follows."""
+        self.problem(f"The server sent a request {event!r}, and there is no --answer for it.")
 
     def cancelled(self, id: int) -> None:
-        """Whoever did it knows."""
+        """Write nothing: the script has cancelled it."""
 
     def failed(self, id: int, why: str) -> None:
-        """Say which."""
+        """Report it with the number of the request."""
         self.problem(f"Request {id}: {why}")
 
     def help(self, typed: str, does: str) -> None:
-        """Say it to whoever tries this out."""
+        """Report it."""
         self.problem(f"{typed:<25} {does}")
 
     def note(self, text: str) -> None:
-        """Say it to whoever watches."""
+        """Report it."""
         self.problem(text)
 
     def problem(self, text: str) -> None:
-        """Say it to whoever watches."""
-        print(harmless(text), file=sys.stderr)
+        """Report it."""
+        print(escape_controls(text), file=sys.stderr)
 
     def _write(self, line: str) -> None:
         if self.broken.is_set():
             return
         try:
-            self._out.write((harmless(line) if self._harmless else line) + "\n")
+            self._out.write((escape_controls(line) if self._escape else line) + "\n")
             self._out.flush()
         except OSError:
             self.broken.set()
-            # What is left in its buffer would fail once more at the end.
+            # Python flushes the rest of the buffer at exit, and would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())

@@ -1,4 +1,4 @@
-"""Where lines come from, and those of standard input, as scripts write them."""
+"""Read lines: the contract, and standard input as scripts use it."""
 
 from __future__ import annotations
 
@@ -10,43 +10,44 @@ from collections import deque
 from contextlib import suppress
 from typing import Final, Protocol
 
-__all__ = ("Source", "StandardInput")
+__all__ = ("LineSource", "StandardInput")
 
 _STDIN: Final = 0
 _BYTES: Final = 64 * 1024
-_PIECES: Final = 4
+_BLOCKS: Final = 4
 
 
-class Source(Protocol):
-    """Gives lines; `terminal.py` those that are typed."""
+class LineSource(Protocol):
+    """Returns lines one by one."""
 
-    async def line(self) -> str | None:
-        """Return the next line without its end, `None`: there are no more."""
+    async def read_line(self) -> str | None:
+        """Return the next line without its line ending, or `None` at the end."""
         ...
 
 
 class StandardInput:
-    """The lines of standard input, whatever it is; read as they are taken.
+    """The lines of standard input: a pipe, a file or a terminal.
 
-    A thread reads, for files and consoles cannot be waited for in an event
-    loop everywhere. It reads past `sys.stdin`, whose lock it would still hold
-    when the interpreter ends.
+    A thread reads them, because event loops cannot wait for files and Windows
+    consoles. It reads the file descriptor and not `sys.stdin`, whose lock it
+    would still hold when the interpreter exits. It never reads more than a few
+    blocks ahead.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._lines: deque[str | None] = deque()
-        self._came = asyncio.Event()
-        self._room = threading.Semaphore(_PIECES)
+        self._arrived = asyncio.Event()
+        self._wanted = threading.Semaphore(_BLOCKS)
         self._thread = threading.Thread(target=self._read, name="stdin", daemon=True)
         self._thread.start()
 
-    async def line(self) -> str | None:
+    async def read_line(self) -> str | None:
         """Return the next line."""
         while not self._lines:
-            self._came.clear()
-            self._room.release()
-            await self._came.wait()
+            self._arrived.clear()
+            self._wanted.release()
+            await self._arrived.wait()
         if self._lines[0] is None:
             return None
         return self._lines.popleft()
@@ -54,9 +55,9 @@ class StandardInput:
     def _read(self) -> None:
         decode = codecs.getincrementaldecoder(os.device_encoding(_STDIN) or "utf-8")("replace").decode
         rest = ""
-        with suppress(RuntimeError):  # the loop is closed: nobody wants more
+        with suppress(RuntimeError):  # the loop is closed
             while True:
-                self._room.acquire()
+                self._wanted.acquire()
                 try:
                     data = os.read(_STDIN, _BYTES)
                 except OSError:
@@ -74,4 +75,4 @@ class StandardInput:
         self._lines.extend(lines)
         if end:
             self._lines.append(None)
-        self._came.set()
+        self._arrived.set()

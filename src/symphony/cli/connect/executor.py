@@ -1,4 +1,4 @@
-"""Does what the lines of a user say, and keeps the requests that are under way."""
+"""Execute the lines of a user, and keep track of the requests in progress."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+from symphony.cli.connect.error_messages import for_command_line
 from symphony.cli.connect.incoming import Incoming
-from symphony.cli.connect.lines import (
-    COMMANDS,
+from symphony.cli.connect.parser import (
     Action,
     Answer,
     Cancel,
@@ -17,55 +17,55 @@ from symphony.cli.connect.lines import (
     Help,
     LineError,
     Request,
-    Say,
+    Send,
+    commands_for,
     parse,
-    verbatim,
+    parse_raw,
 )
 from symphony.cli.connect.text import to_json
 from symphony.cli.connect.view import View
-from symphony.cli.connect.words import for_command_line
 from symphony.client import Client
 from symphony.errors import DisconnectedError, RemoteError, SymphonyError
 
-__all__ = ("Conversation",)
+__all__ = ("Executor",)
 
 _RAW: Final = "raw"
 _MAX_NAMES: Final = 200
-# Of a script; who types is never so fast.
+# Scripts send faster than a person types.
 _MAX_PENDING: Final = 100
-# Lines without a command, by kind of connection.
-_WITHOUT: Final = {
+# Help for lines without a command, by kind of connection.
+_OTHER_LINES: Final = {
     "events": (
-        ('{"event": EVENT, …}', "send this frame; with an id it is a request"),
+        ('{"event": EVENT, …}', "send this frame; with an id, it is a request"),
         ("anything else", "send it as the event 'message'"),
-        ("//…", "send it so, with one /"),
+        ("//…", "send text that begins with /"),
     ),
     "raw": (
         ("anything else", "send it as it is"),
-        ("//…", "send it with one /, though it is a command"),
+        ("//…", "send text that begins with a command"),
     ),
 }
 
 
-class Conversation:
-    """One client, spoken to in lines.
+class Executor:
+    """Executes actions on one client.
 
     Args:
-        client: Not open yet, so that nothing is missed.
-        view: Shows what is said.
-        answers: To the server's requests, by event.
+        client: The client; not open yet, so that no message is missed.
+        view: Shows what is sent and received.
+        answers: Answers to the server's requests, by event.
         as_json: Whether messages of a raw connection must be JSON.
 
     Attributes:
-        failed: Whether something was not sent, or a request got no answer.
-        unanswered: Whether something was sent that gets no answer.
-        names: Of the events that were sent or seen, the newest last.
+        failed: Whether a message was not sent, or a request was never answered.
+        sent_without_reply: Whether anything was sent that gets no reply.
+        event_names: Names of the events sent or received, the newest last.
     """
 
     def __init__(self, client: Client, view: View, *, answers: Mapping[str, Any], as_json: bool) -> None:
         self.failed = False
-        self.unanswered = False
-        self.names: dict[str, None] = {}
+        self.sent_without_reply = False
+        self.event_names: dict[str, None] = {}
         self._client = client
         self._view = view
         self._as_json = as_json
@@ -76,36 +76,37 @@ class Conversation:
 
     @property
     def speaks_events(self) -> bool:
-        """Whether the connection speaks events; else it is raw."""
+        """Whether the connection speaks events; otherwise it is raw."""
         return self._client.protocol != _RAW
 
-    def read(self, line: str, *, script: bool = False) -> Action | None:
-        """Return what a line says.
+    def parse(self, line: str, *, script: bool = False) -> Action | None:
+        """Return what a line asks for, or `None` for a blank line.
 
         Args:
-            line: Without its end.
-            script: A line is a message of a raw connection, whatever it begins with.
+            line: The line, without its line ending.
+            script: On a raw connection, take the line as a message even if
+                it begins with `/`.
 
         Raises:
-            LineError: It says nothing that could be done.
+            LineError: The line is invalid.
         """
         if script and not self.speaks_events:
-            return verbatim(line, as_json=self._as_json)
+            return parse_raw(line, as_json=self._as_json)
         return parse(line, events=self.speaks_events, as_json=self._as_json)
 
-    async def do(self, action: Action | None, *, script: bool = False) -> None:
-        """Do what a line says; the end, `Leave`, is the caller's.
+    async def execute(self, action: Action | None, *, script: bool = False) -> None:
+        """Execute an action. The caller handles `Close`.
 
         Args:
-            action: From `read`.
-            script: Wait while the server takes no more.
+            action: From `parse`.
+            script: Wait while the server accepts no more data.
 
         Raises:
-            LineError: It cannot be done now.
+            LineError: The action is not possible now.
         """
         match action:
-            case Say(message):
-                await self._send(self._client.send, (message,), self._view.said, wait=script)
+            case Send(message):
+                await self._send(self._client.send, (message,), self._view.sent, wait=script)
             case Emit(event, data):
                 self._learn(event)
                 await self._send(self._client.emit, (event, data), self._view.emitted, wait=script)
@@ -118,19 +119,19 @@ class Conversation:
             case Answer(event, data):
                 self._learn(event)
                 self._answers[event] = data
-                self._view.note(f"{event}? is answered {to_json(data)} from now on.")
+                self._view.note(f"From now on, requests for {event} are answered with {to_json(data)}.")
             case Help():
                 self._help()
             case _:
                 pass
 
-    async def settled(self) -> None:
-        """Wait until every request has its answer."""
+    async def wait_for_replies(self) -> None:
+        """Wait until every request is answered."""
         while self._pending:
             await asyncio.wait(self._pending.values())
 
     async def aclose(self) -> None:
-        """Wait for no answer any more."""
+        """Cancel the requests in progress."""
         tasks, self._pending = [*self._pending.values()], {}
         for task in tasks:
             task.cancel()
@@ -150,9 +151,9 @@ class Conversation:
             self.failed = True
             self._view.problem(f"Not sent: {for_command_line(str(error))}")
             return
-        self.unanswered = True
+        self.sent_without_reply = True
         show(*what)
-        self._tell_if_offline()
+        self._note_if_offline()
         if wait:
             await sent
 
@@ -164,33 +165,33 @@ class Conversation:
                 self._last_id += 1
             number = self._last_id
         elif number in self._pending:
-            raise LineError(f"Request {number} is under way; give this one another id.")
+            raise LineError(f"Request {number} is still in progress. Use another id.")
         self._learn(request.event)
         self._view.requested(number, request.event, request.data)
-        self._tell_if_offline()
+        self._note_if_offline()
         self._pending[number] = asyncio.create_task(self._ask(number, request))
-        # It is on its way before the next line is: its task has begun.
+        # Let the task send its request before the next line is sent.
         await asyncio.sleep(0)
 
     async def _ask(self, number: int, request: Request) -> None:
         try:
-            await self._answer(number, request)
+            await self._show_answer(number, request)
         except RemoteError as error:
-            # It may be the client's own, which speaks of Python.
+            # The client itself raises some of these, and its messages are about Python.
             message = for_command_line(error.message)
             self._view.error(
                 number,
                 RemoteError(error.code, message, retryable=error.retryable, details=error.details),
             )
         except DisconnectedError:
-            self._fail(number, "the connection was lost before the answer came")
+            self._fail(number, "the connection was lost before the reply arrived")
         except (SymphonyError, RuntimeError, TypeError, ValueError, OverflowError) as error:
             self._fail(number, for_command_line(str(error)))
         finally:
             if self._pending.get(number) is asyncio.current_task():
                 del self._pending[number]
 
-    async def _answer(self, number: int, request: Request) -> None:
+    async def _show_answer(self, number: int, request: Request) -> None:
         started = time.perf_counter()
         if request.credit is None:
             reply = await self._client.request(request.event, request.data, timeout=request.timeout)
@@ -205,36 +206,32 @@ class Conversation:
 
     def _cancel(self, number: int | None) -> None:
         if not self._pending:
-            raise LineError("Nothing is under way that could be cancelled.")
+            raise LineError("No request is in progress.")
         if number is None:
             number = next(reversed(self._pending))
         task = self._pending.pop(number, None)
         if task is None:
-            under_way = ", ".join(f"#{each}" for each in self._pending)
-            raise LineError(f"Request {number} is not under way; these are: {under_way}.")
+            in_progress = ", ".join(f"#{each}" for each in self._pending)
+            raise LineError(f"Request {number} is not in progress. In progress: {in_progress}.")
         task.cancel()
         self._view.cancelled(number)
 
-    def _tell_if_offline(self) -> None:
+    def _note_if_offline(self) -> None:
         if self._client.state != "open":
-            self._view.note("Not connected: it is sent when the connection is back.")
+            self._view.note("Not connected. This will be sent after the client reconnects.")
 
     def _fail(self, number: int, why: str) -> None:
         self.failed = True
         self._view.failed(number, why)
 
     def _learn(self, name: str) -> None:
-        self.names.pop(name, None)
-        self.names[name] = None
-        if len(self.names) > _MAX_NAMES:
-            del self.names[next(iter(self.names))]
+        self.event_names.pop(name, None)
+        self.event_names[name] = None
+        if len(self.event_names) > _MAX_NAMES:
+            del self.event_names[next(iter(self.event_names))]
 
     def _help(self) -> None:
-        kind = "events" if self.speaks_events else "raw"
-        lines = [
-            (f"{name} {command.arguments}", command.does)
-            for name, command in COMMANDS.items()
-            if command.on in (kind, "both")
-        ]
-        for typed, does in (*lines, *_WITHOUT[kind]):
+        commands = commands_for(events=self.speaks_events)
+        lines = [(f"{name} {command.arguments}", command.description) for name, command in commands.items()]
+        for typed, does in (*lines, *_OTHER_LINES["events" if self.speaks_events else "raw"]):
             self._view.help(typed, does)

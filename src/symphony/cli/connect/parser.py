@@ -1,4 +1,4 @@
-"""What a line that was typed means: something to send, or a command. Pure."""
+"""Parse a typed line into an action: something to send, or a command. Pure."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ __all__ = (
     "Action",
     "Answer",
     "Cancel",
+    "Close",
     "Command",
     "Emit",
     "Help",
-    "Leave",
     "LineError",
     "Request",
-    "Say",
+    "Send",
+    "commands_for",
     "parse",
-    "verbatim",
+    "parse_raw",
 )
 
 _DEFAULT_CREDIT: Final = 64
@@ -35,16 +36,16 @@ _CLOSE_CODE: Final = re.compile(r"[0-9]{4}")
 
 
 class LineError(Exception):
-    """A line means nothing; the message is one line and says what to type instead."""
+    """A line cannot be executed; the message is one line and says what to type instead."""
 
 
 class _ArgumentError(Exception):
-    """What stands behind a command is not what it takes."""
+    """The arguments of a command are wrong."""
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
-    """Send a message: as it is on a raw connection, else as the event `message`."""
+class Send:
+    """Send a message: unchanged on a raw connection, otherwise as the event `message`."""
 
     message: Any
 
@@ -62,11 +63,11 @@ class Request:
     """Send a request.
 
     Attributes:
-        event: Its name.
-        data: What it carries.
-        id: What the user calls it, `None`: the next number.
-        timeout: Seconds, `None`: as long as all others.
-        credit: Of a stream; `None`: one reply is wanted.
+        event: The name of the event.
+        data: The data to send with it.
+        id: The number that the user chose; `None` means the next free one.
+        timeout: Seconds to wait for the reply; `None` means the client's default.
+        credit: Credit of a stream, in items; `None` asks for a single reply.
     """
 
     event: str
@@ -78,22 +79,22 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Cancel a request, `None`: the newest."""
+    """Cancel a request; `None` means the newest one."""
 
     id: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer the server's requests of an event from now on."""
+    """Answer the server's requests for an event from now on."""
 
     event: str
     data: Any
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
-    """Close and end."""
+class Close:
+    """Close the connection and quit."""
 
     code: int
     reason: str
@@ -104,77 +105,87 @@ class Help:
     """Show the commands."""
 
 
-Action: TypeAlias = Say | Emit | Request | Cancel | Answer | Leave | Help
+Action: TypeAlias = Send | Emit | Request | Cancel | Answer | Close | Help
 
 
 class Command(NamedTuple):
     """A command that begins with `/`.
 
     Attributes:
-        arguments: How they are written.
-        does: One line for people.
-        on: The kind of connections that has it: "events", "raw" or "both".
-        parse: Makes an action of the arguments.
+        arguments: Its arguments, as the help shows them.
+        description: One line of help.
+        on: The connections that have it: "events", "raw" or "both".
+        parse: Makes an action from the arguments.
     """
 
     arguments: str
-    does: str
+    description: str
     on: str
     parse: Callable[[str], Action]
 
 
 def parse(line: str, *, events: bool, as_json: bool) -> Action | None:
-    """Return what a line means, `None`: nothing.
+    """Return what a line asks for, or `None` for a blank line.
 
     Args:
-        line: Without its end.
-        events: Whether the connection speaks events; else it is raw.
+        line: The line, without its line ending.
+        events: Whether the connection speaks events; otherwise it is raw.
         as_json: Whether messages of a raw connection must be JSON.
 
     Raises:
-        LineError: It means nothing that could be done.
+        LineError: The line is invalid.
     """
     if not line.strip():
         return None
     if line.startswith("/") and not line.startswith("//"):
         return _command(line, events=events, as_json=as_json)
     if not events:
-        return verbatim(line[1:] if line.startswith("//") else line, as_json=as_json)
-    return Say(line[1:]) if line.startswith("//") else _frame(line)
+        return parse_raw(line[1:] if line.startswith("//") else line, as_json=as_json)
+    return Send(line[1:]) if line.startswith("//") else _frame(line)
 
 
-def verbatim(line: str, *, as_json: bool) -> Say:
-    """Return a line as a message of a raw connection, whatever it begins with.
+def parse_raw(line: str, *, as_json: bool) -> Send:
+    """Return a line as a message of a raw connection, even if it begins with `/`.
 
     Raises:
-        LineError: It must be JSON, and is not.
+        LineError: The line must be JSON, but is not.
     """
     if as_json:
         try:
             msgspec.json.decode(line)
         except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-            raise LineError(f"Not sent, for it is not JSON: {_reason(error)}.") from None
-    return Say(line)
+            raise LineError(f"Not sent because it is not JSON: {_reason(error)}.") from None
+    return Send(line)
+
+
+def commands_for(*, events: bool) -> Mapping[str, Command]:
+    """Return the commands of one kind of connection.
+
+    Args:
+        events: Whether the connection speaks events; otherwise it is raw.
+    """
+    kind = "events" if events else "raw"
+    return {name: command for name, command in COMMANDS.items() if command.on in (kind, "both")}
 
 
 def _frame(line: str) -> Action:
-    """Take a line on an event connection: a frame, data in JSON, or text."""
+    """Parse a line on an event connection: a frame, JSON data, or text."""
     begin = line.lstrip()[0]
     if begin not in "{[":
-        return Say(line)
+        return Send(line)
     try:
         value: Any = msgspec.json.decode(line)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         if begin == "[":
-            return Say(line)
-        raise LineError(f"Not sent, for it is not JSON: {_reason(error)}.") from None
+            return Send(line)
+        raise LineError(f"Not sent because it is not JSON: {_reason(error)}.") from None
     if isinstance(value, dict):
         frame = cast("dict[str, Any]", value)
         if "event" in frame:
             return _event(frame)
         if frame.keys() == {"cancel"} and _is_id(frame["cancel"]):
             return Cancel(frame["cancel"])
-    return Say(value)
+    return Send(value)
 
 
 def _event(frame: dict[str, Any]) -> Emit | Request:
@@ -184,11 +195,11 @@ def _event(frame: dict[str, Any]) -> Emit | Request:
     if id is None:
         return Emit(event, data)
     if not _is_id(id):
-        raise LineError(f"The id of a request is a number from 0 to 2^53 - 1, not {id!r}.")
+        raise LineError(f"The id of a request must be an integer from 0 to 2^53 - 1, not {id!r}.")
     if timeout is not None and not (_is_number(timeout) and timeout > 0):
-        raise LineError(f"timeout is seconds, above 0, not {timeout!r}.")
+        raise LineError(f"The timeout must be a number of seconds above 0, not {timeout!r}.")
     if credit is not None and not (_is_id(credit) and 1 <= credit <= MAX_CREDIT):
-        raise LineError(f"credit is a number of items, 1 or more, not {credit!r}.")
+        raise LineError(f"The credit must be a number of items, 1 or more, not {credit!r}.")
     return Request(event, data, id, timeout, credit)
 
 
@@ -196,18 +207,18 @@ def _command(line: str, *, events: bool, as_json: bool) -> Action:
     name, _, rest = line.partition(" ")
     command = COMMANDS.get(name)
     if command is None and not events:
-        return verbatim(line, as_json=as_json)
+        return parse_raw(line, as_json=as_json)
     if command is None:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else "/help shows them."
-        raise LineError(f"There is no command {name}; {hint} To send it, write /{name}")
+        hint = f"Did you mean {near[0]}?" if near else "Type /help for a list."
+        raise LineError(f"There is no command {name}. {hint} To send it as text, type /{name}")
     if command.on not in ("both", "events" if events else "raw"):
         here = "speaks events" if events else "is raw and has no events"
-        raise LineError(f"{name} does nothing here: the connection {here}. To send it, write /{name}")
+        raise LineError(f"{name} does not work here: the connection {here}. To send it as text, type /{name}")
     try:
         return command.parse(rest.strip())
     except _ArgumentError as error:
-        raise LineError(f"{error} It is written {name} {command.arguments}") from None
+        raise LineError(f"{error} Usage: {name} {command.arguments}") from None
 
 
 def _event_and_data(arguments: str) -> tuple[str, Any]:
@@ -227,7 +238,7 @@ def _data(text: str) -> Any:
         if text[0] in '{["':
             raise LineError(f"The data is not JSON: {_reason(error)}.") from None
         quoted = msgspec.json.encode(text).decode()
-        raise LineError(f"The data is not JSON. Text has quotes: {quoted}.") from None
+        raise LineError(f"The data is not JSON. Put text in quotes: {quoted}") from None
 
 
 def _emit(arguments: str) -> Emit:
@@ -256,20 +267,20 @@ def _answer(arguments: str) -> Answer:
     return Answer(*_event_and_data(arguments))
 
 
-def _binary(arguments: str) -> Say:
+def _binary(arguments: str) -> Send:
     try:
-        return Say(bytes.fromhex(arguments))
+        return Send(bytes.fromhex(arguments))
     except ValueError:
-        raise _ArgumentError(f"{arguments!r} is not a row of bytes.") from None
+        raise _ArgumentError(f"{arguments!r} is not a row of hexadecimal bytes.") from None
 
 
-def _close(arguments: str) -> Leave:
+def _close(arguments: str) -> Close:
     number, _, reason = arguments.partition(" ")
     if not number:
-        return Leave(1000, "")
+        return Close(1000, "")
     if not _CLOSE_CODE.fullmatch(number) or not valid_close_code(int(number)):
-        raise LineError(f"{number!r} is not a close code that may be sent, such as 1000 or 3000 to 4999.")
-    return Leave(int(number), reason.strip())
+        raise LineError(f"{number!r} is not a close code that you can send. Use 1000, or 3000 to 4999.")
+    return Close(int(number), reason.strip())
 
 
 def _help(arguments: str) -> Help:
@@ -279,24 +290,24 @@ def _help(arguments: str) -> Help:
 COMMANDS: Final[Mapping[str, Command]] = {
     "/emit": Command("EVENT [DATA]", "send an event; DATA is JSON", "events", _emit),
     "/request": Command("EVENT [DATA]", "send a request and show its reply", "events", _request),
-    "/stream": Command("EVENT [DATA]", "send a request and show the items that answer it", "events", _stream),
+    "/stream": Command("EVENT [DATA]", "send a request and show each item of the stream", "events", _stream),
     "/cancel": Command(
-        "[NUMBER]", "cancel a request or a stream; without NUMBER the newest", "events", _cancel
+        "[NUMBER]", "cancel a request or a stream; without NUMBER, the newest", "events", _cancel
     ),
     "/answer": Command(
-        "EVENT [DATA]", "answer the server's requests of that name, from now on", "events", _answer
+        "EVENT [DATA]", "answer the server's requests with this name from now on", "events", _answer
     ),
-    "/binary": Command("HEX", "send a binary message, as in /binary 00 ff", "raw", _binary),
-    "/close": Command("[CODE] [REASON]", "close the connection and end", "both", _close),
-    "/help": Command("", "show this", "both", _help),
+    "/binary": Command("HEX", "send a binary message, for example /binary 00 ff", "raw", _binary),
+    "/close": Command("[CODE] [REASON]", "close the connection and quit", "both", _close),
+    "/help": Command("", "show this help", "both", _help),
 }
 
 
 def _check_name(event: Any) -> None:
     if not isinstance(event, str) or not 0 < len(event) <= MAX_NAME:
-        raise LineError(f"The name of an event is text of 1 to {MAX_NAME} characters.")
+        raise LineError(f"The name of an event must be text of 1 to {MAX_NAME} characters.")
     if event == "error":
-        raise LineError("The event 'error' is Symphony's own, and no client sends it.")
+        raise LineError("The event name 'error' is reserved: only servers send it.")
 
 
 def _is_id(value: Any) -> bool:
@@ -310,4 +321,5 @@ def _is_number(value: Any) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    return str(error).removeprefix("JSON is malformed: ").replace("Input data was truncated", "it breaks off")
+    text = str(error).removeprefix("JSON is malformed: ")
+    return text.replace("Input data was truncated", "it ends too early")
