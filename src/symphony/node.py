@@ -17,13 +17,13 @@ from symphony.endpoint import Endpoint
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
-from symphony.protocol.handshake import HandshakeError, offered_token, origin_allowed
+from symphony.protocol.handshake import HandshakeError, offered_token, origin_advice, origin_allowed
 from symphony.refusal import refuse
 from symphony.rooms.registry import FindFamily, Registry
 from symphony.session import Session
 from symphony.socket import Socket
 from symphony.stats import Stats
-from symphony.transport.base import Connection, Profile, Scope
+from symphony.transport.base import Connection, Profile, Scope, shown_address
 from symphony.voice import RAW
 from symphony.watch import watched
 
@@ -201,16 +201,13 @@ class Node:
         if found is None:
             raise Reject("not_found", f"no WebSocket route for {path}")
         endpoint, params = found
-        if not origin_allowed(
-            handshake.origin,
-            host=handshake.headers.get("host"),
-            secure=scope.get("scheme") in ("wss", "https"),
-            allowed=endpoint.origins,
-        ):
+        host, secure = handshake.headers.get("host"), scope.get("scheme") in ("wss", "https")
+        if not origin_allowed(handshake.origin, host=host, secure=secure, allowed=endpoint.origins):
             logger.warning(
-                "Refused a browser on %s from origin %s: list it in origins= to allow it.",
+                "Refused a browser on %s from origin %s: %s.",
                 _shown_path(handshake),
                 handshake.origin,
+                origin_advice(handshake.origin, host=host, secure=secure),
             )
             raise Reject("forbidden", f"origin {handshake.origin} is not allowed")
         if len(self._sessions) >= self.limits.max_connections:
@@ -260,7 +257,8 @@ class Node:
 
     def _refused(self, handshake: Handshake, status: int, why: str) -> None:
         self.stats.refused += 1
-        logger.info("Refused %s from %s: %d %s", _shown_path(handshake), _address(handshake), status, why)
+        address = shown_address(handshake.scope.get("client"))
+        logger.info("Refused %s from %s: %d %s", _shown_path(handshake), address, status, why)
 
     def _start(
         self,

@@ -19,7 +19,7 @@ from symphony.errors import DisconnectedError, Reject
 from symphony.exchange import Exchange
 from symphony.messages import Messages
 from symphony.refusal import refuse
-from symphony.transport.base import Close
+from symphony.transport.base import Close, shown_address
 from symphony.watch import watched
 
 if TYPE_CHECKING:
@@ -383,5 +383,4 @@ class Session:
 
 
 def _address(socket: Socket[Any]) -> str:
-    client = socket.client
-    return f"{client[0]}:{client[1]}" if client else "a local socket"
+    return shown_address(socket.client)

@@ -8,8 +8,10 @@ transport a `Session`. Neither imports the other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+from collections.abc import Generator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from symphony.protocol.close import Close
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from symphony.transport.outbox import Outbox
 
 __all__ = (
+    "NATIVE",
+    "NATIVE_HOSTS",
     "Acceptor",
     "Close",
     "Connection",
@@ -29,6 +33,8 @@ __all__ = (
     "Scope",
     "Session",
     "SlowConsumer",
+    "hosted",
+    "shown_address",
 )
 
 Message: TypeAlias = "str | bytes"
@@ -163,3 +169,43 @@ class Host(Protocol):
     def node(self) -> Acceptor:
         """The app at work; there from its start-up to its shutdown."""
         ...
+
+
+NATIVE: Final = "symphony.native"
+"""The ASGI extension by which the native server offers a WebSocket to a mounted app.
+
+It is a function: `await take(app, scope)` moves the connection to *app* and
+returns when its session has ended.
+"""
+
+NATIVE_HOSTS: Final[ContextVar[list[Host] | None]] = ContextVar("NATIVE_HOSTS", default=None)
+"""The running apps that are mounted in the app of a native server; `None`: there is no such server."""
+
+
+@contextmanager
+def hosted(app: Host) -> Generator[None]:
+    """Tell the native server, if one runs the outer app, that *app* is running."""
+    hosts = NATIVE_HOSTS.get()
+    if hosts is None:
+        yield
+        return
+    app.native = True
+    hosts.append(app)
+    try:
+        yield
+    finally:
+        hosts.remove(app)
+
+
+def shown_address(client: tuple[str, int] | None) -> str:
+    """Return a client's address as logs show it.
+
+    A proxy tells the address of its client, and the port only if it is told
+    to: without one the port is 0.
+    """
+    if not client:
+        return "a local socket"
+    host, port = client
+    if not port:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
