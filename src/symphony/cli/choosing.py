@@ -11,8 +11,6 @@ from symphony.app import Symphony
 __all__ = ("AmbiguousAppError", "choose", "contains", "is_asgi", "may_be_asgi")
 
 _ASGI: Final = ("scope", "receive", "send")
-# Mounts in mounts, in middleware: deeper than anything a person writes.
-_MAX_DEPTH: Final = 20
 
 
 class AmbiguousAppError(Exception):
@@ -94,21 +92,25 @@ def _has_symphony(value: Any) -> bool:
     return any(isinstance(part, Symphony) for part in _parts(value))
 
 
-def _parts(app: Any, depth: int = 0) -> Iterator[Any]:
+def _parts(app: Any) -> Iterator[Any]:
     """Walk the apps inside an app, as Starlette, FastAPI and common middleware keep them."""
-    if depth > _MAX_DEPTH:
-        return
+    seen, waiting = {id(app)}, [app]
+    while waiting:
+        for part in _inside(waiting.pop()):
+            if part is not None and id(part) not in seen:
+                seen.add(id(part))
+                waiting.append(part)
+                yield part
+
+
+def _inside(app: Any) -> list[Any]:
     if isinstance(app, Symphony):
-        inner = [app.http]
-    else:
-        routes: Any = getattr(app, "routes", None)
-        inner = [getattr(app, "app", None)]
-        if isinstance(routes, list | tuple):
-            inner += [getattr(route, "app", None) for route in cast("list[Any]", routes)]
-    for part in inner:
-        if part is not None:
-            yield part
-            yield from _parts(part, depth + 1)
+        return [app.http]
+    routes: Any = getattr(app, "routes", None)
+    return [
+        getattr(app, "app", None),
+        *(cast("list[Any]", routes) if isinstance(routes, list | tuple) else ()),
+    ]
 
 
 def _mounting(apps: Mapping[str, Any]) -> str:

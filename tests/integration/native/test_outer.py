@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse
 from websockets.exceptions import InvalidStatus
 
 from support.clients import Log, closed, connect, get, refused, until
+from support.raw import TEXT, Frame, dial, handshake, text
 from support.servers import serve_natively
 from symphony import Limits, Socket, Symphony
 
@@ -70,27 +71,35 @@ async def test_the_limits_of_a_mounted_app_hold_on_the_wire(complaints):
     assert complaints == []
 
 
-async def test_a_message_that_comes_with_the_handshake_waits_for_the_outer_app(complaints):
+async def test_what_a_client_sends_with_its_handshake_waits_for_the_outer_app(complaints):
+    app = chat()
+    async with serve_natively(mounted(app)) as url, await dial(url) as client:
+        await client.send(handshake("/ws0/chat/lobby") + text("early"))
+        assert (await client.response()).status == 101
+        assert await client.frame() == Frame(TEXT, b"lobby: early")
+    assert complaints == []
+
+
+async def test_a_client_that_goes_before_the_outer_app_has_routed_it_is_no_connection(complaints):
     app = chat()
     outer = mounted(app)
-    go_on = asyncio.Event()
+    log = Log()
 
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
-            await go_on.wait()
+            assert (await receive())["type"] == "websocket.connect"
+            log.append("asked")
+            assert (await receive())["type"] == "websocket.disconnect"
         await outer(scope, receive, send)
+        log.append("done")
 
     async with serve_natively(slow) as url:
-        opening = asyncio.ensure_future(connect(f"{url}/ws0/chat/lobby"))
-        gone = asyncio.ensure_future(connect(f"{url}/ws0/chat/gone"))
-        await until(lambda: len(asyncio.all_tasks()) > 3)
-        gone.cancel()
-        go_on.set()
-        async with await opening as client:
-            await client.send("hello")
-            assert await client.recv() == "lobby: hello"
-        with pytest.raises(asyncio.CancelledError):
-            await gone
+        client = await dial(url)
+        await client.send(handshake("/ws0/chat/lobby"))
+        await log.reaches(1)
+        client.reset()
+        await log.reaches(2)
+        assert (app.stats.opened, app.stats.refused) == (0, 0)
     assert complaints == []
 
 
@@ -146,6 +155,41 @@ async def test_a_stop_closes_the_sockets_of_all_and_of_the_outer_app_itself(comp
     assert await ends == [(1012, "the server restarts"), (1012, "the server restarts")]
     assert sorted(left) == ["mounted", "own"]
     assert complaints == []
+
+
+async def test_a_handshake_during_a_stop_is_refused_with_503(complaints):
+    app = chat()
+    outer = mounted(app)
+    answers = Log()
+
+    @app.on_disconnect
+    async def leave(socket: Socket) -> None:
+        # The connection was open before the server stopped listening.
+        await late.send(handshake("/ws0/chat/lobby"))
+        answers.append(await late.response())
+
+    async with serve_natively(outer) as url:
+        late = await dial(url)
+        client = await connect(f"{url}/ws0/chat/lobby")
+        ends = asyncio.ensure_future(closed(client))
+    assert (await ends)[0] == 1012
+    [answer] = answers
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    await late.aclose()
+    assert complaints == []
+
+
+async def test_an_app_that_accepts_before_it_routes_is_told(complaints):
+    outer = mounted(chat())
+
+    async def accepting(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+        await outer(scope, receive, send)
+
+    async with serve_natively(accepting) as url, connect(f"{url}/ws0/chat/lobby") as client:
+        assert (await closed(client))[0] == 1011
+    assert complaints == ["symphony.transport: The app failed on the WebSocket /ws0/chat/lobby."]
 
 
 # WebSockets that the outer app serves itself

@@ -157,6 +157,19 @@ def test_a_mount_is_found_through_mounts_and_middleware() -> None:
     assert load(locate("served21.py")) is sys.modules["served21"].app
 
 
+def test_a_route_that_has_a_name_of_its_own_is_a_part_too() -> None:
+    write(
+        "served36.py",
+        OUTER
+        + "from starlette.applications import Starlette\n"
+        + "from starlette.routing import Mount\n"
+        + "mount = Mount('/ws', ws)\n"
+        + "site = Starlette(routes=[mount])\n"
+        + "site.mount('/again', site)\n",
+    )
+    assert load(locate("served36.py")) is sys.modules["served36"].site
+
+
 def test_an_app_given_as_http_is_a_part_of_the_symphony() -> None:
     write("served22.py", OUTER + "app = outer\nchat = Symphony(http=app)\ndel ws")
     assert load(locate("served22.py")) is sys.modules["served22"].chat

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -110,8 +111,10 @@ class Guest:
 
     async def take(self, host: Host, scope: Scope) -> None:
         """Give the connection to a mounted Symphony app; return when its session has ended."""
-        if self._answered or self._gone:
+        if self._gone:
             return
+        if self._answered:
+            raise RuntimeError("The WebSocket was accepted before it came to its Symphony app.")
         self._answered = self._taken = True
         session = self._connection.hand_over(host.node, scope)
         if session is not None:
@@ -122,7 +125,9 @@ class Guest:
         if self._answered:
             self._end(1012, "the server restarts")
         else:
-            self._refuse(503, {"Retry-After": "1"}, b"the server restarts")
+            self._refuse(
+                503, {"Retry-After": str(math.ceil(self._limits.retry_after))}, b"the server restarts"
+            )
 
     async def _receive(self) -> dict[str, Any]:
         while not self._events:
