@@ -28,7 +28,7 @@ from symphony.routing.route import Options, Router
 from symphony.session.endpoint import Endpoint
 from symphony.socket import Socket
 from symphony.stats import Stats
-from symphony.transport.base import Acceptor
+from symphony.transport.base import Acceptor, hosted
 from symphony.transport.native.server import serve
 
 __all__ = ("Symphony",)
@@ -228,10 +228,11 @@ class Symphony(AsgiFace, Router):
         if self._node is not None:
             raise RuntimeError("This app runs already.")
         self._node = node = self._compile()
-        if outer is not None:
-            self._say_what_is_missing()
         try:
             async with AsyncExitStack() as stack:
+                stack.enter_context(hosted(self))
+                if outer is not None:
+                    self._say_what_is_missing()
                 stack.push_async_callback(node.close)
                 await self._plugins.startup(self)
                 stack.push_async_callback(self._plugins.shutdown, self)
@@ -259,23 +260,26 @@ class Symphony(AsgiFace, Router):
         ssl_certfile: str | None = None,
         ssl_keyfile: str | None = None,
         ssl_keyfile_password: str | None = None,
-        log_level: str = "warning",
+        log_level: str | None = None,
         proxy_headers: bool = False,
         forwarded_allow_ips: str = "127.0.0.1",
     ) -> None:
         """Serve the app natively until SIGINT or SIGTERM, then stop it in order.
 
-        The first line of output says where it listens.
+        The first line of output says where it listens. If the server cannot
+        start, the process exits with 1 and one line says why.
 
         Args:
             host: Address to listen on; `"0.0.0.0"` for all.
             port: Port to listen on, 0 for a free one.
             uds: Path of a Unix socket to listen on instead.
             ssl_certfile: Certificate chain in PEM; then it serves `https` and `wss`.
-            ssl_keyfile: The certificate's key.
+            ssl_keyfile: The certificate's key; `None`: it is in *ssl_certfile*.
             ssl_keyfile_password: The key's password.
-            log_level: `debug`, `info`, `warning`, `error` or `critical`.
-            proxy_headers: Believe `X-Forwarded-For` and `X-Forwarded-Proto` of
+            log_level: `debug`, `info`, `warning`, `error` or `critical`. `None`
+                is `warning`, and no change to logging that you configured.
+            proxy_headers: Take the client's address and scheme from the
+                `X-Forwarded-For` and `X-Forwarded-Proto` headers of
                 *forwarded_allow_ips*.
             forwarded_allow_ips: Addresses of trusted proxies, comma-separated.
         """

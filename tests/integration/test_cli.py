@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import ssl
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -15,7 +17,7 @@ import pytest
 import trustme
 import websockets
 
-from support.clients import Client, closed, connect
+from support.clients import Client, closed, connect, get
 from support.process import Running, launch, outcome
 
 SYMPHONY = (sys.executable, "-W", "error", "-m", "symphony")
@@ -84,7 +86,8 @@ async def test_a_module_of_the_current_folder_is_served_and_ended_by_sigint(file
 
 
 async def test_host_and_port_may_come_from_the_environment(file: Path) -> None:
-    env = {"HOST": "127.0.0.2", "PORT": "0"}
+    """`HOST` and `PORT` were read: conda sets `HOST` to a name of its own, which nothing could listen on."""
+    env = {"SYMPHONY_HOST": "127.0.0.2", "SYMPHONY_PORT": "0", "HOST": "x86_64-conda-linux-gnu", "PORT": "x"}
     async with launch(SCRIPT, "run", str(file), env=env) as running:
         assert running.address.startswith("http://127.0.0.2:")
         assert await greeting(running.url) == "hello"
@@ -146,6 +149,77 @@ async def test_the_log_level_decides_what_is_logged(file: Path) -> None:
         process.terminate()
         _, errors = await process.communicate()
     assert b"INFO symphony.socket: " in errors
+
+
+MOUNTED = (
+    APP
+    + """
+from fastapi import FastAPI
+
+def create_app() -> FastAPI:
+    outer = FastAPI(lifespan=app.lifespan)
+    outer.mount("/ws", app)
+    outer.get("/health")(lambda: "well")
+    return outer
+
+site = create_app()
+"""
+)
+
+
+@pytest.mark.parametrize("target", ["mounted_app.py", "mounted_app:site", "mounted_app:create_app"])
+async def test_an_app_of_another_framework_is_served_natively_with_what_is_mounted(
+    tmp_path: Path, target: str
+) -> None:
+    """The mounted app was served alone, under paths of its own, and nothing said so."""
+    (tmp_path / "mounted_app.py").write_text(MOUNTED.format(greeting="hello"))
+    async with launch(*SYMPHONY, "run", target, "--port", "0", cwd=tmp_path, stderr=PIPE) as running:
+        assert await greeting(f"{running.url}/ws/") == "hello"
+        assert (await get(f"{running.url}/health")).json() == "well"
+        running.signal(signal.SIGTERM)
+        assert await running.end() == (0, [])
+        # Not the warning either that the native transport is not in use.
+        assert await running.errors() == []
+
+
+async def test_one_format_shows_symphony_uvicorn_and_the_apps_own_loggers(tmp_path: Path) -> None:
+    """The app's own lines came bare and without a level, and requests not at all."""
+    (tmp_path / "logging_app.py").write_text(
+        MOUNTED.format(greeting="hello")
+        + "import logging\n"
+        + "@site.get('/own')\n"
+        + "async def own() -> None:\n"
+        + "    logging.getLogger('shop').info('sold %d', 7)\n"
+        + "    logging.info('by the module')\n"
+        + "    try:\n"
+        + "        raise ValueError('no')\n"
+        + "    except ValueError:\n"
+        + "        logging.getLogger('shop').exception('not sold')\n"
+    )
+    options = ("--port", "0", "--log-level", "INFO", "--proxy-headers")
+    async with launch(*SYMPHONY, "run", "logging_app.py", *options, cwd=tmp_path, stderr=PIPE) as running:
+        response = await get(f"{running.url}/own?token=secret", headers={"X-Forwarded-For": "203.0.113.9"})
+        assert response.status_code == 200
+        await get(f"{running.url}/a%0Ab")
+        await greeting(f"{running.url}/ws/")
+        running.signal(signal.SIGTERM)
+        await running.end()
+        lines = await running.errors()
+    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} "
+    own = [line for line in lines if " shop: " in line]
+    assert re.fullmatch(stamp + "INFO shop: sold 7", own[0])
+    assert re.fullmatch(stamp + "ERROR shop: not sold", own[1])
+    assert lines[lines.index(own[1]) + 1] == "Traceback (most recent call last):"
+    assert any(re.fullmatch(stamp + "INFO root: by the module", line) for line in lines)
+    assert any(re.fullmatch(stamp + r"INFO uvicorn\.error: Shutting down", line) for line in lines)
+    assert any(re.match(stamp + r"INFO symphony\.socket: \S+ opened on ", line) for line in lines)
+    asked, missing = [line for line in lines if "symphony.http" in line]
+    assert re.fullmatch(
+        stamp + r"INFO symphony\.http: GET /own from 203\.0\.113\.9: 200 after \d+\.\d{3} s", asked
+    )
+    assert re.fullmatch(
+        stamp + r"INFO symphony\.http: GET /a%0Ab from 127\.0\.0\.1:\d+: 404 after \d+\.\d{3} s", missing
+    )
 
 
 @pytest.mark.parametrize("command", [(SCRIPT,), SYMPHONY], ids=["script", "module"])
@@ -237,25 +311,52 @@ async def test_a_handler_that_is_wrong_is_said_without_a_traceback(tmp_path: Pat
     assert not any("Traceback" in line for line in errors)
 
 
-async def test_a_file_that_is_no_certificate_is_one_line_and_exit_code_1(file: Path) -> None:
-    code, errors = await failure(*SYMPHONY, "run", str(file), "--port", "0", "--ssl-certfile", str(file))
-    assert code == 1
-    assert len(errors) == 1
-    assert errors[0].startswith(f"Error: The certificate {file} with key None cannot be used: ")
+@pytest.mark.parametrize("options", [(), ("--reload",)], ids=["once", "reload"])
+async def test_a_certificate_that_cannot_be_used_is_said_before_the_start(
+    file: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    chain = tmp_path / "chain.pem"
+    trustme.CA().issue_cert("127.0.0.1").cert_chain_pems[0].write_to_path(chain)
+    code, errors = await failure(*SYMPHONY, "run", str(file), "--ssl-certfile", str(chain), *options)
+    assert code == 2
+    assert errors == [
+        f"Error: The certificate {chain} has no key in its file: "
+        "give the file of its key too, with --ssl-keyfile or ssl_keyfile=."
+    ]
 
 
-async def test_a_key_without_its_certificate_is_exit_code_2(file: Path) -> None:
-    code, errors = await failure(*SYMPHONY, "run", str(file), "--ssl-keyfile", str(file))
-    assert (code, errors) == (2, ["Error: --ssl-keyfile needs --ssl-certfile too."])
+async def test_a_log_level_that_does_not_exist_is_one_line_and_exit_code_2(file: Path) -> None:
+    code, errors = await failure(*SYMPHONY, "run", str(file), "--log-level", "loud")
+    assert code == 2
+    assert errors == ["Error: 'loud' is not a log level: use one of debug, info, warning, error, critical."]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ("log_level='loud'", "'loud' is not a log level: use one of debug, info, warning, error, critical."),
+        ("port=65536", "65536 is not a port: use 1 to 65535, or 0 for a free one."),
+        (
+            "ssl_certfile='absent.pem'",
+            "The certificate absent.pem cannot be read: No such file or directory.",
+        ),
+    ],
+)
+async def test_an_argument_of_app_run_that_is_wrong_is_one_line(
+    tmp_path: Path, arguments: str, error: str
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"from symphony import Symphony\nSymphony().run({arguments})\n")
+    assert await failure(sys.executable, str(script)) == (1, [f"Error: {error}"])
 
 
 # Reloading
 
 
 @asynccontextmanager
-async def reloading(file: Path) -> AsyncIterator[tuple[Running, Client]]:
+async def reloading(file: Path, name: str = "") -> AsyncIterator[tuple[Running, Client]]:
     """Serve with `--reload` in a session of its own, with a client that has been greeted."""
-    async with served(str(file), "--port", "0", "--reload", own_session=True) as running:
+    async with served(f"{file}{name}", "--port", "0", "--reload", own_session=True) as running:
         try:
             async with connect(running.url) as client:
                 assert await client.recv() == "hello"
@@ -274,6 +375,16 @@ async def test_an_edit_closes_with_1012_and_the_new_code_answers_on_the_same_por
         # Nobody is refused meanwhile: the port stays open.
         assert await greeting(running.url) == "hello from the new code"
         assert await running.line() == f"Symphony listens on {running.address} (stop it with Ctrl+C)"
+
+
+async def test_a_factory_is_called_again_after_an_edit(file: Path) -> None:
+    factory = APP.replace("app = Symphony()", "made = Symphony()").replace("@app", "@made")
+    factory += "\ndef create_app() -> Symphony:\n    return made\n"
+    rewrite(file, factory.format(greeting="hello"))
+    async with reloading(file, ":create_app") as (running, client):
+        rewrite(file, factory.format(greeting="hello from the new code"))
+        await closed(client)
+        assert await greeting(running.url) == "hello from the new code"
 
 
 async def test_an_edit_that_breaks_the_file_is_survived(file: Path) -> None:

@@ -82,7 +82,7 @@ async def settled(measure: Callable[[], int]) -> int:
     return earlier
 
 
-async def get(url: str) -> httpx.Response:
+async def get(url: str, **options: Any) -> httpx.Response:
     """Ask the server at a WebSocket's URL for a page."""
     async with httpx.AsyncClient(trust_env=False) as client:
-        return await client.get(url.replace("ws", "http", 1))
+        return await client.get(url.replace("ws", "http", 1), **options)

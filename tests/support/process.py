@@ -41,6 +41,11 @@ class Running(NamedTuple):
         assert self.process.stdout is not None
         return (await self.process.stdout.readline()).decode().rstrip("\n")
 
+    async def errors(self) -> list[str]:
+        """Wait for the end of its standard error, if `launch` was given `stderr=PIPE`."""
+        assert self.process.stderr is not None
+        return (await self.process.stderr.read()).decode().splitlines()
+
     async def end(self) -> tuple[int, list[str]]:
         """Wait until it has ended; its exit code and the rest of its output."""
         assert self.process.stdout is not None
@@ -84,11 +89,13 @@ async def launch(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     own_session: bool = False,
+    stderr: int | None = None,
 ) -> AsyncIterator[Running]:
     """Run a command and wait until it listens; kill it at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdout=PIPE,
+        stderr=stderr,
         env={**os.environ, **(env or {})},
         cwd=cwd,
         start_new_session=own_session,

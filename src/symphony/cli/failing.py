@@ -1,4 +1,4 @@
-"""How a command fails: one line, and an exit code."""
+"""How a command fails: one line on standard error, and an exit code."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ USAGE: Final = 2
 
 
 def complain(message: str) -> None:
-    """Say in one line what is wrong."""
+    """Print one line that says what is wrong."""
     Console(stderr=True, soft_wrap=True).print(Text.assemble(("Error:", "bold red"), " ", message))
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Say in one line what is wrong, and end."""
+    """Print one line that says what is wrong, and exit with *code*."""
     complain(message)
     raise SystemExit(code)

@@ -7,7 +7,7 @@ import traceback
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +16,9 @@ from symphony.cli.failing import FAILED, USAGE, fail
 from symphony.cli.finding import AppImportError, Source, TargetError, load, locate
 from symphony.cli.reloading import serve_reloading
 from symphony.errors import ConfigurationError
+from symphony.transport.native.certificate import check_certificate
 from symphony.transport.native.listen import ListenError
+from symphony.transport.native.logs import DEFAULT_LEVEL, LEVELS, check_level
 from symphony.transport.native.server import serve
 
 __all__ = ("cli", "main")
@@ -25,14 +27,14 @@ cli = typer.Typer(
     help="Symphony: the real-time framework for Python.",
     no_args_is_help=True,
     add_completion=False,
-    # Errors of ours are one line, and a user's own traceback is shown as Python does.
+    # Our own errors are one line, and the user's own tracebacks look as Python prints them.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command."""
     cli()
 
 
@@ -46,7 +48,7 @@ def _say_version(wanted: bool) -> None:
 def _symphony(
     _: Annotated[
         bool,
-        typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and exit."),
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     pass
@@ -58,41 +60,54 @@ def _run(
         str,
         typer.Argument(
             metavar="APP",
-            help="module:app, or path/to/file.py[:app]. Without a name it is 'app', or the only one there.",
+            help="module:app or path/to/file.py:app. Without a name, the only app in the module. "
+            "The name may be that of a function that returns the app.",
             show_default=False,
         ),
     ],
     host: Annotated[
-        str, typer.Option(envvar="HOST", help="Address to listen on; 0.0.0.0 for all.")
+        str, typer.Option(envvar="SYMPHONY_HOST", help="Address to listen on; 0.0.0.0 for all.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(envvar="PORT", min=0, max=65535, help="Port to listen on; 0 for a free one.")
+        int,
+        typer.Option(envvar="SYMPHONY_PORT", min=0, max=65535, help="Port to listen on; 0 for a free one."),
     ] = 8080,
     uds: Annotated[str | None, typer.Option(help="Path of a Unix socket to listen on instead.")] = None,
     reload: Annotated[
-        bool, typer.Option("--reload", help="Start again when a Python file beside the app changes.")
+        bool, typer.Option("--reload", help="Restart when a Python file next to the app changes.")
     ] = False,
     ssl_certfile: Annotated[
-        Path | None, typer.Option(help="Certificate chain in PEM; then it serves https and wss.")
+        Path | None, typer.Option(help="Certificate chain in PEM; with it the server speaks https and wss.")
     ] = None,
-    ssl_keyfile: Annotated[Path | None, typer.Option(help="The certificate's key.")] = None,
+    ssl_keyfile: Annotated[
+        Path | None, typer.Option(help="Key of the certificate, unless it is in the same file.")
+    ] = None,
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error", "critical"], typer.Option(help="What is logged.")
-    ] = "warning",
+        str | None,
+        typer.Option(
+            metavar="LEVEL",
+            help=f"The least severe messages to log: {', '.join(LEVELS)}.",
+            show_default=DEFAULT_LEVEL,
+        ),
+    ] = None,
     proxy_headers: Annotated[
-        bool, typer.Option("--proxy-headers", help="Believe the X-Forwarded headers of trusted proxies.")
+        bool,
+        typer.Option(
+            "--proxy-headers",
+            help="Take the client's address and scheme from the X-Forwarded headers of trusted proxies.",
+        ),
     ] = False,
     forwarded_allow_ips: Annotated[
-        str, typer.Option(help="Addresses of trusted proxies, comma-separated.")
+        str, typer.Option(help="Addresses of trusted proxies, separated by commas.")
     ] = "127.0.0.1",
 ) -> None:
     """Serve an app until Ctrl+C."""
-    if ssl_keyfile is not None and ssl_certfile is None:
-        fail("--ssl-keyfile needs --ssl-certfile too.", USAGE)
-    for option, file in (("--ssl-certfile", ssl_certfile), ("--ssl-keyfile", ssl_keyfile)):
-        if file is not None and not file.is_file():
-            fail(f"{option}: there is no file {file}.", USAGE)
-    where: dict[str, Any] = {"host": host, "port": port, "uds": uds, "log_level": log_level}
+    try:
+        level = None if log_level is None else check_level(log_level)
+        check_certificate(ssl_certfile, ssl_keyfile)
+    except ConfigurationError as error:
+        fail(str(error), USAGE)
+    where: dict[str, Any] = {"host": host, "port": port, "uds": uds, "log_level": level}
     options = {
         **where,
         "ssl_certfile": str(ssl_certfile) if ssl_certfile is not None else None,
@@ -113,16 +128,15 @@ def _run(
 
 
 def _serve(source: Source, options: dict[str, Any], sockets: list[socket.socket] | None = None) -> None:
-    """Load the app and serve it; with a reload this is what runs in the child."""
+    """Load the app and serve it; with `--reload` this runs in the child process."""
     try:
-        serve(load(source), sockets=sockets, **options)
+        app = load(source)
     except AppImportError as error:
         traceback.print_exception(error.__cause__)
         fail(str(error), FAILED)
     except TargetError as error:
         fail(str(error), USAGE)
-    except ConfigurationError as error:
-        fail(str(error), FAILED)
+    serve(app, sockets=sockets, **options)
 
 
 cli.command("connect")(connect)

@@ -1,4 +1,4 @@
-"""`symphony run --reload`: a supervisor, and one server process after another."""
+"""`symphony run --reload`: a supervisor that restarts the server process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uvicorn import Config
 from uvicorn.supervisors import ChangeReload
 
 from symphony.transport.native.listen import listening
-from symphony.transport.native.server import configure_logging
+from symphony.transport.native.logs import configure_logging
 
 __all__ = ("serve_reloading",)
 
@@ -21,12 +21,12 @@ def serve_reloading(
     host: str,
     port: int,
     uds: str | None,
-    log_level: str,
+    log_level: str | None,
 ) -> None:
-    """Run *serve* in a process, in a new one whenever a file changes, until a signal.
+    """Run *serve* in a process, and in a new one whenever a file changes, until a signal.
 
-    The address is bound once: clients that come between two processes wait
-    for the second instead of being refused.
+    The supervisor binds the address once. Clients that connect during a
+    restart wait for the new process instead of being refused.
 
     Args:
         serve: Called as `serve(sockets=[...])`; serves on them until a
@@ -35,14 +35,14 @@ def serve_reloading(
         host: Address to listen on.
         port: Port to listen on, 0 for a free one.
         uds: Path of a Unix socket to listen on instead.
-        log_level: For the supervisor's own words.
+        log_level: The log level of the supervisor.
 
     Raises:
         ListenError: The address cannot be listened on.
     """
     configure_logging(log_level)
-    # uvicorn watches only for an app that it could import itself; its name is
-    # not used, for `serve` finds the app.
+    # uvicorn reloads only an app that is given as an import string. It does not
+    # use the string: `serve` finds the app.
     config = Config("", reload=True, reload_dirs=[str(watched)], log_config=None)
     with listening(host, port, uds) as sockets:
         ChangeReload(config, target=serve, sockets=sockets).run()

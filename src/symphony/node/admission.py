@@ -14,7 +14,7 @@ from symphony.limits import Limits
 from symphony.protocol.subprotocols import offered_token
 from symphony.session.endpoint import Endpoint
 from symphony.transport.base import Scope
-from symphony.websocket.handshake import origin_allowed
+from symphony.websocket.handshake import origin_advice, origin_allowed
 
 __all__ = ("Admission", "Resolve", "address_of", "shown_path")
 
@@ -80,17 +80,14 @@ class Admission:
             del self._per_address[address]
 
     def _check_origin(self, handshake: Handshake, endpoint: Endpoint) -> None:
-        if origin_allowed(
-            handshake.origin,
-            host=handshake.headers.get("host"),
-            secure=handshake.scope.get("scheme") in ("wss", "https"),
-            allowed=endpoint.origins,
-        ):
+        host, secure = handshake.headers.get("host"), handshake.scope.get("scheme") in ("wss", "https")
+        if origin_allowed(handshake.origin, host=host, secure=secure, allowed=endpoint.origins):
             return
         logger.warning(
-            "Refused a browser on %s from origin %s: list it in origins= to allow it.",
+            "Refused a browser on %s from origin %s: %s.",
             shown_path(handshake),
             handshake.origin,
+            origin_advice(handshake.origin, host=host, secure=secure),
         )
         raise Reject("forbidden", f"origin {handshake.origin} is not allowed")
 

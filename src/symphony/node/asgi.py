@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse
 from symphony.errors import ConfigurationError
 from symphony.node.script import ClientScript
 from symphony.transport import asgi
-from symphony.transport.base import Acceptor
+from symphony.transport.base import NATIVE, Acceptor
 
 __all__ = ("MEMORY", "AsgiFace")
 
@@ -50,6 +50,11 @@ class AsgiFace(ABC):
         self._starting: asyncio.Lock | None = None
 
     @property
+    def http(self) -> Any:
+        """The ASGI app for plain HTTP, or `None`."""
+        return self._http
+
+    @property
     @abstractmethod
     def node(self) -> Acceptor:
         """The app at work."""
@@ -70,7 +75,13 @@ class AsgiFace(ABC):
             await self._serve_lifespan(scope, receive, send)
         elif kind == "websocket":
             await self._start_unmanaged()
-            await asgi.serve(self.node, scope, receive, send)
+            extensions: dict[str, Any] = scope.get("extensions") or {}
+            take = extensions.get(NATIVE)
+            if take is not None:
+                # Mounted, and the outer app runs on our own server.
+                await take(self, scope)
+            else:
+                await asgi.serve(self.node, scope, receive, send)
         else:
             await self._serve_http(scope, receive, send)
 
@@ -118,8 +129,8 @@ class AsgiFace(ABC):
                 "shutdown handlers will not run. A mounted app gets no lifespan: give the outer app "
                 "FastAPI(lifespan=ws.lifespan)."
             )
-            self._say_what_is_missing()
             await self._unmanaged.enter_async_context(self.lifespan())
+            self._say_what_is_missing()
 
     def _say_what_is_missing(self) -> None:
         if not self.native:

@@ -14,7 +14,7 @@ from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.identity import Identity
 from symphony.limits import Limits
-from symphony.node.admission import Admission, Resolve, address_of, shown_path
+from symphony.node.admission import Admission, Resolve, shown_path
 from symphony.node.users import Users
 from symphony.rooms.membership import FindFamily, Membership
 from symphony.session.blocking import watched
@@ -22,7 +22,7 @@ from symphony.session.refusal import refuse
 from symphony.session.session import Session
 from symphony.socket import Socket, recipient_of
 from symphony.stats import Stats
-from symphony.transport.base import Connection, Profile, Scope
+from symphony.transport.base import Connection, Profile, Scope, shown_address
 from symphony.websocket.handshake import HandshakeError
 
 __all__ = ("Node", "OnError")
@@ -224,7 +224,13 @@ class Node:
 
     def _refused(self, handshake: Handshake, status: int, why: str) -> None:
         self.stats.refused += 1
-        logger.info("Refused %s from %s: %d %s", shown_path(handshake), address_of(handshake), status, why)
+        logger.info(
+            "Refused %s from %s: %d %s",
+            shown_path(handshake),
+            shown_address(handshake.scope.get("client")),
+            status,
+            why,
+        )
 
     def _start(
         self,

@@ -21,7 +21,7 @@ from symphony.session.contracts import SessionNode
 from symphony.session.refusal import refuse as refuse_handshake
 from symphony.session.serving import Serving
 from symphony.socket import Socket, close_dependencies, release
-from symphony.transport.base import Close
+from symphony.transport.base import Close, shown_address
 
 if TYPE_CHECKING:
     from symphony.identity import Identity
@@ -343,5 +343,4 @@ class Session:
 
 
 def _address(socket: Socket[Any]) -> str:
-    client = socket.client
-    return f"{client[0]}:{client[1]}" if client else "a local socket"
+    return shown_address(socket.client)

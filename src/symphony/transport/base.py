@@ -8,8 +8,10 @@ transport a `Receiver`. Neither imports the other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable, Generator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from symphony.websocket.close import Close
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from symphony.stats import Stats
 
 __all__ = (
+    "NATIVE",
+    "NATIVE_HOSTS",
     "Acceptor",
     "Close",
     "Connection",
@@ -28,6 +32,8 @@ __all__ = (
     "Scope",
     "Servable",
     "SlowConsumer",
+    "hosted",
+    "shown_address",
 )
 
 Scope: TypeAlias = "MutableMapping[str, Any]"
@@ -146,3 +152,43 @@ class Servable(Protocol):
     def node(self) -> Acceptor:
         """The app at work; there from its start-up to its shutdown."""
         ...
+
+
+NATIVE: Final = "symphony.native"
+"""The ASGI extension by which the native server offers a WebSocket to a mounted app.
+
+It is a function: `await take(app, scope)` moves the connection to *app* and
+returns when its session has ended.
+"""
+
+NATIVE_HOSTS: Final[ContextVar[list[Servable] | None]] = ContextVar("NATIVE_HOSTS", default=None)
+"""The running apps that are mounted in the app of a native server; `None`: there is no such server."""
+
+
+@contextmanager
+def hosted(app: Servable) -> Generator[None]:
+    """Tell the native server, if one runs the outer app, that *app* is running."""
+    hosts = NATIVE_HOSTS.get()
+    if hosts is None:
+        yield
+        return
+    app.native = True
+    hosts.append(app)
+    try:
+        yield
+    finally:
+        hosts.remove(app)
+
+
+def shown_address(client: tuple[str, int] | None) -> str:
+    """Return a client's address as logs show it.
+
+    A proxy tells the address of its client, and the port only if it is told
+    to: without one the port is 0.
+    """
+    if not client:
+        return "a local socket"
+    host, port = client
+    if not port:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -26,6 +26,7 @@ __all__ = (
     "choose_subprotocol",
     "http_response",
     "offered_subprotocols",
+    "origin_advice",
     "origin_allowed",
     "switching_protocols",
 )
@@ -166,6 +167,22 @@ def origin_allowed(origin: str | None, *, host: str | None, secure: bool, allowe
     if host is not None and asked == _parse_origin(f"{'https' if secure else 'http'}://{host}"):
         return True
     return any(entry == "*" or _matches(entry, asked) for entry in allowed)
+
+
+def origin_advice(origin: str | None, *, host: str | None, secure: bool) -> str:
+    """Say how to let in the pages of an origin that `origin_allowed` refused.
+
+    Args:
+        origin: The Origin header.
+        host: The Host header.
+        secure: Whether the connection is TLS.
+    """
+    if not secure and origin_allowed(origin, host=host, secure=True, allowed=()):
+        return (
+            "the page came over https and this server was reached over http: "
+            "if a proxy terminates TLS, start with --proxy-headers"
+        )
+    return "list it in origins= to allow it"
 
 
 def check_origins(allowed: Sequence[str]) -> None:

@@ -34,9 +34,7 @@ def problem(target: str) -> str:
 
 
 def test_a_file_without_a_name_means_its_app() -> None:
-    write(
-        "served1.py", "from symphony import Symphony\nother = Symphony()\napp = Symphony()\napp.state.it = 1"
-    )
+    write("served1.py", "from symphony import Symphony\napp = Symphony()\napp.state.it = 1")
     assert load(locate("served1.py")).state.it == 1
 
 
@@ -116,7 +114,7 @@ def test_a_missing_name_is_said_with_those_that_are_there() -> None:
 
 def test_something_else_than_a_symphony_is_refused_with_its_type() -> None:
     write("served13.py", "app = 7")
-    assert "'app' is of type int, not a Symphony app" in problem("served13:app")
+    assert "'app' is of type int, not a Symphony app or another ASGI app." in problem("served13:app")
 
 
 def test_a_module_without_an_app_is_refused() -> None:
@@ -127,6 +125,143 @@ def test_a_module_without_an_app_is_refused() -> None:
 def test_several_apps_without_a_name_are_refused() -> None:
     write("served15.py", "from symphony import Symphony\none = Symphony()\ntwo = Symphony()")
     assert problem("served15.py").endswith("several apps (one, two): say which, as in served15.py:one.")
+
+
+OUTER = """
+from fastapi import APIRouter, FastAPI
+from symphony import Symphony
+ws = Symphony()
+router = APIRouter()
+outer = FastAPI()
+outer.include_router(router)
+"""
+
+
+def test_an_app_of_another_framework_is_served_with_what_is_mounted_in_it() -> None:
+    """The mounted Symphony was served alone, without a word, and its routes answered under other paths."""
+    write("served20.py", OUTER + "outer.mount('/ws', ws)")
+    assert load(locate("served20.py")) is sys.modules["served20"].outer
+
+
+def test_a_mount_is_found_through_mounts_and_middleware() -> None:
+    write(
+        "served21.py",
+        OUTER
+        + "from starlette.applications import Starlette\n"
+        + "from starlette.middleware.gzip import GZipMiddleware\n"
+        + "inner = Starlette()\n"
+        + "inner.mount('/ws', GZipMiddleware(ws))\n"
+        + "outer.mount('/inner', inner)\n"
+        + "app = GZipMiddleware(outer)\n",
+    )
+    assert load(locate("served21.py")) is sys.modules["served21"].app
+
+
+def test_a_route_that_has_a_name_of_its_own_is_a_part_too() -> None:
+    write(
+        "served36.py",
+        OUTER
+        + "from starlette.applications import Starlette\n"
+        + "from starlette.routing import Mount\n"
+        + "mount = Mount('/ws', ws)\n"
+        + "site = Starlette(routes=[mount])\n"
+        + "site.mount('/again', site)\n",
+    )
+    assert load(locate("served36.py")) is sys.modules["served36"].site
+
+
+def test_an_app_given_as_http_is_a_part_of_the_symphony() -> None:
+    write("served22.py", OUTER + "app = outer\nchat = Symphony(http=app)\ndel ws")
+    assert load(locate("served22.py")) is sys.modules["served22"].chat
+
+
+def test_an_app_without_any_symphony_in_the_module_is_served_if_it_is_called_app() -> None:
+    write("served23.py", "async def app(scope, receive, send): ...")
+    assert load(locate("served23.py")) is sys.modules["served23"].app
+
+
+def test_two_apps_of_which_none_contains_the_other_are_refused_with_how_to_serve_both() -> None:
+    write("served24.py", OUTER + "app = outer\ndel outer")
+    assert problem("served24.py") == (
+        "served24.py has several apps (ws, app): say which, as in served24.py:ws. "
+        "To serve both, write ws = Symphony(http=app), or mount one in the other."
+    )
+
+
+def test_an_app_called_app_is_not_preferred_to_another() -> None:
+    write("served25.py", "from symphony import Symphony\nother = Symphony()\napp = Symphony()")
+    assert "several apps (other, app)" in problem("served25.py")
+
+
+def test_the_app_that_is_named_is_served_whatever_contains_it() -> None:
+    write("served26.py", OUTER + "outer.mount('/ws', ws)")
+    assert load(locate("served26:ws")) is sys.modules["served26"].ws
+    assert load(locate("served26:outer")) is sys.modules["served26"].outer
+
+
+@pytest.mark.parametrize("target", ["served27.py:create", "served27:create", "served27:create()"])
+def test_a_factory_is_called(target: str) -> None:
+    write(
+        "served27.py",
+        "from symphony import Symphony\ndef create(it=7):\n    app = Symphony()\n"
+        "    app.state.it = it\n    return app",
+    )
+    assert load(locate(target)).state.it == 7
+
+
+def test_a_factory_that_no_name_leads_to_is_hinted_at() -> None:
+    write("served28.py", "def create_app(): ...")
+    assert problem("served28.py").endswith("to call its create_app(), write served28.py:create_app.")
+
+
+@pytest.mark.parametrize(
+    ("factory", "expected"),
+    [
+        ("async def f(): ...", "f() is async"),
+        ("def f(debug): ...", "f() cannot be called without arguments: missing a required argument: 'debug'"),
+        ("def f(): ...", "f() returned of type NoneType"),
+        ("from symphony import Symphony as f", "'f' is the class Symphony"),
+        ("def f(environ, start_response): ...", "f() cannot be called without arguments"),
+        ("import json as f", "'f' is a module"),
+    ],
+)
+def test_something_that_makes_no_app_is_refused(factory: str, expected: str) -> None:
+    write("served29.py", factory)
+    assert expected in problem("served29:f")
+
+
+def test_an_error_of_a_factory_keeps_only_the_frames_of_the_user() -> None:
+    write("served30.py", "def create():\n    raise ValueError('no')\n")
+    with pytest.raises(AppImportError, match=r"served30:create\(\) failed") as caught:
+        load(locate("served30:create"))
+    cause = caught.value.__cause__
+    assert isinstance(cause, ValueError)
+    assert cause.__traceback__ is not None
+    assert Path(cause.__traceback__.tb_frame.f_code.co_filename).name == "served30.py"
+
+
+def test_a_dot_for_the_colon_is_hinted_at() -> None:
+    write("served31.py", "from symphony import Symphony\napp = Symphony()")
+    assert problem("served31.app").endswith("there is no module 'served31.app'. Did you mean served31:app?")
+
+
+def test_a_file_written_like_a_module_is_hinted_at() -> None:
+    write("served32.py", "from symphony import Symphony\napp = Symphony()")
+    assert problem("served32.py.app").endswith("For the file write served32.py:app.")
+
+
+def test_names_that_are_close_are_suggested() -> None:
+    write("served33.py", "from symphony import Symphony\nchat_app = Symphony()")
+    assert problem("served33:chat_ap").endswith("there is no 'chat_ap'. Did you mean chat_app?")
+    assert problem("servd33:chat_app").endswith("Did you mean served33:chat_app?")
+    assert problem("servd33.py").endswith("Did you mean served33.py?")
+
+
+def test_a_folder_is_refused_unless_it_is_a_package() -> None:
+    write("served34/main.py", "")
+    write("served35/__init__.py", "from symphony import Symphony\napp = Symphony()")
+    assert problem("served34").startswith("served34 is a folder: name a file in it")
+    assert isinstance(load(locate("served35")), Symphony)
 
 
 def test_a_file_with_the_name_of_a_loaded_module_is_refused() -> None:

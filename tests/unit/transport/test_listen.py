@@ -1,5 +1,6 @@
 """What is bound, what is not, and what is left behind."""
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -50,14 +51,14 @@ def test_a_busy_port_is_refused_in_one_line() -> None:
 
 def test_an_address_of_another_machine_is_refused() -> None:
     with (
-        pytest.raises(ListenError, match=r"192\.0\.2\.1:0 is no address of this machine"),
+        pytest.raises(ListenError, match=r"192\.0\.2\.1:0 is not an address of this machine"),
         listening("192.0.2.1", 0, None),
     ):
         pass
 
 
 def test_a_name_that_means_nothing_is_refused() -> None:
-    with pytest.raises(ListenError, match="'no host' is no address"), listening("no host", 0, None):
+    with pytest.raises(ListenError, match="The host 'no host' is not known"), listening("no host", 0, None):
         pass
 
 
@@ -103,3 +104,39 @@ def test_a_unix_socket_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) 
     path = os.path.join(tmp_path, "absent", "chat.sock")
     with pytest.raises(ListenError, match="cannot be listened on: No such file"), listening("", 0, path):
         pass
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 10**12])
+def test_a_number_that_is_not_a_port_is_refused(port: int) -> None:
+    """65536 was a free port, other numbers an unknown host."""
+    with pytest.raises(ListenError, match=f"{port} is not a port"), listening("127.0.0.1", port, None):
+        pass
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".com"])
+def test_a_host_that_is_no_name_is_refused(host: str) -> None:
+    """It was a UnicodeError with a traceback."""
+    with pytest.raises(ListenError, match="is not a host name"), listening(host, 0, None):
+        pass
+
+
+def test_a_port_that_needs_more_rights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bind(self: socket.socket, address: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    with (
+        pytest.raises(ListenError, match=r"127\.0\.0\.1:80 needs more rights"),
+        listening("127.0.0.1", 80, None),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("path", ["x" * 200, "nul\0", "file/chat.sock"])
+def test_a_path_that_cannot_be_a_unix_socket_is_refused_in_one_line(tmp_path: Path, path: str) -> None:
+    """A file in the place of the folder, or a null character, was a traceback."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ListenError) as caught, listening("", 0, str(tmp_path / path)):
+        pass
+    assert "cannot be listened on: " in str(caught.value)
+    assert "\n" not in str(caught.value)

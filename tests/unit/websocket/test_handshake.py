@@ -15,6 +15,7 @@ from symphony.websocket.handshake import (
     choose_subprotocol,
     http_response,
     offered_subprotocols,
+    origin_advice,
     origin_allowed,
     switching_protocols,
 )
@@ -209,6 +210,29 @@ def allowed(
 ) -> bool:
     check_origins(entries)
     return origin_allowed(origin, host=host, secure=secure, allowed=entries)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "secure", "of_proxy"),
+    [
+        ("https://example.com", "example.com", False, True),
+        ("https://example.com", "example.com:443", False, True),
+        ("https://example.com:8443", "example.com:8443", False, True),
+        # Not the same host and port, or not what a proxy does to the scheme.
+        ("https://evil.com", "example.com", False, False),
+        ("https://example.com", "example.com:8080", False, False),
+        ("http://example.com", "example.com", True, False),
+        ("https://example.com", None, False, False),
+        ("null", "example.com", False, False),
+        ("not an origin", "example.com", False, False),
+    ],
+)
+def test_the_advice_names_the_proxy_if_only_the_scheme_differs(origin, host, secure, of_proxy):
+    """Behind TLS it said to list the origin, and the next refusal was the client's address."""
+    assert not origin_allowed(origin, host=host, secure=secure, allowed=())
+    advice = origin_advice(origin, host=host, secure=secure)
+    assert ("--proxy-headers" in advice) == of_proxy
+    assert ("origins=" in advice) != of_proxy
 
 
 def test_a_client_without_an_origin_passes():

@@ -6,54 +6,61 @@ from contextlib import suppress
 from typing import Any, cast
 
 from uvicorn import Config as UvicornConfig
+from uvicorn.middleware.message_logger import MessageLoggerMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from symphony.errors import ConfigurationError
 from symphony.transport.base import Acceptor, Scope, Servable
+from symphony.transport.native.access import AccessLog
+from symphony.transport.native.certificate import check_certificate
+from symphony.transport.native.guest import AsgiApp
+from symphony.transport.native.outer import Outer
 
 __all__ = ("Config",)
 
 
 class Config(UvicornConfig):
-    """uvicorn's configuration for one Symphony app.
+    """uvicorn's configuration for a Symphony app, or for an ASGI app around some.
 
     Attributes:
-        host_app: The Symphony app, found behind what uvicorn wraps around it.
+        host_app: The Symphony app; `None`: the app is of another framework.
+        outer: Stands for the app of another framework.
     """
 
-    host_app: Servable
+    host_app: Servable | None = None
+    outer: Outer
     _proxy: ProxyHeadersMiddleware | None = None
 
     def load(self) -> None:
-        """Import the app and find the Symphony in it."""
-        if self.ssl_keyfile and not self.ssl_certfile:
-            raise ConfigurationError("ssl_keyfile is of no use without ssl_certfile.")
-        try:
-            super().load()
-        except OSError as error:
-            if not self.is_ssl or isinstance(self.app, str):
-                raise
-            # The only files it reads; the error itself does not name them.
-            raise ConfigurationError(
-                f"The certificate {self.ssl_certfile} with key {self.ssl_keyfile} cannot be used: {error}."
-            ) from error
+        """Import the app and see which kind it is.
+
+        Raises:
+            ConfigurationError: The certificate or the app cannot be used.
+        """
+        check_certificate(self.ssl_certfile, self.ssl_keyfile, self.ssl_keyfile_password)
+        super().load()
         app = cast("Any", self.loaded_app)  # pyright: ignore[reportUnknownMemberType]
-        while app is not None and not hasattr(cast("object", type(app)), "node"):
-            app = getattr(app, "app", None)
-        if app is None:
-            raise ConfigurationError(
-                f"{self.app!r} is not a Symphony app. An app of another framework is served with "
-                "Symphony(http=that_app), or mounts Symphony and runs on its own server."
-            )
-        self.host_app = app
-        self.host_app.native = True
+        self.loaded_app = AccessLog(app)
+        # What uvicorn itself puts around an app. Any other middleware is the
+        # user's, and has to see WebSockets too.
+        while isinstance(app, ProxyHeadersMiddleware | MessageLoggerMiddleware):
+            app = cast("Any", app.app)
+        if hasattr(cast("object", type(app)), "node"):
+            self.host_app = app
+            app.native = True
+        elif callable(app):
+            self.outer = Outer(cast("AsgiApp", app))
+            # Not every framework has a lifespan.
+            self.lifespan = "auto"
+        else:
+            raise ConfigurationError(f"{app!r} is not an ASGI app.")
         if self.proxy_headers:
             self._proxy = ProxyHeadersMiddleware(cast("Any", _unused), trusted_hosts=self.forwarded_allow_ips)
 
     @property
     def acceptor(self) -> Acceptor:
-        """The running app."""
-        return self.host_app.node
+        """What takes WebSockets; a Symphony app has to run."""
+        return self.outer if self.host_app is None else self.host_app.node
 
     def behind_proxy(self, scope: Scope) -> Scope:
         """Return *scope* with client and scheme as a trusted proxy tells them."""

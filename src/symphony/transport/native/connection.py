@@ -8,7 +8,7 @@ ends stands in `opening.py` and `ending.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +17,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport
 from symphony.errors import ProtocolError
 from symphony.outgoing.encoding import Encoding
 from symphony.outgoing.outbox import Outbox
-from symphony.transport.base import Profile, Receiver
+from symphony.transport.base import Acceptor, Profile, Receiver, Scope
 from symphony.transport.heartbeat import Heartbeat
 from symphony.transport.native.encoding import PLAIN, deflated
 from symphony.transport.native.ending import Ending
@@ -210,7 +210,15 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             overflow=self._overflow if profile.slow_consumer == "disconnect" else None,
         )
 
-    def accept(self, subprotocol: str | None) -> None:
+    def hand_over(self, acceptor: Acceptor, scope: Scope) -> Receiver | None:
+        """Give a handshake that is not answered yet to *acceptor*."""
+        # As for any other handshake, there is no session until it is admitted.
+        self.session = None
+        self._stats = acceptor.stats
+        self.session = acceptor.connect(scope, self)
+        return self.session
+
+    def accept(self, subprotocol: str | None, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Answer 101 and go over to frames."""
         opening, self._opening = self._opening, None
         transport = self._transport
@@ -218,7 +226,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             return
         extension = self._deflate.extension if self._deflate is not None else None
         transport.write(
-            switching_protocols(self._key, subprotocol=subprotocol, extension=extension, headers=())
+            switching_protocols(self._key, subprotocol=subprotocol, extension=extension, headers=headers)
         )
         # Limits first: uvloop and asyncio report a full buffer only to the
         # protocol that is in place when it fills.

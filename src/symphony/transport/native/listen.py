@@ -45,11 +45,20 @@ def listening(host: str, port: int, uds: str | None) -> Generator[list[socket.so
 
 
 def _bind_tcp(host: str, port: int) -> list[socket.socket]:
+    # `getaddrinfo` takes 65536 for 0.
+    if not 0 <= port <= 65535:
+        raise ListenError(f"{port} is not a port: use 1 to 65535, or 0 for a free one.")
     where = f"{f'[{host}]' if ':' in host else host}:{port}"
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise ListenError(f"{host!r} is no address of this machine: {error.strerror}.") from None
+        raise ListenError(
+            f"The host {host!r} is not known: {error.strerror}. "
+            "Use an address of this machine: 127.0.0.1 for itself, 0.0.0.0 for all of its addresses."
+        ) from None
+    except UnicodeError:
+        # A label that is empty or too long.
+        raise ListenError(f"{host!r} is not a host name.") from None
     sockets: list[socket.socket] = []
     failure: OSError | None = None
     for family, kind, protocol, _, address in dict.fromkeys(found):
@@ -78,20 +87,32 @@ def _bind_tcp(host: str, port: int) -> list[socket.socket]:
 
 
 def _bind_unix(path: str) -> socket.socket:
+    if not hasattr(socket, "AF_UNIX"):
+        raise ListenError("This machine has no Unix sockets: use a host and a port.")
+    try:
+        _make_way(path)
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            bound.bind(path)
+            os.chmod(path, _UDS_MODE)
+        except BaseException:
+            bound.close()
+            raise
+    except (OSError, ValueError) as error:
+        # A path that is too long has no `strerror`; a null character is a ValueError.
+        problem = getattr(error, "strerror", None) or error
+        raise ListenError(f"{path} cannot be listened on: {problem}.") from None
+    return bound
+
+
+def _make_way(path: str) -> None:
+    """Remove the socket of a server that has gone."""
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise ListenError(f"{path} is there already and not a socket: choose another path.")
+            raise ListenError(f"{path} exists and is not a socket: choose another path.")
         if _answers(path):
-            raise ListenError(f"{path} is in use by another server: stop that one or choose another path.")
+            raise ListenError(f"{path} is in use by another server: stop it or choose another path.")
         os.unlink(path)
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        bound.bind(path)
-        os.chmod(path, _UDS_MODE)
-    except OSError as error:
-        bound.close()
-        raise ListenError(f"{path} cannot be listened on: {error.strerror or error}.") from None
-    return bound
 
 
 def _answers(path: str) -> bool:
@@ -111,7 +132,10 @@ def _explained(error: OSError | None, where: str) -> str:
     if number == errno.EADDRINUSE:
         return f"{where} is in use by another program: stop it or choose another port (0: a free one)."
     if number == errno.EACCES:
-        return f"{where} needs more rights than this program has: choose a port above 1023."
+        return f"{where} needs more rights than this program has: choose a port from 1024 on."
     if number == errno.EADDRNOTAVAIL:
-        return f"{where} is no address of this machine: 127.0.0.1 is itself, 0.0.0.0 all it has."
+        return (
+            f"{where} is not an address of this machine: "
+            "use 127.0.0.1 for itself, 0.0.0.0 for all of its addresses."
+        )
     return f"{where} cannot be listened on: {error}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import socket
 import sys
@@ -14,13 +13,16 @@ from typing import Any
 
 import uvicorn
 
+from symphony.errors import ConfigurationError
+from symphony.transport.base import NATIVE_HOSTS
 from symphony.transport.native.config import Config
 from symphony.transport.native.connection import NativeConnection
 from symphony.transport.native.front import FrontDoor
 from symphony.transport.native.listen import ListenError, listening
+from symphony.transport.native.logs import check_level, configure_logging
 from symphony.transport.native.memory import trim_memory
 
-__all__ = ("Server", "configure_logging", "make_config", "serve")
+__all__ = ("Server", "make_config", "serve")
 
 
 # How long plain HTTP requests may take once the sockets have gone; seconds.
@@ -31,7 +33,7 @@ def make_config(app: Any, **options: Any) -> Config:
     """Return uvicorn's configuration for serving *app* natively.
 
     Args:
-        app: A Symphony app, or an import string of one.
+        app: A Symphony app or any other ASGI app, or an import string of one.
         **options: Options of `uvicorn.Config`.
     """
     return Config(
@@ -75,11 +77,18 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say where it listens; if that fails, `started` stays false."""
+        outer = self.config.outer if self.config.host_app is None else None
+        if outer is not None:
+            outer.state = self.lifespan.state
+        # The lifespan runs in a task that copies this context.
+        token = NATIVE_HOSTS.set(None if outer is None else outer.hosts)
         try:
             await super().startup(sockets)
         except SystemExit:
             # The cause is in the log; the exit code is not uvicorn's to choose.
             self.should_exit = True
+        finally:
+            NATIVE_HOSTS.reset(token)
         if self.started:
             self._ready(self._addresses())
 
@@ -135,14 +144,14 @@ def serve(
     host: str,
     port: int,
     uds: str | None,
-    log_level: str,
+    log_level: str | None,
     sockets: list[socket.socket] | None = None,
     **options: Any,
 ) -> None:
     """Serve *app* until a signal; the first line of output says where.
 
     Args:
-        app: A Symphony app.
+        app: A Symphony app, or an ASGI app with some mounted in it.
         host: Address to listen on.
         port: Port to listen on, 0 for a free one.
         uds: Path of a Unix socket to listen on instead.
@@ -154,28 +163,18 @@ def serve(
         SystemExit: It could not start; the code is 1, and one line on
             standard error, or the log, says why.
     """
-    configure_logging(log_level)
-    config = make_config(app, host=host, port=port, uds=uds, log_level=log_level, **options)
     try:
+        level = None if log_level is None else check_level(log_level)
+        configure_logging(level)
+        config = make_config(app, host=host, port=port, uds=uds, **options)
         config.load()
         with listening(host, port, uds) if sockets is None else nullcontext(sockets) as bound:
             server = Server(config, _say, supervised=sockets is not None)
             server.run(bound)
-    except ListenError as error:
+    except (ConfigurationError, ListenError) as error:
         sys.exit(f"Error: {error}")
     if not server.started:
         sys.exit(1)
-
-
-def configure_logging(level: str) -> None:
-    """Let `symphony.*` and `uvicorn.*` log to standard error, unless the user has seen to it."""
-    for name in ("symphony", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.setLevel(level.upper())
-        if not logger.hasHandlers():
-            handler = logging.StreamHandler()
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-            logger.addHandler(handler)
 
 
 def _say(addresses: list[str]) -> None:

@@ -1,0 +1,203 @@
+"""A WebSocket that an ASGI app of another framework answers, on our own server.
+
+The app either serves it itself, through `receive` and `send`, or routes it to
+a Symphony app that is mounted in it. That one takes the connection over, and
+from then on no frame passes through here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from starlette.datastructures import Headers
+from starlette.websockets import WebSocketDisconnect
+
+from symphony.outgoing.encoding import Message
+from symphony.transport.base import Close, Profile, Scope, Servable, shown_address
+
+if TYPE_CHECKING:
+    from symphony.limits import Limits
+    from symphony.transport.native.connection import NativeConnection
+
+__all__ = ("DENIAL", "AsgiApp", "Guest")
+
+logger = logging.getLogger("symphony.transport")
+access = logging.getLogger("symphony.http")
+
+AsgiApp = Callable[[Scope, Any, Any], Awaitable[Any]]
+
+DENIAL: Final = "websocket.http.response"
+"""The ASGI extension by which an app refuses a handshake with an HTTP answer."""
+
+# Above this many unread messages the client is not read from.
+_MAX_UNREAD: Final = 32
+_INTERNAL_ERROR: Final = b"Internal Server Error"
+
+
+class Guest:
+    """One connection in the hands of an ASGI app.
+
+    It is the connection's session until a Symphony app takes over.
+
+    Args:
+        connection: The connection, whose handshake is not answered yet.
+        scope: The ASGI scope of the handshake.
+        limits: The bounds for what the app serves itself.
+
+    Attributes:
+        task: Runs the app.
+    """
+
+    task: asyncio.Task[None]
+
+    def __init__(self, connection: NativeConnection, scope: Scope, limits: Limits) -> None:
+        self._connection = connection
+        self._path = quote(scope["path"])
+        self._address = shown_address(scope["client"])
+        self._limits = limits
+        self._events: deque[dict[str, Any]] = deque(({"type": "websocket.connect"},))
+        self._arrived = asyncio.Event()
+        self._answered = False
+        self._taken = False
+        self._gone = False
+        self._denial: tuple[int, Headers] | None = None
+        self._body = bytearray()
+
+    # What the connection tells
+
+    def received(self, message: Message) -> None:
+        """Queue a message for the app."""
+        kind = "text" if isinstance(message, str) else "bytes"
+        self._put({"type": "websocket.receive", kind: message})
+        if len(self._events) > _MAX_UNREAD:
+            self._connection.pause_reading()
+
+    def slow(self, seconds: float) -> None:
+        """Do nothing: the app runs in a task, not while messages are read."""
+
+    def closed(self, close: Close) -> None:
+        """Tell the app that the connection has ended."""
+        if not self._gone:
+            self._gone = True
+            self._connection.outbox.seal(discard=True)
+            self._put({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+
+    async def ended(self) -> None:
+        """Return when the app has."""
+        await asyncio.wait((self.task,))
+
+    # What the app asks
+
+    async def run(self, app: AsgiApp, scope: Scope) -> None:
+        """Run the app to its end, and answer for it if it does not."""
+        try:
+            await app(scope, self._receive, self._send)
+        except Exception as error:
+            if not (self._gone and isinstance(error, WebSocketDisconnect | ConnectionResetError)):
+                logger.error("The app failed on the WebSocket %s.", self._path, exc_info=error)
+            self._end(1011)
+        else:
+            if not (self._answered or self._taken or self._gone):
+                logger.error("The app did not answer the handshake on %s.", self._path)
+            self._end(1000)
+        finally:
+            # An app that is cancelled leaves no client waiting.
+            self._end(1012)
+
+    async def take(self, host: Servable, scope: Scope) -> None:
+        """Give the connection to a mounted Symphony app; return when its session has ended."""
+        if self._gone:
+            return
+        if self._answered:
+            raise RuntimeError("The WebSocket was accepted before it came to its Symphony app.")
+        self._answered = self._taken = True
+        session = self._connection.hand_over(host.node, scope)
+        if session is not None:
+            await session.ended()
+
+    def drain(self) -> None:
+        """Close with 1012, or refuse a handshake that is not answered yet."""
+        if self._answered:
+            self._end(1012, "the server restarts")
+        else:
+            self._refuse(
+                503, {"Retry-After": str(math.ceil(self._limits.retry_after))}, b"the server restarts"
+            )
+
+    async def _receive(self) -> dict[str, Any]:
+        while not self._events:
+            self._arrived.clear()
+            await self._arrived.wait()
+        event = self._events.popleft()
+        if self._connection.held and len(self._events) <= _MAX_UNREAD // 2:
+            self._connection.resume_reading()
+        return event
+
+    async def _send(self, event: dict[str, Any]) -> None:
+        kind = event["type"]
+        if self._gone:
+            # As uvicorn has it: frameworks know an OSError as the client's going.
+            raise ConnectionResetError("The client has gone.")
+        if self._taken:
+            raise RuntimeError(f"{kind} was sent to a WebSocket that a Symphony app has taken over.")
+        if not self._answered:
+            self._answer(kind, event)
+        elif kind == "websocket.send":
+            text = event.get("text")
+            message: Message = event.get("bytes") or b"" if text is None else text
+            connection = self._connection
+            connection.outbox.send(connection.encoding.encode(message))
+            await connection.outbox.drained()
+        elif kind == "websocket.close":
+            self._connection.close(event.get("code") or 1000, event.get("reason") or "")
+        else:
+            raise RuntimeError(f"{kind} was sent to an open WebSocket.")
+
+    def _answer(self, kind: str, event: dict[str, Any]) -> None:
+        headers = Headers(raw=[(name.lower(), value) for name, value in event.get("headers") or ()])
+        if kind == "websocket.accept":
+            # Both: `configure` fixes what `accept` answers.
+            self._connection.configure(Profile(self._limits, "disconnect", None))
+            self._connection.accept(event.get("subprotocol"), headers.items())
+            self._answered = True
+            self._log(101)
+        elif kind == "websocket.close":
+            self._refuse(403, {}, b"")
+        elif kind == f"{DENIAL}.start":
+            self._denial = (event["status"], headers)
+        elif kind == f"{DENIAL}.body" and self._denial is not None:
+            self._body += event.get("body", b"")
+            if not event.get("more_body", False):
+                self._refuse(*self._denial, bytes(self._body))
+        else:
+            raise RuntimeError(f"{kind} was sent to a WebSocket whose handshake is not answered.")
+
+    def _end(self, code: int, reason: str = "") -> None:
+        if self._gone or self._taken:
+            return
+        if self._answered:
+            self._connection.close(code, reason)
+        else:
+            self._refuse(500, {}, _INTERNAL_ERROR)
+
+    def _refuse(self, status: int, headers: Any, body: bytes) -> None:
+        self._answered = True
+        # Nothing that the app sends from now on can reach the client.
+        self._gone = True
+        self._connection.configure(Profile(self._limits, "disconnect", None))
+        self._connection.refuse(status, headers, body)
+        self._log(status)
+        self._put({"type": "websocket.disconnect", "code": 1006, "reason": ""})
+
+    def _log(self, status: int) -> None:
+        access.info("WebSocket %s from %s: %d", self._path, self._address, status)
+
+    def _put(self, event: dict[str, Any]) -> None:
+        self._events.append(event)
+        self._arrived.set()

@@ -1,0 +1,89 @@
+"""An app of another framework on our own server, with Symphony apps mounted in it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, cast
+
+from symphony.limits import Limits
+from symphony.stats import Stats
+from symphony.transport.base import NATIVE, NATIVE_HOSTS, Connection, Receiver, Scope, Servable
+from symphony.transport.native.guest import DENIAL, AsgiApp, Guest
+from symphony.websocket.handshake import offered_subprotocols
+
+if TYPE_CHECKING:
+    from symphony.transport.native.connection import NativeConnection
+
+__all__ = ("Outer",)
+
+
+class Outer:
+    """Accepts connections for an ASGI app, whose routes say who gets them.
+
+    Args:
+        app: The ASGI app.
+
+    Attributes:
+        hosts: The Symphony apps that are mounted in it and run.
+        state: What the app's lifespan shares with its connections.
+    """
+
+    def __init__(self, app: AsgiApp) -> None:
+        self.hosts: list[Servable] = []
+        self.state: dict[str, Any] = {}
+        self._app = app
+        self._limits = Limits()
+        self._stats = Stats()
+        self._guests: set[Guest] = set()
+        self._draining = False
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of the first Symphony app; the defaults, if there is none."""
+        return self.hosts[0].node.limits if self.hosts else self._limits
+
+    @property
+    def stats(self) -> Stats:
+        """The counters of the first Symphony app, or some that nothing reads."""
+        return self.hosts[0].node.stats if self.hosts else self._stats
+
+    def connect(self, scope: Scope, connection: Connection) -> Receiver | None:
+        """Run the app for a handshake, in a task."""
+        guest = Guest(cast("NativeConnection", connection), scope, self.limits)
+        if self._draining:
+            guest.drain()
+            return None
+        scope["subprotocols"] = offered_subprotocols(scope["headers"])
+        scope["extensions"] = {DENIAL: {}, NATIVE: guest.take}
+        scope["state"] = self.state.copy()
+        context = copy_context()
+        # A Symphony app that no lifespan started starts at its first connection.
+        context.run(NATIVE_HOSTS.set, self.hosts)
+        guest.task = asyncio.get_running_loop().create_task(guest.run(self._app, scope), context=context)
+        self._guests.add(guest)
+        guest.task.add_done_callback(lambda _: self._guests.discard(guest))
+        return guest
+
+    async def drain(self, force: asyncio.Event) -> None:
+        """Close the sockets of all Symphony apps, then those of the app itself."""
+        self._draining = True
+        await asyncio.gather(*(host.node.drain(force) for host in self.hosts))
+        for guest in self._guests:
+            guest.drain()
+        for cancel in (False, True):
+            tasks = [guest.task for guest in self._guests]
+            if cancel:
+                for task in tasks:
+                    task.cancel()
+            if tasks:
+                await self._wait(tasks, force)
+
+    async def _wait(self, tasks: list[asyncio.Task[None]], force: asyncio.Event) -> None:
+        forced = asyncio.ensure_future(force.wait())
+        ended = asyncio.ensure_future(asyncio.wait(tasks))
+        await asyncio.wait(
+            (forced, ended), timeout=self.limits.finish_timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        forced.cancel()
+        ended.cancel()
