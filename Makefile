@@ -1,13 +1,14 @@
 # Needs nothing but python3 (3.11 or newer) with venv, and make.
 
 PYTHON ?= python3
+PORT ?= 8080
 BOOTSTRAP := .bootstrap
 UV = $(shell command -v uv 2>/dev/null || echo $(BOOTSTRAP)/bin/uv)
 
 .PHONY: demo test check format bench docs clean
 
-demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080
-	.venv/bin/symphony run examples/demo/app.py --port 8080
+demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080; `make demo PORT=9000` takes another port
+	.venv/bin/symphony run examples/demo/app.py --port $(PORT)
 
 # What loads the machine, kills servers or drives a browser runs by itself.
 ALONE := tests/load tests/faults tests/browser tests/javascript

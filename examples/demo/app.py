@@ -1,6 +1,6 @@
 """A chat with rooms, and the page to use it, on one port.
 
-Run it with `make demo` or `symphony run examples/demo/app.py`, and open
+Start it with `make demo` or `symphony run examples/demo/app.py`. Then open
 http://127.0.0.1:8080 in two tabs.
 """
 
@@ -20,6 +20,8 @@ from starlette.routing import Route
 from symphony import Handshake, Room, Socket, Symphony
 
 PAGE = Path(__file__).with_name("index.html")
+MARK = Path(__file__).parents[2] / "docs" / "assets" / "mark.svg"
+# How many messages a room remembers.
 KEPT = 50
 
 RoomName = Literal["lobby", "kitchen", "garden", "library"]
@@ -30,24 +32,33 @@ async def page(request: Request) -> FileResponse:
     return FileResponse(PAGE, headers={"Cache-Control": "no-cache"})
 
 
-# One port for all: plain HTTP goes to any ASGI app, WebSockets to the routes below. The
-# page imports the JavaScript client from `/_symphony/client.js`, which is always there.
-app = Symphony(http=Starlette(routes=[Route("/", page)]))
+async def mark(request: Request) -> FileResponse:
+    return FileResponse(MARK)
 
 
-# What the page sends with its events. What does not fit never reaches a handler: the
-# page is told what is wrong with it.
+# One port serves everything. Plain HTTP goes to an ASGI app, here Starlette, and WebSockets
+# go to the routes below. Symphony itself serves the JavaScript client that the page imports,
+# at `/_symphony/client.js`.
+app = Symphony(http=Starlette(routes=[Route("/", page), Route("/mark.svg", mark)]))
+
+
+# The data that the page sends. Symphony checks it against these types before it calls a
+# handler. If it does not fit, the page gets an error that says why.
 
 
 class Say(Struct):
-    """The page makes the id, so that it can send again what may not have arrived."""
+    """A message to a room.
+
+    The page chooses the id. After a lost connection it can send the same
+    message again, and the server recognizes it.
+    """
 
     id: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
     room: RoomName
     text: Annotated[str, Meta(max_length=1000, pattern=r"\S")]
 
 
-# What it gets.
+# The data that the page receives.
 
 
 class Member(Struct):
@@ -63,23 +74,38 @@ class Said(Struct):
     at: float = field(default_factory=time.time)
 
 
+class News(Struct):
+    """There is a message in a room.
+
+    Every page gets this, to count unread messages. Only the pages in the room
+    get the text.
+    """
+
+    id: str
+    room: RoomName
+    by: str
+    at: float
+
+
 class Entered(Struct):
-    """Who is in a room, and what was said there lately."""
+    """The answer to `enter`: the room, and the recent news of all rooms."""
 
     you: str
     members: list[Member]
     said: list[Said]
+    news: list[News]
+    at: float = field(default_factory=time.time)
 
 
 class Seen(Struct):
-    """Somebody came, left, or types."""
+    """A member joined, left, or is typing."""
 
     room: str
     member: Member
 
 
 class Visitor:
-    """The state of a socket: `socket.state`."""
+    """The state of one socket, `socket.state`."""
 
     def __init__(self) -> None:
         self.member = Member(id="", name="")
@@ -87,10 +113,10 @@ class Visitor:
 
 
 class Talk:
-    """The state of a room: `room.state`."""
+    """The state of one room, `room.state`."""
 
     def __init__(self) -> None:
-        # By id, the oldest first.
+        # The messages by id, oldest first.
         self.said: dict[str, Said] = {}
 
 
@@ -99,8 +125,8 @@ chat = app.route("/chat", state=Visitor)
 rooms = app.rooms("chat:{name}", state=Talk, linger=600)
 
 
-# `name` comes from the query string. The page's token is the same whenever it comes
-# back, and is known to nobody else; what is made of it here is for all to see.
+# `name` comes from the query string. The token is a secret of the page, which sends the same
+# one each time it reconnects. The id that is derived from it is public.
 @chat.on_connect
 async def connect(
     socket: Socket[Visitor], handshake: Handshake, name: Annotated[str, Meta(max_length=24, pattern=r"\S")]
@@ -110,7 +136,7 @@ async def connect(
 
 
 async def go(socket: Socket[Visitor], name: RoomName) -> Room:
-    """Take somebody to a room, and out of the one before."""
+    """Move a visitor to a room, and out of the previous one."""
     before = socket.state.room
     if before != name:
         if before is not None:
@@ -123,11 +149,17 @@ async def go(socket: Socket[Visitor], name: RoomName) -> Room:
 @chat.on("enter")
 async def enter(socket: Socket[Visitor], name: RoomName) -> Entered:
     room = await go(socket, name)
-    return Entered(socket.state.member.id, list(present(room).values()), list(room.state.said.values()))
+    return Entered(
+        you=socket.state.member.id,
+        members=list(present(room).values()),
+        said=list(remembered(name).values()),
+        news=[news(said) for name in ROOMS for said in remembered(name).values()],
+    )
 
 
-# What is said names its room: it may have waited for a connection, while its author
-# went on. Sent again it is said once, as long as it is remembered.
+# A message names its room, because it may have waited for a connection while its author
+# moved to another one. A message that is sent twice is published once, as long as the room
+# remembers it.
 @chat.on("say")
 async def say(socket: Socket[Visitor], data: Say) -> Said:
     room = await go(socket, data.room)
@@ -137,10 +169,11 @@ async def say(socket: Socket[Visitor], data: Say) -> Said:
         if len(known) > KEPT:
             del known[next(iter(known))]
         await room.emit("said", said)
+        await app.everyone.emit("news", news(said))
     return known[data.id]
 
 
-# Nobody answers this, nobody keeps it, and if it gets lost nobody misses it.
+# An event without a reply: it is not stored, and losing one does no harm.
 @chat.on("typing")
 async def typing(socket: Socket[Visitor]) -> None:
     name = socket.state.room
@@ -148,14 +181,24 @@ async def typing(socket: Socket[Visitor]) -> None:
         await app.room(f"chat:{name}").emit("typing", Seen(name, socket.state.member), exclude=socket)
 
 
+def remembered(name: RoomName) -> dict[str, Said]:
+    """Return the recent messages of a room by id, oldest first."""
+    talk: Talk | None = app.room(f"chat:{name}").state
+    return talk.said if talk is not None else {}
+
+
+def news(said: Said) -> News:
+    return News(said.id, said.room, said.member.id, said.at)
+
+
 def present(room: Room, *, without: Socket[Visitor] | None = None) -> dict[str, Member]:
-    """Return who is in a room, by id; somebody may be there twice."""
+    """Return the members of a room by id; one member may have several sockets."""
     members = [socket.state.member for socket in room.sockets if socket is not without]
     return {member.id: member for member in members}
 
 
-# A page that comes back may be here before it is noticed that it was gone. Then, for
-# the others, nobody came and nobody leaves.
+# A page may reconnect before the server notices that its old connection is lost. For a moment
+# it has two sockets then, and the other members must not see it join or leave.
 
 
 @rooms.on_join
@@ -166,7 +209,7 @@ async def joined(socket: Socket[Visitor], room: Room, name: str) -> None:
         await tell_counts()
 
 
-# A socket leaves by `socket.leave` or, however it goes, by disconnecting.
+# A socket leaves when the app calls `socket.leave`, and also when it disconnects.
 @rooms.on_leave
 async def left(socket: Socket[Visitor], room: Room, name: str) -> None:
     me = socket.state.member
