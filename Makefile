@@ -5,7 +5,7 @@ PORT ?= 8080
 BOOTSTRAP := .bootstrap
 UV = $(shell command -v uv 2>/dev/null || echo $(BOOTSTRAP)/bin/uv)
 
-.PHONY: demo test check format bench docs clean
+.PHONY: demo recording test check format bench docs clean
 
 demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080; `make demo PORT=9000` takes another port
 	.venv/bin/symphony run examples/demo/app.py --port $(PORT)
@@ -30,6 +30,9 @@ format: .venv/ready ## Format the code and mend what lint can
 
 bench: .venv/ready ## Measure Symphony and its peers, and write docs/performance.md
 	$(UV) run --group bench python benchmarks/run.py --write
+
+recording: .venv/ready ## Record the demo in Chromium for the README, docs/assets/demo.webp
+	$(UV) run --group recording python docs/assets/record.py
 
 clean: ## Remove everything that was installed or built
 	rm -rf .venv .bootstrap .pytest_cache .ruff_cache .hypothesis benchmarks/.build
