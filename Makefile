@@ -1,16 +1,17 @@
 # Needs nothing but python3 (3.11 or newer) with venv, and make.
 
 PYTHON ?= python3
+PORT ?= 8080
 BOOTSTRAP := .bootstrap
 UV = $(shell command -v uv 2>/dev/null || echo $(BOOTSTRAP)/bin/uv)
 
 # Containers often set it. Then every process that a test starts compiles all its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check format bench docs soak clean test-main test-browsers test-alone
+.PHONY: demo recording test check format bench docs soak clean test-main test-browsers test-alone
 
-demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080
-	.venv/bin/symphony run examples/demo/app.py --port 8080
+demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080; `make demo PORT=9000` takes another port
+	.venv/bin/symphony run examples/demo/app.py --port $(PORT)
 
 # Load and fault tests have the machine to themselves. What starts browsers and Node is kept
 # together by file, so that a worker shares one Chromium among its tests.
@@ -50,6 +51,9 @@ format: .venv/ready ## Format the code and mend what lint can
 
 bench: .venv/ready ## Measure Symphony and its peers, and write docs/performance.md
 	$(UV) run --group bench python benchmarks/run.py --write
+
+recording: .venv/ready ## Record the demo in Chromium for the README, docs/assets/demo.webp
+	$(UV) run --group recording python docs/assets/record.py
 
 clean: ## Remove everything that was installed or built
 	rm -rf .venv .bootstrap .pytest_cache .ruff_cache .hypothesis benchmarks/.build

@@ -1,6 +1,6 @@
-"""A chat with rooms and a web page, on one port.
+"""A chat with rooms, and the page to use it, on one port.
 
-Run it with `make demo` or `symphony run examples/demo/app.py`, and open
+Start it with `make demo` or `symphony run examples/demo/app.py`. Then open
 http://127.0.0.1:8080 in two tabs.
 """
 
@@ -20,6 +20,8 @@ from starlette.routing import Route
 from symphony import Handshake, Room, Socket, Symphony
 
 PAGE = Path(__file__).with_name("index.html")
+MARK = Path(__file__).parents[2] / "docs" / "assets" / "mark.svg"
+# How many messages a room remembers.
 KEPT = 50
 
 RoomName = Literal["lobby", "kitchen", "garden", "library"]
@@ -30,25 +32,33 @@ async def page(request: Request) -> FileResponse:
     return FileResponse(PAGE, headers={"Cache-Control": "no-cache"})
 
 
-# One port serves everything. Plain HTTP goes to an ASGI app, and WebSockets go to the
-# routes below. The page imports the JavaScript client from `/_symphony/client.js`, which
-# Symphony serves.
-app = Symphony(http=Starlette(routes=[Route("/", page)]))
+async def mark(request: Request) -> FileResponse:
+    return FileResponse(MARK)
 
 
-# The data of events from the page. Invalid data never reaches a handler: the page receives
-# an error.
+# One port serves everything. Plain HTTP goes to an ASGI app, here Starlette, and WebSockets
+# go to the routes below. Symphony itself serves the JavaScript client that the page imports,
+# at `/_symphony/client.js`.
+app = Symphony(http=Starlette(routes=[Route("/", page), Route("/mark.svg", mark)]))
+
+
+# The data that the page sends. Symphony checks it against these types before it calls a
+# handler. If it does not fit, the page gets an error that says why.
 
 
 class Say(Struct):
-    """A message from the page, which creates the id so that it can send the message again."""
+    """A message to a room.
+
+    The page chooses the id. After a lost connection it can send the same
+    message again, and the server recognizes it.
+    """
 
     id: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
     room: RoomName
     text: Annotated[str, Meta(max_length=1000, pattern=r"\S")]
 
 
-# The data of events and replies to the page.
+# The data that the page receives.
 
 
 class Member(Struct):
@@ -64,12 +74,27 @@ class Said(Struct):
     at: float = field(default_factory=time.time)
 
 
+class News(Struct):
+    """There is a message in a room.
+
+    Every page gets this, to count unread messages. Only the pages in the room
+    get the text.
+    """
+
+    id: str
+    room: RoomName
+    by: str
+    at: float
+
+
 class Entered(Struct):
-    """The members of a room, and its recent messages."""
+    """The answer to `enter`: the room, and the recent news of all rooms."""
 
     you: str
     members: list[Member]
     said: list[Said]
+    news: list[News]
+    at: float = field(default_factory=time.time)
 
 
 class Seen(Struct):
@@ -80,7 +105,7 @@ class Seen(Struct):
 
 
 class Visitor:
-    """The state of a socket, available as `socket.state`."""
+    """The state of one socket, `socket.state`."""
 
     def __init__(self) -> None:
         self.member = Member(id="", name="")
@@ -88,10 +113,10 @@ class Visitor:
 
 
 class Talk:
-    """The state of a room, available as `room.state`."""
+    """The state of one room, `room.state`."""
 
     def __init__(self) -> None:
-        # Messages by id, oldest first.
+        # The messages by id, oldest first.
         self.said: dict[str, Said] = {}
 
 
@@ -100,8 +125,8 @@ chat = app.route("/chat", state=Visitor)
 rooms = app.rooms("chat:{name}", state=Talk, linger=600)
 
 
-# `name` comes from the query string. The page sends the same token when it reconnects. The
-# token is secret, and the id of the member is a hash of it that everyone may see.
+# `name` comes from the query string. The token is a secret of the page, which sends the same
+# one each time it reconnects. The id that is derived from it is public.
 @chat.on_connect
 async def connect(
     socket: Socket[Visitor], handshake: Handshake, name: Annotated[str, Meta(max_length=24, pattern=r"\S")]
@@ -111,7 +136,7 @@ async def connect(
 
 
 async def go(socket: Socket[Visitor], name: RoomName) -> Room:
-    """Move a socket to a room, and out of its previous room."""
+    """Move a visitor to a room, and out of the previous one."""
     before = socket.state.room
     if before != name:
         if before is not None:
@@ -124,11 +149,17 @@ async def go(socket: Socket[Visitor], name: RoomName) -> Room:
 @chat.on("enter")
 async def enter(socket: Socket[Visitor], name: RoomName) -> Entered:
     room = await go(socket, name)
-    return Entered(socket.state.member.id, list(present(room).values()), list(room.state.said.values()))
+    return Entered(
+        you=socket.state.member.id,
+        members=list(present(room).values()),
+        said=list(remembered(name).values()),
+        news=[news(said) for name in ROOMS for said in remembered(name).values()],
+    )
 
 
-# The message names its room, because it may have been queued while its author changed
-# rooms. If the page sends it again, its id prevents a duplicate.
+# A message names its room, because it may have waited for a connection while its author
+# moved to another one. A message that is sent twice is published once, as long as the room
+# remembers it.
 @chat.on("say")
 async def say(socket: Socket[Visitor], data: Say) -> Said:
     room = await go(socket, data.room)
@@ -138,10 +169,11 @@ async def say(socket: Socket[Visitor], data: Say) -> Said:
         if len(known) > KEPT:
             del known[next(iter(known))]
         await room.emit("said", said)
+        await app.everyone.emit("news", news(said))
     return known[data.id]
 
 
-# Typing notices have no reply and are not stored. It does not matter if one is lost.
+# An event without a reply: it is not stored, and losing one does no harm.
 @chat.on("typing")
 async def typing(socket: Socket[Visitor]) -> None:
     name = socket.state.room
@@ -149,14 +181,24 @@ async def typing(socket: Socket[Visitor]) -> None:
         await app.room(f"chat:{name}").emit("typing", Seen(name, socket.state.member), exclude=socket)
 
 
+def remembered(name: RoomName) -> dict[str, Said]:
+    """Return the recent messages of a room by id, oldest first."""
+    talk: Talk | None = app.room(f"chat:{name}").state
+    return talk.said if talk is not None else {}
+
+
+def news(said: Said) -> News:
+    return News(said.id, said.room, said.member.id, said.at)
+
+
 def present(room: Room, *, without: Socket[Visitor] | None = None) -> dict[str, Member]:
-    """Return the members of a room by id; a member can have several sockets."""
+    """Return the members of a room by id; one member may have several sockets."""
     members = [socket.state.member for socket in room.sockets if socket is not without]
     return {member.id: member for member in members}
 
 
-# A page can reconnect before the server notices that the old connection is lost. The
-# member then has two sockets for a while, and the others are not notified.
+# A page may reconnect before the server notices that its old connection is lost. For a moment
+# it has two sockets then, and the other members must not see it join or leave.
 
 
 @rooms.on_join
@@ -167,7 +209,7 @@ async def joined(socket: Socket[Visitor], room: Room, name: str) -> None:
         await tell_counts()
 
 
-# A socket leaves with `socket.leave`, or when it disconnects for whatever reason.
+# A socket leaves when the app calls `socket.leave`, and also when it disconnects.
 @rooms.on_leave
 async def left(socket: Socket[Visitor], room: Room, name: str) -> None:
     me = socket.state.member

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import re
 import sys
 import tomllib
@@ -13,7 +14,7 @@ import pytest
 import symphony
 from support.clients import connect
 from support.pages import CLIENT, ROOT, RUN, Reader, anchors, blocks, links, rows
-from support.process import launch
+from support.process import launch, outcome
 from symphony import Limits, Stats
 from symphony.errors import CODES
 
@@ -50,6 +51,25 @@ async def test_the_first_server_of_the_readme_answers_as_shown(tmp_path: Path) -
                 await client.send(line[2:])
             else:
                 assert f"< {await client.recv()}" == line
+
+
+# Two processes, which take their time on a busy machine.
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("title", ["server.py", "hello.py"])
+async def test_symphony_connect_prints_what_the_readme_shows(title: str, tmp_path: Path) -> None:
+    shown = blocks(ROOT / "README.md")
+    (server,) = [block for block in shown if block.title == title]
+    (tmp_path / title).write_text(server.text)
+    console = next(
+        block.text for block in shown if block.line > server.line and block.text.startswith("$ echo ")
+    )
+    command, _, printed = console.removeprefix("$ ").partition("\n")
+    run = (sys.executable, "-W", "error", "-m", "symphony", "run", title, "--port", "0")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    async with launch(*run, cwd=tmp_path) as running:
+        here = command.replace("ws://127.0.0.1:8080", running.url)
+        result = await outcome("sh", "-c", here, env={"PATH": path})
+    assert (result.output, result.errors) == (printed, "")
 
 
 @pytest.mark.parametrize("page", LINKED, ids=_named)

@@ -86,7 +86,7 @@ async def enter(browser: Browser, port: int) -> AsyncIterator[Open]:
         tab.on("websocket", watch)
         await tab.goto(origin)
         await tab.get_by_label("Your name").fill(name)
-        await tab.get_by_role("button", name="Come in").click()
+        await tab.get_by_role("button", name="Join").click()
         await expect(status(tab)).to_have_text("Connected")
         return tab
 
@@ -143,7 +143,7 @@ async def test_tabs_see_each_other_come_and_go(serve: Serve, enter: Open) -> Non
         ada = await enter("Ada")
         await expect(members(ada)).to_have_text([re.compile(r"Ada \(you\)")])
         ben = await enter("Ben")
-        await expect(log(ada)).to_contain_text("Ben came in.")
+        await expect(log(ada)).to_contain_text("Ben joined.")
         await expect(members(ada)).to_have_text([re.compile(r"Ada \(you\)"), re.compile("Ben")])
         await expect(members(ben)).to_have_text([re.compile("Ada"), re.compile(r"Ben \(you\)")])
         await expect(room(ada, "lobby")).to_have_accessible_name("lobby, 2 here")
@@ -163,13 +163,13 @@ async def test_what_is_said_in_one_room_stays_there(serve: Serve, enter: Open) -
         await say(ada, "only for the lobby")
         await expect(log(eve)).to_contain_text("only for the lobby")
         await room(eve, "kitchen").click()
-        await expect(log(ben)).to_contain_text("Eve came in.")
+        await expect(log(ben)).to_contain_text("Eve joined.")
         await say(eve, "only for the kitchen")
         # Ben has all that was sent before this, and Ada what is sent after it.
         await expect(log(ben)).to_contain_text("only for the kitchen")
         await expect(log(ben)).not_to_contain_text("only for the lobby")
         await room(eve, "lobby").click()
-        await expect(log(ada)).to_contain_text("Eve left.Eve came in.")
+        await expect(log(ada)).to_contain_text("Eve left.Eve joined.")
         await expect(log(ada)).not_to_contain_text("only for the kitchen")
 
 
@@ -189,7 +189,7 @@ async def test_markup_is_shown_as_it_was_written(serve: Serve, enter: Open) -> N
         await say(ada, text)
         await expect(log(ben).locator(".text")).to_have_text(text)
         await expect(log(ben).locator(".said b")).to_have_text("<i>Ada</i>")
-        assert await ben.locator("#chat img, #chat i").count() == 0
+        assert await ben.locator("#chat :is(main, #people) :is(img, i, b b)").count() == 0
 
 
 async def test_a_message_of_ones_own_is_shown_at_once_and_once(serve: Serve, enter: Open) -> None:
@@ -253,7 +253,7 @@ async def test_typing_is_not_told_later_when_there_is_no_connection(serve: Serve
     sent: list[str] = []
     async with serve():
         ada = await enter("Ada", sent)
-    await expect(status(ada)).to_have_text("Offline, trying again")
+    await expect(status(ada)).to_have_text("Offline, reconnecting")
     await line(ada).press_sequentially("anybody?")
     async with serve():
         await line(ada).press("Enter")
@@ -293,11 +293,11 @@ async def test_a_restart_of_the_server_is_survived_without_a_reload_and_nothing_
         await all_have([ada, ben], "before")
         await stop(running, number)
     for tab in (ada, ben):
-        await expect(status(tab)).to_have_text("Offline, trying again")
+        await expect(status(tab)).to_have_text("Offline, reconnecting")
     for n in range(5):
         await say(ada, f"Ada's {n}")
         await say(ben, f"Ben's {n}")
-    await expect(status(ada)).to_have_text("Offline, 5 messages wait")
+    await expect(status(ada)).to_have_text("Offline, 5 messages waiting")
     await expect(log(ada).locator(".text")).to_have_text(["before", *(f"Ada's {n}" for n in range(5))])
     async with serve():
         for tab in (ada, ben):
@@ -317,7 +317,7 @@ async def test_a_restart_of_the_server_is_survived_without_a_reload_and_nothing_
         await all_have([eve], *shown[1:], "after")
         for tab in (ada, ben):
             assert await tab.evaluate("window.neverReloaded")
-            await expect(log(tab)).not_to_contain_text("That did not work")
+            await expect(log(tab)).not_to_contain_text("Something went wrong")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -391,7 +391,7 @@ async def test_who_comes_back_with_the_others_does_not_come_in(serve: Serve, ent
         await say(ada, "on we go")
         await all_have([ben], "on we go")
         await expect(log(ada).locator(".note")).to_have_text(
-            ["You are in the lobby.", "Ben came in.", "You are back."]
+            ["You are in the lobby.", "Ben joined.", "You are back."]
         )
 
 
@@ -405,7 +405,7 @@ async def test_a_tab_that_is_loaded_again_is_who_it_was(serve: Serve, enter: Ope
         await all_have([ada], "psst")
         await expect(log(ada).locator(".said b")).to_have_text("You")
         await expect(members(ada)).to_have_text([re.compile(r"Ada \(you\)")])
-        await expect(room(ben, "library")).to_have_accessible_name("library, 1 here")
+        await expect(room(ben, "library")).to_have_accessible_name("library, 1 new, 1 here")
         await stop(running, signal.SIGKILL)
     async with serve():
         await expect(status(ada)).to_have_text("Connected")
@@ -434,11 +434,192 @@ async def test_a_name_that_the_server_refuses_is_asked_for_again(serve: Serve, e
         ada = await enter("Ada")
         await ada.evaluate("sessionStorage.setItem('name', 'x'.repeat(30))")
         await ada.reload()
-        await expect(status(ada)).to_contain_text("Not connected: ")
-        await expect(status(ada)).to_contain_text("Load this page again.")
+        await expect(status(ada)).to_contain_text("Disconnected: ")
+        await expect(status(ada)).to_contain_text("Reload the page.")
         await expect(ada.get_by_role("button", name="Send")).to_be_disabled()
         await ada.reload()
         await expect(ada.get_by_label("Your name")).to_be_visible()
+
+
+# Unread messages
+
+
+def unread(tab: Page, name: str) -> Locator:
+    return room(tab, name).locator(".new")
+
+
+async def test_a_message_in_another_room_is_counted_there_until_the_room_is_opened(
+    serve: Serve, enter: Open
+) -> None:
+    async with serve():
+        ada, ben = await enter("Ada"), await enter("Ben")
+        await room(ben, "kitchen").click()
+        await say(ben, "tea is ready")
+        await expect(unread(ada, "kitchen")).to_have_text("1")
+        await expect(ada.locator("#announcement")).to_have_text("New messages in the kitchen.")
+        await say(ben, "and cake")
+        await expect(unread(ada, "kitchen")).to_have_text("2")
+        await expect(room(ada, "kitchen")).to_have_accessible_name("kitchen, 2 new, 1 here")
+        await expect(ada).to_have_title("(2) lobby · Symphony chat")
+        # Neither what you say nor what you see is unread.
+        await expect(log(ben).locator(".pending")).to_have_count(0)
+        await expect(ben).to_have_title("kitchen · Symphony chat")
+        await room(ada, "kitchen").click()
+        await expect(log(ada)).to_contain_text("and cake")
+        await expect(unread(ada, "kitchen")).to_have_text("")
+        await expect(ada).to_have_title("kitchen · Symphony chat")
+        await expect(ada.locator("#announcement")).to_have_text("")
+        await room(ada, "lobby").click()
+        await say(ben, "come back")
+        # What was read stays read.
+        await expect(unread(ada, "kitchen")).to_have_text("1")
+
+
+async def test_who_comes_for_the_first_time_has_nothing_unread(serve: Serve, enter: Open) -> None:
+    async with serve():
+        ada = await enter("Ada")
+        await room(ada, "garden").click()
+        await say(ada, "it rains")
+        await all_have([ada], "it rains")
+        ben = await enter("Ben")
+        await expect(log(ben)).to_contain_text("You are in the lobby.")
+        await expect(unread(ben, "garden")).to_have_text("")
+        await say(ada, "it still rains")
+        await expect(unread(ben, "garden")).to_have_text("1")
+
+
+async def test_unread_messages_stay_unread_when_the_page_is_reloaded(serve: Serve, enter: Open) -> None:
+    async with serve():
+        ada, ben = await enter("Ada"), await enter("Ben")
+        await room(ben, "library").click()
+        await say(ben, "psst")
+        await expect(unread(ada, "library")).to_have_text("1")
+        await ada.reload()
+        await expect(unread(ada, "library")).to_have_text("1")
+        await room(ada, "library").click()
+        await expect(log(ada)).to_contain_text("psst")
+        await room(ada, "lobby").click()
+        await expect(log(ada)).to_contain_text("You are in the lobby.")
+        await ada.reload()
+        await expect(log(ada)).to_contain_text("You are in the lobby.")
+        await expect(unread(ada, "library")).to_have_text("")
+
+
+async def test_what_was_said_elsewhere_while_a_page_was_offline_is_unread(serve: Serve, enter: Open) -> None:
+    async with serve():
+        ada, ben = await enter("Ada"), await enter("Ben")
+        await room(ben, "kitchen").click()
+        await expect(log(ben)).to_contain_text("You are in the kitchen.")
+        # Ada's connection is deaf and then lost; meanwhile there is a message.
+        await ada.evaluate("""() => {
+            window.sockets.at(-1).onmessage = null;
+        }""")
+        await say(ben, "who is there?")
+        await all_have([ben], "who is there?")
+        await expect(unread(ada, "kitchen")).to_have_text("")
+        await ada.evaluate("window.sockets.at(-1).close(4408)")
+        await expect(unread(ada, "kitchen")).to_have_text("1")
+
+
+# What the page is told while its tab is in the background.
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+async def test_the_title_counts_what_is_said_while_the_tab_is_hidden(serve: Serve, enter: Open) -> None:
+    async with serve():
+        ada, ben = await enter("Ada"), await enter("Ben")
+        await ada.evaluate(HIDE, True)
+        await say(ben, "in the lobby")
+        await expect(ada).to_have_title("(1) lobby · Symphony chat")
+        await room(ben, "garden").click()
+        await say(ben, "in the garden")
+        await expect(ada).to_have_title("(2) lobby · Symphony chat")
+        await ada.evaluate(HIDE, False)
+        await expect(ada).to_have_title("(1) lobby · Symphony chat")
+        await expect(unread(ada, "lobby")).to_have_text("")
+        await expect(unread(ada, "garden")).to_have_text("1")
+
+
+# Windows of all sizes
+
+
+async def test_by_keyboard_alone_one_can_join_and_write_and_change_the_room(
+    serve: Serve, browser: Browser, port: int
+) -> None:
+    async with serve():
+        tab = await browser.new_page()
+        await tab.goto(f"http://127.0.0.1:{port}/")
+        # The name is selected, so typing replaces it.
+        await tab.keyboard.type("Ada")
+        await tab.keyboard.press("Enter")
+        await expect(status(tab)).to_have_text("Connected")
+        await tab.keyboard.type("by hand")
+        await tab.keyboard.press("Enter")
+        await all_have([tab], "by hand")
+        for name in ("library", "garden", "kitchen"):
+            # Backwards from the line: the log, then the rooms.
+            await expect(line(tab)).to_be_focused()
+            for _ in range({"library": 2, "garden": 3, "kitchen": 4}[name]):
+                await tab.keyboard.press("Shift+Tab")
+            await expect(room(tab, name)).to_be_focused()
+            assert await room(tab, name).evaluate("it => getComputedStyle(it).outlineStyle") == "solid"
+            await tab.keyboard.press("Enter")
+            await expect(log(tab)).to_contain_text(f"You are in the {name}.")
+
+
+# 320 x 256 is also a screen of 1280 x 1024 at a zoom of 400% (WCAG 2.2, 1.4.10).
+SIZES = ((320, 256), (320, 568), (375, 667), (641, 800), (768, 1024), (1001, 700), (1280, 800))
+PARTS = ("nav", "#people", "main", "#log", "#write", "header")
+# How far the page and its parts can be scrolled sideways.
+SIDEWAYS = """(parts) => [document.documentElement, ...parts.map((part) => document.querySelector(part))]
+  .map((it) => it.scrollWidth - it.clientWidth)"""
+
+BUTTONS = """() => [...document.querySelectorAll("#chat button")]
+  .flatMap((it) => [it.offsetWidth, it.offsetHeight])"""
+
+
+async def test_everything_can_be_reached_in_a_window_of_any_size_without_scrolling_sideways(
+    serve: Serve, enter: Open
+) -> None:
+    async with serve():
+        ada, ben = await enter("Ada"), await enter("W" * 24)
+        await room(ben, "kitchen").click()
+        await say(ben, "out of sight")
+        await expect(unread(ada, "kitchen")).to_have_text("1")
+        await room(ben, "lobby").click()
+        await say(ben, "https://example.org/" + "long/" * 40)
+        await expect(log(ada)).to_contain_text("long/")
+        await expect(members(ada)).to_have_count(2)
+        for width, height in SIZES:
+            await ada.set_viewport_size({"width": width, "height": height})
+            assert max(await ada.evaluate(SIDEWAYS, PARTS)) <= 0
+            for target in (
+                *(room(ada, name) for name in ("lobby", "kitchen", "garden", "library")),
+                unread(ada, "kitchen"),
+                members(ada).last,
+                line(ada),
+                ada.get_by_role("button", name="Send"),
+            ):
+                await target.scroll_into_view_if_needed()
+                await expect(target).to_be_in_viewport(ratio=1)
+            # A finger must be able to hit each button (WCAG 2.2, 2.5.8).
+            assert min(await ada.evaluate(BUTTONS)) >= 24
+
+
+async def test_the_first_screen_fits_into_320_pixels(serve: Serve, browser: Browser, port: int) -> None:
+    async with serve():
+        tab = await browser.new_page(viewport={"width": 320, "height": 480})
+        await tab.goto(f"http://127.0.0.1:{port}/")
+        root = "document.documentElement"
+        assert await tab.evaluate(f"{root}.scrollWidth - {root}.clientWidth") == 0
+        await expect(tab.get_by_role("button", name="Join")).to_be_in_viewport(ratio=1)
+        # The mark was loaded, and is decoration to a screen reader.
+        mark = tab.locator("#welcome img")
+        await expect(mark).to_have_js_property("naturalWidth", 128)
+        await expect(mark).to_have_attribute("alt", "")
 
 
 async def test_on_a_phone_nothing_is_out_of_view(serve: Serve, enter: Open) -> None:

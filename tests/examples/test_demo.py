@@ -63,6 +63,44 @@ async def test_who_speaks_in_a_room_is_in_it(app: Any) -> None:
         assert [member["name"] for member in members] == ["Ada", "Ben"]
 
 
+async def test_every_page_gets_the_news_of_a_message_but_only_the_room_its_text(app: Any) -> None:
+    async with (
+        TestClient(app) as client,
+        client.connect("/chat?name=Ada") as ada,
+        client.connect("/chat?name=Ben") as ben,
+    ):
+        me = (await ada.request("enter", "kitchen"))["you"]
+        await ben.request("enter", "lobby")
+        heard, news = listen(ben), Log()
+        ben.on("news", news.append)
+        message = {"id": id(1), "room": "kitchen", "text": "a secret"}
+        said = await ada.request("say", message)
+        # A repeated message is no news.
+        await ada.request("say", message)
+        await ada.request("say", {**message, "id": id(2)})
+        await news.reaches(2)
+        assert news[0] == {"id": id(1), "room": "kitchen", "by": me, "at": said["at"]}
+        assert [one["id"] for one in news] == [id(1), id(2)]
+        assert heard == []
+
+
+async def test_entering_a_room_gives_the_news_of_all_rooms(app: Any) -> None:
+    async with TestClient(app) as client:
+        async with client.connect("/chat?name=Ada") as ada:
+            for number, room in enumerate(("garden", "kitchen", "lobby")):
+                await ada.request("say", {"id": id(number), "room": room, "text": "hi"})
+        # The rooms are empty now, and still remember their messages.
+        async with client.connect("/chat?name=Ben") as ben:
+            entered = await ben.request("enter", "library")
+            assert entered["said"] == []
+            assert {one["room"]: one["id"] for one in entered["news"]} == {
+                "garden": id(0),
+                "kitchen": id(1),
+                "lobby": id(2),
+            }
+            assert max(one["at"] for one in entered["news"]) <= entered["at"]
+
+
 async def test_somebody_who_is_there_twice_came_once_and_leaves_once(app: Any) -> None:
     """A page that comes back is here before it is noticed that it was gone."""
     async with TestClient(app) as client, client.connect("/chat?name=Ben") as ben:

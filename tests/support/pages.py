@@ -47,7 +47,7 @@ CLIENT = ROOT / "clients" / "javascript" / "symphony.js"
 
 _FENCE = re.compile(r"(?P<fence>`{3,})(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?")
 _HEADING = re.compile(r"#{1,6} +(.+)")
-_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_LINK = re.compile(r"(?:\[[^\]]*\]\(|<img src=\")([^)\s\"]+)")
 _CODE_SPAN = re.compile(r"`[^`]*`")
 _NOT_RUN = re.compile(r"\*Not run: (?P<reason>.{10,})\*")
 # Pasted into a browser by tests/browser/test_docs.py.
@@ -369,6 +369,11 @@ class Reader:
             locate(target)
         except TargetError as error:
             raise AssertionError(f"the reader has no such file: {error}") from None
+
+    def _check_echo(self, arguments: list[str]) -> None:
+        line = shlex.join(arguments[arguments.index("|") + 1 :])
+        assert line.startswith("symphony connect "), f"nobody reads what is piped into {line!r}"
+        self._check(line)
 
     def _check_uvicorn(self, arguments: list[str]) -> None:
         # By its whole name: `uvicorn.main` is the function that hides the module.
