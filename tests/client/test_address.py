@@ -36,7 +36,7 @@ def test_a_url(url: str, secure: bool, host: str, port: int, target: str, author
         ("ws://a:99999/", "is not a URL: Port out of range"),
         ("ws://a:b/", "is not a URL"),
         ("ws://me:secret@example.com", "use token= or headers="),
-        ("ws://a b/", "a host name that is none"),
+        ("ws://a b/", "an invalid host name"),
     ],
 )
 def test_what_is_none(url: str, says: str) -> None:

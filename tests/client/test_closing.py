@@ -102,7 +102,7 @@ async def test_a_server_that_takes_less_is_felt_by_who_awaits_and_told_to_who_do
             client.send(bytes(MIB))
             sent += 1
         with pytest.raises(
-            QueueFullError, match=r"5 messages wait .*: the server takes no more; `await` what is sent"
+            QueueFullError, match=r"5 messages are queued .*: the server reads too slowly; `await` your sends"
         ):
             client.send("one more")
         assert sent >= 6

@@ -194,7 +194,7 @@ async def test_a_port_where_nobody_listens() -> None:
 @pytest.mark.parametrize(
     ("answer", "code", "says"),
     [
-        (page(404), 4404, "HTTP 404 Phrase. There is no such path at the server."),
+        (page(404), 4404, "HTTP 404 Phrase. The server has no such path."),
         (page(200), 4200, "HTTP 200 Phrase. Is there a WebSocket at this path?"),
         (page(426, b"use ws", "text/plain"), 4426, "Is there a WebSocket at this path? It says: 'use ws'."),
         (page(403), 4403, "HTTP 403 Phrase."),
@@ -241,7 +241,8 @@ async def test_a_server_that_says_when_is_not_asked_before() -> None:
     async with answering(page(503, Retry_After="60")) as place:
         error = await failure(f"ws://{place}/chat")
         assert str(error) == (
-            f"ws://{place}/chat could not be reached within 0.3 s: HTTP 503 Phrase. Retry after 60 s."
+            f"ws://{place}/chat could not be reached within 0.3 s: HTTP 503 Phrase. "
+            "It asks clients to wait 60 s."
         )
 
 
@@ -334,12 +335,12 @@ async def test_a_server_that_hangs_up() -> None:
 @pytest.mark.parametrize(
     ("said", "says"),
     [
-        (b"SSH-2.0-OpenSSH_9.6\r\n", "what came is not HTTP: 'SSH-2.0"),
-        (b"\x15\x03\x03\x00\x02\x02\x46", r"what came is not HTTP: '\\x15"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "the response is not HTTP: 'SSH-2.0"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", r"the response is not HTTP: '\\x15"),
         (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
-            "the answer belongs to another request",
+            "the response belongs to another request",
         ),
     ],
 )
@@ -440,14 +441,14 @@ async def test_leaving_the_block_with_an_error_closes_too() -> None:
         ({"connect_timeout": 0}, ValueError, "connect_timeout must be above 0"),
         ({"request_timeout": -1}, ValueError, "request_timeout must be above 0"),
         ({"max_queue": 0}, ValueError, "max_queue must be above 0"),
-        ({"backoff": -1}, ValueError, "backoff must not be below 0"),
+        ({"backoff": -1}, ValueError, "backoff must be 0 or more"),
         ({"heartbeat": 0}, ValueError, "heartbeat must be above 0, or None"),
         ({"max_message_bytes": 0}, ValueError, "max_message_bytes must be above 0"),
-        ({"subprotocols": "chat"}, ValueError, r"subprotocols is a list: write \['chat'\]"),
+        ({"subprotocols": "chat"}, ValueError, r"subprotocols must be a list: write \['chat'\]"),
         ({"subprotocols": ["a b"]}, ValueError, "'a b' cannot be a subprotocol"),
         ({"headers": {"Upgrade": "x"}}, ValueError, "set by the handshake itself"),
-        ({"token": 5}, TypeError, "token is text, or a function that gives it, not int"),
-        ({"ssl": True}, ValueError, "ssl= is for TLS, and the URL is ws://: write wss://"),
+        ({"token": 5}, TypeError, "token must be a string or a function that returns one, not int"),
+        ({"ssl": True}, ValueError, "ssl= is for TLS, but the URL is ws://: write wss://"),
     ],
 )
 def test_options_that_are_none(options: dict[str, Any], error: type[Exception], says: str) -> None:

@@ -160,11 +160,11 @@ def foreign(data: type(lambda: None)) -> None:  # type: ignore[valid-type]
     ("event", "function", "says"),
     [
         ("said", undefined, r"undefined, parameter 'data': its annotation 'Nowhere' cannot be resolved"),
-        ("said", two, r"two: a handler of 'said' is called with \(data\), or with nothing"),
+        ("said", two, r"two: a handler of 'said' is called with \(data\), or without arguments"),
         ("said", keyword, r"keyword: a handler of 'said' is called with \(data\)"),
         ("*", undefined, r"undefined: a handler of '\*' is called with \(event, data\)"),
         ("said", foreign, r"foreign: .*cannot be decoded; use a msgspec Struct"),
-        ("said", 3, "A handler is a function, not 3"),
+        ("said", 3, "A handler must be a function, not 3"),
         ("said", dict.get, "get: a handler of 'said'"),
     ],
 )

@@ -58,7 +58,7 @@ async def test_a_server_that_stops_is_given_up_and_called_again() -> None:
         assert isinstance(waiting.exception(), Exception)
         assert str(waiting.exception()).startswith(
             f"'x' was not answered: the connection to {server.url} was lost "
-            "(1006: the server does not answer any more)."
+            "(1006: the server does not answer)."
         )
         client.emit("hello")
         assert (await again.receive())["event"] == "hello"

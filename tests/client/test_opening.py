@@ -70,8 +70,8 @@ def test_each_key_is_a_new_one() -> None:
         ({"Upgrade": "h2c"}, "set by the handshake"),
         ({"Sec-WebSocket-Protocol": "chat"}, "set by the handshake"),
         ({"a b": "c"}, "not a header name"),
-        ({"a": "b\r\nc: d"}, "no header can have"),
-        ({"a": "🐎"}, "no header can have"),
+        ({"a": "b\r\nc: d"}, "not allowed in a header"),
+        ({"a": "🐎"}, "not allowed in a header"),
     ],
 )
 def test_headers_that_would_break_it(headers: dict[str, str], says: str) -> None:

@@ -80,7 +80,7 @@ async def test_no_more_waits_than_may() -> None:
         await client.emit("c")
         for refused in (lambda: client.emit("d"), lambda: client.send("d")):
             with pytest.raises(
-                QueueFullError, match=rf"^3 messages wait to be sent to {server.url}: it is not conn"
+                QueueFullError, match=rf"^3 messages are queued for {server.url}: it is not conn"
             ):
                 refused()
         peer = await again(client, server)

@@ -22,7 +22,7 @@ SECURE = parse_url("wss://[::1]:444/")
             PLAIN,
             [ConnectionRefusedError(), TimeoutError()],
             "no answer",
-            "example.com:80 does not answer. Is that the host, and does no firewall stand between?",
+            "example.com:80 does not answer. Is the host correct, and is there no firewall in between?",
         ),
         (
             PLAIN,

@@ -44,7 +44,7 @@ async def test_items_become_what_response_type_says(protocol: str) -> None:
         await peer.send(item=id, data={"n": "x"})
         await peer.send(item=id, data={"n": 3})
         assert await asking == Tick(1)
-        with pytest.raises(RemoteError, match="an item of 'count' is not what response_type says"):
+        with pytest.raises(RemoteError, match="an item of 'count' does not match response_type"):
             await anext(stream)
         assert await anext(stream) == Tick(3)
         await stream.aclose()
@@ -147,7 +147,7 @@ async def test_a_wait_that_is_given_up_loses_no_item() -> None:
 async def test_two_tasks_may_not_iterate_at_once() -> None:
     async with pair() as (client, peer, _):
         stream, asking, id = await first(client, peer)
-        with pytest.raises(RuntimeError, match="'count' is iterated over by another task already"):
+        with pytest.raises(RuntimeError, match="Another task already iterates over the stream of 'count'"):
             await anext(stream)
         await peer.send(end=id)
         with pytest.raises(StopAsyncIteration):
@@ -191,7 +191,7 @@ async def test_a_server_that_sends_more_than_it_may_is_stopped() -> None:
         assert await peer.receive() == {"cancel": id}
         assert await asking == 0
         assert await anext(stream) == 1
-        with pytest.raises(RemoteError, match="the stream of 'count' sends more than it may"):
+        with pytest.raises(RemoteError, match="the stream of 'count' sent more items than were granted"):
             await anext(stream)
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
@@ -200,7 +200,7 @@ async def test_a_server_that_sends_more_than_it_may_is_stopped() -> None:
 @pytest.mark.parametrize("credit", [0, -1, 2**31])
 async def test_a_credit_that_is_none(credit: int) -> None:
     async with pair() as (client, _, _):
-        with pytest.raises(ValueError, match="credit is the number of items that may wait, 1 or more"):
+        with pytest.raises(ValueError, match="credit must be a number of items, 1 or more"):
             client.stream("count", credit=credit)
 
 
@@ -215,7 +215,7 @@ async def test_a_lost_connection_says_so_behind_the_items() -> None:
         await until(lambda: client.state != "open")
         assert await anext(stream) == 2
         with pytest.raises(
-            DisconnectedError, match=f"^The stream of 'count' broke off: the connection to {server.url}"
+            DisconnectedError, match=f"^The stream of 'count' was interrupted: the connection to {server.url}"
         ):
             await anext(stream)
         again = await server.accept()

@@ -1,4 +1,4 @@
-"""Where a client connects to."""
+"""The address that a client connects to."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ _SAFE: Final = "/%:@!$&'()*+,;=~"
 
 
 class Address(NamedTuple):
-    """The parts of a URL that a connection is made of.
+    """The parts of a URL that a connection needs.
 
     Attributes:
-        secure: Whether over TLS.
-        host: As it is resolved, and as a certificate names it.
+        secure: Whether to use TLS.
+        host: The host, as it is resolved and as a certificate names it.
         port: The port.
-        target: Path and query, as they stand in the request.
+        target: Path and query, as in the request line.
         authority: The `Host` header.
-        where: The address for people: without the query, which may hold secrets.
+        where: The address for messages: without the query, which may contain
+            secrets.
     """
 
     secure: bool
@@ -32,10 +33,10 @@ class Address(NamedTuple):
 
 
 def parse_url(url: str) -> Address:
-    """Return the address that a URL means; `http` counts as `ws`, `https` as `wss`.
+    """Return the address of a URL; `http` means `ws`, `https` means `wss`.
 
     Raises:
-        ValueError: It is none that a WebSocket can be opened to.
+        ValueError: It is not a URL that a WebSocket can connect to.
     """
     try:
         parts = urlsplit(url.strip())
@@ -59,9 +60,9 @@ def parse_url(url: str) -> Address:
 def _ascii(host: str, url: str) -> str:
     if host.isascii():
         if not host.isprintable() or " " in host:
-            raise ValueError(f"{url!r} has a host name that is none.")
+            raise ValueError(f"{url!r} has an invalid host name.")
         return host
     try:
         return host.encode("idna").decode()
     except UnicodeError:
-        raise ValueError(f"{url!r} has a host name that is none.") from None
+        raise ValueError(f"{url!r} has an invalid host name.") from None

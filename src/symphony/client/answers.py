@@ -1,4 +1,4 @@
-"""The requests of one client that are under way, and who waits for what."""
+"""The requests of one client that are in progress, by their ids."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ class Asking(Entry, Protocol):
     """One request, or one stream."""
 
     id: int | None
-    """On this connection; `None` while it was not sent."""
+    """The id on this connection; `None` until it is sent."""
 
     def postpone(self, error: RemoteError) -> bool:
-        """Hear that the server stops and does not take it; return whether it is to be sent again."""
+        """Handle a refusal by a stopping server; return whether to send it again."""
         ...
 
     def replied(self, data: Any) -> None:
-        """Take a reply."""
+        """Handle the reply."""
         ...
 
     def item(self, data: Any) -> None:
-        """Take an item."""
+        """Handle an item."""
         ...
 
     def end(self) -> None:
-        """Hear that there are no more items."""
+        """Handle the end of the stream."""
         ...
 
     def failed(self, error: SymphonyError) -> None:
-        """Hear that nothing more comes, and why."""
+        """Handle an error; nothing more arrives."""
         ...
 
     def lost(self, loss: Loss) -> bool:
-        """Hear that the connection is lost; return whether it is to be sent again."""
+        """Handle the loss of the connection; return whether to send it again."""
         ...
 
 
 class Answers:
-    """Hands what comes to whoever asked for it.
+    """Passes each answer to the request that it belongs to.
 
     Args:
-        outgoing: The client's way out.
+        outgoing: Sends the client's messages.
     """
 
     __slots__ = ("_asking", "_last_id", "outgoing")
@@ -66,8 +66,8 @@ class Answers:
         self, asking: Asking, codec: V1, event: str, data: Any, *, timeout: float | None, credit: int | None
     ) -> str | bytes:
         """Give a request its id and return its message."""
-        # Never used again on one connection, so that an answer that comes late
-        # is nobody else's.
+        # An id is never reused on one connection, so that a late answer cannot be
+        # taken for the answer to another request.
         id = self._last_id = self._last_id % MAX_ID + 1
         message = codec.encode(Event(event, data, id, timeout, credit))
         asking.id = id
@@ -75,14 +75,14 @@ class Answers:
         return message
 
     def give_up(self, asking: Asking) -> None:
-        """Want no answer any more, and say so if it was sent."""
+        """Cancel a request; if it was sent, tell the server."""
         id = asking.id
         if id is not None and self._asking.get(id) is asking:
             del self._asking[id]
             self.outgoing.say(Cancel(id))
 
     def take(self, envelope: Reply | Error | Item | End) -> None:
-        """Hand an answer on. One that nobody waits for has crossed a `cancel`, and is ignored."""
+        """Pass on an answer. One to an unknown id has crossed a `cancel` and is ignored."""
         if isinstance(envelope, Item):
             if (asking := self._asking.get(envelope.item)) is not None:
                 asking.item(envelope.data)
@@ -93,7 +93,8 @@ class Answers:
             if (asking := self._asking.get(envelope.error)) is not None:
                 error = self._error(envelope.data)
                 stops = self.outgoing.held and error.code == "unavailable"
-                # Kept, it is lost with the connection, and sent again with the rest of that kind.
+                # If it is kept, it is lost with the connection, and then sent again with
+                # the other idempotent requests.
                 if not (stops and asking.postpone(error)):
                     del self._asking[envelope.error]
                     asking.failed(error)
@@ -101,7 +102,7 @@ class Answers:
             asking.end()
 
     def lost(self, loss: Loss) -> list[Asking]:
-        """Tell all that nothing comes any more; return those that are to be sent again, in order."""
+        """End all requests with the connection; return those to send again, in order."""
         asking, self._asking = self._asking, {}
         self._last_id = 0
         again: list[Asking] = []

@@ -1,4 +1,4 @@
-"""What came in and waits for the program; when it is full, the link is not read from."""
+"""Queues of received messages; a full queue pauses reading from the link."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Gate:
-    """Lets a client's link be read from while nobody holds it."""
+    """Pauses reading from a client's link while at least one holder asks for it."""
 
     __slots__ = ("_holding", "link")
 
@@ -22,19 +22,19 @@ class Gate:
         self._holding = 0
 
     def use(self, link: Link | None) -> None:
-        """Go over to another link."""
+        """Switch to another link."""
         self.link = link
         if link is not None and self._holding:
             link.pause_reading()
 
     def hold(self) -> None:
-        """Let nothing more in; as often as `release`."""
+        """Pause reading; each call needs one `release`."""
         self._holding += 1
         if self._holding == 1 and self.link is not None:
             self.link.pause_reading()
 
     def release(self) -> None:
-        """Let more in, if nobody else holds it."""
+        """Resume reading, unless another holder is left."""
         self._holding -= 1
         if not self._holding and self.link is not None:
             self.link.resume_reading()
@@ -43,11 +43,12 @@ class Gate:
 class Backlog(Generic[T]):
     """A queue that holds the gate from when it is full until it is half empty.
 
-    What the link has read already is still put: a little more than *limit*.
+    Messages that the link has already read are still added, so it can grow a
+    little above *limit*.
 
     Args:
-        gate: Of the client.
-        limit: When it is full.
+        gate: The gate of the client.
+        limit: The number of items at which it is full.
     """
 
     __slots__ = ("_gate", "_holds", "_items", "_limit", "_open")
@@ -63,23 +64,26 @@ class Backlog(Generic[T]):
         return len(self._items)
 
     def put(self, item: T) -> None:
-        """Add one."""
+        """Add an item."""
         self._items.append(item)
         self._weigh()
 
     def take(self) -> T:
-        """Remove the oldest; there must be one."""
+        """Remove and return the oldest item; the queue must not be empty."""
         item = self._items.popleft()
         self._weigh()
         return item
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all items."""
         self._items.clear()
         self._weigh()
 
     def keep_open(self, open: bool) -> None:
-        """Don't hold the gate, however full: what makes it empty waits for what the link brings."""
+        """Set whether the gate stays open even if the queue is full.
+
+        It must while the consumer waits for a message from the link.
+        """
         self._open = open
         self._weigh()
 

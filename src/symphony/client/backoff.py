@@ -1,4 +1,4 @@
-"""When a client comes back, and whether (`docs/protocol.md`, "Closing"). Pure."""
+"""Whether and when a client reconnects (`docs/protocol.md`, "Closing"). Pure."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ __all__ = ("UNAUTHORIZED", "Backoff", "answer_comes_back", "comes_back")
 
 UNAUTHORIZED: Final = 4401
 LASTED: Final = 5.0
-"""A connection that was open for so many seconds makes the bound begin anew."""
+"""A connection that was open for this many seconds resets the backoff."""
 
 _COME_BACK: Final = frozenset((1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429, 4503))
 _STAY_AWAY: Final = frozenset((4400, 4401, 4403, 4404, 4409))
 _LONGEST_HINT: Final = 24 * 3600.0
-# 2.0 ** 1024 is no float any more.
+# 2.0 ** 1024 overflows a float.
 _MAX_DOUBLINGS: Final = 64
 
 
 def comes_back(code: int) -> bool:
-    """Return whether a client comes back after a close code."""
+    """Return whether a client reconnects after a close code."""
     return code in _COME_BACK
 
 
 def answer_comes_back(status: int) -> bool:
-    """Return whether a client comes back after an HTTP answer to its handshake."""
+    """Return whether a client reconnects after an HTTP response to its handshake."""
     code = 4000 + status
     if code in _COME_BACK or code in _STAY_AWAY:
         return code in _COME_BACK
@@ -32,12 +32,13 @@ def answer_comes_back(status: int) -> bool:
 
 
 class Backoff:
-    """How long one client waits before its next attempt: full jitter.
+    """The delays of one client before its attempts: exponential, with full jitter.
 
     Args:
-        base: The bound of the first wait, in seconds.
-        longest: The largest bound.
-        uniform: A random number between two others, as `random.uniform`.
+        base: Upper limit of the first delay, in seconds.
+        longest: Upper limit of every delay.
+        uniform: Returns a random number between two others, like
+            `random.uniform`.
     """
 
     __slots__ = ("_attempts", "_base", "_hint", "_longest", "_uniform")
@@ -50,19 +51,19 @@ class Backoff:
         self._hint = 0.0
 
     def hint(self, seconds: float) -> None:
-        """Put so many seconds before the next wait: the server wants to be left alone."""
-        # Not above a day: a wrong one must not keep a client away for ever.
+        """Add *seconds* to the next delay, as the server asked."""
+        # At most a day: a wrong value must not keep a client away forever.
         self._hint = min(max(seconds, 0.0), _LONGEST_HINT)
 
     def lasted(self, seconds: float) -> bool:
-        """Begin anew if a connection was open for long enough; return whether it was."""
+        """Reset the backoff if a connection was open long enough; return whether it was."""
         if seconds < LASTED:
             return False
         self._attempts = 0
         return True
 
     def next(self) -> float:
-        """Return how long to wait now; the bound of the wait after it is twice as large."""
+        """Return the next delay, and double the limit for the one after it."""
         bound = min(self._longest, self._base * 2.0 ** min(self._attempts, _MAX_DOUBLINGS))
         self._attempts += 1
         hint, self._hint = self._hint, 0.0

@@ -1,4 +1,4 @@
-"""The client: the same verbs as on the server, over a connection that comes back."""
+"""The client: the same verbs as on the server, and automatic reconnects."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ _NORMAL: Final = (1000, 1001)
 
 
 class Client:
-    """A connection to a Symphony server, or to any other raw WebSocket, that comes back.
+    """A client of a Symphony server, or of any other WebSocket server.
 
-    Made by `symphony.connect`; open in `async with`, or after `await`. All of
-    it belongs to the thread of the event loop that it was opened in.
+    It reconnects automatically. `symphony.connect` returns it; open it with
+    `async with` or `await`. Use it only in the thread of the event loop that
+    opened it.
 
     Args:
-        dial: Gets its links.
-        options: What `connect` was told.
+        dial: Opens its links.
+        options: The options of `connect`.
     """
 
     __slots__ = ("__weakref__", "_core", "_outgoing", "_reconnector", "_request_timeout", "_thread")
@@ -49,7 +50,7 @@ class Client:
         self._request_timeout = options.request_timeout
         self._thread = 0
 
-    # What it is
+    # State
 
     @property
     def state(self) -> State:
@@ -63,28 +64,29 @@ class Client:
 
     @property
     def protocol(self) -> str | None:
-        """`"symphony.v1.json"`, `"symphony.v1.msgpack"` or `"raw"`; `None` before it was ever open."""
+        """`"symphony.v1.json"`, `"symphony.v1.msgpack"` or `"raw"`; `None` before the first connection."""
         return self._core.protocol
 
     @property
     def subprotocol(self) -> str | None:
-        """What the server chose of all that was offered, `subprotocols=` included."""
+        """The subprotocol that the server chose, from `subprotocols=` or Symphony's own."""
         return self._core.subprotocol
 
     # Verbs
 
     def emit(self, event: str, data: Any = None) -> Awaitable[None]:
-        """Send an event: at once, or as soon as there is a connection, in order.
+        """Send an event, or queue it until there is a connection.
 
-        Delivered at most once: what was on its way when a connection is lost
-        is lost with it. Whoever must know sends a `request`.
+        Events are sent in order and delivered at most once: an event on its
+        way is lost if the connection is lost. Use `request` if you need to
+        know that it arrived.
 
         Returns:
-            What may be awaited, and need not be: it waits while the server
-            takes less than is sent.
+            An awaitable. Awaiting it is optional; it waits while the server
+            reads more slowly than you send.
 
         Raises:
-            QueueFullError: `max_queue` messages wait already.
+            QueueFullError: `max_queue` messages are already queued.
             DisconnectedError: The client is closed.
             TypeError: The data cannot be encoded.
         """
@@ -95,11 +97,13 @@ class Client:
         """Send a message; on an event connection, as the event `message`.
 
         Args:
-            message: On a raw connection, text and bytes go as they are and
-                anything else as JSON text.
+            message: On a raw connection, text and bytes are sent unchanged,
+                and anything else as JSON text.
 
         Raises:
-            QueueFullError: As `emit`, and so are the others.
+            QueueFullError: As for `emit`.
+            DisconnectedError: As for `emit`.
+            TypeError: As for `emit`.
         """
         self._check()
         return self._outgoing.send(message)
@@ -135,27 +139,27 @@ class Client:
     ) -> Any:
         """Send a request and return its reply.
 
-        Cancelling whoever waits cancels the handler at the server. Without a
-        connection it waits for one, as long as it has time.
+        Without a connection, the request is queued until its timeout.
+        Cancelling the task that awaits it cancels the handler at the server.
 
         Args:
-            event: Its name.
-            data: What it carries.
+            event: The name of the event.
+            data: The data.
             timeout: Seconds in all; `None`: the client's `request_timeout`;
-                `math.inf`: for ever.
-            response_type: What the reply becomes: anything msgspec decodes,
+                `math.inf`: no limit.
+            response_type: The type of the reply: anything msgspec can decode,
                 or a pydantic model. `Any`: plain Python values.
-            idempotent: Whether doing it twice does no harm. Then it is sent
-                again if the connection is lost before the reply.
+            idempotent: Whether the request may safely run twice. If so, it is
+                sent again if the connection is lost before the reply.
 
         Raises:
             RemoteError: The server answered with an error, or the reply does
-                not fit `response_type` (code `invalid`).
-            RequestTimeoutError: There was no reply in time.
-            DisconnectedError: The connection was lost after it was sent, or the
-                client was closed.
-            QueueFullError: Without a connection, or while the server stops:
-                `max_queue` messages wait already.
+                not match `response_type` (code `invalid`).
+            RequestTimeoutError: No reply arrived in time.
+            DisconnectedError: The connection was lost after the request was
+                sent, or the client is closed.
+            QueueFullError: There is no connection, or the server stops, and
+                `max_queue` messages are already queued.
         """
         self._check(event)
         seconds = self._request_timeout if timeout is None else timeout
@@ -163,7 +167,7 @@ class Client:
             raise ValueError(f"timeout must be above 0, not {timeout!r}.")
         read = reader(response_type, self._core.kind)
         if idempotent or not self._outgoing.clear:
-            # It may be sent later, or twice, and the object be changed meanwhile.
+            # It may be sent later, or twice, and the object may change in the meantime.
             data = snapshot(data, self._core.kind)
         request = Request(
             self._core.answers, event, data, timeout=seconds, idempotent=idempotent, where=self._core.where
@@ -186,20 +190,20 @@ class Client:
     def stream(
         self, event: str, data: Any = None, *, credit: int = 64, response_type: Any = Any
     ) -> Stream[Any]:
-        """Send a request that is answered by a stream, and iterate over its items.
+        """Send a request for a stream, and iterate over its items.
 
         Leaving the loop early cancels the stream at the server.
 
         Args:
-            event: Its name.
-            data: What it carries.
-            credit: How many items may wait here; the server's generator goes
-                on as they are taken.
-            response_type: What each item becomes, as in `request`.
+            event: The name of the event.
+            data: The data.
+            credit: How many items may be buffered here; the server's generator
+                continues as you take them.
+            response_type: The type of each item, as in `request`.
         """
         self._check(event)
         if not 1 <= credit <= MAX_CREDIT:
-            raise ValueError(f"credit is the number of items that may wait, 1 or more, not {credit!r}.")
+            raise ValueError(f"credit must be a number of items, 1 or more, not {credit!r}.")
         read = reader(response_type, self._core.kind)
 
         def start() -> Flow:
@@ -221,23 +225,24 @@ class Client:
     @overload
     def on(self, event: str, handler: F) -> F: ...
     def on(self, event: str, handler: F | None = None) -> F | Callable[[F], F]:
-        """Register what runs for each event of a name that the server sends.
+        """Register a handler for an event that the server sends.
 
-        A handler takes the data, or nothing; what its parameter is annotated
-        with decides what the data must be. It may be plain or async. Handlers
-        of events run one after the other; those of requests beside them, and
-        what the first one registered returns is the reply: `Reject` and other
-        exceptions are error answers.
+        A handler takes the data, or no argument; the annotation of its
+        parameter is the type of the data. It may be plain or async. Handlers of
+        events run one after the other. A request of the server is handled
+        concurrently with them, by the first handler registered. Its return
+        value is the reply; `Reject` and other exceptions become error replies.
 
         Args:
-            event: Its name; `"message"` for what the server sends without
-                one, also on a raw connection; `"*"` for all that no other
-                handler takes, called with event and data.
-            handler: Left out in `@client.on("said")`.
+            event: The name; `"message"` for messages that the server sends
+                without one, also on a raw connection; `"*"` for all events
+                without another handler, called with event and data.
+            handler: The function; omit it to use `on` as a decorator,
+                `@client.on("said")`.
 
         Raises:
-            ConfigurationError: It cannot be called with data, or its
-                annotation is nothing that can be decoded.
+            ConfigurationError: The handler cannot be called with data, or its
+                annotation is not a type that can be decoded.
         """
         if handler is not None:
             self._core.dispatch.handlers.add(event, handler)
@@ -251,22 +256,25 @@ class Client:
         return register
 
     def off(self, event: str, handler: Callable[..., Any]) -> None:
-        """Undo `on`."""
+        """Remove a handler; if it is not registered, nothing happens."""
         self._core.dispatch.handlers.remove(event, handler)
 
     def on_state(self, handler: F) -> F:
-        """Register what is called with each new `state`; a plain function at once, an async one soon."""
+        """Register a function that is called with each new `state`.
+
+        A plain function is called at once. An async one runs in a task.
+        """
         self._core.state_handlers.append(handler)
         return handler
 
-    # Its life
+    # Open and close
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close for good: what was sent is still delivered, what is under way fails.
+        """Close the client for good.
 
-        Waits until the server has said goodbye, at most 5 seconds, and until
-        the handlers have ended, which are cancelled. A closed client is left
-        as it is.
+        Messages that were sent are still delivered; requests in progress fail.
+        Waits for the server's close frame, at most 5 seconds. Cancels the
+        handlers and waits for them. Closing a closed client does nothing.
 
         Raises:
             ValueError: The code must not be sent; use 1000 or 3000 to 4999.
@@ -296,11 +304,11 @@ class Client:
     async def __anext__(self) -> str | bytes:
         """Return the next message of a raw connection.
 
-        Ends where the connection does for good; lost ones in between don't
-        show.
+        The iteration continues across reconnects and ends when the client is
+        closed for good.
 
         Raises:
-            DisconnectedError: It ended otherwise than with 1000 or 1001.
+            DisconnectedError: It was closed with a code other than 1000 or 1001.
         """
         while not self._core.messages:
             if self.closed is not None:
@@ -333,12 +341,12 @@ class Client:
         if event is not None:
             check_name(event)
             if event == _ERROR:
-                raise ValueError("The event 'error' is Symphony's own; take another name.")
+                raise ValueError("The event name 'error' is reserved for Symphony; use another name.")
 
     def _check_thread(self) -> None:
         if self._thread and get_ident() != self._thread:
             raise WrongThreadError(
-                f"{self!r} was used outside its event loop's thread. Hand the call over: "
+                f"{self!r} was used outside its event loop's thread. Use "
                 "loop.call_soon_threadsafe(client.emit, ...)."
             )
 
@@ -347,5 +355,5 @@ def _fit(read: Reader, data: Any, what: str) -> Any:
     try:
         return read(data)
     except InvalidError as error:
-        message = f"{what} is not what response_type says: {error.reason}"
+        message = f"{what} does not match response_type: {error.reason}"
         raise RemoteError("invalid", message, details={"path": error.path}) from None

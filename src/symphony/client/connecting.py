@@ -34,7 +34,7 @@ def connect(
     origin: str | None = None,
     subprotocols: Sequence[str] = (),
 ) -> Client:
-    """Make a client of a server; it opens in `async with`, or when it is awaited.
+    """Return a client of a server; it connects in `async with`, or when awaited.
 
     ```python
     client = symphony.connect("wss://example.com/chat")
@@ -47,33 +47,34 @@ def connect(
     ```
 
     Args:
-        url: Where to: `ws://` or `wss://`; `http` and `https` count as these.
-        token: Whom the client speaks for; or a function, plain or async, that
-            is asked anew at each attempt to connect.
-        headers: Further headers of the handshake.
-        protocol: How events are written: `"json"` or `"msgpack"`.
+        url: The URL of the server, `ws://` or `wss://`; `http` and `https`
+            mean these.
+        token: Authenticates the client: a string, or a function, plain or
+            async, that is called for each attempt to connect.
+        headers: Additional headers of the handshake.
+        protocol: How events are encoded: `"json"` or `"msgpack"`.
         connect_timeout: Seconds until the first connection must be open, and
-            for each attempt after a connection was lost.
-        request_timeout: Seconds until a request must be answered, unless it
-            says otherwise.
-        heartbeat: Seconds of silence until the server is asked whether it is
-            there; after half of that again, and at least 1 s, the connection
-            counts as lost. `None`: never.
-        reconnect: Whether to come back when a connection is lost.
-        backoff: Bound of the random time before the first attempt to come
-            back, in seconds; doubled with each that fails.
-        max_backoff: The largest bound.
-        max_queue: Messages that may wait for a connection, and events and
-            messages that may wait for the program before the connection is
-            not read from.
-        max_message_bytes: The largest message that may come.
-        ssl: For `wss`: a context; `None` or `True`: certificates are checked
-            against the system's; `False`: not at all.
-        origin: The `Origin` of the handshake, as a browser sends it.
-        subprotocols: Offered besides Symphony's, for raw connections.
+            for each attempt to reconnect.
+        request_timeout: Default timeout of requests, in seconds.
+        heartbeat: Seconds of silence before the client pings the server. If
+            nothing arrives within half that time (at least 1 s), the
+            connection counts as lost. `None`: never.
+        reconnect: Whether to reconnect when a connection is lost.
+        backoff: Upper limit of the random delay before the first attempt to
+            reconnect, in seconds; doubled with each failed attempt.
+        max_backoff: Upper limit of every delay, in seconds.
+        max_queue: Messages that may be queued for a connection. Also how many
+            received events and messages may wait for the program before the
+            client stops reading from the connection.
+        max_message_bytes: The size limit of an incoming message.
+        ssl: For `wss`: a context; `None` or `True`: certificates are verified
+            with the system's; `False`: not at all.
+        origin: The `Origin` header of the handshake, as a browser sends it.
+        subprotocols: Subprotocols to offer besides Symphony's, for raw
+            connections.
 
     Raises:
-        ValueError: An option is none.
+        ValueError: An option is not valid.
     """
     address = parse_url(url)
     given = dict(headers or {})

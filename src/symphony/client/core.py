@@ -1,4 +1,4 @@
-"""What is behind one client: its parts, and which of them gets what happens."""
+"""The parts of one client, and how they work together."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ class Core:
     """The parts of one client; `ConnectionOwner` of its reconnector.
 
     Args:
-        dial: Gets its links.
-        options: What `connect` was told.
+        dial: Opens its links.
+        options: The options of `connect`.
 
     Attributes:
-        where: The server, for people.
-        kind: How data is written.
-        outgoing: The way out.
-        answers: Requests and streams under way.
-        dispatch: The handlers.
-        messages: Of a raw connection, for which there is no handler.
-        reconnector: The connection.
-        protocol: What is spoken, `None` before it was ever open.
-        subprotocol: What the server chose.
-        state_handlers: Called with each state.
+        where: The address of the server, for messages.
+        kind: How data is encoded.
+        outgoing: Sends messages.
+        answers: Requests and streams in progress.
+        dispatch: Runs the handlers.
+        messages: Messages of a raw connection that no handler takes.
+        reconnector: Keeps the client connected.
+        protocol: The protocol of the connection; `None` before the first one.
+        subprotocol: The subprotocol that the server chose.
+        state_handlers: Called with each new state.
     """
 
     __slots__ = (
@@ -88,15 +88,15 @@ class Core:
         self.reconnector = Reconnector(dial, options, self)
 
     async def wait_for_message(self) -> None:
-        """Wait until there is a message of a raw connection, or another reason to look."""
+        """Wait until there is a raw message or the state has changed; may wake early."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._readers.append(waiter)
         await waiter
 
-    # What the reconnector and its link call
+    # Called by the reconnector and its link
 
     def received(self, message: str | bytes) -> None:
-        """Take a message."""
+        """Handle a received message."""
         codec = self.outgoing.codec
         if codec is None:
             if not self.dispatch.message(message):
@@ -109,7 +109,7 @@ class Core:
             if error.id is not None:
                 self.outgoing.say(Error(error.id, error.payload()))
             path = error.details["path"]
-            self._complain("what cannot be read: %s (at %s)", error.message, path)
+            self._complain("a message that cannot be decoded: %s (at %s)", error.message, path)
             return
         if not isinstance(envelope, Retry):
             self._last_error = None
@@ -126,18 +126,19 @@ class Core:
             self.dispatch.cancel(envelope.cancel)
         elif isinstance(envelope, Retry):
             self.reconnector.retry_after(envelope.retry)
-            # To whom this connection is the last, the server says what it takes.
+            # If the client does not reconnect, keep sending: the server decides what it
+            # still accepts.
             if self._comes_back:
                 self.outgoing.hold()
         elif not isinstance(envelope, Pong):
             self._complain("%r, which only clients send", envelope)
 
     def relieved(self) -> None:
-        """Send on."""
+        """Continue to send."""
         self.outgoing.flush()
 
     def opening(self, link: Link) -> None:
-        """Go over to a new link."""
+        """Switch to a new link."""
         codec = _CODECS.get(link.subprotocol)
         self.subprotocol = link.subprotocol
         self.protocol = RAW if codec is None else link.subprotocol
@@ -145,12 +146,12 @@ class Core:
         self.outgoing.use(link, codec)
 
     def opened(self) -> None:
-        """Send what has waited, before anything that is sent from now on."""
+        """Send the queued messages, before any new ones."""
         self.outgoing.flush()
         self._wake()
 
     def lost(self, loss: Loss) -> None:
-        """Tell everybody who waits for something."""
+        """Tell all waiting requests, streams and readers."""
         self._gate.use(None)
         again = self.answers.lost(loss)
         self.dispatch.lost()
@@ -170,7 +171,7 @@ class Core:
         return error if error is not None and close_reason(error.message) == close.reason else None
 
     def changed(self, state: State) -> None:
-        """Tell the program."""
+        """Call the state handlers."""
         logger.debug("%s: %s", self.where, state)
         for handler in self.state_handlers:
             try:
@@ -182,15 +183,13 @@ class Core:
                     self.dispatch.spawn(_finish(result, state))
 
     def _complain(self, what: str, *details: object) -> None:
-        # Once is a warning: a server of a later version may say something new a
-        # thousand times a second.
+        # Warn only once: a server of a later version may send something new a thousand
+        # times a second.
         level, self._complained = logging.DEBUG if self._complained else logging.WARNING, True
         logger.log(level, f"%s sent {what}.", self.where, *details)
 
     def _overflow(self) -> None:
-        self.reconnector.give_up(
-            Close(1013, "a handler waits behind more events than can be kept", clean=False)
-        )
+        self.reconnector.give_up(Close(1013, "too many events are queued while a handler waits", clean=False))
 
     def _wake(self) -> None:
         readers, self._readers = self._readers, []

@@ -1,4 +1,4 @@
-"""How a client gets a WebSocket: names, TCP, TLS, the opening handshake."""
+"""Opens a client's WebSocket: DNS, TCP, TLS and the opening handshake."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from symphony.protocol.v1 import JSON
 
 __all__ = ("WebSocketDial",)
 
-"""Offered, and chosen by a server that refuses: the close frame behind it says why."""
+"""A server that refuses chooses it; the error that follows and the close frame have the reason."""
 
-# How long an address may keep silent if there is another one.
+# How long to wait for an address if there is another one.
 _ADDRESS_TIMEOUT: Final = 2.0
-# How long the body of a refusal may take behind its head.
+# How long to wait for the body of a refusal after its head.
 _BODY_TIMEOUT: Final = 1.0
 
 _Info: TypeAlias = tuple[int, int, int, str, Any]
@@ -38,11 +38,11 @@ class WebSocketDial:
     """Opens WebSockets to one address.
 
     Args:
-        address: Where to.
-        context: For TLS; `None`: without.
+        address: The address of the server.
+        context: The TLS context; `None`: no TLS.
         heartbeat: See `WebSocketLink`, also for the next two.
-        max_message_bytes: The largest incoming message.
-        close_timeout: How long a goodbye may take.
+        max_message_bytes: The size limit of an incoming message.
+        close_timeout: How long the closing handshake may take.
     """
 
     __slots__ = ("_address", "_close_timeout", "_context", "_heartbeat", "_max_message_bytes")
@@ -107,7 +107,7 @@ class WebSocketDial:
         return link
 
     async def _answer(self, opening: _Opening) -> Answer:
-        """Wait for the head of the answer, and for the body of a refusal as long as that takes."""
+        """Wait for the head of the response, and briefly for the body of a refusal."""
         await asyncio.wait((opening.head,))
         if (problem := opening.head.result()) is not None:
             raise refusals.no_http(problem, self._address)
@@ -157,7 +157,7 @@ class WebSocketDial:
         except ValueError:
             pass
         else:
-            # Not one thread for what is an address already.
+            # No thread is needed for an IP address.
             family = socket.AF_INET if version == 4 else socket.AF_INET6
             return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
         loop = asyncio.get_running_loop()
@@ -168,14 +168,15 @@ class WebSocketDial:
 
 
 class _Opening(asyncio.Protocol):
-    """In place until the handshake is answered.
+    """The asyncio protocol until the handshake is answered.
 
     Attributes:
-        transport: The event loop's; not read from any more once *head* is done
-            with a 101.
-        answer: What has come.
-        head: Done with the head of the answer: `None`, or why there is none.
-        body: Done with all of it.
+        transport: The transport of the event loop. Reading is paused once
+            *head* is done with a 101.
+        answer: The response received so far.
+        head: Done when the head of the response is complete, with `None`, or
+            with the reason why there is none.
+        body: Done when the response is complete.
     """
 
     __slots__ = ("_handshake", "answer", "body", "head", "transport")
@@ -189,13 +190,13 @@ class _Opening(asyncio.Protocol):
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask."""
-        # uvloop's transports are no subclass of asyncio's.
+        """Send the request."""
+        # uvloop's transports are not subclasses of asyncio's.
         self.transport = cast("asyncio.Transport", transport)
         self.transport.write(self._handshake)
 
     def data_received(self, data: bytes) -> None:
-        """Read the answer."""
+        """Parse the response."""
         if self.body.done() or (self.head.done() and self.head.result() is not None):
             return
         try:
@@ -204,7 +205,7 @@ class _Opening(asyncio.Protocol):
             self._finish(error)
             return
         if self.answer.status == 101:
-            # What comes now are frames; `WebSocketLink.start` reads on.
+            # The next bytes are frames; `WebSocketLink.start` resumes reading.
             self.transport.pause_reading()
             self._finish(None)
         elif self.answer.complete:
@@ -213,7 +214,7 @@ class _Opening(asyncio.Protocol):
             self.head.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Make do with what has come."""
+        """Finish with the part that has been received."""
         self._finish(None if self.answer.status else exc or EOFError())
 
     def _finish(self, problem: Exception | None) -> None:
@@ -224,7 +225,7 @@ class _Opening(asyncio.Protocol):
 
 
 class _Refusal:
-    """Listens to a link that a server opened only to say why it refuses."""
+    """Listens to a link that the server opened only to send the reason of a refusal."""
 
     __slots__ = ("close", "error", "retry_after")
 
@@ -234,7 +235,7 @@ class _Refusal:
         self.retry_after: float | None = None
 
     def received(self, message: str | bytes) -> None:
-        """Take the error, or the notice of when to come back."""
+        """Handle the error, or the message that says when to reconnect."""
         with suppress(MalformedError):
             envelope = JSON.decode(message)
             if isinstance(envelope, Retry):
@@ -243,10 +244,10 @@ class _Refusal:
                 self.error = error_said(envelope.data, "json")
 
     def relieved(self) -> None:
-        """Nothing is sent."""
+        """Do nothing: nothing is sent."""
 
     def closed(self, close: Close) -> None:
-        """Take it."""
+        """Store how the link closed."""
         if not self.close.done():
             self.close.set_result(close)
 

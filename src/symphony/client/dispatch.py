@@ -1,4 +1,4 @@
-"""Runs the handlers of one client: those of events in order, those of requests beside them."""
+"""Runs a client's handlers: events in order, requests concurrently with them."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ logger = logging.getLogger("symphony.client")
 
 _ERROR: Final = "error"
 _MAX_REQUESTS: Final = 1000
-# While a handler waits for the server, what it waits for may stand behind
-# events, so reading goes on above the limit; not for ever.
+# While a handler waits for the server, the answer may arrive after more events. So
+# reading continues above the limit, up to this factor.
 _WAITING_FACTOR: Final = 8
 _PATIENCE: Final = 5.0
 
 
 class Dispatch:
-    """What comes from the server, on its way to the handlers.
+    """Passes events and requests of the server to the handlers.
 
     Args:
-        outgoing: The client's way out, for replies.
-        gate: Held while too many events wait.
-        limit: How many are too many.
-        overflow: Called when even the events behind which a waiting handler
-            waits are too many.
+        outgoing: Sends the replies.
+        gate: Held while too many events are queued.
+        limit: How many events may be queued.
+        overflow: Called when too many events are queued while a handler waits
+            for the server.
 
     Attributes:
-        handlers: Those registered.
-        unhandled: Called with name and data of an event that no handler takes.
+        handlers: The registered handlers.
+        unhandled: Called with the name and data of an event without a handler.
     """
 
     __slots__ = (
@@ -72,10 +72,10 @@ class Dispatch:
         self._waiting = 0
         self._finishing = False
 
-    # What comes in
+    # Incoming
 
     def event(self, event: Event, kind: Kind) -> None:
-        """Take an event without an id."""
+        """Handle an event without an id."""
         handlers = self.handlers.of(event.event)
         if not handlers and self.unhandled is not None:
             self.unhandled(event.event, event.data)
@@ -85,22 +85,22 @@ class Dispatch:
             self._put(_Call(handler, event, kind))
 
     def message(self, message: str | bytes) -> bool:
-        """Take a message of a raw connection; return whether there is a handler for it."""
+        """Handle a message of a raw connection; return whether it has a handler."""
         handlers = self.handlers.of("message")
         for handler in handlers:
             self._put(_RawCall(handler, message))
         return bool(handlers)
 
     def spawn(self, call: Coroutine[Any, Any, None]) -> None:
-        """Run something that neither waits for the handlers nor keeps them waiting."""
+        """Run a coroutine concurrently with the handlers."""
         task = asyncio.get_running_loop().create_task(call)
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
 
     def request(self, event: Event, kind: Kind) -> None:
-        """Take an event with an id."""
+        """Handle an event with an id."""
         if event.id in self._requests:
-            logger.warning("The server sent a request %r with the id of one under way.", event.event)
+            logger.warning("The server sent a request %r with the id of a request in progress.", event.event)
             return
         handlers = self.handlers.of(event.event)
         if not handlers:
@@ -113,17 +113,17 @@ class Dispatch:
             task.add_done_callback(lambda task, id=event.id: self._answered(id, task))
 
     def cancel(self, id: int) -> None:
-        """Hear that the server wants no answer any more."""
+        """Cancel the handler of a request: the server no longer wants the answer."""
         if (task := self._requests.get(id)) is not None:
             task.cancel()
 
-    # Whoever waits
+    # Handlers that wait for the server
 
     def while_waiting(self) -> Callable[[], None]:
-        """Be told that the running task waits for the server; call what is returned when it does not.
+        """Note that the current task waits for the server; call the result when it is done.
 
-        If it is a handler of an event that waits, its answer may stand behind
-        more events, so they must be let in.
+        If the task runs an event handler, its answer may arrive after more
+        events, so reading must continue.
         """
         if self._task is None or asyncio.current_task() is not self._task:
             return _nothing
@@ -131,10 +131,10 @@ class Dispatch:
         self._backlog.keep_open(True)
         return self._waits_no_more
 
-    # The end
+    # Closing
 
     def lost(self) -> list[asyncio.Task[None]]:
-        """Answer nothing any more: requests belong to one connection. Return whose handlers go."""
+        """Cancel the requests of the lost connection; return their tasks."""
         going = [task for task in self._requests.values() if task is not _current_task()]
         self._requests = {}
         for task in going:
@@ -142,22 +142,22 @@ class Dispatch:
         return going
 
     def finish(self) -> None:
-        """Handle what has come, and then end."""
+        """Handle the queued events, then end."""
         self._finishing = True
         self._wake()
 
     async def aclose(self) -> None:
-        """End all handlers but the one that calls this, and forget what has come."""
+        """Cancel all handlers except the caller, and drop the queued events."""
         self._finishing = True
         self._backlog.clear()
         going = self.lost()
         if self._task is not None and self._task is not _current_task():
             self._task.cancel()
             going.append(self._task)
-        # Not cancelled: they may be about this very end.
+        # Not cancelled: they may be handling this very change of state.
         going.extend(task for task in self._beside if task is not _current_task())
         if going:
-            # One that does not want to go must not keep the program.
+            # A handler that ignores its cancellation must not block the program.
             _, stuck = await asyncio.wait(going, timeout=_PATIENCE)
             for task in stuck:
                 task.cancel()
@@ -176,7 +176,7 @@ class Dispatch:
             self._waiter.set_result(None)
 
     async def _run(self) -> None:
-        """Run what waits, one after the other."""
+        """Run the queued calls, one after the other."""
         try:
             while self._backlog or not self._finishing:
                 if self._backlog:
@@ -196,12 +196,12 @@ class Dispatch:
             if inspect.isawaitable(result):
                 await result
         except InvalidError as error:
-            logger.warning("%s: what the server sent does not fit: %s.", call, error)
+            logger.warning("%s: the server sent data that does not fit: %s.", call, error)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # What it waited for was cancelled, not this.
+            # Not this task was cancelled, but something that the handler awaited.
             logger.warning("%s was cancelled.", call)
         except Exception:
             logger.exception("%s failed.", call)
@@ -230,8 +230,8 @@ class Dispatch:
             answer = _refusal(event.id, refusal)
         except Exception as error:
             answer = _failure(handler, event, error)
-        # A server that asks and does not read must not fill the memory. A `cancel`
-        # now comes too late: the answer is on its way.
+        # A server that sends requests but does not read must not fill the memory. A
+        # `cancel` is too late now: the answer is on its way.
         with suppress(asyncio.CancelledError):
             await self._outgoing.drained()
         if self._requests.get(event.id) is not asyncio.current_task():
@@ -245,7 +245,7 @@ class Dispatch:
         if self._requests.get(id) is not task:
             return
         del self._requests[id]
-        # Here, because a task that is cancelled before its first step never runs.
+        # Done here, because a task that is cancelled before its first step never runs.
         if task.cancelled():
             self._refuse(id, Reject("cancelled", "the request was cancelled"))
 
@@ -254,7 +254,7 @@ class Dispatch:
 
 
 class _Call:
-    """A handler and the event it is called with."""
+    """A handler and the event to call it with."""
 
     __slots__ = ("_event", "_handler", "_kind")
 
@@ -271,7 +271,7 @@ class _Call:
 
 
 class _RawCall:
-    """A handler and the message of a raw connection it is called with."""
+    """A handler and the raw message to call it with."""
 
     __slots__ = ("_handler", "_message")
 
@@ -301,7 +301,9 @@ def _log_error(data: Any, kind: Kind) -> None:
     except InvalidError:
         told = ErrorData("error")
     logger.warning(
-        "The server says: %r, %r. (To handle it, register @client.on('error').)", told.code, told.message
+        "The server sent an error: %r, %r. (To handle it, register @client.on('error').)",
+        told.code,
+        told.message,
     )
 
 
@@ -313,4 +315,4 @@ def _current_task() -> asyncio.Task[Any] | None:
 
 
 def _nothing() -> None:
-    """Nobody needs to be told."""
+    """Do nothing."""

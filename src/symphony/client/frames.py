@@ -30,9 +30,9 @@ def masked_message(message: str | bytes) -> bytes:
 
 
 def masked_frame(opcode: int, payload: bytes) -> bytes:
-    """Return a final frame of any size under a mask of its own."""
-    # From the system's source, for every frame: whoever can guess the mask can
-    # choose what stands on the wire, and fool proxies with it (RFC 6455 §10.3).
+    """Return a final frame of any size, with a new mask."""
+    # A random mask from the system for every frame: an attacker who can guess the mask
+    # controls the bytes on the wire, and can confuse proxies (RFC 6455 §10.3).
     key = urandom(4)
     size = len(payload)
     first = _FIN | opcode

@@ -1,4 +1,4 @@
-"""The functions that a program registers for events, compiled once."""
+"""The handlers that a program registers for events, compiled once."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSIT
 
 
 class Handler:
-    """One registered function.
+    """One registered handler.
 
     Attributes:
-        function: As it was registered.
-        name: How its author finds it.
+        function: The function, as it was registered.
+        name: Its qualified name, for messages.
     """
 
     __slots__ = ("_annotation", "_takes", "function", "name")
@@ -39,10 +39,10 @@ class Handler:
             raise ConfigurationError(f"{self.name}: {error}.") from None
 
     def call(self, event: str, data: Any, kind: Kind) -> Any:
-        """Call it with the data of an event; return what it returns, perhaps an awaitable.
+        """Call it with the data of an event; return its result, perhaps an awaitable.
 
         Raises:
-            InvalidError: The data is not of its type.
+            InvalidError: The data does not have the annotated type.
         """
         if self._takes == 0:
             return self.function()
@@ -50,7 +50,7 @@ class Handler:
         return self.function(event, value) if self._takes == 2 else self.function(value)
 
     def call_with_message(self, event: str, message: str | bytes) -> Any:
-        """Call it with a message of a raw connection; else as `call`."""
+        """Call it with a message of a raw connection; otherwise like `call`."""
         if self._takes == 0:
             return self.function()
         value = message_reader(self._annotation)(message)
@@ -66,25 +66,25 @@ class Handlers:
         self._by_event: dict[str, tuple[Handler, ...]] = {}
 
     def add(self, event: str, function: Callable[..., Any]) -> None:
-        """Register a function behind those that are there.
+        """Register a function, after those already registered.
 
         Raises:
             ConfigurationError: It cannot be called with an event's data, or its
-                annotation is nothing that can be decoded.
-            ValueError: The name is none.
+                annotation is not a type that can be decoded.
+            ValueError: The name is not valid.
         """
         check_name(event)
         if not callable(function):
-            raise ConfigurationError(f"A handler is a function, not {function!r}.")
+            raise ConfigurationError(f"A handler must be a function, not {function!r}.")
         self._by_event[event] = (*self._by_event.get(event, ()), Handler(event, function))
 
     def remove(self, event: str, function: Callable[..., Any]) -> None:
-        """Undo `add`; nothing happens if it was not registered."""
+        """Remove a function; if it is not registered, nothing happens."""
         left = tuple(one for one in self._by_event.get(event, ()) if one.function != function)
         self._by_event[event] = left
 
     def of(self, event: str) -> tuple[Handler, ...]:
-        """Return the handlers of an event: its own, else those for all."""
+        """Return the handlers of an event, or those of `"*"` if it has none."""
         return self._by_event.get(event) or self._by_event.get(ANY, ())
 
 
@@ -92,10 +92,10 @@ def check_name(event: str) -> None:
     """Check the name of an event.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The name is not valid.
     """
     if not isinstance(event, str) or not 0 < len(event) <= MAX_NAME:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ValueError(f"The name of an event is text of 1 to {MAX_NAME} characters, not {event!r}.")
+        raise ValueError(f"The name of an event must have 1 to {MAX_NAME} characters, not {event!r}.")
 
 
 def _name(function: Any) -> str:
@@ -106,11 +106,11 @@ def _name(function: Any) -> str:
 
 
 def _shape(event: str, function: Callable[..., Any], name: str) -> tuple[int, inspect.Parameter | None]:
-    """Return how many arguments a handler is called with, and the parameter that gets the data."""
+    """Return the number of arguments of a handler, and the parameter for the data."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        raise ConfigurationError(f"{name}: it has no signature that could be read.") from None
+        raise ConfigurationError(f"{name}: its signature cannot be read.") from None
     most = 2 if event == ANY else 1
     taking = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
     if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
@@ -123,7 +123,9 @@ def _shape(event: str, function: Callable[..., Any], name: str) -> tuple[int, in
     ]
     if 0 < len(taking) < most or any(one not in taking[:most] for one in required):
         wanted = "(event, data)" if event == ANY else "(data)"
-        raise ConfigurationError(f"{name}: a handler of {event!r} is called with {wanted}, or with nothing.")
+        raise ConfigurationError(
+            f"{name}: a handler of {event!r} is called with {wanted}, or without arguments."
+        )
     return min(len(taking), most), taking[most - 1] if taking else None
 
 
@@ -141,7 +143,7 @@ def _annotation(function: Any, parameter: inspect.Parameter, name: str) -> Any:
 
 
 def _namespace(function: Any) -> dict[str, Any]:
-    """Return the names that a function's string annotations may use."""
+    """Return the namespace in which a function's string annotations are resolved."""
     while isinstance(function, functools.partial):
         function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     if not isinstance(function, FunctionType) and not hasattr(function, "__func__"):  # pyright: ignore[reportUnknownArgumentType]
@@ -150,7 +152,7 @@ def _namespace(function: Any) -> dict[str, Any]:
     if not isinstance(function, FunctionType):
         return {}
     names: dict[str, Any] = dict(function.__globals__)
-    # A local class that the body uses too is in the closure.
+    # A local class is in the closure if the body uses it, too.
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             names[name] = cell.cell_contents

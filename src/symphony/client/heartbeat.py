@@ -1,4 +1,4 @@
-"""Is the server still there?"""
+"""Detects a server that no longer answers."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _SHORTEST_GRACE = 1.0
 
 
 class Beating(Protocol):
-    """What a heartbeat needs of its connection."""
+    """The connection, as a heartbeat needs it."""
 
     heard_at: float
-    """When the last byte came, by the loop's clock."""
+    """When the last byte arrived, by the loop's clock."""
     held: bool
-    """Whether it is not read from: then nothing can be heard."""
+    """Whether reading is paused, so that nothing can arrive."""
 
     @property
     def unsent(self) -> int:
-        """How many bytes wait to be taken by the network."""
+        """How many bytes are waiting to be sent."""
         ...
 
     def ping(self) -> None:
@@ -28,17 +28,19 @@ class Beating(Protocol):
         ...
 
     def silent(self) -> None:
-        """Give up: it is dead."""
+        """Close the connection, because the server does not answer."""
         ...
 
 
 class Heartbeat:
-    """Ask a connection that says nothing whether it lives; one timer, moved on when it is due.
+    """Pings a silent connection, and closes it if nothing arrives.
+
+    It uses one timer, which is set again only when it expires.
 
     Args:
-        connection: Whose pulse it is.
-        interval: After so many seconds of silence comes a ping; after half of
-            that again, and at least one second, the connection is given up.
+        connection: The connection to check.
+        interval: Seconds of silence before a ping. If nothing arrives within
+            half that time (at least one second), the connection is closed.
     """
 
     __slots__ = ("_connection", "_grace", "_interval", "_loop", "_timer")
@@ -69,8 +71,8 @@ class Heartbeat:
 
     def _judge(self, heard_at: float, unsent: int) -> None:
         connection = self._connection
-        # A server that takes what it is sent is alive, even if the ping still
-        # waits behind a large upload.
+        # A server that still receives data is alive, even if the ping is queued after a
+        # large upload.
         if connection.heard_at > heard_at or connection.held or connection.unsent < unsent:
             self._check()
         else:

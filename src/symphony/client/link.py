@@ -1,6 +1,6 @@
-"""The contract between a client and what carries its messages.
+"""The contract between a client and the transport of its messages.
 
-`websocket.py` keeps it over a socket; for tests, one can be made in memory.
+`websocket.py` implements it with a socket. Tests can implement it in memory.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ __all__ = ("Close", "Dial", "DialError", "Link", "Listener", "Offer")
 
 
 class Offer(NamedTuple):
-    """What one attempt to connect says of the client.
+    """The client's part of one attempt to connect.
 
     Attributes:
-        subprotocols: In the order of preference.
-        headers: Of the handshake, besides those that make it one.
-        stage: Called with what is being waited for, in words that say what may
-            be wrong if it takes too long. Calling it is optional.
+        subprotocols: In order of preference.
+        headers: Headers to add to the handshake.
+        stage: Called before each step of the attempt, with a message to use if
+            that step takes too long. Calling it is optional.
     """
 
     subprotocols: Sequence[str]
@@ -33,11 +33,12 @@ class DialError(Exception):
     """An attempt to connect has failed.
 
     Args:
-        code: As a close code; 1006 where no server said anything.
+        code: A close code; 1006 if no server answered.
         message: What happened, and what to do about it, for people.
-        reason: The same in a few words; the server's own if it said something.
+        reason: A short reason; the server's own if it sent one.
         again: Whether another attempt makes sense.
-        retry_after: Seconds that the server wants to be left alone.
+        retry_after: Seconds to wait before the next attempt, as the server
+            asked.
         refusal: The error that a Symphony server refused with.
         status: The HTTP status of the answer, if there was one.
     """
@@ -64,79 +65,79 @@ class DialError(Exception):
 
 
 class Listener(Protocol):
-    """Who is told what happens on a link. None of these may raise or wait."""
+    """Receives what happens on a link. Its methods must not raise or block."""
 
     def received(self, message: str | bytes) -> None:
-        """Take a message; in the order in which they were sent."""
+        """Handle a message; messages arrive in the order in which they were sent."""
         ...
 
     def relieved(self) -> None:
-        """Hear that the link is no longer congested."""
+        """Continue to send: the link is no longer congested."""
         ...
 
     def closed(self, close: Close) -> None:
-        """Hear that nothing more can be sent or received; once, and last."""
+        """Handle the end of the link; called once, after all other calls."""
         ...
 
 
 class Link(Protocol):
-    """One open connection. All of it belongs to the event loop's thread."""
+    """One open connection. Use it only in the thread of the event loop."""
 
     @property
     def subprotocol(self) -> str | None:
-        """What the server chose of the offer."""
+        """The subprotocol that the server chose from the offer."""
         ...
 
     @property
     def congested(self) -> bool:
-        """Whether more is sent than the peer takes; `relieved` tells when that ends."""
+        """Whether the peer reads too slowly; `relieved` is called when that ends."""
         ...
 
     def start(self, listener: Listener) -> None:
-        """Begin to deliver. What has come already may be delivered before this returns."""
+        """Begin to deliver messages, perhaps some before this returns."""
         ...
 
     def send(self, message: str | bytes) -> None:
-        """Send a message behind all others; after the end it is dropped.
+        """Send a message after all others; a closed link drops it.
 
-        Never waits and never refuses: whoever sends on a congested link lets
-        it grow.
+        Never waits and never refuses. Sending on a congested link makes its
+        buffer grow.
         """
         ...
 
     def pause_reading(self) -> None:
-        """Deliver no more, apart from what was read already; may be called before `start`."""
+        """Stop delivering, except what was already read; may be called before `start`."""
         ...
 
     def resume_reading(self) -> None:
-        """Deliver again."""
+        """Continue to deliver."""
         ...
 
     def close(self, code: int, reason: str) -> None:
-        """Say goodbye behind everything that was sent; `closed` is called within the close timeout."""
+        """Send a close frame after all messages; `closed` is called within the close timeout."""
         ...
 
     def abort(self) -> None:
-        """End it without a word; `closed` is called soon, not before this returns."""
+        """Cut the connection without a close frame; `closed` is called after this returns."""
         ...
 
     async def wait_closed(self) -> None:
-        """Return when nothing of it is left, at most the close timeout after `closed`."""
+        """Wait until the link has ended, at most the close timeout after `closed`."""
         ...
 
 
 class Dial(Protocol):
-    """How a client gets a link."""
+    """Opens links for a client."""
 
     @property
     def where(self) -> str:
-        """To whom, for people: `wss://example.com/chat`."""
+        """The address of the server, for messages: `wss://example.com/chat`."""
         ...
 
     async def __call__(self, offer: Offer) -> Link:
-        """Open a link. Cancelled, it leaves nothing behind.
+        """Open a link. If it is cancelled, everything is cleaned up.
 
         Raises:
-            DialError: There is none, or the server refused.
+            DialError: The server could not be reached, or refused.
         """
         ...

@@ -1,4 +1,4 @@
-"""What is known when a connection ends, and the errors that say so."""
+"""The end of a connection, and the errors that report it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Loss(NamedTuple):
     """The end of a connection, or of the attempts to get one.
 
     Attributes:
-        what: A clause for people: "the connection to ws://... was lost (1006)".
+        what: A clause for messages: "the connection to ws://... was lost (1006)".
         close: How it ended.
-        final: Whether the client stays away.
+        final: Whether the client does not reconnect.
         refusal: The error that the server gave for it.
     """
 
@@ -36,10 +36,10 @@ class Loss(NamedTuple):
     refusal: RemoteError | None = None
 
     def error(self, consequence: str = "", more: str = "") -> DisconnectedError:
-        """Return an error; each gets one of its own, as it collects a traceback.
+        """Return a new error; it must not be shared, because it collects a traceback.
 
         Args:
-            consequence: What that means for whom it is raised at.
+            consequence: What the loss means for the caller.
             more: Further sentences.
         """
         message = sentence(f"{consequence}: {self.what}" if consequence else self.what)
@@ -49,7 +49,7 @@ class Loss(NamedTuple):
 
 
 def sentence(text: str) -> str:
-    """Return a clause as a sentence; an address at its beginning stays as it is."""
+    """Return a clause as a sentence; an address at its beginning is not changed."""
     if text.startswith("the "):
         text = f"T{text[1:]}"
     return text if text.endswith((".", "?")) else f"{text}."

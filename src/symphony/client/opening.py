@@ -1,6 +1,6 @@
-"""The opening handshake as a client writes and reads it (RFC 6455 §4.1).
+"""The client side of the opening handshake (RFC 6455 §4.1).
 
-Pure text work: the bytes of the request, and what the answer says.
+Pure text processing: it builds the bytes of the request and parses the response.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_BODY_BYTES: Final = 16 * 1024
 
 _NAME: Final = re.compile(TOKEN)
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-# What makes the request a handshake; a caller's own would only break it.
+# The handshake sets these headers; values from the caller would break it.
 _RESERVED: Final = frozenset(
     (
         "connection",
@@ -47,7 +47,7 @@ _RESERVED: Final = frozenset(
 
 
 class AnswerError(Exception):
-    """What came is no answer to a handshake; the message says why."""
+    """The received data is not a valid handshake response; the message says why."""
 
 
 def new_key() -> str:
@@ -59,29 +59,30 @@ def check_headers(headers: Mapping[str, str]) -> None:
     """Check the headers that a user adds to the request.
 
     Raises:
-        ValueError: One would break the request, or is the handshake's own.
+        ValueError: A header would break the request, or is set by the
+            handshake itself.
     """
     for name, value in headers.items():
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a header name.")
         if name.lower() in _RESERVED:
             raise ValueError(f"The header {name!r} is set by the handshake itself.")
-        # The value stays out of the message: it may be a secret.
+        # The value is not in the message, because it may be secret.
         if _CONTROL.search(value) or not _fits_latin1(value):
-            raise ValueError(f"The value of header {name!r} has a character that no header can have.")
+            raise ValueError(f"The value of header {name!r} has a character that is not allowed in a header.")
 
 
 def request(
     target: str, authority: str, key: str, *, subprotocols: Sequence[str], headers: Mapping[str, str]
 ) -> bytes:
-    """Return the request that asks for a WebSocket.
+    """Return the handshake request.
 
     Args:
         target: Path and query.
-        authority: The `Host`, unless *headers* have one.
+        authority: The `Host`, unless *headers* contain one.
         key: The `Sec-WebSocket-Key`.
-        subprotocols: What is offered.
-        headers: What `check_headers` has passed.
+        subprotocols: The subprotocols to offer.
+        headers: Headers that `check_headers` has accepted.
     """
     fields = {name.lower(): (name, value) for name, value in headers.items()}
     fields.setdefault("user-agent", ("User-Agent", "Symphony"))
@@ -100,15 +101,15 @@ def request(
 
 
 class Answer:
-    """The answer to one handshake, as far as it has come.
+    """The response to one handshake, parsed as it arrives.
 
     Attributes:
         status: The HTTP status; 0 before the head is complete.
-        phrase: What stands beside it.
-        headers: Names in lower case; repeated ones joined by commas.
-        body: The first 16 KiB of it.
-        complete: Whether all of it has come, as far as can be told.
-        rest: What came behind a 101: the first frames.
+        phrase: The reason phrase after the status.
+        headers: Names in lower case; repeated headers are joined by commas.
+        body: The first 16 KiB of the body.
+        complete: Whether the whole response has arrived, as far as is known.
+        rest: The bytes after a 101: the first frames.
     """
 
     def __init__(self) -> None:
@@ -122,10 +123,10 @@ class Answer:
         self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
-        """Take what came.
+        """Parse received bytes.
 
         Raises:
-            AnswerError: It is not HTTP, or too long.
+            AnswerError: They are not HTTP, or the head is too long.
         """
         self._fed += len(data)
         try:
@@ -133,20 +134,20 @@ class Answer:
         except httptools.HttpParserUpgrade as upgrade:
             self.rest = data[int(upgrade.args[0]) :]
         except httptools.HttpParserError:
-            # A 101 without its headers, or a body that breaks off wrongly: what
-            # is known of it is more useful than this.
+            # A 101 without its headers, or a body that is cut off: the parsed part is more
+            # useful than this error.
             if not self.status:
                 shown = data[:60].decode("latin-1")
-                raise AnswerError(f"what came is not HTTP: {shown!r}") from None
+                raise AnswerError(f"the response is not HTTP: {shown!r}") from None
             self.complete = True
         if not self.status and self._fed > MAX_HEAD_BYTES:
-            raise AnswerError(f"the head of the answer is longer than {MAX_HEAD_BYTES} bytes")
+            raise AnswerError(f"the head of the response is longer than {MAX_HEAD_BYTES} bytes")
         if len(self.body) >= MAX_BODY_BYTES:
             self.body = self.body[:MAX_BODY_BYTES]
             self.complete = True
 
     def chosen(self, key: str, offered: Sequence[str]) -> str | None:
-        """Check that a 101 opens what was asked for; return the chosen subprotocol.
+        """Check that a 101 accepts the request; return the chosen subprotocol.
 
         Raises:
             AnswerError: It does not.
@@ -155,9 +156,9 @@ class Answer:
         if headers.get("upgrade", "").lower() != "websocket" or "upgrade" not in {
             option.strip().lower() for option in headers.get("connection", "").split(",")
         }:
-            raise AnswerError("the answer is 101, but not for a WebSocket")
+            raise AnswerError("the response is 101, but not for a WebSocket")
         if headers.get("sec-websocket-accept") != accept_key(key):
-            raise AnswerError("the answer belongs to another request (Sec-WebSocket-Accept is wrong)")
+            raise AnswerError("the response belongs to another request (Sec-WebSocket-Accept is wrong)")
         if "sec-websocket-extensions" in headers:
             raise AnswerError("the server chose an extension that was not offered")
         chosen = headers.get("sec-websocket-protocol")
@@ -165,39 +166,39 @@ class Answer:
             raise AnswerError(f"the server chose the subprotocol {chosen!r}, which was not offered")
         return chosen
 
-    # httptools' calls
+    # Called by httptools
 
     def on_message_begin(self) -> None:
-        """An interim answer (103) may have come before this one."""
+        """Start anew: an interim response (103) may have come before this one."""
         self.phrase = ""
         self.headers = {}
 
     def on_status(self, status: bytes) -> None:
-        """The phrase may come in pieces."""
+        """Collect the phrase, which may arrive in parts."""
         self.phrase += status.decode("latin-1")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Join what is repeated (RFC 9110 §5.3)."""
+        """Join repeated headers (RFC 9110 §5.3)."""
         key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
     def on_headers_complete(self) -> None:
-        """From here on the status counts."""
+        """Store the status, unless the response is an interim one."""
         status = self._parser.get_status_code()
         if status == 101 or status >= 200:
             self.status = status
 
     def on_body(self, body: bytes) -> None:
-        """Keep it, up to a bound."""
+        """Collect the body; `feed` limits it."""
         self.body += body
 
     def on_message_complete(self) -> None:
-        """An interim answer is complete too, and means nothing."""
+        """Note the end, unless the response is an interim one."""
         self.complete = self.status != 0
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds that a Retry-After header asks for; `None` if it says nothing.
+    """Return the seconds in a Retry-After header; `None` if it is missing or invalid.
 
     Args:
         value: The header: seconds, or a date.
@@ -214,7 +215,7 @@ def retry_after(value: str | None, now: float) -> float | None:
 
 
 def bad_names(names: Iterable[str]) -> list[str]:
-    """Return which of the names cannot be offered as subprotocols."""
+    """Return the names that are not valid subprotocols."""
     return [name for name in names if not _NAME.fullmatch(name)]
 
 

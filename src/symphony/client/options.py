@@ -1,4 +1,4 @@
-"""What a client was told when it was made."""
+"""The options of a client."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The options of `symphony.connect` that are not about the socket; it says what they mean."""
+    """The options of `symphony.connect` that are not about the socket; see there."""
 
     token: Token = None
     headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
@@ -39,29 +39,31 @@ class Options:
         if self.protocol not in _PROTOCOLS:
             raise ValueError(f"protocol must be 'json' or 'msgpack', not {self.protocol!r}.")
         if self.token is not None and not isinstance(self.token, str) and not callable(self.token):
-            raise TypeError(f"token is text, or a function that gives it, not {type(self.token).__name__}.")
+            raise TypeError(
+                f"token must be a string or a function that returns one, not {type(self.token).__name__}."
+            )
         for name in ("connect_timeout", "request_timeout", "max_queue"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}.")
         for name in ("backoff", "max_backoff"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be below 0, and it is {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)!r}.")
         if isinstance(self.subprotocols, str):
-            raise ValueError(f"subprotocols is a list: write [{self.subprotocols!r}].")
+            raise ValueError(f"subprotocols must be a list: write [{self.subprotocols!r}].")
         if bad := bad_names(self.subprotocols):
-            raise ValueError(f"{bad[0]!r} cannot be a subprotocol: it is a word, without spaces.")
+            raise ValueError(f"{bad[0]!r} cannot be a subprotocol: use one word without spaces.")
         check_headers(self.headers)
 
 
 def tls_context(secure: bool, ssl_option: ssl.SSLContext | bool | None) -> ssl.SSLContext | None:
-    """Return what TLS is spoken with, `None` on a plain connection.
+    """Return the TLS context, or `None` for a plain connection.
 
     Raises:
-        ValueError: The option is for TLS, and the URL is not.
+        ValueError: The option is for TLS, but the URL is not.
     """
     if not secure:
         if ssl_option:
-            raise ValueError("ssl= is for TLS, and the URL is ws://: write wss://.")
+            raise ValueError("ssl= is for TLS, but the URL is ws://: write wss://.")
         return None
     if isinstance(ssl_option, ssl.SSLContext):
         return ssl_option
@@ -70,7 +72,7 @@ def tls_context(secure: bool, ssl_option: ssl.SSLContext | bool | None) -> ssl.S
 
 @lru_cache(maxsize=2)
 def _context(verify: bool) -> ssl.SSLContext:
-    # Loading the system's certificates takes 10-20 ms and some MiB: once a process.
+    # Loading the system's certificates takes 10-20 ms and some MiB, so do it once a process.
     context = ssl.create_default_context()
     if not verify:
         context.check_hostname = False

@@ -1,4 +1,4 @@
-"""What a client sends: at once where that is possible, else in order, as soon as it is."""
+"""Sends a client's messages: at once if possible, otherwise queued, in order."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _CODECS: Final = {"json": JSON, "msgpack": MSGPACK}
 
 
 class Entry(Protocol):
-    """Something that waits to be sent."""
+    """A queued message."""
 
     @property
     def bound(self) -> bool:
-        """Whether it means nothing on another connection than this one."""
+        """Whether it belongs to the current connection only."""
         ...
 
     def message(self, codec: V1 | None) -> str | bytes | None:
-        """Return what is sent, now that it is; `None`: nothing any more.
+        """Return the message to send now; `None` if it is no longer needed.
 
         Args:
-            codec: `None` on a raw connection.
+            codec: The codec; `None` on a raw connection.
         """
         ...
 
     def dropped(self, loss: Loss) -> bool:
-        """Hear that it is never sent; return whether nobody else is told."""
+        """Handle that it is never sent; return whether no caller is told."""
         ...
 
 
@@ -54,7 +54,7 @@ class _Ready:
 
 
 class _Drained:
-    """An awaitable that begins to wait when it is awaited: most never are."""
+    """An awaitable that starts to wait only when it is awaited; most never are."""
 
     __slots__ = ("_wait",)
 
@@ -69,20 +69,20 @@ READY: Final[Awaitable[None]] = _Ready()
 
 
 class Outgoing:
-    """The way out of one client, over whatever link it has at the moment.
+    """Sends the messages of one client over its current link.
 
-    Without a link, and while it is congested, entries wait here: what was not
-    sent is not lost with the link.
+    Entries are queued here while there is no link and while it is congested.
+    So entries that were not sent are not lost with the link.
 
     Args:
-        kind: What is offered to the server.
-        limit: How many entries may wait.
-        where: The server, for the error.
+        kind: The encoding that is offered to the server.
+        limit: How many entries may be queued.
+        where: The address of the server, for the error.
 
     Attributes:
-        codec: What the server chose; `None` on a raw connection.
-        held: Whether the link is about to close, so that only what belongs to it
-            goes out.
+        codec: The codec that the server chose; `None` on a raw connection.
+        held: Whether the link is about to close, so that only entries that
+            belong to it are sent.
         live: Whether there is a link.
     """
 
@@ -104,35 +104,35 @@ class Outgoing:
 
     @property
     def clear(self) -> bool:
-        """Whether what is sent now is on its way at once."""
+        """Whether a message would be sent at once."""
         link = self._link
         return link is not None and not self._waiting and not self.held and not link.congested
 
     @property
     def takes(self) -> bool:
-        """Whether there is a link for what is new."""
+        """Whether there is a link that accepts new messages."""
         return self.live and not self.held
 
     def emit(self, event: str, data: Any) -> Awaitable[None]:
         """Send an event.
 
         Raises:
-            QueueFullError: It would have to wait, and too many do.
+            QueueFullError: It cannot be sent at once, and the queue is full.
             TypeError: The data cannot be encoded.
         """
         envelope = Event(event, data)
         if self.clear:
             return self._sent((self.codec or JSON).encode(envelope))
-        # Encoded at once: the user may change the object later, and learns here
-        # if it cannot be sent at all.
+        # Encoded now: the caller may change the object later, and gets the error here if
+        # it cannot be encoded.
         return self.put(_Emitted(_CODECS[self._kind].encode(envelope), self._kind))
 
     def send(self, message: Any) -> Awaitable[None]:
-        """Send a message as it is on a raw connection, else as the event `message`.
+        """Send a message on a raw connection, or the event `message` on others.
 
         Raises:
-            QueueFullError: As `emit`, and so is the next.
-            TypeError: It cannot be encoded.
+            QueueFullError: As for `emit`.
+            TypeError: The message cannot be encoded.
         """
         if isinstance(message, bytearray | memoryview):
             message = bytes(cast("bytearray", message))
@@ -144,7 +144,7 @@ class Outgoing:
         return self.put(_Sent(message, self._kind))
 
     def say(self, envelope: Envelope) -> None:
-        """Send what belongs to this connection; without one, or on a raw one, it is dropped."""
+        """Send an envelope of this connection; dropped without one, or on a raw one."""
         codec = self.codec
         if self._link is None or codec is None:
             return
@@ -155,14 +155,14 @@ class Outgoing:
             self._waiting.append(_Said(message))
 
     def put(self, entry: Entry, *, refuse: bool = True) -> Awaitable[None]:
-        """Send an entry, or let it wait.
+        """Send an entry, or queue it.
 
         Args:
-            entry: What to send.
-            refuse: Whether it counts to the limit.
+            entry: The entry to send.
+            refuse: Whether to refuse it if the queue is full.
 
         Raises:
-            QueueFullError: Too many wait.
+            QueueFullError: The queue is full.
         """
         if self.clear:
             message = entry.message(self.codec)
@@ -170,17 +170,17 @@ class Outgoing:
         if refuse and len(self._waiting) >= self._limit:
             hint = "it is not connected"
             if self.live:
-                hint = "the server stops" if self.held else "the server takes no more; `await` what is sent"
-            raise QueueFullError(f"{len(self._waiting)} messages wait to be sent to {self._where}: {hint}.")
+                hint = "the server stops" if self.held else "the server reads too slowly; `await` your sends"
+            raise QueueFullError(f"{len(self._waiting)} messages are queued for {self._where}: {hint}.")
         self._waiting.append(entry)
         return self.drained() if self.takes else READY
 
     def put_first(self, entries: Sequence[Entry]) -> None:
-        """Let entries wait in front of all others, in their order; they don't count to the limit."""
+        """Queue entries before all others, in their order, regardless of the limit."""
         self._waiting.extendleft(reversed(entries))
 
     def withdraw(self, entry: Entry) -> bool:
-        """Take back an entry that was not sent; return whether it waited."""
+        """Remove an entry from the queue; return whether it was queued."""
         try:
             self._waiting.remove(entry)
         except ValueError:
@@ -188,40 +188,41 @@ class Outgoing:
         return True
 
     def drained(self) -> Awaitable[None]:
-        """Wait until the link takes more, or there is none that would."""
+        """Wait until the link accepts more, or is lost."""
         return _Drained(self._drain)
 
-    # The link's life
+    # Links
 
     def use(self, link: Link, codec: V1 | None) -> None:
-        """Send over a link, as soon as `flush` has sent what waits."""
+        """Switch to a link; `flush` then sends the queue."""
         self._link = link
         self.codec = codec
         self.live = True
 
     def hold(self) -> None:
-        """Keep what is not sent yet for the next link: the server takes no more on this one."""
+        """Keep unsent messages for the next link: the server stops."""
         self.held = True
         self.flush()
 
     def lost(self) -> None:
-        """Keep what waits for the next link."""
+        """Keep the queue for the next link, except entries of the lost one."""
         self._link = None
         self.held = self.live = False
         self._waiting = deque(entry for entry in self._waiting if not entry.bound)
         self._wake()
 
     def end(self, loss: Loss) -> int:
-        """Forget what waits; return how many messages nobody was told of."""
+        """Drop the queue; return how many messages were lost without an error."""
         self.lost()
         waiting, self._waiting = self._waiting, deque()
         return sum(entry.dropped(loss) for entry in waiting)
 
     def flush(self, *, all: bool = False) -> None:
-        """Send what waits, as far as the link takes it.
+        """Send the queue until the link is congested.
 
         Args:
-            all: However much the link takes: nothing can be sent later.
+            all: Send everything, even if the link is congested, because
+                nothing can be sent later.
         """
         kept: list[Entry] = []
         while (link := self._link) is not None and self._waiting and (all or not link.congested):
@@ -236,7 +237,7 @@ class Outgoing:
 
     @property
     def _busy(self) -> bool:
-        """Whether the link is to take more, and does not yet."""
+        """Whether messages are waiting for the link."""
         link = self._link
         return link is not None and (link.congested or (bool(self._waiting) and not self.held))
 
@@ -260,7 +261,7 @@ class Outgoing:
 
 
 class _Told:
-    """An entry whose sender has long gone on."""
+    """An entry whose sender does not wait for a result."""
 
     __slots__ = ()
     bound = False
@@ -279,14 +280,14 @@ class _Emitted(_Told):
         self._kind: Kind = kind
 
     def message(self, codec: V1 | None) -> str | bytes:
-        # A raw connection has no events: they are JSON there, whatever was offered.
+        # A raw connection has no events: they are sent as JSON there, for either encoding.
         if codec is None and isinstance(self._message, bytes):
             return to_json_text(self._message, self._kind)
         return self._message
 
 
 class _Sent(_Told):
-    """A message, before it is known what the connection speaks."""
+    """A message of `send`, encoded when the protocol of the connection is known."""
 
     __slots__ = ("_kind", "_value")
 
@@ -301,7 +302,7 @@ class _Sent(_Told):
 
 
 class _Said(_Told):
-    """What belongs to one connection, such as a reply."""
+    """A message that belongs to one connection, such as a reply."""
 
     __slots__ = ("_message",)
     bound = True

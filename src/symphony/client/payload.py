@@ -1,4 +1,4 @@
-"""What a message or the data of an event becomes in Python, and what is sent for a value."""
+"""Decodes messages and data of events to Python types, and encodes values to send."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ class InvalidError(Exception):
 
 
 def check_type(annotation: Any) -> None:
-    """Check that data can become of a type.
+    """Check that data can be decoded to a type.
 
     Raises:
-        ConfigurationError: Neither msgspec nor pydantic knows it.
+        ConfigurationError: Neither msgspec nor pydantic supports the type.
     """
     if _takes_messages(annotation):
         return
@@ -87,16 +87,16 @@ def check_type(annotation: Any) -> None:
     if isinstance(info, msgspec.inspect.CustomType) and not hasattr(info.cls, "model_validate"):
         raise ConfigurationError(
             f"{annotation!r} cannot be decoded; use a msgspec Struct, a dataclass, a TypedDict, "
-            "a pydantic model, a builtin type, or what is made of these"
+            "a pydantic model, a builtin type, or a combination of these"
         )
 
 
 def reader(annotation: Any, kind: Kind) -> Reader:
-    """Return what decodes data into a type; compiled once for each.
+    """Return a function that decodes data to a type; compiled once for each type.
 
     The reader raises `InvalidError` for data that does not fit.
     """
-    # msgspec has no `str | bytes`; here it is how handlers of messages say "anything".
+    # msgspec does not support `str | bytes`; message handlers use it to accept anything.
     plain = annotation if annotation in (str, bytes) or not _takes_messages(annotation) else Any
     try:
         return _reader(plain, kind)
@@ -116,25 +116,25 @@ def error_said(data: Any, kind: Kind) -> RemoteError | None:
 
 
 def message_reader(annotation: Any) -> Reader:
-    """Return what makes of a raw connection's message what a handler takes.
+    """Return a function that converts a raw message to a handler's type.
 
-    Text and bytes stay as they are where the handler takes them, or says
-    nothing; any other type is decoded from JSON.
+    Text and bytes are unchanged if the handler accepts them or has no
+    annotation. Any other type is decoded from JSON.
     """
     return _unchanged if _takes_messages(annotation) else reader(annotation, "json")
 
 
 def snapshot(value: Any, kind: Kind) -> Raw:
-    """Return *value* encoded now, so that it may change before it is sent.
+    """Return *value*, encoded now, so that later changes have no effect.
 
     Raises:
-        TypeError: It cannot be encoded.
+        TypeError: The value cannot be encoded.
     """
     return Raw(_ENCODERS[kind](value))
 
 
 def to_json_text(data: bytes | Raw, kind: Kind) -> str:
-    """Return as JSON text what is encoded already."""
+    """Return already encoded data as JSON text."""
     if kind == "json":
         return bytes(data).decode()
     return _ENCODERS["json"](msgspec.msgpack.decode(data)).decode()
@@ -163,7 +163,7 @@ def _compile(annotation: Any, kind: Kind) -> Reader:
 
 
 def _decode_foreign(kind: Any, value: Any) -> Any:
-    if hasattr(kind, "model_validate"):  # pydantic knows best how its models are read
+    if hasattr(kind, "model_validate"):  # pydantic decodes its own models
         return kind.model_validate(value)
     raise TypeError(f"{kind!r} cannot be decoded")
 

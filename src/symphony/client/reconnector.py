@@ -1,4 +1,4 @@
-"""Keeps one client connected: attempts to connect, waits, states, and the end."""
+"""Keeps one client connected: attempts, delays, states and the final close."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ _REFUSALS: Final = 4000
 
 
 class ConnectionOwner(Protocol):
-    """Whom a reconnector keeps connected."""
+    """The client of a reconnector."""
 
     def received(self, message: str | bytes) -> None:
-        """Take a message."""
+        """Handle a received message."""
         ...
 
     def relieved(self) -> None:
-        """Hear that the link takes messages again."""
+        """Continue to send: the link is no longer congested."""
         ...
 
     def opening(self, link: Link) -> None:
-        """Hear of a new link, before anything comes from it."""
+        """Switch to a new link, before anything arrives on it."""
         ...
 
     def opened(self) -> None:
-        """Hear that it is open, before the state says so."""
+        """Handle the open connection, before the state changes."""
         ...
 
     def lost(self, loss: Loss) -> None:
-        """Hear that the link is gone, before the state changes; final: there will be no other."""
+        """Handle the loss of the link, before the state changes; no other follows a final one."""
         ...
 
     def refusal(self, close: Close) -> RemoteError | None:
@@ -54,21 +54,21 @@ class ConnectionOwner(Protocol):
         ...
 
     def changed(self, state: State) -> None:
-        """Hear of a new state."""
+        """Handle a new state."""
         ...
 
 
 class Reconnector:
-    """The connection of one client, whichever it is at the moment; `Listener` of its link.
+    """Keeps one client connected; `Listener` of its current link.
 
     Args:
-        dial: Gets links.
-        options: The client's.
+        dial: Opens links.
+        options: The options of the client.
         owner: The client.
 
     Attributes:
-        state: Where it is: new, connecting, open, waiting, closed.
-        ended: How it ended for good, `None` before.
+        state: New, connecting, open, waiting or closed.
+        ended: Why the client closed for good; `None` before.
     """
 
     __slots__ = (
@@ -96,7 +96,7 @@ class Reconnector:
     def __init__(self, dial: Dial, options: Options, owner: ConnectionOwner) -> None:
         self.state: State = "new"
         self.ended: Closed | None = None
-        # The link calls the client itself.
+        # The link calls the client directly.
         self.received: Callable[[str | bytes], None] = owner.received
         self.relieved: Callable[[], None] = owner.relieved
         self._dial = dial
@@ -112,19 +112,20 @@ class Reconnector:
         self._verdict: Close | None = None
         self._loss: Loss | None = None
         self._task: asyncio.Task[None] | None = None
-        # Done with the first open connection, or with the end if that comes before.
+        # Done when the first connection opens, or when the client closes before that.
         self._first: asyncio.Future[None] | None = None
-        # There while a link is in use; done when it is closed.
+        # Set while a link is in use; done when it is closed.
         self._gone: asyncio.Future[None] | None = None
 
-    # What the client asks for
+    # Called by the client
 
     async def open(self) -> None:
-        """Wait for the first open connection; after that all goes on by itself.
+        """Wait for the first open connection.
 
         Raises:
-            RefusedError: The server said no.
-            DisconnectedError: There was none in time, or the client is closed.
+            RefusedError: The server refused the connection.
+            DisconnectedError: No connection opened in time, or the client is
+                closed.
         """
         if self.state == "new":
             loop = asyncio.get_running_loop()
@@ -145,7 +146,7 @@ class Reconnector:
             raise self.error()
 
     async def close(self, code: int, reason: str) -> None:
-        """End for good, and wait until nothing is left."""
+        """Close for good, and wait until everything has ended."""
         link = self._link
         self._stop(Close(code, reason, clean=True), f"the client of {self._dial.where} is closed")
         if link is not None:
@@ -158,17 +159,17 @@ class Reconnector:
             raise
 
     def give_up(self, close: Close) -> None:
-        """Cut the connection off and count it as ended with *close*."""
+        """Abort the connection, and treat it as closed with *close*."""
         if self._link is not None and self._verdict is None:
             self._verdict = close
             self._link.abort()
 
     def retry_after(self, seconds: float) -> None:
-        """Don't come back before so many seconds, next time."""
+        """Wait at least *seconds* before the next attempt."""
         self._backoff.hint(seconds)
 
     def error(self) -> DisconnectedError:
-        """Return what is raised at whoever uses a client that has ended."""
+        """Return the exception for any use of a client that is closed for good."""
         assert self._loss is not None
         error = self._loss.error()
         failure = self._failure
@@ -185,10 +186,10 @@ class Reconnector:
             error.__cause__ = failure.__cause__
         return error
 
-    # The link's call
+    # Called by the link
 
     def closed(self, close: Close) -> None:
-        """Decide what follows the end of a connection."""
+        """Handle the end of a connection: reconnect or close for good."""
         close, self._verdict = self._verdict or close, None
         self._link = None
         if self._gone is not None and not self._gone.done():
@@ -198,8 +199,8 @@ class Reconnector:
         where = self._dial.where
         what = f"the connection to {where} was lost ({how(close)})"
         if self.state == "connecting":
-            # It was open for a moment, and what the server said in it counts: a
-            # refusal would have been the dial's to tell. Nothing was sent.
+            # The connection was open for a moment, and its close code counts: the dial
+            # reports a refusal differently. Nothing was sent.
             self._owner.lost(Loss(what, close, final=False))
             self._set_open()
         opened_at = self._opened_at
@@ -213,7 +214,7 @@ class Reconnector:
             self._owner.lost(Loss(what, close, final=False, refusal=refusal))
             self._set("waiting")
 
-    # The life
+    # Attempts and connections
 
     async def _keep(self) -> None:
         try:
@@ -238,7 +239,7 @@ class Reconnector:
 
     async def _attempt(self) -> Link:
         self._attempts += 1
-        self._stage = "the token was not there in time"
+        self._stage = "the token function did not return in time"
         try:
             async with asyncio.timeout(self._options.connect_timeout):
                 return await self._dial(await self._offer())
@@ -258,10 +259,10 @@ class Reconnector:
             if inspect.isawaitable(token):
                 token = await token
             if token is not None and not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise TypeError(f"a token is text, not {type(token).__name__}")
+                raise TypeError(f"a token must be a string, not {type(token).__name__}")
         except Exception as error:
-            # Whom it asks may be down too: not the end.
-            logger.warning("The token for %s could not be got: %r", self._dial.where, error)
+            # The token service may be down, too, so try again.
+            logger.warning("The token for %s could not be fetched: %r", self._dial.where, error)
             raise DialError(_LOST, f"token() raised {error!r}", reason="no token", again=True) from error
         if token:
             names.append(subprotocols.token_subprotocol(token))
@@ -277,7 +278,7 @@ class Reconnector:
         try:
             self._owner.opening(link)
             link.start(cast("Listener", self))
-            # What came with the answer may have ended it already.
+            # A frame that arrived with the response may already have closed it.
             if not self._gone.done():
                 self._owner.opened()
                 self._set_open()
@@ -314,7 +315,7 @@ class Reconnector:
             again, self._renewed = not self._renewed, True
         return not again
 
-    # The end
+    # Closing
 
     def _stop(self, close: Close, what: str, refusal: RemoteError | None = None) -> None:
         """End from outside: whatever the task waits for, it waits no longer."""
@@ -346,10 +347,10 @@ class Reconnector:
         self._owner.changed(state)
 
     def _too_late(self) -> None:
-        """End because the first connection was not there in time."""
+        """Close because the first connection did not open in time."""
         often = f", in {self._attempts} attempts" if self._attempts > 1 else ""
         failure = self._failure
-        # An attempt that has failed says more than one that still waits.
+        # A failed attempt explains more than one that is still in progress.
         words, reason = (failure.message, failure.reason) if failure else (self._stage, "no answer")
         seconds = f"{self._options.connect_timeout:g} s"
         what = f"{self._dial.where} could not be reached within {seconds}{often}: {words}"

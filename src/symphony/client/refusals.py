@@ -1,4 +1,4 @@
-"""What is said of an attempt to connect that failed: what happened, to whom, what to do."""
+"""The errors of failed attempts to connect: what happened, where, and what to do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TRY_PLAIN: Final = "If it has no certificate, write ws://."
 
 
 def http(answer: Answer, wait: float | None) -> DialError:
-    """Return the error of an HTTP answer that is no 101."""
+    """Return the error for an HTTP response other than 101."""
     status = answer.status
     line = f"HTTP {status} {answer.phrase or responses.get(status, '')}".rstrip()
     told = _told(answer.body)
@@ -54,7 +54,7 @@ def http(answer: Answer, wait: float | None) -> DialError:
         reason = line
         message = f"{line}.{_hint(status, answer)}{_page(answer)}"
     if wait:
-        message += f" Retry after {wait:g} s."
+        message += f" It asks clients to wait {wait:g} s."
     return DialError(
         4000 + status,
         message,
@@ -67,7 +67,7 @@ def http(answer: Answer, wait: float | None) -> DialError:
 
 
 def close(how: Close, retry_after: float | None = None, refusal: RemoteError | None = None) -> DialError:
-    """Return the error of a server that refused by a close code."""
+    """Return the error for a server that refused with a close code."""
     words = (refusal and refusal.message) or how.reason
     message = f"{words} ({how.code})" if words else f"close code {how.code}"
     if retry_after is None and refusal is not None:
@@ -83,13 +83,13 @@ def close(how: Close, retry_after: float | None = None, refusal: RemoteError | N
 
 
 def no_websocket(problem: str) -> DialError:
-    """Return the error of a 101 that is none."""
-    message = f"{problem}. Is that a WebSocket server, and nothing between that rewrites its answers?"
+    """Return the error for an invalid 101 response."""
+    message = f"{problem}. Is that a WebSocket server, or does a proxy rewrite its responses?"
     return DialError(_NOT_ALLOWED, message, reason=problem, again=False)
 
 
 def no_http(problem: Exception, address: Address) -> DialError:
-    """Return the error of a connection on which no HTTP answer came."""
+    """Return the error for a connection without an HTTP response."""
     hint = "" if address.secure else f" {_TRY_TLS}"
     if isinstance(problem, EOFError | OSError):
         # A server that closes with our request unread resets the connection.
@@ -100,7 +100,7 @@ def no_http(problem: Exception, address: Address) -> DialError:
 
 
 def unknown_host(problem: OSError | UnicodeError, address: Address) -> DialError:
-    """Return the error of a host name that cannot be resolved."""
+    """Return the error for a host name that cannot be resolved."""
     message = (
         f"the host {address.host!r} is not known ({_words(problem)}). "
         "Is it spelled right, and is this machine online?"
@@ -109,7 +109,7 @@ def unknown_host(problem: OSError | UnicodeError, address: Address) -> DialError
 
 
 def unreachable(problems: Sequence[OSError], address: Address) -> DialError:
-    """Return the error of addresses none of which took the connection."""
+    """Return the error for a host none of whose addresses accepted the connection."""
     last = problems[-1]
     if all(isinstance(problem, ConnectionRefusedError) for problem in problems):
         reason = "connection refused"
@@ -126,9 +126,9 @@ def unreachable(problems: Sequence[OSError], address: Address) -> DialError:
 
 
 def tls(problem: ssl.SSLError, address: Address) -> DialError:
-    """Return the error of a TLS handshake that failed."""
+    """Return the error for a failed TLS handshake."""
     if not isinstance(problem, ssl.SSLCertVerificationError):
-        # Those that asyncio raises by itself have no reason.
+        # Errors that asyncio itself raises have no reason.
         words = getattr(problem, "reason", None) or _words(problem)
         message = f"the TLS handshake with {_place(address)} failed ({words}). {_TRY_PLAIN}"
         return DialError(_TLS, message, reason="TLS failed", again=False)
@@ -140,22 +140,22 @@ def tls(problem: ssl.SSLError, address: Address) -> DialError:
 
 
 def slow_host(address: Address) -> str:
-    """Return what is said when time is up while the host's name is looked up."""
+    """Return the message for a timeout of the DNS lookup."""
     return f"the name {address.host!r} could not be looked up in time. Is this machine online?"
 
 
 def slow_connect(address: Address) -> str:
-    """Return what is said when time is up before there is a connection."""
-    return f"{_place(address)} does not answer. Is that the host, and does no firewall stand between?"
+    """Return the message for a timeout of the TCP connection."""
+    return f"{_place(address)} does not answer. Is the host correct, and is there no firewall in between?"
 
 
 def slow_tls(address: Address) -> str:
-    """Return what is said when time is up in the TLS handshake."""
+    """Return the message for a timeout of the TLS handshake."""
     return f"{_place(address)} does not answer in the TLS handshake. {_TRY_PLAIN}"
 
 
 def slow_answer(address: Address) -> str:
-    """Return what is said when time is up before the handshake is answered."""
+    """Return the message for a timeout of the WebSocket handshake."""
     hint = "" if address.secure else f" {_TRY_TLS}"
     return f"{_place(address)} does not answer the handshake. Is that a WebSocket server?{hint}"
 
@@ -176,14 +176,14 @@ def _hint(status: int, answer: Answer) -> str:
     if 300 <= status < 400 and (location := answer.headers.get("location")):
         return f" That is a redirect: connect to {location} instead."
     if status == 404:
-        return " There is no such path at the server."
+        return " The server has no such path."
     if status in (200, 400, 405, 426):
         return " Is there a WebSocket at this path?"
     return ""
 
 
 def _page(answer: Answer) -> str:
-    """Return what a short plain text answer says."""
+    """Return a sentence that quotes a short plain text response."""
     if "html" in answer.headers.get("content-type", "html"):
         return ""
     text = answer.body.decode("utf-8", "replace").strip()

@@ -17,15 +17,15 @@ _LEAST_TIMEOUT: Final = 0.001
 
 
 class Request:
-    """A request: an entry that waits to be sent, then one that waits for its answer.
+    """A request: first it is queued to be sent, then it waits for its answer.
 
     Args:
-        answers: Of the client.
-        event: Its name.
-        data: What it carries; encoded already if it may be sent later.
-        timeout: Seconds, `inf`: for ever.
+        answers: The requests of the client.
+        event: The name of the event.
+        data: The data; already encoded if it may be sent later.
+        timeout: Seconds; `inf`: no limit.
         idempotent: Whether it may be sent again after the connection was lost.
-        where: The server, for the errors.
+        where: The address of the server, for the errors.
     """
 
     __slots__ = (
@@ -61,9 +61,9 @@ class Request:
         self._deadline = self._loop.time() + timeout
 
     async def reply(self) -> Any:
-        """Send it and return the data of its reply, undecoded."""
+        """Send it and return the data of its reply, still encoded."""
         outgoing = self._answers.outgoing
-        # While there is a connection, whoever waits here is bound enough.
+        # No limit while there is a connection: the caller waits here for each request.
         outgoing.put(self, refuse=not outgoing.takes)
         timer = self._loop.call_at(self._deadline, self._too_late) if self._deadline < inf else None
         try:
@@ -75,7 +75,7 @@ class Request:
                 self._withdraw()
 
     def message(self, codec: V1 | None) -> str | bytes | None:
-        """Be sent."""
+        """Return the message to send, and remember that it is sent."""
         if self._future.done():
             return None
         if codec is None:
@@ -88,22 +88,22 @@ class Request:
         return self._answers.ask(self, codec, self._event, self._data, timeout=timeout, credit=None)
 
     def replied(self, data: Any) -> None:
-        """Be answered."""
+        """Handle the reply."""
         if not self._future.done():
             self._future.set_result(data)
 
     def item(self, data: Any) -> None:
-        """Be answered by a stream."""
+        """Handle an item: fail, because the answer is a stream."""
         self._answers.give_up(self)
         self._fail(RemoteError("invalid", f"{self._event!r} answers with a stream: use client.stream()"))
 
     def end(self) -> None:
-        """Be answered by a stream that had no items."""
+        """Handle the end of a stream without items: fail likewise."""
         self.item(None)
 
     def failed(self, error: SymphonyError) -> None:
-        """Be refused."""
-        # The server counts the same time, and may be the first to say that it is up.
+        """Handle an error."""
+        # The server measures the same timeout, and may report it first.
         late = self._loop.time() >= self._deadline
         if late and isinstance(error, RemoteError) and error.code == "timeout":
             self._too_late()
@@ -111,25 +111,25 @@ class Request:
             self._fail(error)
 
     def postpone(self, error: RemoteError) -> bool:
-        """Be refused by a server that stops."""
+        """Handle a refusal by a stopping server; return whether to send it again."""
         self._refusal = error
         return self._idempotent
 
     def lost(self, loss: Loss) -> bool:
-        """Lose the connection that it was sent on."""
+        """Handle the loss of its connection; return whether to send it again."""
         refusal, self._refusal = self._refusal, None
         if self._idempotent and not loss.final:
             return not self._future.done()
         if refusal is not None:
             self._fail(refusal)
             return False
-        more = "Whether it was handled is not known"
-        more += "." if loss.final else "; where that does no harm, idempotent=True sends it again."
+        more = "It may or may not have run"
+        more += "." if loss.final else "; if it may safely run twice, idempotent=True sends it again."
         self._fail(loss.error(f"{self._event!r} was not answered", more))
         return False
 
     def dropped(self, loss: Loss) -> bool:
-        """Lose what was to become its connection."""
+        """Fail, because it is never sent."""
         done = "answered" if self._sent else "sent"
         self._fail(loss.error(f"{self._event!r} was not {done}"))
         return False
@@ -138,7 +138,7 @@ class Request:
         what = f"{self._event!r} was not answered by {self._where} within {self._timeout:g} s"
         if self.id is None:
             what = f"{self._event!r} was not sent to {self._where} within {self._timeout:g} s: "
-            what += "it takes no more" if self._answers.outgoing.live else "there is no connection"
+            what += "the server reads too slowly" if self._answers.outgoing.live else "there is no connection"
         self._withdraw()
         self._fail(RequestTimeoutError(f"{what}."))
 
@@ -154,7 +154,7 @@ class Request:
 
 
 def raw_connection(where: str) -> WrongRouteError:
-    """Return what is raised where only events will do."""
+    """Return the error for a request on a raw connection."""
     return WrongRouteError(
         f"{where} is a raw connection, without events: its route has only a message handler. "
         "Use client.send() and `async for message in client`."

@@ -1,4 +1,4 @@
-"""One request and the stream that answers it."""
+"""A request whose answer is a stream."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ T = TypeVar("T")
 
 
 class Flow:
-    """A stream's state: what has come and was not taken.
+    """The state of a stream, with the items that were not taken yet.
 
-    Apart from `Stream`, so that the client's table does not keep alive what the
-    program has left.
+    It is separate from `Stream`, so that the client's table does not keep a
+    `Stream` alive that the program no longer uses.
 
     Args:
-        answers: Of the client.
-        event: Its name.
-        data: What the request carries.
-        credit: How many items may wait here.
-        timeout: How long it may wait to be sent.
-        where: The server, for the errors.
+        answers: The requests of the client.
+        event: The name of the event.
+        data: The data of the request.
+        credit: How many items may be buffered here.
+        timeout: How long the request may be queued.
+        where: The address of the server, for the errors.
 
     Attributes:
-        loop: Whose thread all this belongs to.
-        ended: Whether nothing more comes.
+        loop: The event loop in whose thread it must be used.
+        ended: Whether no more items arrive.
     """
 
     __slots__ = (
@@ -79,10 +79,10 @@ class Flow:
             self._timer = self.loop.call_later(timeout, self._too_late)
 
     async def next(self) -> Any:
-        """Return the next item, undecoded.
+        """Return the next item, still encoded.
 
         Raises:
-            StopAsyncIteration: There are no more.
+            StopAsyncIteration: There are no more items.
         """
         while not self._items:
             if self.ended:
@@ -91,7 +91,7 @@ class Flow:
                     raise error
                 raise StopAsyncIteration
             if self._waiter is not None:
-                raise RuntimeError(f"The stream of {self._event!r} is iterated over by another task already.")
+                raise RuntimeError(f"Another task already iterates over the stream of {self._event!r}.")
             self._waiter = self.loop.create_future()
             try:
                 await self._waiter
@@ -104,7 +104,7 @@ class Flow:
         return self._items.popleft()
 
     def leave(self) -> None:
-        """Want no more."""
+        """Cancel the stream, unless it has ended."""
         self._items.clear()
         if self.ended:
             return
@@ -114,10 +114,10 @@ class Flow:
             self._answers.give_up(self)
         self._end(None)
 
-    # What `Outgoing` and `Answers` call
+    # Called by `Outgoing` and `Answers`
 
     def message(self, codec: V1 | None) -> str | bytes | None:
-        """Be sent."""
+        """Return the message to send."""
         if self.ended:
             return None
         if codec is None:
@@ -128,20 +128,22 @@ class Flow:
         return self._answers.ask(self, codec, self._event, self._data, timeout=None, credit=self._credit)
 
     def item(self, data: Any) -> None:
-        """Take an item."""
+        """Handle an item."""
         if len(self._items) >= self._credit:
             self._answers.give_up(self)
-            self._end(RemoteError("invalid", f"the stream of {self._event!r} sends more than it may"))
+            self._end(
+                RemoteError("invalid", f"the stream of {self._event!r} sent more items than were granted")
+            )
             return
         self._items.append(data)
         self._wake()
 
     def end(self) -> None:
-        """Be complete."""
+        """Handle the end of the stream."""
         self._end(None)
 
     def replied(self, data: Any) -> None:
-        """Be answered by a reply."""
+        """Handle a reply: fail, because the answer is not a stream."""
         self._end(
             RemoteError(
                 "invalid", f"{self._event!r} answers with a reply, not a stream: use client.request()"
@@ -149,26 +151,26 @@ class Flow:
         )
 
     def failed(self, error: SymphonyError) -> None:
-        """Break off."""
+        """Handle an error."""
         self._end(error)
 
     def postpone(self, error: RemoteError) -> bool:
-        """Be refused by a server that stops; a stream is not sent again."""
+        """Handle a refusal by a stopping server; a stream is not sent again."""
         return False
 
     def lost(self, loss: Loss) -> bool:
-        """Break off with the connection; a stream cannot be sent again."""
-        self._end(loss.error(f"the stream of {self._event!r} broke off"))
+        """Handle the loss of the connection; a stream is not sent again."""
+        self._end(loss.error(f"the stream of {self._event!r} was interrupted"))
         return False
 
     def dropped(self, loss: Loss) -> bool:
-        """Lose what was to become its connection."""
+        """Fail, because it is never sent."""
         self._end(loss.error(f"{self._event!r} was not sent"))
         return False
 
     def _too_late(self) -> None:
         self._answers.outgoing.withdraw(self)
-        why = "it takes no more" if self._answers.outgoing.live else "there is no connection"
+        why = "the server reads too slowly" if self._answers.outgoing.live else "there is no connection"
         what = f"{self._event!r} was not sent to {self._where} within {self._timeout:g} s: {why}."
         self._end(RequestTimeoutError(what))
 
@@ -189,9 +191,9 @@ class Flow:
 class Stream(AsyncIterator[T], Generic[T]):
     """The items of a stream: `async for item in client.stream("count", 3)`.
 
-    The request is sent when the first item is asked for. Leaving the loop
-    early cancels the stream, as soon as nothing refers to it any more: at
-    once, if the loop is written as above. `async with` cancels it in any case.
+    The request is sent when the first item is requested. If the loop ends
+    early, the stream is cancelled as soon as nothing refers to it any more. In
+    a loop as above, that is at once. `async with` always cancels it.
     """
 
     __slots__ = ("__weakref__", "_flow", "_left", "_read", "_start", "_while_waiting")
@@ -215,9 +217,9 @@ class Stream(AsyncIterator[T], Generic[T]):
         """Return the next item.
 
         Raises:
-            RemoteError: The stream has failed, behind the items before.
+            RemoteError: The stream has failed, after the earlier items.
             DisconnectedError: The connection was lost.
-            RequestTimeoutError: It could not be sent in time.
+            RequestTimeoutError: The request could not be sent in time.
         """
         if self._left:
             raise StopAsyncIteration
@@ -228,13 +230,13 @@ class Stream(AsyncIterator[T], Generic[T]):
             item = await flow.next()
         finally:
             goes_on()
-            # The traceback of who is cancelled here would keep the stream from
-            # being left.
+            # Otherwise the traceback of a cancelled task would refer to the stream, and
+            # prevent its cancellation.
             del self
         return read(item)
 
     async def aclose(self) -> None:
-        """Leave the stream; it is cancelled, unless it is complete."""
+        """Cancel the stream, unless it is complete."""
         self._left = True
         if self._flow is not None:
             self._flow.leave()
@@ -250,5 +252,5 @@ class Stream(AsyncIterator[T], Generic[T]):
     def __del__(self) -> None:
         flow = self._flow
         if flow is not None and not flow.ended and not flow.loop.is_closed():
-            # Not here and now: this may run in any thread, and in the middle of a write.
+            # Not directly: `__del__` may run in any thread, and in the middle of a write.
             flow.loop.call_soon_threadsafe(flow.leave)

@@ -1,7 +1,7 @@
-"""A link over a WebSocket, once its opening handshake is over.
+"""A link over a WebSocket, after its opening handshake.
 
-What comes in passes picows (`parser.py`), what goes out does not: frames are
-made here and leave in one `write` an iteration of the loop.
+picows parses incoming frames (`parser.py`). Outgoing frames are built here, and
+written in one `write` for each iteration of the event loop.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
     """One open WebSocket: protocol of the event loop, listener of picows, `Link` of a client.
 
     Args:
-        transport: The event loop's, not read from at the moment.
-        early: What came behind the answer to the handshake.
-        subprotocol: The chosen one.
-        heartbeat: Seconds of silence before a ping; `None`: none are sent.
-        max_message_bytes: The largest incoming message.
-        close_timeout: How long the server may take to say goodbye.
+        transport: The transport of the event loop, with reading paused.
+        early: The bytes received after the handshake response.
+        subprotocol: The chosen subprotocol.
+        heartbeat: Seconds of silence before a ping; `None`: no pings.
+        max_message_bytes: The size limit of an incoming message.
+        close_timeout: How long the server may take to answer a close frame.
     """
 
     __slots__ = (
@@ -105,16 +105,16 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         self.heard_at = self._loop.time()
 
     def start(self, listener: Listener) -> None:
-        """Go over to frames."""
+        """Begin to receive frames."""
         self._listener = listener
         self._receiving = True
         transport = self._transport
-        # It was lost behind the handshake: nobody else will tell.
+        # If it was lost after the handshake, no other call reports it.
         if transport.is_closing():
             self._loop.call_soon(self.connection_lost, None)
             return
-        # Limits first: a full buffer is reported only to the protocol that is in
-        # place when it fills.
+        # Set the limits first: a full buffer is reported only to the protocol that is set
+        # when it fills.
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
         self._parser = parser = Parser(
             self, max_frame_bytes=self._max_message_bytes, broken=self._broken, is_client=True
@@ -129,16 +129,16 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         if early:
             parser.feed(early)
 
-    # What comes in
+    # Incoming
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Parse what was read. Bytes, not frames, are signs of life: a large frame may take long."""
+        """Parse received bytes. Any byte is a sign of life, because large frames take long."""
         self.heard_at = self._loop.time()
         if self._parser is not None:
             self._parser.buffer_updated(nbytes)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Take one frame from picows; it must be copied before this returns."""
+        """Handle one frame from picows; its payload must be copied before this returns."""
         kind = frame.msg_type
         try:
             if (
@@ -159,8 +159,8 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         except ProtocolError as error:
             self._fail(error.code, error.reason)
         except Exception:
-            # picows would swallow it.
-            logger.exception("A message could not be taken; the connection is given up.")
+            # picows would swallow the exception.
+            logger.exception("A message could not be processed; closing the connection.")
             self._fail(1011, "the client failed")
 
     def _deliver(self, message: str | bytes) -> None:
@@ -168,7 +168,7 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
             self._listener.received(message)
 
     def _unusual_frame(self, kind: WSMsgType, frame: WSFrame) -> None:
-        # Having said goodbye, all it waits for is the other side's.
+        # After our close frame, only the server's close frame matters.
         if self._ended or not (self._receiving or kind is CLOSE):
             return
         if kind is TEXT or kind is BINARY or kind is WSMsgType.CONTINUATION:
@@ -176,8 +176,8 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         elif frame.rsv1 or frame.rsv2 or frame.rsv3:
             raise ProtocolError(1002, "a control frame with RSV bits")
         elif kind is PING:
-            # Only the latest ping of a peer that does not read is answered (RFC 6455
-            # §5.5.3): pongs would pile up here.
+            # If the peer does not read, answer only its latest ping (RFC 6455 §5.5.3), or
+            # pongs would pile up here.
             pong = masked_frame(frames.PONG, frame.get_payload_as_bytes())
             if self._blocked:
                 self._late_pong = pong
@@ -204,46 +204,46 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
             self._deliver(message)
 
     def _broken(self, code: int, reason: str) -> None:
-        # picows looks one frame ahead: the frame before the broken one has
-        # still to be handed over, so this waits until it was.
+        # picows parses one frame ahead: the frame before the malformed one is not
+        # delivered yet, so fail after it.
         self._loop.call_soon(self._fail, code, reason)
 
     def pause_reading(self) -> None:
-        """Stop reading; the kernel's buffers push back on the server."""
+        """Stop reading, so that TCP slows the server down."""
         self.held = True
         transport = self._transport
         if self._parser is not None and self._receiving and transport.is_reading():
             transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read again."""
+        """Resume reading."""
         self.held = False
         transport = self._transport
         if self._parser is not None and not transport.is_closing() and not transport.is_reading():
-            # Nothing could be heard while it was not read from.
+            # Nothing could arrive while reading was paused.
             self.heard_at = self._loop.time()
             transport.resume_reading()
 
-    # What goes out
+    # Outgoing
 
     @property
     def congested(self) -> bool:
-        """Whether the transport's buffer is above its mark."""
+        """Whether the transport's buffer is above its limit."""
         return self._blocked
 
     @property
     def unsent(self) -> int:
-        """What the network has not taken."""
+        """The bytes that are not sent yet."""
         return self._transport.get_write_buffer_size() + self._unwritten_bytes
 
     def send(self, message: str | bytes) -> None:
-        """Send a message behind all others."""
+        """Send a message after all others."""
         self._put(masked_message(message))
 
     def ping(self) -> None:
-        """Send a ping; any byte that comes is the answer."""
+        """Send a ping; any received byte counts as its answer."""
         self._put(masked_frame(frames.PING, b""))
-        # So that `unsent` is what the network has not taken, and nothing else.
+        # Flush now, so that `unsent` counts only bytes that the network has not accepted.
         self._flush()
 
     def _put(self, frame: bytes) -> None:
@@ -266,11 +266,11 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
             self._transport.write(block)
 
     def pause_writing(self) -> None:
-        """Be congested."""
+        """Note that the transport is congested."""
         self._blocked = True
 
     def resume_writing(self) -> None:
-        """Let the client go on."""
+        """Let the client continue to send."""
         self._blocked = False
         if self._late_pong is not None:
             self._put(self._late_pong)
@@ -278,10 +278,10 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         if self._listener is not None:
             self._listener.relieved()
 
-    # The end
+    # Closing
 
     def close(self, code: int, reason: str) -> None:
-        """Say goodbye and await the server's."""
+        """Send a close frame and wait for the server's."""
         if self._ours is not None or self._ended:
             return
         self._say_goodbye(code, reason)
@@ -292,19 +292,19 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         self._abort_later()
 
     def abort(self) -> None:
-        """End it without a word."""
+        """Cut the connection without a close frame."""
         if self._listener is None and not self._ended:
-            # It never started: the protocol in place does not know this link.
+            # It never started: the current protocol does not know this link.
             self._loop.call_soon(self.connection_lost, None)
         self._transport.abort()
 
     def silent(self) -> None:
-        """Give up on a server that does not answer."""
-        self._tell(Close(_ABNORMAL, "the server does not answer any more", clean=False))
+        """Close the connection to a server that does not answer."""
+        self._tell(Close(_ABNORMAL, "the server does not answer", clean=False))
         self._transport.abort()
 
     async def wait_closed(self) -> None:
-        """Wait for the transport's end."""
+        """Wait until the transport is closed."""
         if self._gone is None:
             self._gone = self._loop.create_future()
         await asyncio.wait((self._gone,))
@@ -334,7 +334,7 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
     def _finish(self, close: Close) -> None:
         self._tell(close)
         self._transport.close()
-        # What waits in the transport is still written, if it is taken in time.
+        # The transport still writes its buffer, if the peer reads it in time.
         self._abort_later()
 
     def _tell(self, close: Close) -> None:
@@ -355,12 +355,12 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
             self._timer = self._loop.call_later(self._close_timeout, self._transport.abort)
 
     def eof_received(self) -> bool:
-        """Let the transport close itself, once it has written what waits in it."""
+        """Let the transport write its buffer and then close itself."""
         self._abort_later()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the listener, if nothing else did."""
+        """Tell the listener, unless it was already told."""
         if self._timer is not None:
             self._timer.cancel()
         if self._ours is not None:
@@ -373,7 +373,7 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
             self._gone = self._loop.create_future()
         if not self._gone.done():
             self._gone.set_result(None)
-        # All of these refer to this object and back: without this it would wait
-        # for the garbage collector.
+        # Break the reference cycles with these objects, so that this one is freed at once,
+        # without the garbage collector.
         self._parser = self._assembler = None
         self.get_buffer = cast("Any", None)
