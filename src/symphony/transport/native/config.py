@@ -1,4 +1,4 @@
-"""uvicorn's configuration, and the app behind it."""
+"""uvicorn's configuration, and the Symphony app in it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ class Config(UvicornConfig):
     """uvicorn's configuration for one Symphony app.
 
     Attributes:
-        host_app: The Symphony app, found behind what uvicorn wraps around it.
+        host_app: The Symphony app, without uvicorn's wrappers.
     """
 
     host_app: Host
     _proxy: ProxyHeadersMiddleware | None = None
 
     def load(self) -> None:
-        """Import the app and find the Symphony in it."""
+        """Import the app, and find the Symphony app in it."""
         if self.ssl_keyfile and not self.ssl_certfile:
-            raise ConfigurationError("ssl_keyfile is of no use without ssl_certfile.")
+            raise ConfigurationError("ssl_keyfile needs ssl_certfile.")
         try:
             super().load()
         except OSError as error:
             if not self.is_ssl or isinstance(self.app, str):
                 raise
-            # The only files it reads; the error itself does not name them.
+            # These are the only files that it reads. The error does not name them.
             raise ConfigurationError(
                 f"The certificate {self.ssl_certfile} with key {self.ssl_keyfile} cannot be used: {error}."
             ) from error
@@ -42,8 +42,8 @@ class Config(UvicornConfig):
             app = getattr(app, "app", None)
         if app is None:
             raise ConfigurationError(
-                f"{self.app!r} is not a Symphony app. An app of another framework is served with "
-                "Symphony(http=that_app), or mounts Symphony and runs on its own server."
+                f"{self.app!r} is not a Symphony app. Serve the app of another framework with "
+                "Symphony(http=that_app), or mount Symphony in it and use its own server."
             )
         self.host_app = app
         self.host_app.native = True
@@ -56,10 +56,10 @@ class Config(UvicornConfig):
         return self.host_app.node
 
     def behind_proxy(self, scope: Scope) -> Scope:
-        """Return *scope* with client and scheme as a trusted proxy tells them."""
+        """Return *scope* with the client and scheme that a trusted proxy has sent."""
         if self._proxy is not None:
-            # The middleware suspends nowhere but in the app it wraps, so one
-            # step runs its coroutine to its end.
+            # The middleware suspends only in the app that it wraps, so one step runs
+            # its coroutine to the end.
             middleware: Any = self._proxy
             with suppress(StopIteration):
                 middleware(scope, _unused, _unused).send(None)
@@ -67,4 +67,4 @@ class Config(UvicornConfig):
 
 
 async def _unused(*_: Any) -> Any:
-    """Stand where the middleware expects an app, receive and send."""
+    """Take the place of the app, `receive` and `send` that the middleware expects."""
