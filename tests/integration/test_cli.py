@@ -260,8 +260,8 @@ async def test_a_busy_port_is_one_line_and_exit_code_1(file: Path, options: tupl
         code, errors = await failure(*SYMPHONY, "run", str(file), "--port", port, *options)
     assert code == 1
     assert errors == [
-        f"Error: 127.0.0.1:{port} is in use by another program: "
-        "stop it or choose another port (0: a free one)."
+        f"Error: 127.0.0.1:{port} is in use by another program. "
+        "Stop it or choose another port (0 for a free one)."
     ]
 
 
@@ -279,8 +279,8 @@ async def test_app_run_on_a_busy_port_is_one_line_and_exit_code_1(tmp_path: Path
         code, errors = await failure(sys.executable, str(script))
     assert code == 1
     assert errors == [
-        f"Error: 127.0.0.1:{port} is in use by another program: "
-        "stop it or choose another port (0: a free one)."
+        f"Error: 127.0.0.1:{port} is in use by another program. "
+        "Stop it or choose another port (0 for a free one)."
     ]
 
 

@@ -350,8 +350,8 @@ async def starts(app: Symphony) -> None:
 @pytest.mark.parametrize(
     ("event", "problem"),
     [
-        ("error", "the event 'error' is how Symphony tells what is wrong"),
-        ("chat.*", "A part that varies has a name, 'chat.{name}'; '*' alone takes every event"),
+        ("error", "the event 'error' is reserved for errors"),
+        ("chat.*", "Use a parameter for a part that varies, 'chat.{name}'. '*' alone matches every event"),
         ("", "cannot be empty"),
         ("x" * 257, "at most 256 characters"),
         ("a.{", "braces are not balanced"),
@@ -359,11 +359,11 @@ async def starts(app: Symphony) -> None:
         ("a.{}", "{} is not a parameter"),
         ("a.{x y}", "is not a parameter"),
         ("a.{x:nothing}", "unknown converter"),
-        ("a.{x}.{x}", "the parameter 'x' is there twice"),
+        ("a.{x}.{x}", "the parameter 'x' is used twice"),
         ("a.{x}{y}", "two parameters need text between them"),
         ("a.{x:path}.b", "nothing may come after it"),
-        (7, "write @app.on('say')"),
-        (len, "write @app.on('say')"),
+        (7, "Write @app.on('say')"),
+        (len, "Write @app.on('say')"),
     ],
 )
 def test_what_is_no_name_of_an_event_is_refused_where_it_is_written(event, problem):
@@ -417,7 +417,7 @@ async def stream(data: int) -> AsyncIterator[int]:
 @pytest.mark.parametrize(
     ("path", "event", "handler", "parts"),
     [
-        ("/x", "say", two_payloads, ["two_payloads", "'page'", "'data' is the payload", "[int, Query()]"]),
+        ("/x", "say", two_payloads, ["two_payloads", "'page'", "'data' is already", "[int, Query()]"]),
         ("/x", "game.{id:int}", wrong_type, ["wrong_type", "parameter 'id'", "gives int", "is str"]),
         ("/x", "say", foreign, ["foreign", "parameter 'data'", "Foreign", "cannot be decoded"]),
         ("/x", "say", unknown, ["unknown", "Nowhere"]),

@@ -59,7 +59,7 @@ async def test_a_second_payload_is_an_error_that_suggests_query():
         "on_message of route '/chat'",
         "test_a_second_payload_is_an_error_that_suggests_query.<locals>.say",
         "parameter 'page'",
-        "'message' is the payload already",
+        "'message' is already the payload",
         "page: Annotated[int, Query()]",
     )
 
@@ -97,7 +97,7 @@ async def test_a_query_type_that_a_query_string_cannot_give_is_named():
     @app.on_connect
     async def enter(options: dict) -> None: ...
 
-    await refuses(app, ".enter", "parameter 'options'", "a query string cannot give")
+    await refuses(app, ".enter", "parameter 'options'", "is not supported in a query string")
 
 
 async def test_a_payload_type_that_json_cannot_give_is_named():
@@ -134,7 +134,7 @@ async def test_fastapis_own_marks_are_refused_with_a_hint():
     async def enter(db: Annotated[Any, fastapi.Depends(dict)]) -> None: ...
 
     await refuses(
-        app, "parameter 'db'", "Depends is FastAPI's and does nothing here", "from symphony import Depends"
+        app, "parameter 'db'", "Depends is FastAPI's and has no effect here", "from symphony import Depends"
     )
 
 
@@ -180,7 +180,7 @@ async def test_a_plain_generator_is_refused():
     def count(message: str) -> Iterator[int]:
         yield 1
 
-    await refuses(app, ".count", "write `async def`")
+    await refuses(app, ".count", "Write an async generator")
 
 
 @pytest.mark.parametrize("stage", ["on_connect", "on_disconnect", "on_error"])
@@ -277,7 +277,7 @@ async def test_dependencies_that_need_each_other_are_refused():
     @app.on_connect
     async def enter(value: Annotated[Any, Depends(first)]) -> None: ...
 
-    await refuses(app, "parameter 'value'", "these dependencies need each other", "first -> ")
+    await refuses(app, "parameter 'value'", "these dependencies form a cycle", "first -> ")
 
 
 async def test_a_socket_dependency_cannot_use_one_of_a_call():
@@ -303,7 +303,7 @@ async def test_a_hidden_generator_dependency_is_refused():
     @app.on_connect
     async def enter(db: Annotated[Any, Depends(session)]) -> None: ...
 
-    await refuses(app, "parameter 'db'", "without @asynccontextmanager")
+    await refuses(app, "parameter 'db'", "Remove @asynccontextmanager")
 
 
 async def test_duplicate_paths_are_refused_at_start():
@@ -319,7 +319,7 @@ async def test_duplicate_paths_are_refused_at_start():
     [
         ("chat", "Path 'chat' must start with '/'"),
         ("/{a}{b}", "two parameters need text between them"),
-        ("/{a}/{a}", "the parameter 'a' is there twice"),
+        ("/{a}/{a}", "the parameter 'a' is used twice"),
         ("/{a", "its braces are not balanced"),
         ("/{a:integer}", "has an unknown converter; known are"),
         ("/{a:path}/x", "nothing may come after it"),
@@ -337,7 +337,7 @@ async def test_a_second_handler_of_a_kind_is_refused_where_it_is_registered():
     @app.on_message
     async def first(message: str) -> None: ...
 
-    with pytest.raises(ConfigurationError, match=r"has an on_message handler already, .*\.first; .*\.second"):
+    with pytest.raises(ConfigurationError, match=r"already has an on_message handler, .*\.first; .*\.second"):
 
         @app.on_message
         async def second(message: str) -> None: ...

@@ -1,4 +1,4 @@
-"""Small questions about annotations that the compilers share."""
+"""Small helpers for annotations, shared by the compilers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ __all__ = ("bare", "is_pydantic", "is_union", "metadata", "unalias")
 
 
 def unalias(annotation: Any) -> Any:
-    """Follow `type X = ...` (Python 3.12) to what it stands for."""
-    # By name, because typing_extensions has a class of its own for 3.11.
+    """Return the value of a `type X = ...` alias (Python 3.12)."""
+    # Compare the name, because typing_extensions has a separate class for 3.11.
     while type(annotation).__name__ == "TypeAliasType":
         annotation = annotation.__value__
     return annotation
 
 
 def bare(annotation: Any) -> Any:
-    """Take away aliases, `Annotated` and `NewType`."""
+    """Remove aliases, `Annotated` and `NewType`."""
     while True:
         annotation = unalias(annotation)
         if get_origin(annotation) is Annotated:
@@ -29,7 +29,7 @@ def bare(annotation: Any) -> Any:
 
 
 def metadata(annotation: Any) -> list[Any]:
-    """Collect the metadata of every `Annotated` in an annotation, nested ones too."""
+    """Collect the metadata of every `Annotated` in an annotation, including nested ones."""
     annotation = unalias(annotation)
     if get_origin(annotation) is Annotated:
         inner, *marks = get_args(annotation)
@@ -38,13 +38,13 @@ def metadata(annotation: Any) -> list[Any]:
 
 
 def is_union(annotation: Any) -> bool:
-    """Tell whether this is `X | Y`, `Union` or `Optional`."""
+    """Return whether this is `X | Y`, `Union` or `Optional`."""
     return get_origin(annotation) in (Union, UnionType)
 
 
 def is_pydantic(thing: Any) -> bool:
-    """Tell whether a type or a piece of metadata is pydantic's, without importing it."""
-    # `__dict__` questions only: a getattr on a foreign object may do anything.
+    """Return whether a type or a piece of metadata is pydantic's, without importing it."""
+    # Look at `__dict__` only, because `getattr` on a foreign object may run code.
     if isinstance(thing, type):
         return any("__pydantic_validator__" in vars(base) for base in thing.__mro__)
     return type(thing).__module__.partition(".")[0] in {"pydantic", "annotated_types"}

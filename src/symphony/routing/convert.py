@@ -1,4 +1,4 @@
-"""Readers that convert one parameter of a handshake's query string."""
+"""Readers that convert one parameter of the query string."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _COLLECTIONS: Final[tuple[type, ...]] = (list, set, frozenset, tuple)
 
 
 class _Scalar(NamedTuple):
-    """How one value is converted; `convert` raises `ValueError`."""
+    """The conversion of one value; `convert` raises `ValueError`."""
 
     convert: Callable[[str], Any]
     expected: str
@@ -51,23 +51,24 @@ class _Scalar(NamedTuple):
 def query_reader(name: str, annotation: Any, default: Any = MISSING) -> QueryReader:
     """Compile the reader of one query parameter.
 
-    Of a repeated key a single value takes the last, a collection takes all.
-    `X | None` without a default is `None` where the key is missing. Bounds
-    by `msgspec.Meta` are checked.
+    If a key is repeated, a single value is the last one, and a collection
+    contains all of them. `X | None` without a default is `None` if the key is
+    missing. Bounds of `msgspec.Meta` are checked.
 
     Args:
         name: The key in the query string.
         annotation: `str`, `int`, `float`, `bool`, `UUID`, an `Enum`, a
             `Literal`, a `list`, `set`, `frozenset` or `tuple[X, ...]` of
             these, and any of them `| None`.
-        default: What a missing key gives. `MISSING`: it is refused.
+        default: The value if the key is missing. With `MISSING`, a request
+            without the key is refused.
 
     Returns:
-        A function that takes the query parameters and gives the value, or
-        raises `Reject("invalid")` naming the parameter.
+        A function that takes the query parameters and returns the value. It
+        raises `Reject("invalid")`, which names the parameter.
 
     Raises:
-        ConfigurationError: A query string cannot give this type.
+        ConfigurationError: The type is not supported in a query string.
     """
     inner, optional = _without_none(annotation)
     fallback = None if optional and default is MISSING else default
@@ -119,11 +120,11 @@ def _converter(name: str, scalar: _Scalar) -> Callable[[str], Any]:
 
 
 def _bounds(name: str, annotation: Any) -> Callable[[Any], Any]:
-    """Return the check of `msgspec.Meta` bounds, or one that lets all pass."""
+    """Return a check of the `msgspec.Meta` bounds, if there are any."""
     marks = metadata(annotation)
     if any(map(is_pydantic, marks)):
         raise ConfigurationError(
-            "bounds of query parameters are written with msgspec.Meta, not with pydantic's Field"
+            "write the bounds of query parameters with msgspec.Meta, not with pydantic's Field"
         )
     if not any(isinstance(mark, msgspec.Meta) for mark in marks):
         return lambda value: value
@@ -192,7 +193,7 @@ def _choice(choices: dict[str, Any]) -> _Scalar:
 
 
 def _integer(value: str) -> int:
-    # `int` alone would take '1_000', ' 5 ' and digits of every script; it raises
+    # `int` alone would accept '1_000', ' 5 ' and digits of every script. It raises
     # ValueError itself above Python's limit of 4,300 digits.
     if not _INTEGER.fullmatch(value):
         raise ValueError
@@ -227,6 +228,6 @@ _SCALARS: Final[Mapping[Any, _Scalar]] = {
 
 def _unsupported(annotation: Any) -> ConfigurationError:
     return ConfigurationError(
-        f"a query string cannot give {annotation!r}; it gives str, int, float, bool, UUID, an Enum, "
+        f"{annotation!r} is not supported in a query string; use str, int, float, bool, UUID, an Enum, "
         "a Literal, a list, set, frozenset or tuple[X, ...] of these, or any of them | None"
     )

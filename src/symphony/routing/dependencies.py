@@ -1,4 +1,4 @@
-"""Dependencies: compiled to a list of steps, resolved at each call."""
+"""Dependencies: compiled to a list of steps, and resolved for each call."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 __all__ = ("Argument", "Arguments", "Dependencies", "Signal", "SocketScope", "Step", "resolve")
 
 Argument = Filler | int
-"""A filler, or the index of the step whose value it is."""
+"""A filler, or the index of the step that provides the value."""
 
 
 class Signal(Protocol):
-    """What `asyncio.Event` is: set once, waited for by many."""
+    """The part of `asyncio.Event` that is needed here."""
 
     def set(self) -> None:
-        """Let all waiters go on."""
+        """Wake all waiters."""
         ...
 
     async def wait(self) -> object:
@@ -36,15 +36,15 @@ class Signal(Protocol):
 
 
 class SocketScope:
-    """The dependencies of one socket that live as long as it does.
+    """The dependencies with scope `"socket"` of one socket.
 
     Args:
-        signal: Makes what waiters wait on while another call creates the
-            value they want: `asyncio.Event`.
+        signal: Creates the signal that calls wait for while another call
+            creates the same value: `asyncio.Event`.
 
     Attributes:
-        values: What has been created, by dependency.
-        stack: What closes it, the last created first.
+        values: The values created so far, by dependency.
+        stack: Cleans them up in reverse order.
     """
 
     __slots__ = ("_closed", "_creating", "_signal", "stack", "values")
@@ -57,18 +57,18 @@ class SocketScope:
         self._closed = False
 
     async def provide(self, key: Hashable, create: Callable[[AsyncExitStack], Awaitable[Any]]) -> Any:
-        """Return the value of a dependency, creating it at the first use.
+        """Return the value of a dependency, and create it at the first use.
 
-        Calls that come while it is created wait for that one value. If its
-        creation fails or is cancelled, only that call sees it, and the next
-        one waiting creates the value itself.
+        Calls that arrive during the creation wait for the same value. If the
+        creation fails or is cancelled, only that call sees the error, and the
+        next waiting call creates the value.
 
         Raises:
             RuntimeError: The scope is closed, and the value was never created.
         """
         while key not in self.values:
             if self._closed:
-                raise RuntimeError("The socket is gone, and its dependencies with it.")
+                raise RuntimeError("The socket has disconnected, and its dependencies are closed.")
             creating = self._creating.get(key)
             if creating is not None:
                 await creating.wait()
@@ -82,17 +82,18 @@ class SocketScope:
         return self.values[key]
 
     async def aclose(self, exc: BaseException | None = None) -> None:
-        """Close everything, the last created first. Further calls do nothing.
+        """Clean up all values in reverse order. Further calls do nothing.
 
-        A creation under way is waited for: cancel the handlers first.
+        This waits for a creation that is still running, so cancel the
+        handlers first.
 
         Args:
-            exc: Why the socket ended; generator dependencies see it raised at
-                their `yield`.
+            exc: Why the socket ended. It is raised at the `yield` of generator
+                dependencies.
 
         Raises:
-            BaseException: What a dependency raised instead of *exc* while it
-                closed. All the others have been closed all the same.
+            BaseException: A dependency raised this instead of *exc* during its
+                cleanup. All other dependencies have been cleaned up as well.
         """
         self._closed = True
         while self._creating:
@@ -103,7 +104,7 @@ class SocketScope:
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """How the arguments of one function are filled.
+    """The sources of the arguments of one function.
 
     Attributes:
         positional: The arguments passed by position.
@@ -114,7 +115,7 @@ class Arguments:
     keywords: tuple[tuple[str, Argument], ...]
 
     def apply(self, call: Callable[..., Any], socket: Any, subject: Any, values: list[Any]) -> Any:
-        """Call a function with its arguments filled."""
+        """Fill the arguments and call the function."""
         positional = [
             values[argument] if isinstance(argument, int) else argument(socket, subject)
             for argument in self.positional
@@ -130,13 +131,13 @@ class Arguments:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One dependency of a plan: how its value is made.
+    """One dependency of a plan.
 
     Attributes:
-        key: What its value is kept under in a `SocketScope`.
-        call: What makes the value, or the context manager that gives it.
-        kind: What `call` gives: the value (perhaps to be awaited), or a
-            context manager to be entered.
+        key: The key of its value in a `SocketScope`.
+        call: Returns the value, or a context manager that provides it.
+        kind: The kind of result of `call`: the value (or an awaitable of it),
+            or a context manager.
         scope: How long the value lives.
         arguments: The arguments of `call`.
     """
@@ -148,7 +149,7 @@ class Step:
     arguments: Arguments
 
     async def open(self, socket: Any, subject: Any, values: list[Any], stack: AsyncExitStack) -> Any:
-        """Make the value, and leave on *stack* what closes it."""
+        """Create the value, and register its cleanup on *stack*."""
         made = self.arguments.apply(self.call, socket, subject, values)
         if self.kind == "context":
             value = made.__enter__()
@@ -158,14 +159,14 @@ class Step:
             value = await made.__aenter__()
             stack.push_async_exit(partial(_exit_async, made))
             return value
-        # Asked of the result: a plain function, as a lambda, may hand on the
-        # coroutine of an async one.
+        # Check the result, not the function: a plain function, such as a lambda,
+        # may return the coroutine of an async function.
         return await made if inspect.iscoroutine(made) else made
 
 
-# Not `enter_context`: a dependency sees the handler's error and may raise another,
-# but by swallowing it, it would have the outer ones commit what failed and the
-# sender told that all went well.
+# Not `enter_context`: a dependency sees the handler's error and may raise another
+# one, but it must not suppress it. Otherwise the outer dependencies would commit a
+# failed call, and the client would be told that it succeeded.
 def _exit(manager: Any, *error: Any) -> None:
     manager.__exit__(*error)
 
@@ -175,13 +176,13 @@ async def _exit_async(manager: Any, *error: Any) -> None:
 
 
 async def resolve(steps: tuple[Step, ...], socket: Any, subject: Any, stack: AsyncExitStack) -> list[Any]:
-    """Make the values of all steps, in order.
+    """Create the values of all steps, in order.
 
     Args:
-        steps: The steps of a plan, each after those it needs.
+        steps: The steps of a plan. Each step comes after the steps it needs.
         socket: The socket of the call.
         subject: The subject of the call.
-        stack: Closes the values of scope `"call"`.
+        stack: Cleans up the values of scope `"call"`.
 
     Returns:
         The values, at the indexes of their steps.
@@ -197,12 +198,12 @@ async def resolve(steps: tuple[Step, ...], socket: Any, subject: Any, stack: Asy
 
 
 class Dependencies:
-    """Collects the dependencies of one plan, each once.
+    """Collects the dependencies of one plan, each of them once.
 
     Args:
         rules: Fill the parameters of dependencies.
-        overrides: What to call instead of a dependency's function. Read
-            while plans are compiled: a later change has no effect on them.
+        overrides: Functions to call instead of dependencies. They are read
+            while plans are compiled, so a later change has no effect.
     """
 
     def __init__(self, rules: Rules, overrides: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
@@ -214,19 +215,22 @@ class Dependencies:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The steps so far, each after those it needs."""
+        """The steps so far. Each step comes after the steps it needs."""
         return tuple(self._steps)
 
     def add(self, depends: Depends, where: str) -> int:
-        """Compile a dependency and what it needs; return the index of its step.
+        """Compile a dependency and the dependencies it needs.
 
         Args:
-            depends: The mark of the parameter it is for.
-            where: How to name that parameter in an error.
+            depends: The mark of the parameter.
+            where: The name of that parameter in errors.
+
+        Returns:
+            The index of its step.
 
         Raises:
-            ConfigurationError: It cannot be filled, needs itself, or would
-                outlive what it needs.
+            ConfigurationError: A parameter cannot be filled, the dependency
+                needs itself, or it would outlive a dependency that it needs.
         """
         key = _key(depends.call)
         index = self._indexes.get((key, depends.scope))
@@ -269,8 +273,8 @@ class Dependencies:
             return self._rules.read_query(parameter, where)
         if scope == "socket" and belongs_to_call(filler):
             raise ConfigurationError(
-                f"{where}: a dependency with scope='socket' outlives this call, and cannot use what "
-                "belongs to it. Give it scope='call'."
+                f"{where}: a dependency with scope='socket' outlives this call, and cannot use its "
+                "values. Give it scope='call'."
             )
         return filler
 
@@ -279,7 +283,7 @@ class Dependencies:
         for start, earlier in enumerate(self._path):
             if _key(earlier.call) == key:
                 circle = " -> ".join(qualified_name(each.call) for each in (*self._path[start:], depends))
-                raise ConfigurationError(f"{where}: these dependencies need each other: {circle}.")
+                raise ConfigurationError(f"{where}: these dependencies form a cycle: {circle}.")
 
 
 def _key(call: Callable[..., Any]) -> Any:
@@ -303,7 +307,7 @@ def _opened(
         inspect.isasyncgenfunction(wrapped) or inspect.isgeneratorfunction(wrapped)
     ):
         raise ConfigurationError(
-            f"{where}: a decorator hides that it is a generator. Depends opens and closes generators itself: "
-            "give it the function without @asynccontextmanager or @contextmanager."
+            f"{where}: a decorator hides that it is a generator. Depends opens and closes generators itself. "
+            "Remove @asynccontextmanager or @contextmanager."
         )
     return call, "value"

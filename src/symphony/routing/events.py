@@ -1,4 +1,4 @@
-"""Hot path: which handler an event has, and calling it with what it takes."""
+"""Hot path: find the handler of an event, and call it with its arguments."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def names_in(event: str) -> Mapping[str, str]:
 
 
 def payload_of(event: str) -> Payload:
-    """Return where the payload of an event's handler comes from."""
+    """Return the source of the payload of an event's handler."""
     return NAMED_EVENT if names_in(event) else EVENT
 
 
 class EventTable:
-    """The handlers of a route's events, for data of one kind.
+    """The event handlers of a route, for data of one kind.
 
     Args:
-        kind: What `Protocol.payload` is.
+        kind: The value of `Protocol.payload`.
     """
 
     __slots__ = ("_any", "_exact", "_is_exact", "_kind", "_patterns", "_typed")
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
-        # What reads the data and what is called with it: a closure over both
-        # would be one call more, 2 % of a request.
+        # The reader of the data, and the function to call with the result. A closure
+        # over both would add one call, which is 2 % of a request.
         self._exact: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Work]]] = {}
         self._patterns = NameTable[Callable[[Any, Any, Mapping[str, Any]], Work]](separator=EVENT_SEPARATOR)
         self._any: Callable[[Any, Any, Mapping[str, Any]], Work] | None = None
@@ -65,12 +65,12 @@ class EventTable:
         """Add a handler.
 
         Args:
-            event: The name or pattern it was registered for.
+            event: Its name or pattern.
             plan: Its compiled signature, for `payload_of(event)`.
-            call: Calls it; what it gives is awaited.
+            call: Calls the handler. The result is awaited.
 
         Raises:
-            ConfigurationError: Another pattern takes the same names.
+            ConfigurationError: Another pattern matches the same names.
         """
         read: Callable[[Any], Any] = plan.reader[self._kind] if plan.reader is not None else _nothing
         if not names_in(event):
@@ -88,11 +88,13 @@ class EventTable:
             self._patterns.add(event, run)
 
     def protocol(self) -> TypedV1 | None:
-        """Return what decodes the data of these events together with them; called when all are added.
+        """Return the protocol that decodes these events and their data in one pass.
+
+        Call it after all handlers have been added.
 
         Returns:
-            Its protocol, or `None` where names have parameters: what the data
-            must be is then known only when the handler is found.
+            The protocol, or `None` if names have parameters. The type of the
+            data is then not known before the handler is found.
         """
         if not self._is_exact or not self._exact:
             return None
@@ -104,14 +106,14 @@ class EventTable:
         return protocol
 
     def handle(self, socket: Any, event: Any) -> Work:
-        """Call the handler of an event; its result is what it returns.
+        """Call the handler of an event, and return its awaitable result.
 
         Args:
-            socket: Of the client.
-            event: An `Event`, or what the table's own `protocol` decodes.
+            socket: The socket of the client.
+            event: An `Event`, or an object decoded by the table's `protocol`.
 
         Raises:
-            Reject: There is none, or the data does not fit it.
+            Reject: There is no handler, or the data does not match its type.
         """
         call = self._typed.get(type(event))
         if call is not None:
@@ -123,7 +125,7 @@ class EventTable:
             read, call = found
             return call(socket, read(event.data))
         except UNREADABLE as error:
-            # Of the data: the handler itself has not begun.
+            # Only the reader raises these, because the handler has not started.
             raise unreadable(error) from None
 
     def _other(self, socket: Any, event: Any) -> Work:
@@ -138,4 +140,4 @@ class EventTable:
 
 
 def _nothing(data: Any) -> None:
-    """Read nothing: the handler takes no payload."""
+    """Ignore the data, because the handler takes no payload."""

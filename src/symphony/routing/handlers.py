@@ -1,4 +1,4 @@
-"""Where handlers and middleware are registered: on an app, a router or a route."""
+"""Registration of handlers and middleware on an app, a router or a route."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Handler:
     """One registered handler.
 
     Attributes:
-        function: As it was given.
+        function: The registered function.
         thread: Whether it runs in a thread.
     """
 
@@ -40,14 +40,15 @@ class Handler:
 class Handlers:
     """Registers handlers and middleware.
 
-    The nearest handler of a kind runs: the route's, else its router's, else
-    the app's; exactly one. Middleware of all three runs, the app's outermost.
+    Only the closest handler runs: the route's, otherwise its router's,
+    otherwise the app's. The middleware of all three runs, with the app's
+    outermost.
 
     Attributes:
-        handlers: By the stage they are for.
-        events: By the name or pattern of the event they are for.
-        middlewares: By the stage they are around.
-        checks: What arriving messages are checked by.
+        handlers: The handlers by stage.
+        events: The event handlers by name or pattern.
+        middlewares: The middleware by stage.
+        checks: The checks of arriving messages.
     """
 
     def __init__(self) -> None:
@@ -61,10 +62,11 @@ class Handlers:
     @overload
     def on_connect(self, /, *, thread: bool = False) -> Callable[[F], F]: ...
     def on_connect(self, handler: F | None = None, /, *, thread: bool = False) -> F | Callable[[F], F]:
-        """Register what runs when a client connects.
+        """Register the handler that runs when a client connects.
 
-        The socket opens at its first send, or when this returns; a `Reject`
-        before that is an HTTP answer. It returns nothing.
+        The socket opens when the handler returns, or earlier, when it first
+        sends. A `Reject` before that is sent as an HTTP response. The handler
+        returns nothing.
 
         Args:
             handler: The handler, plain or async.
@@ -77,11 +79,12 @@ class Handlers:
     @overload
     def on_message(self, /, *, thread: bool = False) -> Callable[[F], F]: ...
     def on_message(self, handler: F | None = None, /, *, thread: bool = False) -> F | Callable[[F], F]:
-        """Register what runs for each message.
+        """Register the handler that runs for each message.
 
-        What it returns is sent to the sender; an async generator's items one
-        by one. The type of its payload decides what a message must be: `str`,
-        `bytes`, either, or any type that JSON decodes to.
+        The return value is sent to the client, and so is each item of an async
+        generator. The type of the payload decides which messages the handler
+        accepts: `str`, `bytes`, both, or any type that can be decoded from
+        JSON.
 
         Args:
             handler: The handler, plain, async or an async generator.
@@ -94,48 +97,49 @@ class Handlers:
     @overload
     def on_disconnect(self, /, *, thread: bool = False) -> Callable[[F], F]: ...
     def on_disconnect(self, handler: F | None = None, /, *, thread: bool = False) -> F | Callable[[F], F]:
-        """Register what runs when a socket has gone.
+        """Register the handler that runs when a socket has disconnected.
 
         It runs exactly once for every socket that opened, or whose connect
-        handler began. The socket is still in its rooms then.
+        handler was started. The socket is still in its rooms.
 
         Args:
-            handler: The handler, plain or async; `Close` says how it ended.
+            handler: The handler, plain or async. A `Close` parameter receives
+                how the connection ended.
             thread: Run a plain handler in a thread.
         """
         return self._register("disconnect", handler, thread)
 
     def on(self, event: str, *, thread: bool = False) -> Callable[[F], F]:
-        """Register what runs for each event of a name.
+        """Register the handler that runs for each event of a name.
 
-        A route with such a handler speaks `symphony.v1`. What the handler
-        returns is the reply to a request, and dropped where there was none;
-        an async generator answers a request with a stream. The type of its
+        A route with such a handler speaks `symphony.v1`. The return value is
+        the reply to a request. It is discarded if the event was not a request.
+        An async generator answers a request with a stream. The type of the
         payload decides what the event's data must be.
 
         Args:
-            event: Its name, `"chat.say"`; with parameters,
-                `"game.{id:int}.move"`, that are filled by name; or `"*"`
-                for all that no other handler takes, whose parameter
-                `event` is the name. An exact name wins over a pattern.
+            event: A name, such as `"chat.say"`, or a name with parameters,
+                such as `"game.{id:int}.move"`. `"*"` handles all events
+                without another handler, and its parameter `event` receives
+                the name. An exact name wins over a pattern.
             thread: Run a plain handler in a thread.
 
         Raises:
-            ConfigurationError: The name is no name or pattern, is taken
-                already, or is `"error"`, which is Symphony's own.
+            ConfigurationError: The name is not valid, is already registered,
+                or is `"error"`, which is reserved.
         """
         if not isinstance(event, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"@{self}.on takes the name of an event: write @{self}.on('say').")
+            raise ConfigurationError(f"@{self}.on takes the name of an event. Write @{self}.on('say').")
         if event != ANY_EVENT:
             NamePattern(event, separator=EVENT_SEPARATOR)
             if ANY_EVENT in event:
                 raise ConfigurationError(
-                    f"{self}: {event!r} would be taken literally. A part that varies has a name, "
-                    f"{event.replace(ANY_EVENT, '{name}')!r}; '*' alone takes every event."
+                    f"{self}: {event!r} would be matched literally. Use a parameter for a part that varies, "
+                    f"{event.replace(ANY_EVENT, '{name}')!r}. '*' alone matches every event."
                 )
         if event == _ERROR:
             raise ConfigurationError(
-                f"{self}: the event 'error' is how Symphony tells what is wrong; take another name."
+                f"{self}: the event 'error' is reserved for errors from Symphony. Use another name."
             )
         if len(event) > MAX_NAME:
             raise ConfigurationError(f"{self}: an event's name has at most {MAX_NAME} characters.")
@@ -151,15 +155,15 @@ class Handlers:
         return register
 
     def middleware(self, stage: Stage | object) -> Callable[[F], F]:
-        """Register a middleware, outside of those registered later.
+        """Register middleware around the middleware that is registered later.
 
-        As a decorator it names the stage: `@app.middleware("message")`. Given
-        an object, it registers each of its methods `connect`, `message` and
-        `disconnect`.
+        Use it as a decorator with a stage, `@app.middleware("message")`. Or pass
+        an object: its methods `connect`, `message` and `disconnect` are
+        registered, if they exist.
 
         Raises:
-            ConfigurationError: There is no such stage, or the middleware does
-                not have its shape.
+            ConfigurationError: There is no such stage, or the middleware has
+                the wrong signature.
         """
         if not isinstance(stage, str):
             for name, method in around.methods(stage).items():
@@ -224,8 +228,8 @@ class Handlers:
 
     def _taken(self, what: str, earlier: Handler, handler: Callable[..., Any]) -> ConfigurationError:
         return ConfigurationError(
-            f"{self} has an {what} handler already, {qualified_name(earlier.function)}; "
-            f"{qualified_name(handler)} would never run. Use middleware for what must run as well."
+            f"{self} already has an {what} handler, {qualified_name(earlier.function)}; "
+            f"{qualified_name(handler)} would never run. Use middleware for code that must run as well."
         )
 
 

@@ -1,4 +1,4 @@
-"""What stands in `Annotated[...]` to say where a parameter comes from."""
+"""Marks for `Annotated[...]` that say where a parameter comes from."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Scope = Literal["call", "socket"]
 
 @dataclass(frozen=True, slots=True)
 class Depends:
-    """Fill a parameter with what a function makes: `Annotated[DB, Depends(session)]`.
+    """Fill a parameter with the value of a function: `Annotated[DB, Depends(session)]`.
 
     A dependency is a function, an async function, a class, or a generator of
-    either kind, whose part after `yield` closes what it made. Its own
-    parameters are filled as a handler's are; what is left of them is read
-    from the query string.
+    either kind, which cleans up after its `yield`. Its own parameters are
+    filled like those of a handler. All other parameters are read from the
+    query string.
 
     Attributes:
-        call: What makes the value.
-        scope: `"call"`: one value a handler's call, closed when the call or
-            its stream ends. `"socket"`: one value a socket, closed when it
-            disconnects.
+        call: Returns the value.
+        scope: `"call"` creates one value for each call of a handler, and cleans
+            it up when the call or its stream ends. `"socket"` creates one value
+            for each socket, and cleans it up when the socket disconnects.
 
     Raises:
         ConfigurationError: *call* cannot be called, or there is no such scope.
@@ -54,12 +54,12 @@ class Depends:
 class Query:
     """Fill a parameter from the query string: `Annotated[int, Query()]`.
 
-    Connect handlers need it only for an alias; elsewhere it says that a
-    parameter is not the payload.
+    Connect handlers need it only for an alias. In other handlers it says that
+    the parameter is not the payload.
 
     Attributes:
-        alias: The name in the query string, where it differs from the
-            parameter's.
+        alias: The name in the query string, if it differs from the name of
+            the parameter.
     """
 
     alias: str | None = None

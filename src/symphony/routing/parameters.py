@@ -1,4 +1,4 @@
-"""The parameters of a function, with their annotations resolved and marks found."""
+"""Reads the parameters of a function, with resolved annotations and marks."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Parameter:
 
     Attributes:
         name: Its name.
-        annotation: Its resolved annotation, marks included; `EMPTY` without.
-        default: Its default; `EMPTY` without.
+        annotation: Its resolved annotation, including marks, or `EMPTY`.
+        default: Its default, or `EMPTY`.
         keyword_only: Whether it must be passed by name.
-        is_first: Whether it is the first one of its function.
+        is_first: Whether it is the first parameter of the function.
         depends: Its `Depends` mark.
         query: Its `Query` mark.
     """
@@ -45,7 +45,7 @@ class Parameter:
 
 
 def qualified_name(call: Callable[..., Any]) -> str:
-    """Name a callable so that its author finds it: `chat.handlers.say`."""
+    """Return the full name of a callable for messages: `chat.handlers.say`."""
     while isinstance(call, functools.partial):
         call = cast("Callable[..., Any]", call.func)
     named = call if hasattr(call, "__qualname__") else type(call)
@@ -53,10 +53,10 @@ def qualified_name(call: Callable[..., Any]) -> str:
 
 
 def underlying(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that says of a callable what kind it is.
+    """Return the function inside a callable, whose kind can be inspected.
 
-    A partial is what it is a partial of, an object is its `__call__`. A
-    class stays a class.
+    For a partial this is its function, and for an object its `__call__`. A
+    class is returned unchanged.
     """
     while isinstance(call, functools.partial):
         call = cast("Callable[..., Any]", call.func)
@@ -67,13 +67,13 @@ def underlying(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read_parameters(call: Callable[..., Any], *, where: str) -> tuple[Parameter, ...]:
-    """Read what a function wants to be filled, in order.
+    """Return the parameters to fill, in order.
 
-    What a `functools.partial` has bound by name is left out.
+    Parameters that a `functools.partial` has bound by name are left out.
 
     Args:
         call: A function, method, partial, class or callable object.
-        where: How to name the function in an error.
+        where: The name of the function in errors.
 
     Raises:
         ConfigurationError: The signature cannot be read, an annotation does
@@ -82,7 +82,7 @@ def read_parameters(call: Callable[..., Any], *, where: str) -> tuple[Parameter,
     try:
         signature = inspect.signature(call)
     except (TypeError, ValueError):
-        raise ConfigurationError(f"{where}: it has no signature that could be read.") from None
+        raise ConfigurationError(f"{where}: its signature cannot be read.") from None
     namespace = _namespace(call)
     bound: dict[str, Any] = call.keywords if isinstance(call, functools.partial) else {}
     parameters = [parameter for parameter in signature.parameters.values() if parameter.name not in bound]
@@ -107,7 +107,7 @@ def _read(
         _refuse_foreign_mark(mark, where)
     found = [mark for mark in marks if isinstance(mark, (Depends, Query))]
     if len(found) > 1:
-        raise ConfigurationError(f"{where}: it has {len(found)} of Depends() and Query(); one can fill it.")
+        raise ConfigurationError(f"{where}: it has {len(found)} of Depends() and Query(). Use only one.")
     mark = found[0] if found else None
     return Parameter(
         name=name,
@@ -132,8 +132,8 @@ def _marks(annotation: Any) -> tuple[Any, ...]:
 def _resolve(parameter: inspect.Parameter, namespace: dict[str, Any], where: str) -> Any:
     if parameter.annotation is EMPTY:
         return EMPTY
-    # One parameter at a time: the error can name it, and what a function returns
-    # may be importable for type checkers only.
+    # One parameter at a time: the error can name it, and the return annotation may
+    # be importable for type checkers only.
     holder = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     try:
         return get_type_hints(holder, namespace, include_extras=True)[parameter.name]
@@ -164,7 +164,7 @@ def _namespace(call: Callable[..., Any]) -> dict[str, Any]:
     if not isinstance(function, FunctionType):
         return names
     names.update(function.__globals__)
-    # A local class that the body uses too is in the closure.
+    # A local class is in the closure if the body of the function uses it as well.
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             names[name] = cell.cell_contents
@@ -187,11 +187,11 @@ def _refuse_marked_default(name: str, default: Any, where: str) -> None:
 def _refuse_foreign_mark(mark: object, where: str) -> None:
     if mark is Depends or mark is Query:
         raise ConfigurationError(f"{where}: write {cast('type', mark).__name__}() with parentheses.")
-    # By the module's name, because FastAPI need not be installed. Its marks look
-    # the same to a reader, and would be passed over in silence.
+    # Compare the name of the module, because FastAPI may not be installed. Its marks
+    # look the same to a reader, and would be ignored silently.
     names = [base.__name__ for base in type(mark).__mro__ if base.__module__ == "fastapi.params"]
     if not names:
         return
     ours = next((name for name in names if name in ("Depends", "Query")), None)
     hint = f"Use Symphony's: `from symphony import {ours}`." if ours else "Symphony has Depends and Query."
-    raise ConfigurationError(f"{where}: {names[0]} is FastAPI's and does nothing here. {hint}")
+    raise ConfigurationError(f"{where}: {names[0]} is FastAPI's and has no effect here. {hint}")

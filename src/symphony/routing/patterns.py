@@ -1,14 +1,15 @@
 """Patterns of paths and names, and tables that find the most specific one.
 
-A pattern is literal text with parameters: `{name}` takes one or more
-characters up to the next separator, `{id:int}`, `{x:float}` and `{key:uuid}`
-take what converts, `{rest:path}` takes everything that is left. The same
-machinery serves the paths of routes (separator `/`) and the names of rooms
-and events.
+A pattern is literal text with parameters. `{name}` matches one or more
+characters up to the next separator. `{id:int}`, `{x:float}` and `{key:uuid}`
+match text that can be converted. `{rest:path}` matches the rest. The same code
+is used for the paths of routes (separator `/`) and for the names of rooms and
+events.
 
 Within a table the most specific pattern wins, whatever the order of
-registration, compared segment by segment: literal text, then literal text
-with a parameter, then a typed parameter, then an untyped one, then `:path`.
+registration. Patterns are compared segment by segment: literal text, then
+literal text with a parameter, then a typed parameter, then an untyped one,
+then `:path`.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ T = TypeVar("T")
 
 _PLACEHOLDER: Final = re.compile(r"(\{[^{}]*\})")
 _PARAMETER: Final = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)(?::([a-zA-Z_][a-zA-Z0-9_]*))?\}")
-# Narrower first: the digits of `{x:int}` are all numbers of `{x:float}` too.
-# Converters registered with Starlette by the app come next.
+# Narrower first, because all digits of `{x:int}` are also numbers of `{x:float}`.
+# Converters that the app has registered with Starlette come next.
 _NARROWNESS: Final[Mapping[str, int]] = {"uuid": 0, "int": 1, "float": 2, "str": 4}
 _ACCEPTED: Final[Mapping[str, tuple[type, ...]]] = {
     "str": (str,),
@@ -57,23 +58,24 @@ class NamePattern:
     """One pattern for names, such as `chat:{name}` or `game.{id:int}.move`.
 
     Matching takes linear time in the length of the name, so that a hostile
-    one cannot hold the loop; patterns that would not are refused.
+    name cannot block the event loop. Patterns that would need more are
+    refused.
 
     Args:
         text: The pattern.
-        separator: The single character that parts its segments.
+        separator: The single character between its segments.
 
     Attributes:
         text: The pattern as it was written.
         names: Its parameters, in order.
         converters: The converter of each parameter: `{"id": "int"}`.
-        specificity: A sort key; of two patterns that match, the lower one
-            is the more specific.
+        specificity: A sort key. The lower one of two patterns is more
+            specific.
         shape: The pattern without the names of its parameters. Two patterns
-            of one shape match the same names.
+            with the same shape match the same names.
 
     Raises:
-        ConfigurationError: The text is not a pattern.
+        ConfigurationError: The text is not a valid pattern.
     """
 
     __slots__ = ("_regex", "_separator", "converters", "names", "shape", "specificity", "text")
@@ -99,8 +101,8 @@ class NamePattern:
     def match(self, name: str) -> dict[str, Any] | None:
         """Return the converted parameters of *name*, or `None` if it does not match.
 
-        Text that has the form of a converter and still does not convert (an
-        integer too long, a number above all floats) is no match.
+        Text that has the form of a converter but cannot be converted (an
+        integer that is too long, a number above all floats) does not match.
         """
         found = self._regex.fullmatch(name)
         if found is None:
@@ -117,11 +119,11 @@ class NamePattern:
         return params
 
     def format(self, **params: Any) -> str:
-        """Build the name that matches with these parameters.
+        """Return the name that matches with these parameters.
 
         Raises:
-            ValueError: A parameter is missing, unknown, of another type than
-                its converter gives, or would not be matched again.
+            ValueError: A parameter is missing, unknown, or of the wrong type,
+                or the name would not match the pattern.
         """
         unknown = [name for name in params if name not in self.converters]
         missing = [name for name in self.names if name not in params]
@@ -145,14 +147,13 @@ class NamePattern:
         text = value if isinstance(value, str) else self._to_text(converter, value)
         if not re.fullmatch(self._regex_of(converter), text, re.DOTALL):
             raise ValueError(
-                f"Parameter {name!r} of pattern {self.text!r} cannot be {value!r}: "
-                "it would not be matched again."
+                f"Parameter {name!r} of pattern {self.text!r} cannot be {value!r}: the name would not match."
             )
         return text
 
     @staticmethod
     def _to_text(converter: str, value: Any) -> str:
-        # Starlette asserts for floats what the regex then says of all of them.
+        # Starlette asserts that floats are valid. The caller's regex checks all types.
         try:
             return CONVERTOR_TYPES[converter].to_string(value)
         except AssertionError:
@@ -170,8 +171,8 @@ class NamePattern:
         )
         if sum(isinstance(piece, _Parameter) for piece in segment) < 2:
             return body
-        # Atomic: how a segment divides between its parameters does not depend on
-        # later segments, and trying every division again for them is quadratic.
+        # Atomic group: the division of a segment between its parameters does not depend
+        # on later segments. Trying every division again for them would be quadratic.
         return rf"(?>{body}(?={re.escape(self._separator)}|\Z))"
 
     def _parse(self) -> list[_Segment]:
@@ -200,17 +201,18 @@ class NamePattern:
                     f"known are {', '.join(sorted(CONVERTOR_TYPES))}"
                 )
             if name in (parameter.name for parameter in parameters[:index]):
-                raise self._error(f"the parameter {name!r} is there twice")
+                raise self._error(f"the parameter {name!r} is used twice")
             if converter == "path" and segments[-1][-1:] != [parameters[index]]:
-                raise self._error(f"{{{name}:path}} takes all that is left, so nothing may come after it")
+                raise self._error(f"{{{name}:path}} matches the rest, so nothing may come after it")
         for segment in segments:
             inside = [piece for piece in segment if isinstance(piece, _Parameter)]
             if any(isinstance(a, _Parameter) and isinstance(b, _Parameter) for a, b in pairwise(segment)):
                 raise self._error("two parameters need text between them")
-            # Three that take any text have quadratically many divisions to try.
+            # With three parameters that match any text, there are quadratically many
+            # divisions to try.
             if len(inside) > 2 and any(parameter.converter in {"str", "path"} for parameter in inside):
                 raise self._error(
-                    "one segment takes at most two parameters, or more when all of them are typed"
+                    "a segment can have at most two parameters, or more if all of them are typed"
                 )
 
     def _error(self, problem: str) -> ConfigurationError:
@@ -220,8 +222,9 @@ class NamePattern:
 class PathPattern(NamePattern):
     """The path pattern of a route, such as `/chat/{room}`.
 
-    It starts with `/`. A trailing slash counts: `/a` and `/a/` are two paths.
-    Paths are matched percent-decoded, so `%2F` parts segments as `/` does.
+    It starts with `/`. A trailing slash matters: `/a` and `/a/` are different
+    paths. Paths are percent-decoded before matching, so `%2F` separates
+    segments like `/`.
     """
 
     __slots__ = ()
@@ -256,12 +259,12 @@ class _Table(Generic[T]):
     def _add(self, pattern: NamePattern, value: T) -> None:
         earlier = self._shapes.get(pattern.shape)
         if earlier is not None:
-            same = "is there twice" if earlier == pattern.text else f"matches the same as {earlier!r}"
+            same = "is registered twice" if earlier == pattern.text else f"matches the same as {earlier!r}"
             raise ConfigurationError(f"Pattern {pattern.text!r} {same}.")
         self._shapes[pattern.shape] = pattern.text
         if pattern.names:
-            # The shape makes an order of what is equally specific, so that the
-            # order of registration never decides.
+            # Equally specific patterns are sorted by shape, so that the order of
+            # registration never matters.
             insort(
                 self._parametric, (pattern, value), key=lambda entry: (entry[0].specificity, entry[0].shape)
             )
@@ -280,7 +283,7 @@ class _Table(Generic[T]):
 
 
 class PathTable(_Table[T]):
-    """Values by path pattern: which route answers on a path."""
+    """Values by path pattern, used to find the route of a path."""
 
     __slots__ = ()
 
@@ -288,17 +291,17 @@ class PathTable(_Table[T]):
         """Add one path pattern.
 
         Raises:
-            ConfigurationError: The pattern is wrong, or another one in the
+            ConfigurationError: The pattern is not valid, or another one in the
                 table matches the same paths.
         """
         self._add(PathPattern(pattern), value)
 
 
 class NameTable(_Table[T]):
-    """Values by name pattern: which family a room is of, which handler an event has.
+    """Values by name pattern, used for the families of rooms and the handlers of events.
 
     Args:
-        separator: The character that parts the segments of all its names.
+        separator: The character between the segments of all its names.
     """
 
     __slots__ = ("_separator",)
@@ -311,21 +314,21 @@ class NameTable(_Table[T]):
         """Add one name or name pattern.
 
         Raises:
-            ConfigurationError: The pattern is wrong, or another one in the
+            ConfigurationError: The pattern is not valid, or another one in the
                 table matches the same names.
         """
         self._add(NamePattern(pattern, separator=self._separator), value)
 
 
 def join_paths(prefix: str, path: str) -> str:
-    """Put a router's prefix before a path (or before a nested prefix).
+    """Return a path, or a nested prefix, with a router's prefix before it.
 
-    Nothing is added or taken away: `join_paths("/api", "/")` is `/api/`, and
+    No slash is added or removed: `join_paths("/api", "/")` is `/api/`, and
     `join_paths("/api", "")` is `/api`.
 
     Raises:
-        ConfigurationError: The prefix is neither empty nor of the form
-            `/name`, or the path is neither empty nor starts with `/`.
+        ConfigurationError: The prefix is not empty and does not have the form
+            `/name`, or the path is not empty and does not start with `/`.
     """
     if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
         raise ConfigurationError(f"Prefix {prefix!r} must start with '/' and not end with it, as in '/api'.")

@@ -1,7 +1,7 @@
-"""Readers that turn what came in into the payload type of a handler.
+"""Readers that decode incoming data into the payload type of a handler.
 
-A raw route reads whole messages (`payload_reader`); an event route the data
-of an event, which its protocol may have decoded or not (`event_readers`).
+A raw route reads whole messages (`payload_reader`). An event route reads the
+data of an event, which its protocol may have decoded already (`event_readers`).
 """
 
 from __future__ import annotations
@@ -30,32 +30,33 @@ __all__ = (
 
 Reader = Callable[[Any], Any]
 EventReaders = Mapping[str, Reader]
-"""A reader for each kind of `Protocol.payload`, and for what MessagePack was decoded to,
-whose keys need not be text: "unpacked"."""
+"""A reader for each kind of `Protocol.payload`, and "unpacked" for decoded MessagePack,
+whose keys need not be text."""
 
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
-"""What the readers of events raise, besides `Reject`, for data that does not fit."""
+"""The exceptions, besides `Reject`, that event readers raise for invalid data."""
 
 _MISSING: Final = Enum._missing_
 _DECODERS: Final = (msgspec.json.Decoder, msgspec.msgpack.Decoder)
-_UNSUPPORTED_DATA: Final = 1003  # RFC 6455 §7.4.1: a type of data the endpoint cannot accept
+_UNSUPPORTED_DATA: Final = 1003  # RFC 6455 §7.4.1: a type of data that the endpoint cannot accept
 _UNTYPED: Final = (Any, object, Parameter.empty)
 
 
 def payload_reader(annotation: Any) -> Reader | None:
     """Compile the reader of a payload type.
 
-    `str` takes text messages only and `bytes` binary ones only; the other kind
-    is a `ProtocolError` with close code 1003. Every other type is decoded from
-    JSON, text and binary alike, and validated; what fails is
-    `Reject("invalid")` whose details hold the `path` of the fault.
+    `str` accepts text messages only, and `bytes` binary messages only. The
+    other kind raises a `ProtocolError` with close code 1003. Every other type
+    is decoded from JSON in a text or binary message, and validated. Invalid
+    data raises `Reject("invalid")`, and its details contain the `path` of the
+    invalid value.
 
     Args:
-        annotation: The type. `str | bytes`, `Any`, `object` and nothing at
-            all (`inspect.Parameter.empty`) take every message as it is.
+        annotation: The type. `str | bytes`, `Any`, `object` and no annotation
+            (`inspect.Parameter.empty`) accept every message unchanged.
 
     Returns:
-        The reader, or `None` where the message is passed unchanged.
+        The reader, or `None` if the message is passed unchanged.
 
     Raises:
         ConfigurationError: Neither msgspec nor pydantic can decode the type.
@@ -65,7 +66,7 @@ def payload_reader(annotation: Any) -> Reader | None:
         return None
     if is_union(plain) and set(get_args(plain)) == {str, bytes}:
         if _has_bounds(annotation):
-            raise ConfigurationError("bounds cannot be put on str | bytes; put them on str or on bytes")
+            raise ConfigurationError("str | bytes cannot have bounds; use str or bytes")
         return None
     if plain is str or plain is bytes:
         return _message_reader(plain, annotation)
@@ -76,13 +77,13 @@ def event_readers(annotation: Any) -> EventReaders:
     """Compile the readers of the data of an event.
 
     Args:
-        annotation: The type. `Any`, `object` and nothing at all take whatever
-            comes, as plain Python values.
+        annotation: The type. `Any`, `object` and no annotation accept all
+            data, as plain Python values.
 
     Returns:
-        A reader for each `Protocol.payload`. Each raises one of `UNREADABLE`,
-        which `unreadable` makes the `Reject` of, or that `Reject` itself. (So
-        the hot path has one `try` around everything, and one call less.)
+        A reader for each `Protocol.payload`. For invalid data it raises a
+        `Reject`, or one of `UNREADABLE`, which `unreadable` turns into a
+        `Reject`. The hot path can then use one `try` and saves a call.
 
     Raises:
         ConfigurationError: Neither msgspec nor pydantic can decode the type.
@@ -91,7 +92,7 @@ def event_readers(annotation: Any) -> EventReaders:
     if plain in _UNTYPED:
         return _readers(Any)
     if is_union(plain) and set(get_args(plain)) == {str, bytes}:
-        # msgspec has no such union: in JSON both are strings.
+        # msgspec does not support this union, because both are strings in JSON.
         return {kind: _text_or_bytes(read) for kind, read in _readers(Any).items()}
     return _readers(annotation)
 
@@ -114,7 +115,7 @@ def _readers(annotation: Any) -> EventReaders:
 
 
 def _message_reader(kind: type[Any], annotation: Any) -> Reader:
-    """Return the reader of a message that is the payload itself."""
+    """Return the reader for a payload that is the message itself."""
     refusal = f"this route takes {'text' if kind is str else 'binary'} messages only"
 
     def read(message: str | bytes) -> Any:
@@ -138,7 +139,7 @@ def _has_bounds(annotation: Any) -> bool:
     marks = metadata(annotation)
     if any(map(is_pydantic, marks)):
         raise ConfigurationError(
-            "bounds of text and bytes are written with msgspec.Meta, not pydantic's Field"
+            "write the bounds of text and bytes with msgspec.Meta, not with pydantic's Field"
         )
     return any(isinstance(mark, msgspec.Meta) for mark in marks)
 
@@ -149,14 +150,14 @@ def _msgspec_readers(annotation: Any) -> EventReaders:
         info = msgspec.inspect.type_info(annotation)
     except (TypeError, NameError) as error:
         raise ConfigurationError(str(error)) from None
-    # msgspec leaves classes it does not know to a hook, so that without one
-    # they fail at the first message instead of here.
+    # msgspec leaves unknown classes to a hook. Without a hook they would fail at the
+    # first message instead of here.
     for foreign in filter(None, map(_foreign_class, _parts(info, set()))):
         if is_pydantic(foreign):
             return _pydantic_readers(annotation)
         raise ConfigurationError(
             f"{foreign!r} cannot be decoded from JSON; a payload is a msgspec Struct, a dataclass, "
-            "a TypedDict, a pydantic model, a builtin type, or made of these"
+            "a TypedDict, a pydantic model, a builtin type, or a combination of these"
         )
     return {
         "json": json.decode,
@@ -167,17 +168,18 @@ def _msgspec_readers(annotation: Any) -> EventReaders:
 
 
 def type_read_by(read: Reader) -> Any:
-    """Return the type that *read* makes of data, where msgspec does it all by itself; else `Raw`."""
+    """Return the type that *read* decodes, or `Raw` if that needs more than msgspec."""
     decoder: Any = getattr(read, "__self__", None)
     if type(decoder) not in _DECODERS:
         return msgspec.Raw
-    # Code of the app's own runs when its turn comes, in the context of the socket.
+    # A type that runs the app's code must be decoded when its turn comes, in the context
+    # of the socket.
     parts = _parts(msgspec.inspect.type_info(decoder.type), set())
     return msgspec.Raw if any(_runs_code(getattr(part, "cls", None)) for part in parts) else decoder.type
 
 
 def unreadable(error: Exception) -> Reject:
-    """Return what a sender is told whose data does not fit: `invalid`, with the `path` in the data."""
+    """Return the `Reject` for invalid data: `invalid`, with the `path` of the value."""
     if isinstance(error, msgspec.MsgspecError):
         return _reject(*reason_and_path(str(error)))
     if isinstance(error, UnicodeError):
@@ -186,7 +188,7 @@ def unreadable(error: Exception) -> Reject:
 
 
 def guarded(read: Reader) -> Reader:
-    """Return a reader that raises nothing but `Reject`."""
+    """Return a reader that raises only `Reject`."""
 
     def guarded_read(data: Any) -> Any:
         try:
@@ -234,7 +236,7 @@ def _pydantic_readers(annotation: Any) -> EventReaders:
 
 
 def _reject(reason: str, path: str) -> Reject:
-    # Both can quote the peer's own message, which may be as long as the limit.
+    # Both can quote the peer's message, which may be as long as the limit.
     return Reject("invalid", shortened(reason), details={"path": shortened(path)})
 
 
@@ -250,8 +252,8 @@ def _types_in(annotation: Any) -> Iterator[Any]:
 
 
 def _parts(info: Any, seen: set[int]) -> Iterator[Any]:
-    """Walk what msgspec knows of a type, yielding the types that it is made of."""
-    # Recursive types refer to themselves by the same object.
+    """Yield the types that a type consists of, from msgspec's description of it."""
+    # A recursive type refers to itself with the same object.
     if id(info) in seen:
         return
     seen.add(id(info))
@@ -266,13 +268,13 @@ def _parts(info: Any, seen: set[int]) -> Iterator[Any]:
 
 
 def _foreign_class(part: Any) -> Any:
-    """Return the class of a type that msgspec cannot decode itself; else `None`."""
+    """Return the class if msgspec cannot decode this type, otherwise `None`."""
     is_custom = isinstance(part, msgspec.inspect.CustomType)
     is_model = isinstance(part, msgspec.inspect.DataclassType) and is_pydantic(part.cls)
     return part.cls if is_custom or is_model else None
 
 
 def _runs_code(kind: Any) -> bool:
-    """Tell whether a class has code of the app's own that decoding calls."""
+    """Return whether decoding this class calls code of the app."""
     missing = getattr(kind, "_missing_", _MISSING)
     return hasattr(kind, "__post_init__") or getattr(missing, "__func__", None) is not _MISSING.__func__

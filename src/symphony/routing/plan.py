@@ -1,4 +1,4 @@
-"""Hot path: a handler's signature, compiled once to a plan that calls it."""
+"""Hot path: compile the signature of a handler once, to a plan that calls it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _NO_NAMES: Final[Mapping[str, str]] = {}
 
 
 class Payload(NamedTuple):
-    """Where the payload of a stage comes from.
+    """The source of the payload of a stage.
 
     Attributes:
-        compile: Makes what reads it from the type of its parameter.
-        filler: Gives it at a call, read.
+        compile: Compiles the reader for the type of the parameter.
+        filler: Returns the decoded payload during a call.
     """
 
     compile: Callable[[Any], Any]
@@ -48,14 +48,14 @@ class Plan:
     """How to call one handler.
 
     Attributes:
-        call: Called with the socket and the subject of the call (for message
-            handlers the payload, as `reader` has given it). Filling the
+        call: Takes the socket and the subject of the call. For message handlers,
+            the subject is the payload that `reader` has returned. Filling the
             arguments may raise `Reject` before there is a coroutine.
-        is_async: Whether `call` returns a coroutine. So it does for a plain
-            handler with dependencies or in a thread.
+        is_async: Whether `call` returns a coroutine. This includes plain
+            handlers that have dependencies or run in a thread.
         is_generator: Whether `call` returns an async generator.
-        reader: What the stage's `Payload` has compiled to read the payload;
-            `None` where it is passed as it is, or not at all.
+        reader: The compiled reader of the payload. `None` if the payload is
+            passed unchanged, or not at all.
         thread: Whether the handler runs in a thread.
         name: The handler's qualified name, for logs.
     """
@@ -82,31 +82,33 @@ def compile_plan(
 ) -> Plan:
     """Compile a handler's signature.
 
-    A parameter is filled by its annotation (a known type, `Query()`,
-    `Depends()`); else by its name, if a pattern has it; else it is a query
-    parameter or the payload, where the stage has these; else it keeps its
-    default.
+    A parameter is filled by the first rule that applies:
+
+    1. its annotation: a known type, `Query()` or `Depends()`
+    2. its name, if a pattern has a parameter of that name
+    3. a query parameter or the payload, if the stage has these
+    4. its default
 
     Args:
         handler: A function, method, partial or callable object; plain, async
             or an async generator.
         where: What the handler does, for errors: "on_message of route '/'".
-        known: The annotations filled by themselves.
+        known: The annotations that are filled automatically.
         path_names: The parameters of the route's path with their converters,
             read from `socket.params`.
-        pattern_names: Those of the subject's pattern, read from
+        pattern_names: The parameters of the subject's pattern, read from
             `subject.params`.
-        payload: What one parameter left over is filled with, `None`: nothing.
-        query: Whether parameters left over are query parameters.
-        overrides: What to call instead of dependencies, applied now: a later
-            change has no effect on this plan.
-        thread: Runs the handler in a thread; its arguments are filled and its
-            dependencies opened outside of it.
+        payload: The source for the one remaining parameter, or `None`.
+        query: Whether remaining parameters are query parameters.
+        overrides: Functions to call instead of dependencies. They are applied
+            now, so a later change has no effect on this plan.
+        thread: Runs the handler in a thread. Its arguments are filled and its
+            dependencies opened outside of the thread.
 
     Raises:
-        ConfigurationError: A parameter cannot be filled, or the handler is
-            of a kind that cannot be called here. The message names handler
-            and parameter and says what could be done.
+        ConfigurationError: A parameter cannot be filled, or this kind of
+            handler cannot be called here. The message names the handler and
+            the parameter, and says what to do.
     """
     if not callable(handler):
         raise ConfigurationError(f"{where}: a handler is a function, not {handler!r}.")
@@ -137,7 +139,7 @@ def compile_plan(
 
 
 class _Compiler:
-    """Decides, for the parameters of one handler in order, what fills each."""
+    """Chooses the source of each parameter of one handler, in order."""
 
     def __init__(
         self, rules: Rules, dependencies: Dependencies, where: str, *, payload: Payload | None, query: bool
@@ -181,9 +183,9 @@ class _Compiler:
             kind = parameter.annotation
             shown = "str" if kind is EMPTY else kind.__name__ if isinstance(kind, type) else str(kind)
             raise ConfigurationError(
-                f"{where}: {self._payload_name!r} is the payload already, and there is one. "
-                f"From the query string it would be `{parameter.name}: Annotated[{shown}, Query()]`; "
-                "several fields of a payload are one type with these fields."
+                f"{where}: {self._payload_name!r} is already the payload, and a handler has only one. "
+                f"For a query parameter, write `{parameter.name}: Annotated[{shown}, Query()]`. "
+                "For several fields of the payload, use one type with these fields."
             )
         self._payload_name = parameter.name
         try:
@@ -197,28 +199,26 @@ def _kind(handler: Callable[..., Any], where: str, *, in_thread: bool) -> tuple[
     function = underlying(handler)
     if inspect.isgeneratorfunction(function):
         raise ConfigurationError(
-            f"{where}: it is a plain generator. A stream is an async one: write `async def`."
+            f"{where}: it is a plain generator. Write an async generator, with `async def`."
         )
     is_async = inspect.iscoroutinefunction(function)
     is_generator = inspect.isasyncgenfunction(function)
     if in_thread and (is_async or is_generator):
-        raise ConfigurationError(
-            f"{where}: thread=True is for a plain `def`; this one runs on the loop as it is."
-        )
+        raise ConfigurationError(f"{where}: thread=True is for a plain `def`, and this handler is async.")
     return is_async, is_generator
 
 
 def _direct(handler: Callable[..., Any], arguments: Arguments) -> Callable[[Any, Any], Any]:
-    """Return how to call a handler without dependencies.
+    """Return a function that calls a handler without dependencies.
 
-    The shapes of nearly all message handlers have no loop and nothing to
-    build at a call.
+    For the signatures of nearly all message handlers, it has no loop and
+    builds no list during a call.
     """
     # Calling an async handler and stepping it to its end, best of 5 x 200,000 on a
-    # busy 2-core machine (Python 3.11, 2026-11-23): 0.52 us as it is, the same by
-    # the plan for (socket, message) and (message,), 0.64 with one path parameter
-    # between them, 1.7 with the list, 4.0 with a plain dependency, 7.4 with an
-    # async generator as one.
+    # busy 2-core machine (Python 3.11, 2026-11-23): 0.52 us without a plan, the same
+    # with the plan for (socket, message) and (message,), 0.64 with one path parameter
+    # between them, 1.7 with the list, 4.0 with a plain dependency, 7.4 with an async
+    # generator as a dependency.
     fillers: list[Filler] = [filler for filler in arguments.positional if not isinstance(filler, int)]
     if arguments.keywords:
         return lambda socket, subject: arguments.apply(handler, socket, subject, [])
@@ -248,8 +248,8 @@ def _running(
         async with AsyncExitStack() as stack:
             values = await resolve(steps, socket, subject, stack)
             result = arguments.apply(target, socket, subject, values)
-            # Awaited here, or a plain handler that hands on a coroutine would have
-            # its dependencies closed before it runs.
+            # Await here. Otherwise the dependencies of a plain handler that returns a
+            # coroutine would be closed before the coroutine runs.
             return await result if thread is not None or inspect.iscoroutine(result) else result
 
     return call

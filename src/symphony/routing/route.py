@@ -19,16 +19,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a route may set for its connections; `None` takes the app's.
+    """The options of a route; `None` means the app's option.
 
     Attributes:
-        state: A class without arguments, made once a socket.
-        subprotocols: What it speaks, in the order of its preference.
-        origins: Cross-origin pages whose browsers may connect.
-        limits: Bounds that differ from the app's.
-        compression: Compress messages of at least so many bytes.
+        state: A class without arguments, created once for each socket.
+        subprotocols: The supported subprotocols, in order of preference.
+        origins: Pages of other origins that may connect.
+        limits: Limits that replace the app's.
+        compression: Compress messages of at least this many bytes.
         slow_consumer: What happens to a client that does not read.
-        protocol: Makes, for each connection, the protocol its events are in.
+        protocol: Creates the protocol of each connection.
         concurrency: How many messages of one socket are handled at once.
     """
 
@@ -43,13 +43,13 @@ class Options:
 
 
 class Route(Handlers):
-    """A path pattern and what happens on connections to it.
+    """A path pattern with its handlers, middleware and options.
 
-    Made by `app.route(path)` or `router.route(path)`.
+    Create it with `app.route(path)` or `router.route(path)`.
 
     Attributes:
         path: The pattern, without the prefixes of its routers.
-        options: What it sets for its connections.
+        options: The options of the route.
     """
 
     def __init__(self, path: str, options: Options) -> None:
@@ -69,12 +69,12 @@ class Route(Handlers):
 
 
 class Router(Handlers):
-    """Routes grouped in a module of yours, included into the app.
+    """A group of routes that can be included in the app.
 
-    Handlers and middleware of a router hold for all of its routes.
+    The handlers and middleware of a router apply to all of its routes.
 
     Args:
-        prefix: Goes before the paths of its routes, as in `"/api"`.
+        prefix: Added before the paths of its routes, for example `"/api"`.
     """
 
     def __init__(self, prefix: str = "") -> None:
@@ -101,28 +101,30 @@ class Router(Handlers):
         Args:
             path: `/chat`, `/chat/{room}`, `/users/{id:int}`, `/files/{path:path}`.
             state: A class without arguments; each socket gets one as its `state`.
-            subprotocols: What the route speaks, in the order of its preference.
-            origins: Pages of other origins whose browsers may connect:
+            subprotocols: The supported subprotocols, in order of preference.
+            origins: Pages of other origins that may connect:
                 `"https://example.com"`, `"https://*.example.com"` or `"*"`.
-            limits: Bounds instead of the app's.
-            compression: Compress messages of at least so many bytes, for
-                clients that can (RFC 7692). `None`: as the app does.
-            slow_consumer: When a client's outbox is full: `"disconnect"` it
-                with 1013, or `"drop_oldest"` messages and count them.
-            protocol: A protocol of your own for the events of this route: a
-                class, or anything else that makes a `Protocol`, called
-                without arguments for each connection. `None`: `symphony.v1`
-                in JSON and MessagePack where there are event handlers.
+            limits: Limits that replace all limits of the app.
+            compression: Compress messages of at least this many bytes, if the
+                client supports it (RFC 7692). `None` uses the app's setting.
+            slow_consumer: What happens if a client's outbox is full:
+                `"disconnect"` closes the socket with 1013, and
+                `"drop_oldest"` drops the oldest messages and counts them.
+            protocol: The protocol for the events of this route: a class or
+                function that creates a `Protocol`, called without arguments
+                for each connection. With `None`, a route with event handlers
+                uses `symphony.v1` in JSON and MessagePack.
             concurrency: How many messages of one socket are handled at once,
-                each in a task of its own, in no order. `None` and 1: one
-                after the other. Streams never wait for each other.
+                each in a separate task and in any order. With `None` or 1,
+                they are handled one at a time. Streams never wait for each
+                other.
 
         Returns:
-            The route, to register handlers on; also usable as the decorator
-            of its connect handler.
+            The route. Register handlers on it, or use it as the decorator of
+            its connect handler.
 
         Raises:
-            ConfigurationError: The path is not a pattern.
+            ConfigurationError: The path is not a valid pattern.
         """
         options = Options(
             state=state,
@@ -139,14 +141,14 @@ class Router(Handlers):
         return route
 
     def include(self, router: Router, *, prefix: str = "") -> None:
-        """Add all routes of *router*, also those it gets later.
+        """Add all routes of *router*, including routes that it gets later.
 
         Args:
             router: Another router.
-            prefix: Goes before the router's own prefix.
+            prefix: Added before the router's own prefix.
 
         Raises:
-            ConfigurationError: The prefix is wrong, or the router would
+            ConfigurationError: The prefix is not valid, or the router would
                 include itself.
         """
         join_paths(prefix, "/")
@@ -155,14 +157,14 @@ class Router(Handlers):
         self._parts.append((prefix, router))
 
     def routers(self) -> Iterator[Router]:
-        """Give all routers below this one."""
+        """Yield all routers that this router includes, directly or indirectly."""
         for part in self._parts:
             if not isinstance(part, Route):
                 yield part[1]
                 yield from part[1].routers()
 
     def routes(self, prefix: str = "") -> Iterator[tuple[str, Route, tuple[Handlers, ...]]]:
-        """Give each route with its whole path and what it is in, the outermost first."""
+        """Yield each route with its full path and the objects around it, outermost first."""
         prefix = join_paths(prefix, self.prefix)
         for part in self._parts:
             if isinstance(part, Route):

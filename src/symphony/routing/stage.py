@@ -1,4 +1,4 @@
-"""Stages: where the parameters of a kind of handler get their values from."""
+"""Stages: the sources of the parameters of each kind of handler."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from symphony.routing.parameters import EMPTY, Parameter
 __all__ = ("Filler", "Known", "Rules", "belongs_to_call", "the_data", "the_socket", "the_subject")
 
 Filler = Callable[[Any, Any], Any]
-"""Gives a parameter's value, from the socket and the subject of a call."""
+"""Returns the value of a parameter, from the socket and the subject of a call."""
 
 _CONVERTED_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "str": (str,),
@@ -28,40 +28,40 @@ _CONVERTED_BY: Final[Mapping[type, str]] = {str: "", int: ":int", float: ":float
 
 
 def the_socket(socket: Any, subject: Any) -> Any:
-    """Fill with the socket. Plans know this filler and pass the socket directly."""
+    """Return the socket. Plans recognise this filler and pass the socket directly."""
     return socket
 
 
 def the_subject(socket: Any, subject: Any) -> Any:
-    """Fill with the subject of the call: the message, room or close.
+    """Return the subject of the call: the message, room or close.
 
-    Plans know this filler and pass the subject directly; a dependency that
-    lives as long as its socket may not have it.
+    Plans recognise this filler and pass the subject directly. A dependency
+    with scope `"socket"` cannot use it.
     """
     return subject
 
 
 def the_data(socket: Any, subject: Any) -> Any:
-    """Fill with the payload of a subject that has parameters of its own beside it."""
+    """Return the payload of a subject that also has parameters."""
     return subject.data
 
 
 def belongs_to_call(filler: Filler) -> bool:
-    """Tell whether a filler's value is of this call only, not of its socket."""
+    """Return whether the value of a filler is valid for this call only."""
     return filler is the_subject or filler is the_data or isinstance(filler, _FromSubject)
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The annotations that a stage fills by themselves.
+    """The annotations that a stage fills automatically.
 
     Attributes:
         types: A filler for each type. `Socket[State]` is found as `Socket`.
-        refused: Types that Symphony knows and this stage has not, and why. A
-            stage that refuses the type named `Socket` has no socket, and so
-            neither path parameters nor a query string.
-        check: Asked about every annotation filled by `types` (generic
-            arguments included); returns what is wrong with it, or `None`.
+        refused: The types that Symphony knows but this stage does not have, and
+            the reason. A stage that refuses the type named `Socket` has no
+            socket, and therefore no path parameters and no query string.
+        check: Takes every annotation that is filled by `types`, including its
+            generic arguments. Returns an error message, or `None`.
     """
 
     types: Mapping[type, Filler]
@@ -69,7 +69,7 @@ class Known:
     check: Callable[[Any], str | None] | None = None
 
     def named(self, name: str) -> type | None:
-        """Return the type of that name, filled or refused."""
+        """Return the type with that name, whether it is filled or refused."""
         return next((kind for kind in (*self.types, *self.refused) if kind.__name__ == name), None)
 
 
@@ -78,9 +78,10 @@ class Rules:
     """Fills parameters by the rules that handlers and dependencies share.
 
     Attributes:
-        known: The annotations filled by themselves.
+        known: The annotations that are filled automatically.
         path_names: The parameters of the route's path and their converters.
-        pattern_names: Those of the subject's own pattern (a room's name).
+        pattern_names: The parameters of the subject's pattern, such as a
+            room's name.
     """
 
     known: Known
@@ -92,13 +93,14 @@ class Rules:
 
         Args:
             parameter: The parameter, without a `Depends` mark.
-            where: How to name the parameter in an error.
+            where: The name of the parameter in errors.
 
         Returns:
             The filler, or `None` if neither rule applies.
 
         Raises:
-            ConfigurationError: A rule applies, and the parameter does not fit.
+            ConfigurationError: A rule applies, but the annotation does not
+                match.
         """
         if parameter.query is not None:
             return self.read_query(parameter, where)
@@ -124,23 +126,23 @@ class Rules:
             read = query_reader(name, parameter.annotation, parameter.default)
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}.") from None
-        # Converted at each call: 0.75 us (an integer, Python 3.11, 2026-11-23), no
-        # memory a socket, and no list that one call could change for the next.
+        # Convert in each call. It costs 0.75 us (an integer, Python 3.11, 2026-11-23),
+        # needs no memory per socket, and one call cannot change a list for the next.
         return lambda socket, subject: read(socket.handshake.query_params)
 
     def require_socket(self, where: str) -> None:
-        """Refuse what needs a socket in a stage that has none."""
+        """Raise an error if this stage has no socket."""
         if self._no_socket is not None:
             raise ConfigurationError(f"{where}: {self._no_socket}")
 
     def describe(self) -> str:
-        """Say what a parameter here could be."""
+        """Return how a parameter of this stage can be filled, for errors."""
         types = ", ".join(kind.__name__ for kind in self.known.types)
         names = ", ".join([*self.path_names, *self.pattern_names])
         return (
-            f"annotate it with what is known here ({types or 'nothing'}) or with Annotated[..., Depends(...)]"
+            f"annotate it with a type known here ({types or 'none'}) or with Annotated[..., Depends(...)]"
             f"{'' if self._no_socket else ' or Annotated[..., Query()]'}, "
-            f"or name it as a parameter of the pattern ({names or 'there are none'})"
+            f"or name it like a parameter of the pattern ({names or 'none'})"
         )
 
     @property
@@ -182,7 +184,7 @@ class Rules:
 
 
 def _without_none(annotation: Any) -> Any:
-    """Return `Socket` of `Socket | None`: an error handler may be called without one."""
+    """Return `Socket` for `Socket | None`, because an error handler may get no socket."""
     plain = bare(annotation)
     options = [option for option in get_args(plain) if option is not type(None)] if is_union(plain) else []
     return bare(options[0]) if len(options) == 1 else plain
@@ -201,7 +203,7 @@ class _FromSubject:
 
 
 def _fits(annotation: Any, converter: str) -> bool:
-    # What the app's own converters give cannot be known.
+    # The types of the app's own converters are not known.
     if annotation is EMPTY or converter not in _CONVERTED_TYPES:
         return True
     plain = bare(unalias(annotation))

@@ -1,9 +1,9 @@
-"""A client for tests: an app in memory, without a server and without a network.
+"""A client for tests that runs an app in memory, without a server or a network.
 
 ```python
 from symphony.testing import HandshakeRefusedError, TestClient
 
-async def test_the_room_hears_what_is_said():
+async def test_members_receive_messages():
     async with TestClient(app) as client:
         async with client.connect("/chat/lobby") as alice, client.connect("/chat/lobby") as bob:
             await alice.send("hi")
@@ -11,22 +11,22 @@ async def test_the_room_hears_what_is_said():
             await alice.nothing_more()
 ```
 
-It is for asyncio: with pytest, use pytest-asyncio (`asyncio_mode = "auto"`)
-or anyio's plugin on its asyncio backend.
+The client needs asyncio. With pytest, use pytest-asyncio (`asyncio_mode =
+"auto"`), or anyio's plugin with its asyncio backend.
 
-**The app is the real one.** Routes, middleware, dependencies, rooms and limits
-are what a server runs; entering the client runs the app's start-up, leaving
-it the shutdown. Missing are the frames: pings, fragments, compression and a
-client that does not read are a real server's to test.
+**The app is real.** Routes, middleware, dependencies, rooms and limits run as on
+a server. Entering the client runs the app's startup, and leaving it runs the
+shutdown. Pings, fragments, compression and clients that do not read do not exist
+in memory. Test those with a real server.
 
 **Connections.** `connect` takes `headers=`, `cookies=`, `subprotocols=`,
-`origin=` and `client=`; write a query into the path. Use it in `async with`,
-or `await` it. A connection can `send`, `receive` (or `receive_text`,
-`receive_bytes`, `receive_json`), check that `nothing_more` came, `close`, or
-`drop` as if the network had gone. Every wait ends: with what was awaited, or
-after `timeout` seconds with a `TimeoutError` that says what did not come.
+`origin=` and `client=`. Write a query string as part of the path. Use `connect`
+in `async with`, or `await` it. A connection can `send`, `receive` (or
+`receive_text`, `receive_bytes`, `receive_json`), check that there is
+`nothing_more`, `close`, or `drop` like a broken network. Every wait ends after
+`timeout` seconds with a `TimeoutError` that says what was expected.
 
-**Refusals** before the upgrade are raised:
+**Refusals** before the upgrade raise an exception:
 
 ```python
     with pytest.raises(HandshakeRefusedError) as refused:
@@ -35,14 +35,14 @@ after `timeout` seconds with a `TimeoutError` that says what did not come.
     assert refused.value.json()["message"] == "ask the owner for an invitation"
 ```
 
-**The app closes.** What was sent before can still be received; then `receive`
-raises `DisconnectedError` with `code` and `reason`. `wait_closed()` gives both as
-well, and `closed` has them from then on.
+**The app closes.** You can still receive the messages that were sent before.
+Then `receive` raises `DisconnectedError` with `code` and `reason`.
+`wait_closed()` returns both, and `closed` has them from then on.
 
-**Handlers that fail.** A client is only told `internal`, and a test wants to
-see the exception: it is raised when the client is left, or if the test has
-failed by then, noted on what it failed with. A test that is about the
-exception takes it out of `errors`:
+**Handlers that fail.** The connection only receives `internal`. The exception
+is raised when you leave the client. If the test has already failed, the
+exception is added to that failure as a note. If a test expects the exception,
+remove it from `errors`:
 
 ```python
     await connection.send("divide by zero")
@@ -50,13 +50,13 @@ exception takes it out of `errors`:
     assert isinstance(client.errors.pop(), ZeroDivisionError)
 ```
 
-**Time.** `await client.clock.advance(20)` lets 20 s pass at once: lingers,
-timeouts and every `asyncio.sleep` of the app fall due in order, each at its
-time. It needs asyncio's own event loop, not uvloop.
+**Time.** `await client.clock.advance(20)` moves the time forward by 20 s without
+waiting. Lingers, timeouts and every `asyncio.sleep` of the app run in order, each
+at its time. This needs asyncio's own event loop, not uvloop.
 
-**Dependencies.** `app.overrides[session] = fake_session` before the client is
-entered. What a handler left behind elsewhere, such as in `app.state`, is
-there after `await client.settle()`.
+**Dependencies.** Set `app.overrides[session] = fake_session` before you enter the
+client. After `await client.settle()`, you can check what a handler has stored,
+for example in `app.state`.
 """
 
 from symphony.errors import DisconnectedError

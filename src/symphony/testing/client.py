@@ -1,4 +1,4 @@
-"""The test client: runs an app in memory, and connects to it."""
+"""The test client, which runs an app in memory and connects to it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ _HOST: Final = "testserver"
 
 
 class TestClient:
-    """Runs an app, its lifespan included, and connects to it without a network.
+    """Runs an app with its lifespan, and connects to it without a network.
 
     Args:
-        app: The app; `app.overrides` are set before.
-        timeout: Seconds of real time that a test waits for anything.
-        raise_errors: Whether leaving the client raises what handlers raised.
+        app: The app. Set `app.overrides` before you enter the client.
+        timeout: The longest wait in seconds of real time.
+        raise_errors: Whether leaving the client raises the exceptions of
+            handlers.
 
     Attributes:
         app: The app.
-        errors: What handlers raised and nobody has taken out yet, in order.
-            `Reject` and invalid messages are answers, not errors.
+        errors: The exceptions of handlers, in order. Remove those that a test
+            expects. `Reject` and invalid messages are answers, not errors.
     """
 
     __test__ = False
@@ -58,7 +59,7 @@ class TestClient:
         return Clock.of_running_loop()
 
     async def settle(self) -> None:
-        """Let the app run until all it could do is wait: for a message, a thread, time."""
+        """Run the app until it can only wait for a message, a thread or time."""
         await settle()
 
     def connect(
@@ -75,31 +76,32 @@ class TestClient:
     ) -> Connecting:
         """Connect to the app.
 
-        With `await` the connection is open until `close`, or until the test
-        client is left; in `async with` it is closed at the end.
+        With `await`, the connection stays open until `close`, or until you
+        leave the test client. `async with` closes it at the end.
 
         Args:
-            path: The path, with a query string if there is one.
-            headers: Of the handshake; they win over those made of the other arguments.
-            cookies: Of the handshake.
-            subprotocols: What the client offers besides Symphony's own, in
-                its order of preference.
-            origin: The page that a browser connects from. Pages of
-                `http://testserver` are the app's own.
-            token: Whom the client speaks for: `handshake.token`.
-            protocol: How events are written: `"json"` or `"msgpack"`. `"raw"`:
-                only *subprotocols* are offered, and messages are sent and
-                received as they are, as by a console.
-            client: Address and port of the client, as `socket.client` has it.
+            path: The path, with an optional query string.
+            headers: The headers of the handshake. They override the headers
+                that the other arguments set.
+            cookies: The cookies of the handshake.
+            subprotocols: Subprotocols to offer besides Symphony's own, in
+                order of preference.
+            origin: The origin of the page. Pages of `http://testserver` are
+                the app's own.
+            token: The token that the app reads from `handshake.token`.
+            protocol: The encoding of events, `"json"` or `"msgpack"`. With
+                `"raw"`, only *subprotocols* are offered, and messages are sent
+                and received unchanged.
+            client: Address and port of the client, for `socket.client`.
 
         Raises:
-            HandshakeRefusedError: The app refused, with status and body.
-            TimeoutError: It did not answer in time.
+            HandshakeRefusedError: The app refused the connection.
+            TimeoutError: The app did not answer in time.
         """
         if self._life is None:
-            raise RuntimeError("The app does not run yet. Write `async with TestClient(app) as client:`.")
+            raise RuntimeError("The app is not running yet. Write `async with TestClient(app) as client:`.")
         if not path.startswith("/"):
-            raise ValueError(f"A path starts with '/': {path!r}.")
+            raise ValueError(f"The path must start with '/': {path!r}.")
         fields = {"host": _HOST}
         if origin is not None:
             fields["origin"] = origin
@@ -132,11 +134,11 @@ class TestClient:
 
     async def __aenter__(self) -> Self:
         if self._life is not None:
-            raise RuntimeError("A TestClient runs its app once: make another one.")
+            raise RuntimeError("A TestClient runs its app once. Create another one.")
         self.app.on_exception = self.errors.append
         self._phases.put_nowait({"type": "lifespan.startup"})
-        # A task of its own: fixtures are set up in one task and torn down in
-        # another, which a lifespan with a task group would not survive.
+        # Run the lifespan in a separate task. Fixtures are set up and torn down in
+        # different tasks, which fails for a lifespan with a task group.
         self._life = asyncio.ensure_future(self._live())
         started = asyncio.ensure_future(self._started.wait())
         try:
@@ -156,7 +158,7 @@ class TestClient:
         if error is not None:
             for raised in self.errors:
                 lines = "".join(traceback.format_exception(raised))
-                error.add_note(f"Before this, a handler of the app had raised:\n{lines}")
+                error.add_note(f"Before this, a handler of the app raised:\n{lines}")
         elif len(self.errors) == 1:
             raise self.errors[0]
         else:
@@ -167,8 +169,8 @@ class TestClient:
         self._phases.put_nowait({"type": "lifespan.shutdown"})
         stopped, _ = await asyncio.wait((self._life,), timeout=self._timeout)
         if not stopped and isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
-            # Handlers that do not end have the time that Limits give them, only
-            # not in real time.
+            # Advance the clock past the limits, so that handlers that do not end are
+            # cancelled without waiting in real time.
             limits = self.app.limits
             await self.clock.advance(limits.drain_time + limits.finish_timeout * 2 + limits.close_timeout)
         await self._life
@@ -176,7 +178,7 @@ class TestClient:
             await connection.ended()
 
     async def _live(self) -> None:
-        """Be the server of the ASGI lifespan."""
+        """Run the ASGI lifespan of the app."""
 
         async def send(event: Any) -> None:
             if event["type"] == "lifespan.startup.complete":

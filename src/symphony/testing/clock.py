@@ -1,4 +1,4 @@
-"""Time that a test can let pass, and waiting until nothing is left to do."""
+"""A clock that a test can advance, and a way to wait until the app is idle."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from typing import Any, Final, cast
 
 __all__ = ("Clock", "settle")
 
-# More turns than any handler takes that is not in an endless loop of its own.
+# More turns of the loop than any handler needs that is not in an endless loop.
 _MOST_TURNS: Final = 10_000
-# uvloop does not tell what is ready. From a client's send to the reply that it
-# reads back are seven turns.
+# uvloop does not tell what is ready. A message and its reply take seven turns.
 _TURNS_UNSEEN: Final = 100
 
 
 async def settle() -> None:
-    """Let everything run that can run without time passing, a thread or the network."""
-    # asyncio has no public way to ask; the name is the same since Python 3.4.
+    """Run everything that does not have to wait for time, a thread or the network."""
+    # asyncio has no public API for this. The name has been the same since Python 3.4.
     ready = cast("Collection[Any] | None", getattr(asyncio.get_running_loop(), "_ready", None))
     for _ in range(_MOST_TURNS if ready is not None else _TURNS_UNSEEN):
         await asyncio.sleep(0)
@@ -26,17 +25,17 @@ async def settle() -> None:
 
 
 class Clock:
-    """The time of an asyncio event loop, which a test can let pass.
+    """The time of an asyncio event loop, which a test can advance.
 
-    It goes on by itself as always; `advance` skips ahead. There is one for
-    each loop, and it stays there when the client has gone: time never goes
-    back.
+    Real time passes as usual, and `advance` skips ahead. Each loop has one
+    clock. It stays in place after the client has been left, so that time never
+    goes back.
     """
 
     def __init__(self, loop: asyncio.BaseEventLoop) -> None:
         self._real: Callable[[], float] = loop.time
-        # Private in asyncio, and the same since Python 3.4. A record of our own
-        # would miss the timers that were set before.
+        # Private in asyncio, and the same since Python 3.4. Our own list would not
+        # contain the timers that were set before.
         self._timers = cast("Iterable[asyncio.TimerHandle]", cast("Any", loop)._scheduled)
         self._skipped = 0.0
         self._halted_at: float | None = None
@@ -54,7 +53,7 @@ class Clock:
         if not isinstance(loop, asyncio.BaseEventLoop):
             kind = f"{type(loop).__module__}.{type(loop).__qualname__}"
             raise RuntimeError(
-                f"The time of {kind} cannot be advanced: run this test on asyncio's own event loop."
+                f"The time of {kind} cannot be advanced. Run this test on asyncio's own event loop."
             )
         earlier = getattr(loop.time, "__self__", None)
         return earlier if isinstance(earlier, cls) else cls(loop)
@@ -64,21 +63,22 @@ class Clock:
         return self._real() + self._skipped if self._halted_at is None else self._halted_at
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass: everything that falls due runs, in order, each at its time.
+        """Advance the time, and run everything that falls due in order.
 
-        When this returns, what has become due has run as far as it can
-        without a thread or the network. All timers of the loop see it: room
-        lingers, limits, `asyncio.sleep`, and timeouts of the test itself.
+        When this returns, everything that has fallen due has run as far as it
+        can without a thread or the network. This affects all timers of the
+        loop: room lingers, limits, `asyncio.sleep`, and the test's own
+        timeouts.
 
         Args:
-            seconds: How much time passes, 0 or more.
+            seconds: The seconds to advance, 0 or more.
         """
         if seconds < 0:
-            raise ValueError(f"Time does not go back: advance({seconds}).")
+            raise ValueError(f"Time cannot go back: advance({seconds}).")
         async with self._advancing:
             await settle()
-            # Halted, so that a handler that sleeps 1 s again and again wakes
-            # exactly five times in 5 s, however long it takes to run them.
+            # Stop the real time, so that a handler that sleeps for 1 s in a loop wakes
+            # exactly five times in 5 s, no matter how long it runs.
             now = self.time()
             end = now + seconds
             try:

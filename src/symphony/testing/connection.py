@@ -1,4 +1,4 @@
-"""One connection of the test client: a client, and what only a test asks for."""
+"""A connection of the test client: the Python client with methods for tests."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from symphony.websocket.frames import valid_close_code
 
 __all__ = ("Connecting", "TestConnection")
 
-# Loop time, which a test may advance; its own patience is in real time.
+# In loop time, which a test may advance. The test client waits in real time instead.
 _NEVER: Final = 10.0**9
 _MAX_WAITING: Final = 100_000
 
 
 class TestConnection(Client):
-    """A client of the app, as `symphony.connect` gives it, connected in memory.
+    """The client of `symphony.connect`, connected to the app in memory.
 
-    It has all of a client's verbs: `send`, `emit`, `request`, `stream`, `on`,
-    `close`. What the app sends is received one by one: messages of a raw
-    connection by `receive`, and events for which the test has registered no
-    handler by `receive_event`. It does not come back when it is lost.
+    It has all methods of a client: `send`, `emit`, `request`, `stream`, `on`,
+    `close`. On a raw connection, `receive` returns the next message. On a
+    connection with events, `receive_event` returns the next event for which the
+    test has no handler. The connection does not reconnect.
 
     Attributes:
-        path: What it is connected to.
+        path: The path that it is connected to.
     """
 
     __test__ = False
@@ -71,21 +71,21 @@ class TestConnection(Client):
 
     @property
     def subprotocol(self) -> str | None:
-        """What the app chose of all that was offered."""
+        """The subprotocol that the app chose."""
         return self._dial.link.chosen if self._dial.link is not None else None
 
     async def ended(self) -> None:
-        """Return when the app has finished with this connection; part of leaving `TestClient`."""
+        """Wait until the app has finished with this connection; used by `TestClient`."""
         if self._dial.link is not None:
             await self._dial.link.wait_closed()
             self._dial.link.check()
         await super().close()
 
     async def open(self) -> None:
-        """Shake hands; part of `TestClient.connect`."""
+        """Connect to the app; used by `TestClient.connect`."""
         opening = asyncio.ensure_future(self._open())
         opening.add_done_callback(lambda _: self._tell())
-        answered = "The handshake was not answered: middleware or the connect handler still runs."
+        answered = "The handshake was not answered. Middleware or the connect handler is still running."
         try:
             await self._until(opening.done, answered)
         except BaseException:
@@ -101,74 +101,83 @@ class TestConnection(Client):
             raise
 
     async def receive(self, *, timeout: float | None = None) -> Message:
-        """Return the next message of a raw connection, in the order they were sent.
+        """Return the next message of a raw connection, in the order of sending.
 
         Args:
-            timeout: Seconds of real time to wait. `None`: the client's.
+            timeout: The longest wait in seconds of real time. `None` uses the
+                timeout of the test client.
 
         Raises:
-            DisconnectedError: The app has closed, and every message was received.
-            TimeoutError: None came in time.
+            DisconnectedError: The app has closed the connection, and all
+                messages have been received.
+            TimeoutError: No message was received in time.
         """
         messages = self._core.messages
-        await self._until(lambda: bool(messages) or self.closed is not None, "No message came.", timeout)
+        await self._until(
+            lambda: bool(messages) or self.closed is not None, "No message was received.", timeout
+        )
         if messages:
             return messages.take()
         raise self._reconnector.error()
 
     async def receive_text(self, *, timeout: float | None = None) -> str:
-        """Return the next message, which must be text; else as `receive`."""
+        """Return the next message like `receive`; it must be text."""
         message = await self.receive(timeout=timeout)
         if isinstance(message, str):
             return message
-        raise AssertionError(f"Text was expected from {self.path}, and bytes came: {message!r}")
+        raise AssertionError(f"Expected text from {self.path}, but received bytes: {message!r}")
 
     async def receive_bytes(self, *, timeout: float | None = None) -> bytes:
-        """Return the next message, which must be binary; else as `receive`."""
+        """Return the next message like `receive`; it must be binary."""
         message = await self.receive(timeout=timeout)
         if isinstance(message, bytes):
             return message
-        raise AssertionError(f"Bytes were expected from {self.path}, and text came: {message!r}")
+        raise AssertionError(f"Expected bytes from {self.path}, but received text: {message!r}")
 
     async def receive_json(self, *, timeout: float | None = None) -> Any:
-        """Return the next message decoded, which must be JSON; else as `receive`."""
+        """Return the next message like `receive`, decoded from JSON."""
         message = await self.receive(timeout=timeout)
         try:
             return msgspec.json.decode(message)
         except msgspec.DecodeError:
-            raise AssertionError(f"JSON was expected from {self.path}, and this came: {message!r}") from None
+            raise AssertionError(f"Expected JSON from {self.path}, but received: {message!r}") from None
 
     async def receive_event(self, event: str, *, type: Any = Any, timeout: float | None = None) -> Any:
-        """Return the data of the next event that no handler took.
+        """Return the data of the next event that has no handler.
 
         Args:
-            event: Its name, which must be this.
-            type: What its data becomes, as with the annotation of a handler.
-            timeout: Seconds of real time to wait. `None`: the client's.
+            event: The expected name of the event.
+            type: The type to decode the data into, like the annotation of a
+                handler.
+            timeout: The longest wait in seconds of real time. `None` uses the
+                timeout of the test client.
 
         Raises:
-            AssertionError: Another event came.
-            DisconnectedError: The app has closed, and every event was received.
-            TimeoutError: None came in time.
+            AssertionError: Another event was received.
+            DisconnectedError: The app has closed the connection, and all
+                events have been received.
+            TimeoutError: No event was received in time.
         """
         await self._until(
-            lambda: bool(self._events) or self.closed is not None, f"No event {event!r} came.", timeout
+            lambda: bool(self._events) or self.closed is not None,
+            f"No event {event!r} was received.",
+            timeout,
         )
         if not self._events:
             raise self._reconnector.error()
         name, data = self._events.popleft()
         if name != event:
             shown = reader(Any, self._core.kind)(data)
-            raise AssertionError(f"{event!r} was expected from {self.path}, and {name!r} came: {shown!r}")
+            raise AssertionError(f"Expected {event!r} from {self.path}, but received {name!r}: {shown!r}")
         return reader(type, self._core.kind)(data)
 
     async def nothing_more(self) -> None:
-        """Check that nothing waits, once the app has nothing left to do but wait.
+        """Wait until the app is idle, and check that nothing is left to receive.
 
-        It does not wait for threads, the network or time.
+        This does not wait for threads, the network or time.
 
         Raises:
-            AssertionError: There are messages or events, which it names.
+            AssertionError: There are messages or events. The message lists them.
         """
         await settle()
         came: list[str] = []
@@ -177,17 +186,17 @@ class TestConnection(Client):
         came.extend(f"{name} {reader(Any, self._core.kind)(data)!r}" for name, data in self._events)
         if came:
             waiting = ", ".join(came)
-            raise AssertionError(f"Nothing more was expected from {self.path}, and this came: {waiting}")
+            raise AssertionError(f"Expected nothing more from {self.path}, but received: {waiting}")
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close from the client's side and let the app finish with this connection.
+        """Close the connection, and wait until the app has finished with it.
 
-        When this returns, its disconnect handler has run. On a closed
-        connection it only waits for that.
+        When this returns, the disconnect handler has run. On a closed
+        connection this only waits.
 
         Raises:
-            TimeoutError: A handler was still at work when time was up.
-            ValueError: A client must not send the code.
+            TimeoutError: A handler was still running after the timeout.
+            ValueError: A client must not send this code.
         """
         if not valid_close_code(code):
             raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
@@ -198,13 +207,13 @@ class TestConnection(Client):
             self._outgoing.flush(all=True)
             link.close(code, reason)
         await self._until(
-            lambda: link.served, "The connection is closed, and a handler of the app is still at work."
+            lambda: link.served, "The connection is closed, but a handler of the app is still running."
         )
         link.check()
         await super().close(code, reason)
 
     async def drop(self) -> None:
-        """Lose the connection without a close frame, as a client without network; else as `close`."""
+        """End the connection like `close`, but without a close frame, like a broken network."""
         if self._dial.link is not None:
             self._dial.link.abort()
         await self.close()
@@ -212,19 +221,20 @@ class TestConnection(Client):
     async def wait_closed(self, *, timeout: float | None = None) -> Close:
         """Wait until the app has closed the connection and finished with it.
 
-        What came before can still be received.
+        Messages that were sent before can still be received.
 
         Args:
-            timeout: Seconds of real time to wait. `None`: the client's.
+            timeout: The longest wait in seconds of real time. `None` uses the
+                timeout of the test client.
 
         Raises:
-            TimeoutError: It did not close in time.
+            TimeoutError: The app did not close the connection in time.
         """
         await self._until(lambda: self.closed is not None, "The app did not close the connection.", timeout)
         link = self._dial.link
         assert link is not None
         await self._until(
-            lambda: link.served, "The app closed the connection, and its handler is still at work.", timeout
+            lambda: link.served, "The app closed the connection, but its handler is still running.", timeout
         )
         return cast("Close", self.closed)
 
@@ -233,7 +243,7 @@ class TestConnection(Client):
         self._tell()
 
     async def _until(self, ready: Callable[[], bool], otherwise: str, timeout: float | None = None) -> None:
-        """Wait in real time, whatever a test does to the loop's clock."""
+        """Wait in real time, even if the test advances the clock of the loop."""
         seconds = self._timeout if timeout is None else timeout
         end = monotonic() + seconds
         while not ready():
@@ -252,7 +262,7 @@ class TestConnection(Client):
 
 
 class Connecting:
-    """What `TestClient.connect` gives: `await` it, or use it in `async with`."""
+    """The result of `TestClient.connect`: `await` it, or use it in `async with`."""
 
     def __init__(self, make: Callable[[], TestConnection]) -> None:
         self._make = make
@@ -268,8 +278,8 @@ class Connecting:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A handler that does not end, such as a stream, is not what a test is
-        # about that does not ask; it is ended when the test client is left.
+        # Ignore a handler that does not end, such as a stream. It is cancelled when
+        # the test client is left.
         with suppress(TimeoutError):
             await cast("TestConnection", self._connection).close()
 

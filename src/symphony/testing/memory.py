@@ -1,4 +1,4 @@
-"""What carries a test client's messages: straight into the app, without a network."""
+"""The connection of a test client, which calls the app directly without a network."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _LOST: Final = 1006
 
 
 class HandshakeRefusedError(RefusedError):
-    """The app refused the connection with an HTTP answer.
+    """The app refused the connection with an HTTP response.
 
     Attributes:
         status: The HTTP status.
-        headers: The answer's headers.
-        body: The answer's body.
+        headers: The headers of the response.
+        body: The body of the response.
     """
 
     def __init__(self, status: int, headers: Headers, body: bytes) -> None:
@@ -61,15 +61,16 @@ class MemoryDial:
 
     Args:
         app: The app.
-        path: To what, for people.
-        scope: Makes the ASGI scope of a handshake that offers subprotocols.
-        changed: Called when something has come, or has ended.
-        raw: All subprotocols that are offered; then the client reads messages
-            as they are, whatever the app chooses. `None`: those of a client.
+        path: The path, for messages.
+        scope: Creates the ASGI scope of a handshake with the given subprotocols.
+        changed: Called when a message has arrived, or the connection has ended.
+        raw: The only subprotocols to offer. The client then reads messages
+            unchanged, whatever the app chooses. `None` offers those of a
+            normal client.
 
     Attributes:
-        where: To what, for people.
-        link: The connection, from the attempt on.
+        where: The path, for messages.
+        link: The connection, after the first attempt.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class MemoryDial:
             link.abort()
             raise
         if link.refused is not None:
-            # The app has finished with it when the test goes on.
+            # Wait, so that the app has finished before the test continues.
             await link.wait_closed()
             refused = link.refused
             raise DialError(
@@ -116,15 +117,15 @@ class MemoryDial:
 
 
 class MemoryLink:
-    """One connection to an app: what an ASGI server is to it, and a `Link` to a client.
+    """One connection to an app: an ASGI server for the app, and a `Link` for a client.
 
     Attributes:
         accepted: Whether the app has accepted.
         chosen: The subprotocol that the app chose.
-        congested: Never: a test reads what comes.
+        congested: Always false, because a test reads everything.
         answered: Done when the app has accepted, refused or ended.
-        refused: How the app refused, `None`: it did not.
-        ended: How the connection ended, `None` while it is open.
+        refused: How the app refused, or `None`.
+        ended: How the connection ended, or `None` while it is open.
     """
 
     congested = False
@@ -147,50 +148,50 @@ class MemoryLink:
 
     @property
     def subprotocol(self) -> str | None:
-        """What decides how the client reads messages."""
+        """The subprotocol that decides how the client reads messages."""
         return None if self._raw else self.chosen
 
     @property
     def served(self) -> bool:
-        """Whether the app has finished with it: its disconnect handler has run."""
+        """Whether the app has finished, including its disconnect handler."""
         return self._serving.done()
 
     def start(self, listener: Listener) -> None:
-        """Begin to deliver."""
+        """Start to deliver messages to a listener."""
         self._listener = listener
         self._deliver()
         if self.ended is not None:
             listener.closed(self.ended)
 
     def send(self, message: Message) -> None:
-        """Hand a message to the app."""
+        """Send a message to the app."""
         if self.ended is None:
             kind = "text" if isinstance(message, str) else "bytes"
             self._to_app.put_nowait({"type": "websocket.receive", kind: message})
 
     def pause_reading(self) -> None:
-        """Deliver no more."""
+        """Stop delivering messages."""
         self._paused = True
 
     def resume_reading(self) -> None:
-        """Deliver again."""
+        """Deliver messages again."""
         self._paused = False
         self._deliver()
 
     def close(self, code: int, reason: str) -> None:
-        """Say goodbye; the app's server answers at once."""
+        """Close the connection. The server side answers at once."""
         self._end(Close(code, reason, clean=True))
 
     def abort(self) -> None:
-        """Lose the connection."""
+        """Abort the connection, like a broken network."""
         self._end(Close(_LOST, "", clean=False))
 
     async def wait_closed(self) -> None:
-        """Return when the app has finished with it."""
+        """Wait until the app has finished with the connection."""
         await asyncio.wait((self._serving,))
 
     def check(self) -> None:
-        """Raise what the app has raised, once it has finished."""
+        """Raise the exception of the app, if there was one. Call it after the end."""
         self._serving.result()
 
     def _end(self, close: Close) -> None:
@@ -240,7 +241,7 @@ class MemoryLink:
             self.refused = HandshakeRefusedError(*self._refusal, event["body"])
             self._end(Close(_LOST, "", clean=False))
         elif self.ended is not None:
-            # As ASGI asks of a server whose client has gone.
+            # ASGI requires an `OSError` from `send` after the client has disconnected.
             raise BrokenPipeError("The connection is closed.")
         elif kind == "websocket.send":
             text = event.get("text")

@@ -1,8 +1,8 @@
-"""A socket behind any ASGI server.
+"""Connections on any ASGI server.
 
-The server has parsed, reassembled and buffered a message before it comes
-here, and writes when it likes: refusing a message before it is buffered,
-heartbeat and cork are the native transport's alone.
+The server parses, reassembles and buffers a message before it arrives here,
+and decides when to write. Only the native transport can refuse a message
+before it is buffered, measure heartbeats, and join writes.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
-# What the server's `send` may lag behind before the outbox holds the rest.
+# If the server's `send` is more bytes behind than this, the outbox keeps the rest.
 _HIGH_WATER_BYTES: Final = 64 * 1024
 _DENIAL: Final = "websocket.http.response"
 
 
 class _Messages:
-    """The encoding of a transport that takes whole messages."""
+    """The encoding of a transport that sends whole messages."""
 
     __slots__ = ()
 
@@ -50,7 +50,7 @@ MESSAGES: Final = _Messages()
 
 
 class _Last(NamedTuple):
-    """Stands in the outbox where the native transport has a close frame."""
+    """Takes the place of the native transport's close frame in the outbox."""
 
     code: int
     reason: str
@@ -60,7 +60,7 @@ class _Last(NamedTuple):
 
 
 async def serve(acceptor: Acceptor, scope: Scope, receive: Receive, send: Send) -> None:
-    """Run one connection from its `websocket.connect` to its session's end."""
+    """Run one connection from `websocket.connect` to the end of its session."""
     await receive()
     connection = _AsgiConnection(scope, send, acceptor.stats)
     session = connection.session = acceptor.connect(scope, connection)
@@ -78,7 +78,7 @@ async def serve(acceptor: Acceptor, scope: Scope, receive: Receive, send: Send) 
 
 
 class _AsgiConnection:
-    """One connection, as the core sees it."""
+    """One connection, with the interface that the core uses."""
 
     latency = None
 
@@ -119,7 +119,7 @@ class _AsgiConnection:
     def accept(self, subprotocol: str | None) -> None:
         self._put({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         self.outbox.unblock()
-        # The server pings as it is configured; idle sockets are ours.
+        # The server sends pings as configured. Idle timeouts are handled here.
         self._heartbeat = Heartbeat(self, replace(self._limits, ping_interval=None))
 
     def refuse(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
@@ -129,7 +129,7 @@ class _AsgiConnection:
             self._put({"type": f"{_DENIAL}.start", "status": status, "headers": raw})
             self._put({"type": f"{_DENIAL}.body", "body": body})
         else:
-            # The server answers 403, whatever the status.
+            # Without the extension, the server always answers with 403.
             self._put({"type": "websocket.close", "code": 1008})
         self._stop_reading_later()
 
@@ -137,12 +137,12 @@ class _AsgiConnection:
         if self._ours is not None or self.outbox.sealed:
             return
         self._ours = Close(code, reason, clean=False)
-        # Servers do not cut it themselves: they fail, and never close.
+        # Shorten the reason here. Servers fail on a long reason, and never close.
         self.outbox.seal(_Last(code, close_reason(reason)))
         self._stop_reading_later()
 
     def abort(self) -> None:
-        # ASGI has no way to cut a connection; ending the callable closes it.
+        # ASGI cannot abort a connection. It is closed when the callable ends.
         if self._reader is not None:
             self._aborted = True
             self._reader.cancel()
@@ -162,10 +162,10 @@ class _AsgiConnection:
         return self.held
 
     def send_control(self, frame: bytes) -> None:
-        """Pings are the server's."""
+        """Do nothing, because the server sends the pings."""
 
     def pong_too_late(self) -> None:
-        """So are pongs."""
+        """Do nothing, because the server checks the pongs."""
 
     def idle_too_long(self) -> None:
         self._stats.idle += 1
@@ -174,7 +174,7 @@ class _AsgiConnection:
     # The server's side
 
     async def read_all(self, receive: Receive, session: Receiver) -> None:
-        """Hand messages over until the client has gone, or was told to go and did not."""
+        """Deliver messages until the client disconnects, or is aborted."""
         self._reader = asyncio.current_task()
         try:
             while True:
@@ -196,14 +196,14 @@ class _AsgiConnection:
             self._reader = None
 
     async def write_all(self) -> None:
-        """Hand events to the server, one after the other."""
+        """Send events to the server, one after the other."""
         while True:
             while self._events:
                 event = self._events.popleft()
                 try:
                     await self._send(event)
                 except Exception:
-                    # The client has gone; the reader hears of it.
+                    # The client has disconnected. The reader is told as well.
                     self._events.clear()
                     self.outbox.seal(discard=True)
                     return
@@ -217,7 +217,7 @@ class _AsgiConnection:
             await self._wake.wait()
 
     def finish(self) -> None:
-        """Let `write_all` return once everything is with the server."""
+        """Make `write_all` return after it has sent everything to the server."""
         if self._timer is not None:
             self._timer.cancel()
         if self._heartbeat is not None:
@@ -226,7 +226,7 @@ class _AsgiConnection:
         self._wake.set()
 
     def ending(self) -> Close:
-        """How the connection ended."""
+        """Return how the connection ended."""
         if self._ours is not None:
             return self._ours._replace(clean=self._theirs is not None and self._theirs.clean)
         return self._theirs or Close(1006, "", clean=False)

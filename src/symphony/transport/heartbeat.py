@@ -1,4 +1,4 @@
-"""Pings, the time they take, and what is too late."""
+"""Sends pings, measures latency, and detects dead and idle connections."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ __all__ = ("Beating", "Heartbeat")
 
 
 class Beating(Protocol):
-    """What a heartbeat needs of its connection."""
+    """The part of a connection that a heartbeat needs."""
 
     message_at: float
-    """When its last message came, by the loop's clock."""
+    """When its last message arrived, by the loop's clock."""
     held: bool
-    """Whether it is not read from: then a message cannot arrive."""
+    """Whether reading is paused, so that no message can arrive."""
 
     @property
     def excused(self) -> bool:
-        """Whether it is not read from, so that a pong cannot arrive, and not by its own fault."""
+        """Whether a pong cannot arrive, because we have paused reading."""
         ...
 
     def send_control(self, frame: bytes) -> None:
-        """Send a frame behind all others."""
+        """Send a frame after all others."""
         ...
 
     def pong_too_late(self) -> None:
-        """End it: it is dead."""
+        """Abort the connection, because the peer does not answer."""
         ...
 
     def idle_too_long(self) -> None:
-        """Close it: it said nothing."""
+        """Close the connection, because the peer sends no messages."""
         ...
 
 
 class Heartbeat:
-    """Keep one connection honest: `ping_interval`, `pong_timeout`, `idle_timeout`.
+    """Applies `ping_interval`, `pong_timeout` and `idle_timeout` to one connection.
 
     Attributes:
         latency: The last round trip in seconds, `None` before the first.
@@ -64,7 +64,7 @@ class Heartbeat:
             )
 
     def pong(self, payload: bytes) -> None:
-        """Take a pong; one that answers no ping of ours is lawful and ignored (RFC 6455 §5.5.3)."""
+        """Handle a pong. Unsolicited pongs are valid and ignored (RFC 6455 §5.5.3)."""
         interval = self._limits.ping_interval
         if interval is None or not self._sent_at or payload != self._payload():
             return

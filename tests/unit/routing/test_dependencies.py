@@ -156,8 +156,8 @@ def test_a_decorated_generator_is_an_error() -> None:
     assert error_of(on_message, handler) == (
         "on_message of route '/': handler handler, parameter 'db': dependency async_generator: a "
         "decorator hides "
-        "that it is a generator. Depends opens and closes generators itself: give it the function without "
-        "@asynccontextmanager or @contextmanager."
+        "that it is a generator. Depends opens and closes generators itself. Remove @asynccontextmanager "
+        "or @contextmanager."
     )
 
 
@@ -202,7 +202,7 @@ def test_an_error_in_a_dependency_names_the_way_to_it() -> None:
 
     assert error_of(on_connect, handler).startswith(
         "on_connect of route '/': handler handler, parameter 'given': dependency outer, parameter 'got': "
-        "dependency inner, parameter 'thing': a query string cannot give dict[str, str];"
+        "dependency inner, parameter 'thing': dict[str, str] is not supported in a query string;"
     )
 
 
@@ -498,8 +498,7 @@ def test_a_socket_scoped_dependency_cannot_use_what_belongs_to_one_call() -> Non
 
         assert error_of(on_join, handler).endswith(
             f"parameter {parameter!r}: a dependency with scope='socket' outlives this call, and cannot "
-            f"use what "
-            "belongs to it. Give it scope='call'."
+            "use its values. Give it scope='call'."
         )
 
 
@@ -581,7 +580,7 @@ async def test_closing_waits_for_a_creation_under_way_and_closes_what_it_made(lo
 async def test_a_closed_scope_creates_nothing_more() -> None:
     socket = Socket[None]()
     await socket._scope.aclose()
-    with pytest.raises(RuntimeError, match="The socket is gone, and its dependencies with it"):
+    with pytest.raises(RuntimeError, match="The socket has disconnected, and its dependencies are closed"):
         await through(Gate())(socket, "hi")
 
 
@@ -643,5 +642,5 @@ def test_dependencies_in_a_circle_are_an_error_that_names_it() -> None:
     async def handler(message: str, db: Annotated[None, Depends(entry)]) -> None: ...
 
     assert error_of(on_message, handler).endswith(
-        ": these dependencies need each other: first -> second -> first."
+        ": these dependencies form a cycle: first -> second -> first."
     )

@@ -126,8 +126,8 @@ def test_none_is_a_value_like_any_other() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ("/a", "/a", "Pattern '/a' is there twice."),
-        ("/a/{x}", "/a/{x}", "Pattern '/a/{x}' is there twice."),
+        ("/a", "/a", "Pattern '/a' is registered twice."),
+        ("/a/{x}", "/a/{x}", "Pattern '/a/{x}' is registered twice."),
         ("/a/{x}", "/a/{y}", "Pattern '/a/{y}' matches the same as '/a/{x}'."),
         ("/a/{x}", "/a/{x:str}", "Pattern '/a/{x:str}' matches the same as '/a/{x}'."),
         ("/{x:int}/b/{p:path}", "/{y:int}/b/{q:path}", "matches the same as '/{x:int}/b/{p:path}'"),
@@ -154,7 +154,7 @@ def test_a_pattern_with_another_converter_is_no_duplicate() -> None:
             "Pattern '/{id:integer}': {id:integer} has an unknown converter; known are float, int, path, "
             "str, uuid.",
         ),
-        ("/{a}/{a}", "Pattern '/{a}/{a}': the parameter 'a' is there twice."),
+        ("/{a}/{a}", "Pattern '/{a}/{a}': the parameter 'a' is used twice."),
         ("/{a", "Pattern '/{a': its braces are not balanced."),
         ("/a}", "Pattern '/a}': its braces are not balanced."),
         ("/{{a}}", "Pattern '/{{a}}': its braces are not balanced."),
@@ -162,12 +162,12 @@ def test_a_pattern_with_another_converter_is_no_duplicate() -> None:
         ("/{1a}", "Pattern '/{1a}': {1a} is not a parameter; write {name} or {name:converter}."),
         (
             "/{p:path}/x",
-            "Pattern '/{p:path}/x': {p:path} takes all that is left, so nothing may come after it.",
+            "Pattern '/{p:path}/x': {p:path} matches the rest, so nothing may come after it.",
         ),
         ("/{a}{b}", "Pattern '/{a}{b}': two parameters need text between them."),
         (
             "/{a}-{b}-{c}",
-            "Pattern '/{a}-{b}-{c}': one segment takes at most two parameters, or more when all of them "
+            "Pattern '/{a}-{b}-{c}': a segment can have at most two parameters, or more if all of them "
             "are typed.",
         ),
     ],
@@ -263,16 +263,15 @@ def test_format_and_match_are_inverse(x: float, key: UUID, rest: str) -> None:
         ({"name": "a", "id": True}, "Parameter 'id' of pattern 'chat:{name}:{id:int}' takes int, not True."),
         (
             {"name": "a:b", "id": 1},
-            "Parameter 'name' of pattern 'chat:{name}:{id:int}' cannot be 'a:b': it would not be matched "
-            "again.",
+            "Parameter 'name' of pattern 'chat:{name}:{id:int}' cannot be 'a:b': the name would not match.",
         ),
         (
             {"name": "", "id": 1},
-            "Parameter 'name' of pattern 'chat:{name}:{id:int}' cannot be '': it would not be matched again.",
+            "Parameter 'name' of pattern 'chat:{name}:{id:int}' cannot be '': the name would not match.",
         ),
         (
             {"name": "a", "id": -1},
-            "Parameter 'id' of pattern 'chat:{name}:{id:int}' cannot be -1: it would not be matched again.",
+            "Parameter 'id' of pattern 'chat:{name}:{id:int}' cannot be -1: the name would not match.",
         ),
     ],
 )
@@ -284,7 +283,7 @@ def test_format_says_what_it_cannot_use(params: dict[str, Any], message: str) ->
 
 @pytest.mark.parametrize("x", [float("nan"), float("inf"), -1.0])
 def test_format_refuses_floats_that_no_name_has(x: float) -> None:
-    with pytest.raises(ValueError, match="it would not be matched again"):
+    with pytest.raises(ValueError, match="the name would not match"):
         NamePattern("{x:float}", separator=":").format(x=x)
 
 

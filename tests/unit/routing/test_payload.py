@@ -107,8 +107,8 @@ def test_text_may_have_bounds() -> None:
 @pytest.mark.parametrize(
     ("annotation", "message"),
     [
-        (Annotated[str | bytes, msgspec.Meta(max_length=3)], "put them on str or on bytes"),
-        (Annotated[str, pydantic.Field(max_length=3)], "written with msgspec.Meta, not pydantic's Field"),
+        (Annotated[str | bytes, msgspec.Meta(max_length=3)], "use str or bytes"),
+        (Annotated[str, pydantic.Field(max_length=3)], "with msgspec.Meta, not with pydantic's Field"),
     ],
 )
 def test_bounds_that_cannot_be_checked_are_an_error(annotation: Any, message: str) -> None:
@@ -204,7 +204,7 @@ def test_a_class_that_json_does_not_give_is_an_error(annotation: Any) -> None:
         payload_reader(annotation)
     assert str(caught.value) == (
         f"{Foreign!r} cannot be decoded from JSON; a payload is a msgspec Struct, a dataclass, a TypedDict, "
-        "a pydantic model, a builtin type, or made of these"
+        "a pydantic model, a builtin type, or a combination of these"
     )
 
 

@@ -171,13 +171,13 @@ def test_a_second_payload_is_an_error_that_suggests_query() -> None:
     def unannotated(a, b) -> None: ...
 
     assert error_of(on_message, handler) == (
-        "on_message of route '/': handler handler, parameter 'page': 'say' is the payload already, and "
-        "there is one. "
-        "From the query string it would be `page: Annotated[int, Query()]`; several fields of a payload "
-        "are one type "
+        "on_message of route '/': handler handler, parameter 'page': 'say' is already the payload, and "
+        "a handler has only one. "
+        "For a query parameter, write `page: Annotated[int, Query()]`. For several fields of the payload, "
+        "use one type "
         "with these fields."
     )
-    assert "it would be `b: Annotated[str, Query()]`" in error_of(on_message, unannotated)
+    assert "write `b: Annotated[str, Query()]`" in error_of(on_message, unannotated)
 
 
 def test_a_payload_that_json_does_not_give_is_an_error() -> None:
@@ -187,7 +187,7 @@ def test_a_payload_that_json_does_not_give_is_an_error() -> None:
         "on_message of route '/': handler handler, parameter 'thing': <class 'Foreign'> cannot be "
         "decoded from JSON; "
         "a payload is a msgspec Struct, a dataclass, a TypedDict, a pydantic model, a builtin type, or "
-        "made of these."
+        "a combination of these."
     )
 
 
@@ -199,8 +199,8 @@ def test_a_plain_generator_is_an_error() -> None:
         yield message
 
     assert error_of(on_message, handler) == (
-        "on_message of route '/': handler handler: it is a plain generator. A stream is an async one: "
-        "write `async def`."
+        "on_message of route '/': handler handler: it is a plain generator. Write an async "
+        "generator, with `async def`."
     )
 
 
@@ -274,5 +274,5 @@ def test_an_async_handler_in_a_thread_is_an_error() -> None:
 
     for each in (handler, stream):
         assert error_of(on_message, each, thread=asyncio.to_thread).endswith(
-            "thread=True is for a plain `def`; this one runs on the loop as it is."
+            "thread=True is for a plain `def`, and this handler is async."
         )

@@ -223,9 +223,8 @@ def test_a_type_that_the_query_cannot_give_is_an_error() -> None:
     def handler(socket: Socket, options: dict[str, str]) -> None: ...
 
     assert error_of(on_connect, handler).startswith(
-        "on_connect of route '/': handler handler, parameter 'options': a query string cannot give "
-        "dict[str, str]; "
-        "it gives str, int,"
+        "on_connect of route '/': handler handler, parameter 'options': dict[str, str] is not supported "
+        "in a query string; use str, int,"
     )
 
 
@@ -235,8 +234,8 @@ def test_what_nothing_fills_is_an_error_that_says_what_could() -> None:
     assert error_of(on_disconnect, handler, path_names={"room": "str"}) == (
         "on_disconnect of route '/': handler handler, parameter 'reason': nothing fills it. Either "
         "annotate it with "
-        "what is known here (Socket, Close) or with Annotated[..., Depends(...)] or Annotated[..., Query()], "
-        "or name it as a parameter of the pattern (room)."
+        "a type known here (Socket, Close) or with Annotated[..., Depends(...)] or Annotated[..., Query()], "
+        "or name it like a parameter of the pattern (room)."
     )
 
 
@@ -273,6 +272,6 @@ def test_a_stage_without_a_socket_does_not_suggest_the_query() -> None:
     def handler(room: Room, page: int) -> None: ...
 
     assert error_of(on_empty, handler).endswith(
-        "parameter 'page': nothing fills it. Either annotate it with what is known here (Room) or with "
-        "Annotated[..., Depends(...)], or name it as a parameter of the pattern (name)."
+        "parameter 'page': nothing fills it. Either annotate it with a type known here (Room) or with "
+        "Annotated[..., Depends(...)], or name it like a parameter of the pattern (name)."
     )

@@ -1,4 +1,4 @@
-"""uvicorn's configuration, and the app behind it."""
+"""uvicorn's configuration, and the Symphony app in it."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ class Config(UvicornConfig):
         return self.outer if self.host_app is None else self.host_app.node
 
     def behind_proxy(self, scope: Scope) -> Scope:
-        """Return *scope* with client and scheme as a trusted proxy tells them."""
+        """Return *scope* with the client and scheme that a trusted proxy has sent."""
         if self._proxy is not None:
-            # The middleware suspends nowhere but in the app it wraps, so one
-            # step runs its coroutine to its end.
+            # The middleware suspends only in the app that it wraps, so one step runs
+            # its coroutine to the end.
             middleware: Any = self._proxy
             with suppress(StopIteration):
                 middleware(scope, _unused, _unused).send(None)
@@ -74,4 +74,4 @@ class Config(UvicornConfig):
 
 
 async def _unused(*_: Any) -> Any:
-    """Stand where the middleware expects an app, receive and send."""
+    """Take the place of the app, `receive` and `send` that the middleware expects."""

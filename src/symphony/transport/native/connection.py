@@ -1,8 +1,8 @@
 """Hot path, step 1 of 5: a frame from the network becomes a message.
 
-An unfragmented, uncompressed message is handled in `on_ws_frame` itself;
-everything else goes through the modules it calls. How a connection opens and
-ends stands in `opening.py` and `ending.py`.
+An unfragmented, uncompressed message is handled in `on_ws_frame` itself. All
+other frames take a slower path. `opening.py` and `ending.py` contain the code
+for opening and closing a connection.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _HIGH_WATER_BYTES = 64 * 1024
 
 
 class NativeConnection(WSListener, asyncio.BufferedProtocol):
-    """One WebSocket connection: protocol of the event loop, listener of picows.
+    """One WebSocket connection: an asyncio protocol and a picows listener.
 
     Args:
-        transport: The event loop's.
+        transport: The transport of the event loop.
         key: The handshake's `Sec-WebSocket-Key`.
         extensions: The handshake's `Sec-WebSocket-Extensions` lines.
-        opening: The protocol that is in place until `accept`.
-        stats: Counts what happens.
+        opening: The protocol that is used until `accept`.
+        stats: The counters of the node.
     """
 
     __slots__ = (
@@ -105,10 +105,10 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         self.session: Receiver | None = None
         self._ending = Ending(transport, self.outbox)
 
-    # What comes in
+    # Incoming frames
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Take one frame from picows; it must be copied before this returns."""
+        """Handle one frame from picows, which is only valid until this returns."""
         outbox = self.outbox
         if not self._in_buffer:
             self._in_buffer = True
@@ -167,8 +167,8 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         if outbox.size <= outbox.high:
             outbox.send(pong)
         else:
-            # Only the latest ping of a client that does not read is answered
-            # (RFC 6455 §5.5.3): 2 bytes of pong take 43 in the outbox.
+            # If a client does not read, only its latest ping is answered (RFC 6455
+            # §5.5.3), because 2 bytes of pong take 43 bytes in the outbox.
             self._late_pong = pong
 
     def _fragment(self, kind: WSMsgType, frame: WSFrame) -> None:
@@ -185,8 +185,8 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             bool(frame.rsv3),
             frame.get_payload_as_bytes(),
         )
-        # With compression every frame comes here: picows then lets frames a
-        # little above the limit through, and only the assembler is exact.
+        # With compression every frame comes here. picows then accepts frames that are
+        # slightly above the limit, and only the assembler is exact.
         if not assembler.active and self._deflate is None:
             self._assembler = None
         if message is not None:
@@ -195,7 +195,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
     # Opening
 
     def configure(self, profile: Profile) -> None:
-        """Take the route's profile."""
+        """Apply the profile of the route."""
         self._limits = limits = profile.limits
         self._slow_after = limits.blocking_warning
         if profile.compression is not None:
@@ -228,22 +228,22 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         transport.write(
             switching_protocols(self._key, subprotocol=subprotocol, extension=extension, headers=headers)
         )
-        # Limits first: uvloop and asyncio report a full buffer only to the
-        # protocol that is in place when it fills.
+        # Set the limits before the protocol: uvloop and asyncio report a full buffer
+        # only to the protocol that is set when it fills.
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
         limit = self._limits.max_message_bytes
         if self._deflate is not None:
-            # A message that does not compress is a little larger compressed.
+            # A message that cannot be compressed becomes slightly larger.
             self._assembler = Assembler(limit, deflate=True)
             limit = max_compressed_bytes(limit)
         self._parser = parser = Parser(self, max_frame_bytes=limit, broken=self._broken)
-        # The event loop calls the parser itself: not one Python frame between.
+        # The event loop calls the parser directly, without a Python frame in between.
         self.get_buffer = cast("Any", parser.get_buffer)
         self.buffer_updated = cast("Any", parser.buffer_updated)
-        # Without a session the handshake is refused by a close code, and
-        # nothing is received.
+        # Without a session the handshake is refused with a close code, and no message
+        # is received.
         self._received = cast("Any", self.session and self.session.received)
-        # It may have been closed already: a room filled its outbox meanwhile.
+        # It may be closed already, because a room has filled its outbox meanwhile.
         self._receiving = not self._ending.begun
         self.message_at = self._blocked_at = monotonic()
         transport.set_protocol(self)
@@ -263,31 +263,31 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             self._opening.linger()
         self._opening = None
 
-    # Closing: how stands in `ending.py`
+    # Closing, see `ending.py`
 
     def close(self, code: int, reason: str) -> None:
-        """Send a close frame behind everything else and await the peer's."""
+        """Send a close frame after everything else, and wait for the peer's."""
         if not self._ending.close(code, reason):
             return
         self._receiving = False
         if self._heartbeat is not None:
-            # From here on it is `close_timeout` that counts.
+            # From here on, `close_timeout` limits the time.
             self._heartbeat.stop()
         if self.held:
             self.resume_reading()
 
     def fail(self, code: int, reason: str) -> None:
-        """Fail the connection: the peer broke the protocol."""
+        """Fail the connection, because the peer violated the protocol."""
         self._receiving = False
         self._ending.fail(code, reason)
 
     def abort(self) -> None:
-        """End the connection without a word."""
+        """Abort the connection without a close frame."""
         self._transport.abort()
 
     def _broken(self, code: int, reason: str) -> None:
-        # picows looks one frame ahead: the frame before the broken one has
-        # still to be handed over, so this waits until it was.
+        # picows looks one frame ahead. Wait until it has delivered the frame before the
+        # broken one.
         asyncio.get_running_loop().call_soon(self.fail, code, reason)
         self.pause_reading()
 
@@ -299,29 +299,29 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
     # The event loop's calls
 
     def eof_received(self) -> bool:
-        """Let the transport close itself, once it has written what waits in it."""
+        """Let the transport close itself after it has written its buffer."""
         self._ending.abort_later()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the session, once."""
+        """Tell the session once that the connection has ended."""
         if self._heartbeat is not None:
             self._heartbeat.stop()
         close = self._ending.result()
         if self.session is not None:
             self.session.closed(close)
-        # All of these refer to this object and back: without this it would
+        # Break the reference cycles, so that this object is freed at once and does not
         # wait for the garbage collector.
         self.session = self._parser = self._opening = self._heartbeat = None
         self.get_buffer = self.buffer_updated = self._received = cast("Any", None)
 
     def pause_writing(self) -> None:
-        """Keep frames in the outbox: the transport's buffer is full."""
+        """Keep frames in the outbox, because the transport's buffer is full."""
         self._blocked_at = monotonic()
         self.outbox.block()
 
     def resume_writing(self) -> None:
-        """Let the outbox flow again."""
+        """Write the frames in the outbox again."""
         self.outbox.unblock()
         if self._late_pong is not None and not self.outbox.blocked:
             self.outbox.send(self._late_pong)
@@ -329,16 +329,16 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         self._ending.go_on()
 
     def pause_reading(self) -> None:
-        """Stop reading; the kernel's buffers push back on the peer."""
+        """Stop reading, so that the kernel's buffers fill and slow down the peer."""
         if self._ending.begun:
-            # All that it waits for is the peer's close frame, or its end.
+            # Keep reading, to receive the peer's close frame or end of file.
             return
         self.held = True
         if self._transport.is_reading() and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read again."""
+        """Resume reading."""
         self.held = False
         if not self._transport.is_reading() and not self._transport.is_closing():
             self._transport.resume_reading()
@@ -352,24 +352,24 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
 
     @property
     def excused(self) -> bool:
-        """Whether a pong cannot arrive because it is not read from.
+        """Whether a pong cannot arrive, because we have paused reading.
 
-        Not if it is not read from because it does not read: that one may be
-        dead, and nothing else would ever find out.
+        False if reading is paused because the peer does not read. That peer may
+        be dead, and only a late pong shows it.
         """
         stuck = self.outbox.blocked and monotonic() - self._blocked_at >= self._limits.pong_timeout
         return self.held and not stuck
 
     def send_control(self, frame: bytes) -> None:
-        """Send a frame behind all others."""
+        """Send a frame after all others."""
         self.outbox.send(frame)
 
     def pong_too_late(self) -> None:
-        """Give up on a peer that does not answer."""
+        """Abort the connection, because the peer does not answer."""
         self._stats.late_pongs += 1
         self._ending.give_up("no pong in time")
 
     def idle_too_long(self) -> None:
-        """Close a peer that says nothing."""
+        """Close the connection, because the peer sends no messages."""
         self._stats.idle += 1
         self.close(4408, "idle for too long")

@@ -1,4 +1,4 @@
-"""Hot path: how a message becomes a WebSocket frame on the native transport."""
+"""Hot path: encode a message as a WebSocket frame on the native transport."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ("PLAIN", "Deflated", "Plain", "deflated")
 
 
 class Plain:
-    """Uncompressed frames; one instance for all sockets, so that all share."""
+    """Uncompressed frames. All sockets use one instance, so that they share frames."""
 
     __slots__ = ()
 
@@ -26,11 +26,11 @@ PLAIN: Final = Plain()
 
 
 class Deflated:
-    """Frames compressed as RFC 7692 §6 has it, from a size on.
+    """Frames that are compressed as in RFC 7692 §6.
 
     Args:
-        window_bits: The window that was negotiated.
-        threshold: Smaller messages are not worth it and stay as they are.
+        window_bits: The negotiated window.
+        threshold: Messages with fewer bytes are not compressed.
     """
 
     __slots__ = ("_threshold", "_window_bits")
@@ -48,7 +48,7 @@ class Deflated:
         return self._encode(BINARY, message)
 
     def encode_text(self, payload: bytes) -> bytes:
-        """Return one frame of what is UTF-8 already."""
+        """Return a text frame for a payload that is already UTF-8."""
         return self._encode(TEXT, payload)
 
     def _encode(self, opcode: int, payload: bytes) -> bytes:
@@ -59,5 +59,5 @@ class Deflated:
 
 @cache
 def deflated(window_bits: int, threshold: int) -> Deflated:
-    """Return the one encoding of a window and threshold, so that its sockets share frames."""
+    """Return the encoding of a window and threshold, shared so that sockets share frames."""
     return Deflated(window_bits, threshold)

@@ -1,4 +1,4 @@
-"""How a connection ends: the closing handshake, then TCP (RFC 6455 §7)."""
+"""Ends a connection: the closing handshake, then TCP (RFC 6455 §7)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Ending:
     """The end of one connection.
 
     Args:
-        transport: The event loop's.
-        outbox: Sealed with the close frame.
+        transport: The transport of the event loop.
+        outbox: The outbox, which is sealed with the close frame.
 
     Attributes:
         close_timeout: How long the peer may take, in seconds.
-        ours: What we closed with, if we did so first.
+        ours: Our close, if we closed first.
         theirs: The peer's close frame.
     """
 
@@ -44,10 +44,10 @@ class Ending:
         return self.ours is not None or self.theirs is not None
 
     def close(self, code: int, reason: str) -> bool:
-        """Send a close frame behind everything else, and await the peer's.
+        """Send a close frame after everything else, and wait for the peer's.
 
         Returns:
-            Whether this was the first one.
+            Whether this was the first close.
         """
         last = close_frame(code, reason)
         if self.ours is not None or self._outbox.sealed:
@@ -57,10 +57,10 @@ class Ending:
         return True
 
     def fail(self, code: int, reason: str) -> None:
-        """Fail the connection (§7.1.7): close frame, no more reading.
+        """Fail the connection (§7.1.7): send a close frame and stop reading.
 
-        If ours has gone already, this is a bad answer to it: nothing better
-        is to be waited for.
+        If our close frame has been sent already, this is an invalid answer to
+        it, and no other answer is awaited.
         """
         if self._finishing:
             return
@@ -69,38 +69,38 @@ class Ending:
         self._finish()
 
     def overflow(self, code: int, reason: str) -> None:
-        """Fail the connection without what waits in the outbox."""
+        """Discard the outbox and fail the connection."""
         self._say(code, reason, close_frame(code, reason), discard=True)
         self._finish()
 
     def answer(self, code: int, reason: str) -> None:
-        """Take the peer's close frame, and answer it if it came first."""
+        """Handle the peer's close frame, and answer it if the peer closed first."""
         self.theirs = Close(code, reason, clean=True)
         if self.ours is None:
             self._outbox.seal(close_frame(code))
         self._finish()
 
     def give_up(self, reason: str) -> None:
-        """End the connection without a word: nobody would hear it."""
+        """Abort the connection without a close frame, because the peer does not answer."""
         if self.ours is None:
             self.ours = Close(1006, reason, clean=False)
         self._transport.abort()
 
     def abort_later(self) -> None:
-        """Give the peer the close timeout, and no more."""
+        """Abort the connection after the close timeout."""
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self.close_timeout, self._transport.abort)
 
     def go_on(self) -> None:
-        """Hear that the transport takes bytes again."""
+        """Continue after the transport accepts bytes again."""
         if self._finishing:
-            # Not in here: asyncio looks whether its transport is closing right
-            # after it has told us, and would report it lost a second time.
+            # Not in this call: asyncio checks right after it whether the transport is
+            # closing, and would report it as lost a second time.
             asyncio.get_running_loop().call_soon(self.end_when_flushed)
 
     def end_when_flushed(self) -> None:
-        """End the TCP connection as soon as the last frame is written."""
+        """End the TCP connection as soon as the last frame has been written."""
         if not self._finishing:
             return
         transport = self._transport
@@ -110,16 +110,16 @@ class Ending:
         if self.theirs is not None or not transport.can_write_eof():
             transport.close()
             return
-        # Closing with unread bytes in the kernel's buffer resets the
-        # connection, and the reset can overtake our close frame. So the peer
-        # gets an end of file, and what it still sends goes nowhere.
+        # Closing with unread bytes in the kernel's buffer resets the connection, and
+        # the reset can overtake our close frame. So send an end of file, and discard
+        # everything that the peer still sends.
         transport.write_eof()
         transport.set_protocol(_Discarding(transport.get_protocol()))
         if not transport.is_reading():
             transport.resume_reading()
 
     def result(self) -> Close:
-        """Say how it ended, once it has."""
+        """Return how the connection ended. Call it after the end."""
         if self._timer is not None:
             self._timer.cancel()
         if self.ours is not None:
@@ -137,11 +137,11 @@ class Ending:
 
 
 class _Discarding(asyncio.Protocol):
-    """In place while a failed connection waits for its peer to go."""
+    """The protocol of a failed connection while it waits for its peer to close."""
 
     def __init__(self, connection: asyncio.BaseProtocol) -> None:
         self._connection = connection
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Pass it on."""
+        """Tell the connection."""
         self._connection.connection_lost(exc)

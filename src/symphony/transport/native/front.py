@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol, with the doors that Symphony needs.
+"""uvicorn's HTTP protocol, extended for WebSocket handshakes.
 
-uvicorn drops bytes that come behind a handshake in the same segment, and lets
-a client take for ever to send one; both are mended here.
+uvicorn drops bytes that follow a handshake in the same segment, and has no
+timeout for receiving a request. Both are fixed here.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ("FrontDoor",)
 
 
 class FrontDoor(HttpToolsProtocol):
-    """HTTP to the app, upgrades to the acceptor."""
+    """Passes HTTP requests to the app, and WebSocket upgrades to the acceptor."""
 
     config: Config
     _deadline: asyncio.TimerHandle | None = None
-    # Of the head that is expected, in the segments before this one.
+    # The size of the current request head in the previous segments.
     _head_bytes = 0
     _segment = b""
-    # Whatever still comes is not for this protocol.
+    # Whether further data is no longer for this protocol.
     _done = False
 
     def __init__(self, config: Config, *args: Any, **options: Any) -> None:
@@ -38,17 +38,17 @@ class FrontDoor(HttpToolsProtocol):
         self.acceptor: Acceptor = config.acceptor
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock for the first request."""
+        """Start the timeout for the first request."""
         super().connection_made(transport)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop it."""
+        """Cancel the timeout."""
         self._stop_clock()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and remember the segment for what may stand behind a handshake."""
+        """Parse a segment, and keep it in case data follows a handshake."""
         if self._done:
             return
         self._segment = data
@@ -57,34 +57,34 @@ class FrontDoor(HttpToolsProtocol):
         if self._done:
             return
         if self._deadline is not None:
-            # Only now: what is behind a whole head is no part of it.
+            # Count after parsing: data after a complete head does not belong to it.
             self._head_bytes += len(data)
             if self._head_bytes > self.acceptor.limits.max_header_bytes:
                 self._answer(431, "the request's headers are too large")
         elif self.timeout_keep_alive_task is None and not self._answering:
-            # uvicorn stops its keep-alive clock at any byte, and starts it
-            # again only behind an answer: an empty line would stop it for good.
+            # uvicorn cancels its keep-alive timeout at any byte, and starts it again
+            # only after a response. An empty line would cancel it permanently.
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
     def on_message_begin(self) -> None:
-        """Start the clock for a later request of the same connection."""
+        """Start the timeout for a further request on the same connection."""
         super().on_message_begin()
         if self._deadline is None:
             self._expect_head()
-            # The segment may have begun with another request.
+            # The segment may start with the end of another request.
             self._head_bytes = -len(self._segment)
 
     def on_headers_complete(self) -> None:
-        """Stop it: the request is whole."""
+        """Cancel the timeout, because the request head is complete."""
         self._stop_clock()
         super().on_headers_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        """Check the handshake and hand the connection over."""
-        # uvicorn calls this where it caught what httptools raises, which
-        # knows where the request ended.
+        """Check the handshake, and pass the connection to the acceptor."""
+        # uvicorn calls this while it handles the exception of httptools, which
+        # contains the position where the request ended.
         upgrade = sys.exception()
         end: int = upgrade.args[0] if upgrade is not None else len(self._segment)
         rest = self._segment[end:]
@@ -113,16 +113,16 @@ class FrontDoor(HttpToolsProtocol):
         self._done = True
         self.connections.discard(cast("Any", self))
         transport.set_protocol(opening)
-        # Parser and protocol refer to each other: 2 KiB a connection that
-        # would wait for the garbage collector.
+        # Break the reference cycle of parser and protocol, so that 2 KiB per connection
+        # are freed at once.
         self.parser = cast("Any", None)
         if rest:
             opening.data_received(rest)
         connection.session = self.acceptor.connect(scope, connection)
 
     def _get_upgrade(self) -> bytes | None:
-        # Both headers are lists and may stand on several lines (RFC 9110
-        # §5.3); uvicorn's own looks at the last one.
+        # Both headers are lists and may be on several lines (RFC 9110 §5.3). uvicorn
+        # looks at the last line only.
         options: dict[bytes, set[bytes]] = {b"connection": set(), b"upgrade": set()}
         for name, value in self.headers:
             if name in options:
@@ -135,7 +135,7 @@ class FrontDoor(HttpToolsProtocol):
 
     @property
     def _answering(self) -> bool:
-        """Whether an answer to an earlier request is still being made."""
+        """Whether an earlier request is still being answered."""
         cycle = cast("Any", self.cycle)
         return cycle is not None and not cycle.response_complete
 
@@ -182,8 +182,8 @@ class FrontDoor(HttpToolsProtocol):
         if transport.is_closing():
             return
         if self._answering:
-            # It would stand where the answer to the request before belongs.
-            # That one is the last on this connection.
+            # This answer would take the place of the response to the previous request.
+            # Let that response be the last on this connection.
             self.cycle.keep_alive = False
             return
         headers = {"content-type": "text/plain; charset=utf-8", **(headers or {})}
@@ -191,7 +191,7 @@ class FrontDoor(HttpToolsProtocol):
         if not transport.can_write_eof():
             transport.close()
         elif not transport.is_closing():
-            # Closing with unread bytes in the kernel's buffer resets the
-            # connection, and the reset can overtake the answer.
+            # Closing with unread bytes in the kernel's buffer resets the connection,
+            # and the reset can overtake the response.
             transport.write_eof()
             self._deadline = self.loop.call_later(self.acceptor.limits.close_timeout, transport.abort)

@@ -1,4 +1,4 @@
-"""Bind where a server is to listen, before anything else starts."""
+"""Binds the address of a server, before anything else starts."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from contextlib import contextmanager, suppress
 
 __all__ = ("ListenError", "listening")
 
-# As uvicorn has it: whoever reaches the socket's folder may connect.
+# The same mode as in uvicorn: every user with access to the folder may connect.
 _UDS_MODE = 0o666
 
 
 class ListenError(Exception):
-    """An address cannot be listened on; the message is one line and says what to do."""
+    """The server cannot listen on an address. The message is one line and says what to do."""
 
 
 @contextmanager
 def listening(host: str, port: int, uds: str | None) -> Generator[list[socket.socket]]:
-    """Give the bound sockets of an address, and take the address back at the end.
+    """Yield the bound sockets of an address, and release the address at the end.
 
     Args:
-        host: A name or address, with several addresses behind it all of
-            them; empty for every one of the machine.
-        port: 0 for a free one.
-        uds: Path of a Unix socket instead. One that a dead server left
-            behind is replaced.
+        host: A name or address. All addresses of a name are bound. An empty
+            string means all addresses of the machine.
+        port: The port, or 0 for a free one.
+        uds: Path of a Unix socket to use instead. A socket that a dead server
+            has left is replaced.
 
     Raises:
-        ListenError: Nothing was bound.
+        ListenError: The address could not be bound.
     """
     sockets = [_bind_unix(uds)] if uds is not None else _bind_tcp(host, port)
     try:
@@ -67,13 +67,13 @@ def _bind_tcp(host: str, port: int) -> list[socket.socket]:
             if os.name == "posix":
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
             if family == socket.AF_INET6:
-                # IPv4 has a socket of its own.
+                # IPv4 has a separate socket.
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
             bound.bind(address)
         except OSError as error:
             bound.close()
             failure = error
-            # `localhost` can be ::1 too on a machine without IPv6.
+            # `localhost` can resolve to ::1 on a machine without IPv6.
             if error.errno == errno.EADDRNOTAVAIL:
                 continue
             break
@@ -101,7 +101,7 @@ def _bind_unix(path: str) -> socket.socket:
     except (OSError, ValueError) as error:
         # A path that is too long has no `strerror`; a null character is a ValueError.
         problem = getattr(error, "strerror", None) or error
-        raise ListenError(f"{path} cannot be listened on: {problem}.") from None
+        raise ListenError(f"Cannot listen on {path}: {problem}.") from None
     return bound
 
 
@@ -109,9 +109,9 @@ def _make_way(path: str) -> None:
     """Remove the socket of a server that has gone."""
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise ListenError(f"{path} exists and is not a socket: choose another path.")
+            raise ListenError(f"{path} already exists and is not a socket. Choose another path.")
         if _answers(path):
-            raise ListenError(f"{path} is in use by another server: stop it or choose another path.")
+            raise ListenError(f"{path} is in use by another server. Stop it or choose another path.")
         os.unlink(path)
 
 
@@ -122,7 +122,7 @@ def _answers(path: str) -> bool:
         except ConnectionRefusedError:
             return False
         except OSError:
-            # Full, or not ours to ask: somebody is there.
+            # The queue is full, or we have no permission: a server is there.
             return True
         return True
 
@@ -130,12 +130,9 @@ def _answers(path: str) -> bool:
 def _explained(error: OSError | None, where: str) -> str:
     number = error.errno if error is not None else None
     if number == errno.EADDRINUSE:
-        return f"{where} is in use by another program: stop it or choose another port (0: a free one)."
+        return f"{where} is in use by another program. Stop it or choose another port (0 for a free one)."
     if number == errno.EACCES:
-        return f"{where} needs more rights than this program has: choose a port from 1024 on."
+        return f"This program has no permission to listen on {where}. Choose a port above 1023."
     if number == errno.EADDRNOTAVAIL:
-        return (
-            f"{where} is not an address of this machine: "
-            "use 127.0.0.1 for itself, 0.0.0.0 for all of its addresses."
-        )
-    return f"{where} cannot be listened on: {error}."
+        return f"{where} is not an address of this machine. Use 127.0.0.1, or 0.0.0.0 for all addresses."
+    return f"Cannot listen on {where}: {error}."

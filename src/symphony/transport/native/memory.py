@@ -1,4 +1,4 @@
-"""Gives freed memory back to the operating system."""
+"""Returns freed memory to the operating system."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ("trim_memory",)
 
 
 def trim_memory() -> None:
-    """Return free pages inside the heap, where the C library can (glibc).
+    """Return free pages inside the heap to the system, if the C library can (glibc).
 
-    Connections are allocated across the whole heap, and glibc returns only
-    what is free at its top: after 9,000 connections had gone, most of their
+    Connections are allocated across the whole heap, and glibc returns only the
+    free memory at its top. After 9,000 connections had closed, most of their
     memory stayed with the process. This takes a few milliseconds.
     """
     if sys.platform == "linux":

@@ -1,4 +1,4 @@
-"""In place from the handshake request to its answer."""
+"""The protocol of a connection from the handshake request to the answer."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ("Opening",)
 
 
 class Opening(asyncio.Protocol):
-    """Keeps what a client sends before its handshake is answered.
+    """Buffers data that a client sends before its handshake is answered.
 
     Args:
-        transport: The event loop's.
-        max_early_bytes: Above this the client is not read from.
-        close_timeout: How long a refused client may take to go.
+        transport: The transport of the event loop.
+        max_early_bytes: Above this, reading is paused.
+        close_timeout: How long a refused client may take to close.
 
     Attributes:
-        early: What came so far.
-        paused: Whether reading is paused because of it.
-        connection: The connection this opens.
+        early: The data received so far.
+        paused: Whether reading is paused because there is too much data.
+        connection: The connection that is being opened.
     """
 
     connection: NativeConnection
@@ -36,7 +36,7 @@ class Opening(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Keep bytes for the parser; what comes after a refusal goes nowhere."""
+        """Buffer bytes for the parser, or discard them after a refusal."""
         if self._timer is not None:
             return
         self.early += data
@@ -45,7 +45,7 @@ class Opening(asyncio.Protocol):
             self._transport.pause_reading()
 
     def linger(self) -> None:
-        """Let the client read the refusal, then end the connection."""
+        """Give the client time to read the refusal, then end the connection."""
         transport = self._transport
         if not transport.can_write_eof():
             transport.close()

@@ -1,4 +1,4 @@
-"""The native server: uvicorn's, with an orderly end."""
+"""The native server: uvicorn with a graceful shutdown for sockets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from symphony.transport.native.memory import trim_memory
 __all__ = ("Server", "make_config", "serve")
 
 
-# How long plain HTTP requests may take once the sockets have gone; seconds.
+# How long plain HTTP requests may take after the sockets have closed, in seconds.
 _HTTP_SHUTDOWN_TIMEOUT = 10
 
 
@@ -39,7 +39,7 @@ def make_config(app: Any, **options: Any) -> Config:
     return Config(
         app,
         http=FrontDoor,
-        # Never made by uvicorn: it only has to know that upgrades are served.
+        # uvicorn never creates one. It only has to know that upgrades are served.
         ws=NativeConnection,  # type: ignore[arg-type]
         lifespan="on",
         interface="asgi3",
@@ -51,7 +51,7 @@ def make_config(app: Any, **options: Any) -> Config:
     )
 
 
-# Below this peak, memory is not worth the trouble.
+# Memory is returned to the system only after a peak of at least this many connections.
 _MANY_CONNECTIONS = 1000
 
 
@@ -60,8 +60,8 @@ class Server(uvicorn.Server):
 
     Args:
         config: From `make_config`.
-        ready: Called once it listens, with its addresses as URLs.
-        supervised: A supervisor is above it that passes signals on as SIGTERM.
+        ready: Called when the server listens, with its addresses as URLs.
+        supervised: Whether a supervisor forwards signals to it as SIGTERM.
     """
 
     config: Config
@@ -85,7 +85,7 @@ class Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except SystemExit:
-            # The cause is in the log; the exit code is not uvicorn's to choose.
+            # The cause is in the log. `serve` decides about the exit code.
             self.should_exit = True
         finally:
             NATIVE_HOSTS.reset(token)
@@ -93,7 +93,7 @@ class Server(uvicorn.Server):
             self._ready(self._addresses())
 
     async def on_tick(self, counter: int) -> bool:
-        """Give memory back once half of the connections of a peak have gone."""
+        """Return memory after half of the connections of a peak have closed."""
         stats = self.config.acceptor.stats
         count = stats.opened - stats.closed
         if count > self._peak:
@@ -104,20 +104,20 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting, let the sockets go in order, then everything else."""
+        """Stop accepting, close the sockets gracefully, then shut down the rest."""
         for server in self.servers:
             server.close()
         await self.config.acceptor.drain(self._force)
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop in order at the first signal, at once at the second.
+        """Stop gracefully at the first signal, and at once at the second.
 
-        Unlike uvicorn's this keeps no list of signals to raise again at the
-        end: an orderly stop exits with 0.
+        Unlike uvicorn, this does not raise the signals again at the end, so a
+        graceful stop exits with status 0.
         """
-        # A terminal sends Ctrl+C to the supervisor and to us; then its SIGTERM
-        # is the same wish once more, not a second one.
+        # A terminal sends Ctrl+C to the supervisor and to this process. The SIGTERM of
+        # the supervisor is then the same request, not a second one.
         passed_on = self._supervised and sig == signal.SIGTERM
         if self.should_exit and not passed_on:
             self.force_exit = True
@@ -148,7 +148,7 @@ def serve(
     sockets: list[socket.socket] | None = None,
     **options: Any,
 ) -> None:
-    """Serve *app* until a signal; the first line of output says where.
+    """Serve *app* until a signal. The first line of output is the address.
 
     Args:
         app: A Symphony app, or an ASGI app with some mounted in it.
@@ -156,12 +156,12 @@ def serve(
         port: Port to listen on, 0 for a free one.
         uds: Path of a Unix socket to listen on instead.
         log_level: For `configure_logging`.
-        sockets: What a supervisor has bound for it already.
+        sockets: Sockets that a supervisor has already bound.
         **options: Options of `uvicorn.Config`.
 
     Raises:
-        SystemExit: It could not start; the code is 1, and one line on
-            standard error, or the log, says why.
+        SystemExit: The server could not start. The status is 1, and one line
+            on standard error, or the log, says why.
     """
     try:
         level = None if log_level is None else check_level(log_level)
