@@ -21,9 +21,10 @@ from symphony.plugin import Plugin
 from symphony.protocol.envelopes import Event, Protocol
 from symphony.rooms.policy import Rooms
 from symphony.rooms.room import Room, Target
+from symphony.router import Router
 from symphony.routing.markers import Depends, Query
 from symphony.routing.middleware import CallNext
-from symphony.routing.route import Route, Router
+from symphony.routing.route import Route
 from symphony.socket import Socket
 from symphony.stats import Stats
 from symphony.transport.base import Close

@@ -14,21 +14,21 @@ from starlette.datastructures import State
 
 from symphony.errors import ConfigurationError, WrongThreadError
 from symphony.limits import Limits
-from symphony.node.asgi import AsgiFace
+from symphony.node.asgi import AppCore
 from symphony.node.hooks import HookCompiler
 from symphony.node.node import Node
 from symphony.node.routes import Compiler, Defaults
-from symphony.node.script import ClientScript
+from symphony.node.script import SCRIPT_PATH, ClientScript
 from symphony.plugin import AnyPlugin, Plugins
-from symphony.rooms.family import ROOM_SEPARATOR, Families
-from symphony.rooms.policy import Rooms
+from symphony.rooms.family import Families
 from symphony.rooms.room import Room, Target
-from symphony.routing.patterns import NamePattern, PathTable
-from symphony.routing.route import Options, Router
+from symphony.router import Router
+from symphony.routing.patterns import PathTable
+from symphony.routing.route import Options
 from symphony.session.endpoint import Endpoint
 from symphony.socket import Socket
 from symphony.stats import Stats
-from symphony.transport.base import Acceptor, hosted
+from symphony.threadsafe import Threadsafe
 from symphony.transport.native.server import serve
 
 __all__ = ("Symphony",)
@@ -42,7 +42,7 @@ EVERY_PATH = "/{path:path}"
 logger = logging.getLogger("symphony.app")
 
 
-class Symphony(AsgiFace, Router):
+class Symphony(Router):
     """An app: routes, handlers, rooms, plugins, and their lifecycle.
 
     It is its own outermost router, and an ASGI 3 application.
@@ -86,8 +86,11 @@ class Symphony(AsgiFace, Router):
         slow_consumer: Literal["disconnect", "drop_oldest"] = "disconnect",
         client_script: bool = True,
     ) -> None:
-        Router.__init__(self)
-        AsgiFace.__init__(self, http, client_script=ClientScript(tuple(origins)) if client_script else None)
+        super().__init__()
+        self._core = AppCore(self, http)
+        self._threadsafe = Threadsafe(lambda: self._core.node)
+        if client_script:
+            self.mount(SCRIPT_PATH, ClientScript(tuple(origins)))
         self.state = State()
         self.limits = limits or Limits()
         self.stats = Stats()
@@ -101,44 +104,11 @@ class Symphony(AsgiFace, Router):
         )
         self._user_lifespan = lifespan
         self._plugins = Plugins()
-        self._families: dict[str, Rooms] = {}
         self._error_handlers: list[Callable[..., Any]] = []
         self._startup: list[Callable[[], Any]] = []
         self._shutdown: list[Callable[[], Any]] = []
-        self._node: Node | None = None
 
     # Registration
-
-    def rooms(
-        self,
-        pattern: str,
-        *,
-        max_members: int | None = None,
-        linger: float = 0.0,
-        state: Callable[[], Any] | None = None,
-    ) -> Rooms:
-        """Give all rooms whose names match a pattern one policy.
-
-        Args:
-            pattern: Such as `"chat:{name}"`; `:` parts the segments.
-            max_members: The most sockets in one room; more are refused with
-                `room_full`. `None`: any number.
-            linger: Seconds an empty room keeps its state, 0: none.
-            state: A class without arguments, made once a room: `room.state`.
-
-        Returns:
-            The family, to register hooks on.
-
-        Raises:
-            ConfigurationError: The pattern or an option is wrong, or the
-                pattern is there already.
-        """
-        NamePattern(pattern, separator=ROOM_SEPARATOR)
-        if pattern in self._families:
-            raise ConfigurationError(f"There are rooms {pattern!r} already.")
-        rooms = Rooms(pattern, max_members=max_members, linger=linger, state=state)
-        self._families[pattern] = rooms
-        return rooms
 
     def on_error(self, handler: F) -> F:
         """Register what is told every exception of a handler: `(socket, error)`.
@@ -169,12 +139,53 @@ class Symphony(AsgiFace, Router):
         """
         self._plugins.add(self, plugin)
 
+    def mount(self, path: str, app: Any) -> None:
+        """Serve an ASGI app for plain HTTP on the same port, at *path* and below it.
+
+        The longest path that fits answers. Requests below a mount never reach
+        the `http=` app, which serves the rest. The lifespan of *app* runs with
+        the app's own. WebSockets go to routes, not to mounts.
+
+        Args:
+            path: Such as `"/metrics"`; without parameters. The app sees it as
+                its ASGI `root_path`.
+            app: An ASGI app.
+
+        Raises:
+            ConfigurationError: The path is wrong or taken, or *app* is not an
+                ASGI app.
+            RuntimeError: The app runs already: the lifespan of *app* could not
+                be run any more.
+        """
+        if self._core.started:
+            raise RuntimeError(f"app.mount({path!r}) was called while the app runs. Mount before it starts.")
+        if isinstance(app, Symphony):
+            raise ConfigurationError(
+                f"app.mount({path!r}): a Symphony app serves WebSockets, which do not go to mounts. "
+                "Group its routes in a Router and use app.include(router, prefix=…)."
+            )
+        self._core.mounts.add(path, app)
+
+    @property
+    def apps(self) -> tuple[Any, ...]:
+        """The ASGI apps that answer plain HTTP: the `http=` app first, then the mounts."""
+        return tuple(self._core.mounts)
+
     # Targets
+
+    @property
+    def threadsafe(self) -> Threadsafe:
+        """The app's targets for other threads of this process.
+
+        A `def` endpoint of FastAPI, a `thread=True` handler or a thread of
+        yours can send: `app.threadsafe.room("news").emit("headline", text)`.
+        """
+        return self._threadsafe
 
     @property
     def everyone(self) -> Target:
         """All open sockets of the app."""
-        return Target(self._running.rooms, "")
+        return Target(self._core.node.rooms, "")
 
     def room(self, name: str) -> Room:
         """Return a handle of a room, whether or not anybody is in it.
@@ -182,38 +193,25 @@ class Symphony(AsgiFace, Router):
         Raises:
             ValueError: The name is empty or a pattern.
         """
-        if not name or "{" in name or "}" in name:
-            raise ValueError(
-                f"{name!r} is not the name of a room. A policy for many rooms is app.rooms({name!r})."
-            )
-        return Room(self._running.rooms, name)
+        Room.check_name(name)
+        return Room(self._core.node.rooms, name)
 
     def socket(self, id: str) -> Socket[Any] | None:
         """Return an open socket by its id, `None` if there is none (any more)."""
-        return self._running.sockets.get(id)
+        return self._core.node.sockets.get(id)
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine until the app stops; an exception is logged and goes to `on_error`."""
-        node = self._running
+        node = self._core.node
         if get_ident() != node.rooms.thread:
             coroutine.close()
             raise WrongThreadError(
                 "app.background() was called from another thread than the event loop's. "
-                "Use asyncio.run_coroutine_threadsafe()."
+                "Use asyncio.run_coroutine_threadsafe(coroutine, loop)."
             )
         return node.run_in_background(coroutine)
 
     # Life
-
-    @property
-    def node(self) -> Acceptor:
-        """The app at work, for transports."""
-        return self._running
-
-    @property
-    def started(self) -> bool:
-        """Whether the app runs."""
-        return self._node is not None
 
     @asynccontextmanager
     async def lifespan(self, outer: Any = None) -> AsyncGenerator[None]:
@@ -225,31 +223,32 @@ class Symphony(AsgiFace, Router):
         Raises:
             ConfigurationError: The app was put together wrongly.
         """
-        if self._node is not None:
+        if self._core.started:
             raise RuntimeError("This app runs already.")
-        self._node = node = self._compile()
-        try:
-            async with AsyncExitStack() as stack:
-                stack.enter_context(hosted(self))
-                if outer is not None:
-                    self._say_what_is_missing()
-                stack.push_async_callback(node.close)
-                await self._plugins.startup(self)
-                stack.push_async_callback(self._plugins.shutdown, self)
-                if self._user_lifespan is not None:
-                    shared = await stack.enter_async_context(self._user_lifespan(self))
-                    if isinstance(shared, Mapping):
-                        for name, value in cast("Mapping[str, Any]", shared).items():
-                            setattr(self.state, name, value)
-                for handler in self._startup:
-                    await _called(handler)
-                for handler in self._shutdown:
-                    stack.push_async_callback(_called, handler)
-                # Whoever shuts down finds the sockets gone already.
-                stack.push_async_callback(node.close_sockets)
-                yield
-        finally:
-            self._node = None
+        node = self._compile()
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._core.running(node))
+            if outer is not None:
+                self._core.warn_if_not_native()
+            stack.push_async_callback(node.close)
+            await self._plugins.startup(self)
+            stack.push_async_callback(self._plugins.shutdown, self)
+            if self._user_lifespan is not None:
+                shared = await stack.enter_async_context(self._user_lifespan(self))
+                if isinstance(shared, Mapping):
+                    for name, value in cast("Mapping[str, Any]", shared).items():
+                        setattr(self.state, name, value)
+            for handler in self._startup:
+                await _called(handler)
+            for handler in self._shutdown:
+                stack.push_async_callback(_called, handler)
+            # The sockets have gone when the shutdown handlers run.
+            stack.push_async_callback(node.close_sockets)
+            yield
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one ASGI scope: the app is an ASGI 3 application."""
+        await self._core(scope, receive, send)
 
     def run(
         self,
@@ -296,15 +295,6 @@ class Symphony(AsgiFace, Router):
             forwarded_allow_ips=forwarded_allow_ips,
         )
 
-    @property
-    def _running(self) -> Node:
-        if self._node is None:
-            raise RuntimeError(
-                "The app does not run yet, or no more. Use rooms and sockets from handlers, "
-                "@app.on_startup, or inside `async with app.lifespan()`."
-            )
-        return self._node
-
     def _compile(self) -> Node:
         compiler = Compiler(Defaults(self.limits, self._defaults), self.overrides)
         table = PathTable[Endpoint]()
@@ -320,7 +310,7 @@ class Symphony(AsgiFace, Router):
             table.add(EVERY_PATH, compiler.endpoint(EVERY_PATH, None, (self,)))
         hooks = HookCompiler(self.overrides)
         families = Families()
-        for rooms in self._families.values():
+        for rooms in self.families():
             families.add(hooks.family(rooms))
         return Node(
             table.match,

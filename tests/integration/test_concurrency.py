@@ -199,7 +199,7 @@ async def test_a_queue_that_empties_because_requests_ran_out_of_time_lets_read_o
             await silent(client)
         finally:
             # A server that does not read on would not let go of this client either.
-            await work.app.node.drain(asyncio.Event())
+            await work.app._core.node.drain(asyncio.Event())
 
 
 @IN_ORDER_AND_AT_ONCE
@@ -409,7 +409,7 @@ async def test_a_server_that_stops_says_when_to_come_back_and_lets_requests_fini
         for id in (*running, 9):
             await say(client, event="work", data=id, id=id)
         await work.begun(*running)
-        stopping = asyncio.ensure_future(work.app.node.drain(asyncio.Event()))
+        stopping = asyncio.ensure_future(work.app._core.node.drain(asyncio.Event()))
         assert await hear(client) == {"retry": 2.5}
         for id in (*running, 9):
             work.gate(id).set()
@@ -425,7 +425,7 @@ async def test_a_request_that_does_not_finish_in_time_is_told_that_the_server_st
     async with serve(work.app) as url, connect(f"{url}/") as client:
         await say(client, event="work", data="a", id=1)
         await work.begun("a")
-        stopping = asyncio.ensure_future(work.app.node.drain(asyncio.Event()))
+        stopping = asyncio.ensure_future(work.app._core.node.drain(asyncio.Event()))
         assert await hear(client) == {"retry": 1.0}
         told = await hear(client)
         assert (told["error"], told["data"]["code"], told["data"]["retryable"]) == (1, "unavailable", True)
@@ -443,7 +443,7 @@ async def test_a_handler_that_awaits_its_client_gets_the_answer_while_the_server
     async with serve(app) as url, connect(f"{url}/") as client:
         await say(client, event="ask", id=1)
         asked = await hear(client)
-        stopping = asyncio.ensure_future(app.node.drain(asyncio.Event()))
+        stopping = asyncio.ensure_future(app._core.node.drain(asyncio.Event()))
         assert await hear(client) == {"retry": 1.0}
         await say(client, reply=asked["id"], data=1)
         asked = await hear(client)

@@ -435,7 +435,7 @@ async def test_a_handler_that_cannot_be_called_is_named_at_start(path, event, ha
         await starts(app)
     for part in (*parts, f"on({event!r}) of route {path!r}"):
         assert part in str(caught.value)
-    assert not app.started
+    assert not app._core.started
 
 
 @pytest.mark.parametrize("handler", [two_payloads, stream])

@@ -131,7 +131,7 @@ async def test_a_startup_that_fails_stops_what_had_started():
         async with app.lifespan():
             log.append("running")
     assert log == ["lifespan down"]
-    assert not app.started
+    assert not app._core.started
 
 
 async def test_a_shutdown_handler_that_fails_does_not_keep_the_others_from_running():
@@ -186,13 +186,13 @@ async def test_the_real_shutdown_of_the_server_drains_and_stops():
     assert await closed(client) == (1012, "the server restarts")
     await serving
     assert log == ["disconnect", "shutdown"]
-    assert not app.started
+    assert not app._core.started
 
 
 async def test_a_handshake_while_the_app_stops_is_a_503(serve):
     app = Symphony()
     async with serve(app) as url:
-        await app.node.drain(asyncio.Event())
+        await app._core.node.drain(asyncio.Event())
         refusal = await refused(f"{url}/")
     assert (refusal.status, refusal.message) == (503, "the server restarts")
     assert refusal.headers["retry-after"] == "1"
@@ -211,7 +211,7 @@ async def test_draining_closes_sockets_with_1012_once_their_handlers_have_finish
     async with serve(app) as url, connect(f"{url}/") as busy, connect(f"{url}/") as idle:
         await busy.send("x")
         await began.wait()
-        draining = asyncio.ensure_future(app.node.drain(asyncio.Event()))
+        draining = asyncio.ensure_future(app._core.node.drain(asyncio.Event()))
         assert await closed(idle) == (1012, "the server restarts")
         assert busy.close_code is None
         gate.set()
@@ -243,7 +243,7 @@ async def test_draining_by_force_cuts_off_what_is_left(serve, caplog):
     async with serve(app) as url, connect(f"{url}/") as client:
         await client.send("x")
         await began.wait()
-        await app.node.drain(force)
+        await app._core.node.drain(force)
         assert log == ["cancelled", 1006]
         assert (await closed(client))[0] in (1005, 1006)
     assert "1 sockets did not close in time and are cut off." in caplog.text
@@ -271,7 +271,7 @@ async def test_a_mounted_app_that_nobody_starts_starts_at_its_first_connection(c
     outer = FastAPI()
     outer.mount("/ws", app)
     async with serve_asgi(outer) as url:
-        assert not app.started
+        assert not app._core.started
         async with connect(f"{url}/ws/") as one, connect(f"{url}/ws/") as two:
             for client in (one, two):
                 await client.send("x")

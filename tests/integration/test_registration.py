@@ -45,7 +45,7 @@ async def refuses(app: Symphony, *parts: str) -> None:
     for part in parts:
         assert part in str(caught.value)
     # The app is as it was: it can be mended and started.
-    assert not app.started
+    assert not app._core.started
 
 
 async def test_a_second_payload_is_an_error_that_suggests_query():
@@ -209,7 +209,7 @@ async def test_the_state_that_a_handler_wants_is_checked():
     @app.route("/typed", state=ChatState).on_connect
     async def enter(socket: Socket[OtherState]) -> None: ...
 
-    await refuses(app, ".enter", "wants Socket[OtherState], but the route's state is ChatState")
+    await refuses(app, ".enter", "wants Socket[OtherState], but the state of the route is ChatState")
 
 
 async def test_a_handler_that_wants_state_of_a_route_without_is_told_what_to_write():
@@ -406,7 +406,7 @@ async def test_an_app_that_was_mended_starts(serve):
 async def test_rooms_and_sockets_before_the_start_are_an_error_that_says_so():
     app = Symphony()
     for use in (lambda: app.room("a"), lambda: app.everyone, lambda: app.socket("x")):
-        with pytest.raises(RuntimeError, match="The app does not run yet, or no more"):
+        with pytest.raises(RuntimeError, match="The app is not running"):
             use()
 
 

@@ -473,10 +473,3 @@ async def test_a_client_that_goes_while_authorize_thinks_is_not_in_the_room(serv
 def test_a_wrong_policy_is_refused_where_it_is_written(options, problem):
     with pytest.raises(ConfigurationError, match=problem):
         Symphony().rooms("chat:{name}", **options)
-
-
-def test_a_second_hook_of_a_kind_is_refused():
-    rooms = Symphony().rooms("chat:{name}")
-    rooms.on_join(lambda: None)
-    with pytest.raises(ConfigurationError, match=r"rooms 'chat:{name}' have a hook on_join already"):
-        rooms.on_join(lambda: None)

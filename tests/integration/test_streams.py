@@ -473,7 +473,7 @@ async def test_streams_of_a_server_that_stops_have_time_to_finish_and_are_told_t
         assert await hear(client) == {"item": 1, "data": 1}
         await say(client, event="count", data=1, id=2)
         await source.log.reaches(1)
-        stopping = asyncio.ensure_future(source.app.node.drain(asyncio.Event()))
+        stopping = asyncio.ensure_future(source.app._core.node.drain(asyncio.Event()))
         assert await hear(client) == {"retry": 1.0}
         go.set()
         assert await hear_all(client, 2) == [0]
@@ -490,7 +490,7 @@ async def test_a_stream_may_be_granted_more_while_the_server_stops(serve):
     async with serve(source.app) as url, connect(f"{url}/") as client:
         await say(client, event="count", data=3, id=1, credit=1)
         assert await hear(client) == {"item": 1, "data": 0}
-        stopping = asyncio.ensure_future(source.app.node.drain(asyncio.Event()))
+        stopping = asyncio.ensure_future(source.app._core.node.drain(asyncio.Event()))
         assert await hear(client) == {"retry": 1.0}
         await say(client, grant=1, credit=3)
         assert await hear_all(client, 1) == [1, 2]

@@ -55,7 +55,8 @@ async def test_the_error_names_what_was_called_and_says_what_to_do(serve):
         "socket.send()",
         "<Room a>.send()",
         "<Target everyone>.send()",
-        "loop.call_soon_threadsafe()",
+        "app.threadsafe.room('a')",
+        "app.threadsafe.socket(socket.id)",
     ):
         assert part in texts
 

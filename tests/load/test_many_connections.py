@@ -56,7 +56,7 @@ async def command(message: str) -> object:
     for _ in range(3):
         await asyncio.sleep(0)
     gc.collect()
-    node = app.node
+    node = app._core.node
     return {
         "left": left,
         "sessions": len(node._sessions),

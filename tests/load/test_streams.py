@@ -49,7 +49,7 @@ async def report() -> dict[str, int]:
         "given": given,
         "running": running,
         "most": most,
-        "sockets": len(app.node.sockets),
+        "sockets": len(app._core.node.sockets),
         "slow": app.stats.slow_consumers,
         "dropped": app.stats.dropped_frames,
     }

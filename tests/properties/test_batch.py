@@ -108,9 +108,7 @@ class Someone(Recipient):
     outbox: Outbox
 
     def __init__(self, encoding: Encoding) -> None:
-        super().__init__()
-        self.encoding = encoding
-        self.outbox = Outbox()
+        super().__init__(encoding, Outbox())
         self.due: list[Frame] = []
         self.lost = 0
 

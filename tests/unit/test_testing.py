@@ -375,7 +375,7 @@ async def test_a_start_up_that_fails_is_raised_on_entering() -> None:
     with pytest.raises(ConnectionRefusedError, match="no database"):
         async with TestClient(app):
             pytest.fail("the app did not start")
-    assert not app.started
+    assert not app._core.started
 
 
 async def test_a_shutdown_that_fails_is_raised_on_leaving() -> None:

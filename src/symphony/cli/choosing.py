@@ -105,7 +105,7 @@ def _parts(app: Any) -> Iterator[Any]:
 
 def _inside(app: Any) -> list[Any]:
     if isinstance(app, Symphony):
-        return [app.http]
+        return list(app.apps)
     routes: Any = getattr(app, "routes", None)
     return [
         getattr(app, "app", None),

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from starlette.responses import PlainTextResponse
 
 from symphony.errors import ConfigurationError
-from symphony.node.script import ClientScript
+from symphony.node.mounts import Mounts
 from symphony.transport import asgi
-from symphony.transport.base import NATIVE, Acceptor
+from symphony.transport.base import NATIVE, hosted
 
-__all__ = ("MEMORY", "AsgiFace")
+if TYPE_CHECKING:
+    from symphony.node.node import Node
+
+__all__ = ("MEMORY", "AppCore", "Lifecycle")
 
 logger = logging.getLogger("symphony.app")
 
@@ -31,42 +33,62 @@ MEMORY: Final = "symphony.memory"
 _HELLO = "This is a Symphony server: connect to it with a WebSocket.\n"
 
 
-class AsgiFace(ABC):
-    """Answers what an ASGI server asks of the app.
+class Lifecycle(Protocol):
+    """What the core needs of the app it belongs to."""
+
+    def lifespan(self, outer: Any = None) -> AbstractAsyncContextManager[None]:
+        """Run the app's life."""
+        ...
+
+
+class AppCore:
+    """What servers see of an app: an ASGI application, and the node of a running app.
 
     Args:
-        http: An ASGI app for plain HTTP, or `None`.
-        client_script: What serves the JavaScript client; `None`: nothing does.
+        app: The app.
+        http: An ASGI app for the plain HTTP that is below no mount, or `None`.
 
     Attributes:
-        native: Whether Symphony's own server runs it; set by that server.
+        mounts: The ASGI apps that answer plain HTTP.
+        native: Whether Symphony's own server runs the app; that server sets it.
     """
 
-    def __init__(self, http: Any, *, client_script: ClientScript | None) -> None:
+    def __init__(self, app: Lifecycle, http: Any) -> None:
         self.native = False
-        self._http = http
-        self._client_script = client_script
+        self.mounts = Mounts(http)
+        self._app = app
+        self._node: Node | None = None
         self._unmanaged = AsyncExitStack()
         self._starting: asyncio.Lock | None = None
 
     @property
-    def http(self) -> Any:
-        """The ASGI app for plain HTTP, or `None`."""
-        return self._http
+    def node(self) -> Node:
+        """The app at work.
+
+        Raises:
+            RuntimeError: It does not run.
+        """
+        if self._node is None:
+            raise RuntimeError(
+                "The app is not running. Use rooms and sockets in handlers, in @app.on_startup, "
+                "or inside `async with app.lifespan()`."
+            )
+        return self._node
 
     @property
-    @abstractmethod
-    def node(self) -> Acceptor:
-        """The app at work."""
-
-    @property
-    @abstractmethod
     def started(self) -> bool:
         """Whether the app runs."""
+        return self._node is not None
 
-    @abstractmethod
-    def lifespan(self, outer: Any = None) -> AbstractAsyncContextManager[None]:
-        """Run the app's life."""
+    @contextmanager
+    def running(self, node: Node) -> Generator[None]:
+        """Have *node* as the app at work inside the block."""
+        self._node = node
+        try:
+            with hosted(self):
+                yield
+        finally:
+            self._node = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -86,24 +108,28 @@ class AsgiFace(ABC):
             await self._serve_http(scope, receive, send)
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if self._client_script is not None and self._client_script.serves(path):
-            await self._client_script(scope, receive, send)
-        elif self._http is not None:
-            await self._http(scope, receive, send)
-        else:
-            found = path in ("", "/")
-            response = PlainTextResponse(_HELLO if found else "Not Found\n", 200 if found else 404)
-            await response(scope, receive, send)
+        root = scope.get("root_path", "")
+        path = scope["path"].removeprefix(root)
+        mount, app = self.mounts.find(path)
+        if app is not None:
+            if mount:
+                scope = {**scope, "root_path": root + mount}
+            await app(scope, receive, send)
+            return
+        found = path in ("", "/")
+        response = PlainTextResponse(_HELLO if found else "Not Found\n", 200 if found else 404)
+        await response(scope, receive, send)
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         phase = "startup"
         try:
-            async with self.lifespan(), _http_lifespan(self._http, scope):
+            async with self._app.lifespan(), AsyncExitStack() as inner:
+                for app in self.mounts:
+                    await inner.enter_async_context(_lifespan_of(app, scope))
                 # Tests have no server that could do better.
                 if MEMORY not in (scope.get("extensions") or {}):
-                    self._say_what_is_missing()
+                    self.warn_if_not_native()
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
                 phase = "shutdown"
@@ -129,10 +155,11 @@ class AsgiFace(ABC):
                 "shutdown handlers will not run. A mounted app gets no lifespan: give the outer app "
                 "FastAPI(lifespan=ws.lifespan)."
             )
-            await self._unmanaged.enter_async_context(self.lifespan())
-            self._say_what_is_missing()
+            await self._unmanaged.enter_async_context(self._app.lifespan())
+            self.warn_if_not_native()
 
-    def _say_what_is_missing(self) -> None:
+    def warn_if_not_native(self) -> None:
+        """Log that limits and heartbeats are those of another server."""
         if not self.native:
             logger.warning(
                 "The native transport is not in use: this ASGI server bounds message sizes, sends "
@@ -142,11 +169,8 @@ class AsgiFace(ABC):
 
 
 @asynccontextmanager
-async def _http_lifespan(app: Any, scope: Scope) -> AsyncGenerator[None]:
-    """Run the lifespan of an ASGI app beside ours; one without is fine."""
-    if app is None:
-        yield
-        return
+async def _lifespan_of(app: Any, scope: Scope) -> AsyncGenerator[None]:
+    """Run the lifespan of an ASGI app next to the app's own; an app without one is fine."""
     asked: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
     answered: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
     task = asyncio.ensure_future(app(dict(scope), asked.get, answered.put))
@@ -154,14 +178,14 @@ async def _http_lifespan(app: Any, scope: Scope) -> AsyncGenerator[None]:
     task.add_done_callback(_forget)
     answer = await _ask(task, asked, answered, "startup")
     if answer is not None and answer["type"] == "lifespan.startup.failed":
-        raise RuntimeError(f"The http app failed to start: {answer.get('message', '')}")
+        raise RuntimeError(f"{app!r} failed to start: {answer.get('message', '')}")
     try:
         yield
     finally:
         if answer is not None:
             answer = await _ask(task, asked, answered, "shutdown")
             if answer is not None and answer["type"] == "lifespan.shutdown.failed":
-                logger.error("The http app failed to stop: %s", answer.get("message", ""))
+                logger.error("%r failed to stop: %s", app, answer.get("message", ""))
         await asyncio.wait((task,))
 
 

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, cast, get_args, get_origin
 
 from symphony.errors import ConfigurationError
 from symphony.routing.plan import Plan
+from symphony.routing.route import Options
+from symphony.websocket.handshake import TOKEN, check_origins
 
-__all__ = ("NO_CLOSE", "NO_ROOM", "as_coroutine", "check_state", "refuse_generator", "the_handshake")
+__all__ = (
+    "NO_CLOSE",
+    "NO_ROOM",
+    "as_coroutine",
+    "check_options",
+    "check_state",
+    "refuse_generator",
+    "the_handshake",
+    "wrong_state",
+)
 
 NO_ROOM: Final = "a Room is for the hooks of app.rooms(); here use app.room(name) or await socket.join(name)"
 NO_CLOSE: Final = "only a disconnect handler has a Close"
@@ -39,6 +51,24 @@ def refuse_generator(plan: Plan, where: str) -> None:
         raise ConfigurationError(f"{where}: {plan.name} is a generator. Only a message handler may `yield`.")
 
 
+def check_options(options: Options) -> None:
+    """Refuse options of a route that could not be kept.
+
+    Raises:
+        ConfigurationError: An option is wrong.
+    """
+    check_origins(options.origins or ())
+    for subprotocol in options.subprotocols or ():
+        if not re.fullmatch(TOKEN, subprotocol):
+            raise ConfigurationError(f"Subprotocol {subprotocol!r} must be one word (RFC 6455 §4.1).")
+    if options.slow_consumer not in (None, "disconnect", "drop_oldest"):
+        raise ConfigurationError(
+            f"slow_consumer= is 'disconnect' or 'drop_oldest', not {options.slow_consumer!r}."
+        )
+    if options.concurrency is not None and options.concurrency < 1:
+        raise ConfigurationError(f"concurrency= is at least 1, not {options.concurrency!r}.")
+
+
 def check_state(state: Callable[[], Any] | None, where: str) -> None:
     """Refuse a state that could not be made when the first socket or room needs it."""
     if state is None:
@@ -53,3 +83,24 @@ def check_state(state: Callable[[], Any] | None, where: str) -> None:
     except ValueError:
         # Some builtin classes, `dict` among them, have no signature to read.
         return
+
+
+def wrong_state(kind: type, state: Any, annotation: Any, *, of: str) -> str | None:
+    """Say what is wrong with the `T` of `Socket[T]` or `Room[T]`; `None`: nothing.
+
+    Args:
+        kind: The annotated class.
+        state: The `state=` of the route or of the rooms, or `None`.
+        annotation: The annotation.
+        of: What has the state, for the message.
+    """
+    arguments = get_args(annotation)
+    wanted = arguments[0] if arguments and get_origin(annotation) is kind else Any
+    if wanted is Any or not isinstance(wanted, type):
+        return None
+    shown = f"{kind.__name__}[{wanted.__name__}]"
+    if state is None:
+        return f"wants {shown}, but {of} has no state: give it state={wanted.__name__}"
+    if isinstance(state, type) and not issubclass(state, cast("type[Any]", wanted)):
+        return f"wants {shown}, but the state of {of} is {state.__name__}"
+    return None

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from symphony.handshake import Handshake
-from symphony.node.checks import NO_CLOSE, NO_ROOM, as_coroutine, check_state, refuse_generator, the_handshake
-from symphony.rooms.family import ROOM_SEPARATOR, Family, Hook
-from symphony.rooms.policy import Rooms
+from symphony.node.checks import (
+    NO_CLOSE,
+    NO_ROOM,
+    as_coroutine,
+    check_state,
+    refuse_generator,
+    the_handshake,
+    wrong_state,
+)
+from symphony.rooms.family import Family, Hook
+from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy, Rooms
 from symphony.rooms.room import Room
 from symphony.routing.patterns import NamePattern
 from symphony.routing.plan import compile_plan
@@ -34,17 +43,19 @@ class HookCompiler:
 
     def family(self, rooms: Rooms) -> Family:
         """Compile the hooks of a family of rooms."""
-        check_state(rooms.state, f"rooms {rooms.pattern!r}")
+        policy = rooms.policy
+        check_state(policy.state, f"rooms {policy.pattern!r}")
         hooks = {
-            kind: self._hook(hook, f"{kind} of rooms {rooms.pattern!r}", rooms.pattern, kind in _SOCKET_HOOKS)
-            for kind, hook in rooms.hooks.items()
+            kind: [self._hook(hook, kind, policy) for hook in registered]
+            for kind, registered in rooms.hooks.items()
         }
         return Family(
-            pattern=rooms.pattern,
-            max_members=rooms.max_members,
-            linger=rooms.linger,
-            state=rooms.state,
-            **hooks,
+            policy,
+            authorize=_while_allowed(hooks.get("authorize", [])),
+            on_join=_while_allowed(hooks.get("on_join", [])),
+            on_leave=_all(hooks.get("on_leave", [])),
+            on_empty=_all(hooks.get("on_empty", [])),
+            tasks=tuple(hooks.get("task", [])),
         )
 
     def error_handler(self, function: Callable[..., Any]) -> Hook:
@@ -55,19 +66,59 @@ class HookCompiler:
         refuse_generator(plan, "on_error of the app")
         return as_coroutine(plan.call, plan.is_async)
 
-    def _hook(self, function: Callable[..., Any], where: str, pattern: str, socket: bool) -> Hook:
+    def _hook(self, function: Callable[..., Any], kind: str, policy: RoomPolicy) -> Hook:
+        where = f"{kind} of rooms {policy.pattern!r}"
         types: dict[type, Filler] = {Room: the_subject}
         refused = {Close: NO_CLOSE}
-        if socket:
-            known = Known({**types, Socket: the_socket, Handshake: the_handshake}, refused)
+        if kind in _SOCKET_HOOKS:
+            types |= {Socket: the_socket, Handshake: the_handshake}
         else:
-            known = Known(types, {**refused, Socket: _NO_SOCKET, Handshake: _NO_SOCKET})
+            refused |= {Socket: _NO_SOCKET, Handshake: _NO_SOCKET}
         plan = compile_plan(
             function,
             where=where,
-            known=known,
-            pattern_names=NamePattern(pattern, separator=ROOM_SEPARATOR).converters,
+            known=Known(types, refused, partial(_wrong_room_state, policy.state)),
+            pattern_names=NamePattern(policy.pattern, separator=ROOM_SEPARATOR).converters,
             overrides=self._overrides,
         )
         refuse_generator(plan, where)
         return as_coroutine(plan.call, plan.is_async)
+
+
+def _wrong_room_state(state: Any, annotation: Any) -> str | None:
+    """Say what is wrong with the `T` of `Room[T]` in a hook of rooms with *state*."""
+    return wrong_state(Room, state, annotation, of="rooms")
+
+
+def _while_allowed(hooks: Sequence[Hook]) -> Hook | None:
+    """Return one hook for several: it ends at the first that raises or returns `False`."""
+    if len(hooks) < 2:
+        return hooks[0] if hooks else None
+
+    async def run(socket: Any, room: Any) -> Any:
+        for hook in hooks:
+            if await hook(socket, room) is False:
+                return False
+        return None
+
+    return run
+
+
+def _all(hooks: Sequence[Hook]) -> Hook | None:
+    """Return one hook for several: each is called, whatever those before it raise."""
+    if len(hooks) < 2:
+        return hooks[0] if hooks else None
+
+    async def run(socket: Any, room: Any) -> None:
+        errors: list[BaseException] = []
+        for hook in hooks:
+            try:
+                await hook(socket, room)
+            except BaseException as error:
+                errors.append(error)
+        if len(errors) > 1:
+            raise BaseExceptionGroup(f"several hooks of {room!r} failed", errors)
+        if errors:
+            raise errors[0]
+
+    return run

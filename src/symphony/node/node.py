@@ -47,6 +47,7 @@ class Node:
         sockets: The open sockets by id.
         rooms: Who is in which room.
         users: The sockets of each user.
+        loop: The event loop it runs in.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Node:
         self.users = Users()
         self._on_error = on_error
         self._on_exception = on_exception
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._sessions: dict[Session, None] = {}
         self._admission = Admission(resolve, limits)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -161,7 +162,7 @@ class Node:
         sessions = list(self._sessions)
         rate = max(len(sessions) / limits.drain_time, _DRAIN_AT_LEAST)
         for index, session in enumerate(sessions):
-            self._loop.call_later(index / rate, session.drain)
+            self.loop.call_later(index / rate, session.drain)
         patience = limits.drain_time + limits.finish_timeout * 2 + limits.close_timeout
         forced = asyncio.ensure_future(force.wait())
         empty = asyncio.ensure_future(self._empty.wait())
@@ -257,7 +258,7 @@ class Node:
                     self.report(error, socket, what)
                 return None
 
-        task = self._loop.create_task(guarded())
+        task = self.loop.create_task(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         # A task that is cancelled before its first step has not awaited it.

@@ -7,35 +7,42 @@ that can be found is found here, and names the handler and the parameter.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, cast, get_args, get_origin
+from typing import Any, Final
 
 from starlette.datastructures import State
 
 from symphony.errors import ConfigurationError, Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
-from symphony.node.checks import NO_CLOSE, NO_ROOM, as_coroutine, check_state, refuse_generator, the_handshake
+from symphony.node.checks import (
+    NO_CLOSE,
+    NO_ROOM,
+    as_coroutine,
+    check_options,
+    check_state,
+    refuse_generator,
+    the_handshake,
+    wrong_state,
+)
 from symphony.outgoing.encoding import V1_DIALECTS, Dialect
 from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.envelopes import Protocol
 from symphony.rooms.room import Room
 from symphony.routing.events import EventTable, names_in, payload_of
 from symphony.routing.handlers import Handler, Handlers
-from symphony.routing.middleware import STAGES, Middleware, Stage, wrap
+from symphony.routing.middleware import STAGES, Middleware, Stage, given, wrap
 from symphony.routing.patterns import PathPattern
 from symphony.routing.payload import Reader, event_readers, guarded
-from symphony.routing.plan import MESSAGE, Plan, compile_plan
+from symphony.routing.plan import MESSAGE, Plan, compile_middleware, compile_plan
 from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
 from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
 from symphony.socket import Socket, begin
 from symphony.transport.base import Close, Profile
-from symphony.websocket.handshake import TOKEN, check_origins
 
 __all__ = ("Compiler", "Defaults")
 
@@ -82,13 +89,15 @@ class Compiler:
             ConfigurationError: A handler, an origin or a subprotocol is wrong.
         """
         where = f"route {path!r}" if route is not None else "the app"
-        options = self._options(route.options if route is not None else Options())
+        own = route.options if route is not None else Options()
+        options = own.over(self._defaults.options)
+        check_options(options)
         names = PathPattern(path).converters
         state = options.state
         check_state(state, where)
         connect = self._connect(_nearest(inside, "connect"), where, names, state)
         disconnect = self._disconnect(_nearest(inside, "disconnect"), where, names, state)
-        stack = {stage: [one for layer in inside for one in layer.middlewares[stage]] for stage in STAGES}
+        stack = {stage: self._stack(inside, stage, where, names, state) for stage in STAGES}
         receive, is_async, events = _takes_no_messages, False, None
         if options.protocol is not None or _speaks_events(inside):
             events = self._event_handlers(inside, where, names, state, options.protocol, stack["message"])
@@ -118,27 +127,6 @@ class Compiler:
             else disconnect,
         )
 
-    def _options(self, own: Options) -> Options:
-        """Return a route's options with the app's where it has none, checked."""
-        names = [field.name for field in fields(Options)]
-        app = self._defaults.options
-        merged = {
-            name: getattr(own, name) if getattr(own, name) is not None else getattr(app, name)
-            for name in names
-        }
-        options = Options(**merged)
-        check_origins(options.origins or ())
-        for subprotocol in options.subprotocols or ():
-            if not re.fullmatch(TOKEN, subprotocol):
-                raise ConfigurationError(f"Subprotocol {subprotocol!r} must be one word (RFC 6455 §4.1).")
-        if options.slow_consumer not in (None, "disconnect", "drop_oldest"):
-            raise ConfigurationError(
-                f"slow_consumer= is 'disconnect' or 'drop_oldest', not {options.slow_consumer!r}."
-            )
-        if options.concurrency is not None and options.concurrency < 1:
-            raise ConfigurationError(f"concurrency= is at least 1, not {options.concurrency!r}.")
-        return options
-
     def _plan(self, handler: Handler, where: str, names: Mapping[str, str], state: Any, **rules: Any) -> Plan:
         types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
         refused: dict[type, str] = {Room: NO_ROOM}
@@ -149,12 +137,36 @@ class Compiler:
         return compile_plan(
             handler.function,
             where=where,
-            known=Known(types, refused, partial(_wrong_state, state)),
+            known=Known(types, refused, partial(_wrong_socket_state, state)),
             path_names=names,
             overrides=self._overrides,
             thread=asyncio.to_thread if handler.thread else None,
             **rules,
         )
+
+    def _stack(
+        self, inside: Sequence[Handlers], stage: Stage, where: str, names: Mapping[str, str], state: Any
+    ) -> list[Middleware]:
+        """Return the middleware around a stage of a route, the outermost first."""
+        types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
+        refused: dict[type, str] = {Room: NO_ROOM}
+        if stage == "disconnect":
+            types[Close] = the_subject
+        else:
+            refused[Close] = NO_CLOSE
+        known = Known(types, refused, partial(_wrong_socket_state, state))
+        return [
+            compile_middleware(
+                middleware,
+                given(stage, middleware) or 0,
+                where=f"{stage} stage of {where}",
+                known=known,
+                path_names=names,
+                overrides=self._overrides,
+            )
+            for layer in inside
+            for middleware in layer.middlewares[stage]
+        ]
 
     def _connect(
         self, handler: Handler | None, where: str, names: Mapping[str, str], state: Any
@@ -298,14 +310,6 @@ def _nearest(inside: Sequence[Handlers], stage: Stage) -> Handler | None:
     return next((layer.handlers[stage] for layer in reversed(inside) if stage in layer.handlers), None)
 
 
-def _wrong_state(state: Any, annotation: Any) -> str | None:
+def _wrong_socket_state(state: Any, annotation: Any) -> str | None:
     """Say what is wrong with the `T` of `Socket[T]` on a route with *state*."""
-    arguments = get_args(annotation)
-    wanted = arguments[0] if arguments and get_origin(annotation) is Socket else Any
-    if wanted is Any or not isinstance(wanted, type):
-        return None
-    if state is None:
-        return f"wants Socket[{wanted.__name__}], but the route has no state: give it state={wanted.__name__}"
-    if isinstance(state, type) and not issubclass(state, cast("type[Any]", wanted)):
-        return f"wants Socket[{wanted.__name__}], but the route's state is {state.__name__}"
-    return None
+    return wrong_state(Socket, state, annotation, of="the route")

@@ -15,18 +15,16 @@ from starlette.responses import Response
 
 from symphony.websocket.handshake import origin_allowed
 
-__all__ = ("CLIENT_PATH", "MSGPACK_PATH", "ClientScript")
+__all__ = ("SCRIPT_PATH", "ClientScript")
 
-CLIENT_PATH: Final = "/_symphony/client.js"
-"""What a page imports: `import { connect } from "/_symphony/client.js"`."""
-MSGPACK_PATH: Final = "/_symphony/msgpack.js"
-"""What the client imports if it is asked for MessagePack."""
+SCRIPT_PATH: Final = "/_symphony"
+"""Where the modules are mounted: `import { connect } from "/_symphony/client.js"`."""
 
 _PACKAGE: Final = Path(__file__).parents[1]
 _CHECKOUT: Final = Path(__file__).parents[3] / "clients" / "javascript"
 _FILES: Final[Mapping[str, tuple[Path, Path]]] = {
-    CLIENT_PATH: (_PACKAGE / "client.js", _CHECKOUT / "symphony.js"),
-    MSGPACK_PATH: (_PACKAGE / "msgpack.js", _CHECKOUT / "msgpack.js"),
+    "/client.js": (_PACKAGE / "client.js", _CHECKOUT / "symphony.js"),
+    "/msgpack.js": (_PACKAGE / "msgpack.js", _CHECKOUT / "msgpack.js"),
 }
 _QUALITY: Final = re.compile(r"q=([01](?:\.[0-9]{0,3})?)", re.IGNORECASE)
 
@@ -53,14 +51,13 @@ class ClientScript:
     def __init__(self, origins: Sequence[str]) -> None:
         self._origins = origins
 
-    def serves(self, path: str) -> bool:
-        """Return whether a path is that of a module."""
-        return path in _FILES
-
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request for a module."""
         request = Request(scope)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path not in _FILES:
+            await Response("Not Found\n", 404, media_type="text/plain")(scope, receive, send)
+            return
         await self._answer(request, path)(scope, receive, send)
 
     def _answer(self, request: Request, path: str) -> Response:

@@ -7,44 +7,37 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from symphony.errors import Reject
+from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy
 from symphony.routing.patterns import NameTable
 
-__all__ = ("DEFAULT_FAMILY", "ROOM_SEPARATOR", "Families", "Family", "Hook")
-
-ROOM_SEPARATOR: Final = ":"
+__all__ = ("DEFAULT_FAMILY", "Families", "Family", "Hook")
 
 Hook = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 """A compiled hook: called with the socket, or `None`, and the room."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Family:
-    """The policy of the rooms whose names match one pattern.
+    """The policy of some rooms, with their compiled hooks.
 
     Attributes:
-        pattern: The pattern, for messages.
-        max_members: The most sockets in one room, `None`: any number.
-        linger: Seconds an empty room keeps its state.
-        state: Makes the state of a room, `None`: it has none.
+        policy: The pattern and the options.
         authorize: Asked before a join; `False` or a `Reject` refuses it.
         on_join: Called after a socket has joined.
         on_leave: Called after a socket has left.
         on_empty: Called when the last has left and the linger has passed.
-        task: Runs from the first join to the end of the linger.
+        tasks: Run from the first join to the end of the linger.
     """
 
-    pattern: str
-    max_members: int | None = None
-    linger: float = 0.0
-    state: Callable[[], Any] | None = None
+    policy: RoomPolicy
     authorize: Hook | None = None
     on_join: Hook | None = None
     on_leave: Hook | None = None
     on_empty: Hook | None = None
-    task: Hook | None = None
+    tasks: tuple[Hook, ...] = ()
 
 
-DEFAULT_FAMILY: Final = Family(pattern="")
+DEFAULT_FAMILY: Final = Family(RoomPolicy(""))
 
 
 class Families:
@@ -60,10 +53,11 @@ class Families:
         Raises:
             ConfigurationError: Another one has the same names.
         """
-        self._table.add(family.pattern, family)
-        prefix = family.pattern.partition("{")[0]
+        pattern = family.policy.pattern
+        self._table.add(pattern, family)
+        prefix = pattern.partition("{")[0]
         if prefix:
-            self._prefixes[prefix] = family.pattern
+            self._prefixes[prefix] = pattern
 
     def find(self, name: str) -> tuple[Family, dict[str, Any]]:
         """Return the family and the parameters of a room's name.

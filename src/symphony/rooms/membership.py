@@ -27,16 +27,17 @@ FindFamily = Callable[[str], "tuple[Family, dict[str, Any]]"]
 class _Live(Batch):
     """A room that has members, or had them less than its linger ago."""
 
-    __slots__ = ("ending", "family", "linger", "params", "state", "task")
+    __slots__ = ("ending", "family", "linger", "params", "state", "tasks")
 
     def __init__(self, name: str, family: Family, params: dict[str, Any]) -> None:
         super().__init__(name)
         self.family = family
         self.params = params
-        self.state = family.state() if family.state is not None else None
+        make = family.policy.state
+        self.state = make() if make is not None else None
         self.linger: asyncio.TimerHandle | None = None
         self.ending: asyncio.Task[Any] | None = None
-        self.task: asyncio.Task[Any] | None = None
+        self.tasks: list[asyncio.Task[Any]] = []
 
 
 class Membership:
@@ -150,17 +151,15 @@ class Membership:
         if live is None:
             live = _Live(name, family, params)
             self._rooms[name] = live
-        elif family.max_members is not None and len(live) >= family.max_members:
-            raise Reject(
-                "room_full", f"{name!r} is full", details={"room": name, "max_members": family.max_members}
-            )
+        elif (most := family.policy.max_members) is not None and len(live) >= most:
+            raise Reject("room_full", f"{name!r} is full", details={"room": name, "max_members": most})
         if live.linger is not None:
             live.linger.cancel()
             live.linger = None
         live.ending = None
         self.batches.add(live, recipient_of(socket), socket)
-        if live.task is None and family.task is not None:
-            live.task = self._background(_run(family.task, Room(self, name)))
+        if not live.tasks:
+            live.tasks = [self._background(task(None, Room(self, name))) for task in family.tasks]
         return live
 
     def _exit(self, socket: Socket[Any], live: _Live) -> None:
@@ -170,15 +169,16 @@ class Membership:
         self.batches.remove(live, recipient)
         if live.recipients:
             return
-        if live.family.linger > 0:
-            live.linger = self._loop.call_later(live.family.linger, self._end, live)
+        linger = live.family.policy.linger
+        if linger > 0:
+            live.linger = self._loop.call_later(linger, self._end, live)
         else:
             self._end(live)
 
     def _end(self, live: _Live) -> None:
-        if live.task is not None:
-            live.task.cancel()
-            live.task = None
+        for task in live.tasks:
+            task.cancel()
+        live.tasks = []
         if live.family.on_empty is not None:
             # The room is still there for its hook, and gone once it returns,
             # unless somebody joined meanwhile.
@@ -193,7 +193,3 @@ class Membership:
             # Who has joined meanwhile undid this end, even if he has left again.
             if live.ending is asyncio.current_task():
                 del self._rooms[live.name]
-
-
-async def _run(hook: Hook, room: Room) -> None:
-    await hook(None, room)

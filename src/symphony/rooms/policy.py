@@ -1,71 +1,101 @@
-"""Registers the hooks of a family of rooms."""
+"""A family of rooms as an app declares it: its policy and its hooks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 from symphony.errors import ConfigurationError
+from symphony.routing.patterns import NamePattern
 
-__all__ = ("Rooms",)
+__all__ = ("ROOM_SEPARATOR", "RoomPolicy", "Rooms")
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+ROOM_SEPARATOR: Final = ":"
+
+
+@dataclass(frozen=True, slots=True)
+class RoomPolicy:
+    """What holds for all rooms whose names match one pattern.
+
+    Attributes:
+        pattern: The name pattern; empty for the rooms that match none.
+        max_members: The most sockets in one room, `None`: any number.
+        linger: Seconds an empty room keeps its state, 0: none.
+        state: A class without arguments, made once a room; `None`: no state.
+
+    Raises:
+        ConfigurationError: The pattern or a value is wrong.
+    """
+
+    pattern: str
+    max_members: int | None = None
+    linger: float = 0.0
+    state: Callable[[], Any] | None = None
+
+    def __post_init__(self) -> None:
+        where = f"rooms {self.pattern!r}"
+        if self.pattern:
+            NamePattern(self.pattern, separator=ROOM_SEPARATOR)
+        if self.max_members is not None and self.max_members < 1:
+            raise ConfigurationError(f"{where}: max_members must be at least 1, not {self.max_members}.")
+        if self.linger < 0:
+            raise ConfigurationError(f"{where}: linger must not be negative, not {self.linger}.")
 
 
 class Rooms:
     """A family of rooms under one name pattern, with one policy.
 
-    Made by `app.rooms(pattern)`. Parameters of the pattern are parameters of
-    its hooks.
+    `app.rooms(pattern)` and `router.rooms(pattern)` return it. Parameters of
+    the pattern are parameters of its hooks. You can register several hooks of
+    one kind; they run in the order of their registration.
 
     Attributes:
-        pattern: The name pattern.
-        max_members: The most sockets in one room, `None`: any number.
-        linger: Seconds an empty room keeps its state.
-        state: A class without arguments, made once a room.
-        hooks: What was registered, by kind.
+        policy: The pattern and the options.
+        hooks: The registered hooks by kind.
     """
 
-    def __init__(
-        self,
-        pattern: str,
-        *,
-        max_members: int | None,
-        linger: float,
-        state: Callable[[], Any] | None,
-    ) -> None:
-        if max_members is not None and max_members < 1:
-            raise ConfigurationError(f"rooms {pattern!r}: max_members must be at least 1, not {max_members}.")
-        if linger < 0:
-            raise ConfigurationError(f"rooms {pattern!r}: linger must not be negative, not {linger}.")
-        self.pattern = pattern
-        self.max_members = max_members
-        self.linger = linger
-        self.state = state
-        self.hooks: dict[str, Callable[..., Any]] = {}
+    def __init__(self, policy: RoomPolicy) -> None:
+        self.policy = policy
+        self.hooks: dict[str, list[Callable[..., Any]]] = {}
 
     def authorize(self, hook: F) -> F:
-        """Ask *hook* before each join; `False` or a `Reject` refuses it."""
+        """Call *hook* before each join; `False` or a `Reject` refuses it.
+
+        With several hooks, a join needs the consent of each.
+        """
         return self._register("authorize", hook)
 
     def on_join(self, hook: F) -> F:
-        """Call *hook* when a socket has joined; what it raises undoes the join."""
+        """Call *hook* when a socket has joined.
+
+        What it raises undoes the join, and the hooks after it are not called.
+        """
         return self._register("on_join", hook)
 
     def on_leave(self, hook: F) -> F:
-        """Call *hook* when a socket has left, of itself or by its disconnect."""
+        """Call *hook* when a socket has left, or has disconnected.
+
+        Every hook is called, even if one before it raises.
+        """
         return self._register("on_leave", hook)
 
     def on_empty(self, hook: F) -> F:
-        """Call *hook* when the last has left and the linger has passed."""
+        """Call *hook* when the last socket has left and the linger has passed.
+
+        Every hook is called, even if one before it raises.
+        """
         return self._register("on_empty", hook)
 
     def task(self, hook: F) -> F:
-        """Run *hook* from the first join to the end of the linger, such as a game's tick."""
+        """Run *hook* from the first join to the end of the linger, such as a game's tick.
+
+        Several tasks run concurrently.
+        """
         return self._register("task", hook)
 
     def _register(self, kind: str, hook: F) -> F:
-        if kind in self.hooks:
-            raise ConfigurationError(f"rooms {self.pattern!r} have a hook {kind} already.")
-        self.hooks[kind] = hook
+        self.hooks.setdefault(kind, []).append(hook)
         return hook

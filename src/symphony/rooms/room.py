@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
+
+from typing_extensions import TypeVar
 
 from symphony.errors import WrongThreadError
 from symphony.outgoing.encoding import Emitted, Publication, Sent
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
 
 __all__ = ("Room", "RoomTable", "Target")
+
+
+StateT = TypeVar("StateT", default=Any)
+MemberT = TypeVar("MemberT", default=Any)
 
 
 class RoomTable(Protocol):
@@ -97,7 +103,7 @@ class Target:
         if get_ident() != table.thread:
             raise WrongThreadError(
                 f"{self!r}.{verb}() was called from another thread than the event loop's. "
-                "Use loop.call_soon_threadsafe()."
+                f"Use {self._shown_threadsafe}.{verb}(…) there."
             )
         batch = table.batch(self.name)
         if batch is not None:
@@ -105,6 +111,10 @@ class Target:
                 exclude = (exclude,)
             table.publish(batch, publication, map(recipient_of, exclude))
         return READY
+
+    @property
+    def _shown_threadsafe(self) -> str:
+        return f"app.threadsafe.room({self.name!r})" if self.name else "app.threadsafe.everyone"
 
     @property
     def sockets(self) -> tuple[Socket[Any], ...]:
@@ -128,7 +138,7 @@ class Target:
         return f"<{type(self).__name__} {self.name or 'everyone'}>"
 
 
-class Room(Target):
+class Room(Target, Generic[StateT, MemberT]):
     """A named set of sockets that share what is sent to it.
 
     Two handles of one name are the same room.
@@ -136,8 +146,20 @@ class Room(Target):
 
     __slots__ = ()
 
+    @staticmethod
+    def check_name(name: str) -> None:
+        """Refuse what cannot be the name of a room.
+
+        Raises:
+            ValueError: The name is empty or a pattern.
+        """
+        if not name or "{" in name or "}" in name:
+            raise ValueError(
+                f"{name!r} is not the name of a room. A policy for many rooms is app.rooms({name!r})."
+            )
+
     @property
-    def state(self) -> Any:
+    def state(self) -> StateT:
         """The room's state, made at the first join; `None` while it is gone.
 
         Of the type that `app.rooms(pattern, state=T)` names.

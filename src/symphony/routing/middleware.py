@@ -6,6 +6,9 @@
 | `message` | `(socket, message, call_next)` | `await call_next(socket, message)`, gives the reply |
 | `disconnect` | `(socket, close, call_next)` | `await call_next(socket, close)` |
 
+After these, a middleware may take what a handler may take: dependencies,
+path parameters, the handshake.
+
 `call_next` takes what the middleware was given, or something else in its
 place. A middleware that does not call it answers itself.
 """
@@ -18,7 +21,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from symphony.errors import ConfigurationError
 
-__all__ = ("STAGES", "CallNext", "Middleware", "Stage", "check", "methods", "no_such_stage", "wrap")
+__all__ = ("STAGES", "CallNext", "Middleware", "Stage", "check", "given", "methods", "no_such_stage", "wrap")
 
 Stage: TypeAlias = Literal["connect", "message", "disconnect"]
 Middleware: TypeAlias = Callable[..., Awaitable[Any]]
@@ -52,10 +55,26 @@ def check(stage: str, middleware: Middleware) -> None:
     wanted = f"async def {getattr(middleware, '__name__', 'middleware')}({', '.join(shape)})"
     if not inspect.iscoroutinefunction(call):
         raise ConfigurationError(f"The {stage} middleware {name} must be written as `{wanted}`.")
+    if given(stage, middleware) is None:
+        raise ConfigurationError(
+            f"The {stage} middleware {name} must take ({', '.join(shape)}) first. "
+            "Dependencies and other parameters come after these."
+        )
+
+
+def given(stage: str, middleware: Middleware) -> int | None:
+    """Return how many arguments a stage gives its middleware, `None`: it does not take them."""
+    count = len(_SHAPES[stage])  # type: ignore[index]
     try:
-        inspect.signature(middleware).bind(*shape)
+        inspect.signature(middleware).bind_partial(*[None] * count)
     except TypeError:
-        raise ConfigurationError(f"The {stage} middleware {name} must take ({', '.join(shape)}).") from None
+        return None
+    taken = [
+        parameter
+        for parameter in inspect.signature(middleware).parameters.values()
+        if parameter.kind is not parameter.KEYWORD_ONLY
+    ]
+    return count if len(taken) >= count or any(each.kind is each.VAR_POSITIONAL for each in taken) else None
 
 
 def methods(middleware: object) -> dict[Stage, Middleware]:

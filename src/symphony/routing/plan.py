@@ -15,7 +15,16 @@ from symphony.routing.parameters import EMPTY, Parameter, qualified_name, read_p
 from symphony.routing.payload import event_readers, payload_reader
 from symphony.routing.stage import Filler, Known, Rules, the_data, the_socket, the_subject
 
-__all__ = ("EVENT", "MESSAGE", "NAMED_EVENT", "Payload", "Plan", "ThreadRunner", "compile_plan")
+__all__ = (
+    "EVENT",
+    "MESSAGE",
+    "NAMED_EVENT",
+    "Payload",
+    "Plan",
+    "ThreadRunner",
+    "compile_middleware",
+    "compile_plan",
+)
 
 ThreadRunner = Callable[..., Awaitable[Any]]
 """Runs `function(*args)` in a thread, as `asyncio.to_thread` does."""
@@ -136,6 +145,57 @@ def compile_plan(
         thread=thread is not None,
         name=name,
     )
+
+
+def compile_middleware(
+    middleware: Callable[..., Awaitable[Any]],
+    given: int,
+    *,
+    where: str,
+    known: Known,
+    path_names: Mapping[str, str],
+    overrides: Mapping[Callable[..., Any], Callable[..., Any]],
+) -> Callable[..., Awaitable[Any]]:
+    """Fill the parameters of a middleware that its stage does not.
+
+    They are filled as those of a handler, but for the query string: a query
+    parameter is marked with `Query()`. Dependencies stay open until the
+    middleware returns, so while the handler runs.
+
+    Args:
+        middleware: An async function.
+        given: How many arguments its stage gives, the socket first and
+            `call_next` last.
+        where: What it does, for errors.
+        known: The annotations filled by themselves.
+        path_names: The parameters of the route's path with their converters.
+        overrides: What to call instead of dependencies.
+
+    Returns:
+        What is called with the *given* arguments.
+
+    Raises:
+        ConfigurationError: A parameter cannot be filled.
+    """
+    kinds = {parameter.kind for parameter in inspect.signature(middleware).parameters.values()}
+    if inspect.Parameter.VAR_POSITIONAL in kinds or inspect.Parameter.VAR_KEYWORD in kinds:
+        return middleware
+    where = f"{where}: middleware {qualified_name(middleware)}"
+    parameters = read_parameters(partial(middleware, *[None] * given), where=where)
+    if not parameters:
+        return middleware
+    rules = Rules(known, path_names, _NO_NAMES)
+    dependencies = Dependencies(rules, overrides)
+    compiler = _Compiler(rules, dependencies, where, payload=None, query=False)
+    arguments, steps = compiler.arguments(parameters), dependencies.steps
+
+    async def call(socket: Any, *rest: Any) -> Any:
+        subject = rest[0]
+        async with AsyncExitStack() as stack:
+            values = await resolve(steps, socket, subject, stack)
+            return await arguments.apply(partial(middleware, socket, *rest), socket, subject, values)
+
+    return call
 
 
 class _Compiler:

@@ -33,6 +33,7 @@ __all__ = (
     "Servable",
     "SlowConsumer",
     "hosted",
+    "servable",
     "shown_address",
 )
 
@@ -152,6 +153,12 @@ class Servable(Protocol):
     def node(self) -> Acceptor:
         """The app at work; there from its start-up to its shutdown."""
         ...
+
+
+def servable(app: Any) -> Servable | None:
+    """Return the servable part of a Symphony app, `None` for an app of another framework."""
+    core: Any = getattr(app, "_core", None)
+    return core if hasattr(core, "native") and hasattr(core, "mounts") else None
 
 
 NATIVE: Final = "symphony.native"

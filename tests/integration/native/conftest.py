@@ -58,12 +58,13 @@ def native(complaints: list[str]) -> Native:
         # handler of the server under test.
         async with asyncio.timeout(15), servers.serve_natively(app, **options) as url:
             yield url
-            node: Any = app.node
+            node: Any = app._core.node
         assert not node._sessions
         assert not node.sockets
-        assert not node._per_client
+        assert not node._admission._per_address
+        assert not node.users._sockets
         assert not len(node.rooms)
-        assert not node.rooms.everyone.members
+        assert not node.rooms.everyone.recipients
         assert not complaints
 
     return serve

@@ -277,7 +277,7 @@ async def test_a_bad_answer_to_our_close_ends_the_connection_at_once(native, ans
             assert (await client.frame()).code == 4000
             await client.send(answer, close(1000) if answer[0] == 0xC9 else b"")
             assert await client.at_end()
-        await until(lambda: not app.node._sessions)
+        await until(lambda: not app._core.node._sessions)
 
 
 @pytest.mark.parametrize("behind", [b"\xff" * 20, close(1005), frame(TEXT, masked=False)])

@@ -111,7 +111,7 @@ async def test_a_handler_finishes_after_its_client_has_gone(native, vanish: Vani
         await client.send(text("a"), text("b"))
         await journal.log.reaches(2)
         vanish(client)
-        await until(lambda: not next(iter(journal.app.node._sessions)).socket.connected)
+        await until(lambda: not next(iter(journal.app._core.node._sessions)).socket.connected)
         journal.handling.set()
         await journal.log.reaches(6)
     assert journal.log == ["connect", "a", "a done", "b", "b done", ("disconnect", 1006, False)]
@@ -205,7 +205,7 @@ async def test_a_half_closed_client_is_let_go_even_if_it_reads_nothing(native):
 
     async with native(app) as url, connect(url, buffer=4096) as client:
         client.finish()
-        await until(lambda: not app.node._sessions)
+        await until(lambda: not app._core.node._sessions)
 
 
 async def test_a_half_closed_client_still_gets_what_was_on_its_way(native):

@@ -53,7 +53,7 @@ async def test_a_mounted_app_is_served_natively_beside_the_pages_of_the_outer_on
         async with connect(f"{url}/ws0/chat/lobby") as client:
             await client.send("hello")
             assert await client.recv() == "lobby: hello"
-            assert app.native
+            assert app._core.native
         assert (await refused(f"{url}/ws0/nothing")).status == 404
         assert await status(f"{url}/nothing") == 403
         await until(lambda: app.stats.closed == 1)

@@ -165,7 +165,7 @@ async def test_a_client_that_vanishes_under_tls_leaves_nothing(native, certifica
             await client.send(text("x"))
             await client.message()
             client.writer.transport.abort()
-        await until(lambda: not app.node._sessions)
+        await until(lambda: not app._core.node._sessions)
 
 
 async def test_plain_text_on_a_tls_port_does_no_harm(native, certificate: Certificate):

@@ -2,18 +2,19 @@ import pytest
 
 from symphony.errors import ConfigurationError, Reject
 from symphony.rooms.family import Families, Family
+from symphony.rooms.policy import RoomPolicy
 
 
 def test_a_name_that_matches_is_of_its_family_with_the_parameters():
     families = Families()
-    chat = Family(pattern="chat:{name}")
+    chat = Family(RoomPolicy("chat:{name}"))
     families.add(chat)
     assert families.find("chat:lobby") == (chat, {"name": "lobby"})
 
 
 def test_a_name_unlike_any_family_is_a_room_without_a_policy():
     families = Families()
-    families.add(Family(pattern="chat:{name}"))
+    families.add(Family(RoomPolicy("chat:{name}")))
     family, params = families.find("lobby")
     assert (family.authorize, params) == (None, {})
 
@@ -21,21 +22,21 @@ def test_a_name_unlike_any_family_is_a_room_without_a_policy():
 def test_a_name_that_begins_like_a_family_and_is_none_of_it_is_refused():
     """With `socket.join(f"chat:{name}")` a client sent `a:b`, and its room had no `authorize`."""
     families = Families()
-    families.add(Family(pattern="chat:{name}"))
+    families.add(Family(RoomPolicy("chat:{name}")))
     with pytest.raises(Reject, match=r"'chat:a:b' is not a name of the rooms 'chat:\{name\}'"):
         families.find("chat:a:b")
 
 
 def test_the_more_specific_family_wins_whatever_the_order():
     families = Families()
-    families.add(Family(pattern="chat:{name:path}"))
-    lobby = Family(pattern="chat:lobby")
+    families.add(Family(RoomPolicy("chat:{name:path}")))
+    lobby = Family(RoomPolicy("chat:lobby"))
     families.add(lobby)
     assert families.find("chat:lobby")[0] is lobby
 
 
 def test_two_families_of_one_shape_are_an_error():
     families = Families()
-    families.add(Family(pattern="chat:{name}"))
+    families.add(Family(RoomPolicy("chat:{name}")))
     with pytest.raises(ConfigurationError, match=r"chat:\{room\}"):
-        families.add(Family(pattern="chat:{room}"))
+        families.add(Family(RoomPolicy("chat:{room}")))

@@ -10,7 +10,7 @@ from uvicorn.middleware.message_logger import MessageLoggerMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from symphony.errors import ConfigurationError
-from symphony.transport.base import Acceptor, Scope, Servable
+from symphony.transport.base import Acceptor, Scope, Servable, servable
 from symphony.transport.native.access import AccessLog
 from symphony.transport.native.certificate import check_certificate
 from symphony.transport.native.guest import AsgiApp
@@ -45,9 +45,10 @@ class Config(UvicornConfig):
         # user's, and has to see WebSockets too.
         while isinstance(app, ProxyHeadersMiddleware | MessageLoggerMiddleware):
             app = cast("Any", app.app)
-        if hasattr(cast("object", type(app)), "node"):
-            self.host_app = app
-            app.native = True
+        core = servable(app)
+        if core is not None:
+            self.host_app = core
+            core.native = True
         elif callable(app):
             self.outer = Outer(cast("AsgiApp", app))
             # Not every framework has a lifespan.

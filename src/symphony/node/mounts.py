@@ -1,0 +1,68 @@
+"""The ASGI apps that answer plain HTTP below a path of the app's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from symphony.errors import ConfigurationError
+
+__all__ = ("Mounts",)
+
+# A path of whole segments, without parameters and without a slash at its end.
+_PATH: Final = re.compile(r"(?:/[^/{}?#\s]+)+")
+
+
+class Mounts:
+    """Which app answers a request.
+
+    Args:
+        rest: Answers what is below no mount; `None`: nothing does.
+
+    Attributes:
+        rest: As given.
+    """
+
+    def __init__(self, rest: Any) -> None:
+        self.rest = rest
+        self._apps: dict[str, Any] = {}
+
+    def add(self, path: str, app: Any) -> None:
+        """Let *app* answer every request for *path* and below it.
+
+        Raises:
+            ConfigurationError: The path is wrong or taken, or *app* is no
+                ASGI app.
+        """
+        if not _PATH.fullmatch(path):
+            raise ConfigurationError(
+                f"app.mount() takes a path such as '/metrics', without parameters, not {path!r}. "
+                "Symphony(http=…) serves all paths that are below no mount."
+            )
+        if path in self._apps:
+            raise ConfigurationError(f"There is an app mounted at {path!r} already: {self._apps[path]!r}.")
+        if not callable(app):
+            raise ConfigurationError(f"app.mount({path!r}) takes an ASGI app, not {app!r}.")
+        self._apps[path] = app
+
+    def find(self, path: str) -> tuple[str, Any]:
+        """Return the mount of a request's path, the longest that fits, and its app.
+
+        The mount is empty for what is below none.
+        """
+        end = len(path)
+        while end > 0:
+            app = self._apps.get(path[:end])
+            if app is not None:
+                return path[:end], app
+            end = path.rfind("/", 0, end)
+        return "", self.rest
+
+    def __iter__(self) -> Iterator[Any]:
+        """Give each app once, `rest` first."""
+        seen: list[Any] = []
+        for app in (self.rest, *self._apps.values()):
+            if app is not None and not any(app is each for each in seen):
+                seen.append(app)
+                yield app

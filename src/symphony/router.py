@@ -1,0 +1,168 @@
+"""Routers: routes and rooms that belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+from symphony.errors import ConfigurationError
+from symphony.limits import Limits
+from symphony.protocol.envelopes import Protocol
+from symphony.rooms.policy import RoomPolicy, Rooms
+from symphony.routing.handlers import Handlers
+from symphony.routing.patterns import join_paths
+from symphony.routing.route import Options, Route
+
+__all__ = ("Router",)
+
+
+class Router(Handlers):
+    """A group of routes that can be included in the app.
+
+    The handlers and middleware of a router apply to all of its routes.
+
+    Args:
+        prefix: Added before the paths of its routes, for example `"/api"`.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        super().__init__()
+        join_paths(prefix, "/")
+        self.prefix = prefix
+        self._parts: list[Route | tuple[str, Router]] = []
+        self._families: dict[str, Rooms] = {}
+
+    def route(
+        self,
+        path: str,
+        *,
+        state: Callable[[], Any] | None = None,
+        subprotocols: Sequence[str] | None = None,
+        origins: Sequence[str] | None = None,
+        limits: Limits | None = None,
+        compression: int | None = None,
+        slow_consumer: Literal["disconnect", "drop_oldest"] | None = None,
+        protocol: Callable[[], Protocol] | None = None,
+        concurrency: int | None = None,
+    ) -> Route:
+        """Add a route.
+
+        Args:
+            path: `/chat`, `/chat/{room}`, `/users/{id:int}`, `/files/{path:path}`.
+            state: A class without arguments; each socket gets one as its `state`.
+            subprotocols: The supported subprotocols, in order of preference.
+            origins: Pages of other origins that may connect:
+                `"https://example.com"`, `"https://*.example.com"` or `"*"`.
+            limits: Limits that replace all limits of the app.
+            compression: Compress messages of at least this many bytes, if the
+                client supports it (RFC 7692). `None` uses the app's setting.
+            slow_consumer: What happens if a client's outbox is full:
+                `"disconnect"` closes the socket with 1013, and
+                `"drop_oldest"` drops the oldest messages and counts them.
+            protocol: The protocol for the events of this route: a class or
+                function that creates a `Protocol`, called without arguments
+                for each connection. With `None`, a route with event handlers
+                uses `symphony.v1` in JSON and MessagePack.
+            concurrency: How many messages of one socket are handled at once,
+                each in a separate task and in any order. With `None` or 1,
+                they are handled one at a time. Streams never wait for each
+                other.
+
+        Returns:
+            The route. Register handlers on it, or use it as the decorator of
+            its connect handler.
+
+        Raises:
+            ConfigurationError: The path is not a valid pattern.
+        """
+        options = Options(
+            state=state,
+            subprotocols=subprotocols,
+            origins=origins,
+            limits=limits,
+            compression=compression,
+            slow_consumer=slow_consumer,
+            protocol=protocol,
+            concurrency=concurrency,
+        )
+        route = Route(path, options)
+        self._parts.append(route)
+        return route
+
+    def rooms(
+        self,
+        pattern: str,
+        *,
+        max_members: int | None = None,
+        linger: float = 0.0,
+        state: Callable[[], Any] | None = None,
+    ) -> Rooms:
+        """Give all rooms whose names match a pattern one policy.
+
+        A room's name belongs to the whole app, so the prefix of a router does
+        not apply to it.
+
+        Args:
+            pattern: Such as `"chat:{name}"`; `:` separates the segments.
+            max_members: The most sockets in one room. A further join is
+                refused with `room_full`. `None`: any number.
+            linger: Seconds an empty room keeps its state, 0: none.
+            state: A class without arguments, made once a room: `room.state`.
+
+        Returns:
+            The family, to register hooks on.
+
+        Raises:
+            ConfigurationError: The pattern or an option is wrong, or the
+                pattern is there already.
+        """
+        policy = RoomPolicy(pattern, max_members, linger, state)
+        if not pattern:
+            raise ConfigurationError(f"{self}.rooms() takes a pattern such as 'chat:{{name}}'.")
+        if pattern in self._families:
+            raise ConfigurationError(f"There are rooms {pattern!r} already.")
+        rooms = self._families[pattern] = Rooms(policy)
+        return rooms
+
+    def families(self) -> Iterator[Rooms]:
+        """Give the families of this router and of all routers below it."""
+        yield from self._families.values()
+        for router in self.routers():
+            yield from router._families.values()
+
+    def include(self, router: Router, *, prefix: str = "") -> None:
+        """Add all routes of *router*, including routes that it gets later.
+
+        Args:
+            router: Another router.
+            prefix: Added before the router's own prefix.
+
+        Raises:
+            ConfigurationError: The prefix is not valid, or the router would
+                include itself.
+        """
+        join_paths(prefix, "/")
+        if router is self or any(inner is self for inner in router.routers()):
+            raise ConfigurationError(f"{router!r} cannot be included into itself.")
+        self._parts.append((prefix, router))
+
+    def routers(self) -> Iterator[Router]:
+        """Yield all routers that this router includes, directly or indirectly."""
+        for part in self._parts:
+            if not isinstance(part, Route):
+                yield part[1]
+                yield from part[1].routers()
+
+    def routes(self, prefix: str = "") -> Iterator[tuple[str, Route, tuple[Handlers, ...]]]:
+        """Yield each route with its full path and the objects around it, outermost first."""
+        prefix = join_paths(prefix, self.prefix)
+        for part in self._parts:
+            if isinstance(part, Route):
+                yield join_paths(prefix, part.path), part, (self, part)
+            else:
+                outer, router = part
+                for path, route, inside in router.routes(join_paths(prefix, outer)):
+                    yield path, route, (self, *inside)
+
+    def __repr__(self) -> str:
+        return f"router {self.prefix!r}" if self.prefix else "router"

@@ -1,0 +1,237 @@
+"""The app's targets for other threads of the same process: `app.threadsafe`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+
+from symphony.errors import DisconnectedError, WrongThreadError
+from symphony.rooms.room import Room, RoomTable, Target
+
+if TYPE_CHECKING:
+    from symphony.socket import Socket
+
+__all__ = ("Threadsafe", "ThreadsafeNode", "ThreadsafeSocket", "ThreadsafeTarget")
+
+T = TypeVar("T")
+ReplyT = TypeVar("ReplyT")
+
+PATIENCE = 5.0
+"""Seconds to wait for the event loop; a request has its own timeout on top."""
+
+
+class ThreadsafeNode(Protocol):
+    """What this needs of the app at work."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop of the app."""
+        ...
+
+    @property
+    def rooms(self) -> RoomTable:
+        """The rooms."""
+        ...
+
+    @property
+    def sockets(self) -> dict[str, Socket[Any]]:
+        """The open sockets by id."""
+        ...
+
+
+class Threadsafe:
+    """Rooms, sockets and everyone, for threads that are not the event loop's.
+
+    Each call waits until the event loop has run it, and raises what it
+    raised. In the event loop's own thread that would wait forever, so there
+    it is refused: use the app itself.
+
+    Args:
+        node: Returns the app at work; raises `RuntimeError` if there is none.
+    """
+
+    def __init__(self, node: Callable[[], ThreadsafeNode]) -> None:
+        self._node = node
+
+    @property
+    def everyone(self) -> ThreadsafeTarget:
+        """All open sockets of the app."""
+        return ThreadsafeTarget(self, "app.threadsafe.everyone", lambda: Target(self._node().rooms, ""))
+
+    def room(self, name: str) -> ThreadsafeTarget:
+        """Return a handle of a room.
+
+        Raises:
+            ValueError: The name is empty or a pattern.
+        """
+        Room.check_name(name)
+        return ThreadsafeTarget(
+            self, f"app.threadsafe.room({name!r})", lambda: Room(self._node().rooms, name)
+        )
+
+    def socket(self, id: str) -> ThreadsafeSocket:
+        """Return a handle of a socket, whether or not it is still open."""
+        return ThreadsafeSocket(self, id)
+
+    def run(self, call: Callable[[], Awaitable[T]], where: str, *, timeout: float = PATIENCE) -> T:
+        """Await the result of *call* in the event loop, and return it here.
+
+        Args:
+            call: Called in the event loop's thread.
+            where: What it is, for errors.
+            timeout: Seconds to wait.
+
+        Raises:
+            WrongThreadError: This is the event loop's own thread.
+            RuntimeError: The app is not running.
+            TimeoutError: The event loop did not get to it in time. It may or
+                may not run later.
+        """
+        node = self._node()
+        if get_ident() == node.rooms.thread:
+            raise WrongThreadError(
+                f"{where} was called in the event loop's own thread, where it would wait forever. "
+                f"Use {where.replace('app.threadsafe', 'app', 1)} there."
+            )
+
+        async def work() -> T:
+            return await call()
+
+        future = asyncio.run_coroutine_threadsafe(work(), node.loop)
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            if future.done():
+                raise
+            future.cancel()
+            raise TimeoutError(f"{where}: the event loop was busy for {timeout:g} s.") from None
+
+    def open_socket(self, id: str) -> Socket[Any]:
+        """Return the open socket with that id; in the event loop's thread.
+
+        Raises:
+            DisconnectedError: There is none.
+        """
+        socket = self._node().sockets.get(id)
+        if socket is None:
+            raise DisconnectedError(f"There is no open socket {id!r}. It may have disconnected.")
+        return socket
+
+
+class ThreadsafeTarget:
+    """A room, or everyone, for other threads."""
+
+    __slots__ = ("_target", "_threadsafe", "_where")
+
+    def __init__(self, threadsafe: Threadsafe, where: str, target: Callable[[], Target]) -> None:
+        self._threadsafe = threadsafe
+        self._where = where
+        self._target = target
+
+    def send(self, message: object, *, exclude: Collection[str] = ()) -> None:
+        """Send a message to every socket in it, as `Target.send`.
+
+        Args:
+            message: Text and bytes as they are, anything else as JSON text.
+            exclude: Ids of sockets that do not get it.
+
+        Raises:
+            TypeError: The message cannot be encoded.
+            WrongThreadError: Called in the event loop's own thread.
+            TimeoutError: The event loop was busy for 5 seconds.
+        """
+        self._run("send", lambda target: target.send(message, exclude=_excluded(target, exclude)))
+
+    def emit(self, event: str, data: object = None, *, exclude: Collection[str] = ()) -> None:
+        """Send an event to every socket in it, as `Target.emit`; else as `send`."""
+        self._run("emit", lambda target: target.emit(event, data, exclude=_excluded(target, exclude)))
+
+    def count(self) -> int:
+        """Return how many sockets are in it."""
+        return self._run("count", lambda target: target.count())
+
+    def _run(self, verb: str, call: Callable[[Target], Awaitable[T]]) -> T:
+        return self._threadsafe.run(lambda: call(self._target()), f"{self._where}.{verb}()")
+
+    def __repr__(self) -> str:
+        return f"<{self._where}>"
+
+
+class ThreadsafeSocket:
+    """One socket, for other threads.
+
+    Attributes:
+        id: Its id.
+    """
+
+    __slots__ = ("_threadsafe", "id")
+
+    def __init__(self, threadsafe: Threadsafe, id: str) -> None:
+        self._threadsafe = threadsafe
+        self.id = id
+
+    def send(self, message: object) -> None:
+        """Send a message, as `Socket.send`; waits while the client reads too slowly.
+
+        Raises:
+            DisconnectedError: There is no such socket, or no more.
+            TypeError: The message cannot be encoded.
+            WrongThreadError: Called in the event loop's own thread.
+            TimeoutError: It could not be sent for 5 seconds.
+        """
+        self._run("send", lambda socket: socket.send(message))
+
+    def emit(self, event: str, data: object = None) -> None:
+        """Send an event, as `Socket.emit`; else as `send`."""
+        self._run("emit", lambda socket: socket.emit(event, data))
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection, as `Socket.close`.
+
+        Raises:
+            DisconnectedError: There is no such socket, or no more.
+            ValueError: The code must not be sent.
+        """
+        self._run("close", lambda socket: socket.close(code, reason))
+
+    @overload
+    def request(
+        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: type[ReplyT]
+    ) -> ReplyT: ...
+    @overload
+    def request(
+        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: Any = Any
+    ) -> Any: ...
+    def request(
+        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: Any = Any
+    ) -> Any:
+        """Ask the client and wait for its reply, as `Socket.request`.
+
+        Raises:
+            DisconnectedError: There is no such socket, or no more.
+            RequestTimeoutError: The reply did not come in time.
+            RemoteError: The client answered with an error.
+        """
+        return self._run(
+            "request",
+            lambda socket: socket.request(event, data, timeout=timeout, response_type=response_type),
+            timeout=timeout + PATIENCE,
+        )
+
+    def _run(self, verb: str, call: Callable[[Socket[Any]], Awaitable[T]], timeout: float = PATIENCE) -> T:
+        return self._threadsafe.run(
+            lambda: call(self._threadsafe.open_socket(self.id)),
+            f"app.threadsafe.socket({self.id!r}).{verb}()",
+            timeout=timeout,
+        )
+
+    def __repr__(self) -> str:
+        return f"<app.threadsafe.socket({self.id!r})>"
+
+
+def _excluded(target: Target, ids: Collection[str]) -> list[Socket[Any]]:
+    if isinstance(ids, str):
+        ids = (ids,)
+    return [socket for socket in target.sockets if socket.id in ids] if ids else []
