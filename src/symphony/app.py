@@ -169,7 +169,7 @@ class Symphony(Router):
     @property
     def apps(self) -> tuple[Any, ...]:
         """The ASGI apps that answer plain HTTP: the `http=` app first, then the mounts."""
-        return tuple(self._core.mounts)
+        return tuple(app for _, app in self._core.mounts)
 
     # Targets
 

@@ -150,14 +150,15 @@ async def test_an_answer_to_no_page_varies_too(serve) -> None:
         assert "Origin" in answer.headers["vary"]
 
 
-async def test_it_goes_before_the_apps_own_pages_and_takes_nothing_else_from_them(serve) -> None:
+async def test_it_goes_before_the_apps_own_pages_with_all_below_its_mount(serve) -> None:
     async def page(request) -> PlainTextResponse:
         return PlainTextResponse(request.url.path)
 
     app = Symphony(http=Starlette(routes=[Route("/{path:path}", page)]))
     async with serve(app) as url:
         assert (await get(url)).text == SCRIPT
-        assert "_symphony/other.js" in (await get(url, "/_symphony/other.js")).text
+        assert (await get(url, "/_symphony/other.js")).status_code == 404
+        assert "_symphonyother.js" in (await get(url, "/_symphonyother.js")).text
 
 
 async def test_it_can_be_switched_off(serve) -> None:

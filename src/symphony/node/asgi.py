@@ -125,8 +125,8 @@ class AppCore:
         phase = "startup"
         try:
             async with self._app.lifespan(), AsyncExitStack() as inner:
-                for app in self.mounts:
-                    await inner.enter_async_context(_lifespan_of(app, scope))
+                for what, app in self.mounts:
+                    await inner.enter_async_context(_lifespan_of(what, app, scope))
                 # Tests have no server that could do better.
                 if MEMORY not in (scope.get("extensions") or {}):
                     self.warn_if_not_native()
@@ -169,7 +169,7 @@ class AppCore:
 
 
 @asynccontextmanager
-async def _lifespan_of(app: Any, scope: Scope) -> AsyncGenerator[None]:
+async def _lifespan_of(what: str, app: Any, scope: Scope) -> AsyncGenerator[None]:
     """Run the lifespan of an ASGI app next to the app's own; an app without one is fine."""
     asked: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
     answered: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
@@ -178,14 +178,14 @@ async def _lifespan_of(app: Any, scope: Scope) -> AsyncGenerator[None]:
     task.add_done_callback(_forget)
     answer = await _ask(task, asked, answered, "startup")
     if answer is not None and answer["type"] == "lifespan.startup.failed":
-        raise RuntimeError(f"{app!r} failed to start: {answer.get('message', '')}")
+        raise RuntimeError(f"The {what} failed to start: {answer.get('message', '')}")
     try:
         yield
     finally:
         if answer is not None:
             answer = await _ask(task, asked, answered, "shutdown")
             if answer is not None and answer["type"] == "lifespan.shutdown.failed":
-                logger.error("%r failed to stop: %s", app, answer.get("message", ""))
+                logger.error("The %s failed to stop: %s", what, answer.get("message", ""))
         await asyncio.wait((task,))
 
 

@@ -59,10 +59,11 @@ class Mounts:
             end = path.rfind("/", 0, end)
         return "", self.rest
 
-    def __iter__(self) -> Iterator[Any]:
-        """Give each app once, `rest` first."""
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Give each app once, with what it is for messages; `rest` first."""
         seen: list[Any] = []
-        for app in (self.rest, *self._apps.values()):
+        mounted = ((f"app mounted at {path!r}", app) for path, app in self._apps.items())
+        for what, app in (("http app", self.rest), *mounted):
             if app is not None and not any(app is each for each in seen):
                 seen.append(app)
-                yield app
+                yield what, app
