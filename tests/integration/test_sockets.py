@@ -351,7 +351,7 @@ async def test_a_send_that_is_not_json_fails_at_its_caller(serve):
 
     @app.on_message
     async def handle(socket: Socket, message: str) -> str:
-        with pytest.raises(TypeError, match="Encoding objects of type object is unsupported"):
+        with pytest.raises(TypeError, match="Cannot encode an object of type object"):
             socket.send(object())
         return "still here"
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from symphony.errors import ConfigurationError
-from symphony.protocol.codec import encode_foreign
+from symphony.protocol.codec import encode_foreign, fail_to_encode
 from symphony.protocol.invalid import reason_and_path
 
 __all__ = (
@@ -107,9 +107,12 @@ def snapshot(value: Any, kind: Kind) -> Raw:
     """Return *value* encoded now, so that it may change before it is sent.
 
     Raises:
-        TypeError: It cannot be encoded.
+        UnencodableError: It cannot be encoded.
     """
-    return Raw(_ENCODERS[kind](value))
+    try:
+        return Raw(_ENCODERS[kind](value))
+    except Exception as error:
+        fail_to_encode(error, value)
 
 
 def to_json_text(data: bytes | Raw, kind: Kind) -> str:

@@ -21,10 +21,11 @@ from symphony.handshake import Handshake
 from symphony.limits import Limits
 from symphony.node.checks import NO_CLOSE, NO_ROOM, as_coroutine, check_state, refuse_generator, the_handshake
 from symphony.outgoing.encoding import V1_DIALECTS, Dialect
+from symphony.protocol.codec import UnencodableError
 from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.envelopes import Protocol
 from symphony.rooms.room import Room
-from symphony.routing.events import EventTable, names_in, payload_of
+from symphony.routing.events import EventTable, handler_names, names_in, payload_of
 from symphony.routing.handlers import Handler, Handlers
 from symphony.routing.middleware import STAGES, Middleware, Stage, wrap
 from symphony.routing.patterns import PathPattern
@@ -90,11 +91,13 @@ class Compiler:
         disconnect = self._disconnect(_nearest(inside, "disconnect"), where, names, state)
         stack = {stage: [one for layer in inside for one in layer.middlewares[stage]] for stage in STAGES}
         receive, is_async, events = _takes_no_messages, False, None
+        message = _nearest(inside, "message")
+        handlers = {"": message} if message is not None else {}
         if options.protocol is not None or _speaks_events(inside):
             events = self._event_handlers(inside, where, names, state, options.protocol, stack["message"])
-            is_async = True
+            is_async, handlers = True, _events(inside)
         else:
-            receive, is_async = self._receive(_nearest(inside, "message"), where, names, state)
+            receive, is_async = self._receive(message, where, names, state)
             if stack["message"]:
                 receive, is_async = wrap(stack["message"], as_coroutine(receive, is_async)), True
         return Endpoint(
@@ -110,6 +113,7 @@ class Compiler:
             connect=wrap(stack["connect"], connect),
             receive=receive,
             is_async=is_async,
+            handler_of=handler_names(handlers),
             events=events,
             concurrency=options.concurrency or 1,
             disconnect=wrap(stack["disconnect"], disconnect or _nothing)
@@ -287,7 +291,12 @@ async def _stream(
     items = call(socket, message if read is None else read(message))
     async with aclosing(items):
         async for item in items:
-            await socket.send(item)
+            try:
+                sent = socket.send(item)
+            except UnencodableError as error:
+                error.given = "yielded"
+                raise
+            await sent
             if not socket.connected:
                 # Nobody hears the rest: let it close what it holds.
                 return

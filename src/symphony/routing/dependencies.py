@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from symphony.errors import ConfigurationError
-from symphony.routing.parameters import Parameter, qualified_name, read_parameters, underlying
+from symphony.routing.parameters import EMPTY, Parameter, qualified_name, read_parameters, underlying
 from symphony.routing.stage import Filler, Rules, belongs_to_call
 
 if TYPE_CHECKING:
@@ -248,15 +248,17 @@ class Dependencies:
     def _arguments(self, call: Callable[..., Any], scope: Scope, where: str) -> Arguments:
         positional: list[Argument] = []
         keywords: list[tuple[str, Argument]] = []
-        for parameter in read_parameters(call, where=where):
-            argument = self._argument(parameter, scope, f"{where}, parameter {parameter.name!r}")
+        parameters = read_parameters(call, where=where)
+        siblings = [parameter.name for parameter in parameters]
+        for parameter in parameters:
+            argument = self._argument(parameter, siblings, scope, f"{where}, parameter {parameter.name!r}")
             if parameter.keyword_only:
                 keywords.append((parameter.name, argument))
             else:
                 positional.append(argument)
         return Arguments(tuple(positional), tuple(keywords))
 
-    def _argument(self, parameter: Parameter, scope: Scope, where: str) -> Argument:
+    def _argument(self, parameter: Parameter, siblings: list[str], scope: Scope, where: str) -> Argument:
         if parameter.depends is not None:
             if scope == "socket" and parameter.depends.scope == "call":
                 raise ConfigurationError(
@@ -266,6 +268,9 @@ class Dependencies:
             return self.add(parameter.depends, where)
         filler = self._rules.fill(parameter, where)
         if filler is None:
+            instead = f"For a query parameter of that name write {self._rules.shown_query(parameter)}."
+            likely = parameter.default is EMPTY
+            self._rules.refuse_misspelled(parameter, siblings, where, instead=instead, likely=likely)
             return self._rules.read_query(parameter, where)
         if scope == "socket" and belongs_to_call(filler):
             raise ConfigurationError(

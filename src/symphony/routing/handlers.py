@@ -11,7 +11,7 @@ from symphony.protocol.envelopes import MESSAGE
 from symphony.protocol.v1 import MAX_NAME
 from symphony.routing import middleware as around
 from symphony.routing.middleware import Middleware, Stage
-from symphony.routing.parameters import qualified_name
+from symphony.routing.parameters import located_name
 from symphony.routing.patterns import NamePattern
 
 __all__ = ("ANY_EVENT", "EVENT_SEPARATOR", "Handler", "Handlers")
@@ -192,8 +192,8 @@ class Handlers:
 
     def _taken(self, what: str, earlier: Handler, handler: Callable[..., Any]) -> ConfigurationError:
         return ConfigurationError(
-            f"{self} has an {what} handler already, {qualified_name(earlier.function)}; "
-            f"{qualified_name(handler)} would never run. Use middleware for what must run as well."
+            f"{self} has an {what} handler already, {located_name(earlier.function)}; "
+            f"{located_name(handler)} would never run. Use middleware for what must run as well."
         )
 
 

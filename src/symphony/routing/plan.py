@@ -11,7 +11,14 @@ from typing import Any, Final, NamedTuple
 
 from symphony.errors import ConfigurationError
 from symphony.routing.dependencies import Argument, Arguments, Dependencies, Step, resolve
-from symphony.routing.parameters import EMPTY, Parameter, qualified_name, read_parameters, underlying
+from symphony.routing.parameters import (
+    EMPTY,
+    Parameter,
+    located_name,
+    qualified_name,
+    read_parameters,
+    underlying,
+)
 from symphony.routing.payload import event_readers, payload_reader
 from symphony.routing.stage import Filler, Known, Rules, the_data, the_socket, the_subject
 
@@ -58,6 +65,7 @@ class Plan:
             `None` where it is passed as it is, or not at all.
         thread: Whether the handler runs in a thread.
         name: The handler's qualified name, for logs.
+        location: The same, with its file and line.
     """
 
     call: Callable[[Any, Any], Any]
@@ -66,6 +74,7 @@ class Plan:
     reader: Any
     thread: bool
     name: str
+    location: str
 
 
 def compile_plan(
@@ -133,6 +142,7 @@ def compile_plan(
         reader=compiler.reader,
         thread=thread is not None,
         name=name,
+        location=located_name(handler),
     )
 
 
@@ -153,43 +163,55 @@ class _Compiler:
     def arguments(self, parameters: tuple[Parameter, ...]) -> Arguments:
         positional: list[Argument] = []
         keywords: list[tuple[str, Argument]] = []
+        siblings = [parameter.name for parameter in parameters]
         for parameter in parameters:
-            argument = self._argument(parameter)
+            argument = self._argument(parameter, siblings)
             if parameter.keyword_only:
                 keywords.append((parameter.name, argument))
             else:
                 positional.append(argument)
         return Arguments(tuple(positional), tuple(keywords))
 
-    def _argument(self, parameter: Parameter) -> Argument:
+    def _argument(self, parameter: Parameter, siblings: list[str]) -> Argument:
         where = f"{self._where}, parameter {parameter.name!r}"
         if parameter.depends is not None:
             return self._dependencies.add(parameter.depends, where)
         filler = self._rules.fill(parameter, where)
         if filler is not None:
             return filler
+        required = parameter.default is EMPTY
         if self._takes_query:
+            instead = f"For a query parameter of that name write {self._rules.shown_query(parameter)}."
+            self._rules.refuse_misspelled(parameter, siblings, where, instead=instead, likely=required)
             return self._rules.read_query(parameter, where)
+        is_payload = self._source is not None and self._payload_name is None
+        instead = (
+            "If it is the payload, give it another name." if is_payload else "If not, give it another name."
+        )
+        likely = required and not is_payload
+        self._rules.refuse_misspelled(parameter, siblings, where, instead=instead, likely=likely)
         if self._source is not None:
             return self._payload(self._source, parameter, where)
-        if parameter.default is not EMPTY:
+        if not required:
             return lambda socket, subject: parameter.default
         raise ConfigurationError(f"{where}: nothing fills it. Either {self._rules.describe()}.")
 
     def _payload(self, source: Payload, parameter: Parameter, where: str) -> Argument:
         if self._payload_name is not None:
-            kind = parameter.annotation
-            shown = "str" if kind is EMPTY else kind.__name__ if isinstance(kind, type) else str(kind)
             raise ConfigurationError(
                 f"{where}: {self._payload_name!r} is the payload already, and there is one. "
-                f"From the query string it would be `{parameter.name}: Annotated[{shown}, Query()]`; "
-                "several fields of a payload are one type with these fields."
+                f"From the query string it would be {self._rules.shown_query(parameter)}; "
+                "several fields of a payload are one type with these fields. "
+                f"Otherwise {self._rules.describe()}."
             )
         self._payload_name = parameter.name
         try:
             self.reader = source.compile(parameter.annotation)
         except ConfigurationError as error:
-            raise ConfigurationError(f"{where}: {error}.") from None
+            raise ConfigurationError(
+                f"{where}: {error}. It is taken for the payload because nothing else fills it. "
+                f"Or {self._rules.describe()}."
+            ) from None
         return source.filler
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -10,6 +11,7 @@ from symphony.errors import ConfigurationError
 from symphony.limits import Limits
 from symphony.protocol.envelopes import Protocol
 from symphony.routing.handlers import Handlers
+from symphony.routing.parameters import located_name
 from symphony.routing.patterns import PathPattern, join_paths
 
 __all__ = ("Options", "Route", "Router")
@@ -50,14 +52,23 @@ class Route(Handlers):
     Attributes:
         path: The pattern, without the prefixes of its routers.
         options: What it sets for its connections.
+        place: The file and line that added it.
     """
 
-    def __init__(self, path: str, options: Options) -> None:
+    def __init__(self, path: str, options: Options, place: str = "") -> None:
         super().__init__()
         if path:
             PathPattern(path)
         self.path = path
         self.options = options
+        self.place = place
+
+    @property
+    def owner(self) -> str:
+        """Whose it is, for errors: its first handler, or where it was added."""
+        first = next(iter((*self.handlers.values(), *self.events.values())), None)
+        handler = f"handler {located_name(first.function)}" if first is not None else ""
+        return handler or f"the route without handlers ({self.place})"
 
     def __call__(self, handler: Callable[..., Any]) -> Route:
         """Make *handler* the connect handler and return the route."""
@@ -134,7 +145,8 @@ class Router(Handlers):
             protocol=protocol,
             concurrency=concurrency,
         )
-        route = Route(path, options)
+        caller = sys._getframe(1)
+        route = Route(path, options, f"{caller.f_code.co_filename}:{caller.f_lineno}")
         self._parts.append(route)
         return route
 

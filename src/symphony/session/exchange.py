@@ -83,8 +83,8 @@ class ExchangeSession(Contract):
         """Whether the connection has ended."""
         ...
 
-    def report(self, error: BaseException, what: str) -> None:
-        """Report what was raised in *what*."""
+    def report(self, error: BaseException, what: str, event: str = "") -> None:
+        """Report what was raised in *what*, the handler of *event*."""
         ...
 
     def watched(self, work: Coroutine[Any, Any, Any], /) -> Awaitable[Any]:
@@ -317,7 +317,7 @@ class Exchange:
         why = self._why.get(event.id, _RESTARTS if self._draining else None)
         if isinstance(error, asyncio.CancelledError) and why is not None:
             return why
-        self._host.report(error, f"handler of the event {shortened(event.event)!r}")
+        self._host.report(error, f"handler of the event {shortened(event.event)!r}", event.event)
         return _INTERNAL
 
     def _refuse(self, id: Any, refusal: Reject) -> Awaitable[None] | None:

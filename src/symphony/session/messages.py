@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony.errors import ProtocolError, Reject
 from symphony.outgoing.encoding import RAW
-from symphony.protocol.codec import to_message
+from symphony.protocol.codec import UnencodableError, to_message
 
 if TYPE_CHECKING:
     from symphony.transport.base import Connection
@@ -18,8 +18,8 @@ __all__ = ("ErrorReporter", "Messages")
 class ErrorReporter(Protocol):
     """What this needs of the session it belongs to."""
 
-    def report(self, error: BaseException, what: str) -> None:
-        """Report what was raised in *what*."""
+    def report(self, error: BaseException, what: str, event: str = "") -> None:
+        """Report what was raised in *what*, the handler of *event*."""
         ...
 
 
@@ -44,7 +44,11 @@ class Messages:
         if result is None:
             return None
         if type(result) is not str:
-            result = to_message(result)
+            try:
+                result = to_message(result)
+            except UnencodableError as error:
+                error.given = "returned"
+                raise
         outbox = self._outbox
         encode = self._encode
         outbox.send(encode(result))

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony.errors import DisconnectedError, Reject
+from symphony.protocol.codec import UnencodableError
 from symphony.session.blocking import watched
 from symphony.session.exchange import Exchange
 from symphony.session.messages import Messages
@@ -240,8 +241,10 @@ class Session:
         """Whether the connection has ended."""
         return self._closed.done()
 
-    def report(self, error: BaseException, what: str) -> None:
-        """Report what was raised in *what*."""
+    def report(self, error: BaseException, what: str, event: str = "") -> None:
+        """Report what was raised in *what*, the handler of *event*."""
+        if isinstance(error, UnencodableError):
+            error.blame(self._endpoint.handler_of(event))
         if self.is_over and isinstance(error, DisconnectedError):
             # Its client went while it waited for an answer: no fault of the handler's.
             logger.info("%s, in the %s of %s", error, what, self._endpoint.pattern)

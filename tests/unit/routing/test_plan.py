@@ -174,8 +174,9 @@ def test_a_second_payload_is_an_error_that_suggests_query() -> None:
         "on_message of route '/': handler handler, parameter 'page': 'say' is the payload already, and "
         "there is one. "
         "From the query string it would be `page: Annotated[int, Query()]`; several fields of a payload "
-        "are one type "
-        "with these fields."
+        "are one type with these fields. Otherwise annotate it with what is known here (Socket, "
+        "Handshake) or with Annotated[..., Depends(...)] or Annotated[..., Query()], or name it as a "
+        "parameter of the pattern (there are none)."
     )
     assert "it would be `b: Annotated[str, Query()]`" in error_of(on_message, unannotated)
 
@@ -187,7 +188,9 @@ def test_a_payload_that_json_does_not_give_is_an_error() -> None:
         "on_message of route '/': handler handler, parameter 'thing': <class 'Foreign'> cannot be "
         "decoded from JSON; "
         "a payload is a msgspec Struct, a dataclass, a TypedDict, a pydantic model, a builtin type, or "
-        "made of these."
+        "made of these. It is taken for the payload because nothing else fills it. Or annotate it with what "
+        "is known here (Socket, Handshake) or with Annotated[..., Depends(...)] or Annotated[..., Query()], "
+        "or name it as a parameter of the pattern (there are none)."
     )
 
 
