@@ -6,7 +6,6 @@ that can be found is found here, and names the handler and the parameter.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -34,6 +33,7 @@ from symphony.routing.plan import MESSAGE, Plan, compile_plan
 from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
 from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
+from symphony.session.threads import run_in_thread
 from symphony.socket import Socket
 from symphony.transport.base import Close, Profile
 from symphony.websocket.handshake import TOKEN, check_origins
@@ -155,7 +155,7 @@ class Compiler:
             known=Known(types, refused, partial(_wrong_state, state)),
             path_names=names,
             overrides=self._overrides,
-            thread=asyncio.to_thread if handler.thread else None,
+            thread=run_in_thread if handler.thread else None,
             **rules,
         )
 

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
     from symphony.routing.markers import Depends, Scope
 
-__all__ = ("Argument", "Arguments", "Dependencies", "Signal", "SocketScope", "Step", "resolve")
+__all__ = (
+    "Argument",
+    "Arguments",
+    "Dependencies",
+    "Signal",
+    "SocketScope",
+    "Step",
+    "close_context",
+    "resolve",
+)
 
 Argument = Filler | int
 """A filler, or the index of the step whose value it is."""
@@ -127,6 +136,24 @@ class Arguments:
         }
         return call(*positional, **keywords)
 
+    def bind(self, call: Callable[..., Any], socket: Any, subject: Any) -> Callable[[list[Any]], Any]:
+        """Fill all arguments but the values of steps; what is returned takes these, and calls *call*."""
+        given = [None if isinstance(fill, int) else fill(socket, subject) for fill in self.positional]
+        named = {
+            name: None if isinstance(fill, int) else fill(socket, subject) for name, fill in self.keywords
+        }
+
+        def run(values: list[Any]) -> Any:
+            for index, argument in enumerate(self.positional):
+                if isinstance(argument, int):
+                    given[index] = values[argument]
+            for name, argument in self.keywords:
+                if isinstance(argument, int):
+                    named[name] = values[argument]
+            return call(*given, **named)
+
+        return run
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -147,12 +174,24 @@ class Step:
     scope: Scope
     arguments: Arguments
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it can be opened in the thread of a handler: a plain function that lives for one call."""
+        is_async = self.kind == "async context" or inspect.iscoroutinefunction(underlying(self.call))
+        return self.scope == "call" and not is_async
+
+    async def provide(self, socket: Any, subject: Any, values: list[Any], stack: AsyncExitStack) -> Any:
+        """Return the value: of scope `"socket"` that of the socket, else a new one."""
+        if self.scope == "socket":
+            return await socket.scope.provide(self.key, partial(self.open, socket, subject, values))
+        return await self.open(socket, subject, values, stack)
+
     async def open(self, socket: Any, subject: Any, values: list[Any], stack: AsyncExitStack) -> Any:
         """Make the value, and leave on *stack* what closes it."""
         made = self.arguments.apply(self.call, socket, subject, values)
         if self.kind == "context":
             value = made.__enter__()
-            stack.push(partial(_exit, made))
+            stack.push(partial(close_context, made))
             return value
         if self.kind == "async context":
             value = await made.__aenter__()
@@ -166,7 +205,8 @@ class Step:
 # Not `enter_context`: a dependency sees the handler's error and may raise another,
 # but by swallowing it, it would have the outer ones commit what failed and the
 # sender told that all went well.
-def _exit(manager: Any, *error: Any) -> None:
+def close_context(manager: Any, *error: Any) -> None:
+    """Leave a context manager, which cannot swallow the error."""
     manager.__exit__(*error)
 
 
@@ -188,11 +228,7 @@ async def resolve(steps: tuple[Step, ...], socket: Any, subject: Any, stack: Asy
     """
     values: list[Any] = []
     for step in steps:
-        if step.scope == "socket":
-            create = partial(step.open, socket, subject, values)
-            values.append(await socket.scope.provide(step.key, create))
-        else:
-            values.append(await step.open(socket, subject, values, stack))
+        values.append(await step.provide(socket, subject, values, stack))
     return values
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, NamedTuple
 
 from symphony.errors import ConfigurationError
@@ -21,11 +20,9 @@ from symphony.routing.parameters import (
 )
 from symphony.routing.payload import event_readers, payload_reader
 from symphony.routing.stage import Filler, Known, Rules, the_data, the_socket, the_subject
+from symphony.routing.threads import ThreadRunner, in_thread
 
-__all__ = ("EVENT", "MESSAGE", "NAMED_EVENT", "Payload", "Plan", "ThreadRunner", "compile_plan")
-
-ThreadRunner = Callable[..., Awaitable[Any]]
-"""Runs `function(*args)` in a thread, as `asyncio.to_thread` does."""
+__all__ = ("EVENT", "MESSAGE", "NAMED_EVENT", "Payload", "Plan", "compile_plan")
 
 _NO_NAMES: Final[Mapping[str, str]] = {}
 
@@ -109,8 +106,8 @@ def compile_plan(
         query: Whether parameters left over are query parameters.
         overrides: What to call instead of dependencies, applied now: a later
             change has no effect on this plan.
-        thread: Runs the handler in a thread; its arguments are filled and its
-            dependencies opened outside of it.
+        thread: Runs the handler in a thread, together with its plain
+            dependencies; all else is filled and opened outside of it.
 
     Raises:
         ConfigurationError: A parameter cannot be filled, or the handler is
@@ -131,8 +128,10 @@ def compile_plan(
     steps = dependencies.steps
     if is_generator and steps:
         call = _streaming(handler, arguments, steps)
-    elif steps or thread is not None:
-        call = _running(handler, arguments, steps, thread)
+    elif thread is not None:
+        call = in_thread(handler, arguments, steps, thread)
+    elif steps:
+        call = _running(handler, arguments, steps)
     else:
         call = _direct(handler, arguments)
     return Plan(
@@ -262,17 +261,15 @@ def _direct(handler: Callable[..., Any], arguments: Arguments) -> Callable[[Any,
 
 
 def _running(
-    handler: Callable[..., Any], arguments: Arguments, steps: tuple[Step, ...], thread: ThreadRunner | None
+    handler: Callable[..., Any], arguments: Arguments, steps: tuple[Step, ...]
 ) -> Callable[[Any, Any], Any]:
-    target = handler if thread is None else partial(thread, handler)
-
     async def call(socket: Any, subject: Any) -> Any:
         async with AsyncExitStack() as stack:
             values = await resolve(steps, socket, subject, stack)
-            result = arguments.apply(target, socket, subject, values)
+            result = arguments.apply(handler, socket, subject, values)
             # Awaited here, or a plain handler that hands on a coroutine would have
             # its dependencies closed before it runs.
-            return await result if thread is not None or inspect.iscoroutine(result) else result
+            return await result if inspect.iscoroutine(result) else result
 
     return call
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import functools
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +11,7 @@ import pytest
 
 from symphony.errors import ConfigurationError, Reject
 from symphony.routing.markers import Depends
+from symphony.session.threads import run_in_thread
 from unit.routing.stages import Close, Handshake, Socket, error_of, on_connect, on_disconnect, on_message
 
 
@@ -240,7 +240,7 @@ async def test_a_handler_in_a_thread_runs_there_with_its_arguments_filled_here()
     def handler(room: str, *, close: Close) -> Any:
         return room, close, threading.get_ident()
 
-    plan = on_disconnect(handler, path_names={"room": "str"}, thread=asyncio.to_thread)
+    plan = on_disconnect(handler, path_names={"room": "str"}, thread=run_in_thread)
     assert (plan.is_async, plan.thread) == (True, True)
     socket, close = Socket[None](), Close()
     socket.params = Params()
@@ -250,7 +250,7 @@ async def test_a_handler_in_a_thread_runs_there_with_its_arguments_filled_here()
     assert socket.params.filled_in == here
 
 
-async def test_the_dependencies_of_a_handler_in_a_thread_stay_on_the_loop_and_outlive_it() -> None:
+async def test_async_dependencies_of_a_handler_in_a_thread_stay_on_the_loop_and_outlive_it() -> None:
     events: list[Any] = []
     here = threading.get_ident()
 
@@ -264,7 +264,7 @@ async def test_the_dependencies_of_a_handler_in_a_thread_stay_on_the_loop_and_ou
         return message
 
     handler.__annotations__["db"] = Annotated[str, Depends(session)]
-    plan = on_message(handler, thread=asyncio.to_thread)
+    plan = on_message(handler, thread=run_in_thread)
     assert await plan.call(Socket(), "hi") == "hi"
     assert events == [("open", True), ("a session", False), ("close", True)]
 
@@ -276,6 +276,6 @@ def test_an_async_handler_in_a_thread_is_an_error() -> None:
         yield message
 
     for each in (handler, stream):
-        assert error_of(on_message, each, thread=asyncio.to_thread).endswith(
+        assert error_of(on_message, each, thread=run_in_thread).endswith(
             "thread=True is for a plain `def`; this one runs on the loop as it is."
         )
