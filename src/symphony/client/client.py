@@ -85,6 +85,7 @@ class Client:
         Raises:
             QueueFullError: `max_queue` messages wait already.
             DisconnectedError: The client is closed.
+            RuntimeError: The client was never opened.
             TypeError: The data cannot be encoded.
         """
         self._check(event)
@@ -155,6 +156,7 @@ class Client:
                 client was closed.
             QueueFullError: Without a connection, or while the server stops:
                 `max_queue` messages wait already.
+            RuntimeError: The client was never opened, or the connection is raw.
         """
         self._check(event)
         seconds = self._request_timeout if timeout is None else timeout
@@ -306,8 +308,8 @@ class Client:
                 if self.closed.code in _NORMAL:
                     raise StopAsyncIteration
                 raise self._reconnector.error()
-            if self.state == "new":
-                raise RuntimeError("The client is not open yet: write `async with client:` around this.")
+            if not self._thread:
+                raise self._not_open()
             if self.protocol not in (None, RAW):
                 raise RuntimeError(
                     f"{self._core.where} speaks events: register @client.on(...); "
@@ -328,11 +330,20 @@ class Client:
     def _check(self, event: str | None = None) -> None:
         if self._reconnector.ended is not None:
             raise self._reconnector.error()
-        self._check_thread()
+        if get_ident() != self._thread:
+            if not self._thread:
+                raise self._not_open()
+            self._check_thread()
         if event is not None:
             check_name(event)
             if event == _ERROR:
                 raise ValueError("The event 'error' is Symphony's own; take another name.")
+
+    def _not_open(self) -> RuntimeError:
+        return RuntimeError(
+            f"The client of {self._core.where} was never opened: write `async with client:` around this, "
+            "or `await client` before it."
+        )
 
     def _check_thread(self) -> None:
         if self._thread and get_ident() != self._thread:

@@ -136,6 +136,8 @@ class Answer:
             # A 101 without its headers, or a body that breaks off wrongly: what
             # is known of it is more useful than this.
             if not self.status:
+                if data[:1] in (b"\x15", b"\x16") and data[1:2] == b"\x03":
+                    raise AnswerError("what came is TLS, not HTTP") from None
                 shown = data[:60].decode("latin-1")
                 raise AnswerError(f"what came is not HTTP: {shown!r}") from None
             self.complete = True

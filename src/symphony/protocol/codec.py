@@ -118,7 +118,10 @@ def _described(value: Any) -> tuple[str, str]:
         return f"a dict with a key of type {_name(type(cast('object', value)))}", "The keys of JSON are text."
     if isinstance(value, type):
         return f"the class {_name(cast('type[Any]', value))}", "Use an instance of it."
-    return f"an object of type {_name(type(value))}", f"{_ENCODABLE}, or convert it to one of these."
+    return (
+        f"an object of type {_name(type(cast('object', value)))}",
+        f"{_ENCODABLE}, or convert it to one of these.",
+    )
 
 
 def _name(kind: type[Any]) -> str:

@@ -50,9 +50,8 @@ def handler_names(handlers: Mapping[str, Handler]) -> Callable[[str], str]:
             patterns.add(event, handler)
 
     def name(event: str) -> str:
-        found = (
-            handlers.get(event) or next(iter(patterns.match(event) or ()), None) or handlers.get(ANY_EVENT)
-        )
+        matched = None if event in handlers else patterns.match(event)
+        found = matched[0] if matched is not None else handlers.get(event) or handlers.get(ANY_EVENT)
         # Without a handler, middleware has answered.
         return f"handler {located_name(found.function)}" if found is not None else "message middleware"
 

@@ -145,7 +145,7 @@ class Router(Handlers):
             protocol=protocol,
             concurrency=concurrency,
         )
-        caller = sys._getframe(1)
+        caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
         route = Route(path, options, f"{caller.f_code.co_filename}:{caller.f_lineno}")
         self._parts.append(route)
         return route

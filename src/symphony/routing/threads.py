@@ -68,5 +68,9 @@ def _opened_on_loop(
 ) -> Any:
     exits = AsyncExitStack()
     # Pushed first: a cancelled `wait` may have opened it.
-    stack.push(lambda *error: wait(exits.__aexit__(*error)) and None)
+    stack.push(partial(_close_on_loop, exits, wait))
     return wait(step.provide(socket, subject, values, exits))
+
+
+def _close_on_loop(exits: AsyncExitStack, wait: Wait, *error: Any) -> None:
+    wait(exits.__aexit__(*error))

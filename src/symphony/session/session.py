@@ -35,6 +35,7 @@ __all__ = ("Session", "SessionNode")
 logger = logging.getLogger("symphony.socket")
 
 SERVICE_RESTART = 1012
+_INTERNAL = Reject("internal", "the server failed to open the connection")
 
 
 class SessionNode(Protocol):
@@ -299,12 +300,12 @@ class Session:
                 self._refuse(Reject("timeout", "the server took too long to answer", status=503))
             else:
                 self._node.report(error, self.socket, f"connect handler of {self._endpoint.pattern}")
-                self._refuse(Reject("internal"))
+                self._refuse(_INTERNAL)
         except Reject as refusal:
             self._refuse(refusal)
         except BaseException as error:
             self._node.report(error, self.socket, f"connect handler of {self._endpoint.pattern}")
-            self._refuse(Reject("internal"))
+            self._refuse(_INTERNAL)
         else:
             return not self._closed.done()
         return False

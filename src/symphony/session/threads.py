@@ -43,7 +43,8 @@ async def run_in_thread(work: Callable[[Wait], Any]) -> Any:
             raise
         return answer.result()
 
-    thread = loop.run_in_executor(None, copy_context().run, work, wait)
+    run: Callable[..., Any] = copy_context().run
+    thread = loop.run_in_executor(None, run, work, wait)
     thread.add_done_callback(lambda _: asked.put_nowait(None))
     try:
         while (question := await asked.get()) is not None:
