@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pydantic
 import pytest
 
 from support.clients import until
@@ -169,3 +170,48 @@ async def test_what_is_sent_while_the_first_connection_is_made_is_queued() -> No
 
         async with client:
             assert await asked[0] == 3
+
+
+class Address(pydantic.BaseModel):
+    street: str
+    number: int
+
+
+async def test_all_that_pydantic_finds_is_told_in_both_directions() -> None:
+    app = Symphony()
+    wrong = {"number": "x"}
+    faults = [
+        {"path": "$.street", "message": "Field required"},
+        {
+            "path": "$.number",
+            "message": "Input should be a valid integer, unable to parse string as an integer",
+        },
+    ]
+
+    @app.on("move")
+    async def move(data: Address) -> None: ...
+
+    @app.on("get")
+    async def get() -> Any:
+        return [wrong]
+
+    @app.on("ask")
+    async def ask(socket: Socket) -> Any:
+        try:
+            await socket.request("where", wrong)
+        except RemoteError as error:
+            return error.details
+
+    async with serve_natively(app) as url, connect(url) as client:
+
+        @client.on("where")
+        def where(data: Address) -> None: ...
+
+        with pytest.raises(RemoteError) as caught:
+            await client.request("move", wrong)
+        assert caught.value.details == {"path": "$.street", "errors": faults}
+        assert await client.request("ask") == {"path": "$.street", "errors": faults}
+        with pytest.raises(RemoteError, match=r"is not what response_type says: Field required") as caught:
+            await client.request("get", response_type=list[Address])
+        inside = [{**fault, "path": fault["path"].replace("$", "$[0]")} for fault in faults]
+        assert caught.value.details == {"path": "$[0].street", "errors": inside}

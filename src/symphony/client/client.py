@@ -358,4 +358,4 @@ def _fit(read: Reader, data: Any, what: str) -> Any:
         return read(data)
     except InvalidError as error:
         message = f"{what} is not what response_type says: {error.reason}"
-        raise RemoteError("invalid", message, details={"path": error.path}) from None
+        raise RemoteError("invalid", message, details=error.details) from None

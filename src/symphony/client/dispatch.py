@@ -226,7 +226,7 @@ class Dispatch:
             else:
                 answer = _failure(handler, event, error)
         except InvalidError as error:
-            answer = _refusal(event.id, Reject("invalid", error.reason, details={"path": error.path}))
+            answer = _refusal(event.id, Reject("invalid", error.reason, details=error.details))
         except Reject as refusal:
             answer = _refusal(event.id, refusal)
         except Exception as error:

@@ -87,7 +87,7 @@ class ExchangeSession(Contract):
         """Report what was raised in *what*, the handler of *event*."""
         ...
 
-    def watched(self, work: Coroutine[Any, Any, Any], /) -> Awaitable[Any]:
+    def watched(self, work: Coroutine[Any, Any, Any], event: Event, /) -> Awaitable[Any]:
         """Name *work* in a warning if it holds the event loop."""
         ...
 

@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony.errors import DisconnectedError, Reject
 from symphony.protocol.codec import UnencodableError
-from symphony.session.blocking import watched
+from symphony.session.blocking import event_in, watched, what_held
 from symphony.session.exchange import Exchange
 from symphony.session.messages import Messages
 from symphony.session.refusal import refuse
-from symphony.transport.base import Close
+from symphony.transport.base import Close, SlowRead
 
 if TYPE_CHECKING:
     from symphony.limits import Limits
     from symphony.outgoing.encoding import Dialect
+    from symphony.protocol.envelopes import Event
     from symphony.session.endpoint import Endpoint
     from symphony.socket import Socket
     from symphony.transport.base import Connection
@@ -35,6 +36,7 @@ __all__ = ("Session", "SessionNode")
 logger = logging.getLogger("symphony.socket")
 
 SERVICE_RESTART = 1012
+_NOTHING = SlowRead(0, None, None)
 _INTERNAL = Reject("internal", "the server failed to open the connection")
 
 
@@ -158,15 +160,14 @@ class Session:
         """Return when the disconnect handler has run and all is cleaned up."""
         await asyncio.wait((self._task,))
 
-    def slow(self, seconds: float) -> None:
-        """Name the handler that held the loop."""
+    def slow(self, seconds: float, read: SlowRead | None = None) -> None:
+        """Name what held the loop: the messages of a read, or one step of the socket's task."""
+        if read is None:
+            read = SlowRead(*self._lane.recent(), None) if self._phase is _Phase.SERVING else _NOTHING
+        event = event_in(read.message, self._dialect)
+        who, advice = what_held(self._phase.value, self._endpoint.pattern, event, read, seconds)
         logger.warning(
-            "The %s handler of %s held the event loop for %.2f s (socket %s). "
-            "Await something slow, or register a plain function with thread=True.",
-            self._phase.value,
-            self._endpoint.pattern,
-            seconds,
-            self.socket.id,
+            "%s held the event loop for %.2f s (socket %s). %s", who, seconds, self.socket.id, advice
         )
 
     def closed(self, close: Close) -> None:
@@ -252,9 +253,13 @@ class Session:
             return
         self._node.report(error, self.socket, f"{what} of {self._endpoint.pattern}")
 
-    def watched(self, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
-        """Await *work*, and name it in a warning if it holds the event loop."""
-        return watched(work, self._limits.blocking_warning, self.slow)
+    def watched(self, work: Coroutine[Any, Any, Any], event: Event | None = None) -> Awaitable[Any]:
+        """Await *work*, the stream of *event* if given, and name it if it holds the event loop."""
+
+        def slow(seconds: float) -> None:
+            self.slow(seconds, None if event is None else SlowRead(1, event, seconds))
+
+        return watched(work, self._limits.blocking_warning, slow)
 
     @property
     def _limits(self) -> Limits:
