@@ -19,13 +19,14 @@ Exceptions carry plain values, so that every layer may import this module.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 __all__ = (
     "CODES",
     "Code",
     "ConfigurationError",
     "DisconnectedError",
+    "KnownCode",
     "ProtocolError",
     "QueueFullError",
     "RefusedError",
@@ -35,6 +36,23 @@ __all__ = (
     "SymphonyError",
     "WrongThreadError",
 )
+
+
+KnownCode: TypeAlias = Literal[
+    "invalid",
+    "unauthorized",
+    "forbidden",
+    "not_found",
+    "request_required",
+    "cancelled",
+    "timeout",
+    "conflict",
+    "room_full",
+    "too_many",
+    "internal",
+    "unavailable",
+]
+"""The keys of `CODES`, which editors complete."""
 
 
 class Code(NamedTuple):
@@ -51,7 +69,7 @@ class Code(NamedTuple):
     retryable: bool
 
 
-CODES: Final[Mapping[str, Code]] = {
+CODES: Final[Mapping[KnownCode | str, Code]] = {
     "invalid": Code(400, 4400, retryable=False),
     "unauthorized": Code(401, 4401, retryable=False),
     "forbidden": Code(403, 4403, retryable=False),
@@ -104,7 +122,7 @@ class Reject(SymphonyError):
 
     def __init__(
         self,
-        code: str,
+        code: KnownCode | str,
         message: str = "",
         *,
         details: Any = None,

@@ -7,6 +7,8 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
+from typing_extensions import TypeForm
+
 from symphony.client.core import RAW, Core
 from symphony.client.handlers import check_name
 from symphony.client.link import Close, Dial
@@ -111,7 +113,7 @@ class Client:
         data: Any = None,
         *,
         timeout: float | None = None,
-        response_type: type[T],
+        response_type: TypeForm[T],
         idempotent: bool = False,
     ) -> T: ...
     @overload
@@ -178,7 +180,7 @@ class Client:
 
     @overload
     def stream(
-        self, event: str, data: Any = None, *, credit: int = 64, response_type: type[T]
+        self, event: str, data: Any = None, *, credit: int = 64, response_type: TypeForm[T]
     ) -> Stream[T]: ...
     @overload
     def stream(

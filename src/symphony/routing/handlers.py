@@ -10,7 +10,7 @@ from symphony.errors import ConfigurationError
 from symphony.protocol.envelopes import MESSAGE
 from symphony.protocol.v1 import MAX_NAME
 from symphony.routing import middleware as around
-from symphony.routing.middleware import Middleware, Stage
+from symphony.routing.middleware import Middleware, MiddlewareObject, Stage
 from symphony.routing.parameters import located_name
 from symphony.routing.patterns import NamePattern
 
@@ -147,7 +147,11 @@ class Handlers:
 
         return register
 
-    def middleware(self, stage: Stage | object) -> Callable[[F], F]:
+    @overload
+    def middleware(self, stage: Stage) -> Callable[[F], F]: ...
+    @overload
+    def middleware(self, stage: MiddlewareObject) -> Callable[[F], F]: ...
+    def middleware(self, stage: Stage | MiddlewareObject) -> Callable[[F], F]:
         """Register a middleware, outside of those registered later.
 
         As a decorator it names the stage: `@app.middleware("message")`. Given
