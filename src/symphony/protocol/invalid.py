@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-__all__ = ("details_of", "faults", "reason_and_path", "shortened")
+__all__ = ("Fault", "details_of", "faults", "reason_and_path", "shortened")
 
 _SHOWN: Final = 200
 _MOST_FAULTS: Final = 20

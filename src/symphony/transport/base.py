@@ -28,6 +28,7 @@ __all__ = (
     "Scope",
     "Servable",
     "SlowConsumer",
+    "SlowRead",
 )
 
 Scope: TypeAlias = "MutableMapping[str, Any]"
