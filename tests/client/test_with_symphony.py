@@ -135,10 +135,10 @@ async def test_a_connect_handler_that_crashes_is_the_fault_of_the_server() -> No
         with pytest.raises(RefusedError) as caught:
             await connect(url, reconnect=False)
         assert str(caught.value) == (
-            f"{url}/ failed to open the connection: the server failed to open the connection (1011). "
+            f"{url}/ failed to open the connection: the connect handler failed (1011). "
             "The server's log says why."
         )
-        assert (caught.value.code, caught.value.reason) == (1011, "the server failed to open the connection")
+        assert (caught.value.code, caught.value.reason) == (1011, "the connect handler failed")
         with pytest.raises(DisconnectedError, match=r"failed to open the connection for 0\.2 s.*\(1011\)"):
             await connect(url, connect_timeout=0.2, backoff=0.01)
 

@@ -37,7 +37,7 @@ logger = logging.getLogger("symphony.socket")
 
 SERVICE_RESTART = 1012
 _NOTHING = SlowRead(0, None, None)
-_INTERNAL = Reject("internal", "the server failed to open the connection")
+_INTERNAL = Reject("internal", "the connect handler failed")
 
 
 class SessionNode(Protocol):
