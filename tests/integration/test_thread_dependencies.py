@@ -2,8 +2,11 @@
 
 import asyncio
 import contextvars
+import gc
+import logging
 import sqlite3
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
@@ -261,3 +264,45 @@ async def test_a_cancelled_call_closes_the_plain_ones_when_the_handler_ends() ->
         go_on.set()
         assert await loop.run_in_executor(None, closed.wait, 10)
     assert log == [("done", False), ("closed", False)]
+
+
+class Failure(LookupError):
+    """One that can be referred to weakly."""
+
+
+async def test_what_a_thread_raises_is_freed_without_the_garbage_collector(monkeypatch: Any) -> None:
+    """Else a socket that has gone waits for its next full round."""
+
+    async def refuse(first: Annotated[int, Depends(lambda: 1)]) -> None:
+        raise Failure("no")
+
+    # What is logged is kept by pytest.
+    monkeypatch.setattr(logging.getLogger("symphony.app"), "disabled", True)
+    app = Symphony()
+
+    @app.on("handler", thread=True)
+    def fail(first: Annotated[int, Depends(lambda: 1)]) -> None:
+        raise Failure("no")
+
+    @app.on("dependency", thread=True)
+    def never(value: Annotated[None, Depends(refuse)]) -> None: ...
+
+    @app.on("coroutine")
+    async def forgotten() -> Any:
+        return refuse(1)
+
+    for event in ("handler", "dependency", "coroutine"):
+        async with TestClient(app, raise_errors=False) as test, test.connect("/") as client:
+            gc.collect()
+            gc.disable()
+            try:
+                with pytest.raises(RemoteError, match="internal"):
+                    await client.request(event)
+                (error,) = test.errors
+                freed = weakref.ref(error)
+                test.errors.clear()
+                del error
+                await test.settle()
+                assert freed() is None, event
+            finally:
+                gc.enable()

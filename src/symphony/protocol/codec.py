@@ -77,7 +77,11 @@ def fail_to_encode(error: Exception, value: Any, given: str = "") -> NoReturn:
         error = UnencodableError(str(error) or type(error).__name__)
         error.__cause__ = kept
     error.given = error.given or given
-    raise error
+    try:
+        raise error
+    finally:
+        # Kept in a frame of its own traceback, it would wait for the garbage collector.
+        del error
 
 
 _encode = msgspec.json.Encoder(enc_hook=encode_foreign).encode

@@ -41,7 +41,10 @@ async def run_in_thread(work: Callable[[Wait], Any]) -> Any:
         except RuntimeError:  # the loop is closed
             coroutine.close()
             raise
-        return answer.result()
+        try:
+            return answer.result()
+        finally:
+            del answer  # see below
 
     run: Callable[..., Any] = copy_context().run
     thread = loop.run_in_executor(None, run, work, wait)
@@ -53,12 +56,14 @@ async def run_in_thread(work: Callable[[Wait], Any]) -> Any:
                 answer.set_result(await coroutine)
             except BaseException as error:
                 answer.set_exception(error)
-                # Not kept in a frame of its own traceback.
-                del error
+            # An exception that is kept in a frame of its own traceback waits for the
+            # garbage collector, and with it the socket.
+            del question, coroutine, answer
         return thread.result()
     finally:
         is_over = True
         thread.cancel()
+        del thread
         while not asked.empty():
             if (question := asked.get_nowait()) is not None:
                 _refuse(*question)
