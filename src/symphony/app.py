@@ -299,7 +299,7 @@ class Symphony(Router):
         compiler = Compiler(Defaults(self.limits, self._defaults), self.overrides)
         table = PathTable[Endpoint]()
         for path, route, inside in self.routes():
-            table.add(path, compiler.endpoint(path, route, inside))
+            table.add(path, compiler.endpoint(path, route, inside), route.owner)
         if not any(self.routes()):
             if not self.handlers and not self.events:
                 logger.warning(

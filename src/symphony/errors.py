@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 __all__ = (
     "CODES",
     "Code",
     "ConfigurationError",
     "DisconnectedError",
+    "KnownCode",
     "ProtocolError",
     "QueueFullError",
     "RefusedError",
@@ -38,6 +39,23 @@ __all__ = (
     "WrongRouteError",
     "WrongThreadError",
 )
+
+
+KnownCode: TypeAlias = Literal[
+    "invalid",
+    "unauthorized",
+    "forbidden",
+    "not_found",
+    "request_required",
+    "cancelled",
+    "timeout",
+    "conflict",
+    "room_full",
+    "too_many",
+    "internal",
+    "unavailable",
+]
+"""The keys of `CODES`, which editors complete."""
 
 
 class Code(NamedTuple):
@@ -54,7 +72,7 @@ class Code(NamedTuple):
     retryable: bool
 
 
-CODES: Final[Mapping[str, Code]] = {
+CODES: Final[Mapping[KnownCode | str, Code]] = {
     "invalid": Code(400, 4400, retryable=False),
     "unauthorized": Code(401, 4401, retryable=False),
     "forbidden": Code(403, 4403, retryable=False),
@@ -125,7 +143,7 @@ class Reject(SymphonyError):
 
     def __init__(
         self,
-        code: str,
+        code: KnownCode | str,
         message: str = "",
         *,
         details: Any = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -85,7 +86,8 @@ class Router(Handlers):
             protocol=protocol,
             concurrency=concurrency,
         )
-        route = Route(path, options)
+        caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+        route = Route(path, options, f"{caller.f_code.co_filename}:{caller.f_lineno}")
         self._parts.append(route)
         return route
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, cast, overload
 
-from typing_extensions import TypeVar
+from typing_extensions import TypeForm, TypeVar
 
 from symphony.errors import DisconnectedError, Reject, WrongThreadError
 from symphony.outgoing.batch import Recipient
@@ -247,7 +247,7 @@ class Socket(Generic[StateT]):
 
     @overload
     async def request(
-        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: type[ReplyT]
+        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: TypeForm[ReplyT]
     ) -> ReplyT: ...
     @overload
     async def request(

@@ -84,7 +84,6 @@ async def test_a_close_that_is_given_up_cuts_the_connection() -> None:
 
 async def test_a_client_that_never_opened_may_be_closed() -> None:
     client = connect("ws://127.0.0.1:9/")
-    client.emit("never")
     await client.close()
     assert client.closed == Close(1000, "", clean=True)
     with pytest.raises(DisconnectedError, match=r"The client of ws://127.0.0.1:9/ is closed\."):

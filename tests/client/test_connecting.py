@@ -191,13 +191,16 @@ async def test_a_port_where_nobody_listens() -> None:
         assert str(once).startswith(f"ws://127.0.0.1:{port}/chat could not be reached: nothing listens at")
 
 
+FORBIDDEN = " May this client connect? A token or an `Origin` may be missing."
+
+
 @pytest.mark.parametrize(
     ("answer", "code", "says"),
     [
         (page(404), 4404, "HTTP 404 Phrase. The server has no such path."),
         (page(200), 4200, "HTTP 200 Phrase. Is there a WebSocket at this path?"),
         (page(426, b"use ws", "text/plain"), 4426, "Is there a WebSocket at this path? It says: 'use ws'."),
-        (page(403), 4403, "HTTP 403 Phrase."),
+        (page(403), 4403, f"HTTP 403 Phrase.{FORBIDDEN}"),
         (
             page(403, b'{"code":"forbidden","message":"ask her"}'),
             4403,
@@ -209,7 +212,7 @@ async def test_a_port_where_nobody_listens() -> None:
             4301,
             "a redirect: connect to https://b.example/ instead.",
         ),
-        (b"HTTP/1.1 403 \r\n\r\n", 4403, "HTTP 403 Forbidden."),
+        (b"HTTP/1.1 403 \r\n\r\n", 4403, f"HTTP 403 Forbidden.{FORBIDDEN}"),
         (b"HTTP/1.1 799 \r\n\r\n", 4799, "HTTP 799."),
     ],
 )
@@ -241,7 +244,7 @@ async def test_a_server_that_says_when_is_not_asked_before() -> None:
     async with answering(page(503, Retry_After="60")) as place:
         error = await failure(f"ws://{place}/chat")
         assert str(error) == (
-            f"ws://{place}/chat could not be reached within 0.3 s: HTTP 503 Phrase. "
+            f"ws://{place}/chat refused the connection for 0.3 s: HTTP 503 Phrase. "
             "It asks clients to wait 60 s."
         )
 
@@ -279,8 +282,14 @@ async def test_a_connection_that_is_closed_at_once_was_open_for_a_moment() -> No
 async def test_what_waits_is_not_lost_in_a_connection_that_is_closed_at_once() -> None:
     async with listen() as server:
         client = connect(server.url, backoff=0.01, max_backoff=0.01)
-        client.emit("say", 1)
-        asking = asyncio.ensure_future(client.request("ask"))
+        asking: list[asyncio.Future[Any]] = []
+
+        @client.on_state
+        def use(state: str) -> None:
+            if state == "connecting" and not asking:
+                client.emit("say", 1)
+                asking.append(asyncio.ensure_future(client.request("ask")))
+
         accepting = asyncio.ensure_future(server.accept(behind=b"\x88\x02\x03\xf4"))
         await client
         await accepting
@@ -288,7 +297,7 @@ async def test_what_waits_is_not_lost_in_a_connection_that_is_closed_at_once() -
         peer = await server.accept()
         events = [json.loads((await peer.frame()).payload)["event"] for _ in range(3)]
         assert events == ["say", "ask", "say"]
-        asking.cancel()
+        asking[0].cancel()
         peer.cut()
         await client.close()
 
@@ -336,7 +345,7 @@ async def test_a_server_that_hangs_up() -> None:
     ("said", "says"),
     [
         (b"SSH-2.0-OpenSSH_9.6\r\n", "the response is not HTTP: 'SSH-2.0"),
-        (b"\x15\x03\x03\x00\x02\x02\x46", r"the response is not HTTP: '\\x15"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "the response is TLS, not HTTP"),
         (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",

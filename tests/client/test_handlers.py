@@ -64,12 +64,12 @@ def test_data_becomes_what_the_annotation_says(kind: Any) -> None:
     assert called(bounded, 3, kind=kind) == 3
     for function, wrong, path in (
         (said, {"text": 1}, "$.text"),
-        (modelled, {"n": "x"}, "$"),
+        (modelled, {"n": "x"}, "$.n"),
         (bounded, 2, "$"),
     ):
         with pytest.raises(InvalidError) as caught:
             called(function, wrong, kind=kind)
-        assert caught.value.path == path
+        assert caught.value.details == {"path": path}
 
 
 def test_without_an_annotation_it_is_plain_values() -> None:

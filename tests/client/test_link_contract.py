@@ -167,7 +167,12 @@ async def test_a_link_that_is_congested_from_the_start_gets_what_it_takes() -> N
         return link
 
     client, links = make(dial)
-    client.emit("say", 1)
+
+    @client.on_state
+    def use(state: str) -> None:
+        if state == "connecting":
+            client.emit("say", 1)
+
     async with client:
         assert links.links[0].sent == []
     # At the end everything goes, congested or not.

@@ -10,7 +10,7 @@ import pytest
 from client.opened import fast, opened, pair
 from client.scripted import serve
 from support.clients import until
-from symphony.client import Close, connect
+from symphony.client import Client, Close, connect
 from symphony.errors import DisconnectedError, WrongRouteError
 
 RAW = "symphony.raw"
@@ -53,9 +53,14 @@ async def test_what_waited_before_the_protocol_was_known_is_sent_in_it(protocol:
     for choice in ("$spoken", RAW):
         async with serve() as server:
             client = connect(server.url, protocol=protocol, **fast)
-            for message in messages:
-                client.send(message)
-            client.emit("say", {"b": 1})
+
+            def use(state: str, client: Client = client) -> None:
+                if state == "connecting":
+                    for message in messages:
+                        client.send(message)
+                    client.emit("say", {"b": 1})
+
+            client.on_state(use)
             peer = await opened(server, client, choice)
             if choice == RAW:
                 received = [await peer.receive_message() for _ in range(6)]
@@ -132,7 +137,7 @@ async def test_several_may_read_and_each_message_goes_to_one() -> None:
 
 async def test_only_raw_connections_are_iterated_over() -> None:
     client = connect("ws://127.0.0.1:9/")
-    with pytest.raises(RuntimeError, match="not open yet: write `async with client:`"):
+    with pytest.raises(RuntimeError, match="was never opened: write `async with client:`"):
         await anext(client)
     async with pair() as (client, _, server):
         with pytest.raises(WrongRouteError, match=rf"^{server.url} speaks events: register @client.on"):

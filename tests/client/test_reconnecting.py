@@ -92,12 +92,21 @@ async def test_no_more_waits_than_may() -> None:
 async def test_what_cannot_be_encoded_is_said_at_once_and_does_not_wait() -> None:
     async with serve() as server:
         client = connect(server.url)
-        for wrong in (lambda: client.emit("x", object()), lambda: client.send(object())):
-            with pytest.raises(TypeError):
-                wrong()
-        client.emit("fine")
+        failed: list[str] = []
+
+        @client.on_state
+        def use(state: str) -> None:
+            if state == "connecting":
+                for wrong in (lambda: client.emit("x", object()), lambda: client.send(object())):
+                    try:
+                        wrong()
+                    except TypeError as error:
+                        failed.append(str(error))
+                client.emit("fine")
+
         peer = await opened(server, client)
         assert (await peer.receive())["event"] == "fine"
+        assert [text.partition(". ")[0] for text in failed] == ["Cannot encode an object of type object"] * 2
         await client.close()
 
 
@@ -115,7 +124,8 @@ async def test_what_was_never_sent_is_told_to_the_log(caplog: pytest.LogCaptureF
             await asking
         (record,) = [one for one in caplog.records if one.levelno >= logging.WARNING]
         assert record.getMessage() == (
-            f"2 messages were never sent: {server.url} refused the connection: HTTP 403 Forbidden."
+            f"2 messages were never sent: {server.url} refused the connection: HTTP 403 Forbidden. "
+            "May this client connect? A token or an `Origin` may be missing."
         )
         assert client.closed == Close(4403, "HTTP 403 Forbidden", clean=False)
 

@@ -8,11 +8,13 @@ import pytest
 
 from symphony.client import refusals
 from symphony.client.address import parse_url
+from symphony.client.link import Close
 from symphony.client.loss import sentence
-from symphony.client.opening import Answer
+from symphony.client.opening import Answer, AnswerError
 
 PLAIN = parse_url("ws://example.com/")
 SECURE = parse_url("wss://[::1]:444/")
+FORBIDDEN = "HTTP 403 Forbidden. May this client connect? A token or an `Origin` may be missing."
 
 
 @pytest.mark.parametrize(
@@ -63,11 +65,11 @@ def test_a_tls_error_without_a_reason() -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"", "HTTP 403 Forbidden."),
-        (b"\x00\x01", "HTTP 403 Forbidden."),
-        (b"two\nlines", "HTTP 403 Forbidden."),
-        (b"x" * 300, f"HTTP 403 Forbidden. It says: '{'x' * 200}…'."),
-        (b"{}", "HTTP 403 Forbidden. It says: '{}'."),
+        (b"", FORBIDDEN),
+        (b"\x00\x01", FORBIDDEN),
+        (b"two\nlines", FORBIDDEN),
+        (b"x" * 300, f"{FORBIDDEN} It says: '{'x' * 200}…'."),
+        (b"{}", f"{FORBIDDEN} It says: '{{}}'."),
     ],
 )
 def test_what_a_page_says(body: bytes, says: str) -> None:
@@ -90,3 +92,77 @@ def test_what_a_page_says(body: bytes, says: str) -> None:
 )
 def test_a_clause_becomes_a_sentence(text: str, said: str) -> None:
     assert sentence(text) == said
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (1006, "could not be reached"),
+        (1002, "could not be reached"),
+        (1015, "could not be reached"),
+        (1011, "failed to open the connection"),
+        (4500, "failed to open the connection"),
+        (4502, "failed to open the connection"),
+        (4503, "refused the connection"),
+        (1013, "refused the connection"),
+        (4401, "refused the connection"),
+        (4404, "refused the connection"),
+        (4200, "refused the connection"),
+    ],
+)
+def test_what_the_server_did(code: int, said: str) -> None:
+    assert refusals.verb(code) == said
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        (500, b"", "HTTP 500 Internal Server Error. The server's log says why."),
+        (
+            500,
+            b'{"code":"internal","message":"it failed"}',
+            "internal: it failed (HTTP 500 Internal Server Error). The server's log says why.",
+        ),
+        (
+            502,
+            b"",
+            "HTTP 502 Bad Gateway. That is a proxy which does not reach the server. Is the server running?",
+        ),
+        (401, b"", "HTTP 401 Unauthorized. Does it want a token? Pass token= or headers=."),
+        (404, b"", "HTTP 404 Not Found. There is no such path at the server."),
+        (200, b"", "HTTP 200 OK. Is there a WebSocket at this path?"),
+        (
+            400,
+            b"<h1>The plain HTTP request was sent to HTTPS port</h1>",
+            "HTTP 400 Bad Request. If it expects TLS, write wss://.",
+        ),
+    ],
+)
+def test_what_an_answer_means(status: int, body: bytes, says: str) -> None:
+    answer = Answer()
+    answer.feed(
+        b"HTTP/1.1 %d \r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
+    )
+    answer.feed(body)
+    assert refusals.http(answer, None).message == says
+
+
+@pytest.mark.parametrize(
+    ("close", "says"),
+    [
+        (Close(1011, "", clean=True), "internal (1011). The server's log says why."),
+        (Close(1011, "no database", clean=True), "no database (1011). The server's log says why."),
+        (Close(4401, "", clean=True), "unauthorized (4401)"),
+        (Close(4403, "ask her", clean=True), "ask her (4403)"),
+        (Close(4999, "", clean=True), "close code (4999)"),
+    ],
+)
+def test_what_a_close_code_means(close: Close, says: str) -> None:
+    assert refusals.close(close).message == says
+
+
+def test_tls_where_http_was_expected() -> None:
+    with pytest.raises(AnswerError, match="the response is TLS, not HTTP"):
+        Answer().feed(b"\x15\x03\x03\x00\x02\x02\x16")
+    error = refusals.no_http(AnswerError("the response is TLS, not HTTP"), PLAIN)
+    assert error.message.endswith("If it expects TLS, write wss://.")

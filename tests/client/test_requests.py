@@ -237,11 +237,17 @@ async def test_what_it_says_offline_is_what_it_was_when_it_was_said() -> None:
     async with serve() as server:
         client = connect(server.url, **fast)
         data = {"n": 1}
-        asked = asyncio.ensure_future(client.request("put", data))
-        await asyncio.sleep(0)
-        client.emit("say", data)
-        client.send(data)
-        data["n"] = 2
+        asked: list[asyncio.Future[Any]] = []
+
+        @client.on_state
+        async def use(state: str) -> None:
+            if state == "connecting":
+                asked.append(asyncio.ensure_future(client.request("put", data)))
+                await asyncio.sleep(0)
+                client.emit("say", data)
+                client.send(data)
+                data["n"] = 2
+
         peer = await opened(server, client)
         frames = [await peer.receive() for _ in range(3)]
         assert [frame["data"] for frame in frames] == [{"n": 1}] * 3
@@ -249,7 +255,7 @@ async def test_what_it_says_offline_is_what_it_was_when_it_was_said() -> None:
         with pytest.raises(
             DisconnectedError, match=r"'put' was not answered: the client of ws://.* is closed\."
         ):
-            await asked
+            await asked[0]
 
 
 async def test_closing_fails_those_that_wait_too() -> None:

@@ -260,9 +260,13 @@ async def test_offline_it_counts_to_what_may_wait_and_can_be_left() -> None:
 async def test_it_ends_with_the_client() -> None:
     async with serve() as server:
         client = connect(server.url, **fast)
+        opening = asyncio.ensure_future(client._open())
+        await until(lambda: client.state == "connecting")
         before = asyncio.ensure_future(anext(client.stream("early")))
         await asyncio.sleep(0)
         await client.close()
+        with pytest.raises(DisconnectedError):
+            await opening
         with pytest.raises(
             DisconnectedError, match=r"'early' was not sent: the client of ws://.* is closed\."
         ):

@@ -56,6 +56,8 @@ class Conversation:
         self.handled: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         self.raw = False
         self.register()
+        self.begun = asyncio.Event()
+        self.client.on_state(lambda state: self.begun.set())
         self.opening = asyncio.ensure_future(self.open())
         self.peer: Peer | None = None
         self.ids: Ids = {}
@@ -110,6 +112,7 @@ class Conversation:
 
     async def step(self, step: dict[str, Any]) -> None:
         if "call" in step:
+            await self.begun.wait()
             return await self.call(step)
         for name, does in (
             ("accept", self.accept),

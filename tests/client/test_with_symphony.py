@@ -1,8 +1,10 @@
 """The client and the server, on each loop: what a user has."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pydantic
 import pytest
 
 from support.clients import until
@@ -10,7 +12,7 @@ from support.servers import serve_natively
 from symphony import Limits, Reject, Socket, Symphony
 from symphony.client import Close, connect
 from symphony.client.link import DialError, Offer
-from symphony.errors import RefusedError, RemoteError
+from symphony.errors import DisconnectedError, RefusedError, RemoteError
 
 pytestmark = pytest.mark.usefixtures("each_loop")
 
@@ -120,3 +122,96 @@ async def test_a_full_server_says_when_to_come_back() -> None:
         with pytest.raises(DialError) as caught:
             await dial(Offer(["symphony.refuse"], {}))
         assert (caught.value.code, caught.value.again, caught.value.retry_after) == (4503, True, 7)
+
+
+async def test_a_connect_handler_that_crashes_is_the_fault_of_the_server() -> None:
+    app = Symphony()
+
+    @app.on_connect
+    async def enter(socket: Socket) -> None:
+        raise LookupError("no database")
+
+    async with serve_natively(app) as url:
+        with pytest.raises(RefusedError) as caught:
+            await connect(url, reconnect=False)
+        assert str(caught.value) == (
+            f"{url}/ failed to open the connection: the connect handler failed (1011). "
+            "The server's log says why."
+        )
+        assert (caught.value.code, caught.value.reason) == (1011, "the connect handler failed")
+        with pytest.raises(DisconnectedError, match=r"failed to open the connection for 0\.2 s.*\(1011\)"):
+            await connect(url, connect_timeout=0.2, backoff=0.01)
+
+
+async def test_a_client_that_was_never_opened_says_so_at_once() -> None:
+    """A request waited for its timeout, and then there was no connection."""
+    client = connect("ws://127.0.0.1:9/chat")
+    says = r"The client of ws://127\.0\.0\.1:9/chat was never opened: write `async with client:`"
+    for use in (lambda: client.emit("say"), lambda: client.send("hi"), lambda: client.stream("count")):
+        with pytest.raises(RuntimeError, match=says):
+            use()
+    with pytest.raises(RuntimeError, match=says):
+        await client.request("sum", [1])
+    with pytest.raises(RuntimeError, match=says):
+        await anext(client)
+    await client.close()
+
+
+async def test_what_is_sent_while_the_first_connection_is_made_is_queued() -> None:
+    app = chat()
+    async with serve_natively(app) as url:
+        client = connect(f"{url}/chat", token="sesame")
+        asked: list[asyncio.Task[Any]] = []
+
+        @client.on_state
+        def note(state: str) -> None:
+            if state == "connecting":
+                asked.append(asyncio.create_task(client.request("sum", [1, 2])))
+
+        async with client:
+            assert await asked[0] == 3
+
+
+class Address(pydantic.BaseModel):
+    street: str
+    number: int
+
+
+async def test_all_that_pydantic_finds_is_told_in_both_directions() -> None:
+    app = Symphony()
+    wrong = {"number": "x"}
+    faults = [
+        {"path": "$.street", "message": "Field required"},
+        {
+            "path": "$.number",
+            "message": "Input should be a valid integer, unable to parse string as an integer",
+        },
+    ]
+
+    @app.on("move")
+    async def move(data: Address) -> None: ...
+
+    @app.on("get")
+    async def get() -> Any:
+        return [wrong]
+
+    @app.on("ask")
+    async def ask(socket: Socket) -> Any:
+        try:
+            await socket.request("where", wrong)
+        except RemoteError as error:
+            return error.details
+
+    async with serve_natively(app) as url, connect(url) as client:
+
+        @client.on("where")
+        def where(data: Address) -> None: ...
+
+        with pytest.raises(RemoteError) as caught:
+            await client.request("move", wrong)
+        assert caught.value.details == {"path": "$.street", "errors": faults}
+        assert await client.request("ask") == {"path": "$.street", "errors": faults}
+        with pytest.raises(RemoteError, match=r"is not what response_type says: Field required") as caught:
+            await client.request("get", response_type=list[Address])
+        inside = [{**fault, "path": fault["path"].replace("$", "$[0]")} for fault in faults]
+        assert caught.value.details == {"path": "$[0].street", "errors": inside}

@@ -337,7 +337,7 @@ async def test_a_second_handler_of_a_kind_is_refused_where_it_is_registered():
     @app.on_message
     async def first(message: str) -> None: ...
 
-    with pytest.raises(ConfigurationError, match=r"already has an on_message handler, .*\.first; .*\.second"):
+    with pytest.raises(ConfigurationError, match=r"already has an on_message handler, .*\.first .*\.second"):
 
         @app.on_message
         async def second(message: str) -> None: ...

@@ -327,7 +327,7 @@ async def test_an_exception_before_the_socket_is_open_is_a_500_without_details(s
 
     async with serve(app) as url:
         refusal = await refused(f"{url}/x")
-    assert (refusal.status, refusal.code, refusal.message) == (500, "internal", "")
+    assert (refusal.status, refusal.code, refusal.message) == (500, "internal", "the connect handler failed")
     assert "connect handler of /x" in caplog.text
     assert "secret" in caplog.text
 
@@ -342,7 +342,7 @@ async def test_an_exception_after_the_socket_is_open_is_a_1011_without_details(s
 
     async with serve(app) as url, connect(f"{url}/") as client:
         assert await client.recv() == "one moment"
-        assert await closed(client) == (1011, "")
+        assert await closed(client) == (1011, "the connect handler failed")
     assert "secret" in caplog.text
 
 
@@ -351,7 +351,7 @@ async def test_a_send_that_is_not_json_fails_at_its_caller(serve):
 
     @app.on_message
     async def handle(socket: Socket, message: str) -> str:
-        with pytest.raises(TypeError, match="Encoding objects of type object is unsupported"):
+        with pytest.raises(TypeError, match="Cannot encode an object of type object"):
             socket.send(object())
         return "still here"
 

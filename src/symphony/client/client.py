@@ -7,6 +7,8 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
+from typing_extensions import TypeForm
+
 from symphony.client.core import RAW, Core
 from symphony.client.handlers import check_name
 from symphony.client.link import Dial
@@ -88,6 +90,7 @@ class Client:
         Raises:
             QueueFullError: `max_queue` messages are already queued.
             DisconnectedError: The client is closed.
+            RuntimeError: The client was never opened.
             TypeError: The data cannot be encoded.
         """
         self._check(event)
@@ -115,7 +118,7 @@ class Client:
         data: Any = None,
         *,
         timeout: float | None = None,
-        response_type: type[T],
+        response_type: TypeForm[T],
         idempotent: bool = False,
     ) -> T: ...
     @overload
@@ -160,6 +163,8 @@ class Client:
                 sent, or the client is closed.
             QueueFullError: There is no connection, or the server stops, and
                 `max_queue` messages are already queued.
+            RuntimeError: The client was never opened.
+            WrongRouteError: The connection is raw.
         """
         self._check(event)
         seconds = self._request_timeout if timeout is None else timeout
@@ -181,7 +186,7 @@ class Client:
 
     @overload
     def stream(
-        self, event: str, data: Any = None, *, credit: int = 64, response_type: type[T]
+        self, event: str, data: Any = None, *, credit: int = 64, response_type: TypeForm[T]
     ) -> Stream[T]: ...
     @overload
     def stream(
@@ -315,8 +320,8 @@ class Client:
                 if self.closed.code in _NORMAL:
                     raise StopAsyncIteration
                 raise self._reconnector.error()
-            if self.state == "new":
-                raise RuntimeError("The client is not open yet: write `async with client:` around this.")
+            if not self._thread:
+                raise self._not_open()
             if self.protocol not in (None, RAW):
                 raise WrongRouteError(
                     f"{self._core.where} speaks events: register @client.on(...); "
@@ -337,11 +342,20 @@ class Client:
     def _check(self, event: str | None = None) -> None:
         if self._reconnector.ended is not None:
             raise self._reconnector.error()
-        self._check_thread()
+        if get_ident() != self._thread:
+            if not self._thread:
+                raise self._not_open()
+            self._check_thread()
         if event is not None:
             check_name(event)
             if event == _ERROR:
                 raise ValueError("The event name 'error' is reserved for Symphony; use another name.")
+
+    def _not_open(self) -> RuntimeError:
+        return RuntimeError(
+            f"The client of {self._core.where} was never opened: write `async with client:` around this, "
+            "or `await client` before it."
+        )
 
     def _check_thread(self) -> None:
         if self._thread and get_ident() != self._thread:
@@ -356,4 +370,4 @@ def _fit(read: Reader, data: Any, what: str) -> Any:
         return read(data)
     except InvalidError as error:
         message = f"{what} does not match response_type: {error.reason}"
-        raise RemoteError("invalid", message, details={"path": error.path}) from None
+        raise RemoteError("invalid", message, details=error.details) from None

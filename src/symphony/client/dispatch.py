@@ -14,6 +14,7 @@ from symphony.client.handlers import Handler, Handlers
 from symphony.client.outgoing import Outgoing
 from symphony.client.payload import ErrorData, InvalidError, Kind, reader
 from symphony.errors import Reject
+from symphony.protocol.codec import UnencodableError
 from symphony.protocol.envelopes import Error, Event, Reply
 
 __all__ = ("Dispatch",)
@@ -225,7 +226,7 @@ class Dispatch:
             else:
                 answer = _failure(handler, event, error)
         except InvalidError as error:
-            answer = _refusal(event.id, Reject("invalid", error.reason, details={"path": error.path}))
+            answer = _refusal(event.id, Reject("invalid", error.reason, details=error.details))
         except Reject as refusal:
             answer = _refusal(event.id, refusal)
         except Exception as error:
@@ -238,7 +239,9 @@ class Dispatch:
             return
         try:
             self._outgoing.say(answer)
-        except TypeError as error:
+        except UnencodableError as error:
+            error.given = "returned"
+            error.blame(f"handler {handler.located_name}")
             self._outgoing.say(_failure(handler, event, error))
 
     def _answered(self, id: int, task: asyncio.Task[None]) -> None:

@@ -38,6 +38,12 @@ class Handler:
         except ConfigurationError as error:
             raise ConfigurationError(f"{self.name}: {error}.") from None
 
+    @property
+    def located_name(self) -> str:
+        """The name, and where the function stands."""
+        code = getattr(_plain(self.function), "__code__", None)
+        return f"{self.name} ({code.co_filename}:{code.co_firstlineno})" if code is not None else self.name
+
     def call(self, event: str, data: Any, kind: Kind) -> Any:
         """Call it with the data of an event; return its result, perhaps an awaitable.
 
@@ -144,11 +150,7 @@ def _annotation(function: Any, parameter: inspect.Parameter, name: str) -> Any:
 
 def _namespace(function: Any) -> dict[str, Any]:
     """Return the namespace in which a function's string annotations are resolved."""
-    while isinstance(function, functools.partial):
-        function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    if not isinstance(function, FunctionType) and not hasattr(function, "__func__"):  # pyright: ignore[reportUnknownArgumentType]
-        function = type(function).__call__  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    function = inspect.unwrap(getattr(function, "__func__", function))  # pyright: ignore[reportUnknownArgumentType]
+    function = _plain(function)
     if not isinstance(function, FunctionType):
         return {}
     names: dict[str, Any] = dict(function.__globals__)
@@ -159,3 +161,12 @@ def _namespace(function: Any) -> dict[str, Any]:
         except ValueError:  # not assigned yet
             continue
     return names
+
+
+def _plain(function: Any) -> Any:
+    """Return the function inside of partials, methods, callable objects and decorators."""
+    while isinstance(function, functools.partial):
+        function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if not isinstance(function, FunctionType) and not hasattr(function, "__func__"):  # pyright: ignore[reportUnknownArgumentType]
+        function = type(function).__call__  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return inspect.unwrap(getattr(function, "__func__", function))  # pyright: ignore[reportUnknownArgumentType]

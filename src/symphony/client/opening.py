@@ -137,6 +137,8 @@ class Answer:
             # A 101 without its headers, or a body that is cut off: the parsed part is more
             # useful than this error.
             if not self.status:
+                if data[:1] in (b"\x15", b"\x16") and data[1:2] == b"\x03":
+                    raise AnswerError("the response is TLS, not HTTP") from None
                 shown = data[:60].decode("latin-1")
                 raise AnswerError(f"the response is not HTTP: {shown!r}") from None
             self.complete = True

@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Raw
 
 from symphony.errors import ConfigurationError, RemoteError
-from symphony.protocol.codec import encode_foreign
-from symphony.protocol.invalid import reason_and_path
+from symphony.protocol.codec import encode_foreign, fail_to_encode
+from symphony.protocol.invalid import details_of, faults, reason_and_path
 
 __all__ = (
     "ErrorData",
@@ -62,13 +62,16 @@ class InvalidError(Exception):
 
     Attributes:
         reason: What is wrong.
-        path: Where in the data.
+        details: Where in the data: `path`, and with pydantic all `errors` if there are several.
     """
 
-    def __init__(self, reason: str, path: str) -> None:
-        super().__init__(f"{reason} (at {path})" if path != "$" else reason)
+    def __init__(self, reason: str, details: dict[str, Any]) -> None:
+        path = details["path"]
+        more = len(details.get("errors", ())) - 1
+        also = f", and {more} more" if more > 0 else ""
+        super().__init__(f"{reason} (at {path}){also}" if path != "$" else f"{reason}{also}")
         self.reason = reason
-        self.path = path
+        self.details = details
 
 
 def check_type(annotation: Any) -> None:
@@ -128,9 +131,12 @@ def snapshot(value: Any, kind: Kind) -> Raw:
     """Return *value*, encoded now, so that later changes have no effect.
 
     Raises:
-        TypeError: The value cannot be encoded.
+        UnencodableError: The value cannot be encoded.
     """
-    return Raw(_ENCODERS[kind](value))
+    try:
+        return Raw(_ENCODERS[kind](value))
+    except Exception as error:
+        fail_to_encode(error, value)
 
 
 def to_json_text(data: bytes | Raw, kind: Kind) -> str:
@@ -153,13 +159,22 @@ def _compile(annotation: Any, kind: Kind) -> Reader:
         try:
             return decode(data)
         except msgspec.MsgspecError as error:
-            raise InvalidError(*reason_and_path(str(error))) from None
+            raise _invalid(error) from None
         except UnicodeError:
-            raise InvalidError("text that is not UTF-8", "$") from None
+            raise InvalidError("text that is not UTF-8", {"path": "$"}) from None
         except RecursionError:
-            raise InvalidError("nested too deeply", "$") from None
+            raise InvalidError("nested too deeply", {"path": "$"}) from None
 
     return read
+
+
+def _invalid(error: msgspec.MsgspecError) -> InvalidError:
+    reason, path = reason_and_path(str(error))
+    if hasattr(error.__cause__, "errors"):  # pydantic's, out of `_decode_foreign`
+        # Its own message has several lines, which msgspec's path stands behind.
+        found = faults(error.__cause__, path)
+        return InvalidError(found[0].message, details_of(found))
+    return InvalidError(reason, {"path": path})
 
 
 def _decode_foreign(kind: Any, value: Any) -> Any:

@@ -12,6 +12,7 @@ from symphony.client.backoff import UNAUTHORIZED, Backoff, comes_back
 from symphony.client.link import Close, Dial, DialError, Link, Listener, Offer
 from symphony.client.loss import Closed, Loss, how
 from symphony.client.options import Options
+from symphony.client.refusals import UNREACHED, verb
 from symphony.errors import DisconnectedError, RefusedError, RemoteError
 from symphony.protocol import subprotocols
 
@@ -23,7 +24,6 @@ State: TypeAlias = Literal["new", "connecting", "open", "waiting", "closed"]
 
 _LOST: Final = 1006
 _NORMAL: Final = 1000
-_REFUSALS: Final = 4000
 
 
 class ConnectionOwner(Protocol):
@@ -299,9 +299,7 @@ class Reconnector:
         self._failure = failure
         if failure.retry_after is not None:
             self._backoff.hint(failure.retry_after)
-        where = self._dial.where
-        verb = "refused the connection" if failure.code >= _REFUSALS else "could not be reached"
-        what = f"{where} {verb}: {failure.message}"
+        what = f"{self._dial.where} {verb(failure.code)}: {failure.message}"
         if self._stays_away(failure.code, failure.again):
             self._end(Close(failure.code, failure.reason, clean=False), what, failure.refusal)
         else:
@@ -353,5 +351,7 @@ class Reconnector:
         # A failed attempt explains more than one that is still in progress.
         words, reason = (failure.message, failure.reason) if failure else (self._stage, "no answer")
         seconds = f"{self._options.connect_timeout:g} s"
-        what = f"{self._dial.where} could not be reached within {seconds}{often}: {words}"
+        opened = verb(failure.code if failure else _LOST)
+        how_long = f"within {seconds}" if opened == UNREACHED else f"for {seconds}"
+        what = f"{self._dial.where} {opened} {how_long}{often}: {words}"
         self._stop(Close(_LOST, reason, clean=False), what, failure and failure.refusal)

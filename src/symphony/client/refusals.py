@@ -15,9 +15,10 @@ from symphony.client.link import Close, DialError
 from symphony.client.loss import sentence
 from symphony.client.opening import Answer
 from symphony.client.payload import ErrorData
-from symphony.errors import RemoteError
+from symphony.errors import CODES, RemoteError
 
 __all__ = (
+    "UNREACHED",
     "close",
     "http",
     "no_http",
@@ -29,6 +30,7 @@ __all__ = (
     "tls",
     "unknown_host",
     "unreachable",
+    "verb",
 )
 
 _LOST: Final = 1006
@@ -36,8 +38,23 @@ _NOT_ALLOWED: Final = 1002
 _TLS: Final = 1015
 _SHOWN: Final = 200
 
+_FAILED: Final = 1011
+_UNAVAILABLE: Final = 4503
+_NAMES: Final = {code.close: name for name, code in reversed(tuple(CODES.items()))}
+_LOG: Final = "The server's log says why."
+
+UNREACHED: Final = "could not be reached"
+
 _TRY_TLS: Final = "If it expects TLS, write wss://."
 _TRY_PLAIN: Final = "If it has no certificate, write ws://."
+
+
+def verb(code: int) -> str:
+    """Return what a server did that gave a `DialError` of this code, before a colon and its message."""
+    if code in (_LOST, _NOT_ALLOWED, _TLS):
+        return UNREACHED
+    failed = code == _FAILED or (4500 <= code < 4600 and code != _UNAVAILABLE)
+    return "failed to open the connection" if failed else "refused the connection"
 
 
 def http(answer: Answer, wait: float | None) -> DialError:
@@ -50,6 +67,7 @@ def http(answer: Answer, wait: float | None) -> DialError:
         message = sentence(
             f"{told.code}: {told.message} ({line})" if told.message else f"{told.code} ({line})"
         )
+        message += f" {_LOG}" if status == 500 else ""
     else:
         reason = line
         message = f"{line}.{_hint(status, answer)}{_page(answer)}"
@@ -68,8 +86,10 @@ def http(answer: Answer, wait: float | None) -> DialError:
 
 def close(how: Close, retry_after: float | None = None, refusal: RemoteError | None = None) -> DialError:
     """Return the error for a server that refused with a close code."""
-    words = (refusal and refusal.message) or how.reason
-    message = f"{words} ({how.code})" if words else f"close code {how.code}"
+    words = (refusal and refusal.message) or how.reason or _NAMES.get(how.code, "close code")
+    message = f"{words} ({how.code})"
+    if how.code == _FAILED:
+        message = f"{message}. {_LOG}"
     if retry_after is None and refusal is not None:
         retry_after = refusal.retry_after
     return DialError(
@@ -177,6 +197,16 @@ def _hint(status: int, answer: Answer) -> str:
         return f" That is a redirect: connect to {location} instead."
     if status == 404:
         return " The server has no such path."
+    if status == 400 and b"HTTPS" in answer.body:
+        return f" {_TRY_TLS}"
+    if status in (401, 407):
+        return " Does it require a token? Pass token= or headers=."
+    if status == 403:
+        return " May this client connect? A token or an `Origin` may be missing."
+    if status == 500:
+        return f" {_LOG}"
+    if status in (502, 504):
+        return " This is a proxy that cannot reach the server. Is the server running?"
     if status in (200, 400, 405, 426):
         return " Is there a WebSocket at this path?"
     return ""

@@ -6,7 +6,6 @@ that can be found is found here, and names the handler and the parameter.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -29,10 +28,11 @@ from symphony.node.checks import (
     wrong_state,
 )
 from symphony.outgoing.encoding import V1_DIALECTS, Dialect
+from symphony.protocol.codec import UnencodableError
 from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.envelopes import Protocol
 from symphony.rooms.room import Room
-from symphony.routing.events import EventTable, names_in, payload_of
+from symphony.routing.events import EventTable, handler_names, names_in, payload_of
 from symphony.routing.handlers import Handler, Handlers
 from symphony.routing.middleware import STAGES, Middleware, Stage, given, wrap
 from symphony.routing.patterns import PathPattern
@@ -41,6 +41,7 @@ from symphony.routing.plan import MESSAGE, Plan, compile_middleware, compile_pla
 from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
 from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
+from symphony.session.threads import run_in_thread
 from symphony.socket import Socket, begin
 from symphony.transport.base import Close, Profile
 
@@ -99,11 +100,13 @@ class Compiler:
         disconnect = self._disconnect(_nearest(inside, "disconnect"), where, names, state)
         stack = {stage: self._stack(inside, stage, where, names, state) for stage in STAGES}
         receive, is_async, events = _takes_no_messages, False, None
+        message = _nearest(inside, "message")
+        handlers = {"": message} if message is not None else {}
         if options.protocol is not None or _speaks_events(inside):
             events = self._event_handlers(inside, where, names, state, options.protocol, stack["message"])
-            is_async = True
+            is_async, handlers = True, _events(inside)
         else:
-            receive, is_async = self._receive(_nearest(inside, "message"), where, names, state)
+            receive, is_async = self._receive(message, where, names, state)
             if stack["message"]:
                 receive, is_async = wrap(stack["message"], as_coroutine(receive, is_async)), True
         return Endpoint(
@@ -119,6 +122,7 @@ class Compiler:
             connect=wrap(stack["connect"], connect),
             receive=receive,
             is_async=is_async,
+            handler_of=handler_names(handlers),
             events=events,
             checks=tuple(check for layer in inside for check in layer.checks),
             concurrency=options.concurrency or 1,
@@ -140,7 +144,7 @@ class Compiler:
             known=Known(types, refused, partial(_wrong_socket_state, state)),
             path_names=names,
             overrides=self._overrides,
-            thread=asyncio.to_thread if handler.thread else None,
+            thread=run_in_thread if handler.thread else None,
             **rules,
         )
 
@@ -300,7 +304,12 @@ async def _stream(
     items = call(socket, message if read is None else read(message))
     async with aclosing(items):
         async for item in items:
-            await socket.send(item)
+            try:
+                sent = socket.send(item)
+            except UnencodableError as error:
+                error.given = "yielded"
+                raise
+            await sent
             if not socket.connected:
                 # Nobody hears the rest: let it close what it holds.
                 return

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 from typing import Protocol as Contract
 
-from symphony.protocol.codec import to_message
-from symphony.protocol.envelopes import MESSAGE, Envelope, Event, Protocol
+from symphony.protocol.codec import UnencodableError, fail_to_encode, to_message
+from symphony.protocol.envelopes import MESSAGE, Envelope, Event, Item, Protocol, Reply
 from symphony.protocol.v1 import JSON, MSGPACK, V1
 
 __all__ = (
@@ -183,10 +183,25 @@ def frame_encoder(protocol: Protocol, encoding: Encoding) -> Callable[[Envelope]
         # JSON comes as the bytes that go into the frame: a text of them would
         # be made only to be encoded again.
         payload, text = protocol.encode_payload, encoding.encode_text
-        return lambda envelope: text(payload(envelope))
+
+        def encode_text(envelope: Envelope) -> Any:
+            try:
+                return text(payload(envelope))
+            except Exception as error:
+                fail_to_encode(error, envelope, _given(envelope))
+
+        return encode_text
 
     def encode(envelope: Envelope) -> Any:
-        message = protocol.encode(envelope)
+        try:
+            message = protocol.encode(envelope)
+        except UnencodableError as error:
+            fail_to_encode(error, envelope, _given(envelope))
         return None if message is None else encoding.encode(message)
 
     return encode
+
+
+def _given(envelope: Envelope) -> str:
+    """Return what a handler did with the data: only that of replies and items comes out of one."""
+    return "returned" if isinstance(envelope, Reply) else "yielded" if isinstance(envelope, Item) else ""

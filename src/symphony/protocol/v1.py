@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, Union
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from symphony.protocol.codec import encode_foreign
+from symphony.protocol.codec import encode_foreign, fail_to_encode
 from symphony.protocol.envelopes import (
     Cancel,
     End,
@@ -136,12 +136,12 @@ class V1:
         """Return *envelope* encoded as a message.
 
         Raises:
-            TypeError: Its data cannot be encoded.
+            UnencodableError: Its data cannot be encoded.
         """
         try:
             message = self.encode_payload(envelope)
-        except (OverflowError, UnicodeError) as error:
-            raise TypeError(f"it cannot be encoded: {error}") from None
+        except Exception as error:
+            fail_to_encode(error, envelope)
         return message.decode() if self.is_text else message
 
     def decode(self, message: str | bytes) -> Envelope:

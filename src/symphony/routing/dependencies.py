@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from symphony.errors import ConfigurationError
-from symphony.routing.parameters import Parameter, qualified_name, read_parameters, underlying
+from symphony.routing.parameters import EMPTY, Parameter, qualified_name, read_parameters, underlying
 from symphony.routing.stage import Filler, Rules, belongs_to_call
 
 if TYPE_CHECKING:
@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
     from symphony.routing.markers import Depends, Scope
 
-__all__ = ("Argument", "Arguments", "Dependencies", "Signal", "SocketScope", "Step", "resolve")
+__all__ = (
+    "Argument",
+    "Arguments",
+    "Dependencies",
+    "Signal",
+    "SocketScope",
+    "Step",
+    "close_context",
+    "resolve",
+)
 
 Argument = Filler | int
 """A filler, or the index of the step that provides the value."""
@@ -128,6 +137,24 @@ class Arguments:
         }
         return call(*positional, **keywords)
 
+    def bind(self, call: Callable[..., Any], socket: Any, subject: Any) -> Callable[[list[Any]], Any]:
+        """Fill all arguments but the values of steps; what is returned takes these, and calls *call*."""
+        given = [None if isinstance(fill, int) else fill(socket, subject) for fill in self.positional]
+        named = {
+            name: None if isinstance(fill, int) else fill(socket, subject) for name, fill in self.keywords
+        }
+
+        def run(values: list[Any]) -> Any:
+            for index, argument in enumerate(self.positional):
+                if isinstance(argument, int):
+                    given[index] = values[argument]
+            for name, argument in self.keywords:
+                if isinstance(argument, int):
+                    named[name] = values[argument]
+            return call(*given, **named)
+
+        return run
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -148,12 +175,24 @@ class Step:
     scope: Scope
     arguments: Arguments
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it can be opened in the thread of a handler: a plain function that lives for one call."""
+        is_async = self.kind == "async context" or inspect.iscoroutinefunction(underlying(self.call))
+        return self.scope == "call" and not is_async
+
+    async def provide(self, socket: Any, subject: Any, values: list[Any], stack: AsyncExitStack) -> Any:
+        """Return the value: of scope `"socket"` that of the socket, else a new one."""
+        if self.scope == "socket":
+            return await socket._scope.provide(self.key, partial(self.open, socket, subject, values))
+        return await self.open(socket, subject, values, stack)
+
     async def open(self, socket: Any, subject: Any, values: list[Any], stack: AsyncExitStack) -> Any:
         """Create the value, and register its cleanup on *stack*."""
         made = self.arguments.apply(self.call, socket, subject, values)
         if self.kind == "context":
             value = made.__enter__()
-            stack.push(partial(_exit, made))
+            stack.push(partial(close_context, made))
             return value
         if self.kind == "async context":
             value = await made.__aenter__()
@@ -167,7 +206,8 @@ class Step:
 # Not `enter_context`: a dependency sees the handler's error and may raise another
 # one, but it must not suppress it. Otherwise the outer dependencies would commit a
 # failed call, and the client would be told that it succeeded.
-def _exit(manager: Any, *error: Any) -> None:
+def close_context(manager: Any, *error: Any) -> None:
+    """Leave a context manager, which cannot suppress the error."""
     manager.__exit__(*error)
 
 
@@ -189,11 +229,7 @@ async def resolve(steps: tuple[Step, ...], socket: Any, subject: Any, stack: Asy
     """
     values: list[Any] = []
     for step in steps:
-        if step.scope == "socket":
-            create = partial(step.open, socket, subject, values)
-            values.append(await socket._scope.provide(step.key, create))
-        else:
-            values.append(await step.open(socket, subject, values, stack))
+        values.append(await step.provide(socket, subject, values, stack))
     return values
 
 
@@ -252,15 +288,17 @@ class Dependencies:
     def _arguments(self, call: Callable[..., Any], scope: Scope, where: str) -> Arguments:
         positional: list[Argument] = []
         keywords: list[tuple[str, Argument]] = []
-        for parameter in read_parameters(call, where=where):
-            argument = self._argument(parameter, scope, f"{where}, parameter {parameter.name!r}")
+        parameters = read_parameters(call, where=where)
+        siblings = [parameter.name for parameter in parameters]
+        for parameter in parameters:
+            argument = self._argument(parameter, siblings, scope, f"{where}, parameter {parameter.name!r}")
             if parameter.keyword_only:
                 keywords.append((parameter.name, argument))
             else:
                 positional.append(argument)
         return Arguments(tuple(positional), tuple(keywords))
 
-    def _argument(self, parameter: Parameter, scope: Scope, where: str) -> Argument:
+    def _argument(self, parameter: Parameter, siblings: list[str], scope: Scope, where: str) -> Argument:
         if parameter.depends is not None:
             if scope == "socket" and parameter.depends.scope == "call":
                 raise ConfigurationError(
@@ -270,6 +308,9 @@ class Dependencies:
             return self.add(parameter.depends, where)
         filler = self._rules.fill(parameter, where)
         if filler is None:
+            instead = f"For a query parameter of that name write {self._rules.shown_query(parameter)}."
+            likely = parameter.default is EMPTY
+            self._rules.refuse_misspelled(parameter, siblings, where, instead=instead, likely=likely)
             return self._rules.read_query(parameter, where)
         if scope == "socket" and belongs_to_call(filler):
             raise ConfigurationError(

@@ -10,12 +10,13 @@ from msgspec import Raw
 from symphony.errors import Reject
 from symphony.protocol.invalid import shortened
 from symphony.protocol.v1 import TypedV1
-from symphony.routing.handlers import ANY_EVENT, EVENT_SEPARATOR
+from symphony.routing.handlers import ANY_EVENT, EVENT_SEPARATOR, Handler
+from symphony.routing.parameters import located_name
 from symphony.routing.patterns import NamePattern, NameTable
 from symphony.routing.payload import UNREADABLE, type_read_by, unreadable
 from symphony.routing.plan import EVENT, NAMED_EVENT, Payload, Plan
 
-__all__ = ("EventTable", "names_in", "payload_of")
+__all__ = ("EventTable", "handler_names", "names_in", "payload_of")
 
 Work = Coroutine[Any, Any, Any]
 
@@ -35,6 +36,26 @@ class _Named:
 def names_in(event: str) -> Mapping[str, str]:
     """Return the parameters in the name of an event, with their converters."""
     return _ANY_NAMES if event == ANY_EVENT else NamePattern(event, separator=EVENT_SEPARATOR).converters
+
+
+def handler_names(handlers: Mapping[str, Handler]) -> Callable[[str], str]:
+    """Return what names the handler of an event, and where it stands.
+
+    Args:
+        handlers: By event or pattern; that of the messages of a raw route by `""`.
+    """
+    patterns = NameTable[Handler](separator=EVENT_SEPARATOR)
+    for event, handler in handlers.items():
+        if event and event != ANY_EVENT and names_in(event):
+            patterns.add(event, handler)
+
+    def name(event: str) -> str:
+        matched = None if event in handlers else patterns.match(event)
+        found = matched[0] if matched is not None else handlers.get(event) or handlers.get(ANY_EVENT)
+        # Without a handler, middleware has answered.
+        return f"handler {located_name(found.function)}" if found is not None else "message middleware"
+
+    return name
 
 
 def payload_of(event: str) -> Payload:
@@ -85,7 +106,7 @@ class EventTable:
         if event == ANY_EVENT:
             self._any = run
         else:
-            self._patterns.add(event, run)
+            self._patterns.add(event, run, f"handler {plan.location}")
 
     def protocol(self) -> TypedV1 | None:
         """Return the protocol that decodes these events and their data in one pass.

@@ -11,8 +11,8 @@ from symphony.errors import ConfigurationError
 from symphony.protocol.envelopes import MESSAGE
 from symphony.protocol.v1 import MAX_NAME
 from symphony.routing import middleware as around
-from symphony.routing.middleware import Middleware, Stage
-from symphony.routing.parameters import qualified_name, underlying
+from symphony.routing.middleware import Middleware, MiddlewareObject, Stage
+from symphony.routing.parameters import located_name, qualified_name, underlying
 from symphony.routing.patterns import NamePattern
 
 __all__ = ("ANY_EVENT", "EVENT_SEPARATOR", "Handler", "Handlers")
@@ -154,7 +154,11 @@ class Handlers:
 
         return register
 
-    def middleware(self, stage: Stage | object) -> Callable[[F], F]:
+    @overload
+    def middleware(self, stage: Stage) -> Callable[[F], F]: ...
+    @overload
+    def middleware(self, stage: MiddlewareObject) -> Callable[[F], F]: ...
+    def middleware(self, stage: Stage | MiddlewareObject) -> Callable[[F], F]:
         """Register middleware around the middleware that is registered later.
 
         Use it as a decorator with a stage, `@app.middleware("message")`. Or pass
@@ -228,8 +232,8 @@ class Handlers:
 
     def _taken(self, what: str, earlier: Handler, handler: Callable[..., Any]) -> ConfigurationError:
         return ConfigurationError(
-            f"{self} already has an {what} handler, {qualified_name(earlier.function)}; "
-            f"{qualified_name(handler)} would never run. Use middleware for code that must run as well."
+            f"{self} already has an {what} handler, {located_name(earlier.function)}; "
+            f"{located_name(handler)} would never run. Use middleware for code that must run as well."
         )
 
 

@@ -17,15 +17,42 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from symphony.errors import ConfigurationError
 
-__all__ = ("STAGES", "CallNext", "Middleware", "Stage", "check", "given", "methods", "no_such_stage", "wrap")
+__all__ = (
+    "STAGES",
+    "CallNext",
+    "Middleware",
+    "MiddlewareObject",
+    "Stage",
+    "check",
+    "given",
+    "methods",
+    "no_such_stage",
+    "wrap",
+)
 
 Stage: TypeAlias = Literal["connect", "message", "disconnect"]
 Middleware: TypeAlias = Callable[..., Awaitable[Any]]
 CallNext: TypeAlias = Callable[..., Awaitable[Any]]
+
+
+class _Connect(Protocol):
+    def connect(self, socket: Any, call_next: Any, /) -> Awaitable[Any]: ...
+
+
+class _Message(Protocol):
+    def message(self, socket: Any, message: Any, call_next: Any, /) -> Awaitable[Any]: ...
+
+
+class _Disconnect(Protocol):
+    def disconnect(self, socket: Any, close: Any, call_next: Any, /) -> Awaitable[Any]: ...
+
+
+MiddlewareObject: TypeAlias = _Connect | _Message | _Disconnect
+"""An object with a method for at least one stage."""
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 _SHAPES: dict[Stage, tuple[str, ...]] = {

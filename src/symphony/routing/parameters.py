@@ -16,7 +16,7 @@ from symphony.routing.markers import Depends, Query
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ("EMPTY", "Parameter", "qualified_name", "read_parameters", "underlying")
+__all__ = ("EMPTY", "Parameter", "located_name", "qualified_name", "read_parameters", "underlying")
 
 EMPTY: Final[Any] = inspect.Parameter.empty
 
@@ -50,6 +50,14 @@ def qualified_name(call: Callable[..., Any]) -> str:
         call = cast("Callable[..., Any]", call.func)
     named = call if hasattr(call, "__qualname__") else type(call)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def located_name(call: Callable[..., Any]) -> str:
+    """Name a callable and say where it stands: `chat.handlers.say (/app/chat/handlers.py:12)`."""
+    name = qualified_name(call)
+    function: Any = inspect.unwrap(underlying(call))
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code is not None else name
 
 
 def underlying(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -254,14 +254,15 @@ class _Table(Generic[T]):
     def __init__(self) -> None:
         self._literal: dict[str, T] = {}
         self._parametric: list[tuple[NamePattern, T]] = []
-        self._shapes: dict[str, str] = {}
+        self._shapes: dict[str, tuple[str, str]] = {}
 
-    def _add(self, pattern: NamePattern, value: T) -> None:
-        earlier = self._shapes.get(pattern.shape)
-        if earlier is not None:
-            same = "is registered twice" if earlier == pattern.text else f"matches the same as {earlier!r}"
-            raise ConfigurationError(f"Pattern {pattern.text!r} {same}.")
-        self._shapes[pattern.shape] = pattern.text
+    def _add(self, pattern: NamePattern, value: T, owner: str) -> None:
+        text, other = self._shapes.get(pattern.shape, (None, ""))
+        if text is not None:
+            same = "is registered twice" if text == pattern.text else f"matches the same as {text!r}"
+            owners = f": {other} and {owner}. Remove one of them, or rename it" if owner and other else ""
+            raise ConfigurationError(f"Pattern {pattern.text!r} {same}{owners}.")
+        self._shapes[pattern.shape] = pattern.text, owner
         if pattern.names:
             # Equally specific patterns are sorted by shape, so that the order of
             # registration never matters.
@@ -287,14 +288,19 @@ class PathTable(_Table[T]):
 
     __slots__ = ()
 
-    def add(self, pattern: str, value: T) -> None:
+    def add(self, pattern: str, value: T, owner: str = "") -> None:
         """Add one path pattern.
+
+        Args:
+            pattern: The pattern.
+            value: What is found by it.
+            owner: Whose it is, for the error: "handler chat.enter (/app/chat.py:12)".
 
         Raises:
             ConfigurationError: The pattern is not valid, or another one in the
                 table matches the same paths.
         """
-        self._add(PathPattern(pattern), value)
+        self._add(PathPattern(pattern), value, owner)
 
 
 class NameTable(_Table[T]):
@@ -310,14 +316,19 @@ class NameTable(_Table[T]):
         super().__init__()
         self._separator = separator
 
-    def add(self, pattern: str, value: T) -> None:
+    def add(self, pattern: str, value: T, owner: str = "") -> None:
         """Add one name or name pattern.
+
+        Args:
+            pattern: The name or pattern.
+            value: What is found by it.
+            owner: Whose it is, for the error: "handler chat.say (/app/chat.py:12)".
 
         Raises:
             ConfigurationError: The pattern is not valid, or another one in the
                 table matches the same names.
         """
-        self._add(NamePattern(pattern, separator=self._separator), value)
+        self._add(NamePattern(pattern, separator=self._separator), value, owner)
 
 
 def join_paths(prefix: str, path: str) -> str:

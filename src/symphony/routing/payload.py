@@ -14,7 +14,7 @@ from typing import Any, Final, get_args
 import msgspec
 
 from symphony.errors import ConfigurationError, ProtocolError, Reject
-from symphony.protocol.invalid import reason_and_path, shortened
+from symphony.protocol.invalid import details_of, faults, reason_and_path, shortened
 from symphony.routing.annotations import bare, is_pydantic, is_union, metadata
 
 __all__ = (
@@ -49,7 +49,7 @@ def payload_reader(annotation: Any) -> Reader | None:
     other kind raises a `ProtocolError` with close code 1003. Every other type
     is decoded from JSON in a text or binary message, and validated. Invalid
     data raises `Reject("invalid")`, and its details contain the `path` of the
-    invalid value.
+    invalid value, and with pydantic all `errors` if there are several.
 
     Args:
         annotation: The type. `str | bytes`, `Any`, `object` and no annotation
@@ -216,8 +216,8 @@ def _pydantic_readers(annotation: Any) -> EventReaders:
             try:
                 return decode(data)
             except ValidationError as error:
-                first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-                raise _reject(first["msg"], _path(first["loc"])) from None
+                found = faults(error)
+                raise Reject("invalid", found[0].message, details=details_of(found)) from None
 
         return read
 
@@ -238,10 +238,6 @@ def _pydantic_readers(annotation: Any) -> EventReaders:
 def _reject(reason: str, path: str) -> Reject:
     # Both can quote the peer's message, which may be as long as the limit.
     return Reject("invalid", shortened(reason), details={"path": shortened(path)})
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
 
 
 def _types_in(annotation: Any) -> Iterator[Any]:

@@ -11,9 +11,17 @@ from typing import Any, Final, NamedTuple
 
 from symphony.errors import ConfigurationError
 from symphony.routing.dependencies import Argument, Arguments, Dependencies, Step, resolve
-from symphony.routing.parameters import EMPTY, Parameter, qualified_name, read_parameters, underlying
+from symphony.routing.parameters import (
+    EMPTY,
+    Parameter,
+    located_name,
+    qualified_name,
+    read_parameters,
+    underlying,
+)
 from symphony.routing.payload import event_readers, payload_reader
 from symphony.routing.stage import Filler, Known, Rules, the_data, the_socket, the_subject
+from symphony.routing.threads import ThreadRunner, in_thread
 
 __all__ = (
     "EVENT",
@@ -21,13 +29,9 @@ __all__ = (
     "NAMED_EVENT",
     "Payload",
     "Plan",
-    "ThreadRunner",
     "compile_middleware",
     "compile_plan",
 )
-
-ThreadRunner = Callable[..., Awaitable[Any]]
-"""Runs `function(*args)` in a thread, as `asyncio.to_thread` does."""
 
 _NO_NAMES: Final[Mapping[str, str]] = {}
 
@@ -67,6 +71,7 @@ class Plan:
             passed unchanged, or not at all.
         thread: Whether the handler runs in a thread.
         name: The handler's qualified name, for logs.
+        location: The same, with its file and line.
     """
 
     call: Callable[[Any, Any], Any]
@@ -75,6 +80,7 @@ class Plan:
     reader: Any
     thread: bool
     name: str
+    location: str
 
 
 def compile_plan(
@@ -111,8 +117,8 @@ def compile_plan(
         query: Whether remaining parameters are query parameters.
         overrides: Functions to call instead of dependencies. They are applied
             now, so a later change has no effect on this plan.
-        thread: Runs the handler in a thread. Its arguments are filled and its
-            dependencies opened outside of the thread.
+        thread: Runs the handler in a thread, together with its plain
+            dependencies. Everything else is filled and opened outside of it.
 
     Raises:
         ConfigurationError: A parameter cannot be filled, or this kind of
@@ -133,8 +139,10 @@ def compile_plan(
     steps = dependencies.steps
     if is_generator and steps:
         call = _streaming(handler, arguments, steps)
-    elif steps or thread is not None:
-        call = _running(handler, arguments, steps, thread)
+    elif thread is not None:
+        call = in_thread(handler, arguments, steps, thread)
+    elif steps:
+        call = _running(handler, arguments, steps)
     else:
         call = _direct(handler, arguments)
     return Plan(
@@ -144,6 +152,7 @@ def compile_plan(
         reader=compiler.reader,
         thread=thread is not None,
         name=name,
+        location=located_name(handler),
     )
 
 
@@ -215,43 +224,55 @@ class _Compiler:
     def arguments(self, parameters: tuple[Parameter, ...]) -> Arguments:
         positional: list[Argument] = []
         keywords: list[tuple[str, Argument]] = []
+        siblings = [parameter.name for parameter in parameters]
         for parameter in parameters:
-            argument = self._argument(parameter)
+            argument = self._argument(parameter, siblings)
             if parameter.keyword_only:
                 keywords.append((parameter.name, argument))
             else:
                 positional.append(argument)
         return Arguments(tuple(positional), tuple(keywords))
 
-    def _argument(self, parameter: Parameter) -> Argument:
+    def _argument(self, parameter: Parameter, siblings: list[str]) -> Argument:
         where = f"{self._where}, parameter {parameter.name!r}"
         if parameter.depends is not None:
             return self._dependencies.add(parameter.depends, where)
         filler = self._rules.fill(parameter, where)
         if filler is not None:
             return filler
+        required = parameter.default is EMPTY
         if self._takes_query:
+            instead = f"For a query parameter of that name write {self._rules.shown_query(parameter)}."
+            self._rules.refuse_misspelled(parameter, siblings, where, instead=instead, likely=required)
             return self._rules.read_query(parameter, where)
+        is_payload = self._source is not None and self._payload_name is None
+        instead = (
+            "If it is the payload, give it another name." if is_payload else "If not, give it another name."
+        )
+        likely = required and not is_payload
+        self._rules.refuse_misspelled(parameter, siblings, where, instead=instead, likely=likely)
         if self._source is not None:
             return self._payload(self._source, parameter, where)
-        if parameter.default is not EMPTY:
+        if not required:
             return lambda socket, subject: parameter.default
         raise ConfigurationError(f"{where}: nothing fills it. Either {self._rules.describe()}.")
 
     def _payload(self, source: Payload, parameter: Parameter, where: str) -> Argument:
         if self._payload_name is not None:
-            kind = parameter.annotation
-            shown = "str" if kind is EMPTY else kind.__name__ if isinstance(kind, type) else str(kind)
             raise ConfigurationError(
                 f"{where}: {self._payload_name!r} is already the payload, and a handler has only one. "
-                f"For a query parameter, write `{parameter.name}: Annotated[{shown}, Query()]`. "
-                "For several fields of the payload, use one type with these fields."
+                f"For a query parameter, write {self._rules.shown_query(parameter)}. "
+                "For several fields of the payload, use one type with these fields. "
+                f"Otherwise {self._rules.describe()}."
             )
         self._payload_name = parameter.name
         try:
             self.reader = source.compile(parameter.annotation)
         except ConfigurationError as error:
-            raise ConfigurationError(f"{where}: {error}.") from None
+            raise ConfigurationError(
+                f"{where}: {error}. It is taken for the payload because nothing else fills it. "
+                f"Or {self._rules.describe()}."
+            ) from None
         return source.filler
 
 
@@ -300,17 +321,15 @@ def _direct(handler: Callable[..., Any], arguments: Arguments) -> Callable[[Any,
 
 
 def _running(
-    handler: Callable[..., Any], arguments: Arguments, steps: tuple[Step, ...], thread: ThreadRunner | None
+    handler: Callable[..., Any], arguments: Arguments, steps: tuple[Step, ...]
 ) -> Callable[[Any, Any], Any]:
-    target = handler if thread is None else partial(thread, handler)
-
     async def call(socket: Any, subject: Any) -> Any:
         async with AsyncExitStack() as stack:
             values = await resolve(steps, socket, subject, stack)
-            result = arguments.apply(target, socket, subject, values)
+            result = arguments.apply(handler, socket, subject, values)
             # Await here. Otherwise the dependencies of a plain handler that returns a
             # coroutine would be closed before the coroutine runs.
-            return await result if thread is not None or inspect.iscoroutine(result) else result
+            return await result if inspect.iscoroutine(result) else result
 
     return call
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from symphony.limits import Limits
 from symphony.protocol.envelopes import Protocol
 from symphony.routing.handlers import Handlers
+from symphony.routing.parameters import located_name
 from symphony.routing.patterns import PathPattern
 
 __all__ = ("Options", "Route")
@@ -55,14 +56,23 @@ class Route(Handlers):
     Attributes:
         path: The pattern, without the prefixes of its routers.
         options: The options of the route.
+        place: The file and line that added it.
     """
 
-    def __init__(self, path: str, options: Options) -> None:
+    def __init__(self, path: str, options: Options, place: str = "") -> None:
         super().__init__()
         if path:
             PathPattern(path)
         self.path = path
         self.options = options
+        self.place = place
+
+    @property
+    def owner(self) -> str:
+        """Whose it is, for errors: its first handler, or where it was added."""
+        first = next(iter((*self.handlers.values(), *self.events.values())), None)
+        handler = f"handler {located_name(first.function)}" if first is not None else ""
+        return handler or f"the route without handlers ({self.place})"
 
     def __call__(self, handler: Callable[..., Any]) -> Route:
         """Make *handler* the connect handler and return the route."""

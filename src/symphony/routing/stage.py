@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Final, get_args, get_origin
 from uuid import UUID
 
@@ -24,6 +25,9 @@ _CONVERTED_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "float": (float,),
     "uuid": (UUID,),
 }
+# How much of two names must be the same (`difflib`): "rom" and "room" are 0.86, "data" and "date" 0.75.
+_SIMILAR: Final = 0.75
+_VERY_SIMILAR: Final = 0.8
 _CONVERTED_BY: Final[Mapping[type, str]] = {str: "", int: ":int", float: ":float", UUID: ":uuid"}
 
 
@@ -125,15 +129,49 @@ class Rules:
         try:
             read = query_reader(name, parameter.annotation, parameter.default)
         except ConfigurationError as error:
-            raise ConfigurationError(f"{where}: {error}.") from None
+            why = (
+                ""
+                if parameter.query is not None
+                else f" It is read from the query string because nothing else fills it. Or {self.describe()}."
+            )
+            raise ConfigurationError(f"{where}: {error}.{why}") from None
         # Convert in each call. It costs 0.75 us (an integer, Python 3.11, 2026-11-23),
         # needs no memory per socket, and one call cannot change a list for the next.
         return lambda socket, subject: read(socket.handshake.query_params)
+
+    def refuse_misspelled(
+        self, parameter: Parameter, siblings: Collection[str], where: str, *, instead: str, likely: bool
+    ) -> None:
+        """Refuse a parameter whose name is nearly one of the patterns'.
+
+        Args:
+            parameter: One that no pattern fills.
+            siblings: The names of all parameters of its function: what one of them takes is not meant.
+            where: How to name the parameter in an error.
+            instead: What to write if it is not misspelled.
+            likely: Whether it would probably fail otherwise. If not, the names must be closer,
+                and the annotation fit the pattern's.
+        """
+        names = {**self.path_names, **self.pattern_names}
+        unused = [name for name in names if name not in siblings]
+        cutoff = _SIMILAR if likely else _VERY_SIMILAR
+        for meant in get_close_matches(parameter.name, unused, 1, cutoff):
+            if likely or _fits(parameter.annotation, names[meant]):
+                whose = "event or room" if meant in self.pattern_names else "path"
+                raise ConfigurationError(
+                    f"{where}: did you mean {meant!r}, a parameter of the {whose}? {instead}"
+                )
 
     def require_socket(self, where: str) -> None:
         """Raise an error if this stage has no socket."""
         if self._no_socket is not None:
             raise ConfigurationError(f"{where}: {self._no_socket}")
+
+    def shown_query(self, parameter: Parameter) -> str:
+        """Return how a parameter is written that is one of the query string."""
+        kind = parameter.annotation
+        shown = "str" if kind is EMPTY else kind.__name__ if isinstance(kind, type) else str(kind)
+        return f"`{parameter.name}: Annotated[{shown}, Query()]`"
 
     def describe(self) -> str:
         """Return how a parameter of this stage can be filled, for errors."""

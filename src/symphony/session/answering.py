@@ -180,7 +180,7 @@ class Answering:
         why = self._why.get(event.id, RESTARTS if self.draining else None)
         if isinstance(error, asyncio.CancelledError) and why is not None:
             return why
-        self._session.report(error, f"handler of the event {shortened(event.event)!r}")
+        self._session.report(error, f"handler of the event {shortened(event.event)!r}", event.event)
         return INTERNAL
 
     def _settle(self, event: Event) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from symphony.identity import Identity
+    from symphony.protocol.envelopes import Event
     from symphony.rooms.room import Room
     from symphony.socket import Socket
 
@@ -17,8 +18,8 @@ __all__ = ("ErrorReporter", "LiveSession", "NodeRooms", "SessionNode")
 class ErrorReporter(Protocol):
     """Hears of what handlers raise."""
 
-    def report(self, error: BaseException, what: str) -> None:
-        """Report what was raised in *what*."""
+    def report(self, error: BaseException, what: str, event: str = "") -> None:
+        """Report what was raised in *what*, the handler of *event*."""
         ...
 
 
@@ -30,7 +31,7 @@ class LiveSession(ErrorReporter, Protocol):
         """Whether the connection has ended."""
         ...
 
-    def watched(self, work: Coroutine[Any, Any, Any], /) -> Awaitable[Any]:
+    def watched(self, work: Coroutine[Any, Any, Any], event: Event | None = None, /) -> Awaitable[Any]:
         """Name *work* in a warning if it holds the event loop."""
         ...
 

@@ -71,6 +71,7 @@ class Endpoint:
         receive: Middleware and message handler: makes a coroutine from socket
             and message, or with *is_async* false handles it.
         is_async: Which of the two.
+        handler_of: Names the handler of an event, or on a raw route of any message.
         events: What it does with events; `None`: the route is raw, and
             *receive* takes its messages.
         checks: Called with socket and message for each message that arrives,
@@ -87,6 +88,7 @@ class Endpoint:
     connect: Callable[[Socket[Any]], Awaitable[None]]
     receive: Callable[[Socket[Any], Any], Any]
     is_async: bool
+    handler_of: Callable[[str], str]
     events: EventHandlers | None
     checks: tuple[Callable[[Socket[Any], Any], None], ...]
     concurrency: int

@@ -62,6 +62,8 @@ class Lane:
         "_failed",
         "_full",
         "_handed",
+        "_in_step",
+        "_latest",
         "_loop",
         "_max_queue",
         "_queue",
@@ -95,6 +97,9 @@ class Lane:
         self._deadline: asyncio.TimerHandle | None = None
         self._current: Any = None
         self._handed: tuple[Any] | None = None
+        # For a warning about a step that took long; see `recent`.
+        self._in_step = 0
+        self._latest: Any = None
         self._asleep: asyncio.Future[None] | None = None
         # Set by `serve`, and not read before it has made the lane idle.
         self._task: Any = None
@@ -150,13 +155,16 @@ class Lane:
         while True:
             if self._handed is not None:
                 (awaited,), self._handed = self._handed, None
-                await _until_idle(driver, awaited)
+                self._latest = self._current
+                await _until_idle(self, driver, awaited)
                 self._current = None
+                self._in_step += 1
             elif self._queue:
-                self._current = message = self._queue.popleft()
+                self._current = self._latest = message = self._queue.popleft()
                 self._make_room()
-                await _until_idle(driver, driver.send(message))
+                await _until_idle(self, driver, driver.send(message))
                 self._current = message = None
+                self._in_step += 1
             elif self._ending:
                 if self._deadline is not None:
                     self._deadline.cancel()
@@ -196,6 +204,10 @@ class Lane:
     def waiting(self) -> int:
         """How many messages wait."""
         return len(self._queue) if self._queue else 0
+
+    def recent(self) -> tuple[int, Any]:
+        """Return how many messages the task has handled in this step of the loop, and the last of them."""
+        return self._in_step + (self._current is not None), self._latest
 
     def withdraw(self, message: Any) -> bool:
         """Take a message back that was delivered and is not handled yet.
@@ -285,7 +297,7 @@ class Lane:
         except asyncio.CancelledError as error:
             if self._handed is not None:
                 (awaited,), self._handed = self._handed, None
-                await _until_idle(driver, awaited, error)
+                await _until_idle(self, driver, awaited, error)
                 self._current = None
             elif self.is_idle and self._task.cancelling():
                 # Nobody's handler was at work: the loop is being torn down.
@@ -293,7 +305,8 @@ class Lane:
                 raise
         finally:
             self.is_idle = False
-            self._asleep = None
+            self._asleep = self._latest = None
+            self._in_step = 0
 
     def _wake(self) -> None:
         self.is_idle = False
@@ -323,11 +336,12 @@ def _relieved(pressure: Awaitable[None]) -> Generator[Any, Any, None]:
 
 @coroutine
 def _until_idle(
-    driver: Driver, awaited: Any, error: BaseException | None = None
+    lane: Lane, driver: Driver, awaited: Any, error: BaseException | None = None
 ) -> Generator[Any, Any, None]:
     """Let the current task await what the driver yields, until it is idle.
 
     Args:
+        lane: Whose driver it is; a new step of the loop begins with each value.
         driver: Suspended.
         awaited: What it yielded last.
         error: The cancellation that came before the task took over.
@@ -349,6 +363,7 @@ def _until_idle(
             continue
         try:
             value = yield awaited
+            lane._in_step = 0  # pyright: ignore[reportPrivateUsage]
         except BaseException as thrown:
             error = thrown
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony.errors import ProtocolError, Reject
 from symphony.outgoing.encoding import RAW
-from symphony.protocol.codec import to_message
+from symphony.protocol.codec import UnencodableError, to_message
 
 if TYPE_CHECKING:
     from symphony.session.contracts import ErrorReporter
@@ -37,7 +37,11 @@ class Messages:
         if result is None:
             return None
         if type(result) is not str:
-            result = to_message(result)
+            try:
+                result = to_message(result)
+            except UnencodableError as error:
+                error.given = "returned"
+                raise
         outbox = self._outbox
         encode = self._encode
         outbox.send(encode(result))

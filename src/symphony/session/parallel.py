@@ -144,6 +144,11 @@ class Parallel:
         """How many messages wait."""
         return len(self._queue)
 
+    def recent(self) -> tuple[int, Any]:
+        """Return how many messages are handled in this step of the loop, and the last of them."""
+        task: Any = asyncio.current_task(self._loop)
+        return 1, self._running.get(task)
+
     def withdraw(self, message: Any) -> bool:
         """Take a message back that was delivered and is not handled yet.
 

@@ -120,6 +120,10 @@ class Serving:
             self._exchange.drain(retry=self._limits.retry_after, timeout=timeout)
         self._lane.end(timeout=timeout)
 
+    def recent(self) -> tuple[int, Any]:
+        """Return how many messages the last turn has handled, and the last one."""
+        return self._lane.recent()
+
     def end(self) -> None:
         """Let `serve` return when all messages are handled."""
         self._lane.end(timeout=self._limits.finish_timeout)

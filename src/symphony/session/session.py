@@ -16,17 +16,19 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from symphony.errors import DisconnectedError, Reject
-from symphony.session.blocking import watched
+from symphony.protocol.codec import UnencodableError
+from symphony.session.blocking import event_in, watched, what_held
 from symphony.session.contracts import SessionNode
 from symphony.session.refusal import refuse as refuse_handshake
 from symphony.session.serving import Serving
 from symphony.socket import Socket, close_dependencies, release
-from symphony.transport.base import Close, shown_address
+from symphony.transport.base import Close, SlowRead, shown_address
 
 if TYPE_CHECKING:
     from symphony.identity import Identity
     from symphony.limits import Limits
     from symphony.outgoing.encoding import Dialect
+    from symphony.protocol.envelopes import Event
     from symphony.rooms.room import Room
     from symphony.session.endpoint import Endpoint
     from symphony.transport.base import Connection
@@ -36,6 +38,8 @@ __all__ = ("Session",)
 logger = logging.getLogger("symphony.socket")
 
 SERVICE_RESTART = 1012
+_NOTHING = SlowRead(0, None, None)
+_INTERNAL = Reject("internal", "the connect handler failed")
 
 
 class _Phase(Enum):
@@ -118,21 +122,20 @@ class Session:
         self._stop_timer()
         self._connection.accept(socket.subprotocol)
         self._node.opened(self)
-        logger.info("%s opened on %s from %s", socket.id, socket.route, _address(socket))
+        self._log("opened")
 
     async def ended(self) -> None:
         """Return when the disconnect handler has run and all is cleaned up."""
         await asyncio.wait((self._task,))
 
-    def slow(self, seconds: float) -> None:
-        """Name the handler that held the loop."""
+    def slow(self, seconds: float, read: SlowRead | None = None) -> None:
+        """Name what held the loop: the messages of a read, or one step of the socket's task."""
+        if read is None:
+            read = SlowRead(*self._serving.recent(), None) if self._phase is _Phase.SERVING else _NOTHING
+        event = event_in(read.message, self._dialect)
+        who, advice = what_held(self._phase.value, self._endpoint.pattern, event, read, seconds)
         logger.warning(
-            "The %s handler of %s held the event loop for %.2f s (socket %s). "
-            "Await something slow, or register a plain function with thread=True.",
-            self._phase.value,
-            self._endpoint.pattern,
-            seconds,
-            self.socket.id,
+            "%s held the event loop for %.2f s (socket %s). %s", who, seconds, self.socket.id, advice
         )
 
     def closed(self, close: Close) -> None:
@@ -209,17 +212,23 @@ class Session:
         """Whether the connection has ended."""
         return self._closed.done()
 
-    def report(self, error: BaseException, what: str) -> None:
-        """Report what was raised in *what*."""
+    def report(self, error: BaseException, what: str, event: str = "") -> None:
+        """Report what was raised in *what*, the handler of *event*."""
+        if isinstance(error, UnencodableError):
+            error.blame(self._endpoint.handler_of(event))
         if self.is_over and isinstance(error, DisconnectedError):
             # Its client went while it waited for an answer: no fault of the handler's.
             logger.info("%s, in the %s of %s", error, what, self._endpoint.pattern)
             return
-        self._node.report(error, self.socket, f"{what} of {self._endpoint.pattern}")
+        self._fail(error, what)
 
-    def watched(self, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
-        """Await *work*, and name it in a warning if it holds the event loop."""
-        return watched(work, self._limits.blocking_warning, self.slow)
+    def watched(self, work: Coroutine[Any, Any, Any], event: Event | None = None) -> Awaitable[Any]:
+        """Await *work*, the stream of *event* if given, and name it if it holds the event loop."""
+
+        def slow(seconds: float) -> None:
+            self.slow(seconds, None if event is None else SlowRead(1, event, seconds))
+
+        return watched(work, self._limits.blocking_warning, slow)
 
     @property
     def _limits(self) -> Limits:
@@ -253,19 +262,17 @@ class Session:
                 after = self._limits.retry_after
                 self._refuse(Reject("unavailable", "the server restarts", retry_after=after))
             elif self._late:
-                seconds = self._limits.connect_timeout
-                logger.warning(
-                    "The connect handler of %s did not answer within %g s.", self._endpoint.pattern, seconds
-                )
+                pattern, seconds = self._endpoint.pattern, self._limits.connect_timeout
+                logger.warning("The connect handler of %s did not answer within %g s.", pattern, seconds)
                 self._refuse(Reject("timeout", "the server took too long to answer", status=503))
             else:
-                self._node.report(error, self.socket, f"connect handler of {self._endpoint.pattern}")
-                self._refuse(Reject("internal"))
+                self._fail(error, "connect handler")
+                self._refuse(_INTERNAL)
         except Reject as refusal:
             self._refuse(refusal)
         except BaseException as error:
-            self._node.report(error, self.socket, f"connect handler of {self._endpoint.pattern}")
-            self._refuse(Reject("internal"))
+            self._fail(error, "connect handler")
+            self._refuse(_INTERNAL)
         else:
             return not self._closed.done()
         return False
@@ -279,15 +286,11 @@ class Session:
             self._connection.close(refusal.close_code, refusal.message)
             return
         self._close = Close(refusal.close_code, refusal.message, clean=True)
-        logger.info(
-            "%s refused on %s from %s: %d %s",
-            socket.id,
-            socket.route,
-            _address(socket),
-            refusal.status,
-            refusal,
-        )
+        self._log("refused", f"{refusal.status} {refusal}")
         refuse_handshake(self._connection, socket.handshake, refusal)
+
+    def _fail(self, error: BaseException, what: str) -> None:
+        self._node.report(error, self.socket, f"{what} of {self._endpoint.pattern}")
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -311,24 +314,16 @@ class Session:
                 async with asyncio.timeout(self._limits.finish_timeout):
                     await disconnect(self.socket, close)
             except BaseException as error:
-                self._node.report(error, self.socket, f"disconnect handler of {self._endpoint.pattern}")
+                self._fail(error, "disconnect handler")
         for task in tuple(self._background or ()):
             task.cancel()
         await self._node.left(self)
         try:
             await close_dependencies(self.socket)
         except BaseException as error:
-            self._node.report(error, self.socket, f"dependencies of {self._endpoint.pattern}")
+            self._fail(error, "dependencies")
         if self.socket.opened:
-            duration = time.monotonic() - self._opened_at
-            logger.info(
-                "%s closed on %s from %s after %.3f s: %s",
-                self.socket.id,
-                self.socket.route,
-                _address(self.socket),
-                duration,
-                close,
-            )
+            self._log("closed", close, f" after {time.monotonic() - self._opened_at:.3f} s")
         self._release()
 
     def _release(self) -> None:
@@ -341,6 +336,9 @@ class Session:
         self._serving.release()
         del self._serving, self.received
 
-
-def _address(socket: Socket[Any]) -> str:
-    return shown_address(socket.client)
+    def _log(self, what: str, why: object = "", when: str = "") -> None:
+        socket = self.socket
+        more = f"{when}: {why}" if why else when
+        logger.info(
+            "%s %s on %s from %s%s", socket.id, what, socket.route, shown_address(socket.client), more
+        )

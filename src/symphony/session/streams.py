@@ -33,7 +33,7 @@ class Streams:
     Args:
         send: Sends an item; what it returns is awaited before the next one.
         finished: Called with the request and what the stream raised, or `None`.
-        watched: Awaits work, and names it if it holds the event loop.
+        watched: Awaits work for an event, and names it if it holds the event loop.
         context: What generators run in.
         limit: How many may run at once.
         name: How the socket is called in logs.
@@ -45,7 +45,7 @@ class Streams:
         self,
         send: Callable[[Item], Awaitable[None] | None],
         finished: Callable[[Event, BaseException | None], None],
-        watched: Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]],
+        watched: Callable[[Coroutine[Any, Any, Any], Event], Awaitable[Any]],
         context: Context,
         limit: int,
         name: str,
@@ -78,7 +78,7 @@ class Streams:
         stream = _Stream(event.id, items, event.credit, self._send)
         self._streams[event.id] = stream
         loop = asyncio.get_running_loop()
-        stream.task = loop.create_task(self._run(stream), context=self._context.copy())
+        stream.task = loop.create_task(self._run(event, stream), context=self._context.copy())
         # Not at the end of the task's own work: one that is cancelled before its
         # first step does none.
         stream.task.add_done_callback(partial(self._end, event, stream))
@@ -112,9 +112,9 @@ class Streams:
             if late:
                 logger.error("%d streams of socket %s do not end and are left behind.", len(late), self._name)
 
-    async def _run(self, stream: _Stream) -> None:
+    async def _run(self, event: Event, stream: _Stream) -> None:
         try:
-            await self._watched(stream.run())
+            await self._watched(stream.run(), event)
         except (KeyboardInterrupt, SystemExit) as error:
             # Raised out of a task it would end the event loop, and nothing in order.
             stream.stop = error

@@ -32,6 +32,7 @@ __all__ = (
     "Scope",
     "Servable",
     "SlowConsumer",
+    "SlowRead",
     "hosted",
     "servable",
     "shown_address",
@@ -100,6 +101,20 @@ class Connection(Protocol):
         ...
 
 
+class SlowRead(NamedTuple):
+    """A read whose messages held the event loop.
+
+    Attributes:
+        messages: How many were handled in it.
+        message: The one that took longest, decoded or not; the last one where they were not timed each.
+        slowest: The seconds of that one; `None`: they were not timed each.
+    """
+
+    messages: int
+    message: Any
+    slowest: float | None
+
+
 class Receiver(Protocol):
     """What a transport tells the core about one connection."""
 
@@ -108,8 +123,8 @@ class Receiver(Protocol):
         """What takes the next message. It never raises."""
         ...
 
-    def slow(self, seconds: float) -> None:
-        """Hear that handling messages held the loop for so long."""
+    def slow(self, seconds: float, read: SlowRead) -> None:
+        """Hear that handling the messages of one read held the loop for so long."""
         ...
 
     def closed(self, close: Close) -> None:

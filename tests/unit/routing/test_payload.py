@@ -11,7 +11,7 @@ import pydantic
 import pytest
 
 from symphony.errors import ConfigurationError, ProtocolError, Reject
-from symphony.routing.payload import payload_reader
+from symphony.routing.payload import event_readers, payload_reader
 
 Text = NewType("Text", str)
 
@@ -244,3 +244,34 @@ def test_pydantic_is_not_imported_where_no_payload_is_a_model() -> None:
         "payload_reader(msgspec.defstruct('Say', ['text'])); sys.exit('pydantic' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class Address(pydantic.BaseModel):
+    street: str
+    number: int
+    tags: list[int] = []
+
+
+@pytest.mark.parametrize("kind", ["json", "msgpack", "plain", "unpacked"])
+def test_all_that_pydantic_finds_is_reported(kind: str) -> None:
+    """A form with two wrong fields was told of one."""
+    data: Any = {"number": "x", "tags": ["a", 1]}
+    if kind in ("json", "msgpack"):
+        data = (msgspec.json if kind == "json" else msgspec.msgpack).encode(data)
+    with pytest.raises(Reject) as caught:
+        event_readers(Address)[kind](data)
+    integer = "Input should be a valid integer, unable to parse string as an integer"
+    assert caught.value.message == "Field required"
+    assert caught.value.details == {
+        "path": "$.street",
+        "errors": [
+            {"path": "$.street", "message": "Field required"},
+            {"path": "$.number", "message": integer},
+            {"path": "$.tags[0]", "message": integer},
+        ],
+    }
+
+
+def test_at_most_20_errors_are_reported() -> None:
+    error = refusal(Order, msgspec.json.encode({"items": ["x"] * 1000}).decode())
+    assert [each["path"] for each in error.details["errors"]] == [f"$.items[{n}]" for n in range(20)]

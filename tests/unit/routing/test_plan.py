@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import functools
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +11,7 @@ import pytest
 
 from symphony.errors import ConfigurationError, Reject
 from symphony.routing.markers import Depends
+from symphony.session.threads import run_in_thread
 from unit.routing.stages import Close, Handshake, Socket, error_of, on_connect, on_disconnect, on_message
 
 
@@ -174,8 +174,9 @@ def test_a_second_payload_is_an_error_that_suggests_query() -> None:
         "on_message of route '/': handler handler, parameter 'page': 'say' is already the payload, and "
         "a handler has only one. "
         "For a query parameter, write `page: Annotated[int, Query()]`. For several fields of the payload, "
-        "use one type "
-        "with these fields."
+        "use one type with these fields. Otherwise annotate it with what is known here (Socket, "
+        "Handshake) or with Annotated[..., Depends(...)] or Annotated[..., Query()], or name it as a "
+        "parameter of the pattern (there are none)."
     )
     assert "write `b: Annotated[str, Query()]`" in error_of(on_message, unannotated)
 
@@ -187,7 +188,10 @@ def test_a_payload_that_json_does_not_give_is_an_error() -> None:
         "on_message of route '/': handler handler, parameter 'thing': <class 'Foreign'> cannot be "
         "decoded from JSON; "
         "a payload is a msgspec Struct, a dataclass, a TypedDict, a pydantic model, a builtin type, or "
-        "a combination of these."
+        "a combination of these. It is taken for the payload because nothing else fills it. Or annotate it "
+        "with what is known here (Socket, Handshake) or with Annotated[..., Depends(...)] or "
+        "Annotated[..., Query()], "
+        "or name it as a parameter of the pattern (there are none)."
     )
 
 
@@ -237,7 +241,7 @@ async def test_a_handler_in_a_thread_runs_there_with_its_arguments_filled_here()
     def handler(room: str, *, close: Close) -> Any:
         return room, close, threading.get_ident()
 
-    plan = on_disconnect(handler, path_names={"room": "str"}, thread=asyncio.to_thread)
+    plan = on_disconnect(handler, path_names={"room": "str"}, thread=run_in_thread)
     assert (plan.is_async, plan.thread) == (True, True)
     socket, close = Socket[None](), Close()
     socket.params = Params()
@@ -247,7 +251,7 @@ async def test_a_handler_in_a_thread_runs_there_with_its_arguments_filled_here()
     assert socket.params.filled_in == here
 
 
-async def test_the_dependencies_of_a_handler_in_a_thread_stay_on_the_loop_and_outlive_it() -> None:
+async def test_async_dependencies_of_a_handler_in_a_thread_stay_on_the_loop_and_outlive_it() -> None:
     events: list[Any] = []
     here = threading.get_ident()
 
@@ -261,7 +265,7 @@ async def test_the_dependencies_of_a_handler_in_a_thread_stay_on_the_loop_and_ou
         return message
 
     handler.__annotations__["db"] = Annotated[str, Depends(session)]
-    plan = on_message(handler, thread=asyncio.to_thread)
+    plan = on_message(handler, thread=run_in_thread)
     assert await plan.call(Socket(), "hi") == "hi"
     assert events == [("open", True), ("a session", False), ("close", True)]
 
@@ -273,6 +277,6 @@ def test_an_async_handler_in_a_thread_is_an_error() -> None:
         yield message
 
     for each in (handler, stream):
-        assert error_of(on_message, each, thread=asyncio.to_thread).endswith(
+        assert error_of(on_message, each, thread=run_in_thread).endswith(
             "thread=True is for a plain `def`, and this handler is async."
         )

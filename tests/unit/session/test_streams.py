@@ -39,7 +39,7 @@ class Bench:
         self.streams = Streams(
             self._send,
             lambda event, error: self.ends.append((event.id, error)),
-            lambda work: work,
+            lambda work, event: work,
             copy_context(),
             limit,
             "s",

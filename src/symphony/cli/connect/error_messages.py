@@ -22,7 +22,9 @@ _HINTS: Final = (
     ("request_timeout must", "--timeout must"),
 )
 _LOST: Final = re.compile(r" was lost \((?P<code>\d{4})(?:: (?P<reason>.*))?\)$", re.DOTALL)
-_FAILED: Final = re.compile(r"\S+ (?:could not be reached|(?P<refused>refused the connection)): ")
+_FAILED: Final = re.compile(
+    r"\S+ (?:could not be reached|failed to open the connection|(?P<refused>refused the connection)): "
+)
 
 
 def connection_problem(message: str) -> str:

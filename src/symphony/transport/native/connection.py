@@ -21,6 +21,7 @@ from symphony.transport.base import Acceptor, Profile, Receiver, Scope
 from symphony.transport.heartbeat import Heartbeat
 from symphony.transport.native.encoding import PLAIN, deflated
 from symphony.transport.native.ending import Ending
+from symphony.transport.native.timing import TimedReceiver, slow_read
 from symphony.websocket import frames
 from symphony.websocket.assembler import Assembler
 from symphony.websocket.deflate import max_compressed_bytes, negotiate
@@ -63,6 +64,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         "_extensions",
         "_heartbeat",
         "_in_buffer",
+        "_in_read",
         "_key",
         "_late_pong",
         "_limits",
@@ -97,6 +99,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         self._heartbeat: Heartbeat | None = None
         self._late_pong: bytes | None = None
         self._in_buffer = False
+        self._in_read = 0
         self._receiving = False
         self._read_at = self.message_at = self._blocked_at = 0.0
         self.held = False
@@ -112,8 +115,11 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         outbox = self.outbox
         if not self._in_buffer:
             self._in_buffer = True
+            self._in_read = 1
             outbox.corked = True
             self._read_at = monotonic()
+        else:
+            self._in_read += 1
         kind = frame.msg_type
         if (
             (kind is TEXT or kind is BINARY)
@@ -139,8 +145,20 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             self._in_buffer = False
             outbox.flush()
             held = monotonic() - self._read_at
-            if held > self._slow_after and self.session is not None:
-                self.session.slow(held)
+            if held > self._slow_after:
+                self._held_loop(held, frame)
+
+    def _held_loop(self, seconds: float, frame: WSFrame) -> None:
+        session, received = self.session, self._received
+        timed = received if type(received) is TimedReceiver else None
+        payload = frame.get_payload_as_bytes()
+        last = payload.decode("utf-8", "replace") if frame.msg_type is TEXT else payload
+        if session is not None:
+            session.slow(seconds, slow_read(timed, self._in_read, last, seconds))
+        if timed is None and self._in_read > 1 and received is not None:
+            # Which one it was is only known from the next one on: no clock is read for
+            # each message before there was a need.
+            self._received = TimedReceiver(received, lambda: self._read_at)
 
     def _unusual_frame(self, kind: WSMsgType, frame: WSFrame) -> None:
         if self._ending.theirs is not None or not (self._receiving or kind is CLOSE):

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 from starlette.websockets import WebSocketDisconnect
 
 from symphony.outgoing.encoding import Message
-from symphony.transport.base import Close, Profile, Scope, Servable, shown_address
+from symphony.transport.base import Close, Profile, Scope, Servable, SlowRead, shown_address
 
 if TYPE_CHECKING:
     from symphony.limits import Limits
@@ -78,7 +78,7 @@ class Guest:
         if len(self._events) > _MAX_UNREAD:
             self._connection.pause_reading()
 
-    def slow(self, seconds: float) -> None:
+    def slow(self, seconds: float, read: SlowRead) -> None:
         """Do nothing: the app runs in a task, not while messages are read."""
 
     def closed(self, close: Close) -> None:
