@@ -126,10 +126,10 @@ def test_what_the_server_did(code: int, said: str) -> None:
         (
             502,
             b"",
-            "HTTP 502 Bad Gateway. That is a proxy which does not reach the server. Is the server running?",
+            "HTTP 502 Bad Gateway. This is a proxy that cannot reach the server. Is the server running?",
         ),
-        (401, b"", "HTTP 401 Unauthorized. Does it want a token? Pass token= or headers=."),
-        (404, b"", "HTTP 404 Not Found. There is no such path at the server."),
+        (401, b"", "HTTP 401 Unauthorized. Does it require a token? Pass token= or headers=."),
+        (404, b"", "HTTP 404 Not Found. The server has no such path."),
         (200, b"", "HTTP 200 OK. Is there a WebSocket at this path?"),
         (
             400,

@@ -13,10 +13,12 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from symphony.errors import DisconnectedError, Reject
 from symphony.protocol.codec import UnencodableError
+from symphony.session.background import BackgroundTasks
 from symphony.session.blocking import event_in, watched, what_held
 from symphony.session.contracts import SessionNode
 from symphony.session.refusal import refuse as refuse_handshake
@@ -89,7 +91,7 @@ class Session:
         self._connection = connection
         self._dialect = dialect
         self._outbox = connection.outbox
-        self._background: set[asyncio.Task[Any]] | None = None
+        self._background: BackgroundTasks | None = None
         self._close: Close | None = None
         self._late = False
         self._opened_at = 0.0
@@ -134,9 +136,8 @@ class Session:
             read = SlowRead(*self._serving.recent(), None) if self._phase is _Phase.SERVING else _NOTHING
         event = event_in(read.message, self._dialect)
         who, advice = what_held(self._phase.value, self._endpoint.pattern, event, read, seconds)
-        logger.warning(
-            "%s held the event loop for %.2f s (socket %s). %s", who, seconds, self.socket.id, advice
-        )
+        id = self.socket.id
+        logger.warning("%s held the event loop for %.2f s (socket %s). %s", who, seconds, id, advice)
 
     def closed(self, close: Close) -> None:
         """Hear that the connection has ended."""
@@ -174,18 +175,10 @@ class Session:
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine until the socket goes."""
-        tasks = self._background
-        if tasks is None:
-            tasks = self._background = set()
-        limit = self._limits.max_background_tasks
-        if self._close is not None or len(tasks) >= limit:
-            coroutine.close()
-            why = "it has gone" if self._close is not None else f"{limit} of its tasks run already"
-            raise RuntimeError(f"Socket {self.socket.id} takes no background task: {why}.")
-        task = self._node.background(coroutine, self.socket)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        return task
+        if self._background is None:
+            start = partial(self._node.background, socket=self.socket)
+            self._background = BackgroundTasks(start, self._limits.max_background_tasks, self.socket.id)
+        return self._background.run(coroutine, is_over=self._close is not None)
 
     async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
         """Ask the client and return its reply."""
@@ -315,8 +308,8 @@ class Session:
                     await disconnect(self.socket, close)
             except BaseException as error:
                 self._fail(error, "disconnect handler")
-        for task in tuple(self._background or ()):
-            task.cancel()
+        if self._background is not None:
+            self._background.cancel()
         await self._node.left(self)
         try:
             await close_dependencies(self.socket)

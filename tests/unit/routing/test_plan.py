@@ -174,9 +174,9 @@ def test_a_second_payload_is_an_error_that_suggests_query() -> None:
         "on_message of route '/': handler handler, parameter 'page': 'say' is already the payload, and "
         "a handler has only one. "
         "For a query parameter, write `page: Annotated[int, Query()]`. For several fields of the payload, "
-        "use one type with these fields. Otherwise annotate it with what is known here (Socket, "
-        "Handshake) or with Annotated[..., Depends(...)] or Annotated[..., Query()], or name it as a "
-        "parameter of the pattern (there are none)."
+        "use one type with these fields. Otherwise annotate it with a type known here (Socket, "
+        "Handshake) or with Annotated[..., Depends(...)] or Annotated[..., Query()], or name it like a "
+        "parameter of the pattern (none)."
     )
     assert "write `b: Annotated[str, Query()]`" in error_of(on_message, unannotated)
 
@@ -189,9 +189,9 @@ def test_a_payload_that_json_does_not_give_is_an_error() -> None:
         "decoded from JSON; "
         "a payload is a msgspec Struct, a dataclass, a TypedDict, a pydantic model, a builtin type, or "
         "a combination of these. It is taken for the payload because nothing else fills it. Or annotate it "
-        "with what is known here (Socket, Handshake) or with Annotated[..., Depends(...)] or "
+        "with a type known here (Socket, Handshake) or with Annotated[..., Depends(...)] or "
         "Annotated[..., Query()], "
-        "or name it as a parameter of the pattern (there are none)."
+        "or name it like a parameter of the pattern (none)."
     )
 
 

@@ -1,0 +1,49 @@
+"""The background tasks of one socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+__all__ = ("BackgroundTasks",)
+
+
+class BackgroundTasks:
+    """Tasks that run at most as long as their socket.
+
+    Args:
+        start: Starts a task whose exception is reported.
+        limit: How many may run at once.
+        name: The id of the socket, for errors.
+    """
+
+    __slots__ = ("_limit", "_name", "_start", "_tasks")
+
+    def __init__(
+        self, start: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]], limit: int, name: str
+    ) -> None:
+        self._start = start
+        self._limit = limit
+        self._name = name
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def run(self, coroutine: Coroutine[Any, Any, Any], *, is_over: bool) -> asyncio.Task[Any]:
+        """Run a coroutine.
+
+        Raises:
+            RuntimeError: The socket has gone, or too many of its tasks run.
+        """
+        if is_over or len(self._tasks) >= self._limit:
+            coroutine.close()
+            why = "it has gone" if is_over else f"{self._limit} of its tasks run already"
+            raise RuntimeError(f"Socket {self._name} takes no background task: {why}.")
+        task = self._start(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def cancel(self) -> None:
+        """Cancel all of them."""
+        for task in tuple(self._tasks):
+            task.cancel()
