@@ -199,6 +199,16 @@ def test_the_table_of_the_clients_options_has_each_of_both_with_its_default() ->
     assert in_javascript == set(re.findall(r"@property .+? \[(\w+)\]", typedef))
 
 
+def test_the_memory_of_a_connection_is_what_was_measured() -> None:
+    measured = re.search(
+        r"^\| \*\*symphony\*\* \|.* ([\d.]+) KiB \|$", (DOCS / "performance.md").read_text(), re.MULTILINE
+    )
+    said = re.search(r"about (\d+) KiB", (DOCS / "production.md").read_text())
+    assert measured is not None
+    assert said is not None
+    assert int(said[1]) == round(float(measured[1]))
+
+
 def test_the_map_of_the_architecture_has_every_floor() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text()
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
