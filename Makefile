@@ -8,7 +8,7 @@ UV = $(shell command -v uv 2>/dev/null || echo $(BOOTSTRAP)/bin/uv)
 # Containers often set it. Then every process that a test starts compiles all its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo recording test check format bench docs soak clean test-main test-browsers test-alone
+.PHONY: demo recording test check format bench bench-micro docs soak clean test-main test-browsers test-alone
 
 demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080; `make demo PORT=9000` takes another port
 	.venv/bin/symphony run examples/demo/app.py --port $(PORT)
@@ -54,6 +54,9 @@ bench: .venv/ready ## Measure Symphony and its peers, and write docs/performance
 
 recording: .venv/ready ## Record the demo in Chromium for the README, docs/assets/demo.webp
 	$(UV) run --group recording python docs/assets/record.py
+
+bench-micro: .venv/ready ## Measure the hot path in process; AGAINST=path compares with another tree
+	.venv/bin/python benchmarks/micro.py $(if $(AGAINST),--against $(AGAINST))
 
 clean: ## Remove everything that was installed or built
 	rm -rf .venv .bootstrap .pytest_cache .ruff_cache .hypothesis benchmarks/.build

@@ -96,6 +96,7 @@ class Session:
         self._late = False
         self._opened_at = 0.0
         self._draining = False
+        self._timer: asyncio.TimerHandle | None = None
         self.began = False
         self._phase = _Phase.CONNECTING
 
@@ -109,9 +110,7 @@ class Session:
             self, socket, self._endpoint, self._connection, self._dialect, context
         )
         self.received: Callable[..., None] = serving.received
-        self._timer: asyncio.TimerHandle | None = loop.call_later(
-            self._limits.connect_timeout, self._too_late
-        )
+        self._start_timer(self._limits.connect_timeout, self._too_late)
         self._task = loop.create_task(self._live(), context=context)
 
     def open(self) -> None:
@@ -160,9 +159,7 @@ class Session:
             return
         self._draining = True
         if self._phase is _Phase.CONNECTING:
-            self._stop_timer()
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._limits.finish_timeout, self._task.cancel)
+            self._start_timer(self._limits.finish_timeout, self._task.cancel)
         elif self._phase is _Phase.SERVING:
             self._serving.drain()
 
@@ -285,6 +282,10 @@ class Session:
     def _fail(self, error: BaseException, what: str) -> None:
         self._node.report(error, self.socket, f"{what} of {self._endpoint.pattern}")
 
+    def _start_timer(self, seconds: float, call: Callable[[], object]) -> None:
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(seconds, call)
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -320,11 +321,8 @@ class Session:
         self._release()
 
     def _release(self) -> None:
-        """Take apart what refers to each other.
-
-        A socket that has gone is freed at once; left to the garbage
-        collector, thousands of them wait for its next full round.
-        """
+        # Break reference cycles. Otherwise thousands of sockets that have gone
+        # wait for the garbage collector's next full round.
         release(self.socket)
         self._serving.release()
         del self._serving, self.received
