@@ -1,8 +1,8 @@
-"""One socket's life: handshake, connect handler, messages, disconnect handler.
+"""The life of one socket: handshake, connect handler, messages, disconnect handler.
 
-It runs in one task a socket. The transport tells it what came in through
-`received`, `slow` and `closed`; what it does to the transport goes through
-the `Connection` contract.
+Each socket has one session, which runs in one task. The transport calls
+`received`, `slow` and `closed`. The session uses the transport through the
+`Connection` contract.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SERVICE_RESTART = 1012
 
 
 class _Phase(Enum):
-    """What runs: named by its handler."""
+    """The current stage, named like its handler."""
 
     CONNECTING = "connect"
     SERVING = "message"
@@ -51,7 +51,8 @@ class Session:
 
     Attributes:
         socket: The socket, as handlers see it.
-        received: Takes the transport's messages; they go straight to the lane.
+        received: Handles the transport's messages, directly in the lane or the
+            exchange.
     """
 
     __slots__ = (
@@ -94,7 +95,7 @@ class Session:
         self._phase = _Phase.CONNECTING
 
     def start(self, socket: Socket[Any]) -> None:
-        """Begin the socket's life in a task of its own."""
+        """Start the task of the session."""
         self.socket = socket
         loop = asyncio.get_running_loop()
         context = copy_context()
@@ -121,14 +122,14 @@ class Session:
         logger.info("%s opened on %s from %s", socket.id, socket.route, _address(socket))
 
     async def ended(self) -> None:
-        """Return when the disconnect handler has run and all is cleaned up."""
+        """Return when the disconnect handler has run and everything is cleaned up."""
         await asyncio.wait((self._task,))
 
     def slow(self, seconds: float) -> None:
-        """Name the handler that held the loop."""
+        """Log a warning that names the handler that blocked the event loop."""
         logger.warning(
             "The %s handler of %s held the event loop for %.2f s (socket %s). "
-            "Await something slow, or register a plain function with thread=True.",
+            "Await slow operations, or register a plain function with thread=True.",
             self._phase.value,
             self._endpoint.pattern,
             seconds,
@@ -136,7 +137,7 @@ class Session:
         )
 
     def closed(self, close: Close) -> None:
-        """Hear that the connection has ended."""
+        """Handle the end of the connection."""
         if self._closed.done():
             return
         self._closed.set_result(None)
@@ -145,13 +146,13 @@ class Session:
             self._close = close
         self._serving.connection_lost()
         if self._phase is _Phase.CONNECTING:
-            # The connect handler is still at work, and now for nobody.
+            # The connect handler still runs, but its client is gone.
             self._task.cancel()
         elif self._phase is _Phase.SERVING:
             self._serving.end()
 
     def drain(self) -> None:
-        """Close with 1012 once the handlers under way have finished."""
+        """Close with 1012 when the running handlers have finished."""
         if self._closed.done() or self._draining:
             return
         self._draining = True
@@ -163,21 +164,21 @@ class Session:
             self._serving.drain()
 
     def abort(self) -> None:
-        """End the socket at once; its disconnect handler still runs."""
+        """End the connection at once; the disconnect handler still runs."""
         self._connection.abort()
         self.closed(Close(1006, "", clean=False))
         if self._phase is _Phase.SERVING:
             self._serving.cancel()
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine until the socket goes."""
+        """Run a coroutine in a task, which is cancelled when the socket ends."""
         tasks = self._background
         if tasks is None:
             tasks = self._background = set()
         limit = self._limits.max_background_tasks
         if self._close is not None or len(tasks) >= limit:
             coroutine.close()
-            why = "it has gone" if self._close is not None else f"{limit} of its tasks run already"
+            why = "it is closed" if self._close is not None else f"{limit} of its tasks run already"
             raise RuntimeError(f"Socket {self.socket.id} takes no background task: {why}.")
         task = self._node.background(coroutine, self.socket)
         tasks.add(task)
@@ -185,7 +186,7 @@ class Session:
         return task
 
     async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
-        """Ask the client and return its reply."""
+        """Send a request to the client and return its reply."""
         requests = self._serving.requests
         self.open()
         return await requests.request(event, data, timeout=timeout, response_type=response_type)
@@ -195,14 +196,14 @@ class Session:
         return await self._node.rooms.join(self.socket, name, authorize=authorize)
 
     async def leave(self, name: str) -> bool:
-        """Take the socket out of a room; whether it was a member."""
+        """Remove the socket from a room; return whether it was a member."""
         return await self._node.rooms.leave(self.socket, name)
 
     def login(self, identity: Identity, before: Identity | None) -> None:
-        """Tell the node who the socket speaks for."""
+        """Tell the node the new identity of the socket."""
         self._node.logged_in(self.socket, identity, before)
 
-    # What the exchange asks
+    # Used by the parts that handle messages: see `LiveSession`
 
     @property
     def is_over(self) -> bool:
@@ -210,15 +211,16 @@ class Session:
         return self._closed.done()
 
     def report(self, error: BaseException, what: str) -> None:
-        """Report what was raised in *what*."""
+        """Report an exception that was raised in *what*."""
         if self.is_over and isinstance(error, DisconnectedError):
-            # Its client went while it waited for an answer: no fault of the handler's.
+            # The client left while the handler awaited its reply. That is not a bug of
+            # the handler.
             logger.info("%s, in the %s of %s", error, what, self._endpoint.pattern)
             return
         self._node.report(error, self.socket, f"{what} of {self._endpoint.pattern}")
 
     def watched(self, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
-        """Await *work*, and name it in a warning if it holds the event loop."""
+        """Wrap *work*, so that a warning is logged if it blocks the event loop."""
         return watched(work, self._limits.blocking_warning, self.slow)
 
     @property
@@ -241,7 +243,7 @@ class Session:
             await self.watched(self._end())
 
     async def _connected(self) -> bool:
-        """Run the connect stage; whether messages are to be served after it."""
+        """Run the connect stage; return whether to handle messages after it."""
         try:
             await self._endpoint.connect(self.socket)
             self.open()
@@ -332,10 +334,10 @@ class Session:
         self._release()
 
     def _release(self) -> None:
-        """Take apart what refers to each other.
+        """Break reference cycles, so that a closed socket is freed at once.
 
-        A socket that has gone is freed at once; left to the garbage
-        collector, thousands of them wait for its next full round.
+        Otherwise thousands of closed sockets would stay in memory until the next
+        full garbage collection.
         """
         release(self.socket)
         self._serving.release()
