@@ -43,8 +43,20 @@ def test_the_name_of_a_file_that_has_moved_is_found() -> None:
     assert len(named_in(text)) == 4
 
 
+def modules_of(test: Path) -> list[Path]:
+    """Return the modules that a test may belong to: `test_lane.py` or `test_lane_order.py` to `lane.py`."""
+    words = test.stem.removeprefix("test_").split("_")
+    folder = PACKAGE / test.parent.relative_to(UNIT)
+    return [folder / f"{'_'.join(words[:count])}.py" for count in range(1, len(words) + 1)]
+
+
 def test_every_unit_test_is_where_its_module_is() -> None:
-    tests = [test.relative_to(UNIT) for test in UNIT.rglob("test_*.py")]
+    tests = list(UNIT.rglob("test_*.py"))
     assert tests
-    modules = {test: PACKAGE / test.parent / test.name.removeprefix("test_") for test in tests}
-    assert [str(test) for test, module in modules.items() if not module.is_file()] == []
+    lost = [test for test in tests if not any(module.is_file() for module in modules_of(test))]
+    assert [str(test.relative_to(UNIT)) for test in lost] == []
+
+
+def test_a_unit_test_in_the_wrong_folder_is_found() -> None:
+    assert not any(module.is_file() for module in modules_of(UNIT / "transport" / "test_lane.py"))
+    assert any(module.is_file() for module in modules_of(UNIT / "session" / "test_lane_order.py"))
