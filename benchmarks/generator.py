@@ -1,4 +1,4 @@
-"""The load generator: built from C, run, and its one line read."""
+"""Builds the load generator, which is written in C, runs it and reads its result."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SOURCES = Path(__file__).parent / "load"
 WSLOAD = BUILD / "wsload"
 FLOOR = BUILD / "floor"
 
-# Four threads load more than any server here can take on one core.
+# Four threads produce more load than any of the servers can handle on one core.
 MAX_THREADS = 4
 
 
 class LoadError(Exception):
-    """The generator could not do its work; the message is its own."""
+    """The generator failed. The message is the one that it printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class Sample:
     """One measurement of one server.
 
     Attributes:
-        value: In the unit of its row.
-        lost: Messages that should have come and did not.
-        server_cpu: The server's share of a core while measured, or `None`
-            where no time was measured.
+        value: The value, in the unit of its row.
+        lost: How many expected messages did not arrive.
+        server_cpu: The server's share of a core during the measurement, or
+            `None` for rows that measure no time.
         generator_cpu: The same for the generator's busiest thread.
     """
 
@@ -74,7 +74,7 @@ def _command(cores: Cores, mode: str, port: int, threads: int, arguments: tuple[
 
 
 def run_load(cores: Cores, mode: str, port: int, pid: int, *arguments: str) -> Sample:
-    """Load the server *pid* on *port* and return what was measured.
+    """Put load on the server *pid* on *port* and return the measurement.
 
     Raises:
         LoadError: The server refused, closed or lost a connection, sent
@@ -82,22 +82,22 @@ def run_load(cores: Cores, mode: str, port: int, pid: int, *arguments: str) -> S
     """
     threads = min(MAX_THREADS, len(cores.load))
     command = _command(cores, mode, port, threads, (f"--server-pid={pid}", *arguments))
-    # wsload ends itself after 120 s at the latest.
+    # wsload exits after 120 s at the latest.
     done = subprocess.run(command, capture_output=True, text=True, timeout=130, check=False)
     if done.returncode:
-        raise LoadError(done.stderr.strip().rpartition("\n")[2] or f"wsload ended with {done.returncode}")
+        raise LoadError(done.stderr.strip().rpartition("\n")[2] or f"wsload exited with {done.returncode}")
     result = json.loads(done.stdout)
     if result["count"] == 0:
-        raise LoadError("not one message came back")
+        raise LoadError("no message came back")
     return Sample(result["rate"], result["lost"], result["server_cpu"], result["generator_cpu"])
 
 
 @contextmanager
 def hold_idle(cores: Cores, port: int, connections: int, *arguments: str) -> Iterator[None]:
-    """Hold idle connections open; entered once all of them are.
+    """Open idle connections, and hold them until the context ends.
 
     Raises:
-        LoadError: Not all could be opened.
+        LoadError: Some connections could not be opened.
     """
     command = _command(cores, "idle", port, 1, (f"--connections={connections}", *arguments))
     with subprocess.Popen(
@@ -108,7 +108,7 @@ def hold_idle(cores: Cores, port: int, connections: int, *arguments: str) -> Ite
         assert process.stderr is not None
         try:
             if not process.stdout.readline():
-                raise LoadError(process.stderr.read().strip() or "wsload ended early")
+                raise LoadError(process.stderr.read().strip() or "wsload exited early")
             yield
         finally:
             process.stdin.close()

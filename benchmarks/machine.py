@@ -1,4 +1,4 @@
-"""The machine: which core serves, which ones load, and what stands in the report about it."""
+"""Divides the cores between server and load generator, and describes the machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BUILD = Path(__file__).parent / ".build"
 
 
 class Missing(Exception):
-    """Something is not installed here; the message says what."""
+    """Something is not installed. The message says what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +27,15 @@ class Cores:
 
 
 def split_cores() -> Cores:
-    """Give the server one core and the load the others.
+    """Return one core for the server and the others for the load generator.
 
-    The server core's hyperthread stays idle where there are others: work on it
-    would slow the server down.
+    If there are enough cores, the hyperthread of the server's core stays idle,
+    because work on it would slow down the server.
     """
     if platform.system() != "Linux":
         raise Missing("the benchmarks need Linux (epoll, /proc, CPU affinity)")
     if shutil.which("taskset") is None:
-        raise Missing("taskset (of util-linux) is not installed")
+        raise Missing("taskset (part of util-linux) is not installed")
     usable = os.sched_getaffinity(0)
     if len(usable) < 2:
         raise Missing("the benchmarks need two cores: one for the server, one for the load")
@@ -63,7 +63,7 @@ def describe_machine() -> str:
 
 
 def package_version(name: str) -> str:
-    """Give a Python distribution's name and version, or say that it is missing."""
+    """Return the name and version of a Python package. Raises `Missing`."""
     try:
         return f"{name} {version(name)}"
     except PackageNotFoundError:
@@ -71,7 +71,7 @@ def package_version(name: str) -> str:
 
 
 def first_line(*command: str) -> str:
-    """Give the first line a command prints, such as its version."""
+    """Return the first line that a command prints, such as its version. Raises `Missing`."""
     if shutil.which(command[0]) is None:
         raise Missing(f"{command[0]} is not installed")
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

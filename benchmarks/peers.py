@@ -1,4 +1,4 @@
-"""Who is measured: one entry a server, with how it is started and how it is spoken to."""
+"""The servers to measure: how to start each one, and how to communicate with it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ NODE_MODULES = BUILD / "node_modules"
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How a server is spoken to: arguments for the load generator.
+    """Arguments for the load generator, which say how to communicate with a server.
 
     Attributes:
-        request: `None` where a server has nothing of the kind.
+        request: `None` if the server has no requests.
     """
 
     echo: tuple[str, ...]
@@ -38,7 +38,7 @@ class Wire:
 
 RAW = Wire(echo=("--path=/echo",), fanout=("--path=/fanout",))
 
-# What a request carries, and its reply too: 64 bytes, as in the echo.
+# The data of a request and of its reply: 64 bytes, as in the echo.
 _MOVE = f'{{"x":1,"y":2,"name":"{"x" * 41}"}}'
 
 # `#` is the id of a request.
@@ -51,8 +51,8 @@ SYMPHONY_V1 = replace(
     ),
 )
 
-# Engine.IO 4 without polling: the client connects to the default namespace with
-# `40`, is ready when it is answered with `40…`, and answers the ping `2` with `3`.
+# Engine.IO 4 without polling. The client connects to the default namespace with `40`. It is
+# ready after the answer `40…`, and answers the ping `2` with `3`.
 _SOCKETIO = (
     "--path=/socket.io/?EIO=4&transport=websocket",
     "--first=40",
@@ -72,9 +72,9 @@ class Peer:
     """A server to measure.
 
     Attributes:
-        name: For `--only` and in the tables.
-        command: Gives the command line, without the port. Raises `Missing`.
-        versions: Gives what was measured, for the report. Raises `Missing`.
+        name: The name for `--only` and in the tables.
+        command: Returns the command line, without the port. Raises `Missing`.
+        versions: Returns the measured versions, for the report. Raises `Missing`.
     """
 
     name: str
@@ -91,7 +91,7 @@ def _install_node_packages() -> None:
     if shutil.which("npm") is None:
         raise Missing("npm is not installed")
     BUILD.mkdir(exist_ok=True)
-    # Install scripts stay off: bun's binary is a package of its own, found in _bun().
+    # Do not run install scripts. `_bun` finds the binary of Bun, which is a separate package.
     command = [
         "npm",
         "install",
@@ -114,7 +114,7 @@ def _install_node_packages() -> None:
 @cache
 def _bun() -> str:
     _install_node_packages()
-    # Builds for CPUs without AVX2 ("baseline") and for musl may lie beside the plain one.
+    # Prefer the standard build to those for CPUs without AVX2 ("baseline") and for musl.
     for binary in sorted(NODE_MODULES.glob("@oven/bun-*/bin/bun"), key=lambda path: len(str(path))):
         if (
             os.access(binary, os.X_OK)
@@ -143,7 +143,7 @@ def _node_versions(name: str) -> list[str]:
 def _uvicorn_versions() -> list[str]:
     from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
-    # uvicorn picks the implementation by what is installed; the report has to say which it was.
+    # uvicorn chooses an implementation that is installed. The report says which one.
     module = getattr(AutoWebSocketsProtocol, "__module__", "none").rpartition(".")[2]
     return [
         package_version("uvicorn"),

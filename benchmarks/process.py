@@ -1,4 +1,4 @@
-"""Server processes: started on their core, watched through /proc, always ended."""
+"""Runs server processes on their core, reads /proc, and always stops them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLOCK_TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class StartError(Exception):
-    """A server did not start; the message is the last it said."""
+    """A server did not start. The message is the last line that it printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +36,21 @@ class Server:
     port: int
 
     def resident_bytes(self) -> int:
-        """Give what the process holds in memory."""
+        """Return the resident memory of the process."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
-        raise ProcessLookupError(f"{self.peer.name} has gone")
+        raise ProcessLookupError(f"{self.peer.name} has exited")
 
     def _cpu_seconds(self) -> float:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) * CLOCK_TICK
 
     def settle(self) -> None:
-        """Wait until the server is idle and its memory stands still.
+        """Wait until the server is idle and its memory does not change.
 
-        It may still be closing the connections of the last measurement, which
-        would be in the way of the next one, this server's or another's.
+        Otherwise it may still be closing the connections of the last
+        measurement, which would disturb the next one, of this server or another.
         """
         deadline = time.monotonic() + SETTLE_LIMIT
         before = (-1.0, -1)
@@ -74,7 +74,7 @@ def _await_listening(process: subprocess.Popen[bytes], port: int, said: IO[bytes
         if process.poll() is not None:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines()
-            raise StartError(lines[-1] if lines else f"it ended with {process.returncode}")
+            raise StartError(lines[-1] if lines else f"it exited with {process.returncode}")
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
@@ -86,11 +86,11 @@ def _await_listening(process: subprocess.Popen[bytes], port: int, said: IO[bytes
 
 @contextmanager
 def running(peer: Peer, core: int) -> Iterator[Server]:
-    """Run a server on one core, for as long as the context lasts.
+    """Run a server on one core until the context ends.
 
     Raises:
-        Missing: What it needs is not installed.
-        StartError: It ended, or did not listen in time.
+        Missing: A program or package that it needs is not installed.
+        StartError: It exited, or did not listen in time.
     """
     port = _free_port()
     with tempfile.TemporaryFile() as said:
@@ -100,7 +100,7 @@ def running(peer: Peer, core: int) -> Iterator[Server]:
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,
-            # Ctrl-C is for the benchmark, which then ends its servers in order.
+            # Ctrl+C must reach only the benchmark, which then stops its servers.
             start_new_session=True,
         )
         try:

@@ -1,4 +1,4 @@
-"""What is measured: one entry a row of work."""
+"""The rows of the report: each is one kind of work to measure."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ("FULL", "QUICK", "ROWS", "Effort", "Row", "measure")
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long everything is measured.
+    """How long to measure.
 
     Attributes:
-        rounds: How often each server is started and measured anew.
-        seconds: The measured window.
-        warmup: Load before it; compilers that compile while running need it.
-        opened: Connections opened for the connection rate, at most.
-        idle: Connections held open for the memory of one.
+        rounds: How often each server is started and measured.
+        seconds: The duration of one measurement.
+        warmup: How many seconds of load come before it, for JIT compilers.
+        opened: The most connections to open for the connection rate.
+        idle: How many connections to hold open to measure their memory.
     """
 
     rounds: int
@@ -43,11 +43,12 @@ class Row:
     """One kind of work.
 
     Attributes:
-        name: For `--only`.
-        title: For the tables.
-        arguments: What the load generator does.
-        fresh: Measured once, on servers that have done nothing else: memory
-            that earlier work left behind would be used again and not be seen.
+        name: The name for `--only`.
+        title: The title in the tables.
+        arguments: Arguments for the load generator.
+        fresh: Measure it once, on servers that have done no other work.
+            Otherwise they would reuse memory of earlier work, and the result
+            would be too low.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Row:
     fresh: bool = False
 
     def wire(self, peer: Peer) -> tuple[str, ...] | None:
-        """Give how the peer is spoken to for this work, or `None` where it cannot do it."""
+        """Return the peer's arguments for this work, or `None` if the peer cannot do it."""
         special = {"fanout": peer.wire.fanout, "request": peer.wire.request}
         return special.get(self.mode, peer.wire.echo)
 
@@ -81,10 +82,10 @@ ROWS = (
 
 
 def measure(row: Row, server: Server, cores: Cores, effort: Effort) -> Sample | None:
-    """Measure one row at one server, once. Gives `None` where the server cannot do it.
+    """Measure one row at one server, once. Return `None` if the server cannot do it.
 
     Raises:
-        LoadError: It could not be measured.
+        LoadError: The measurement failed.
     """
     wire = row.wire(server.peer)
     if wire is None:

@@ -29,13 +29,13 @@ log = Console(stderr=True, highlight=False)
 
 
 def choose(only: list[str]) -> tuple[list[Peer], list[Row]]:
-    """Give the servers and rows that were asked for; all, where none was."""
+    """Return the selected servers and rows. If none is selected, return all."""
     peers = [peer for peer in PEERS if peer.name in only]
     rows = [row for row in ROWS if row.name in only]
     unknown = set(only) - {peer.name for peer in peers} - {row.name for row in rows}
     if unknown:
         known = ", ".join([*(peer.name for peer in PEERS), *(row.name for row in ROWS)])
-        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: not among {known}", param_hint="--only")
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: choose from {known}", param_hint="--only")
     return peers or list(PEERS), rows or list(ROWS)
 
 
@@ -67,7 +67,11 @@ def take(row: Row, server: Server, cores: Cores, effort: Effort, results: Result
 
 
 def run_rounds(results: Results, cores: Cores, effort: Effort) -> None:
-    """Measure everything. Each row goes round the servers, so that drift meets all alike."""
+    """Measure everything.
+
+    Each row is measured at all servers in turn, so that changes of the machine's
+    speed affect all servers equally.
+    """
     repeated = [row for row in results.rows if not row.fresh]
     for round_number in range(1, effort.rounds + 1 if repeated else 1):
         log.print(f"round {round_number} of {effort.rounds}")
@@ -94,23 +98,25 @@ def write_between(page: Path, text: str) -> None:
 
 def main(
     quick: Annotated[
-        bool, typer.Option("--quick", help="One short round: a look, not a measurement.")
+        bool, typer.Option("--quick", help="Run one short round. Its figures are not reliable.")
     ] = False,
-    seconds: Annotated[float | None, typer.Option(help="Measured time of each figure, in seconds.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="A server or a row; may be repeated.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="How many seconds to measure each figure.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Measure only this server or row. Can be repeated.")
+    ] = None,
     write: Annotated[
         bool,
-        typer.Option("--write", help="Write the report into docs/performance.md, its table into README.md."),
+        typer.Option("--write", help="Write the report to docs/performance.md and its table to README.md."),
     ] = False,
 ) -> None:
     """Measure Symphony and its peers side by side, on this machine, in one run."""
     if write and (quick or only):
-        raise typer.BadParameter("only a full run is written", param_hint="--write")
+        raise typer.BadParameter("not possible with --quick or --only", param_hint="--write")
     effort = QUICK if quick else FULL
     if seconds is not None:
         effort = replace(effort, seconds=seconds)
     peers, rows = choose(only or [])
-    # A terminated run ends its servers, as an interrupted one does.
+    # Stop the servers on SIGTERM too, as on Ctrl+C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         cores = split_cores()
@@ -125,13 +131,13 @@ def main(
     summary = f"median of {effort.rounds}, {effort.seconds:g} s each after {effort.warmup:g} s of warm-up"
     report = render(results, cores=cores, command=command, effort=summary)
     console = Console()
-    # The tables are nine columns wide: cut names would be worse than broken lines.
+    # The tables have nine columns. Wrapped lines are better than truncated names.
     Console(width=max(console.width, 140)).print(Markdown(report))
     if SYMPHONY.name in results.left_out:
         raise SystemExit("benchmarks: Symphony itself was not measured")
     if write:
         write_between(PAGE, report)
-        # `make bench` runs the very command, and is the shorter name of it.
+        # `make bench` runs exactly this command, and is shorter.
         write_between(README, summarize(results, command="make bench"))
 
 

@@ -1,9 +1,9 @@
-// floor: how cheap a WebSocket server can be on this machine. The bare system
-// calls of an echo (/echo) and of a fan-out (/fanout), and nothing a server needs
-// beside them: no checks, no timers, no limits, no answer to misuse.
+// floor: shows how cheap a WebSocket server can be on this machine. It makes only the
+// system calls of an echo (/echo) and a fan-out (/fanout). It has nothing else that a
+// server needs: no checks, no timers, no limits, no handling of invalid input.
 //
-// It corks as Symphony and uWebSockets do: one send() for all frames of one
-// read, and one for all publications a member gets in one turn of the loop.
+// It corks as Symphony and uWebSockets do: one send() for all frames of one read, and
+// one for all publications that a member gets in one turn of the loop.
 //
 // usage: floor PORT
 
@@ -20,7 +20,7 @@
 
 enum { MAX_FILES = 1 << 20, READ_BYTES = 256 * 1024, EVENTS = 512 };
 
-// wsload always sends the example key of RFC 6455 §1.3, so the answer to it is a constant here.
+// wsload always sends the example key of RFC 6455 §1.3, so the response is a constant.
 static const char ACCEPTED[] = "HTTP/1.1 101 Switching Protocols\r\n"
                                "Upgrade: websocket\r\n"
                                "Connection: Upgrade\r\n"
@@ -30,7 +30,7 @@ struct connection {
     int fd;
     int upgraded;
     int member;          // its index in `members`, or -1
-    unsigned char *rest; // a frame or request that has not come whole
+    unsigned char *rest; // an incomplete frame or request
     size_t held;
 };
 
@@ -61,8 +61,8 @@ static void drop(struct connection *connection) {
 
 static void write_all(struct connection *connection, const unsigned char *bytes, size_t size) {
     ssize_t written = send(connection->fd, bytes, size, MSG_NOSIGNAL);
-    // Kernel buffers hold far more than the load keeps in flight. A full one would mean that
-    // the measurement is wrong, so there is no queue behind this call.
+    // Kernel buffers hold far more than the load keeps in flight. If one is full, the
+    // measurement is wrong, so there is no queue here.
     if (written >= 0 && (size_t)written != size) {
         fprintf(stderr, "floor: a send buffer is full\n");
         exit(1);
@@ -98,7 +98,7 @@ static size_t upgrade(struct connection *connection, unsigned char *bytes, size_
     return end + 4 - bytes;
 }
 
-// Gives 0 when the connection has gone.
+// Returns 0 if the connection has ended.
 static int receive(struct connection *connection) {
     if (connection->held)
         memcpy(input, connection->rest, connection->held);

@@ -1,5 +1,5 @@
-// WebSocket frames (RFC 6455 §5.2), as far as a benchmark needs them: whole
-// messages in one frame, lengths up to 64 KiB.
+// WebSocket frames (RFC 6455 §5.2), as far as a benchmark needs them: one frame per
+// message, lengths up to 64 KiB.
 
 #ifndef FRAME_H
 #define FRAME_H
@@ -22,14 +22,14 @@ struct frame {
     size_t size; // header and payload
 };
 
-// Read the frame at `bytes`. Gives 0 while it is not whole.
+// Read the frame at `bytes`. Returns 0 if it is incomplete.
 static inline int parse_frame(unsigned char *bytes, size_t available, struct frame *frame) {
     if (available < 2)
         return 0;
     size_t header = 2;
     size_t length = bytes[1] & 0x7f;
     if (length == 127) {
-        fprintf(stderr, "a frame of more than %d bytes is none of this benchmark's\n", MAX_PAYLOAD);
+        fprintf(stderr, "a frame is larger than %d bytes\n", MAX_PAYLOAD);
         exit(1);
     }
     if (length == 126) {
@@ -50,7 +50,7 @@ static inline int parse_frame(unsigned char *bytes, size_t available, struct fra
     return available >= frame->size;
 }
 
-// Mask or unmask, eight bytes a step: a loop over single bytes would show in the figures.
+// Mask or unmask eight bytes at a time. A loop over single bytes would affect the figures.
 static inline void copy_masked(unsigned char *to, const unsigned char *from, size_t length, const unsigned char mask[4]) {
     uint32_t word;
     memcpy(&word, mask, 4);
@@ -66,7 +66,7 @@ static inline void copy_masked(unsigned char *to, const unsigned char *from, siz
         to[i] = from[i] ^ mask[i & 3];
 }
 
-// Write a frame to `out`, masked if there is a mask. Gives its size.
+// Write a frame to `out`, masked if there is a mask. Returns its size.
 static inline size_t write_frame(unsigned char *out, int opcode, const unsigned char *payload, size_t length,
                                  const unsigned char *mask) {
     size_t header = 2;

@@ -18,18 +18,18 @@ static const char *const MODES[MODE_COUNT] = {"echo", "fanout", "request", "conn
 static struct {
     enum mode mode;
     int port;
-    pid_t server_pid; // whose CPU time is measured; 0: nobody's
+    pid_t server_pid; // the process whose CPU time is measured, or 0
     const char *path;
     int connections, threads, depth, size;
     double seconds, warmup;
-    const char *first;   // sent once a connection is open
-    const char *ready;   // wait for a message that starts with this before any load
-    const char *prefix;  // what stands before and behind the `size` bytes of a message;
-    const char *suffix;  // only messages that start with the prefix are counted
-    const char *request; // a request, whole, with a # where its id stands;
-    const char *reply;   // the one right reply to it, with a # there too
-    const char *ping;    // a message that is this is answered
-    const char *pong;    // with this
+    const char *first;   // sent when a connection is open
+    const char *ready;   // the load starts after a message that begins with this
+    const char *prefix;  // goes before the `size` bytes of a message; only messages that
+    const char *suffix;  // begin with the prefix are counted; the suffix goes after them
+    const char *request; // a complete request, with a # in place of its id
+    const char *reply;   // the correct reply to it, with a # in place of the id
+    const char *ping;    // if a message equals this,
+    const char *pong;    // it is answered with this
 } options = {
     .path = "/", .connections = 100, .threads = 1, .depth = 1, .size = 64, .seconds = 1, .warmup = 0.5,
     .prefix = "", .suffix = "", .request = "", .reply = "",
@@ -96,7 +96,7 @@ static void parse_options(int argc, char **argv) {
     if (options.threads < 1 || options.threads > MAX_THREADS || options.threads > options.connections)
         fail("--threads must be 1 to %d, and no more than the connections", MAX_THREADS);
     if (!options.ping != !options.pong)
-        fail("--ping and --pong go together");
+        fail("--ping and --pong must be used together");
 }
 
 #endif

@@ -1,25 +1,27 @@
-// wsload: load for WebSocket servers on 127.0.0.1, measured. Prints one line of JSON.
+// wsload: puts load on a WebSocket server on 127.0.0.1, and prints the measurement as one
+// line of JSON.
 //
 //   echo     Every connection keeps `depth` messages in flight and sends the next when one
 //            comes back. Counts messages that came back.
 //   fanout   Connection 0 keeps `depth` publications in flight and sends the next when its
 //            own copy comes back. Counts what all connections receive.
-//   request  Every connection keeps `depth` requests in flight, each with an id of its own,
+//   request  Every connection keeps `depth` requests in flight, each with a different id,
 //            and sends the next when one is answered. Counts replies. A message that is not
-//            the right reply to a request in flight ends the run.
-//   connect  Opens connections as fast as the server takes them, 64 handshakes at a time,
+//            the correct reply to a request in flight ends the run.
+//   connect  Opens connections as fast as the server accepts them, 64 handshakes at a time,
 //            until there are `connections` or `seconds` have passed.
-//   idle     Opens connections, prints how many, holds them until stdin is closed.
+//   idle     Opens connections, prints how many, and holds them until stdin is closed.
 //
-// Echo, fan-out and request are closed loops: nothing is sent that the server has not made
-// room for, so that what is measured is the server's rate and not the length of a queue. They
-// warm up, measure for a window, stop sending, and wait for what is still under way: what does
-// not come is reported as `lost`.
+// Echo, fan-out and request are closed loops: a new message is sent only when an earlier one
+// has come back. So they measure the server's rate, not the length of a queue. They warm up,
+// measure for a time, stop sending, and wait for the messages in flight. Messages that do not
+// arrive are reported as `lost`.
 //
-// The cost of a message here is a system call shared by all messages of one read, two byte
-// comparisons and a counter: messages are framed once, at start. Only a request, with its id,
-// is framed when it is sent, and its reply read whole. `generator_cpu` (the busiest thread's
-// share of a core) and `server_cpu` say who was the bottleneck in the window.
+// Messages are framed once, at start. A message therefore costs two byte comparisons, a
+// counter, and its share of a system call for all messages of one read. Only requests are
+// framed when they are sent, because of their ids, and their replies are compared completely.
+// `generator_cpu` (the busiest thread's share of a core) and `server_cpu` show which of the two
+// was the bottleneck.
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -39,18 +41,19 @@
 enum {
     READ_BYTES = 256 * 1024,
     EVENTS = 512,
-    CONCURRENCY = 64, // handshakes under way at a time
-    SOURCE_ADDRESSES = 16, // 127.0.0.1 … 127.0.0.16: one has too few ports for quick repeats
+    CONCURRENCY = 64, // concurrent handshakes
+    SOURCE_ADDRESSES = 16, // 127.0.0.1 … 127.0.0.16, because one has too few ports for quick repeats
     MAX_REQUEST = 1024,    // bytes
-    TIME_LIMIT = 120,      // seconds, for the whole process, whatever happens
+    TIME_LIMIT = 120,      // seconds, for the whole process
 };
 
 static const double OPEN_LIMIT = 30.0;  // for opening all connections
-static const double SETTLE_TIME = 0.2;  // a server may join members just after its answer
-static const double DRAIN_LIMIT = 3.0;  // for messages under way at the end
+static const double SETTLE_TIME = 0.2;  // a server may join members after its response
+static const double DRAIN_LIMIT = 3.0;  // for messages in flight at the end
 static const double CLOSE_LIMIT = 2.0;  // for closing handshakes
 
-// The example of RFC 6455 §1.3. One key for all is enough, and its answer can be checked.
+// The example of RFC 6455 §1.3. One key for all connections is enough, and the response to
+// it is known.
 static const char KEY[] = "dGhlIHNhbXBsZSBub25jZQ==";
 static const char ACCEPT[] = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -58,8 +61,8 @@ static const unsigned char MASK[4] = {0x37, 0xfa, 0x21, 0x3d};
 
 enum state { CONNECTING, UPGRADING, GREETING, OPEN, CLOSING, CLOSED };
 
-// One of the `depth` requests that a connection keeps in flight: slot i has the ids i + depth,
-// i + 2 * depth and so on, so that a reply shows which slot it is for.
+// One of the `depth` requests that a connection keeps in flight. Slot i uses the ids i + depth,
+// i + 2 * depth and so on, so the id of a reply identifies the slot.
 struct slot {
     uint64_t id;
     int in_flight;
@@ -69,12 +72,12 @@ struct connection {
     int fd;
     int number;
     enum state state;
-    unsigned char *rest; // a frame that has not come whole
+    unsigned char *rest; // an incomplete frame
     size_t held;
-    struct slot *slots; // only where the load is requests
+    struct slot *slots; // only in the mode `request`
 };
 
-// What a worker has done, and what it has cost, up to a moment.
+// The work of a worker, and its cost, up to a certain time.
 struct snapshot {
     double time, cpu, server_cpu;
     uint64_t received;
@@ -84,17 +87,17 @@ struct worker {
     pthread_t thread;
     int index, epoll;
     struct connection *connections;
-    int count;   // of its connections
-    int dialled; // those that were begun
-    int opened;  // those that are ready for load
-    int loading; // whether what comes back is to be answered with more
+    int count;   // number of its connections
+    int dialled; // connections that it has started to open
+    int opened;  // connections that are ready for load
+    int loading; // whether to send a new message for each that comes back
     uint64_t sent, received;
-    int64_t lost; // below 0: more came than was sent
+    int64_t lost; // below 0: more messages arrived than were sent
     struct snapshot begin, end;
     unsigned char *input, *output;
 };
 
-// A request or reply, with the length of what stands before its id.
+// A request or reply, with the length of the part before its id.
 struct template {
     const char *before, *behind;
     size_t length;
@@ -110,7 +113,7 @@ static clockid_t server_clock;
 static double read_clock(clockid_t clock) {
     struct timespec time;
     if (clock_gettime(clock, &time))
-        fail("the server has gone");
+        fail("the server has exited");
     return time.tv_sec + time.tv_nsec / 1e9;
 }
 
@@ -130,7 +133,7 @@ static int starts_with(const struct frame *frame, const char *prefix) {
     return frame->length >= length && memcmp(frame->payload, prefix, length) == 0;
 }
 
-// Gives the id in a reply; 0, which no request has, where this is none or has other data.
+// Returns the id of a reply, or 0 (not a valid id) for any other message or other data.
 static uint64_t read_reply(const struct frame *frame) {
     const unsigned char *at = frame->payload, *end = at + frame->length;
     if (frame->opcode != TEXT || frame->length < reply.length || memcmp(at, reply.before, reply.length))
@@ -146,8 +149,8 @@ static uint64_t read_reply(const struct frame *frame) {
 
 static void send_bytes(struct connection *connection, const void *bytes, size_t size) {
     ssize_t written = send(connection->fd, bytes, size, MSG_NOSIGNAL);
-    // What is in flight on a connection is a few kilobytes at most, far below any kernel
-    // buffer: there is no queue to keep here.
+    // At most a few kilobytes are in flight on a connection, far less than any kernel buffer
+    // holds. So no queue is necessary.
     if (written != (ssize_t)size)
         fail("connection %d: cannot send: %s", connection->number, written < 0 ? strerror(errno) : "buffer full");
 }
@@ -155,11 +158,11 @@ static void send_bytes(struct connection *connection, const void *bytes, size_t 
 static void send_frame(struct connection *connection, int opcode, const void *payload, size_t length) {
     unsigned char frame[256 + MAX_HEADER];
     if (length > 256)
-        fail("a message of %zu bytes is too long for this", length);
+        fail("a message of %zu bytes is too long", length);
     send_bytes(connection, frame, write_frame(frame, opcode, payload, length, MASK));
 }
 
-// Frame a request for each slot that has none in flight. Gives their size.
+// Frame a request for each slot that has none in flight. Returns their size.
 static size_t frame_requests(struct connection *connection, unsigned char *out) {
     char text[MAX_REQUEST];
     size_t size = 0;
@@ -193,7 +196,7 @@ static void send_load(struct worker *worker, struct connection *connection, int 
     worker->sent += messages;
 }
 
-// Tells whether a connection answers what comes back with more.
+// Returns whether a connection sends a new message for each that comes back.
 static int is_loading(const struct worker *worker, const struct connection *connection) {
     return worker->loading && (options.mode != FANOUT || connection->number == 0);
 }
@@ -244,7 +247,7 @@ static void become_open(struct worker *worker, struct connection *connection) {
     worker->opened++;
 }
 
-// Gives how many bytes the server's answer takes, 0 while it is not whole.
+// Returns the size of the server's response, or 0 if it is incomplete.
 static size_t read_answer(struct worker *worker, struct connection *connection, unsigned char *bytes, size_t size) {
     unsigned char *end = memmem(bytes, size, "\r\n\r\n", 4);
     if (end == NULL)
@@ -263,7 +266,7 @@ static size_t read_answer(struct worker *worker, struct connection *connection, 
     return length;
 }
 
-// Gives 1 for a message of the load, 0 for what is said around it.
+// Returns 1 for a message of the load, 0 for other messages.
 static int take_frame(struct worker *worker, struct connection *connection, const struct frame *frame) {
     if (frame->opcode == PING) {
         send_frame(connection, PONG, frame->payload, frame->length);
@@ -387,7 +390,7 @@ static void start_load(struct worker *worker) {
             send_load(worker, &worker->connections[i], options.depth);
 }
 
-// What this worker must have received, when nobody sends any more.
+// How many messages this worker must have received after all have stopped sending.
 static uint64_t expected(const struct worker *worker) {
     if (options.mode != FANOUT)
         return worker->sent;
@@ -404,7 +407,7 @@ static void run_load(struct worker *worker) {
     turn_until(worker, worker->begin.time + options.seconds);
     worker->end = take_snapshot(worker);
     worker->loading = 0;
-    pthread_barrier_wait(&barrier); // `expected` needs to know all that was sent
+    pthread_barrier_wait(&barrier); // `expected` needs the number of all sent messages
     double deadline = now() + DRAIN_LIMIT;
     while (worker->received < expected(worker) && now() < deadline)
         turn(worker);
@@ -485,7 +488,7 @@ static void prepare_message(void) {
 static struct template split(const char *text) {
     size_t length = strcspn(text, "#");
     if (text[length] == 0 || strlen(text) + 20 > MAX_REQUEST)
-        fail("a # must stand for the id in --request and --reply, of %d bytes at most", MAX_REQUEST - 20);
+        fail("--request and --reply must contain a # in place of the id, and have at most %d bytes", MAX_REQUEST - 20);
     return (struct template){.before = text, .behind = text + length + 1, .length = length};
 }
 

@@ -34,9 +34,9 @@ const LASTING = 5;
 const HURRY = 1;
 /** Seconds that `close()` waits for the server's close frame. */
 const CLOSE_TIMEOUT = 5;
-/** The server may report a timeout so many seconds before this side notices it. */
+/** How many seconds earlier than this client the server may report a timeout. */
 const TIMER_SLACK = 0.05;
-/** Milliseconds. `setTimeout` fires at once for more, so longer waits are cut to this. */
+/** Milliseconds. `setTimeout` fires at once for more, so longer waits are shortened to this. */
 const LONGEST_DELAY = 2 ** 31 - 1;
 
 // ---------------------------------------------------------------- errors
@@ -53,7 +53,7 @@ export class DisconnectedError extends SymphonyError {
   /**
    * @param {string} message
    * @param {number} [code] The close code; 1006 if the connection was lost.
-   * @param {string} [reason] The reason that was given with it.
+   * @param {string} [reason] The reason that was sent with the code.
    * @param {{ refusal?: RemoteError | null }} [options] `refusal`: the error with which the server
    *   refused the client; null if there was none.
    */
@@ -72,11 +72,11 @@ export class RefusedError extends DisconnectedError {
   /**
    * @param {string} message
    * @param {number} [code] The close code.
-   * @param {string} [reason] The reason that was given with it.
+   * @param {string} [reason] The reason that was sent with the code.
    * @param {{ refusal?: RemoteError | null, status?: number | null, retryAfter?: number | null }} [options]
    *   `refusal`: the error with which the server refused; null if it was not a Symphony server. `status`:
-   *   the HTTP status; null where it is not known, as in browsers. `retryAfter`: seconds before which
-   *   the server does not want to be asked again, or null.
+   *   the HTTP status; null if it is unknown, as in browsers. `retryAfter`: how many seconds to wait
+   *   before trying again, or null.
    */
   constructor(message, code = 1006, reason = "", { refusal = null, status = null, retryAfter = null } = {}) {
     super(message, code, reason, { refusal });
@@ -85,7 +85,7 @@ export class RefusedError extends DisconnectedError {
   }
 }
 
-/** The route cannot do this: a raw route answers no requests; you cannot iterate over a route with events. */
+/** The route cannot do this. A raw route has no requests; you cannot iterate over an event route. */
 export class WrongRouteError extends SymphonyError {
   name = "WrongRouteError";
 }
@@ -105,11 +105,11 @@ export class RemoteError extends SymphonyError {
   name = "RemoteError";
 
   /**
-   * @param {string} code From Symphony's closed list, or an app's own with a namespace.
+   * @param {string} code One of Symphony's codes, or an app's own code with a namespace.
    * @param {string} [message] For people.
    * @param {boolean} [retryable] Whether the same request may succeed later.
    * @param {any} [details] Further information from the server, or null.
-   * @param {number | null} [retryAfter] Seconds before which trying again is of no use, or null.
+   * @param {number | null} [retryAfter] How many seconds to wait before trying again, or null.
    */
   constructor(code, message = "", retryable = false, details = null, retryAfter = null) {
     super(message || code);
@@ -145,7 +145,7 @@ export class Reject extends SymphonyError {
    * @param {string} [message] For the peer to read. Never put secrets here.
    * @param {{ details?: any, retryable?: boolean, retryAfter?: number | null }} [options]
    *   `details`: anything that helps the peer. `retryable`: whether the same request may work later;
-   *   without it, the code decides. `retryAfter`: seconds before which trying again is of no use.
+   *   without it, the code decides. `retryAfter`: how many seconds to wait before trying again.
    * @throws {RangeError} The code is neither Symphony's nor has a namespace, or `retryAfter` is negative
    *   or infinite.
    */
@@ -170,7 +170,7 @@ const payloadOf = ({ code, message, retryable, details, retryAfter }) =>
     ? { code, message, retryable, details }
     : { code, message, retryable, details, retry_after: retryAfter };
 
-/** @param {any} data The data of an envelope. @returns {RemoteError | null} Null: it is not an error. */
+/** @param {any} data The data of an envelope. @returns {RemoteError | null} Null if it is not an error. */
 function errorIn(data) {
   const { code, message = "", retryable = false, details = null, retry_after: retryAfter } = data ?? {};
   if (typeof code !== "string") return null;
@@ -200,8 +200,8 @@ function base64(bytes) {
 }
 
 /**
- * Bytes are base64 in JSON. `this[key]`, not the value given: Node's Buffer
- * has a toJSON of its own, which has run by then.
+ * Bytes are base64 in JSON. `this[key]`, not the value given: the toJSON method
+ * of Node's Buffer has run by then.
  *
  * @this {any} @param {string} key @param {any} value
  */
@@ -219,8 +219,8 @@ export const json = {
 };
 
 /**
- * The codec of MessagePack, from a module of its own that only the clients that
- * ask for it load. The literal path lets a bundler find the module and split it off.
+ * The codec of MessagePack, from a separate module, which is loaded only by clients
+ * that use it. The literal path lets a bundler find the module and split it off.
  *
  * @type {Codec | null}
  */
@@ -330,7 +330,7 @@ function copyForMsgpack(value, depth = 0) {
  * @property {Token | (() => Token | Promise<Token>)} [token] Identifies the client. A function is called
  *   at every attempt, and once more after a refusal with 4401.
  * @property {"json" | "msgpack"} [protocol] How envelopes are encoded: "json". The module of
- *   MessagePack is loaded when it is asked for.
+ *   MessagePack is loaded when it is needed.
  * @property {string[]} [subprotocols] Further subprotocols to offer, for raw routes.
  * @property {number} [connectTimeout] Seconds for each attempt: 10.
  * @property {number} [requestTimeout] Seconds that a request waits for its answer, and a stream for a connection: 10.
@@ -391,13 +391,13 @@ const REFUSE = "symphony.refuse";
 /** The kinds of envelopes that a server sends. The first of these fields decides. */
 const KINDS = /** @type {const} */ (["event", "reply", "error", "item", "end", "cancel", "pong", "retry"]);
 
-/** One attempt to connect, and its connection. It ends once, whatever its WebSocket does later. */
+/** One attempt to connect, and its connection. It ends once, even if its WebSocket fires more events. */
 class Link {
   raw = false;
   /** JSON for raw routes and refusals, and until the server has chosen. @type {Codec} */
   codec = json;
   openedAt = Infinity;
-  /** Seconds that the client must wait before it reconnects, as the server said. @type {number | null} */
+  /** How many seconds the client must wait before it reconnects; set by the server. @type {number | null} */
   retry = null;
   /** The last event `error`; null if anything but `retry` came after it. @type {RemoteError | null} */
   lastError = null;
@@ -470,7 +470,7 @@ class Link {
     try {
       if (loading) await loading;
     } catch (error) {
-      console.error("symphony: msgpack.js, which belongs beside this module, could not be loaded", error);
+      console.error("symphony: msgpack.js could not be loaded; it must be in the same folder as symphony.js", error);
       this.#lose("the MessagePack module could not be loaded");
       return;
     }
@@ -523,8 +523,8 @@ class Link {
 
   /** Ping the server. Without any message in time, the connection counts as lost. */
   check() {
-    // A page cannot ping on a raw route. A closing connection sends no ping either,
-    // but it must not close for ever.
+    // A page cannot ping on a raw route. A closing connection sends no ping either, but it
+    // still needs the timeout, or it might never end.
     if (this.#ended || this.openedAt === Infinity || this.raw) return;
     const { heartbeat } = this.#settings;
     const asked = now();
@@ -733,7 +733,7 @@ function settings(url, options) {
   const { token, WebSocket = globalThis.WebSocket } = options;
   const chosen = { ...DEFAULTS, ...given };
   const { protocol, connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff, maxQueue } = chosen;
-  if (!WebSocket) throw new TypeError("there is no WebSocket here: give one, as connect(url, { WebSocket })");
+  if (!WebSocket) throw new TypeError("there is no global WebSocket: pass one, connect(url, { WebSocket })");
   if (!["json", "msgpack"].includes(protocol)) {
     throw new RangeError(`protocol must be "json" or "msgpack", not ${protocol}`);
   }
@@ -991,7 +991,7 @@ export class Client {
     const inbox = new Inbox();
     const call = new Call(event, data, {
       terms: () => {
-        // The timeout is only for the connection: a stream may last.
+        // The timeout is only for the connection. A stream may take longer.
         clearTimeout(call.timer);
         return { credit };
       },
@@ -1048,7 +1048,7 @@ export class Client {
     }
   }
 
-  /** @param {Call} call @returns {boolean} Whether it was under way. */
+  /** @param {Call} call @returns {boolean} Whether it was pending. */
   #settle(call) {
     if (call.settled) return false;
     call.settled = true;
@@ -1079,10 +1079,10 @@ export class Client {
     if (this.#closed) throw this.#disconnected();
     const link = this.#link;
     const takes = link !== null && link.takes;
-    // A snapshot: what the caller changes later must not change what is sent.
+    // A snapshot: if the caller changes the object later, that must not change the message.
     if (!takes || item.idempotent) item.data = snapshot(item.data, this.#settings.protocol);
     if (takes) {
-      if (link.unsentBytes > MAX_UNSENT_BYTES) throw new QueueFullError("a slow connection: too much waits in it");
+      if (link.unsentBytes > MAX_UNSENT_BYTES) throw new QueueFullError("the connection is slow, and its buffer is full");
       this.#write(link, item);
     } else {
       const { maxQueue } = this.#settings;
@@ -1095,7 +1095,7 @@ export class Client {
   #write(link, item) {
     const { event, data } = item;
     if (item instanceof Call) {
-      if (link.raw) throw new WrongRouteError("this route is raw: it answers no requests; use client.send()");
+      if (link.raw) throw new WrongRouteError("this route is raw and has no requests; use client.send()");
       item.id = ++this.#lastId;
       item.refusal = null;
       link.write({ event, data, id: item.id, ...item.terms() });
@@ -1149,13 +1149,12 @@ export class Client {
   }
 
   /**
-   * The messages of a raw route, over all connections. It ends with `close()`
-   * and the server's normal end, and raises `DisconnectedError` after any other end,
-   * behind the messages that came before it.
+   * The messages of a raw route, of all connections. The iteration ends after
+   * `close()` and after a normal close by the server. After any other end it first
+   * returns the messages that came before, and then throws `DisconnectedError`.
    *
-   * Without a handler for `message`, messages wait for an iteration. When
-   * `maxQueue` wait, nothing is dropped: the client closes for good, and says
-   * 1013, as a server does to who does not read.
+   * Without a handler for `message`, messages wait for an iteration. No message is
+   * dropped: if `maxQueue` messages wait, the client closes for good, with 1013.
    *
    * @returns {AsyncGenerator<MessageOf<E>, void, undefined>}
    */
@@ -1201,7 +1200,7 @@ export class Client {
     else if (kind === "cancel") this.#answering.get(id)?.abort(new RemoteError("cancelled"));
     else if (kind === "retry" && isDelay(id)) {
       link.retry = id;
-      // A client that does not reconnect goes on: the server answers what it does not take.
+      // Without reconnecting, the client continues: the server answers what it refuses.
       link.stopping = this.#settings.reconnect;
     }
   }
@@ -1229,7 +1228,7 @@ export class Client {
     return this.#handlers.get(event) ?? this.#handlers.get("*") ?? [];
   }
 
-  /** Keep a message for the iteration. @param {Link} link @param {any} message */
+  /** Queue a message for the iteration. @param {Link} link @param {any} message */
   #keep(link, message) {
     const { maxQueue } = this.#settings;
     if (this.#inbox.size < maxQueue) return this.#inbox.push(message);
@@ -1242,14 +1241,14 @@ export class Client {
   /** @param {Link} link @param {string} event @param {number} id @param {any} data */
   async #answer(link, event, id, data) {
     if (this.#answering.has(id)) {
-      console.warn(`symphony: request ${id} of the server is under way already`);
+      console.warn(`symphony: the server sent request ${id} again while it is still running`);
       return;
     }
     const busy = this.#answering.size >= MAX_ANSWERING;
     const [handler] = this.#heardBy(event);
     const abort = new AbortController();
     this.#answering.set(id, abort);
-    /** Once, and on the connection on which the request came. @param {object} envelope */
+    /** Answer once, on the connection of the request. @param {object} envelope */
     const answer = (envelope) => {
       if (this.#answering.get(id) !== abort) return;
       link.write(envelope);
@@ -1270,14 +1269,14 @@ export class Client {
         if (!(error instanceof Reject)) throw error;
         reject(error);
       } catch (failure) {
-        // A handler that fails because it was cancelled has not failed.
+        // An error of a cancelled handler is not logged.
         if (!abort.signal.aborted) console.error(`symphony: the handler of "${event}" failed`, failure);
         reject(new Reject("internal", "the handler failed"));
       }
     }
   }
 
-  // -- coming and going
+  // -- opening and closing
 
   /**
    * Close the client for good. Pending requests and streams fail with
@@ -1316,8 +1315,8 @@ export class Client {
   #open(link) {
     this.#protocol = link.protocol;
     this.#subprotocol = link.subprotocol;
-    if (!link.raw) this.#inbox.fail(new WrongRouteError("this route speaks events: use client.on()"));
-    // Before handlers of the state run: what they send comes after the queue.
+    if (!link.raw) this.#inbox.fail(new WrongRouteError("this is an event route: use client.on()"));
+    // Send the queue before handlers of the state run, because they may send more.
     while (link.takes) {
       const item = this.#queue.shift();
       if (!item) break;
@@ -1342,7 +1341,7 @@ export class Client {
     }
     const refresh = code === UNAUTHORIZED && typeof token === "function" && !this.#refreshed;
     const text = reason ? `${code} ${reason}` : `${code}`;
-    // Once it was open, an error may also be about something else that came before.
+    // After the opening, the last error may be about something else.
     const refusal = link.refused || link.lastReason === reason ? link.lastError : null;
     if (!reconnect || !(RECONNECTS_AFTER.has(code) || refresh)) {
       const retryAfter = link.retry ?? refusal?.retryAfter ?? null;
@@ -1359,7 +1358,7 @@ export class Client {
 
     const calls = [...this.#calls.values()];
     this.#calls.clear();
-    // They were sent before anything that waits now.
+    // They were sent before all messages in the queue.
     this.#queue.unshift(...calls.filter((call) => call.idempotent));
     const error = new DisconnectedError(`the connection was lost: ${text}`, code, reason, { refusal });
     for (const call of calls) if (!call.idempotent) this.#fail(call, error);
@@ -1416,7 +1415,7 @@ export class Client {
     this.#timer = after(time - now(), () => this.#attempt());
   }
 
-  /** The network or the user is back: shorten the wait, but not below what the server asked for. */
+  /** The network or the user is back: shorten the wait, but not below the time that the server set. */
   #hurry() {
     const time = Math.max(now(), this.#notBefore) + Math.random() * HURRY;
     if (this.#state === "waiting" && time < this.#nextAt) this.#wakeAt(time);

@@ -1,4 +1,4 @@
-"""`python -m symphony` is `symphony`."""
+"""Runs the `symphony` command as `python -m symphony`."""
 
 from symphony.cli.main import main
 

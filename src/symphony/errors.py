@@ -1,20 +1,20 @@
-"""The errors of Symphony, and the closed list of codes a peer can be told.
+"""The exceptions of Symphony, and the closed list of error codes.
 
 ```
 SymphonyError
-├── ConfigurationError    a mistake in how an app was put together; raised at start
-├── WrongThreadError      a socket or room was used outside its event loop's thread
-├── WrongRouteError       a raw route was asked for what only events can do, or the other way round
+├── ConfigurationError    an app is configured incorrectly; raised at start
+├── WrongThreadError      a socket or room was used outside the thread of its event loop
+├── WrongRouteError       the route cannot do this: a raw route has no requests, for example
 ├── Reject                a refusal with a code, at any stage
 ├── RemoteError           the peer answered a request with an error
-├── RequestTimeoutError   it did not answer in time (also a TimeoutError)
-├── QueueFullError        more is waiting already than may
+├── RequestTimeoutError   the peer did not answer in time (also a TimeoutError)
+├── QueueFullError        a queue is full
 └── DisconnectedError     the connection has ended
-    └── RefusedError      it never opened: the server said no
-ProtocolError             a peer broke RFC 6455 or RFC 7692; never reaches a handler
+    └── RefusedError      the server refused the connection
+ProtocolError             the peer violated RFC 6455 or RFC 7692; handlers never see it
 ```
 
-Exceptions carry plain values, so that every layer may import this module.
+The attributes of exceptions are plain values, so every layer may import this module.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ KnownCode: TypeAlias = Literal[
 
 
 class Code(NamedTuple):
-    """What one error code becomes on the wire.
+    """What an error code means on the wire.
 
     Attributes:
         status: The HTTP status before the upgrade.
@@ -87,53 +87,54 @@ CODES: Final[Mapping[KnownCode | str, Code]] = {
     "unavailable": Code(503, 4503, retryable=True),
 }
 _APP_CODE: Final = Code(400, 4400, retryable=False)
-# RFC 6455 §7.4: those that may stand in a close frame, besides 3000-4999.
+# RFC 6455 §7.4: the codes below 3000 that a close frame may have.
 _CLOSE_CODES: Final = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
 _RETRY_AFTER: Final = "retry-after"
 
 
 class SymphonyError(Exception):
-    """The root of what Symphony raises at its users."""
+    """The base class of the exceptions that Symphony raises for its users."""
 
 
 class ConfigurationError(SymphonyError):
-    """An app was put together wrongly; the message names what and where."""
+    """An app is configured incorrectly; the message says what is wrong and where."""
 
 
 class WrongThreadError(SymphonyError):
-    """A socket or room was used from a thread that is not its event loop's."""
+    """A socket or room was used outside the thread of its event loop."""
 
 
 class WrongRouteError(SymphonyError):
     """The route cannot do this.
 
-    A raw route answers no requests, and a route that speaks events has no
-    messages to iterate over.
+    A raw route has no requests, and you cannot iterate over the messages of an
+    event route.
     """
 
 
 class Reject(SymphonyError):
-    """Refuse what a peer asked for, with a code it can act on.
+    """Refuse a connection, a message or a request, with a code.
 
-    Raised before the socket is open it is an HTTP answer; from a connect
-    handler after that, a close; from a message handler, an error message to
-    the sender, whose socket stays open.
+    Before the socket is open, a `Reject` becomes an HTTP response. In a connect
+    handler after that, it closes the socket. In a message handler, it becomes an
+    error message to the sender, and the socket stays open.
 
     Args:
-        code: One of Symphony's codes (`CODES`), or an app's own with a
-            namespace, as in `"shop.sold_out"`.
-        message: For the peer to read. Never put secrets here.
+        code: One of Symphony's codes (`CODES`), or your own code with a
+            namespace, such as `"shop.sold_out"`.
+        message: A message for the peer. Never put secrets here.
         details: Any JSON value that helps the peer.
-        retryable: Whether trying again later can help; `None` takes the
-            code's own answer.
-        retry_after: Seconds before which trying again is of no use. It is
-            part of the error, the `Retry-After` of the HTTP answer (rounded
-            up), and tells clients when to reconnect. `None`: not said.
-        status: The HTTP status before the upgrade, instead of the code's own.
-        close_code: The close code, instead of the code's own: one of your
-            own, 3000-4999, or one of RFC 6455 that may be sent.
-        headers: Further headers of that HTTP answer. A `Retry-After` in
-            seconds counts as *retry_after*, unless that is given.
+        retryable: Whether trying again later can help. `None` means the default
+            of the code.
+        retry_after: How many seconds the peer should wait before it tries again.
+            It is part of the error, and the `Retry-After` of the HTTP response
+            (rounded up). Clients reconnect after this time. `None`: not set.
+        status: The HTTP status before the upgrade, instead of the default of
+            the code.
+        close_code: The close code, instead of the default of the code: your own
+            (3000-4999), or a code of RFC 6455 that may be sent.
+        headers: Additional headers of the HTTP response. A `Retry-After` in
+            seconds sets *retry_after*, unless you pass that.
 
     Raises:
         ValueError: The code is neither Symphony's nor namespaced, the status
@@ -158,7 +159,7 @@ class Reject(SymphonyError):
             if "." not in code:
                 raise ValueError(
                     f"Reject code {code!r} is not one of Symphony's ({', '.join(CODES)}). "
-                    f"Give an app's own code a namespace, as in 'shop.{code or 'sold_out'}'."
+                    f"Give your own codes a namespace, such as 'shop.{code or 'sold_out'}'."
                 )
             known = _APP_CODE
         if status is not None and not 400 <= status <= 599:
@@ -181,17 +182,17 @@ class Reject(SymphonyError):
             self.headers = {
                 name: value for name, value in self.headers.items() if name.lower() != _RETRY_AFTER
             }
-            # Whole seconds, as RFC 9110 §10.2.3 has it.
+            # RFC 9110 §10.2.3: whole seconds.
             self.headers["Retry-After"] = str(math.ceil(retry_after))
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        """Give code and message on one line: a peer must not write lines of its own into a log."""
+        """Return code and message on one line, so that a peer cannot forge log lines."""
         message = self.message if self.message.isprintable() else ascii(self.message)
         return f"{self.code}: {message}" if message else self.code
 
     def payload(self) -> dict[str, Any]:
-        """Return the error as a peer sees it: code, message, retryable, details, and retry_after if set."""
+        """Return the error as it is sent: code, message, retryable, details, and retry_after if set."""
         payload = {
             "code": self.code,
             "message": self.message,
@@ -207,11 +208,11 @@ class RemoteError(SymphonyError):
     """The peer answered a request with an error.
 
     Attributes:
-        code: One of `CODES`, or an app's own with a namespace.
-        message: What the peer says, for people.
+        code: One of `CODES`, or an app's own code with a namespace.
+        message: The message of the peer, for people.
         retryable: Whether the same request may succeed later.
-        details: What else the peer says, or `None`.
-        retry_after: Seconds before which trying again is of no use, or `None`.
+        details: Further data of the peer, or `None`.
+        retry_after: How many seconds to wait before trying again, or `None`.
     """
 
     def __init__(
@@ -232,22 +233,22 @@ class RemoteError(SymphonyError):
 
 
 class RequestTimeoutError(SymphonyError, TimeoutError):
-    """A request was not answered in time; whether it was handled is unknown."""
+    """A request was not answered in time. It may or may not have been handled."""
 
 
 class QueueFullError(SymphonyError):
-    """As much waits to be sent already as may; nothing was added."""
+    """The queue is full. Nothing was added to it."""
 
 
 class DisconnectedError(SymphonyError):
-    """The connection has ended, so that nothing can be sent or received on it.
+    """The connection has ended: nothing can be sent or received.
 
     Attributes:
         code: The close code; 1006 if the connection was lost.
-        reason: The reason that was given with it.
+        reason: The reason that was sent with the code.
         refusal: The error with which the server refused the client, with
-            `code`, `message`, `retryable` and `details`; `None` if there was
-            none, or if it was not a Symphony server that refused.
+            `code`, `message`, `retryable` and `details`. `None` if the server
+            sent no error, or is not a Symphony server.
     """
 
     def __init__(
@@ -262,13 +263,13 @@ class DisconnectedError(SymphonyError):
 class RefusedError(DisconnectedError):
     """The server refused the connection before it was open.
 
-    `code` says why, as a close code; an HTTP status counts as 4000 plus that.
+    `code` is the close code. If the server answered with an HTTP status, `code`
+    is 4000 plus the status.
 
     Attributes:
-        status: The HTTP status; `None` where the client was refused by a
+        status: The HTTP status, or `None` if the client was refused with a
             close code.
-        retry_after: Seconds before which the server does not want to be
-            asked again, or `None`.
+        retry_after: How many seconds to wait before trying again, or `None`.
     """
 
     def __init__(
@@ -287,10 +288,10 @@ class RefusedError(DisconnectedError):
 
 
 class ProtocolError(Exception):
-    """A peer broke the WebSocket protocol and the connection must fail.
+    """The peer violated the WebSocket protocol, and the connection must fail.
 
     Attributes:
-        code: The close code that says how (RFC 6455 §7.4.1).
+        code: The close code to send (RFC 6455 §7.4.1).
         reason: One line for the close frame and the log.
     """
 

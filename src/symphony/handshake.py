@@ -13,11 +13,11 @@ __all__ = ("Handshake",)
 
 
 class Handshake(HTTPConnection):
-    """The request a connection began with.
+    """The HTTP request that opened a connection.
 
-    A Starlette `HTTPConnection`: `headers`, `cookies`, `query_params`,
-    `path_params`, `client` and `url` are read as there. Path parameters are
-    converted as the route's pattern says.
+    This is a Starlette `HTTPConnection`, with `headers`, `cookies`,
+    `query_params`, `path_params`, `client` and `url`. Path parameters are
+    converted according to the route's pattern.
     """
 
     @property
@@ -27,15 +27,16 @@ class Handshake(HTTPConnection):
 
     @property
     def subprotocols(self) -> list[str]:
-        """The subprotocols the client offers, in its order of preference."""
+        """The subprotocols that the client offers, preferred ones first."""
         return offered_subprotocols(self.scope["headers"])
 
     @property
     def token(self) -> str | None:
         """The bearer token, or `None`.
 
-        Of `Authorization: Bearer TOKEN`, or of the subprotocol
-        `symphony.token.TOKEN` (in base64url), because browsers cannot set headers.
+        It is read from `Authorization: Bearer TOKEN`. Browsers cannot set
+        headers, so it can also be the subprotocol `symphony.token.TOKEN` (in
+        base64url).
         """
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and token:
@@ -44,5 +45,5 @@ class Handshake(HTTPConnection):
 
     @property
     def origin(self) -> str | None:
-        """The `Origin` a browser sends, or `None`."""
+        """The `Origin` header, which browsers send, or `None`."""
         return self.headers.get("origin")

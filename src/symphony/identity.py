@@ -1,4 +1,4 @@
-"""Who a socket speaks for."""
+"""The identity of a socket's user."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ("Identity",)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a socket speaks for.
+    """The user of a socket.
 
     Attributes:
-        id: The user's id; the same on all of the user's sockets.
-        info: What others may know, such as a name or a picture.
+        id: The user's id. It is the same for all sockets of the user.
+        info: Public data about the user, such as a name or a picture.
     """
 
     id: str

@@ -1,7 +1,8 @@
-"""Every bound of Symphony, with its default, in one place.
+"""All limits of Symphony, with their defaults.
 
-Sizes are bytes, durations are seconds. Nothing in Symphony grows without one
-of these; whatever meets one is told to the peer or the log, and counted.
+Sizes are in bytes, durations in seconds. Everything that grows or waits has a
+limit here. When a limit is reached, Symphony tells the peer or logs it, and
+counts it.
 """
 
 from __future__ import annotations
@@ -13,47 +14,53 @@ __all__ = ("Limits",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds of an app: `Symphony(limits=Limits(max_message_bytes=65536))`.
+    """The limits of an app: `Symphony(limits=Limits(max_message_bytes=65536))`.
 
     Attributes:
-        max_message_bytes: The largest incoming message, after decompression.
-            A larger one closes with 1009 before it is buffered whole.
-        max_header_bytes: The largest handshake request. More is HTTP 431.
-        max_early_bytes: What a client may send behind its handshake before
-            the server has answered it.
-        max_connections: Open sockets in all; more are refused with HTTP 503.
-        max_connections_per_client: Open sockets from one address; more are
-            refused with HTTP 429. `None`: no such limit.
-        max_queue: Messages of one socket that wait for its handler. When
-            full, the socket is not read from until there is room.
-        max_outbox_bytes: Unsent bytes of one socket before the route's slow
-            consumer policy applies.
-        high_water_bytes: Unsent bytes above which `await socket.send()` waits.
-        low_water_bytes: Unsent bytes below which it goes on.
-        handshake_timeout: From the first byte of a connection to its answer,
-            connect handler and middleware not counted.
-        connect_timeout: How long middleware and connect handler may take
-            until the socket is open or refused. Too late is HTTP 503.
-        ping_interval: Time between pings. `None`: no pings.
-        pong_timeout: How long a pong may take before the connection is closed.
-        idle_timeout: Close a socket that sent no message for so long.
+        max_message_bytes: The largest incoming message, after decompression. A
+            larger one closes the connection with 1009, before it is buffered
+            whole.
+        max_header_bytes: The largest handshake request. A larger one is
+            answered with HTTP 431.
+        max_early_bytes: How much a client may send after its handshake request
+            before the server has answered it.
+        max_connections: The most open sockets. Further ones are refused with
+            HTTP 503.
+        max_connections_per_client: The most open sockets from one address.
+            Further ones are refused with HTTP 429. `None`: no limit.
+        max_queue: How many messages of one socket may wait for its handler.
+            When the queue is full, reading is paused until there is room.
+        max_outbox_bytes: How many unsent bytes one socket may have before the
+            slow consumer policy of the route applies.
+        high_water_bytes: Above this many unsent bytes, `await socket.send()`
+            waits.
+        low_water_bytes: At this many unsent bytes, it stops waiting.
+        handshake_timeout: The time from the first byte of a connection to the
+            answer, without middleware and connect handler.
+        connect_timeout: The time for middleware and connect handler, until the
+            socket is open or refused. After that, the answer is HTTP 503.
+        ping_interval: The time between pings. `None`: no pings.
+        pong_timeout: The time to wait for a pong before the connection is
+            closed.
+        idle_timeout: Close a socket that has sent no message for this time.
             `None`: never.
-        close_timeout: How long the peer may take to answer a close.
-        finish_timeout: How long handlers may go on after their socket went.
-        drain_time: Over how long a stopping server spreads its closes when
+        close_timeout: The time for the peer to answer a close.
+        finish_timeout: The time for handlers to finish after their socket has
+            ended.
+        drain_time: The time over which a stopping server spreads its closes if
             there are many.
-        max_background_tasks: Running background tasks of one socket.
-        max_streams: Streams of one socket that run at once; more are refused
-            with `too_many`.
-        max_requests: Requests to one client that wait for its reply; the
-            handler that makes one more gets `QueueFullError`.
-        max_awaiting: Messages of one socket that wait while a handler awaits
-            a reply of that client, so that it must be read on; more are
+        max_background_tasks: The most running background tasks of one socket.
+        max_streams: The most running streams of one socket. Further ones are
             refused with `too_many`.
-        retry_after: When clients may come back that are turned away by a
-            stopping or full server.
-        blocking_warning: A handler that holds the loop longer is named in a
-            warning.
+        max_requests: The most pending requests to one client. A further one
+            raises `QueueFullError`.
+        max_awaiting: How many messages of one socket may wait while a handler
+            awaits a reply of that client. In that time reading cannot be
+            paused. Further messages are refused with `too_many`.
+        retry_after: When clients should reconnect after a stopping or full
+            server has refused them.
+        blocking_warning: If a handler blocks the event loop longer than this, a
+            warning names it.
     """
 
     max_message_bytes: int = 1024 * 1024

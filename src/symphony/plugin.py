@@ -1,4 +1,4 @@
-"""What a plugin is, and the order in which plugins live."""
+"""Plugins: the base class, and the order in which they start and stop."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ("Plugin", "Plugins")
 class Plugin:
     """Sets up an app: handlers, middleware, routes, lifecycle.
 
-    Subclass it, and give it what it needs in its own `__init__`. It uses the
-    app's public API only.
+    Subclass it, and pass it its options in `__init__`. A plugin uses only the
+    public API of the app.
 
     Attributes:
-        name: Unlike that of any other plugin of the app.
-        requires: Names of plugins that must have been added before.
+        name: A name that is unique among the plugins of the app.
+        requires: Names of plugins that must be added before this one.
     """
 
     name: str = ""
@@ -31,10 +31,10 @@ class Plugin:
         """Register everything; called once, when the plugin is added."""
 
     async def startup(self, app: Symphony) -> None:
-        """Acquire what it needs; called at start, in the order of adding."""
+        """Acquire resources; called when the app starts, in the order of adding."""
 
     async def shutdown(self, app: Symphony) -> None:
-        """Release it; called at the end in reverse order, if `startup` succeeded."""
+        """Release them; called when the app stops, in reverse order, if `startup` succeeded."""
 
 
 AnyPlugin: TypeAlias = "Plugin | Callable[[Symphony], Any]"
@@ -51,12 +51,12 @@ class Plugins:
         """Check a plugin and let it set up *app*.
 
         Raises:
-            ConfigurationError: Its name is taken or missing, or a plugin it
-                requires has not been added, or its set-up failed.
+            ConfigurationError: Its name is taken or missing, a plugin that it
+                requires has not been added, or its `setup` failed.
         """
         if isinstance(plugin, type):
             raise ConfigurationError(
-                f"app.plugin() takes an object, not the class {plugin.__name__}: {plugin.__name__}(...)."
+                f"app.plugin() takes an object, not a class. Write {plugin.__name__}(...)."
             )
         if not isinstance(plugin, Plugin):
             self._set_up(app, getattr(plugin, "__qualname__", repr(plugin)), plugin)
@@ -65,17 +65,17 @@ class Plugins:
         if not name:
             raise ConfigurationError(f"The plugin {type(plugin).__qualname__} has no name.")
         if name in self._plugins:
-            raise ConfigurationError(f"There is a plugin named {name!r} already: {self._plugins[name]!r}.")
+            raise ConfigurationError(f"The app already has a plugin named {name!r}: {self._plugins[name]!r}.")
         missing = [required for required in plugin.requires if required not in self._plugins]
         if missing:
             raise ConfigurationError(
-                f"The plugin {name!r} requires {', '.join(map(repr, missing))}: add that first."
+                f"The plugin {name!r} requires {', '.join(map(repr, missing))}. Add that first."
             )
         self._set_up(app, name, plugin.setup)
         self._plugins[name] = plugin
 
     async def startup(self, app: Symphony) -> None:
-        """Start all in order; if one fails, stop those that had started."""
+        """Start all plugins in order. If one fails, stop those that had started."""
         for plugin in self._plugins.values():
             try:
                 await plugin.startup(app)
@@ -85,7 +85,7 @@ class Plugins:
             self._started.append(plugin)
 
     async def shutdown(self, app: Symphony) -> None:
-        """Stop all that started, in reverse; the first error is raised when all were asked."""
+        """Stop all started plugins in reverse order, then raise the first error if any."""
         errors: list[BaseException] = []
         while self._started:
             try:
@@ -100,4 +100,4 @@ class Plugins:
         try:
             setup(app)
         except Exception as error:
-            raise ConfigurationError(f"The plugin {name!r} failed in its set-up: {error}") from error
+            raise ConfigurationError(f"The setup of the plugin {name!r} failed: {error}") from error

@@ -1,4 +1,4 @@
-"""Plain integers for whoever scrapes them."""
+"""Counters: plain integers that monitoring can read."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ __all__ = ("Stats",)
 
 @dataclass(slots=True)
 class Stats:
-    """What happened so far; every field only rises.
+    """The counters of an app. Every value only increases.
 
     Attributes:
         opened: Sockets that opened.
-        closed: Of those, how many have gone.
-        refused: Handshakes that got an HTTP error.
-        failed_handlers: Handlers that raised something other than `Reject`.
+        closed: Opened sockets that have ended.
+        refused: Handshakes that were answered with an HTTP error.
+        failed_handlers: Handlers that raised an exception other than `Reject`.
         slow_consumers: Sockets closed with 1013 because their outbox was full.
-        dropped_frames: Outgoing frames that were dropped: the outbox was
-            full, or the socket had gone.
+        dropped_frames: Outgoing frames that were dropped, because the outbox was
+            full or the socket had ended.
         late_pongs: Sockets closed because a pong was too late.
         idle: Sockets closed because they sent nothing for too long.
-        late_handshakes: Connections closed before their request was whole.
+        late_handshakes: Connections closed before their request was complete.
     """
 
     opened: int = 0

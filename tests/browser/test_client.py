@@ -279,7 +279,7 @@ async def test_a_raw_route(serve: Serve, page: Page) -> None:
         assert await script("return client.request('x')") == [
             "WrongRouteError",
             None,
-            "this route is raw: it answers no requests; use client.send()",
+            "this route is raw and has no requests; use client.send()",
         ]
 
 

@@ -171,7 +171,7 @@ async def test_a_socket_that_has_gone_takes_no_task(serve):
 
     @app.on_disconnect
     async def leave(socket: Socket) -> None:
-        with pytest.raises(RuntimeError, match="it has gone"):
+        with pytest.raises(RuntimeError, match="it is closed"):
             socket.background(asyncio.sleep(60))
         log.append("refused")
 

@@ -257,7 +257,7 @@ async def test_a_handler_that_lets_the_end_of_its_client_through_has_not_failed(
                 client.transport.abort()
             await until(lambda: app.stats.closed == 1)
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
-    assert "went before it had answered" in caplog.text
+    assert "was closed before it answered" in caplog.text
 
 
 async def test_more_requests_than_one_client_may_have_to_answer_are_refused(serve):
@@ -267,7 +267,7 @@ async def test_more_requests_than_one_client_may_have_to_answer_are_refused(serv
     async def ask(socket: Socket) -> Any:
         asked = [asyncio.ensure_future(socket.request("q", n)) for n in range(3)]
         await asyncio.sleep(0)
-        with pytest.raises(QueueFullError, match="has 3 requests to answer already"):
+        with pytest.raises(QueueFullError, match="has 3 unanswered requests already"):
             await socket.request("one too many")
         return await asyncio.gather(*asked)
 
@@ -384,7 +384,10 @@ async def test_what_may_wait_while_a_handler_awaits_its_client_has_a_bound(serve
         id = (await hear(client))["id"]
         for number in range(1, 7):
             await say(client, event="note", data=number, **({"id": number} if number != 6 else {}))
-        refused = {"code": "too_many", "message": "too many messages while a handler waits for you"}
+        refused = {
+            "code": "too_many",
+            "message": "too many messages while a handler awaits a reply from this client",
+        }
         refused |= {"retryable": True, "details": None}
         assert await hear(client) == {"error": 5, "data": refused}
         assert await hear(client) == {"event": "error", "data": refused}

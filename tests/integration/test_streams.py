@@ -276,7 +276,7 @@ async def test_a_cancel_reaches_the_generator_within_a_turn_of_the_loop(serve):
         await say(client, event="measure", id=1)
         assert await hear(client) == {"item": 1, "data": 1}
         [socket] = source.app.everyone.sockets
-        socket._life.received('{"cancel":1}')
+        socket._session.received('{"cancel":1}')
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert turns == [True]

@@ -60,7 +60,7 @@ test("a module that cannot be loaded is a failed attempt, and told on the consol
     code: 1006,
     reason: "the MessagePack module could not be loaded",
   });
-  assert.match(errors()[0], /msgpack\.js, which belongs beside this module/);
+  assert.match(errors()[0], /msgpack\.js could not be loaded/);
   const json = own.connect("ws://127.0.0.1:1/", { WebSocket: FakeSocket });
   t.after(() => json.close());
   await handshake();

@@ -28,7 +28,7 @@ class AmbiguousAppError(Exception):
 
 
 def choose(values: Mapping[str, Any]) -> Any:
-    """Return the app among a module's values, `None` if there is none.
+    """Return the app among a module's values, or `None` without an app.
 
     An app that is mounted in another, or given to one as `http=`, is a part of
     that one. Of the values that are no Symphony app, only `app` and those that

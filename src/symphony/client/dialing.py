@@ -175,7 +175,7 @@ class _Opening(asyncio.Protocol):
             *head* is done with a 101.
         answer: The response received so far.
         head: Done when the head of the response is complete, with `None`, or
-            with the reason why there is none.
+            with the reason why it failed.
         body: Done when the response is complete.
     """
 

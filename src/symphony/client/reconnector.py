@@ -318,7 +318,7 @@ class Reconnector:
     def _stop(self, close: Close, what: str, refusal: RemoteError | None = None) -> None:
         """End from outside: whatever the task waits for, it waits no longer."""
         self._end(close, what, refusal)
-        # A link in use ends by itself.
+        # If a link is in use, its end continues the task.
         if self._gone is None and self._task is not None:
             self._task.cancel()
 

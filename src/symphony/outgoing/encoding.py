@@ -1,10 +1,12 @@
 """Hot path, step 3 of 5: a message, an event or a publication becomes a frame.
 
-Two things decide what a frame looks like. The *dialect* is how the protocol
-of a connection writes a message: as it is on a raw connection, as an envelope
-on one that speaks events. The transport's *encoding* makes the frame:
-compressed, plain, or an ASGI message. Sockets that share both share the
-frames of a publication: it is encoded once, however many sockets receive it.
+A frame is made in two steps. The *dialect* of the connection's protocol writes
+the message: unchanged on a raw connection, as an envelope on an event
+connection. The transport's *encoding* then makes the frame: compressed, plain,
+or an ASGI message.
+
+Sockets with the same dialect and encoding share the frames of a publication. It
+is encoded once, however many of them receive it.
 """
 
 from __future__ import annotations
@@ -31,30 +33,33 @@ __all__ = (
 )
 
 Message: TypeAlias = "str | bytes"
-"""What one WebSocket message carries."""
+"""The content of one WebSocket message."""
 
 
 class Encoding(Contract):
-    """How a transport makes frames; shared by all sockets that can share frames."""
+    """Makes the frames of a transport.
+
+    All sockets that can share frames share one such object.
+    """
 
     def encode(self, message: Message) -> Any:
-        """Return the frame that carries *message*."""
+        """Return the frame of *message*."""
         ...
 
     def encode_text(self, payload: bytes) -> Any:
-        """Return the frame that carries the text whose UTF-8 is *payload*."""
+        """Return the text frame of *payload*, which is already UTF-8."""
         ...
 
     def join(self, frames: Sequence[Any], /) -> Any:
-        """Return one block that an outbox's `write` takes in one go."""
+        """Return one block that an outbox can `write` in one call."""
         ...
 
 
 class Publication(Contract):
-    """What is published to a room, before it is encoded for anyone."""
+    """A publication before it is encoded."""
 
     def encode(self, dialect: Dialect, /) -> Message:
-        """Return the message that carries it in *dialect*."""
+        """Return its message in *dialect*."""
         ...
 
 
@@ -67,7 +72,7 @@ class Sent:
         self._message = message
 
     def encode(self, dialect: Dialect) -> Message:
-        """Return the message that carries it in *dialect*."""
+        """Return its message in *dialect*."""
         return dialect.message(self._message)
 
 
@@ -81,7 +86,7 @@ class Emitted:
         self._data = data
 
     def encode(self, dialect: Dialect) -> Message:
-        """Return the message that carries it in *dialect*."""
+        """Return its message in *dialect*."""
         return dialect.event(self._event, self._data)
 
 
@@ -89,7 +94,7 @@ class SharedEncoding:
     """Encodes publications for all sockets that share a dialect and a transport's encoding.
 
     Attributes:
-        join: Makes one block of several frames.
+        join: Joins frames into one block.
     """
 
     __slots__ = ("_dialect", "_frame", "join")
@@ -100,23 +105,24 @@ class SharedEncoding:
         self.join = encoding.join
 
     def encode(self, publication: Publication) -> Any:
-        """Return the frame that carries *publication*."""
+        """Return the frame of *publication*."""
         return self._frame(publication.encode(self._dialect))
 
 
 class Dialect:
-    """How the connections of one protocol write messages and events.
+    """Encodes messages and events for the connections of one protocol.
 
     Args:
-        make: Makes the protocol of one connection.
-        shared: Encodes what belongs to no request, for all connections; by
-            default one that *make* makes.
+        make: Creates the protocol object of one connection.
+        shared: The protocol object that encodes messages and events for all
+            connections. By default *make* creates it.
 
     Attributes:
         make: As given.
-        subprotocol: What a client offers to speak it, `None`: nothing.
-        is_v1: Whether it is `symphony.v1`, which needs no agreement: a client
-            that offers no subprotocol speaks it in JSON.
+        subprotocol: The subprotocol that a client offers to select it, or
+            `None` if it has no subprotocol.
+        is_v1: Whether it is `symphony.v1`. A client that offers no subprotocol
+            uses `symphony.v1` with JSON.
     """
 
     __slots__ = ("_encodings", "_shared", "is_v1", "make", "subprotocol")
@@ -131,14 +137,14 @@ class Dialect:
     def decoded_by(self, protocol: Protocol) -> Dialect:
         """Return this dialect with another decoder.
 
-        Both encode alike, so their sockets share the frames of publications.
+        Both encode in the same way, so their sockets share the frames of publications.
         """
         dialect = Dialect(lambda: protocol, shared=self._shared)
         dialect._encodings = self._encodings
         return dialect
 
     def shared_encoding(self, encoding: Encoding) -> SharedEncoding:
-        """Return the one object that encodes publications for this dialect and *encoding*."""
+        """Return the object that encodes publications for this dialect and *encoding*."""
         shared = self._encodings.get(encoding)
         if shared is None:
             shared = self._encodings[encoding] = SharedEncoding(self, encoding)
@@ -165,7 +171,7 @@ class Dialect:
 
 
 class _Raw(Dialect):
-    """Writes messages as they are, and events as JSON text."""
+    """Writes messages unchanged, and events as JSON text."""
 
     __slots__ = ()
 
@@ -178,10 +184,13 @@ V1_DIALECTS: Final = (Dialect(lambda: JSON), Dialect(lambda: MSGPACK))
 
 
 def frame_encoder(protocol: Protocol, encoding: Encoding) -> Callable[[Envelope], Any]:
-    """Return the function that makes the frame of an envelope, or `None` where nothing is sent."""
+    """Return a function that makes the frame of an envelope.
+
+    The function returns `None` if the protocol sends nothing for an envelope.
+    """
     if isinstance(protocol, V1) and protocol.is_text:
-        # JSON comes as the bytes that go into the frame: a text of them would
-        # be made only to be encoded again.
+        # The JSON encoder returns UTF-8. Decoding it to `str` would only mean that
+        # the transport has to encode it again.
         payload, text = protocol.encode_payload, encoding.encode_text
 
         def encode_text(envelope: Envelope) -> Any:

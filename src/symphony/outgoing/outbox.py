@@ -1,11 +1,12 @@
-"""Hot path, step 5 of 5: frames wait here, and leave in one write.
+"""Hot path, step 5 of 5: frames are queued here, and leave in one write.
 
-Frames that are sent while a read buffer is handled, or in one iteration of
-the loop, are joined into one `write`: the cork. uvloop writes at once, so
-what this saves is system calls: 100k echoes a second become 400k.
+All frames that are sent while one read buffer is handled, or in one turn of the
+event loop, are joined into one `write`. This is called corking. uvloop calls the
+kernel for every write, so corking saves system calls: 100,000 echoes a second
+become 400,000.
 
-Everything that leaves a connection passes here, pongs and close frames
-included: that is what makes the order of a socket total.
+Every frame of a connection passes through the outbox, including pongs and the
+close frame. Therefore a socket's frames have one total order.
 """
 
 from __future__ import annotations
@@ -16,26 +17,26 @@ from typing import Any, Final, Protocol
 
 __all__ = ("READY", "Outbox", "Source")
 
-# What is handed to the transport in one write; the transport keeps what the
-# kernel does not take, so this bounds what cannot be dropped any more.
+# The most that one write passes to the transport. The transport buffers what the
+# kernel does not accept, and frames in that buffer can no longer be dropped.
 _CHUNK_BYTES: Final = 128 * 1024
 
 
 class Source(Protocol):
-    """Where publications wait that must go ahead of a direct send."""
+    """Holds publications that must be sent before the next direct send."""
 
     @property
     def dirty(self) -> Collection[Any]:
-        """What has something to take; empty most of the time."""
+        """The batches with publications; usually empty."""
         ...
 
     def take(self, recipient: Any) -> None:
-        """Move what *recipient* is to get into its outbox."""
+        """Move the publications for *recipient* into its outbox."""
         ...
 
 
 class _Ready:
-    """An awaitable that is done: awaiting it costs no turn of the loop."""
+    """An awaitable that is done: awaiting it does not suspend."""
 
     __slots__ = ()
 
@@ -45,7 +46,7 @@ class _Ready:
 
 
 class _Nowhere:
-    """The source of an outbox that is in no room."""
+    """The source of an outbox whose socket is in no room."""
 
     __slots__ = ("dirty",)
 
@@ -53,7 +54,7 @@ class _Nowhere:
         self.dirty: Collection[Any] = ()
 
     def take(self, recipient: Any) -> None:
-        """There is nothing."""
+        """Do nothing."""
 
 
 _NOWHERE: Final = _Nowhere()
@@ -61,7 +62,7 @@ READY: Final[Awaitable[None]] = _Ready()
 
 
 class _Turn:
-    """An awaitable that gives the loop one turn."""
+    """An awaitable that suspends for one turn of the event loop."""
 
     __slots__ = ()
 
@@ -73,10 +74,10 @@ _TURN: Final[Awaitable[None]] = _Turn()
 
 
 class _Drained:
-    """An awaitable that begins to wait when it is awaited, and not before.
+    """An awaitable that creates its future only when it is awaited.
 
-    Most sends are not awaited: a future made for each would stay until the
-    client reads on.
+    Most sends are not awaited. If each created a future, the futures would stay
+    until the client reads again.
     """
 
     __slots__ = ("_wait",)
@@ -91,18 +92,19 @@ class _Drained:
 class Outbox:
     """The outgoing frames of one connection that are not written yet.
 
-    It starts blocked, so that what is sent before the handshake is answered
-    waits. While it is blocked frames pile up, at most *limit* bytes of them.
+    It starts blocked, so that frames are queued until the handshake is answered.
+    While it is blocked it queues at most *limit* bytes.
 
     Attributes:
-        frames: What waits, oldest first.
-        size: The bytes of what waits.
-        blocked: Whether the transport takes nothing at the moment.
-        corked: Whether a flush is coming or none is possible, so that none need
-            be scheduled. While it is false nothing waits here and a block may
-            be written: it is all that a room looks at for each member.
-        sealed: Whether the last frame has been put; later ones are dropped.
-        dropped: How many frames were dropped, for whatever reason.
+        frames: The queued frames, oldest first.
+        size: The size of the queued frames in bytes.
+        blocked: Whether the transport accepts no writes at the moment.
+        corked: Whether no flush has to be scheduled, because one is scheduled
+            already or none is possible. While it is false, no frame is queued and
+            a block may be written at once. A room checks nothing else for each
+            member.
+        sealed: Whether the last frame has been queued. Later frames are dropped.
+        dropped: How many frames were dropped, for any reason.
     """
 
     __slots__ = (
@@ -130,8 +132,8 @@ class Outbox:
         write: Callable[[Any], None],
         join: Callable[[Sequence[Any]], Any],
     ) -> None:
-        # A list, not a deque: a deque is 600 bytes a connection when empty,
-        # and frames leave from its left end only where a client is slow.
+        # A list, not a deque: an empty deque takes 600 bytes per connection, and
+        # frames are removed from the left only if a client is slow.
         self.frames: list[Any] = []
         self.size = 0
         self.blocked = True
@@ -148,13 +150,14 @@ class Outbox:
         self._waiters: dict[asyncio.Future[None], None] | None = None
 
     def configure(self, *, limit: int, high: int, low: int, overflow: Callable[[], None] | None) -> None:
-        """Set the bounds in bytes.
+        """Set the limits, in bytes.
 
         Args:
-            limit: The most that may wait.
-            high: Above this `drained` waits.
-            low: Below this it goes on.
-            overflow: Called when *limit* is passed; `None` drops the oldest.
+            limit: The most that may be queued.
+            high: Above this, awaiting `drained` waits.
+            low: At or below this, it stops waiting.
+            overflow: Called when *limit* is exceeded. `None` drops the oldest
+                frames instead.
         """
         self._limit = limit
         self.high = min(high, limit)
@@ -162,10 +165,10 @@ class Outbox:
         self._overflow = overflow
 
     def send(self, frame: Any) -> None:
-        """Put a frame behind all publications that came before it."""
+        """Queue a frame after all earlier publications."""
         if self.source.dirty:
             self.source.take(self.recipient)
-        # From here on it is `put`, written out: a call is 2 % of an echo.
+        # The rest is `put`, inlined: a call would take 2 % of the time of an echo.
         self.frames.append(frame)
         self.size = size = self.size + len(frame)
         if size > self.high:
@@ -175,7 +178,7 @@ class Outbox:
             self._call_soon(self.flush)
 
     def put(self, frame: Any) -> None:
-        """Put a frame; it leaves at the next flush, which is scheduled if none is."""
+        """Queue a frame, and schedule a flush if necessary."""
         self.frames.append(frame)
         self.size = size = self.size + len(frame)
         if size > self.high:
@@ -185,7 +188,7 @@ class Outbox:
             self._call_soon(self.flush)
 
     def flush(self) -> None:
-        """Write what waits, as far as the transport takes it."""
+        """Write the queued frames, until the transport blocks."""
         if self.blocked:
             return
         self.corked = self.sealed
@@ -211,22 +214,22 @@ class Outbox:
     def block(self) -> None:
         """Stop writing: the transport's own buffer is full."""
         self.blocked = True
-        # While blocked a flush does nothing, so none need be scheduled.
+        # A flush does nothing while the outbox is blocked, so none is scheduled.
         self.corked = True
 
     def unblock(self) -> None:
-        """Write again, and wake who waits if enough has left."""
+        """Write again, and wake the waiters of `drained` if few enough bytes are left."""
         self.blocked = False
         self.flush()
         if self.size <= self._low:
             self._wake()
 
     def seal(self, last: Any | None = None, *, discard: bool = False) -> None:
-        """Put the last frame and take no more.
+        """Queue the last frame, and drop all later ones.
 
         Args:
-            last: The frame to end with, normally a close frame.
-            discard: Drop what waits before it.
+            last: The last frame, normally a close frame.
+            discard: Drop the frames that are queued before it.
         """
         if discard:
             self.dropped += len(self.frames)
@@ -235,19 +238,19 @@ class Outbox:
         if last is not None:
             self.send(last)
         self.sealed = self.corked = True
-        # From now on everyone asks `drained`: a handler that sends in an
-        # endless loop would never let go of the event loop again.
+        # From now on every send waits for `drained`. Otherwise a handler that sends
+        # in an endless loop would block the event loop.
         self.high = -1
         self._overflow = None
         self._wake()
 
     def detach(self) -> None:
-        """Let go of the recipient, which refers to this outbox, and of its rooms."""
+        """Release the recipient, which refers to this outbox, and its rooms."""
         self.source = _NOWHERE
         self.recipient = None
 
     def drained(self) -> Awaitable[None]:
-        """Return what to await until less than the low-water mark waits."""
+        """Return an awaitable that waits until the queue has shrunk to the low-water mark."""
         if self.sealed:
             return _TURN
         return READY if self.size <= self.high else _Drained(self._wait)
@@ -263,25 +266,25 @@ class Outbox:
         try:
             yield from waiter
         finally:
-            # Left by whoever gave up: nobody else would take it out.
+            # Otherwise cancelled waiters would stay until the next `_wake`.
             waiters.pop(waiter, None)
 
     def _press(self) -> None:
         if self.sealed:
-            # Sealing lowers the mark, so that whatever comes later comes here.
+            # Sealing sets `high` to -1, so every later frame reaches this line.
             self.size -= len(self.frames.pop())
             self.dropped += 1
             return
         if not self.blocked:
-            # Write early rather than let a long loop of sends pile up.
+            # Write early, so that a long loop of sends does not fill the queue.
             self.flush()
         if self.size <= self._limit:
             return
         if self._overflow is not None:
             self._overflow()
             return
-        # The newest stays even if it alone is above the limit: it is bounded
-        # by whoever made it, and an empty outbox would drop everything.
+        # Keep the newest frame, even if it alone exceeds the limit. Otherwise the
+        # outbox would drop every such frame, and the client would get nothing.
         count = 0
         while self.size > self._limit and count < len(self.frames) - 1:
             self.size -= len(self.frames[count])

@@ -31,7 +31,7 @@ def token_subprotocol(token: str) -> str:
 
 
 def offered_token(offered: Sequence[str]) -> str | None:
-    """Return the token among the offered subprotocols, `None` if there is none.
+    """Return the token among the offered subprotocols, or `None` without a token.
 
     Raises:
         ValueError: It is not base64url of UTF-8 text.

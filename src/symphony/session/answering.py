@@ -1,7 +1,7 @@
-"""Hot path: the answers to the requests of one client.
+"""Hot path: answers the requests of one client.
 
-Each request gets exactly one answer: what its handler returned, what it
-raised, the end of its stream, or why it was cancelled.
+Each request gets exactly one answer: the result of its handler, the error that
+it raised, the end of its stream, or the reason why it was cancelled.
 """
 
 from __future__ import annotations
@@ -32,25 +32,27 @@ INTERNAL: Final = Reject("internal", "the server failed to handle the event")
 
 
 class Answering:
-    """The requests of one client that have no answer yet.
+    """The unanswered requests of one client.
 
     Args:
         session: The socket's session.
-        connection: Its connection.
-        protocol: Its protocol; it may have a memory of its own.
-        limits: The bounds of its route.
-        context: What its handlers run in.
-        name: How the socket is called in logs.
+        connection: The socket's connection.
+        protocol: The connection's protocol, which may be stateful.
+        limits: The limits of the route.
+        context: The context of the handlers.
+        name: The socket's name in logs.
 
     Attributes:
         active: The requests that wait or run, by id.
-        draining: Whether the server stops: cancelled requests are told so.
+        draining: Whether the server is stopping. Cancelled requests are then
+            answered with `unavailable`.
         streams: The streams that answer requests.
         unsettled: Whether the request that was just delivered has no answer
-            yet. Most handlers finish at once; only of others a request is
-            remembered.
-        withdraw: Takes an event back, or cancels its handler; whether that
-            runs. Given once, before anything comes in.
+            yet. Most handlers finish at once, and only the requests of the
+            others are remembered.
+        withdraw: Removes an event from the queue or cancels its handler, and
+            returns whether the handler was running. It is set once, before the
+            first message is received.
     """
 
     __slots__ = (
@@ -92,14 +94,14 @@ class Answering:
         self.streams = Streams(self.send, self._streamed, session.watched, context, limits.max_streams, name)
 
     def remember(self, event: Event) -> None:
-        """Keep a request whose handler did not finish at once."""
+        """Remember a request whose handler did not finish at once."""
         id = event.id
         self.active[id] = event
         if event.timeout is not None:
             self._timers[id] = self._loop.call_later(event.timeout, self.cancel, event, TOO_LATE)
 
     def done(self, event: Event, result: Any) -> Awaitable[None] | None:
-        """Answer with what a handler returned; returns what to await before the next."""
+        """Answer with a handler's result; return what to await before the next event."""
         if type(result) is AsyncGeneratorType:
             if self._session.is_over:
                 self._settle(event)
@@ -115,7 +117,8 @@ class Answering:
             self._settle(event)
         else:
             self.unsettled = False
-        # `send`, but the frame made first: if that fails, it is still to be answered.
+        # Inlined `send`. The frame is made before the request is settled: if encoding
+        # fails, the request still needs an answer.
         if frame is None:
             return None
         outbox = self._outbox
@@ -123,7 +126,7 @@ class Answering:
         return None if outbox.size <= outbox.high else outbox.drained()
 
     def failed(self, event: Event | None, error: BaseException) -> Awaitable[None] | None:
-        """Answer with what a handler raised; returns what to await before the next."""
+        """Answer with a handler's error; return what to await before the next event."""
         if isinstance(error, ProtocolError):
             self._connection.close(error.code, error.reason)
             return None
@@ -135,17 +138,17 @@ class Answering:
         return self.refuse(event.id, refusal)
 
     def refuse(self, id: Any, refusal: Reject) -> Awaitable[None] | None:
-        """Answer the request *id* with an error; with `None`, tell of it in an event."""
+        """Answer the request *id* with an error; without an id, send it as an event."""
         payload = refusal.payload()
         try:
             return self.send(Event("error", payload) if id is None else Error(id, payload))
         except Exception as error:
             self._session.report(error, "details of a Reject")
-            # What is left of it can be encoded.
+            # Without details, the error can be encoded.
             return self.refuse(id, INTERNAL)
 
     def cancel(self, event: Event, why: Reject) -> None:
-        """Cancel the handler or the stream of a request; its answer says why."""
+        """Cancel the handler or the stream of a request, and answer with *why*."""
         if not self.streams.cancel(event.id, why) and event.id not in self._why:
             self._why[event.id] = why
             withdraw = self.withdraw
@@ -153,25 +156,25 @@ class Answering:
                 self.failed(event, why)
 
     def send(self, envelope: Envelope) -> Awaitable[None] | None:
-        """Send an envelope; returns what to await before the next."""
+        """Send an envelope; return what to await before the next."""
         outbox, encode = self._outbox, self._encode
         frame = encode(envelope)
         if frame is None:
             return None
         outbox.send(frame)
-        # A client that asks faster than it reads the answers waits for the next
-        # one: see `Messages.done`.
+        # A client that sends faster than it reads the answers is slowed down: see
+        # `Messages.done`.
         return None if outbox.size <= outbox.high else outbox.drained()
 
     def connection_lost(self) -> None:
-        """Answer nothing any more: the connection has ended."""
+        """Cancel the streams and timers, because the connection has ended."""
         self.streams.cancel_all(None)
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
 
     def release(self) -> None:
-        """Break reference cycles, so that a socket that has gone is freed at once."""
+        """Break reference cycles, so that a closed socket is freed at once."""
         self.streams = self.withdraw = cast("Any", None)
 
     def _refusal(self, event: Event, error: BaseException) -> Reject:
@@ -194,9 +197,9 @@ class Answering:
             timer.cancel()
 
     def _streamed(self, event: Event, error: BaseException | None) -> None:
-        """End the answer of a stream."""
+        """Answer a request whose stream has ended."""
         if self._session.is_over:
-            # Nobody hears it; what failed while it was closed is reported all the same.
+            # There is no client to answer, but errors of the generator are still reported.
             self._settle(event)
             if error is not None and not isinstance(error, asyncio.CancelledError | Reject):
                 self._session.report(error, f"stream of {shortened(event.event)!r}")

@@ -1,4 +1,4 @@
-"""Tells who holds the event loop."""
+"""Detects code that blocks the event loop."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ def what_held(stage: str, pattern: str, event: str, read: SlowRead, seconds: flo
 def watched(
     work: Coroutine[Any, Any, Any], limit: float, slow: Callable[[float], None]
 ) -> Generator[Any, Any, Any]:
-    """Await *work*, and time each of its steps.
+    """Await *work* and measure the time of each step.
 
     Args:
         work: A coroutine that has not started.
-        limit: Seconds that one step may take.
-        slow: Called with the seconds of each step that took longer.
+        limit: How many seconds one step may take.
+        slow: Called for each step that took longer, with its seconds.
 
     Returns:
-        What *work* returns.
+        The result of *work*.
     """
     value: Any = None
     error: BaseException | None = None
@@ -81,8 +81,8 @@ def watched(
             held = monotonic() - began
             if held > limit:
                 slow(held)
-            # Also when it raises: an exception that is kept in a frame of its own
-            # traceback waits for the garbage collector, and with it the socket.
+            # Also if it raises. An exception in a local variable of a frame of its own
+            # traceback is a reference cycle, which would keep the socket alive too.
             value = error = None
         try:
             value = yield awaited

@@ -1,4 +1,4 @@
-"""What the parts of a session need of the session, and the session of its node."""
+"""Contracts: what the parts of a session need of it, and what it needs of its node."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ("ErrorReporter", "LiveSession", "NodeRooms", "SessionNode")
 
 
 class ErrorReporter(Protocol):
-    """Hears of what handlers raise."""
+    """Reports exceptions of handlers."""
 
     def report(self, error: BaseException, what: str, event: str = "") -> None:
-        """Report what was raised in *what*, the handler of *event*."""
+        """Report an exception that was raised in *what*, the handler of *event*."""
         ...
 
 
 class LiveSession(ErrorReporter, Protocol):
-    """A session, as the parts see it that handle its messages."""
+    """A session, as seen by the parts that handle its messages."""
 
     @property
     def is_over(self) -> bool:
@@ -32,7 +32,7 @@ class LiveSession(ErrorReporter, Protocol):
         ...
 
     def watched(self, work: Coroutine[Any, Any, Any], event: Event | None = None, /) -> Awaitable[Any]:
-        """Name *work* in a warning if it holds the event loop."""
+        """Wrap *work*, so that a warning is logged if it blocks the event loop."""
         ...
 
 
@@ -44,7 +44,7 @@ class NodeRooms(Protocol):
         ...
 
     async def leave(self, socket: Socket[Any], name: str) -> bool:
-        """Take *socket* out of a room; whether it was a member."""
+        """Remove *socket* from a room; return whether it was a member."""
         ...
 
 
@@ -52,24 +52,24 @@ class SessionNode(Protocol):
     """What a session needs of the node it belongs to."""
 
     def opened(self, session: Any) -> None:
-        """Hear that the socket is open."""
+        """Register a socket that has opened."""
         ...
 
     async def left(self, session: Any) -> None:
-        """Take the socket out of its rooms and tables."""
+        """Remove a closed socket from its rooms and from the node's tables."""
         ...
 
     @property
     def rooms(self) -> NodeRooms:
-        """Who is in which room."""
+        """The rooms of the node."""
         ...
 
     def logged_in(self, socket: Socket[Any], identity: Identity, before: Identity | None) -> None:
-        """Hear who a socket speaks for, and for whom it spoke before."""
+        """Register the new identity of a socket; *before* is the previous one."""
         ...
 
     def report(self, error: BaseException, socket: Socket[Any], where: str) -> None:
-        """Log what a handler raised and hand it to the error handler."""
+        """Log an exception of a handler and pass it to the error handler."""
         ...
 
     def background(self, coroutine: Coroutine[Any, Any, Any], socket: Socket[Any]) -> asyncio.Task[Any]:

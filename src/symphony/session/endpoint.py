@@ -1,4 +1,4 @@
-"""What a route compiles to: everything that runs one of its sockets."""
+"""The compiled form of a route: everything that is needed to run its sockets."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def own_dialect(make: Callable[[], Protocol], where: str) -> Dialect:
     """Return the dialect of an app's own protocol.
 
     Args:
-        make: What the app gave.
-        where: For the error.
+        make: The app's `protocol=` argument.
+        where: The place to name in the error.
 
     Raises:
-        ConfigurationError: It makes no protocol.
+        ConfigurationError: *make* does not return a `Protocol`.
     """
     try:
         shared = make()
@@ -45,12 +45,12 @@ def own_dialect(make: Callable[[], Protocol], where: str) -> Dialect:
 
 @dataclass(frozen=True, slots=True)
 class EventHandlers:
-    """What a route that speaks events does with them.
+    """The protocols and handlers of an event route.
 
     Attributes:
-        dialects: Its protocols; a client that asks for none gets the first.
-        receive: Middleware and event handlers, by `Protocol.payload`: makes a
-            coroutine from socket and `Event`.
+        dialects: Its protocols. A client that selects none gets the first.
+        receive: Middleware and event handlers, by `Protocol.payload`. Called
+            with socket and `Event`, it returns a coroutine.
     """
 
     dialects: Sequence[Dialect]
@@ -59,24 +59,25 @@ class EventHandlers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A route, compiled at start; shared by all of its sockets.
+    """A route, compiled at start and shared by all its sockets.
 
     Attributes:
         pattern: The route's path pattern, for logs.
-        profile: What the route asks of the transport.
-        subprotocols: What it speaks, in the order of its preference.
-        origins: The cross-origin pages whose browsers may connect.
-        state: Makes the state of a socket.
+        profile: What the route requires of the transport.
+        subprotocols: The subprotocols of the route, preferred ones first.
+        origins: The other origins whose pages may connect.
+        state: Creates the state of a socket.
         connect: Middleware and connect handler.
-        receive: Middleware and message handler: makes a coroutine from socket
-            and message, or with *is_async* false handles it.
-        is_async: Which of the two.
-        handler_of: Names the handler of an event, or on a raw route of any message.
-        events: What it does with events; `None`: the route is raw, and
-            *receive* takes its messages.
+        receive: Middleware and message handler, called with socket and message.
+            If *is_async* is true it returns a coroutine, otherwise the result.
+        is_async: Whether *receive* returns a coroutine.
+        handler_of: Returns the name of the handler of an event, or on a raw
+            route of any message.
+        events: The protocols and event handlers. `None` for a raw route, where
+            *receive* handles the messages.
         checks: Called with socket and message for each message that arrives,
-            before it is decoded; a `Reject` refuses it.
-        concurrency: How many messages of one socket are handled at once.
+            before it is decoded. A `Reject` refuses the message.
+        concurrency: How many messages of one socket may be handled at once.
         disconnect: Middleware and disconnect handler.
     """
 
@@ -101,8 +102,8 @@ class Endpoint:
             offered: The client's subprotocols.
 
         Returns:
-            The subprotocol for the answer, `None`: none is named; and the
-            dialect, `RAW` on a raw route.
+            The subprotocol for the response, or `None` if it names none, and
+            the dialect, which is `RAW` on a raw route.
         """
         dialects: Sequence[Dialect] = self.events.dialects if self.events is not None else (RAW,)
         for dialect in dialects:
@@ -111,7 +112,7 @@ class Endpoint:
         first = dialects[0]
         own = self.subprotocols
         if first is RAW or not first.is_v1:
-            # The messages are the app's own, on a raw route or in a protocol of the app's.
+            # Either the route is raw, or the app has its own protocol.
             own = (*own, subprotocols.RAW)
         return choose_subprotocol(offered, own), first
 
@@ -123,14 +124,14 @@ class Endpoint:
         full: Callable[[bool], None],
         watched: Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]],
     ) -> Lane | Parallel:
-        """Make what runs the handlers of a socket: one after the other, or several at once.
+        """Return a `Lane`, or a `Parallel` if the route has `concurrency=`.
 
         Args:
-            context: The socket's.
-            done: As a `Lane` takes it.
-            failed: Likewise.
-            full: Likewise.
-            watched: Awaits work, and names it if it holds the event loop.
+            context: The context of the socket.
+            done: See `Lane`.
+            failed: See `Lane`.
+            full: See `Lane`.
+            watched: Wraps a coroutine, to log a warning if it blocks the event loop.
         """
         loop, max_queue = asyncio.get_running_loop(), self.profile.limits.max_queue
         if self.concurrency == 1:

@@ -1,8 +1,8 @@
-"""Hot path: what comes in on a connection that speaks events.
+"""Hot path: handles the incoming messages of an event connection.
 
 Each message is decoded here. Only events enter the lane, where they wait for
-their turn. Replies, errors, grants and cancels are handled at once, so that
-a handler may await its own client. The answers are in `answering.py`.
+their turn. Replies, errors, grants and cancels are handled at once, so that a
+handler can await a reply of its own client. `answering.py` sends the answers.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ logger = logging.getLogger("symphony.socket")
 
 
 class Runner(Contract):
-    """What runs the handlers: a lane, or several handlers at once."""
+    """Runs the handlers of a socket: a `Lane` or a `Parallel`."""
 
     is_full: bool
 
@@ -56,7 +56,7 @@ class Runner(Contract):
 
     @property
     def waiting(self) -> int:
-        """How many messages wait."""
+        """How many messages are queued."""
         ...
 
     def deliver(self, message: Any) -> None:
@@ -64,25 +64,25 @@ class Runner(Contract):
         ...
 
     def withdraw(self, message: Any) -> bool:
-        """Take it back, or cancel its handler; whether that runs."""
+        """Remove a message from the queue or cancel its handler; return whether it was running."""
         ...
 
 
 class Exchange:
-    """The envelopes of one socket.
+    """Exchanges envelopes with one client.
 
     Args:
         session: The socket's session.
-        connection: Its connection.
-        protocol: Its protocol; it may have a memory of its own.
-        limits: The bounds of its route.
-        context: What its handlers run in.
-        name: How the socket is called in logs.
+        connection: The socket's connection.
+        protocol: The connection's protocol, which may be stateful.
+        limits: The limits of the route.
+        context: The context of the handlers.
+        name: The socket's name in logs.
 
     Attributes:
         answering: The client's requests and their answers.
-        requests: The server's own requests to the client.
-        runner: Runs the handlers; given by `start`.
+        requests: The server's requests to the client.
+        runner: Runs the handlers; set by `start`.
     """
 
     __slots__ = (
@@ -118,11 +118,11 @@ class Exchange:
         self._limits = limits
         self._name = name
         self._loop = asyncio.get_running_loop()
-        # The decoder of the usual protocol is called without a function between.
+        # For `symphony.v1`, the decoder is called directly, without a wrapper.
         self._kind = protocol.kind if isinstance(protocol, V1) else None
         self._decode_event: Callable[[Message], Any] = getattr(protocol, "decode_event", protocol.decode)
         self._highest = -1
-        # Whether more than usual decides if an event may wait for its turn.
+        # Whether `_check` must decide if an event may enter the lane.
         self._needs_check = False
         self.answering = Answering(session, connection, protocol, limits, context, name)
         self.requests = Requests(
@@ -130,20 +130,20 @@ class Exchange:
         )
 
     def start(self, runner: Runner) -> None:
-        """Take what runs the handlers; before anything comes in."""
+        """Set the runner; called before the first message is received."""
         self.runner = runner
         self.answering.withdraw = runner.withdraw
 
     def received(self, message: Any) -> None:
-        """Take the next message, or an event that was in one. Never raises."""
+        """Handle the next message, or an event of a message. Never raises."""
         event = message
-        # What waits keeps its data as it is written: decoded it can be 20 times as large.
+        # The data of queued events stays encoded: decoded it can be 20 times as large.
         if type(message) is self._kind and self.runner.is_idle:
             decode = self._decode_event
             try:
                 event = decode(message)
             except Exception:
-                # Of another kind, or malformed.
+                # It is not an event, or malformed.
                 return self._decode(message)
         elif not isinstance(event, Event):
             return self._decode(message)
@@ -155,7 +155,7 @@ class Exchange:
             return None
         if id is None:
             return self.runner.deliver(event)
-        # Most handlers finish right here; only of others a request is remembered.
+        # Most handlers finish in this call. Only the requests of others are remembered.
         answering.unsettled = True
         self.runner.deliver(event)
         if answering.unsettled:
@@ -163,19 +163,21 @@ class Exchange:
         return None
 
     def _check(self, event: Event) -> bool:
-        """Do not let an event wait for its turn, if there is a reason."""
+        """Refuse an event that may not enter the lane; return whether it was refused."""
         id, answering = event.id, self.answering
         if event.event == "error":
-            # Never answered: two that tell each other of errors would never end.
-            logger.info("Socket %s tells of an error.", self._name)
+            # Never answer: two peers that answer errors with errors would never stop.
+            logger.info("The client of socket %s reported an error.", self._name)
         elif answering.draining:
             answering.refuse(None if id in answering.active else id, RESTARTS)
         elif self.requests.pending and self.runner.waiting >= self._limits.max_awaiting:
-            # While a handler awaits this client, its answer must be read: the
-            # queue cannot push back, so that it has a bound of another kind.
-            answering.refuse(id, Reject("too_many", "too many messages while a handler waits for you"))
+            # While a handler awaits a reply of this client, the connection must be read.
+            # A full queue therefore cannot pause reading, and events are refused instead.
+            answering.refuse(
+                id, Reject("too_many", "too many messages while a handler awaits a reply from this client")
+            )
         elif id in answering.active:
-            answering.refuse(None, Reject("conflict", f"request {id} is under way", details={"id": id}))
+            answering.refuse(None, Reject("conflict", f"request {id} is still running", details={"id": id}))
         else:
             return False
         return True
@@ -196,7 +198,7 @@ class Exchange:
             if isinstance(envelope, Event):
                 self.received(envelope)
             elif isinstance(envelope, MalformedError):
-                # The answer of a request that is under way is still to come.
+                # A request that still runs gets its answer later, and only one.
                 answering.refuse(None if envelope.id in answering.active else envelope.id, envelope)
             else:
                 self._other(envelope)
@@ -230,42 +232,45 @@ class Exchange:
         if event is None:
             self._expect(id, id <= self._highest)
         elif event.credit is not None:
-            # Its turn has not come: it will begin with all of it.
+            # Its stream has not started: it will start with the whole credit.
             event.credit += credit
             if event.credit > MAX_CREDIT:
                 self.answering.cancel(event, OVERDRAWN)
 
     def _expect(self, id: Any, known: bool) -> None:
-        """Tell a client that names a request that never was; it may not know yet of one that is over."""
+        """Answer `not_found` if a client names an unknown request.
+
+        A request that is over is known: its answer may still be on the way.
+        """
         if not known:
             refusal = Reject("not_found", f"there is no request {id}", details={"id": id})
             self.answering.refuse(None, refusal)
 
-    # Its pace and its end
+    # Flow control and the end
 
     def drain(self, *, retry: float, timeout: float) -> None:
-        """Take no more events, and end the streams within *timeout* seconds.
+        """Refuse new events, and end the streams after *timeout* seconds.
 
         Args:
-            retry: After how many seconds the client may come back.
-            timeout: For what runs.
+            retry: After how many seconds the client should reconnect.
+            timeout: How many seconds running streams may take.
         """
         self._needs_check = self.answering.draining = True
         self.answering.send(Retry(retry))
         self._loop.call_later(timeout, self.answering.streams.cancel_all, RESTARTS)
 
     def connection_lost(self) -> None:
-        """Answer and ask nothing any more: the connection has ended."""
+        """Fail the server's requests and cancel the streams, because the connection has ended."""
         self.requests.connection_lost()
         self.answering.connection_lost()
 
     def release(self) -> None:
-        """Break reference cycles, so that a socket that has gone is freed at once."""
+        """Break reference cycles, so that a closed socket is freed at once."""
         self.answering.release()
         self.runner = self.requests = self.answering = cast("Any", None)
 
     def adjust_reading(self, *_: bool) -> None:
-        """Read on, or do not: never stop while an answer is awaited."""
+        """Pause reading if the queue is full, unless a handler awaits a reply."""
         self._needs_check = self.answering.draining or bool(self.requests.pending)
         if self.runner.is_full and not self.requests.pending:
             self._connection.pause_reading()

@@ -1,4 +1,4 @@
-"""What is said on a raw connection: a handler's result, and what it raised."""
+"""Answers on a raw connection: a handler's result or its error."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Messages:
         self._outbox = connection.outbox
 
     def done(self, message: Any, result: Any) -> Awaitable[None] | None:
-        """Send what a handler returned; returns what to await before the next message."""
+        """Send a handler's result; return what to await before the next message."""
         if result is None:
             return None
         if type(result) is not str:
@@ -45,14 +45,14 @@ class Messages:
         outbox = self._outbox
         encode = self._encode
         outbox.send(encode(result))
-        # A client that asks faster than it reads the answers waits for the
-        # next one; that alone must not make it a slow consumer.
+        # A client that sends messages faster than it reads the answers is slowed
+        # down. That alone must not make it a slow consumer.
         return None if outbox.size <= outbox.high else outbox.drained()
 
     def failed(self, message: Any, error: BaseException) -> Awaitable[None] | None:
-        """Tell what a handler raised; returns what to await before the next message.
+        """Send a handler's error; return what to await before the next message.
 
-        An error travels in the envelope of an event, as `emit` would send it.
+        The error is sent as an event, as `emit` sends it.
         """
         if isinstance(error, ProtocolError):
             self._connection.close(error.code, error.reason)
@@ -64,5 +64,5 @@ class Messages:
             text = RAW.event("error", error.payload())
         except TypeError as unencodable:
             self._session.report(unencodable, "details of a Reject")
-            text = RAW.event("error", Reject("internal", "the server failed to say what is wrong").payload())
+            text = RAW.event("error", Reject("internal", "the server failed to encode the error").payload())
         return self.done(message, text)

@@ -1,7 +1,7 @@
-"""Handlers of one socket, several at once: what a route asks for with `concurrency=`.
+"""Runs several handlers of one socket at once, for routes with `concurrency=`.
 
-It stands where a `Lane` does. Each message has a task of its own, in a copy
-of the socket's context; that costs about 2 us more than a lane.
+A `Parallel` replaces the `Lane`. Each message gets a separate task with a copy
+of the socket's context. This costs about 2 us more per message than a lane.
 """
 
 from __future__ import annotations
@@ -17,23 +17,26 @@ __all__ = ("Parallel",)
 
 
 class Parallel:
-    """Run up to so many handlers of one socket at once, in no order.
+    """Run up to *concurrency* handlers of one socket at once.
+
+    Messages are started in order, but their handlers may finish in any order.
 
     Args:
-        loop: The loop of the socket.
-        context: The context of the socket; each handler gets a copy.
-        done: Called with a message and the result of its handler. What it
-            returns is awaited before another message takes its place.
-        failed: Called with a message and what its handler raised; likewise.
-            With `None` for messages that were dropped.
-        full: Called with `True` when the queue is full, with `False` when
+        loop: The event loop of the socket.
+        context: The context of the socket. Each handler gets a copy.
+        done: Called with a message and the result of its handler. If it returns
+            an awaitable, that is awaited before another message is started.
+        failed: Called with a message and the exception of its handler. Its
+            return value is awaited too. For dropped messages, the message is
+            `None`.
+        full: Called with `True` when the queue is full, and with `False` when
             there is room again.
         max_queue: How many messages may wait before *full* is called.
-        concurrency: How many handlers run at once.
-        watched: Awaits work, and names it if it holds the event loop.
+        concurrency: How many handlers may run at once.
+        watched: Wraps a coroutine, to log a warning if it blocks the event loop.
 
     Attributes:
-        is_full: What *full* was last told.
+        is_full: The last argument of *full*.
     """
 
     __slots__ = (
@@ -87,7 +90,7 @@ class Parallel:
         self.is_full = False
 
     def deliver(self, message: Any) -> None:
-        """Handle *message* now if there is a place for it, else when there is."""
+        """Start the handler of *message* now if there is a free place; otherwise queue it."""
         if self.is_idle:
             self._start(message)
             return
@@ -100,10 +103,10 @@ class Parallel:
         """Handle messages until `end`.
 
         Args:
-            call: Makes a coroutine from *socket* and a message, or with
-                *is_async* false handles it and gives the result.
-            socket: Whose messages they are.
-            is_async: Which of the two.
+            call: Called with *socket* and a message. If *is_async* is true it
+                returns a coroutine, otherwise the result.
+            socket: The socket.
+            is_async: Whether *call* returns a coroutine.
         """
         self._call, self._socket, self._is_async = call, socket, is_async
         try:
@@ -115,20 +118,20 @@ class Parallel:
                 self._deadline.cancel()
 
     def end(self, *, timeout: float) -> None:
-        """Let `serve` return when all messages are handled; what is left after *timeout* s is cancelled."""
+        """Let `serve` return when all messages are handled; call `cancel` after *timeout* seconds."""
         self._ending = True
         self._go_on()
         if self._deadline is None and not self._ended.done():
             self._deadline = self._loop.call_later(timeout, self.cancel)
 
     def cancel(self) -> None:
-        """Cancel the handlers that run, and drop the messages that wait."""
+        """Cancel the running handlers and drop the queued messages."""
         self._ending = True
         dropped = len(self._queue)
         self._queue.clear()
         if dropped:
             self._failed(
-                None, TimeoutError(f"{dropped} messages were dropped behind handlers that did not end")
+                None, TimeoutError(f"{dropped} messages were dropped after handlers that did not end")
             )
         for task in tuple(self._running):
             task.cancel()
@@ -136,12 +139,12 @@ class Parallel:
 
     @property
     def is_idle(self) -> bool:
-        """Whether a message is handled at once."""
+        """Whether the next message is handled at once."""
         return self._call is not None and len(self._running) < self._concurrency
 
     @property
     def waiting(self) -> int:
-        """How many messages wait."""
+        """How many messages are queued."""
         return len(self._queue)
 
     def recent(self) -> tuple[int, Any]:
@@ -150,13 +153,13 @@ class Parallel:
         return 1, self._running.get(task)
 
     def withdraw(self, message: Any) -> bool:
-        """Take a message back that was delivered and is not handled yet.
+        """Withdraw a message that was delivered and is not handled yet.
 
-        One that waits is dropped; the handler of one that runs is cancelled,
-        and `failed` or `done` hears how that ends.
+        A queued message is dropped. If its handler runs already, the handler is
+        cancelled, and `failed` or `done` is called when it ends.
 
         Returns:
-            Whether its handler runs.
+            Whether its handler was running.
         """
         for task, handled in self._running.items():
             if handled is message:
@@ -191,7 +194,7 @@ class Parallel:
     def _finished(self, task: asyncio.Task[None]) -> None:
         message = self._running.pop(task)
         if task.cancelled():
-            # Before its first step: nobody else knows.
+            # Cancelled before its first step, so `_handle` has not reported it.
             self._failed(message, asyncio.CancelledError())
         self._go_on()
 

@@ -1,4 +1,4 @@
-"""How a handshake is refused."""
+"""Refuses handshakes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ logger = logging.getLogger("symphony.app")
 
 
 def refuse(connection: Connection, handshake: Handshake, refusal: Reject) -> None:
-    """Answer a handshake with a refusal: by HTTP, or on an open WebSocket for a client that asks for that."""
+    """Refuse a handshake.
+
+    The refusal is an HTTP response. A client that offers `symphony.refuse` gets
+    a WebSocket instead, with the error as an event and a close frame.
+    """
     payload = _encodable(refusal)
     if not _wants_a_close_code(handshake):
         headers = {"content-type": "application/json", **refusal.headers}
@@ -31,7 +35,7 @@ def refuse(connection: Connection, handshake: Handshake, refusal: Reject) -> Non
         connection.outbox.send(connection.encoding.encode(JSON.encode(envelope)))
 
     connection.accept(subprotocols.REFUSE)
-    # Before `retry`, after which a client expects nothing but the close frame.
+    # Before `retry`: after that, a client expects only the close frame.
     send(Event("error", payload))
     if refusal.retry_after is not None:
         send(Retry(refusal.retry_after))
@@ -44,7 +48,7 @@ def _encodable(refusal: Reject) -> dict[str, object]:
     try:
         to_message(payload)
     except Exception:
-        # A client that is not answered at all would be worse.
+        # The client must get an answer, even without the details.
         logger.exception("The details of a Reject cannot be encoded: %s", refusal)
         payload["details"] = None
     return payload

@@ -1,4 +1,4 @@
-"""Requests of the server to one client, and their replies."""
+"""The server's requests to one client, and their replies."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ("Requests",)
 
 
 class Requests:
-    """What was asked of one client, and not answered yet.
+    """The pending requests to one client.
 
     Args:
         send: Sends an envelope.
-        adjust_reading: Called when the first request begins to wait and when none waits
-            any more: while one does, the client must be read from.
-        payload: What the data of replies is, as `Protocol.payload` says.
-        limit: How many may wait at once.
-        name: How the socket is called in errors.
+        adjust_reading: Called when a request begins or ends. While a request is
+            pending, the connection must be read.
+        payload: The form of the data in replies: see `Protocol.payload`.
+        limit: How many requests may be pending at once.
+        name: The socket's name in errors.
     """
 
     __slots__ = ("_adjust_reading", "_limit", "_lost", "_name", "_next_id", "_payload", "_send", "pending")
@@ -52,22 +52,23 @@ class Requests:
         """Send a request and return its reply.
 
         Raises:
-            RequestTimeoutError: No answer came in time.
-            RemoteError: The client answered with an error, or with what is
-                not of the type.
-            DisconnectedError: The connection has ended, or ended meanwhile.
-            QueueFullError: As many requests wait already as may.
+            RequestTimeoutError: The client did not answer in time.
+            RemoteError: The client answered with an error, or its reply does
+                not match *response_type*.
+            DisconnectedError: The connection has ended, before or during the
+                request.
+            QueueFullError: Too many requests are pending. Nothing was sent.
             TypeError: The data cannot be encoded.
-            ValueError: The timeout is none.
+            ValueError: The timeout is invalid.
         """
         if self._lost is not None:
             raise DisconnectedError(f"Socket {self._name} {self._lost}: {event!r} was not sent.")
         if len(self.pending) >= self._limit:
             raise QueueFullError(
-                f"Socket {self._name} has {self._limit} requests to answer already: {event!r} was not sent."
+                f"Socket {self._name} has {self._limit} unanswered requests already: {event!r} was not sent."
             )
         if not 0 < timeout <= MAX_TIMEOUT:
-            raise ValueError(f"timeout must be above 0 and at most {MAX_TIMEOUT}, not {timeout!r}.")
+            raise ValueError(f"timeout must be above 0 and at most {MAX_TIMEOUT} seconds, not {timeout!r}.")
         read = _readers(response_type)[self._payload]
         id, self._next_id = self._next_id, self._next_id + 1
         self._send(Event(event, data, id, timeout))
@@ -94,32 +95,32 @@ class Requests:
             return read(reply)
         except Reject as error:
             raise RemoteError(
-                "invalid", f"the reply to {event!r} does not fit: {error.message}", details=error.details
+                "invalid", f"the reply to {event!r} is invalid: {error.message}", details=error.details
             ) from None
 
     def answered(self, id: Any, data: Any) -> bool:
-        """Take a reply; whether there ever was such a request."""
+        """Handle a reply; return whether a request with this id was ever sent."""
         answer = self.pending.get(id)
         if answer is not None and not answer.done():
             answer.set_result(data)
         return self._was_asked(id)
 
     def failed(self, id: Any, data: Any) -> bool:
-        """Take an error; whether there ever was such a request."""
+        """Handle an error; return whether a request with this id was ever sent."""
         answer = self.pending.get(id)
         if answer is not None and not answer.done():
             answer.set_exception(self._remote(data))
         return self._was_asked(id)
 
     def connection_lost(self) -> None:
-        """Fail all of them: the connection has ended."""
-        self._lost = "has gone"
+        """Fail all pending requests, because the connection has ended."""
+        self._lost = "is closed"
         for answer in self.pending.values():
             if not answer.done():
-                answer.set_exception(DisconnectedError(f"Socket {self._name} went before it had answered."))
+                answer.set_exception(DisconnectedError(f"Socket {self._name} was closed before it answered."))
 
     def _was_asked(self, id: Any) -> bool:
-        # An answer may come after its request has timed out.
+        # An answer may arrive after its request has timed out.
         return isinstance(id, int) and 0 < id < self._next_id
 
     def _remote(self, data: Any) -> RemoteError:

@@ -1,4 +1,8 @@
-"""What handles the messages of one socket: a lane, and an exchange where events are spoken."""
+"""Connects the parts that handle the messages of one socket.
+
+On a raw route these are a runner and `Messages`; on an event route, a runner
+and an `Exchange`.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +33,15 @@ class Serving:
     Args:
         session: The socket's session.
         socket: The socket.
-        endpoint: Its route.
-        connection: Its connection.
-        dialect: How the connection writes messages and events.
-        context: What its handlers run in.
+        endpoint: The socket's compiled route.
+        connection: The socket's connection.
+        dialect: Encodes messages and events for the connection.
+        context: The context of the handlers.
 
     Attributes:
-        draining: Whether no more messages are taken.
-        received: Takes the transport's messages; on a route without checks it
-            is the lane's or the exchange's own method, with nothing between.
+        draining: Whether new messages are refused.
+        received: Handles the next message. On a route without checks it is the
+            method of the lane or the exchange itself, without a wrapper.
     """
 
     __slots__ = ("_connection", "_endpoint", "_exchange", "_lane", "_receive", "draining", "received")
@@ -81,15 +85,15 @@ class Serving:
         """Handle messages until `end`; runs in the socket's own task."""
         await self._lane.serve(self._receive, socket, is_async=self._endpoint.is_async)
         if self._exchange is not None:
-            # Twice: to finish, and to close once they are cancelled.
+            # Twice: once to finish, and once to close after being cancelled.
             await self._exchange.answering.streams.ended(timeout=self._limits.finish_timeout * 2)
 
     @property
     def requests(self) -> Requests:
-        """The server's own requests to the client.
+        """The server's requests to the client.
 
         Raises:
-            WrongRouteError: The route is raw: its connections have no requests.
+            WrongRouteError: The route is raw, so its connections have no requests.
         """
         if self._exchange is None:
             raise WrongRouteError(
@@ -99,19 +103,19 @@ class Serving:
         return self._exchange.requests
 
     def refuse(self, refusal: Reject) -> None:
-        """Tell a client that speaks events why its socket is about to be closed."""
+        """Send the reason for the coming close as an event, on an event connection."""
         if self._exchange is not None:
             self._exchange.answering.refuse(None, refusal)
             if refusal.retry_after is not None:
                 self._exchange.drain(retry=refusal.retry_after, timeout=0)
 
     def connection_lost(self) -> None:
-        """Answer and ask nothing any more: the connection has ended."""
+        """Cancel requests and streams, because the connection has ended."""
         if self._exchange is not None:
             self._exchange.connection_lost()
 
     def drain(self) -> None:
-        """Take no more messages, and let `serve` return when those under way are handled."""
+        """Refuse new messages, and let `serve` return when the current ones are handled."""
         self.draining = True
         timeout = self._limits.finish_timeout
         if self._exchange is None:
@@ -129,11 +133,11 @@ class Serving:
         self._lane.end(timeout=self._limits.finish_timeout)
 
     def cancel(self) -> None:
-        """Cancel the handlers that run, and drop the messages that wait."""
+        """Cancel the running handlers and drop the queued messages."""
         self._lane.cancel()
 
     def release(self) -> None:
-        """Break reference cycles, so that a socket that has gone is freed at once."""
+        """Break reference cycles, so that a closed socket is freed at once."""
         if self._exchange is not None:
             self._exchange.release()
         del self._lane, self._exchange, self._receive, self.received
@@ -156,7 +160,7 @@ def _checked(
     refuse: Callable[[Reject], object],
     report: Callable[[BaseException, str], None],
 ) -> Callable[[Any], None]:
-    """Return *received* after the checks of what arrives."""
+    """Return a function that runs the checks, and then *received*."""
 
     def take(message: Any) -> None:
         try:

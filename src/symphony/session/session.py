@@ -1,8 +1,8 @@
-"""One socket's life: handshake, connect handler, messages, disconnect handler.
+"""The life of one socket: handshake, connect handler, messages, disconnect handler.
 
-It runs in one task a socket. The transport tells it what came in through
-`received`, `slow` and `closed`; what it does to the transport goes through
-the `Connection` contract.
+Each socket has one session, which runs in one task. The transport calls
+`received`, `slow` and `closed`. The session uses the transport through the
+`Connection` contract.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _INTERNAL = Reject("internal", "the connect handler failed")
 
 
 class _Phase(Enum):
-    """What runs: named by its handler."""
+    """The current stage, named like its handler."""
 
     CONNECTING = "connect"
     SERVING = "message"
@@ -57,7 +57,8 @@ class Session:
 
     Attributes:
         socket: The socket, as handlers see it.
-        received: Takes the transport's messages; they go straight to the lane.
+        received: Handles the transport's messages, directly in the lane or the
+            exchange.
     """
 
     __slots__ = (
@@ -101,7 +102,7 @@ class Session:
         self._phase = _Phase.CONNECTING
 
     def start(self, socket: Socket[Any]) -> None:
-        """Begin the socket's life in a task of its own."""
+        """Start the task of the session."""
         self.socket = socket
         loop = asyncio.get_running_loop()
         context = copy_context()
@@ -126,11 +127,11 @@ class Session:
         self._log("opened")
 
     async def ended(self) -> None:
-        """Return when the disconnect handler has run and all is cleaned up."""
+        """Return when the disconnect handler has run and everything is cleaned up."""
         await asyncio.wait((self._task,))
 
     def slow(self, seconds: float, read: SlowRead | None = None) -> None:
-        """Name what held the loop: the messages of a read, or one step of the socket's task."""
+        """Log what blocked the event loop: the messages of a read, or one step of the socket's task."""
         if read is None:
             read = SlowRead(*self._serving.recent(), None) if self._phase is _Phase.SERVING else _NOTHING
         event = event_in(read.message, self._dialect)
@@ -139,7 +140,7 @@ class Session:
         logger.warning("%s held the event loop for %.2f s (socket %s). %s", who, seconds, id, advice)
 
     def closed(self, close: Close) -> None:
-        """Hear that the connection has ended."""
+        """Handle the end of the connection."""
         if self._closed.done():
             return
         self._closed.set_result(None)
@@ -148,13 +149,13 @@ class Session:
             self._close = close
         self._serving.connection_lost()
         if self._phase is _Phase.CONNECTING:
-            # The connect handler is still at work, and now for nobody.
+            # The connect handler still runs, but its client is gone.
             self._task.cancel()
         elif self._phase is _Phase.SERVING:
             self._serving.end()
 
     def drain(self) -> None:
-        """Close with 1012 once the handlers under way have finished."""
+        """Close with 1012 when the running handlers have finished."""
         if self._closed.done() or self._draining:
             return
         self._draining = True
@@ -164,21 +165,21 @@ class Session:
             self._serving.drain()
 
     def abort(self) -> None:
-        """End the socket at once; its disconnect handler still runs."""
+        """End the connection at once; the disconnect handler still runs."""
         self._connection.abort()
         self.closed(Close(1006, "", clean=False))
         if self._phase is _Phase.SERVING:
             self._serving.cancel()
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine until the socket goes."""
+        """Run a coroutine in a task, which is cancelled when the socket ends."""
         if self._background is None:
             start = partial(self._node.background, socket=self.socket)
             self._background = BackgroundTasks(start, self._limits.max_background_tasks, self.socket.id)
         return self._background.run(coroutine, is_over=self._close is not None)
 
     async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
-        """Ask the client and return its reply."""
+        """Send a request to the client and return its reply."""
         requests = self._serving.requests
         self.open()
         return await requests.request(event, data, timeout=timeout, response_type=response_type)
@@ -188,14 +189,14 @@ class Session:
         return await self._node.rooms.join(self.socket, name, authorize=authorize)
 
     async def leave(self, name: str) -> bool:
-        """Take the socket out of a room; whether it was a member."""
+        """Remove the socket from a room; return whether it was a member."""
         return await self._node.rooms.leave(self.socket, name)
 
     def login(self, identity: Identity, before: Identity | None) -> None:
-        """Tell the node who the socket speaks for."""
+        """Tell the node the new identity of the socket."""
         self._node.logged_in(self.socket, identity, before)
 
-    # What the exchange asks
+    # Used by the parts that handle messages: see `LiveSession`
 
     @property
     def is_over(self) -> bool:
@@ -203,17 +204,18 @@ class Session:
         return self._closed.done()
 
     def report(self, error: BaseException, what: str, event: str = "") -> None:
-        """Report what was raised in *what*, the handler of *event*."""
+        """Report an exception that was raised in *what*, the handler of *event*."""
         if isinstance(error, UnencodableError):
             error.blame(self._endpoint.handler_of(event))
         if self.is_over and isinstance(error, DisconnectedError):
-            # Its client went while it waited for an answer: no fault of the handler's.
+            # The client left while the handler awaited its reply. That is not a bug of
+            # the handler.
             logger.info("%s, in the %s of %s", error, what, self._endpoint.pattern)
             return
         self._fail(error, what)
 
     def watched(self, work: Coroutine[Any, Any, Any], event: Event | None = None) -> Awaitable[Any]:
-        """Await *work*, the stream of *event* if given, and name it if it holds the event loop."""
+        """Wrap *work*, the stream of *event* if given, to log a warning if it blocks the event loop."""
 
         def slow(seconds: float) -> None:
             self.slow(seconds, None if event is None else SlowRead(1, event, seconds))
@@ -240,7 +242,7 @@ class Session:
             await self.watched(self._end())
 
     async def _connected(self) -> bool:
-        """Run the connect stage; whether messages are to be served after it."""
+        """Run the connect stage; return whether to handle messages after it."""
         try:
             await self._endpoint.connect(self.socket)
             self.open()

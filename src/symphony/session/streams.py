@@ -1,4 +1,4 @@
-"""Answers that are streams: an async generator, item by item."""
+"""Streams: sends the items of async generators as answers to requests."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ("OVERDRAWN", "Streams")
 logger = logging.getLogger("symphony.socket")
 
 OVERDRAWN: Final = Reject("invalid", f"more than {MAX_CREDIT} items of credit", details={"path": "$.credit"})
-"""What ends a stream whose client granted more than can be counted."""
+"""The error that ends a stream whose client granted too much credit."""
 
-# A generator that never waits, to a client that reads as fast, would hold the
-# event loop for as long as it has items.
+# If neither the generator nor the client ever waits, a stream would block the event
+# loop until its end. So it yields to the loop after this many items.
 _ITEMS_A_TURN: Final = 64
 
 
@@ -31,12 +31,14 @@ class Streams:
     """The streams of one socket.
 
     Args:
-        send: Sends an item; what it returns is awaited before the next one.
-        finished: Called with the request and what the stream raised, or `None`.
-        watched: Awaits work for an event, and names it if it holds the event loop.
-        context: What generators run in.
-        limit: How many may run at once.
-        name: How the socket is called in logs.
+        send: Sends an item. If it returns an awaitable, that is awaited before
+            the next item.
+        finished: Called with the request and the exception of the stream, or
+            `None`.
+        watched: Wraps a coroutine, to log a warning if it blocks the event loop.
+        context: The context of the generators.
+        limit: How many streams may run at once.
+        name: The socket's name in logs.
     """
 
     __slots__ = ("_context", "_finished", "_limit", "_name", "_send", "_streams", "_watched")
@@ -59,32 +61,32 @@ class Streams:
         self._streams: dict[Any, _Stream] = {}
 
     def begin(self, event: Event, items: AsyncGenerator[Any]) -> None:
-        """Answer a request with what a generator gives.
+        """Answer a request with the items of a generator.
 
         Raises:
-            Reject: It is no request, or as many run as may.
+            Reject: The event is not a request, or too many streams are running.
         """
         if event.id is None:
             name = shortened(event.event)
             raise Reject(
                 "request_required",
-                f"the answer to {name!r} is a stream: send an `id`",
+                f"the answer to {name!r} is a stream: send it as a request, with an `id`",
                 details={"event": name},
             )
         if len(self._streams) >= self._limit:
             raise Reject(
-                "too_many", f"{self._limit} streams are under way", details={"max_streams": self._limit}
+                "too_many", f"{self._limit} streams are running already", details={"max_streams": self._limit}
             )
         stream = _Stream(event.id, items, event.credit, self._send)
         self._streams[event.id] = stream
         loop = asyncio.get_running_loop()
         stream.task = loop.create_task(self._run(event, stream), context=self._context.copy())
-        # Not at the end of the task's own work: one that is cancelled before its
-        # first step does none.
+        # A callback, not a `finally` in the task: a task that is cancelled before its
+        # first step runs no code at all.
         stream.task.add_done_callback(partial(self._end, event, stream))
 
     def grant(self, id: Any, credit: int) -> bool:
-        """Allow more items; whether there is such a stream."""
+        """Allow more items; return whether there is such a stream."""
         stream = self._streams.get(id)
         if stream is None:
             return False
@@ -92,7 +94,7 @@ class Streams:
         return True
 
     def cancel(self, id: Any, why: Reject) -> bool:
-        """End a stream with an error; whether there is one."""
+        """End a stream with an error; return whether there is such a stream."""
         stream = self._streams.get(id)
         if stream is None:
             return False
@@ -100,48 +102,50 @@ class Streams:
         return True
 
     def cancel_all(self, why: Reject | None) -> None:
-        """End all streams; with `None`, nobody hears of it any more."""
+        """End all streams with an error, or silently if *why* is `None`."""
         for stream in tuple(self._streams.values()):
             stream.cancel(why)
 
     async def ended(self, *, timeout: float) -> None:
-        """Return when all have closed their generators, or time is up."""
+        """Return when all streams have closed their generators, or after *timeout* seconds."""
         tasks = [stream.task for stream in self._streams.values()]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=timeout)
             if late:
-                logger.error("%d streams of socket %s do not end and are left behind.", len(late), self._name)
+                logger.error("%d streams of socket %s did not end and are abandoned.", len(late), self._name)
 
     async def _run(self, event: Event, stream: _Stream) -> None:
         try:
             await self._watched(stream.run(), event)
         except (KeyboardInterrupt, SystemExit) as error:
-            # Raised out of a task it would end the event loop, and nothing in order.
+            # Do not raise it in the task: that would stop the event loop without any
+            # clean-up.
             stream.stop = error
 
     def _end(self, event: Event, stream: _Stream, task: asyncio.Task[None]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception() or stream.stop
         if isinstance(error, asyncio.CancelledError) and stream.why is not None:
             error = stream.why
-        # The task keeps what cancelled it, whose traceback keeps the stream.
+        # The task keeps the exception that cancelled it, and its traceback the stream.
         del self._streams[event.id], stream.task
         self._finished(event, error)
 
 
 class _Stream:
-    """One stream on its way to a client.
+    """One running stream.
 
     Args:
-        id: Of the request that it answers.
+        id: The id of the request that it answers.
         items: The handler's generator.
-        credit: How many items may come before the first grant; `None`: they
-            are not counted.
-        send: Sends an item; what it returns is awaited before the next one.
+        credit: How many items may be sent before the first grant. `None` means
+            no flow control.
+        send: Sends an item. If it returns an awaitable, that is awaited before
+            the next item.
 
     Attributes:
-        why: What it is to end with, once it was cancelled.
-        task: What runs it.
-        stop: What its generator raised to end the program.
+        why: The error to end with, after the stream was cancelled.
+        task: The task that runs it.
+        stop: The `KeyboardInterrupt` or `SystemExit` of its generator.
     """
 
     __slots__ = ("_cancelled", "_credit", "_granted", "_id", "_items", "_send", "stop", "task", "why")
@@ -165,7 +169,7 @@ class _Stream:
         self.stop: BaseException | None = None
 
     async def run(self) -> None:
-        """Send all items; the generator is closed when this returns or raises."""
+        """Send all items. The generator is closed when this returns or raises."""
         count = 0
         async with aclosing(self._items) as items:
             while True:
@@ -176,7 +180,7 @@ class _Stream:
                 except StopAsyncIteration:
                     return
                 if self._cancelled:
-                    # The generator has caught it and goes on: not any further.
+                    # The generator has suppressed the cancellation. Stop it here.
                     raise asyncio.CancelledError
                 if self._credit is not None:
                     self._credit -= 1
@@ -198,10 +202,10 @@ class _Stream:
             self.cancel(OVERDRAWN)
 
     def cancel(self, why: Reject | None) -> None:
-        """End it; the generator is closed in the next turn of the loop.
+        """End the stream. The generator is closed in the next turn of the loop.
 
         Args:
-            why: The error it ends with; `None`: nobody hears it.
+            why: The error to send, or `None` to send none.
         """
         self._cancelled = True
         if self.why is None:

@@ -1,8 +1,8 @@
-"""The two contracts between a transport and the core.
+"""The contracts between a transport and the core.
 
-A transport moves messages and reports congestion; all behaviour is in the
-core and the same on every transport. The core sees a `Connection`, the
-transport a `Receiver`. Neither imports the other.
+A transport moves messages and reports congestion. All other behaviour is in the
+core, and is the same on every transport. The core uses a `Connection`. The
+transport uses an `Acceptor` and a `Receiver`. Neither imports the other.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ SlowConsumer: TypeAlias = Literal["disconnect", "drop_oldest"]
 
 
 class Profile(NamedTuple):
-    """What a route asks of the connection.
+    """The options of a route that its connections need.
 
     Attributes:
-        limits: The bounds that apply.
+        limits: The limits that apply.
         slow_consumer: What happens when the outbox is full.
-        compression: Compress messages of at least so many bytes, if the
-            client can; `None`: never.
+        compression: Compress messages of at least this many bytes, if the
+            client supports it. `None`: never.
     """
 
     limits: Limits
@@ -58,26 +58,26 @@ class Profile(NamedTuple):
 
 
 class Connection(Protocol):
-    """What the core asks of a transport's connection."""
+    """A connection of a transport, as the core uses it."""
 
     outbox: Outbox
 
     @property
     def encoding(self) -> Encoding:
-        """The encoding of this connection; fixed by `configure`."""
+        """The encoding of this connection, which `configure` sets."""
         ...
 
     @property
     def latency(self) -> float | None:
-        """The last measured round trip in seconds, `None` where unknown."""
+        """The last measured round trip in seconds, or `None` if unknown."""
         ...
 
     def configure(self, profile: Profile) -> None:
-        """Take the route's profile; called once, before anything is sent."""
+        """Apply the route's profile; called once, before anything is sent."""
         ...
 
     def accept(self, subprotocol: str | None) -> None:
-        """Answer the handshake with 101 and let the outbox flow."""
+        """Answer the handshake with 101, and start writing the outbox."""
         ...
 
     def refuse(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
@@ -85,7 +85,7 @@ class Connection(Protocol):
         ...
 
     def close(self, code: int, reason: str) -> None:
-        """Send a close frame behind what is in the outbox. A repeat does nothing."""
+        """Send a close frame after everything in the outbox. Idempotent."""
         ...
 
     def abort(self) -> None:
@@ -93,11 +93,11 @@ class Connection(Protocol):
         ...
 
     def pause_reading(self) -> None:
-        """Stop handing messages over; a few that were read already may follow."""
+        """Stop delivering messages. A few that were read already may follow."""
         ...
 
     def resume_reading(self) -> None:
-        """Go on handing messages over."""
+        """Deliver messages again."""
         ...
 
 
@@ -116,45 +116,45 @@ class SlowRead(NamedTuple):
 
 
 class Receiver(Protocol):
-    """What a transport tells the core about one connection."""
+    """Receives the messages and the end of one connection."""
 
     @property
     def received(self) -> Callable[[Message], None]:
-        """What takes the next message. It never raises."""
+        """The function that handles the next message. It never raises."""
         ...
 
     def slow(self, seconds: float, read: SlowRead) -> None:
-        """Hear that handling the messages of one read held the loop for so long."""
+        """Report that handling the messages of one read blocked the event loop for this time."""
         ...
 
     def closed(self, close: Close) -> None:
-        """Hear that the connection has ended. A repeat does nothing."""
+        """Handle the end of the connection. Idempotent."""
         ...
 
     async def ended(self) -> None:
-        """Return when nothing of the session is left to do."""
+        """Return when the session has finished completely."""
         ...
 
 
 class Acceptor(Protocol):
-    """The core's front door, as a transport sees it."""
+    """Accepts handshakes for an app."""
 
     @property
     def limits(self) -> Limits:
-        """The bounds of the app, for what happens before a route is known."""
+        """The limits of the app, which apply until the route is known."""
         ...
 
     @property
     def stats(self) -> Stats:
-        """Where a transport counts what only it sees."""
+        """The counters of the app, for what only the transport sees."""
         ...
 
     def connect(self, scope: Scope, connection: Connection) -> Receiver | None:
-        """Begin a session for a handshake, or refuse it and return `None`."""
+        """Start a session for a handshake, or refuse it and return `None`."""
         ...
 
     async def drain(self, force: asyncio.Event) -> None:
-        """Let handlers finish, close every socket with 1012, return when all have gone."""
+        """Let handlers finish and close every socket with 1012; return when all have ended."""
         ...
 
 
@@ -162,11 +162,11 @@ class Servable(Protocol):
     """An app that can be served."""
 
     native: bool
-    """Set by the native server, so that the app need not warn."""
+    """Set by the native server. Without it, the app warns about the other server."""
 
     @property
     def node(self) -> Acceptor:
-        """The app at work; there from its start-up to its shutdown."""
+        """The running node. It exists from start-up to shutdown."""
         ...
 
 
@@ -177,19 +177,22 @@ def servable(app: Any) -> Servable | None:
 
 
 NATIVE: Final = "symphony.native"
-"""The ASGI extension by which the native server offers a WebSocket to a mounted app.
+"""The ASGI extension with which a mounted app takes over a WebSocket of the native server.
 
-It is a function: `await take(app, scope)` moves the connection to *app* and
-returns when its session has ended.
+Its value is a function. `await take(app, scope)` moves the connection to *app*,
+and returns when the session has ended.
 """
 
 NATIVE_HOSTS: Final[ContextVar[list[Servable] | None]] = ContextVar("NATIVE_HOSTS", default=None)
-"""The running apps that are mounted in the app of a native server; `None`: there is no such server."""
+"""The running apps that are mounted in the app of a native server.
+
+`None` if no such server is running.
+"""
 
 
 @contextmanager
 def hosted(app: Servable) -> Generator[None]:
-    """Tell the native server, if one runs the outer app, that *app* is running."""
+    """Tell the native server that *app* is running, if it serves the outer app."""
     hosts = NATIVE_HOSTS.get()
     if hosts is None:
         yield
@@ -203,10 +206,10 @@ def hosted(app: Servable) -> Generator[None]:
 
 
 def shown_address(client: tuple[str, int] | None) -> str:
-    """Return a client's address as logs show it.
+    """Return a client's address for logs.
 
-    A proxy tells the address of its client, and the port only if it is told
-    to: without one the port is 0.
+    A proxy sends the address of its client, and the port only if it is
+    configured to. Without a port, the port is 0.
     """
     if not client:
         return "a local socket"

@@ -1,8 +1,8 @@
-"""picows as a parser, and nothing else; of a client's frames and of a server's.
+"""Uses picows as a parser only, for the frames of clients and of servers.
 
-Its protocol class is fed through `get_buffer` and `buffer_updated`, by the
-event loop itself; its transport is a shim, so that not one byte of its own
-reaches the socket: what it sends is corrupt behind a slow reader above 8 KiB.
+The event loop feeds the protocol class of picows through `get_buffer` and
+`buffer_updated`. Its transport is a shim, so picows cannot write to the socket:
+with a slow reader, the frames above 8 KiB that it writes are corrupt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ("Parser",)
 
 logger = logging.getLogger("symphony.parser")
 
-# Ours is checked already; picows refuses some lawful ones (Firefox sends
+# The real request is checked already. picows refuses some valid requests (Firefox sends
 # `Connection: keep-alive, Upgrade`), so it always gets this one.
 _REQUEST: Final = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -27,7 +27,7 @@ _REQUEST: Final = (
 )
 _MASKED: Final = 0x80
 _KEY: Final = b"Sec-WebSocket-Key: "
-# The smallest buffer it takes: 12 KiB a connection instead of 26. It grows
+# The smallest buffer that picows accepts: 12 KiB per connection instead of 26. It grows
 # with the messages.
 _READ_BUFFER_BYTES: Final = 2048
 
@@ -36,16 +36,16 @@ class Parser:
     """Turns the bytes of one connection into calls of `on_ws_frame`.
 
     Args:
-        listener: Gets the frames.
-        max_frame_bytes: A longer data frame is broken as soon as its header
-            is read.
-        broken: Called once with close code and reason when the bytes are not
-            frames as RFC 6455 has them. Frames before that still arrive.
-        is_client: Whether these are a server's frames, which are not masked.
+        listener: Receives the frames.
+        max_frame_bytes: The largest data frame. *broken* is called for a larger
+            one as soon as its header is read.
+        broken: Called once, with close code and reason, if the bytes are not
+            valid frames (RFC 6455). Frames before them are still delivered.
+        is_client: Whether the frames come from a server and are not masked.
 
     Attributes:
-        get_buffer: For the event loop: where to read to.
-        buffer_updated: For the event loop: how much was read.
+        get_buffer: For the event loop: returns the buffer to read into.
+        buffer_updated: For the event loop: called with the number of bytes read.
     """
 
     __slots__ = ("buffer_updated", "get_buffer")
@@ -80,9 +80,10 @@ class Parser:
         protocol.connection_made(shim)
         self.get_buffer: Callable[[int], memoryview] = protocol.get_buffer
         self.buffer_updated: Callable[[int], None] = protocol.buffer_updated
-        # The real handshake is over; picows gets one of its own.
+        # The real handshake is over. picows gets a constant one.
         self.feed(shim.answer() if is_client else _REQUEST)
-        # It keeps both for its users; 1.9 KiB a connection that nobody reads.
+        # picows keeps both for its users. Symphony does not need them, and they take
+        # 1.9 KiB per connection.
         protocol.transport.request.headers = None
         protocol.transport.response.headers = None
         shim.begin()
@@ -99,7 +100,7 @@ class Parser:
 
 
 class _Shim:
-    """Stands where picows expects a transport and a socket."""
+    """Replaces the transport and the socket that picows expects."""
 
     __slots__ = ("_broken", "_handshake", "listening")
 
@@ -109,7 +110,7 @@ class _Shim:
         self.listening = False
 
     def answer(self) -> bytes:
-        """Return a server's answer to the request that picows has written as a client."""
+        """Return a server's response to the request that picows has written as a client."""
         key = self._handshake.partition(_KEY)[2].partition(b"\r\n")[0].decode()
         return (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -117,7 +118,7 @@ class _Shim:
         )
 
     def begin(self) -> None:
-        """Take what is written from now on for the end."""
+        """Treat everything that is written from now on as a close frame."""
         self.listening = True
         self._handshake = b""
 
@@ -125,8 +126,8 @@ class _Shim:
         if not self.listening:
             self._handshake = bytes(data)
         elif self._broken is not None:
-            # All it writes after that is one close frame, when it gives up; a
-            # client's is masked.
+            # After the handshake, picows writes only one close frame, when the bytes are
+            # invalid. As a client it masks the frame.
             broken, self._broken = self._broken, None
             payload = bytes(data[2:])
             if data[1] & _MASKED:
@@ -135,14 +136,14 @@ class _Shim:
             broken(int.from_bytes(payload[:2], "big"), payload[2:].decode())
 
     def get_write_buffer_size(self) -> int:
-        # Not 0, else it would write to the socket's descriptor itself.
+        # If this were 0, picows would write to the socket's file descriptor directly.
         return 1
 
     def get_extra_info(self, name: str) -> Any:
         return self if name == "socket" else None
 
     def setsockopt(self, *_: int) -> None:
-        """It sets TCP_NODELAY, which fails on Unix sockets and was done elsewhere."""
+        """Ignore TCP_NODELAY, which fails on Unix sockets and is set elsewhere."""
 
     def getsockopt(self, *_: int) -> int:
         return 0
@@ -151,11 +152,11 @@ class _Shim:
         return -1
 
     def close(self) -> None:
-        """It closes a moment after its close frame; we do that ourselves."""
+        """Do nothing: the connection closes itself after a close frame."""
 
 
 class _Quiet:
-    """A logger that passes on what must not be lost and formats nothing else."""
+    """A logger that passes on exceptions and ignores everything else."""
 
     name = "symphony.parser"
 

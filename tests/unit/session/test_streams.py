@@ -321,7 +321,7 @@ async def test_one_that_does_not_end_in_time_is_named_in_the_log_and_left(caplog
     await turns()
     bench.streams.cancel_all(None)
     await bench.streams.ended(timeout=0.01)
-    assert "1 streams of socket s do not end" in caplog.text
+    assert "1 streams of socket s did not end" in caplog.text
     gate.set()
     await turns()
     assert len(bench.ends) == 1
@@ -401,4 +401,4 @@ async def test_a_stream_that_begins_after_its_socket_went_is_closed_at_once(
         await turns()
     assert left == []
     assert len(bench.asked) < 5
-    assert "left behind" not in caplog.text
+    assert "abandoned" not in caplog.text

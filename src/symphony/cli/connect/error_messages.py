@@ -16,7 +16,7 @@ _HINTS: Final = (
         "--insecure accepts any certificate.",
     ),
     ("use token= or headers=", "use --token or --header"),
-    ("use client.stream()", "use /stream, or a credit in the frame"),
+    ("use client.stream()", "use /stream, or a credit in the envelope"),
     ("use client.request()", "use /request"),
     ("connect_timeout must", "--timeout must"),
     ("request_timeout must", "--timeout must"),

@@ -36,7 +36,7 @@ _MAX_PENDING: Final = 100
 # Help for lines without a command, by kind of connection.
 _OTHER_LINES: Final = {
     "events": (
-        ('{"event": EVENT, …}', "send this frame; with an id, it is a request"),
+        ('{"event": EVENT, …}', "send this envelope; with an id, it is a request"),
         ("anything else", "send it as the event 'message'"),
         ("//…", "send text that begins with /"),
     ),

@@ -141,7 +141,7 @@ def parse(line: str, *, events: bool, as_json: bool) -> Action | None:
         return _command(line, events=events, as_json=as_json)
     if not events:
         return parse_raw(line[1:] if line.startswith("//") else line, as_json=as_json)
-    return Send(line[1:]) if line.startswith("//") else _frame(line)
+    return Send(line[1:]) if line.startswith("//") else _envelope(line)
 
 
 def parse_raw(line: str, *, as_json: bool) -> Send:
@@ -168,8 +168,8 @@ def commands_for(*, events: bool) -> Mapping[str, Command]:
     return {name: command for name, command in COMMANDS.items() if command.on in (kind, "both")}
 
 
-def _frame(line: str) -> Action:
-    """Parse a line on an event connection: a frame, JSON data, or text."""
+def _envelope(line: str) -> Action:
+    """Parse a line on an event connection: an envelope, JSON data, or text."""
     begin = line.lstrip()[0]
     if begin not in "{[":
         return Send(line)
@@ -180,17 +180,17 @@ def _frame(line: str) -> Action:
             return Send(line)
         raise LineError(f"Not sent because it is not JSON: {_reason(error)}.") from None
     if isinstance(value, dict):
-        frame = cast("dict[str, Any]", value)
-        if "event" in frame:
-            return _event(frame)
-        if frame.keys() == {"cancel"} and _is_id(frame["cancel"]):
-            return Cancel(frame["cancel"])
+        envelope = cast("dict[str, Any]", value)
+        if "event" in envelope:
+            return _event(envelope)
+        if envelope.keys() == {"cancel"} and _is_id(envelope["cancel"]):
+            return Cancel(envelope["cancel"])
     return Send(value)
 
 
-def _event(frame: dict[str, Any]) -> Emit | Request:
-    event, data, id = frame["event"], frame.get("data"), frame.get("id")
-    timeout, credit = frame.get("timeout"), frame.get("credit")
+def _event(envelope: dict[str, Any]) -> Emit | Request:
+    event, data, id = envelope["event"], envelope.get("data"), envelope.get("id")
+    timeout, credit = envelope.get("timeout"), envelope.get("credit")
     _check_name(event)
     if id is None:
         return Emit(event, data)

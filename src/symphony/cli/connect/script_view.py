@@ -42,7 +42,7 @@ class ScriptView:
         self._write(text)
 
     def event(self, event: str, data: Any) -> None:
-        """Write its frame."""
+        """Write its envelope."""
         self._write(to_json({"event": event, "data": data}))
 
     def server_request(self, event: str, data: Any) -> None:
@@ -50,19 +50,19 @@ class ScriptView:
         self._write(to_json({"request": event, "data": data}))
 
     def reply(self, id: int, data: Any, seconds: float) -> None:
-        """Write its frame."""
+        """Write its envelope."""
         self._write(to_json({"reply": id, "data": data}))
 
     def item(self, id: int, data: Any) -> None:
-        """Write its frame."""
+        """Write its envelope."""
         self._write(to_json({"item": id, "data": data}))
 
     def end(self, id: int, count: int, seconds: float) -> None:
-        """Write its frame."""
+        """Write its envelope."""
         self._write(to_json({"end": id}))
 
     def error(self, id: int, error: RemoteError) -> None:
-        """Write its frame."""
+        """Write its envelope."""
         data = {
             "code": error.code,
             "message": error.message,

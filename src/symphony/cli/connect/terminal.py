@@ -68,8 +68,8 @@ class Terminal:
             enable_suspend=True,
             erase_when_done=True,
         )
-        # One prompt for all lines. With a new prompt for each, a message could
-        # arrive while there is none, and keys while the terminal echoes them.
+        # Use one prompt for all lines. Between two prompts, a message would have no
+        # prompt to appear above, and the terminal would echo keys.
         session.default_buffer.accept_handler = self._accept
         reading = asyncio.create_task(self._read(session))
         try:

@@ -1,4 +1,4 @@
-"""One log line a plain HTTP request."""
+"""Writes one log line for each plain HTTP request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger("symphony.http")
 
 
 class AccessLog:
-    """Logs who asked for what, the status and how long the answer took, at INFO.
+    """Logs method, path, address, status and duration of each request, at INFO.
 
     Args:
         app: The ASGI app that answers.
@@ -31,14 +31,14 @@ class AccessLog:
             return
         method, path = scope["method"], quote(scope["path"])
         began = monotonic()
-        # What the server answers if the app fails before it does.
+        # The status that the server sends if the app fails before it answers.
         status = 500
         logged = False
 
         def log() -> None:
             nonlocal logged
             logged = True
-            # Only now: the proxy's headers are read inside.
+            # Not earlier: the app's middleware reads the proxy's headers.
             address = shown_address(scope.get("client"))
             logger.info("%s %s from %s: %d after %.3f s", method, path, address, status, monotonic() - began)
 
@@ -47,7 +47,7 @@ class AccessLog:
             if event["type"] == "http.response.start":
                 status = event["status"]
             await send(event)
-            # Not at the end of the app, which may have background tasks to run.
+            # Do not wait until the app returns, because it may run background tasks first.
             if event["type"] == "http.response.body" and not event.get("more_body", False):
                 log()
 

@@ -1,4 +1,4 @@
-"""Whether a certificate can be used, and if not, why not."""
+"""Checks that a TLS certificate and its key can be used."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _Name = str | PathLike[str]
 
 
 def check_certificate(certfile: _Name | None, keyfile: _Name | None, password: str | None = None) -> None:
-    """Check a certificate chain and its key, before anything is started.
+    """Check a certificate chain and its key, before the server starts.
 
     Args:
-        certfile: The chain in PEM; `None`: there is no TLS.
-        keyfile: The key in PEM; `None`: it is in *certfile*.
-        password: The key's password.
+        certfile: The chain in PEM, or `None` without TLS.
+        keyfile: The key in PEM, or `None` if it is in *certfile*.
+        password: The password of the key.
 
     Raises:
-        ConfigurationError: They cannot be used; the message is one line.
+        ConfigurationError: They cannot be used. The message is one line.
     """
     if not certfile:
         if keyfile:
@@ -45,7 +45,7 @@ def check_certificate(certfile: _Name | None, keyfile: _Name | None, password: s
     encrypted = False
 
     def ask() -> str:
-        # Without this OpenSSL asks at the terminal, and waits.
+        # Without this callback, OpenSSL asks for the password on the terminal.
         nonlocal encrypted
         encrypted = True
         return password or ""
@@ -69,7 +69,7 @@ def check_certificate(certfile: _Name | None, keyfile: _Name | None, password: s
 
 def _read(file: _Name, what: str) -> str:
     try:
-        # Tools put text in other encodings around the blocks.
+        # Some tools write text in other encodings between the PEM blocks.
         return Path(file).read_text("latin-1")
     except OSError as error:
         raise ConfigurationError(f"The {what} {file} cannot be read: {error.strerror}.") from error

@@ -1,4 +1,4 @@
-"""uvicorn's configuration, and the Symphony app in it."""
+"""Extends uvicorn's configuration for Symphony apps."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ("Config",)
 
 
 class Config(UvicornConfig):
-    """uvicorn's configuration for a Symphony app, or for an ASGI app around some.
+    """uvicorn's configuration for a Symphony app, or for an app with Symphony apps in it.
 
     Attributes:
-        host_app: The Symphony app; `None`: the app is of another framework.
-        outer: Stands for the app of another framework.
+        host_app: The Symphony app, or `None` for an app of another framework.
+        outer: Accepts connections for the app of another framework.
     """
 
     host_app: Servable | None = None
@@ -32,7 +32,7 @@ class Config(UvicornConfig):
     _proxy: ProxyHeadersMiddleware | None = None
 
     def load(self) -> None:
-        """Import the app and see which kind it is.
+        """Import the app and find out which kind it is.
 
         Raises:
             ConfigurationError: The certificate or the app cannot be used.
@@ -41,8 +41,8 @@ class Config(UvicornConfig):
         super().load()
         app = cast("Any", self.loaded_app)  # pyright: ignore[reportUnknownMemberType]
         self.loaded_app = AccessLog(app)
-        # What uvicorn itself puts around an app. Any other middleware is the
-        # user's, and has to see WebSockets too.
+        # Only unwrap the middleware that uvicorn adds. All other middleware belongs to
+        # the user and must see WebSockets too.
         while isinstance(app, ProxyHeadersMiddleware | MessageLoggerMiddleware):
             app = cast("Any", app.app)
         core = servable(app)
@@ -60,7 +60,7 @@ class Config(UvicornConfig):
 
     @property
     def acceptor(self) -> Acceptor:
-        """What takes WebSockets; a Symphony app has to run."""
+        """The object that accepts WebSockets. A Symphony app must be running."""
         return self.outer if self.host_app is None else self.host_app.node
 
     def behind_proxy(self, scope: Scope) -> Scope:

@@ -1,8 +1,8 @@
-"""A WebSocket that an ASGI app of another framework answers, on our own server.
+"""WebSockets of an ASGI app of another framework, on the native server.
 
-The app either serves it itself, through `receive` and `send`, or routes it to
-a Symphony app that is mounted in it. That one takes the connection over, and
-from then on no frame passes through here.
+The app either serves the WebSocket through `receive` and `send`, or routes it
+to a Symphony app that is mounted in it. The Symphony app then takes over the
+connection, and no further message passes through this module.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ access = logging.getLogger("symphony.http")
 AsgiApp = Callable[[Scope, Any, Any], Awaitable[Any]]
 
 DENIAL: Final = "websocket.http.response"
-"""The ASGI extension by which an app refuses a handshake with an HTTP answer."""
+"""The ASGI extension with which an app refuses a handshake with an HTTP response."""
 
-# Above this many unread messages the client is not read from.
+# Above this many unread messages, reading from the client is paused.
 _MAX_UNREAD: Final = 32
 _INTERNAL_ERROR: Final = b"Internal Server Error"
 
 
 class Guest:
-    """One connection in the hands of an ASGI app.
+    """One connection that an ASGI app of another framework serves.
 
-    It is the connection's session until a Symphony app takes over.
+    It is the connection's `Receiver` until a Symphony app takes over.
 
     Args:
         connection: The connection, whose handshake is not answered yet.
         scope: The ASGI scope of the handshake.
-        limits: The bounds for what the app serves itself.
+        limits: The limits for WebSockets that the app serves itself.
 
     Attributes:
-        task: Runs the app.
+        task: The task that runs the app.
     """
 
     task: asyncio.Task[None]
@@ -69,7 +69,7 @@ class Guest:
         self._denial: tuple[int, Headers] | None = None
         self._body = bytearray()
 
-    # What the connection tells
+    # Called by the connection
 
     def received(self, message: Message) -> None:
         """Queue a message for the app."""
@@ -89,13 +89,13 @@ class Guest:
             self._put({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
 
     async def ended(self) -> None:
-        """Return when the app has."""
+        """Return when the app has returned."""
         await asyncio.wait((self.task,))
 
-    # What the app asks
+    # Called for the app
 
     async def run(self, app: AsgiApp, scope: Scope) -> None:
-        """Run the app to its end, and answer for it if it does not."""
+        """Run the app to its end. If it has not answered the client, answer."""
         try:
             await app(scope, self._receive, self._send)
         except Exception as error:
@@ -107,15 +107,15 @@ class Guest:
                 logger.error("The app did not answer the handshake on %s.", self._path)
             self._end(1000)
         finally:
-            # An app that is cancelled leaves no client waiting.
+            # Close the connection too if the app was cancelled.
             self._end(1012)
 
     async def take(self, host: Servable, scope: Scope) -> None:
-        """Give the connection to a mounted Symphony app; return when its session has ended."""
+        """Move the connection to a mounted Symphony app; return when its session has ended."""
         if self._gone:
             return
         if self._answered:
-            raise RuntimeError("The WebSocket was accepted before it came to its Symphony app.")
+            raise RuntimeError("The WebSocket was accepted before it reached the Symphony app.")
         self._answered = self._taken = True
         session = self._connection.hand_over(host.node, scope)
         if session is not None:
@@ -142,8 +142,8 @@ class Guest:
     async def _send(self, event: dict[str, Any]) -> None:
         kind = event["type"]
         if self._gone:
-            # As uvicorn has it: frameworks know an OSError as the client's going.
-            raise ConnectionResetError("The client has gone.")
+            # As in uvicorn: frameworks expect an OSError if the client has disconnected.
+            raise ConnectionResetError("The client has disconnected.")
         if self._taken:
             raise RuntimeError(f"{kind} was sent to a WebSocket that a Symphony app has taken over.")
         if not self._answered:
@@ -162,7 +162,7 @@ class Guest:
     def _answer(self, kind: str, event: dict[str, Any]) -> None:
         headers = Headers(raw=[(name.lower(), value) for name, value in event.get("headers") or ()])
         if kind == "websocket.accept":
-            # Both: `configure` fixes what `accept` answers.
+            # `configure` first: it sets what `accept` sends.
             self._connection.configure(Profile(self._limits, "disconnect", None))
             self._connection.accept(event.get("subprotocol"), headers.items())
             self._answered = True
@@ -188,7 +188,7 @@ class Guest:
 
     def _refuse(self, status: int, headers: Any, body: bytes) -> None:
         self._answered = True
-        # Nothing that the app sends from now on can reach the client.
+        # From now on, the client receives nothing that the app sends.
         self._gone = True
         self._connection.configure(Profile(self._limits, "disconnect", None))
         self._connection.refuse(status, headers, body)

@@ -1,4 +1,4 @@
-"""An app of another framework on our own server, with Symphony apps mounted in it."""
+"""Serves an app of another framework that has Symphony apps mounted in it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ("Outer",)
 
 
 class Outer:
-    """Accepts connections for an ASGI app, whose routes say who gets them.
+    """Accepts connections for an ASGI app, which routes them.
 
     Args:
         app: The ASGI app.
 
     Attributes:
-        hosts: The Symphony apps that are mounted in it and run.
-        state: What the app's lifespan shares with its connections.
+        hosts: The running Symphony apps that are mounted in it.
+        state: The state that the app's lifespan shares with its connections.
     """
 
     def __init__(self, app: AsgiApp) -> None:
@@ -40,12 +40,12 @@ class Outer:
 
     @property
     def limits(self) -> Limits:
-        """The bounds of the first Symphony app; the defaults, if there is none."""
+        """The limits of the first Symphony app, or the defaults without one."""
         return self.hosts[0].node.limits if self.hosts else self._limits
 
     @property
     def stats(self) -> Stats:
-        """The counters of the first Symphony app, or some that nothing reads."""
+        """The counters of the first Symphony app, or unused ones without one."""
         return self.hosts[0].node.stats if self.hosts else self._stats
 
     def connect(self, scope: Scope, connection: Connection) -> Receiver | None:
@@ -58,7 +58,7 @@ class Outer:
         scope["extensions"] = {DENIAL: {}, NATIVE: guest.take}
         scope["state"] = self.state.copy()
         context = copy_context()
-        # A Symphony app that no lifespan started starts at its first connection.
+        # A Symphony app without a lifespan starts at its first connection.
         context.run(NATIVE_HOSTS.set, self.hosts)
         guest.task = asyncio.get_running_loop().create_task(guest.run(self._app, scope), context=context)
         self._guests.add(guest)
