@@ -278,7 +278,7 @@ async def test_a_mounted_app_that_nobody_starts_starts_at_its_first_connection(c
                 assert await client.recv() == "true"
         assert caplog.text.count("FastAPI(lifespan=ws.lifespan)") == 1
         assert caplog.text.count(MISSING) == 1
-        await app._unmanaged.aclose()
+        await app._core._unmanaged.aclose()
 
 
 async def test_an_app_in_starlette_is_routed_below_its_prefix():

@@ -61,6 +61,7 @@ class AppCore:
         self._node: Node | None = None
         self._unmanaged = AsyncExitStack()
         self._starting: asyncio.Lock | None = None
+        self._managed = True
         self._lifespan: Scope | None = None
         self._state: dict[str, Any] = {}
 
@@ -106,7 +107,8 @@ class AppCore:
             self._state = {}
             scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self._state}
         async with AsyncExitStack() as stack:
-            for what, app in self.mounts:
+            # Nobody would stop what an unmanaged app started.
+            for what, app in self.mounts if self._managed else ():
                 await stack.enter_async_context(_lifespan_of(what, app, scope))
             yield
 
@@ -175,6 +177,7 @@ class AppCore:
                 "shutdown handlers will not run. A mounted app gets no lifespan: give the outer app "
                 "FastAPI(lifespan=ws.lifespan)."
             )
+            self._managed = False
             await self._unmanaged.enter_async_context(self._app.lifespan())
             self.warn_if_not_native()
 
