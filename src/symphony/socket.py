@@ -360,8 +360,8 @@ class Socket(Generic[StateT]):
 
     def _wrong_thread(self, verb: str) -> str:
         return (
-            f"socket.{verb}() was called from another thread than the event loop's. Return the value from the "
-            f"handler, or use app.threadsafe.socket(socket.id), which has send, emit, request and close."
+            f"socket.{verb}() was called from another thread than the event loop's. Return the value from "
+            f"the handler, or use app.threadsafe.socket(socket.id), which has send, emit, request and close."
         )
 
     def __repr__(self) -> str:
