@@ -244,6 +244,7 @@ class Symphony(Router):
                 stack.push_async_callback(_called, handler)
             # The sockets have gone when the shutdown handlers run.
             stack.push_async_callback(node.close_sockets)
+            await stack.enter_async_context(self._core.running_mounts())
             yield
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

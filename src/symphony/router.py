@@ -127,9 +127,9 @@ class Router(Handlers):
         return rooms
 
     def families(self) -> Iterator[Rooms]:
-        """Give the families of this router and of all routers below it."""
-        yield from self._families.values()
-        for router in self.routers():
+        """Give the families of this router and of all routers below it, each once."""
+        # A router may be included several times, under different prefixes.
+        for router in dict.fromkeys((self, *self.routers())):
             yield from router._families.values()
 
     def include(self, router: Router, *, prefix: str = "") -> None:

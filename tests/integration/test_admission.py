@@ -150,7 +150,7 @@ async def test_a_handshake_that_is_refused_gives_its_place_back(serve):
     async with serve(app) as url:
         for _ in range(3):
             assert (await refused(f"{url}/?no")).status == 403
-            await until(lambda: not app._running._sessions)
+            await until(lambda: not app._core.node._sessions)
         async with connect(f"{url}/"):
             pass
 

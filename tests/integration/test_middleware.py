@@ -1,13 +1,28 @@
 """Middleware around the three stages: order, and everything it may do."""
 
 import asyncio
+import functools
 import json
 import re
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
 import pytest
 
 from support.clients import Log, closed, connect, error_in, refused, until
-from symphony import Close, ConfigurationError, Identity, Reject, Router, Socket, Symphony
+from symphony import (
+    Close,
+    ConfigurationError,
+    Depends,
+    Handshake,
+    Identity,
+    Query,
+    Reject,
+    Room,
+    Router,
+    Socket,
+    Symphony,
+)
 
 
 class Tracing:
@@ -363,3 +378,409 @@ def test_a_middleware_of_the_wrong_shape_is_refused_where_it_is_registered():
 
     with pytest.raises(ConfigurationError, match="it has none of the methods connect, message, disconnect"):
         app.middleware(object())
+
+
+class Db:
+    """A resource with a life that can be watched."""
+
+    def __init__(self) -> None:
+        self.open = True
+
+
+def database(log: Log, **options: Any) -> Any:
+    """Make a dependency whose begin, end and error are logged."""
+
+    async def db() -> AsyncIterator[Db]:
+        db = Db()
+        log.append("open")
+        try:
+            yield db
+        except BaseException as error:
+            log.append(f"failed: {error}")
+            raise
+        finally:
+            db.open = False
+            log.append("closed")
+
+    return Annotated[Db, Depends(db, **options)]
+
+
+async def test_middleware_of_each_stage_takes_a_dependency_after_its_arguments(serve):
+    log = Log()
+    DB = database(log)
+    app = Symphony()
+
+    @app.middleware("connect")
+    async def connecting(socket: Socket, call_next, db: DB) -> None:
+        log.append(f"connect {db.open}")
+        await call_next(socket)
+
+    @app.middleware("message")
+    async def message(socket: Socket, message, call_next, db: DB):
+        log.append(f"message {db.open}")
+        return await call_next(socket, message)
+
+    @app.middleware("disconnect")
+    async def disconnect(socket: Socket, close: Close, call_next, db: DB) -> None:
+        log.append(f"disconnect {db.open}")
+        await call_next(socket, close)
+
+    @app.on_message
+    async def handle(message: str) -> str:
+        log.append("handler")
+        return message
+
+    @app.on_disconnect
+    async def leave() -> None:
+        log.append("leave")
+
+    async with serve(app) as url:
+        async with connect(f"{url}/") as client:
+            await client.send("x")
+            assert await client.recv() == "x"
+        await log.reaches(11)
+    assert log == [
+        *("open", "connect True", "closed"),
+        *("open", "message True", "handler", "closed"),
+        *("open", "disconnect True", "leave", "closed"),
+    ]
+
+
+async def test_path_query_handshake_and_defaults_are_filled_by_position_or_name(serve):
+    app = Symphony()
+    seen = Log()
+    route = app.route("/rooms/{room}/{number:int}")
+
+    @route.middleware("message")
+    async def look(
+        socket: Socket,
+        message,
+        call_next,
+        number: int,
+        token: Annotated[str, Query()],
+        page: Annotated[int, Query()] = 1,
+        limit: int = 7,
+        *,
+        room: str,
+        handshake: Handshake,
+        more: Annotated[list[str], Query(alias="tag")] = (),  # type: ignore[assignment]
+        flag: bool = True,
+    ):
+        seen.append((room, number, token, page, limit, handshake is socket.handshake, list(more), flag))
+        return await call_next(socket, message)
+
+    @route.on_message
+    async def echo(message: str) -> str:
+        return message
+
+    async with serve(app) as url:
+        for query in ("token=a", "token=b&page=3&tag=x&tag=y&limit=9"):
+            async with connect(f"{url}/rooms/lobby/7?{query}") as client:
+                await client.send("x")
+                assert await client.recv() == "x"
+    assert seen == [
+        ("lobby", 7, "a", 1, 7, True, [], True),
+        # `limit` has no mark, so that a client cannot set it.
+        ("lobby", 7, "b", 3, 7, True, ["x", "y"], True),
+    ]
+
+
+async def test_a_query_parameter_that_is_missing_or_wrong_refuses_the_handshake(serve):
+    app = Symphony()
+
+    @app.middleware("connect")
+    async def paged(socket: Socket, call_next, page: Annotated[int, Query()]) -> None:
+        await call_next(socket)
+
+    app.on_message(lambda message: message)
+    async with serve(app) as url:
+        for query in ("", "?page=x"):
+            refusal = await refused(f"{url}/{query}")
+            assert (refusal.status, refusal.code) == (400, "invalid")
+            assert "page" in refusal.message
+        async with connect(f"{url}/?page=2"):
+            pass
+
+
+async def test_an_app_middleware_has_its_default_on_routes_without_the_parameter(serve):
+    app = Symphony()
+    log = Log()
+
+    @app.middleware("connect")
+    async def look(socket: Socket, call_next, room: str = "none") -> None:
+        log.append(room)
+        await call_next(socket)
+
+    app.route("/rooms/{room}").on_message(lambda message: message)
+    app.route("/other").on_message(lambda message: message)
+    async with serve(app) as url:
+        for path in ("/rooms/lobby", "/other"):
+            async with connect(f"{url}{path}"):
+                pass
+    assert log == ["lobby", "none"]
+
+
+async def test_a_dependency_of_middleware_sees_what_the_handler_raises(serve):
+    log = Log()
+    DB = database(log)
+    app = Symphony()
+
+    @app.middleware("message")
+    async def transaction(socket: Socket, message, call_next, db: DB):
+        return await call_next(socket, message)
+
+    @app.on_message
+    async def handle(message: str) -> str:
+        if message == "reject":
+            raise Reject("invalid", "no")
+        if message == "break":
+            raise RuntimeError("broken")
+        return message
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        for message in ("fine", "reject", "break"):
+            await client.send(message)
+            await client.recv()
+    assert log == [
+        *("open", "closed"),
+        *("open", "failed: invalid: no", "closed"),
+        *("open", "failed: broken", "closed"),
+    ]
+
+
+async def test_a_dependency_of_middleware_may_refuse_and_the_handler_does_not_run(serve):
+    app = Symphony()
+    log = Log()
+
+    async def user(handshake: Handshake) -> str:
+        if (name := handshake.query_params.get("user")) is None:
+            raise Reject("unauthorized", "please sign in")
+        return name
+
+    @app.middleware("connect")
+    async def sign_in(socket: Socket, call_next, name: Annotated[str, Depends(user)]) -> None:
+        socket.login(Identity(name))
+        await call_next(socket)
+
+    @app.on_connect
+    async def enter(socket: Socket) -> None:
+        log.append(socket.user.id)
+
+    async with serve(app) as url:
+        refusal = await refused(f"{url}/")
+        assert (refusal.status, refusal.message) == (401, "please sign in")
+        async with connect(f"{url}/?user=ann"):
+            await log.reaches(1)
+    assert log == ["ann"]
+
+
+async def test_a_dependency_of_the_socket_is_shared_by_middleware_and_handlers(serve):
+    log = Log()
+    DB = database(log, scope="socket")
+    app = Symphony()
+    seen: list[Db] = []
+
+    @app.middleware("connect")
+    async def connecting(socket: Socket, call_next, db: DB) -> None:
+        seen.append(db)
+        await call_next(socket)
+
+    @app.middleware("message")
+    async def message(socket: Socket, message, call_next, db: DB):
+        seen.append(db)
+        return await call_next(socket, message)
+
+    @app.on_message
+    async def handle(message: str, db: DB) -> bool:
+        seen.append(db)
+        return db.open
+
+    @app.on_disconnect
+    async def leave(db: DB) -> None:
+        seen.append(db)
+
+    async with serve(app) as url:
+        async with connect(f"{url}/") as client:
+            await client.send("x")
+            assert await client.recv() == "true"
+            assert log == ["open"]
+        await log.reaches(2)
+    assert log == ["open", "closed"]
+    assert len(seen) == 4
+    assert len(set(map(id, seen))) == 1
+
+
+async def test_overrides_replace_the_dependencies_of_middleware(serve):
+    app = Symphony()
+
+    def real() -> str:
+        return "real"
+
+    @app.middleware("message")
+    async def look(socket: Socket, message, call_next, which: Annotated[str, Depends(real)]):
+        return f"{which} {await call_next(socket, message)}"
+
+    @app.on_message
+    async def echo(message: str) -> str:
+        return message
+
+    app.overrides[real] = lambda: "fake"
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await client.send("x")
+        assert await client.recv() == "fake x"
+
+
+async def test_on_an_event_route_a_dependency_is_open_for_a_handler_but_closed_for_its_stream(serve):
+    log = Log()
+    DB = database(log)
+    app = Symphony()
+
+    @app.middleware("message")
+    async def transaction(socket: Socket, event, call_next, db: DB):
+        return await call_next(socket, event)
+
+    @app.on("once")
+    async def once(data: str) -> str:
+        log.append("once")
+        return data
+
+    @app.on("stream")
+    async def stream(data: str) -> AsyncIterator[str]:
+        log.append("stream")
+        yield data
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await client.send(json.dumps({"event": "once", "data": "x", "id": 1}))
+        assert json.loads(await client.recv()) == {"reply": 1, "data": "x"}
+        await client.send(json.dumps({"event": "stream", "data": "x", "id": 2}))
+        assert json.loads(await client.recv()) == {"item": 2, "data": "x"}
+        assert json.loads(await client.recv()) == {"end": 2}
+    assert log == ["open", "once", "closed", "open", "closed", "stream"]
+
+
+async def test_the_methods_of_a_middleware_object_take_dependencies_too(serve):
+    log = Log()
+    DB = database(log)
+
+    class Auditing:
+        async def connect(self, socket: Socket, call_next, room: str, db: DB) -> None:
+            log.append(f"connect {room}")
+            await call_next(socket)
+
+        async def message(self, socket: Socket, message, call_next, *, db: DB, room: str):
+            log.append(f"message {room}")
+            return await call_next(socket, message)
+
+    app = Symphony()
+    route = app.route("/{room}")
+    route.middleware(Auditing())
+    route.on_message(lambda message: message)
+    async with serve(app) as url, connect(f"{url}/lobby") as client:
+        await client.send("x")
+        assert await client.recv() == "x"
+    assert log == ["open", "connect lobby", "closed", "open", "message lobby", "closed"]
+
+
+async def test_decorated_middleware_is_filled_as_what_is_inside(serve):
+    app = Symphony()
+    log = Log()
+
+    def logged(function):
+        @functools.wraps(function)
+        async def wrapper(*args, **kwargs):
+            log.append((len(args), sorted(kwargs)))
+            return await function(*args, **kwargs)
+
+        return wrapper
+
+    @app.middleware("message")
+    @logged
+    async def inner(socket: Socket, message, call_next, room: str, *, handshake: Handshake):
+        log.append(room)
+        return await call_next(socket, message)
+
+    @app.middleware("message")
+    async def bare(*args):
+        *given, call_next = args
+        log.append(len(given))
+        return await call_next(*given)
+
+    @app.middleware("message")
+    async def rest(socket: Socket, *args, **kwargs):
+        assert kwargs == {}
+        return await args[-1](socket, *args[:-1])
+
+    app.route("/{room}").on_message(lambda message: message)
+    async with serve(app) as url, connect(f"{url}/lobby") as client:
+        await client.send("x")
+        assert await client.recv() == "x"
+    assert log == [(4, ["handshake"]), "lobby", 2]
+
+
+async def refusal_to_start(app: Symphony) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        async with app.lifespan():
+            pass
+    return str(caught.value)
+
+
+async def test_a_parameter_that_nothing_fills_is_named_at_the_start():
+    async def unknown(socket: Socket, message, call_next, limit: int): ...
+
+    async def keyword(socket: Socket, message, call_next, *, limit: int): ...
+
+    async def room(socket: Socket, message, call_next, limit: Room): ...
+
+    async def close(socket: Socket, message, call_next, limit: Close): ...
+
+    async def foreign(socket: Socket, message, call_next, number: str): ...
+
+    async def mixed(socket: Socket, message, call_next, limit: Annotated[int, Query()], **options): ...
+
+    for middleware, problem in (
+        (unknown, "nothing fills it"),
+        (keyword, "nothing fills it"),
+        (room, "a Room is for the hooks of app.rooms()"),
+        (close, "only a disconnect handler has a Close"),
+        (foreign, "{number:int} in the pattern gives int"),
+        # `limit` was never filled, and the first message failed.
+        (mixed, "**options cannot be filled"),
+    ):
+        app = Symphony()
+        app.route("/{number:int}").middleware("message")(middleware)
+        error = await refusal_to_start(app)
+        assert f"message stage of route '/{{number:int}}': middleware {__name__}." in error
+        assert middleware.__name__ in error
+        assert problem in error
+        if middleware is not mixed:
+            assert "parameter 'limit'" in error or "parameter 'number'" in error
+
+
+async def test_the_state_of_the_route_is_checked_in_middleware():
+    class State: ...
+
+    async def also(socket: Socket, call_next, again: Socket[State]): ...
+
+    app = Symphony()
+    app.route("/").middleware("connect")(also)
+    assert "wants Socket[State], but the route has no state" in await refusal_to_start(app)
+
+
+def test_what_is_given_must_come_first_and_in_its_order():
+    """With a dependency before it, `call_next` was filled with something else, or by nothing."""
+    app = Symphony()
+
+    async def early(socket, db, call_next): ...
+
+    async def swapped(socket, call_next, message): ...
+
+    async def event_less(socket, call_next, message, db): ...
+
+    for stage, wrong in (
+        ("connect", early),
+        ("message", swapped),
+        ("message", event_less),
+        ("disconnect", swapped),
+    ):
+        with pytest.raises(ConfigurationError, match=r"first. Dependencies and other parameters come after"):
+            app.middleware(stage)(wrong)

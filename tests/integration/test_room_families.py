@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from support.clients import Log, connect, error_in, refused, until
-from symphony import ConfigurationError, Identity, Reject, Room, Socket, Symphony
+from symphony import ConfigurationError, Identity, Reject, Room, Router, Socket, Symphony
 
 
 class Game:
@@ -473,3 +473,392 @@ async def test_a_client_that_goes_while_authorize_thinks_is_not_in_the_room(serv
 def test_a_wrong_policy_is_refused_where_it_is_written(options, problem):
     with pytest.raises(ConfigurationError, match=problem):
         Symphony().rooms("chat:{name}", **options)
+
+
+async def test_several_hooks_of_one_kind_run_in_the_order_of_their_registration(serve):
+    app = Symphony()
+    log = Log()
+    joins_by_message(app)
+    rooms = app.rooms("chat:{name}")
+    for kind in ("authorize", "on_join", "on_leave", "on_empty"):
+        for number in (1, 2, 3):
+
+            async def hook(room: Room, kind: str = kind, number: int = number) -> None:
+                # The second would overtake the first if they ran at the same time.
+                for _ in range(3 - number):
+                    await asyncio.sleep(0)
+                log.append(f"{kind} {number}")
+
+            assert getattr(rooms, kind)(hook) is hook
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await say(client, "+chat:a")
+        await say(client, "-chat:a")
+        await log.reaches(12)
+    assert log == [
+        f"{kind} {n}" for kind in ("authorize", "on_join", "on_leave", "on_empty") for n in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize("refuses", [0, 1, 2])
+async def test_a_join_needs_the_consent_of_each_authorize(serve, refuses):
+    app = Symphony()
+    log = Log()
+    joins_by_message(app)
+    rooms = app.rooms("chat:{name}")
+
+    @rooms.authorize
+    def first(name: str) -> bool:
+        log.append("first")
+        return refuses != 1
+
+    @rooms.authorize
+    async def second(name: str) -> bool | None:
+        log.append("second")
+        return False if refuses == 2 else None
+
+    @rooms.on_join
+    def joined() -> None:
+        log.append("joined")
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await client.send("+chat:a")
+        answer = await client.recv()
+        if not refuses:
+            assert answer == "+chat:a"
+        else:
+            assert error_in(answer)["code"] == "forbidden"
+            assert app.room("chat:a").sockets == ()
+    assert log == [["first", "second", "joined"], ["first"], ["first", "second"]][refuses]
+
+
+async def test_an_on_join_that_fails_undoes_the_join_and_those_after_it_do_not_run(serve):
+    app = Symphony()
+    log = Log()
+    joins_by_message(app)
+    rooms = app.rooms("chat:{name}", state=Game)
+
+    @rooms.on_join
+    def first(socket: Socket, room: Room) -> None:
+        assert socket in room
+        log.append("first")
+
+    @rooms.on_join
+    def second() -> None:
+        log.append("second")
+        raise Reject("conflict", "not now")
+
+    @rooms.on_join
+    def third() -> None:
+        log.append("third")
+
+    @rooms.on_leave
+    def left() -> None:
+        log.append("left")
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await client.send("+chat:a")
+        assert error_in(await client.recv())["message"] == "not now"
+        assert app.room("chat:a").sockets == ()
+        assert app.room("chat:a").state is None
+    assert log == ["first", "second"]
+
+
+async def test_what_an_on_join_returns_means_nothing(serve):
+    """An `on_join` that returned `False` kept those after it from running."""
+    app = Symphony()
+    log = Log()
+    joins_by_message(app)
+    rooms = app.rooms("chat:{name}")
+    rooms.on_join(lambda: False)
+    rooms.on_join(lambda: log.append("second"))
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await say(client, "+chat:a")
+        assert len(app.room("chat:a").sockets) == 1
+    assert log == ["second"]
+
+
+@pytest.mark.parametrize("kind", ["on_leave", "on_empty"])
+async def test_each_hook_of_an_end_runs_and_each_error_is_reported(serve, kind, caplog):
+    """Two errors reached `on_error` as one group, which no handler of errors expects."""
+    app = Symphony()
+    log, errors = Log(), Log()
+    joins_by_message(app)
+    rooms = app.rooms("chat:{name}", state=Game)
+
+    def failing(number: int) -> None:
+        async def hook(room: Room) -> None:
+            log.append(number)
+            raise LookupError(f"failure {number}")
+
+        getattr(rooms, kind)(hook)
+
+    failing(1)
+    getattr(rooms, kind)(lambda: log.append(2))
+    failing(3)
+
+    @app.on_error
+    def on_error(error: Exception) -> None:
+        errors.append((type(error), str(error)))
+
+    async with serve(app) as url:
+        async with connect(f"{url}/") as client:
+            await say(client, "+chat:a")
+        await errors.reaches(2)
+        await until(lambda: app.room("chat:a").state is None)
+        assert app.room("chat:a").sockets == ()
+    assert log == [1, 2, 3]
+    # The first is raised and so reported last, by what called the hooks.
+    assert errors == [(LookupError, "failure 3"), (LookupError, "failure 1")]
+    assert f"{kind} of 'chat:a'" in caplog.text
+
+
+async def test_leave_raises_the_first_error_as_it_is_and_the_others_are_reported(serve):
+    app = Symphony()
+    errors = Log()
+    joins_by_message(app)
+    rooms = app.rooms("chat:{name}")
+
+    @rooms.on_leave
+    def first() -> None:
+        raise Reject("conflict", "not without your hat")
+
+    @rooms.on_leave
+    def second() -> None:
+        raise LookupError("second")
+
+    @app.on_error
+    def on_error(error: Exception) -> None:
+        errors.append(str(error))
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await say(client, "+chat:a")
+        await client.send("-chat:a")
+        assert error_in(await client.recv())["message"] == "not without your hat"
+        assert app.room("chat:a").sockets == ()
+        await errors.reaches(1)
+    assert errors == ["second"]
+
+
+async def test_a_cancellation_comes_through_hooks_that_fail(serve):
+    """`on_leave` after a time-out raised a group of errors, and `asyncio.timeout` did not see its own."""
+    app = Symphony()
+    errors, results = Log(), Log()
+    rooms = app.rooms("chat:{name}")
+
+    @rooms.on_leave
+    def broken() -> None:
+        raise LookupError("broken")
+
+    @rooms.on_leave
+    async def endless() -> None:
+        await asyncio.Event().wait()
+
+    @app.on_error
+    def on_error(error: Exception) -> None:
+        errors.append(str(error))
+
+    @app.on_message
+    async def handle(socket: Socket, message: str) -> None:
+        await socket.join("chat:a")
+        try:
+            async with asyncio.timeout(0.01):
+                await socket.leave("chat:a")
+        except TimeoutError:
+            results.append("too late")
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await client.send("x")
+        await results.reaches(1)
+        await errors.reaches(1)
+    assert (results, errors) == (["too late"], ["broken"])
+
+
+async def test_several_tasks_of_a_room_run_together_and_end_together(serve):
+    app = Symphony()
+    log = Log()
+    joins_by_message(app)
+    rooms = app.rooms("game:{id}")
+    meeting = asyncio.Barrier(2)
+
+    def task(name: str) -> None:
+        @rooms.task
+        async def run(room: Room) -> None:
+            await meeting.wait()
+            log.append(f"{name} began")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                log.append(f"{name} ended")
+
+    task("tick")
+    task("save")
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await say(client, "+game:1")
+        await log.reaches(2)
+        await say(client, "-game:1")
+        await log.reaches(4)
+    assert sorted(log[:2]) == ["save began", "tick began"]
+    assert sorted(log[2:]) == ["save ended", "tick ended"]
+
+
+async def test_routers_have_rooms_and_their_prefix_does_not_apply_to_names(serve):
+    """A router with rooms that was included under two prefixes was taken for two families of one pattern."""
+    app, outer, inner = Symphony(), Router("/api"), Router("/v1")
+    log = Log()
+    joins_by_message(app)
+    for router, pattern in ((app, "app:{id}"), (outer, "outer:{id}"), (inner, "inner:{id}")):
+
+        def joined(room: Room, id: str, pattern: str = pattern) -> None:
+            log.append((pattern, id))
+
+        router.rooms(pattern).on_join(joined)
+    app.route("/")
+    outer.include(inner)
+    outer.include(inner, prefix="/again")
+    app.include(outer)
+    app.include(inner, prefix="/other")
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        for name in ("app:1", "outer:2", "inner:3"):
+            await say(client, f"+{name}")
+    assert log == [("app:{id}", "1"), ("outer:{id}", "2"), ("inner:{id}", "3")]
+
+
+@pytest.mark.parametrize("other", ["chat:{name}", "chat:{room}"])
+async def test_rooms_that_two_routers_share_are_refused_at_the_start_by_their_pattern(other):
+    app, one, two = Symphony(), Router("/one"), Router("/two")
+    one.rooms("chat:{name}")
+    two.rooms(other)
+    one.include(two)
+    app.include(one)
+    app.on_message(lambda message: message)
+    with pytest.raises(ConfigurationError) as caught:
+        async with app.lifespan():
+            pass
+    assert other in str(caught.value)
+
+
+def test_one_router_has_a_pattern_once():
+    router = Router("/one")
+    router.rooms("chat:{name}")
+    with pytest.raises(ConfigurationError, match=r"There are rooms 'chat:\{name\}' already"):
+        router.rooms("chat:{name}")
+
+
+class Chess(Game): ...
+
+
+@pytest.mark.parametrize("kind", ["authorize", "on_join", "on_leave", "on_empty", "task"])
+async def test_the_annotated_state_of_a_room_is_compared_with_the_familys(kind):
+    def wants(state: Any, annotation: Any) -> Symphony:
+        app = Symphony()
+        app.on_message(lambda message: message)
+
+        async def hook(room: annotation) -> None: ...
+
+        hook.__annotations__["room"] = annotation
+        getattr(app.rooms("game:{id}", state=state), kind)(hook)
+        return app
+
+    for state, annotation in (
+        (Game, Room[Game]),
+        (Chess, Room[Game]),
+        (Game, Room),
+        (Game, Room[Any]),
+        (None, Room),
+        (lambda: Game(), Room[Game]),
+    ):
+        async with wants(state, annotation).lifespan():
+            pass
+    for state, annotation, problem in (
+        (None, Room[Game], "wants Room[Game], but rooms has no state: give it state=Game"),
+        (Game, Room[Chess], "wants Room[Chess], but the state of rooms is Game"),
+        (dict, Room[Game], "wants Room[Game], but the state of rooms is dict"),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            async with wants(state, annotation).lifespan():
+                pass
+        assert f"{kind} of rooms 'game:{{id}}'" in str(caught.value)
+        assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("has_on_empty", [False, True])
+async def test_on_leave_of_the_last_still_has_the_state_and_comes_before_on_empty(serve, has_on_empty):
+    """The room had ended before: its state was `None`, and `on_empty` ran at the same time."""
+    app = Symphony()
+    log = Log()
+    joins_by_message(app)
+    rooms = app.rooms("game:{id}", state=Game)
+
+    @rooms.on_leave
+    async def left(room: Room[Game]) -> None:
+        await asyncio.sleep(0)
+        room.state.score += 1
+        log.append("left")
+
+    if has_on_empty:
+
+        @rooms.on_empty
+        async def empty(room: Room[Game]) -> None:
+            log.append(f"empty {room.state.score}")
+
+    async with serve(app) as url:
+        async with connect(f"{url}/") as one, connect(f"{url}/") as two:
+            await say(one, "+game:1")
+            await say(two, "+game:1")
+        await log.reaches(2 + has_on_empty)
+        await until(lambda: app.room("game:1").state is None)
+    assert log == ["left", "left", *(["empty 2"] if has_on_empty else [])]
+
+
+async def test_who_joins_while_the_last_leaves_keeps_the_room(serve):
+    app = Symphony()
+    log = Log()
+    gate = asyncio.Event()
+    joins_by_message(app)
+    rooms = app.rooms("game:{id}", state=Game)
+
+    @rooms.on_leave
+    async def left() -> None:
+        log.append("left")
+        await gate.wait()
+
+    @rooms.on_empty
+    def empty() -> None:
+        log.append("empty")
+
+    async with serve(app) as url, connect(f"{url}/") as one, connect(f"{url}/") as two:
+        await say(one, "+game:1")
+        state = app.room("game:1").state
+        await one.send("-game:1")
+        await log.reaches(1)
+        await say(two, "+game:1")
+        gate.set()
+        assert await one.recv() == "-game:1"
+        assert app.room("game:1").state is state
+        assert log == ["left"]
+        await say(two, "-game:1")
+        await log.reaches(3)
+        await until(lambda: app.room("game:1").state is None)
+    assert log == ["left", "left", "empty"]
+
+
+async def test_an_on_join_that_leaves_again_and_fails_is_undone_only_once(serve):
+    app = Symphony()
+    log = Log()
+    joins_by_message(app)
+    rooms = app.rooms("chat:{name}")
+    rooms.on_leave(lambda: log.append("left"))
+
+    @rooms.on_join
+    async def turned_away(socket: Socket, room: Room) -> None:
+        await socket.leave(room.name)
+        raise Reject("conflict", "not now")
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await client.send("+chat:a")
+        assert error_in(await client.recv())["message"] == "not now"
+        assert app.room("chat:a").sockets == ()
+    assert log == ["left"]

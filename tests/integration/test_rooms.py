@@ -316,7 +316,7 @@ async def test_joining_and_leaving_100_000_random_rooms_leaves_nothing_behind(se
         return {"rooms": len(socket.rooms)}
 
     async with serve(app) as url, connect(f"{url}/") as client:
-        tables = app._running.rooms
+        tables = app._core.node.rooms
         await client.send("100000")
         assert json.loads(await client.recv()) == {"rooms": 0}
         assert len(tables) == 0

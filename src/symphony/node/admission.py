@@ -16,7 +16,7 @@ from symphony.session.endpoint import Endpoint
 from symphony.transport.base import Scope
 from symphony.websocket.handshake import origin_advice, origin_allowed
 
-__all__ = ("Admission", "Resolve", "address_of", "shown_path")
+__all__ = ("Admission", "Resolve", "address_of", "route_path", "shown_path")
 
 logger = logging.getLogger("symphony.app")
 
@@ -54,7 +54,7 @@ class Admission:
         if self.draining:
             raise self._unavailable("the server restarts")
         scope = handshake.scope
-        path = _route_path(scope)
+        path = route_path(scope)
         found = self._resolve(path)
         if found is None:
             raise Reject("not_found", f"no WebSocket route for {path}")
@@ -103,7 +103,7 @@ class Admission:
         return Reject("unavailable", why, retry_after=self._limits.retry_after)
 
 
-def _route_path(scope: Scope) -> str:
+def route_path(scope: Scope) -> str:
     """Return the path below where the app is mounted (ASGI `root_path`)."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from starlette.responses import PlainTextResponse
 
 from symphony.errors import ConfigurationError
+from symphony.node.admission import route_path
 from symphony.node.mounts import Mounts
 from symphony.transport import asgi
 from symphony.transport.base import NATIVE, hosted
@@ -60,6 +61,9 @@ class AppCore:
         self._node: Node | None = None
         self._unmanaged = AsyncExitStack()
         self._starting: asyncio.Lock | None = None
+        self._managed = True
+        self._lifespan: Scope | None = None
+        self._state: dict[str, Any] = {}
 
     @property
     def node(self) -> Node:
@@ -90,6 +94,24 @@ class AppCore:
         finally:
             self._node = None
 
+    @asynccontextmanager
+    async def running_mounts(self) -> AsyncGenerator[None]:
+        """Run the lifespans of the apps that answer plain HTTP.
+
+        Raises:
+            RuntimeError: One of them failed to start.
+        """
+        scope, self._lifespan = self._lifespan, None
+        if scope is None:
+            # An outer app runs ours, and its server has no state of our mounts: keep it here.
+            self._state = {}
+            scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self._state}
+        async with AsyncExitStack() as stack:
+            # Nobody would stop what an unmanaged app started.
+            for what, app in self.mounts if self._managed else ():
+                await stack.enter_async_context(_lifespan_of(what, app, scope))
+            yield
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         kind = scope["type"]
@@ -108,12 +130,13 @@ class AppCore:
             await self._serve_http(scope, receive, send)
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        root = scope.get("root_path", "")
-        path = scope["path"].removeprefix(root)
+        path = route_path(scope)
         mount, app = self.mounts.find(path)
         if app is not None:
             if mount:
-                scope = {**scope, "root_path": root + mount}
+                scope = {**scope, "root_path": scope.get("root_path", "").rstrip("/") + mount}
+            if self._state:
+                scope = {**scope, "state": {**(scope.get("state") or {}), **self._state}}
             await app(scope, receive, send)
             return
         found = path in ("", "/")
@@ -124,9 +147,8 @@ class AppCore:
         await receive()
         phase = "startup"
         try:
-            async with self._app.lifespan(), AsyncExitStack() as inner:
-                for what, app in self.mounts:
-                    await inner.enter_async_context(_lifespan_of(what, app, scope))
+            self._lifespan = scope
+            async with self._app.lifespan():
                 # Tests have no server that could do better.
                 if MEMORY not in (scope.get("extensions") or {}):
                     self.warn_if_not_native()
@@ -155,6 +177,7 @@ class AppCore:
                 "shutdown handlers will not run. A mounted app gets no lifespan: give the outer app "
                 "FastAPI(lifespan=ws.lifespan)."
             )
+            self._managed = False
             await self._unmanaged.enter_async_context(self._app.lifespan())
             self.warn_if_not_native()
 

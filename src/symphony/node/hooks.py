@@ -52,9 +52,9 @@ class HookCompiler:
         return Family(
             policy,
             authorize=_while_allowed(hooks.get("authorize", [])),
-            on_join=_while_allowed(hooks.get("on_join", [])),
-            on_leave=_all(hooks.get("on_leave", [])),
-            on_empty=_all(hooks.get("on_empty", [])),
+            on_join=_in_turn(hooks.get("on_join", [])),
+            on_leave=tuple(hooks.get("on_leave", [])),
+            on_empty=tuple(hooks.get("on_empty", [])),
             tasks=tuple(hooks.get("task", [])),
         )
 
@@ -104,21 +104,13 @@ def _while_allowed(hooks: Sequence[Hook]) -> Hook | None:
     return run
 
 
-def _all(hooks: Sequence[Hook]) -> Hook | None:
-    """Return one hook for several: each is called, whatever those before it raise."""
+def _in_turn(hooks: Sequence[Hook]) -> Hook | None:
+    """Return one hook for several: it ends at the first that raises."""
     if len(hooks) < 2:
         return hooks[0] if hooks else None
 
     async def run(socket: Any, room: Any) -> None:
-        errors: list[BaseException] = []
         for hook in hooks:
-            try:
-                await hook(socket, room)
-            except BaseException as error:
-                errors.append(error)
-        if len(errors) > 1:
-            raise BaseExceptionGroup(f"several hooks of {room!r} failed", errors)
-        if errors:
-            raise errors[0]
+            await hook(socket, room)
 
     return run

@@ -27,6 +27,7 @@ class Mounts:
     def __init__(self, rest: Any) -> None:
         self.rest = rest
         self._apps: dict[str, Any] = {}
+        self._longest_first: list[tuple[str, Any]] = []
 
     def add(self, path: str, app: Any) -> None:
         """Let *app* answer every request for *path* and below it.
@@ -35,7 +36,7 @@ class Mounts:
             ConfigurationError: The path is wrong or taken, or *app* is no
                 ASGI app.
         """
-        if not _PATH.fullmatch(path):
+        if not isinstance(path, str) or not _PATH.fullmatch(path):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(
                 f"app.mount() takes a path such as '/metrics', without parameters, not {path!r}. "
                 "Symphony(http=…) serves all paths that are below no mount."
@@ -45,18 +46,18 @@ class Mounts:
         if not callable(app):
             raise ConfigurationError(f"app.mount({path!r}) takes an ASGI app, not {app!r}.")
         self._apps[path] = app
+        self._longest_first = sorted(self._apps.items(), key=lambda mount: -len(mount[0]))
 
     def find(self, path: str) -> tuple[str, Any]:
         """Return the mount of a request's path, the longest that fits, and its app.
 
         The mount is empty for what is below none.
         """
-        end = len(path)
-        while end > 0:
-            app = self._apps.get(path[:end])
-            if app is not None:
-                return path[:end], app
-            end = path.rfind("/", 0, end)
+        # Not the path segment by segment: a client chooses how many it has, and one
+        # of 60,000 slashes held the event loop for 0.7 s.
+        for mount, app in self._longest_first:
+            if path.startswith(mount) and path[len(mount) : len(mount) + 1] in ("", "/"):
+                return mount, app
         return "", self.rest
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:

@@ -32,8 +32,8 @@ class Family:
     policy: RoomPolicy
     authorize: Hook | None = None
     on_join: Hook | None = None
-    on_leave: Hook | None = None
-    on_empty: Hook | None = None
+    on_leave: tuple[Hook, ...] = ()
+    on_empty: tuple[Hook, ...] = ()
     tasks: tuple[Hook, ...] = ()
 
 

@@ -27,7 +27,7 @@ FindFamily = Callable[[str], "tuple[Family, dict[str, Any]]"]
 class _Live(Batch):
     """A room that has members, or had them less than its linger ago."""
 
-    __slots__ = ("ending", "family", "linger", "params", "state", "tasks")
+    __slots__ = ("ending", "family", "leaving", "linger", "params", "state", "tasks")
 
     def __init__(self, name: str, family: Family, params: dict[str, Any]) -> None:
         super().__init__(name)
@@ -37,6 +37,8 @@ class _Live(Batch):
         self.state = make() if make is not None else None
         self.linger: asyncio.TimerHandle | None = None
         self.ending: asyncio.Task[Any] | None = None
+        # Sockets whose `on_leave` hooks run: the room does not end before these are done.
+        self.leaving = 0
         self.tasks: list[asyncio.Task[Any]] = []
 
 
@@ -104,7 +106,10 @@ class Membership:
             try:
                 await family.on_join(socket, room)
             except BaseException:
-                self._exit(socket, live)
+                # The hook itself may have let it leave.
+                if socket in room:
+                    self.batches.remove(live, recipient_of(socket))
+                    self._end_if_empty(live)
                 raise
         return room
 
@@ -113,9 +118,13 @@ class Membership:
         live = self._rooms.get(name)
         if live is None or recipient_of(socket) not in live:
             return False
-        self._exit(socket, live)
-        if live.family.on_leave is not None:
-            await live.family.on_leave(socket, Room(self, name))
+        self.batches.remove(live, recipient_of(socket))
+        live.leaving += 1
+        try:
+            await self._run_all(live.family.on_leave, socket, name, "on_leave")
+        finally:
+            live.leaving -= 1
+            self._end_if_empty(live)
         return True
 
     async def leave_all(self, socket: Socket[Any]) -> None:
@@ -162,12 +171,9 @@ class Membership:
             live.tasks = [self._background(task(None, Room(self, name))) for task in family.tasks]
         return live
 
-    def _exit(self, socket: Socket[Any], live: _Live) -> None:
-        recipient = recipient_of(socket)
-        if recipient not in live:
-            return
-        self.batches.remove(live, recipient)
-        if live.recipients:
+    def _end_if_empty(self, live: _Live) -> None:
+        over = live.linger is not None or live.ending is not None or self._rooms.get(live.name) is not live
+        if over or live.recipients or live.leaving:
             return
         linger = live.family.policy.linger
         if linger > 0:
@@ -179,17 +185,40 @@ class Membership:
         for task in live.tasks:
             task.cancel()
         live.tasks = []
-        if live.family.on_empty is not None:
+        if live.family.on_empty:
             # The room is still there for its hook, and gone once it returns,
             # unless somebody joined meanwhile.
-            live.ending = self._background(self._run_empty(live, live.family.on_empty))
+            live.ending = self._background(self._run_empty(live))
         else:
             self._rooms.pop(live.name, None)
 
-    async def _run_empty(self, live: _Live, on_empty: Hook) -> None:
+    async def _run_empty(self, live: _Live) -> None:
         try:
-            await on_empty(None, Room(self, live.name))
+            await self._run_all(live.family.on_empty, None, live.name, "on_empty")
         finally:
             # Who has joined meanwhile undid this end, even if he has left again.
             if live.ending is asyncio.current_task():
                 del self._rooms[live.name]
+
+    async def _run_all(
+        self, hooks: tuple[Hook, ...], socket: Socket[Any] | None, name: str, kind: str
+    ) -> None:
+        """Run each hook, whatever those before it raise.
+
+        Raises:
+            BaseException: What the first of them raised; the rest is reported.
+        """
+        raised: BaseException | None = None
+        for hook in hooks:
+            try:
+                await hook(socket, Room(self, name))
+            except BaseException as error:
+                if raised is not None and isinstance(raised, Exception) and not isinstance(error, Exception):
+                    # A cancellation must reach whoever cancelled.
+                    raised, error = error, raised
+                if raised is None:
+                    raised = error
+                else:
+                    self._report(error, socket, f"{kind} of {name!r}")
+        if raised is not None:
+            raise raised

@@ -78,7 +78,8 @@ class Rooms:
     def on_leave(self, hook: F) -> F:
         """Call *hook* when a socket has left, or has disconnected.
 
-        Every hook is called, even if one before it raises.
+        Every hook is called, even if one before it raises. `socket.leave`
+        raises the first error; the others are reported.
         """
         return self._register("on_leave", hook)
 

@@ -20,6 +20,7 @@ __all__ = ("ANY_EVENT", "EVENT_SEPARATOR", "Handler", "Handlers")
 EVENT_SEPARATOR: Final = "."
 ANY_EVENT: Final = "*"
 _ERROR: Final = "error"
+_NOT_PLAIN: Final = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -196,11 +197,11 @@ class Handlers:
             check: A plain function; *message* is `str` or `bytes`, as it came.
 
         Raises:
-            ConfigurationError: It is `async def`, or does not take socket and
-                message.
+            ConfigurationError: It is `async def` or a generator, or does not
+                take socket and message.
         """
         name = qualified_name(check) if callable(check) else repr(check)
-        if not callable(check) or inspect.iscoroutinefunction(underlying(check)):
+        if not callable(check) or any(kind(underlying(check)) for kind in _NOT_PLAIN):
             raise ConfigurationError(
                 f"@{self}.check decorates a plain function (socket, message), not {name}."
             )

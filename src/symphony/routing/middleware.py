@@ -101,6 +101,9 @@ def given(stage: str, middleware: Middleware) -> int | None:
         for parameter in inspect.signature(middleware).parameters.values()
         if parameter.kind is not parameter.KEYWORD_ONLY
     ]
+    if any(each.name == "call_next" for index, each in enumerate(taken) if index != count - 1):
+        # It would be given something else.
+        return None
     return count if len(taken) >= count or any(each.kind is each.VAR_POSITIONAL for each in taken) else None
 
 

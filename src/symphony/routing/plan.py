@@ -186,13 +186,12 @@ def compile_middleware(
     Raises:
         ConfigurationError: A parameter cannot be filled.
     """
-    kinds = {parameter.kind for parameter in inspect.signature(middleware).parameters.values()}
-    if inspect.Parameter.VAR_POSITIONAL in kinds or inspect.Parameter.VAR_KEYWORD in kinds:
+    rest = partial(middleware, *[None] * given)
+    remaining = inspect.signature(rest).parameters.values()
+    if all(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in remaining):
         return middleware
     where = f"{where}: middleware {qualified_name(middleware)}"
-    parameters = read_parameters(partial(middleware, *[None] * given), where=where)
-    if not parameters:
-        return middleware
+    parameters = read_parameters(rest, where=where)
     rules = Rules(known, path_names, _NO_NAMES)
     dependencies = Dependencies(rules, overrides)
     compiler = _Compiler(rules, dependencies, where, payload=None, query=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from symphony.errors import Reject, WrongRouteError
 from symphony.session.exchange import Exchange
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from symphony.transport.base import Connection
 
 __all__ = ("Serving",)
+
+_CHECK_FAILED: Final = Reject("internal", "the server failed to check the message")
 
 
 class Serving:
@@ -170,7 +172,7 @@ def _checked(
             refuse(refusal)
         except Exception as error:
             report(error, "check")
-            refuse(Reject("internal"))
+            refuse(_CHECK_FAILED)
         else:
             received(message)
 
