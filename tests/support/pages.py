@@ -27,6 +27,8 @@ import msgspec
 import pytest
 import typer.main
 from playwright.async_api import async_playwright
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from support.clients import until
 from support.process import outcome
@@ -58,7 +60,7 @@ _PRINTED = "text"
 _URL = "ws://127.0.0.1:8080"
 # `print(total)  # 6`
 _PRINTS = re.compile(r"\b(?:print|console\.log)\(.*\S\s+(?:#|//) (.+)")
-_IMPORTED = re.compile(r"(['\"])(?:symphony-ws|/_symphony/client\.js)\1")
+_IMPORTED = re.compile(r"(['\"])(?:symphony-ws|(?:/\w+)?/_symphony/client\.js)\1")
 _CHROMIUM = shutil.which("/usr/bin/chromium")
 _TSC = CLIENT.parent / "node_modules" / "typescript" / "bin" / "tsc"
 _PATIENCE = 10.0
@@ -155,7 +157,8 @@ class Reader:
     Python blocks without a title are one program, run block by block. Those
     with a title are parts of that file: what a later part defines again
     takes the place of the earlier. After each block every app in sight is
-    started and stopped, and new test functions are called. Commands are
+    started and stopped, and new test functions are called. An app that is
+    mounted in one of another framework is served as a part of that. Commands are
     checked, and what a client types and sees in a console is played to the
     app.
 
@@ -172,6 +175,9 @@ class Reader:
         self._folder = folder
         self._monkeypatch = monkeypatch
         self._app: Symphony | None = None
+        # The app of another framework that it is mounted in, and where.
+        self._outer: Starlette | None = None
+        self._mounted_at = ""
         self._visit: Visit | None = None
         self._lacking: set[str] = set()
         self._program = ModuleType(f"page_{page.stem}")
@@ -276,6 +282,7 @@ class Reader:
         }.values():
             async with TestClient(app):
                 self._app = app
+                self._outer, self._mounted_at = _mounting(app, vars(module))
         for name, test in new.items():
             if name.startswith("test_"):
                 assert not signature(test).parameters, f"{name} wants fixtures: give its block a title"
@@ -287,7 +294,7 @@ class Reader:
         """Serve the app, if it is not served already."""
         assert self._app is not None, "no app was shown yet"
         if self._visit is None:
-            self._visit = await Visit.of(self._app, self._folder, self._lacking)
+            self._visit = await Visit.of(self._outer or self._app, self._folder, self._lacking)
         return self._visit
 
     async def _leave(self) -> None:
@@ -326,6 +333,7 @@ class Reader:
                         await self._leave()
                         assert self._app is not None, "no app was shown yet"
                         client = await stack.enter_async_context(TestClient(self._app))
+                    url = url.replace(_URL + self._mounted_at, _URL, 1)
                     connection = await _connected(client, url, rest)
                 elif mark == ">" and isinstance(connection, TestConnection):
                     await connection.send(rest)
@@ -439,7 +447,7 @@ class Visit:
         self._program: list[Block] = []
 
     @classmethod
-    async def of(cls, app: Symphony, folder: Path, lacking: set[str]) -> "Visit":
+    async def of(cls, app: Starlette | Symphony, folder: Path, lacking: set[str]) -> "Visit":
         """Serve an app."""
         visit = cls(folder, lacking)
         visit._url = await visit._stack.enter_async_context(serve_natively(app))
@@ -579,6 +587,16 @@ def _as_promised(printed: list[str], promised: list[str]) -> bool:
 def _compiled(text: str, name: str) -> CodeType:
     """Compile a program, which may `await` outside of functions as in `python -m asyncio`."""
     return compile(text, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+
+
+def _mounting(app: Symphony, values: dict[str, Any]) -> tuple[Starlette | None, str]:
+    """Return the app among a module's values that another is mounted in, and the path of the mount."""
+    for outer in values.values():
+        if isinstance(outer, Starlette):
+            for route in outer.routes:
+                if isinstance(route, Mount) and route.app is app:
+                    return outer, route.path
+    return None, ""
 
 
 def _local(url: str) -> str:
