@@ -202,7 +202,11 @@ class Symphony(Router):
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine until the app stops; an exception is logged and goes to `on_error`."""
-        node = self._core.node
+        try:
+            node = self._core.node
+        except RuntimeError:
+            coroutine.close()
+            raise
         if get_ident() != node.rooms.thread:
             coroutine.close()
             raise WrongThreadError(

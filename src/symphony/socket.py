@@ -359,9 +359,10 @@ class Socket(Generic[StateT]):
         return self._session.background(coroutine)
 
     def _wrong_thread(self, verb: str) -> str:
-        return (
-            f"socket.{verb}() was called from another thread than the event loop's. Return the value from "
-            "the handler, or use app.threadsafe.socket(socket.id): it has send, emit, request and close."
+        return f"socket.{verb}() was called from another thread than the event loop's. " + (
+            "Return the value from the handler, or use app.threadsafe.socket(socket.id)."
+            if verb in ("send", "emit", "request", "close")
+            else "Use asyncio.run_coroutine_threadsafe(), or loop.call_soon_threadsafe() for login."
         )
 
     def __repr__(self) -> str:

@@ -191,7 +191,7 @@ async def test_a_port_where_nobody_listens() -> None:
         assert str(once).startswith(f"ws://127.0.0.1:{port}/chat could not be reached: nothing listens at")
 
 
-FORBIDDEN = " May this client connect? A token or an `Origin` may be missing."
+FORBIDDEN = " May this client connect? Check the token and the `Origin`, and the path if the app is mounted."
 
 
 @pytest.mark.parametrize(

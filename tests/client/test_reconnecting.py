@@ -125,7 +125,7 @@ async def test_what_was_never_sent_is_told_to_the_log(caplog: pytest.LogCaptureF
         (record,) = [one for one in caplog.records if one.levelno >= logging.WARNING]
         assert record.getMessage() == (
             f"2 messages were never sent: {server.url} refused the connection: HTTP 403 Forbidden. "
-            "May this client connect? A token or an `Origin` may be missing."
+            "May this client connect? Check the token and the `Origin`, and the path if the app is mounted."
         )
         assert client.closed == Close(4403, "HTTP 403 Forbidden", clean=False)
 

@@ -14,7 +14,10 @@ from symphony.client.opening import Answer, AnswerError
 
 PLAIN = parse_url("ws://example.com/")
 SECURE = parse_url("wss://[::1]:444/")
-FORBIDDEN = "HTTP 403 Forbidden. May this client connect? A token or an `Origin` may be missing."
+FORBIDDEN = (
+    "HTTP 403 Forbidden. May this client connect? Check the token and the `Origin`, "
+    "and the path if the app is mounted."
+)
 
 
 @pytest.mark.parametrize(

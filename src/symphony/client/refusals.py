@@ -202,7 +202,9 @@ def _hint(status: int, answer: Answer) -> str:
     if status in (401, 407):
         return " Does it require a token? Pass token= or headers=."
     if status == 403:
-        return " May this client connect? A token or an `Origin` may be missing."
+        return (
+            " May this client connect? Check the token and the `Origin`, and the path if the app is mounted."
+        )
     if status == 500:
         return f" {_LOG}"
     if status in (502, 504):

@@ -36,7 +36,7 @@ class BackgroundTasks:
         """
         if is_over or len(self._tasks) >= self._limit:
             coroutine.close()
-            why = "it has gone" if is_over else f"{self._limit} of its tasks run already"
+            why = "it is closed" if is_over else f"{self._limit} of its tasks run already"
             raise RuntimeError(f"Socket {self._name} takes no background task: {why}.")
         task = self._start(coroutine)
         self._tasks.add(task)

@@ -25,7 +25,7 @@ from contextvars import Context
 from types import coroutine
 from typing import Any, Final, cast
 
-__all__ = ("Lane",)
+__all__ = ("Lane", "uncancel")
 
 Call = Callable[[Any, Any], Any]
 """Called with socket and message; returns a coroutine, or the result of a plain function."""
@@ -317,10 +317,15 @@ class Lane:
             self._asleep.set_result(None)
 
 
-async def _recover(task: asyncio.Task[Any]) -> None:
-    """Make the current task usable again after it was cancelled."""
+def uncancel(task: asyncio.Task[Any]) -> None:
+    """Take back all cancellations of a task."""
     while task.cancelling():
         task.uncancel()
+
+
+async def _recover(task: asyncio.Task[Any]) -> None:
+    """Make the current task usable again after it was cancelled."""
+    uncancel(task)
     # If a handler cancels its task and then finishes, Python 3.11 and 3.12 deliver the
     # cancellation although it was uncancelled. Receive it here, so that it reaches
     # neither the next handler nor the code after `serve`.

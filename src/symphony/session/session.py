@@ -21,6 +21,7 @@ from symphony.protocol.codec import UnencodableError
 from symphony.session.background import BackgroundTasks
 from symphony.session.blocking import event_in, watched, what_held
 from symphony.session.contracts import SessionNode
+from symphony.session.lane import uncancel
 from symphony.session.refusal import refuse as refuse_handshake
 from symphony.session.serving import Serving
 from symphony.socket import Socket, close_dependencies, release
@@ -40,7 +41,6 @@ __all__ = ("Session",)
 logger = logging.getLogger("symphony.socket")
 
 SERVICE_RESTART = 1012
-_NOTHING = SlowRead(0, None, None)
 _INTERNAL = Reject("internal", "the connect handler failed")
 
 
@@ -107,10 +107,8 @@ class Session:
         loop = asyncio.get_running_loop()
         context = copy_context()
         self._closed = loop.create_future()
-        self._serving = serving = Serving(
-            self, socket, self._endpoint, self._connection, self._dialect, context
-        )
-        self.received: Callable[..., None] = serving.received
+        self._serving = Serving(self, socket, self._endpoint, self._connection, self._dialect, context)
+        self.received: Callable[..., None] = self._serving.received
         self._start_timer(self._limits.connect_timeout, self._too_late)
         self._task = loop.create_task(self._live(), context=context)
 
@@ -133,7 +131,8 @@ class Session:
     def slow(self, seconds: float, read: SlowRead | None = None) -> None:
         """Log what blocked the event loop: the messages of a read, or one step of the socket's task."""
         if read is None:
-            read = SlowRead(*self._serving.recent(), None) if self._phase is _Phase.SERVING else _NOTHING
+            messages, last = self._serving.recent() if self._phase is _Phase.SERVING else (0, None)
+            read = SlowRead(messages, last, None)
         event = event_in(read.message, self._dialect)
         who, advice = what_held(self._phase.value, self._endpoint.pattern, event, read, seconds)
         id = self.socket.id
@@ -196,8 +195,6 @@ class Session:
         """Tell the node the new identity of the socket."""
         self._node.logged_in(self.socket, identity, before)
 
-    # Used by the parts that handle messages: see `LiveSession`
-
     @property
     def is_over(self) -> bool:
         """Whether the connection has ended."""
@@ -208,8 +205,7 @@ class Session:
         if isinstance(error, UnencodableError):
             error.blame(self._endpoint.handler_of(event))
         if self.is_over and isinstance(error, DisconnectedError):
-            # The client left while the handler awaited its reply. That is not a bug of
-            # the handler.
+            # The client left while the handler awaited its reply: no bug of the handler.
             logger.info("%s, in the %s of %s", error, what, self._endpoint.pattern)
             return
         self._fail(error, what)
@@ -249,7 +245,7 @@ class Session:
         except asyncio.CancelledError as error:
             if self._closed.done():
                 return False
-            self._uncancel()
+            uncancel(self._task)
             if self._draining:
                 after = self._limits.retry_after
                 self._refuse(Reject("unavailable", "the server restarts", retry_after=after))
@@ -297,12 +293,8 @@ class Session:
         self._late = True
         self._task.cancel()
 
-    def _uncancel(self) -> None:
-        while self._task.cancelling():
-            self._task.uncancel()
-
     async def _end(self) -> None:
-        self._uncancel()
+        uncancel(self._task)
         close = self._close or Close(1006, "", clean=False)
         disconnect = self._endpoint.disconnect
         if self.began and disconnect is not None:
