@@ -114,6 +114,8 @@ class Requests:
     def connection_lost(self) -> None:
         """Fail all of them: the connection has ended."""
         self._lost = "has gone"
+        # A request of another task may end after its socket has been taken apart.
+        self._adjust_reading = _nothing_to_adjust
         for answer in self.pending.values():
             if not answer.done():
                 answer.set_exception(DisconnectedError(f"Socket {self._name} went before it had answered."))
@@ -143,6 +145,10 @@ def _readers(response_type: Any) -> EventReaders:
 def _seconds(value: Any) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and 0 <= value < inf else None
+
+
+def _nothing_to_adjust() -> None:
+    """Stand where there is no connection to read from."""
 
 
 def _expire(answer: asyncio.Future[Any]) -> None:
