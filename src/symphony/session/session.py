@@ -63,6 +63,7 @@ class Session:
         "_draining",
         "_endpoint",
         "_late",
+        "_left",
         "_node",
         "_opened_at",
         "_outbox",
@@ -88,6 +89,7 @@ class Session:
         self._background: set[asyncio.Task[Any]] | None = None
         self._close: Close | None = None
         self._late = False
+        self._left = False
         self._opened_at = 0.0
         self._draining = False
         self.began = False
@@ -199,8 +201,9 @@ class Session:
         return await self._node.rooms.leave(self.socket, name)
 
     def login(self, identity: Identity, before: Identity | None) -> None:
-        """Tell the node who the socket speaks for."""
-        self._node.logged_in(self.socket, identity, before)
+        """Tell the node who the socket speaks for, unless it has left the node."""
+        if not self._left:
+            self._node.logged_in(self.socket, identity, before)
 
     # What the exchange asks
 
@@ -315,6 +318,7 @@ class Session:
         for task in tuple(self._background or ()):
             task.cancel()
         await self._node.left(self)
+        self._left = True
         try:
             await close_dependencies(self.socket)
         except BaseException as error:
