@@ -101,7 +101,7 @@ class Threadsafe:
         given_up = False
 
         async def work() -> T:
-            # A cancelled future would let it run its first step, and that is the whole of a send.
+            # A task is cancelled only after its first step, and a send is done by then.
             if given_up:
                 raise asyncio.CancelledError
             return await call()
