@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from concurrent.futures import CancelledError
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
@@ -85,9 +86,10 @@ class Threadsafe:
 
         Raises:
             WrongThreadError: This is the event loop's own thread.
-            RuntimeError: The app is not running.
-            TimeoutError: The event loop did not get to it in time. It may or
-                may not run later.
+            RuntimeError: The app is not running, or stopped meanwhile.
+            TimeoutError: It did not finish in time: the event loop is blocked,
+                or the client does not read. What had not begun does not happen;
+                a frame that waits for its client may still be sent.
         """
         node = self._node()
         if get_ident() == node.rooms.thread:
@@ -96,17 +98,33 @@ class Threadsafe:
                 f"Use {where.replace('app.threadsafe', 'app', 1)} there."
             )
 
+        given_up = False
+
         async def work() -> T:
+            # A task is cancelled only after its first step, and a send is done by then.
+            if given_up:
+                raise asyncio.CancelledError
             return await call()
 
-        future = asyncio.run_coroutine_threadsafe(work(), node.loop)
+        coroutine = work()
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, node.loop)
+        except RuntimeError:
+            coroutine.close()
+            raise RuntimeError(f"{where}: the app is not running, its event loop has ended.") from None
         try:
             return future.result(timeout)
+        except CancelledError:
+            raise RuntimeError(f"{where}: the app stopped before it was done.") from None
         except TimeoutError:
-            if future.done():
-                raise
-            future.cancel()
-            raise TimeoutError(f"{where}: the event loop was busy for {timeout:g} s.") from None
+            given_up = True
+            # `result` raises the same for what the call raised, and it may have ended just now.
+            if not future.cancel():
+                return future.result()
+            raise TimeoutError(
+                f"{where} did not finish within {timeout:g} s: the event loop is blocked, "
+                "or the client does not read."
+            ) from None
 
     def open_socket(self, id: str) -> Socket[Any]:
         """Return the open socket with that id; in the event loop's thread.
@@ -140,13 +158,16 @@ class ThreadsafeTarget:
         Raises:
             TypeError: The message cannot be encoded.
             WrongThreadError: Called in the event loop's own thread.
-            TimeoutError: The event loop was busy for 5 seconds.
+            RuntimeError: The app is not running, or stopped meanwhile.
+            TimeoutError: The event loop was blocked for 5 seconds.
         """
-        self._run("send", lambda target: target.send(message, exclude=_excluded(target, exclude)))
+        ids = _ids(exclude)
+        self._run("send", lambda target: target.send(message, exclude=_excluded(target, ids)))
 
     def emit(self, event: str, data: object = None, *, exclude: Collection[str] = ()) -> None:
         """Send an event to every socket in it, as `Target.emit`; else as `send`."""
-        self._run("emit", lambda target: target.emit(event, data, exclude=_excluded(target, exclude)))
+        ids = _ids(exclude)
+        self._run("emit", lambda target: target.emit(event, data, exclude=_excluded(target, ids)))
 
     def count(self) -> int:
         """Return how many sockets are in it."""
@@ -231,7 +252,14 @@ class ThreadsafeSocket:
         return f"<app.threadsafe.socket({self.id!r})>"
 
 
-def _excluded(target: Target, ids: Collection[str]) -> list[Socket[Any]]:
-    if isinstance(ids, str):
-        ids = (ids,)
+def _ids(exclude: Collection[str]) -> frozenset[str]:
+    """Return the ids of the sockets to leave out; a socket itself would be none of them."""
+    ids = (exclude,) if not isinstance(exclude, Collection) or isinstance(exclude, str) else exclude  # pyright: ignore[reportUnnecessaryIsInstance]
+    for id in ids:
+        if not isinstance(id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"exclude= takes ids of sockets, such as exclude=[socket.id], not {id!r}.")
+    return frozenset(ids)
+
+
+def _excluded(target: Target, ids: frozenset[str]) -> list[Socket[Any]]:
     return [socket for socket in target.sockets if socket.id in ids] if ids else []

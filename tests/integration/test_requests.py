@@ -5,6 +5,7 @@ import gc
 import json
 import weakref
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from math import nan
 from types import SimpleNamespace
 from typing import Any
@@ -239,6 +240,33 @@ async def test_requests_under_way_fail_at_once_when_the_socket_goes_and_later_on
         await until(lambda: app.stats.closed == 1)
         with pytest.raises(DisconnectedError):
             await socket.request("much too late")
+
+
+async def test_a_request_of_a_task_of_the_app_fails_as_well_when_the_socket_goes(serve):
+    """It ended after its socket had been taken apart, with an `AttributeError`."""
+    app = Symphony()
+    log = Log()
+    app.on("x")(lambda data: data)
+
+    async def ask(socket: Socket) -> None:
+        try:
+            await socket.request("q", timeout=60)
+        except BaseException as error:
+            log.append(type(error))
+
+    async with AsyncExitStack() as clients:
+        async with serve(app) as url:
+            client = await clients.enter_async_context(connect(f"{url}/"))
+            other = await clients.enter_async_context(connect(f"{url}/"))
+            await until(lambda: len(app.everyone.sockets) == 2)
+            for socket in app.everyone.sockets:
+                app.background(ask(socket))
+            await hear(client)
+            await hear(other)
+            await client.close()
+            await log.reaches(1)
+        await log.reaches(2)
+    assert log == [DisconnectedError] * 2
 
 
 @pytest.mark.parametrize("frame", [{"event": "ask"}, {"event": "ask", "id": 1}])

@@ -773,9 +773,9 @@ async def test_the_annotated_state_of_a_room_is_compared_with_the_familys(kind):
         async with wants(state, annotation).lifespan():
             pass
     for state, annotation, problem in (
-        (None, Room[Game], "wants Room[Game], but rooms has no state: give it state=Game"),
-        (Game, Room[Chess], "wants Room[Chess], but the state of rooms is Game"),
-        (dict, Room[Game], "wants Room[Game], but the state of rooms is dict"),
+        (None, Room[Game], "wants Room[Game], but the family has no state: give it state=Game"),
+        (Game, Room[Chess], "wants Room[Chess], but the state of the family is Game"),
+        (dict, Room[Game], "wants Room[Game], but the state of the family is dict"),
     ):
         with pytest.raises(ConfigurationError) as caught:
             async with wants(state, annotation).lifespan():

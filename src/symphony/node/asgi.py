@@ -103,11 +103,11 @@ class AppCore:
         """
         scope, self._lifespan = self._lifespan, None
         if scope is None:
-            # An outer app runs ours, and its server has no state of our mounts: keep it here.
+            # An outer app runs this one. Its server does not keep the state of our mounts.
             self._state = {}
             scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self._state}
         async with AsyncExitStack() as stack:
-            # Nobody would stop what an unmanaged app started.
+            # An unmanaged app never stops, so nothing would stop its mounts.
             for what, app in self.mounts if self._managed else ():
                 await stack.enter_async_context(_lifespan_of(what, app, scope))
             yield

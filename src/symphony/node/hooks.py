@@ -87,7 +87,7 @@ class HookCompiler:
 
 def _wrong_room_state(state: Any, annotation: Any) -> str | None:
     """Say what is wrong with the `T` of `Room[T]` in a hook of rooms with *state*."""
-    return wrong_state(Room, state, annotation, of="rooms")
+    return wrong_state(Room, state, annotation, of="the family")
 
 
 def _while_allowed(hooks: Sequence[Hook]) -> Hook | None:

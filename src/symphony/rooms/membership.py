@@ -214,7 +214,7 @@ class Membership:
                 await hook(socket, Room(self, name))
             except BaseException as error:
                 if raised is not None and isinstance(raised, Exception) and not isinstance(error, Exception):
-                    # A cancellation must reach whoever cancelled.
+                    # A cancellation must reach the code that cancelled.
                     raised, error = error, raised
                 if raised is None:
                     raised = error

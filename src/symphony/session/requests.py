@@ -115,6 +115,8 @@ class Requests:
     def connection_lost(self) -> None:
         """Fail all pending requests, because the connection has ended."""
         self._lost = "is closed"
+        # A request of another task may end after its session has released its parts.
+        self._adjust_reading = _nothing_to_adjust
         for answer in self.pending.values():
             if not answer.done():
                 answer.set_exception(DisconnectedError(f"Socket {self._name} was closed before it answered."))
@@ -144,6 +146,10 @@ def _readers(response_type: Any) -> EventReaders:
 def _seconds(value: Any) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and 0 <= value < inf else None
+
+
+def _nothing_to_adjust() -> None:
+    """Stand where there is no connection to read from."""
 
 
 def _expire(answer: asyncio.Future[Any]) -> None:

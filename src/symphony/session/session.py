@@ -29,7 +29,6 @@ from symphony.transport.base import Close, SlowRead, shown_address
 
 if TYPE_CHECKING:
     from symphony.identity import Identity
-    from symphony.limits import Limits
     from symphony.outgoing.encoding import Dialect
     from symphony.protocol.envelopes import Event
     from symphony.rooms.room import Room
@@ -50,6 +49,7 @@ class _Phase(Enum):
     CONNECTING = "connect"
     SERVING = "message"
     ENDING = "disconnect"
+    GONE = "background"
 
 
 class Session:
@@ -70,6 +70,7 @@ class Session:
         "_draining",
         "_endpoint",
         "_late",
+        "_limits",
         "_node",
         "_opened_at",
         "_outbox",
@@ -92,6 +93,7 @@ class Session:
         self._connection = connection
         self._dialect = dialect
         self._outbox = connection.outbox
+        self._limits = endpoint.profile.limits
         self._background: BackgroundTasks | None = None
         self._close: Close | None = None
         self._late = False
@@ -192,8 +194,9 @@ class Session:
         return await self._node.rooms.leave(self.socket, name)
 
     def login(self, identity: Identity, before: Identity | None) -> None:
-        """Tell the node the new identity of the socket."""
-        self._node.logged_in(self.socket, identity, before)
+        """Tell the node the new identity of the socket, unless the socket has left the node."""
+        if self._phase is not _Phase.GONE:
+            self._node.logged_in(self.socket, identity, before)
 
     @property
     def is_over(self) -> bool:
@@ -207,8 +210,8 @@ class Session:
         if self.is_over and isinstance(error, DisconnectedError):
             # The client left while the handler awaited its reply: no bug of the handler.
             logger.info("%s, in the %s of %s", error, what, self._endpoint.pattern)
-            return
-        self._fail(error, what)
+        else:
+            self._fail(error, what)
 
     def watched(self, work: Coroutine[Any, Any, Any], event: Event | None = None) -> Awaitable[Any]:
         """Wrap *work*, the stream of *event* if given, to log a warning if it blocks the event loop."""
@@ -217,10 +220,6 @@ class Session:
             self.slow(seconds, None if event is None else SlowRead(1, event, seconds))
 
         return watched(work, self._limits.blocking_warning, slow)
-
-    @property
-    def _limits(self) -> Limits:
-        return self._endpoint.profile.limits
 
     async def _live(self) -> None:
         try:
@@ -306,6 +305,7 @@ class Session:
         if self._background is not None:
             self._background.cancel()
         await self._node.left(self)
+        self._phase = _Phase.GONE
         try:
             await close_dependencies(self.socket)
         except BaseException as error:
