@@ -359,10 +359,14 @@ class Socket(Generic[StateT]):
         return self._session.background(coroutine)
 
     def _wrong_thread(self, verb: str) -> str:
-        return f"socket.{verb}() was called from another thread than the event loop's. " + (
-            "Return the value from the handler, or use app.threadsafe.socket(socket.id)."
-            if verb in ("send", "emit", "request", "close")
-            else "Use asyncio.run_coroutine_threadsafe(), or loop.call_soon_threadsafe() for login."
+        if verb not in ("send", "emit", "request", "close"):
+            return (
+                f"socket.{verb}() was called from another thread than the event loop's. "
+                "Use asyncio.run_coroutine_threadsafe(), or loop.call_soon_threadsafe() for login."
+            )
+        return (
+            f"socket.{verb}() was called from another thread than the event loop's. Return the value from "
+            "the handler, or use app.threadsafe.socket(socket.id)."
         )
 
     def __repr__(self) -> str:

@@ -192,7 +192,7 @@ async def test_a_token_function_is_asked_anew_plain_or_async() -> None:
 
 async def test_the_log_says_in_how_many_seconds_it_tries_again(caplog: pytest.LogCaptureFixture) -> None:
     async with pair() as (client, peer, server):
-        client._keeper._backoff._uniform = lambda low, high: 0.0625
+        client._reconnector._backoff._uniform = lambda low, high: 0.0625
         with caplog.at_level(logging.INFO, "symphony.client"):
             await peer.drop()
             await again(client, server)

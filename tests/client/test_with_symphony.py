@@ -211,7 +211,7 @@ async def test_all_that_pydantic_finds_is_told_in_both_directions() -> None:
             await client.request("move", wrong)
         assert caught.value.details == {"path": "$.street", "errors": faults}
         assert await client.request("ask") == {"path": "$.street", "errors": faults}
-        with pytest.raises(RemoteError, match=r"is not what response_type says: Field required") as caught:
+        with pytest.raises(RemoteError, match=r"does not match response_type: Field required") as caught:
             await client.request("get", response_type=list[Address])
         inside = [{**fault, "path": fault["path"].replace("$", "$[0]")} for fault in faults]
         assert caught.value.details == {"path": "$[0].street", "errors": inside}

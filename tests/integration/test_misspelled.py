@@ -120,7 +120,7 @@ async def test_a_query_parameter_of_a_wrong_type_says_what_else_could_fill_it() 
     async def enter(socket: Socket, user: dict[str, Any]) -> None: ...
 
     error = await error_of(app)
-    assert "It is taken for a query parameter because nothing else fills it." in error
+    assert "It is read from the query string because nothing else fills it." in error
     for part in ("Socket, Handshake", "Depends(...)", "Query()", "the pattern (room)"):
         assert part in error
 
@@ -132,7 +132,7 @@ async def test_a_second_payload_says_what_else_could_fill_it() -> None:
     async def say(text: str, user: str) -> None: ...
 
     error = await error_of(app)
-    for part in ("'text' is the payload already", "Socket, Handshake", "Depends(...)", "the pattern (room)"):
+    for part in ("'text' is already the payload", "Socket, Handshake", "Depends(...)", "the pattern (room)"):
         assert part in error
 
 
@@ -203,6 +203,6 @@ def test_a_handler_registered_twice_names_both(kind: str) -> None:
 
     first(one)
     with pytest.raises(
-        ConfigurationError, match=rf"already, .*{place(one)}; .*{place(other)} would never run"
+        ConfigurationError, match=rf"already has an .*{place(one)}; .*{place(other)} would never run"
     ):
         second(other)

@@ -25,6 +25,7 @@ def endpoint(*origins: str) -> Endpoint:
         connect=nothing,
         receive=nothing,
         is_async=True,
+        handler_of=lambda event: "handler",
         events=None,
         checks=(),
         concurrency=1,
