@@ -12,8 +12,8 @@ from typing_extensions import TypeForm, TypeVar
 from symphony.errors import DisconnectedError, Reject, WrongThreadError
 from symphony.outgoing.batch import Recipient
 from symphony.outgoing.encoding import RAW, Dialect
-from symphony.outgoing.outbox import READY
 from symphony.routing.dependencies import SocketScope
+from symphony.websocket.backpressure import READY
 from symphony.websocket.frames import valid_close_code
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
+from symphony.session.contracts import LaneReports
 from symphony.session.lane import Lane
 
 __all__ = ("Bench",)
@@ -54,9 +55,11 @@ class Bench:
         self.lane = Lane(
             self.loop,
             context,
-            done=lambda message, result: None if result is None else took(result),
-            failed=lambda message, error: lost(error),
-            full=full or self.fullness.append,
+            LaneReports(
+                done=lambda message, result: None if result is None else took(result),
+                failed=lambda message, error: lost(error),
+                full=full or self.fullness.append,
+            ),
             max_queue=max_queue,
         )
         self.task = self.loop.create_task(

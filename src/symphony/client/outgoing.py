@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Generator, Sequence
 from typing import Any, Final, Protocol, cast
 
 from msgspec import Raw
@@ -16,8 +16,9 @@ from symphony.errors import QueueFullError
 from symphony.protocol.codec import to_message
 from symphony.protocol.envelopes import MESSAGE, Envelope, Event
 from symphony.protocol.v1 import JSON, MSGPACK, V1
+from symphony.websocket.backpressure import READY, Drained
 
-__all__ = ("READY", "Entry", "Outgoing")
+__all__ = ("Entry", "Outgoing")
 
 _CODECS: Final = {"json": JSON, "msgpack": MSGPACK}
 
@@ -41,31 +42,6 @@ class Entry(Protocol):
     def dropped(self, loss: Loss) -> bool:
         """Handle that it is never sent; return whether no caller is told."""
         ...
-
-
-class _Ready:
-    """An awaitable that is done."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return
-        yield
-
-
-class _Drained:
-    """An awaitable that starts to wait only when it is awaited; most never are."""
-
-    __slots__ = ("_wait",)
-
-    def __init__(self, wait: Callable[[], Generator[Any, None, None]]) -> None:
-        self._wait = wait
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return self._wait()
-
-
-READY: Final[Awaitable[None]] = _Ready()
 
 
 class Outgoing:
@@ -189,7 +165,7 @@ class Outgoing:
 
     def drained(self) -> Awaitable[None]:
         """Wait until the link accepts more, or is lost."""
-        return _Drained(self._drain)
+        return Drained(self._drain)
 
     # Links
 

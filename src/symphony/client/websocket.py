@@ -19,7 +19,7 @@ from symphony.errors import ProtocolError
 from symphony.websocket import frames
 from symphony.websocket.assembler import Assembler
 from symphony.websocket.frames import close_reason, parse_close
-from symphony.websocket.parser import Parser
+from symphony.websocket.parser import Parser, assemble
 
 __all__ = ("WebSocketLink",)
 
@@ -172,7 +172,7 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         if self._ended or not (self._receiving or kind is CLOSE):
             return
         if kind is TEXT or kind is BINARY or kind is WSMsgType.CONTINUATION:
-            self._fragment(kind, frame)
+            self._fragment(frame)
         elif frame.rsv1 or frame.rsv2 or frame.rsv3:
             raise ProtocolError(1002, "a control frame with RSV bits")
         elif kind is PING:
@@ -186,18 +186,11 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         elif kind is CLOSE:
             self._take_close(*parse_close(frame.get_payload_as_bytes()))
 
-    def _fragment(self, kind: WSMsgType, frame: WSFrame) -> None:
+    def _fragment(self, frame: WSFrame) -> None:
         assembler = self._assembler
         if assembler is None:
             self._assembler = assembler = Assembler(self._max_message_bytes, deflate=False)
-        message = assembler.feed(
-            kind.value,
-            bool(frame.fin),
-            bool(frame.rsv1),
-            bool(frame.rsv2),
-            bool(frame.rsv3),
-            frame.get_payload_as_bytes(),
-        )
+        message = assemble(assembler, frame)
         if not assembler.active:
             self._assembler = None
         if message is not None:

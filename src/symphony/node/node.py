@@ -113,10 +113,11 @@ class Node:
         if not self._sessions:
             self._empty.set()
 
-    def logged_in(self, socket: Socket[Any], identity: Identity, before: Identity | None) -> None:
-        """Keep who a socket speaks for."""
-        self.users.remove(socket, before)
-        self.users.add(socket, identity)
+    def logged_in(self, session: Session, identity: Identity, before: Identity | None) -> None:
+        """Register the identity of a socket, unless the socket has left the node."""
+        if session in self._sessions:
+            self.users.remove(session.socket, before)
+            self.users.add(session.socket, identity)
 
     def report(self, error: BaseException, socket: Socket[Any] | None, where: str) -> None:
         """Log what was raised, and hand it to the app's error handler."""

@@ -15,7 +15,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from typing import Any, Final, Protocol
 
-__all__ = ("READY", "Outbox", "Source")
+from symphony.websocket.backpressure import READY, TURN, Drained
+
+__all__ = ("Outbox", "Source")
 
 # The most that one write passes to the transport. The transport buffers what the
 # kernel does not accept, and frames in that buffer can no longer be dropped.
@@ -35,16 +37,6 @@ class Source(Protocol):
         ...
 
 
-class _Ready:
-    """An awaitable that is done: awaiting it does not suspend."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return
-        yield
-
-
 class _Nowhere:
     """The source of an outbox whose socket is in no room."""
 
@@ -58,35 +50,6 @@ class _Nowhere:
 
 
 _NOWHERE: Final = _Nowhere()
-READY: Final[Awaitable[None]] = _Ready()
-
-
-class _Turn:
-    """An awaitable that suspends for one turn of the event loop."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[Any, None, None]:
-        yield
-
-
-_TURN: Final[Awaitable[None]] = _Turn()
-
-
-class _Drained:
-    """An awaitable that creates its future only when it is awaited.
-
-    Most sends are not awaited. If each created a future, the futures would stay
-    until the client reads again.
-    """
-
-    __slots__ = ("_wait",)
-
-    def __init__(self, wait: Callable[[], Generator[Any, None, None]]) -> None:
-        self._wait = wait
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return self._wait()
 
 
 class Outbox:
@@ -252,8 +215,8 @@ class Outbox:
     def drained(self) -> Awaitable[None]:
         """Return an awaitable that waits until the queue has shrunk to the low-water mark."""
         if self.sealed:
-            return _TURN
-        return READY if self.size <= self.high else _Drained(self._wait)
+            return TURN
+        return READY if self.size <= self.high else Drained(self._wait)
 
     def _wait(self) -> Generator[Any, None, None]:
         if self.sealed or self.size <= self.high:

@@ -10,8 +10,8 @@ from typing_extensions import TypeVar
 
 from symphony.errors import WrongThreadError
 from symphony.outgoing.encoding import Emitted, Publication, Sent
-from symphony.outgoing.outbox import READY
 from symphony.socket import Socket, recipient_of
+from symphony.websocket.backpressure import READY
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient

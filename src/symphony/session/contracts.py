@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from symphony.identity import Identity
@@ -12,7 +12,65 @@ if TYPE_CHECKING:
     from symphony.rooms.room import Room
     from symphony.socket import Socket
 
-__all__ = ("ErrorReporter", "LiveSession", "NodeRooms", "SessionNode")
+__all__ = ("ErrorReporter", "LaneReports", "LiveSession", "NodeRooms", "Runner", "SessionNode")
+
+
+class LaneReports(NamedTuple):
+    """What a lane reports.
+
+    Attributes:
+        done: Called with a message and the result of its handler. What it
+            returns is awaited before the handler's place is free again.
+        failed: Called with a message and the exception of its handler;
+            otherwise as *done*. The message is `None` for dropped messages.
+        full: Called with `True` when the queue is full, with `False` when
+            there is room again.
+    """
+
+    done: Callable[[Any, Any], Awaitable[None] | None]
+    failed: Callable[[Any, BaseException], Awaitable[None] | None]
+    full: Callable[[bool], None]
+
+
+class Runner(Protocol):
+    """What runs the handlers of a socket: a `Lane`, or a `Parallel`."""
+
+    is_full: bool
+    """What `LaneReports.full` was last called with."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a message is handled at once."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many messages are queued."""
+        ...
+
+    def deliver(self, message: Any) -> None:
+        """Handle a message when its turn comes."""
+        ...
+
+    def withdraw(self, message: Any) -> bool:
+        """Withdraw a message, or cancel its handler; return whether the handler was running."""
+        ...
+
+    def recent(self) -> tuple[int, Any]:
+        """Return how many messages this step of the loop has handled, and the last of them."""
+        ...
+
+    async def serve(self, call: Callable[[Any, Any], Any], socket: Any, *, is_async: bool) -> None:
+        """Handle messages until `end`; runs in the socket's own task."""
+        ...
+
+    def end(self, *, timeout: float) -> None:
+        """Let `serve` return when all messages are handled, at the latest after *timeout* seconds."""
+        ...
+
+    def cancel(self) -> None:
+        """Cancel the handlers that run, and drop the queued messages."""
+        ...
 
 
 class ErrorReporter(Protocol):
@@ -64,7 +122,7 @@ class SessionNode(Protocol):
         """The rooms of the node."""
         ...
 
-    def logged_in(self, socket: Socket[Any], identity: Identity, before: Identity | None) -> None:
+    def logged_in(self, session: Any, identity: Identity, before: Identity | None) -> None:
         """Register the new identity of a socket; *before* is the previous one."""
         ...
 

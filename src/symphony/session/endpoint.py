@@ -12,6 +12,7 @@ from symphony.errors import ConfigurationError
 from symphony.outgoing.encoding import RAW, Dialect
 from symphony.protocol import subprotocols
 from symphony.protocol.envelopes import Protocol
+from symphony.session.contracts import LaneReports, Runner
 from symphony.session.lane import Lane
 from symphony.session.parallel import Parallel
 from symphony.socket import Socket
@@ -119,30 +120,19 @@ class Endpoint:
     def runner(
         self,
         context: Context,
-        done: Callable[[Any, Any], Awaitable[None] | None],
-        failed: Callable[[Any, BaseException], Awaitable[None] | None],
-        full: Callable[[bool], None],
+        reports: LaneReports,
         watched: Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]],
-    ) -> Lane | Parallel:
-        """Return a `Lane`, or a `Parallel` if the route has `concurrency=`.
+    ) -> Runner:
+        """Create what runs the handlers of a socket: one after the other, or several at once.
 
         Args:
             context: The context of the socket.
-            done: See `Lane`.
-            failed: See `Lane`.
-            full: See `Lane`.
+            reports: Called with what becomes of the messages.
             watched: Wraps a coroutine, to log a warning if it blocks the event loop.
         """
         loop, max_queue = asyncio.get_running_loop(), self.profile.limits.max_queue
         if self.concurrency == 1:
-            return Lane(loop, context, done=done, failed=failed, full=full, max_queue=max_queue)
+            return Lane(loop, context, reports, max_queue=max_queue)
         return Parallel(
-            loop,
-            context,
-            done=done,
-            failed=failed,
-            full=full,
-            max_queue=max_queue,
-            concurrency=self.concurrency,
-            watched=watched,
+            loop, context, reports, max_queue=max_queue, concurrency=self.concurrency, watched=watched
         )

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, cast
-from typing import Protocol as Contract
 
 from symphony.errors import ProtocolError, Reject
 from symphony.protocol.envelopes import (
@@ -36,36 +35,12 @@ from symphony.session.streams import OVERDRAWN
 if TYPE_CHECKING:
     from symphony.limits import Limits
     from symphony.outgoing.encoding import Message
-    from symphony.session.contracts import LiveSession
+    from symphony.session.contracts import LiveSession, Runner
     from symphony.transport.base import Connection
 
-__all__ = ("Exchange", "Runner")
+__all__ = ("Exchange",)
 
 logger = logging.getLogger("symphony.socket")
-
-
-class Runner(Contract):
-    """Runs the handlers of a socket: a `Lane` or a `Parallel`."""
-
-    is_full: bool
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether a message is handled at once."""
-        ...
-
-    @property
-    def waiting(self) -> int:
-        """How many messages are queued."""
-        ...
-
-    def deliver(self, message: Any) -> None:
-        """Handle a message when its turn comes."""
-        ...
-
-    def withdraw(self, message: Any) -> bool:
-        """Remove a message from the queue or cancel its handler; return whether it was running."""
-        ...
 
 
 class Exchange:

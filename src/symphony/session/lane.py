@@ -25,6 +25,8 @@ from contextvars import Context
 from types import coroutine
 from typing import Any, Final, cast
 
+from symphony.session.contracts import LaneReports
+
 __all__ = ("Lane", "uncancel")
 
 Call = Callable[[Any, Any], Any]
@@ -41,14 +43,8 @@ class Lane:
     Args:
         loop: The event loop of the socket.
         context: The context that all handlers of the socket share.
-        done: Called with a message and the result of its handler. If it returns
-            an awaitable, that is awaited before the next message is handled.
-        failed: Called with a message and the exception of its handler. Its
-            return value is awaited too. For dropped messages, the message is
-            `None`.
-        full: Called with `True` when the queue is full, and with `False` when
-            there is room again.
-        max_queue: How many messages may wait before *full* is called.
+        reports: Called with what becomes of the messages.
+        max_queue: How many messages may wait before `reports.full` is called.
 
     Attributes:
         is_full: The last argument of *full*.
@@ -81,17 +77,13 @@ class Lane:
         self,
         loop: asyncio.AbstractEventLoop,
         context: Context,
+        reports: LaneReports,
         *,
-        done: Callable[[Any, Any], Awaitable[None] | None],
-        failed: Callable[[Any, BaseException], Awaitable[None] | None],
-        full: Callable[[bool], None],
         max_queue: int,
     ) -> None:
         self._loop = loop
         self._context = context
-        self._done = done
-        self._failed = failed
-        self._full = full
+        self._done, self._failed, self._full = reports
         self._max_queue = max_queue
         self._queue: deque[Any] | None = None
         self.is_idle = False

@@ -13,6 +13,8 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
+from symphony.session.contracts import LaneReports
+
 __all__ = ("Parallel",)
 
 
@@ -24,14 +26,8 @@ class Parallel:
     Args:
         loop: The event loop of the socket.
         context: The context of the socket. Each handler gets a copy.
-        done: Called with a message and the result of its handler. If it returns
-            an awaitable, that is awaited before another message is started.
-        failed: Called with a message and the exception of its handler. Its
-            return value is awaited too. For dropped messages, the message is
-            `None`.
-        full: Called with `True` when the queue is full, and with `False` when
-            there is room again.
-        max_queue: How many messages may wait before *full* is called.
+        reports: Called with what becomes of the messages.
+        max_queue: How many messages may wait before `reports.full` is called.
         concurrency: How many handlers may run at once.
         watched: Wraps a coroutine, to log a warning if it blocks the event loop.
 
@@ -63,19 +59,15 @@ class Parallel:
         self,
         loop: asyncio.AbstractEventLoop,
         context: Context,
+        reports: LaneReports,
         *,
-        done: Callable[[Any, Any], Awaitable[None] | None],
-        failed: Callable[[Any, BaseException], Awaitable[None] | None],
-        full: Callable[[bool], None],
         max_queue: int,
         concurrency: int,
         watched: Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]],
     ) -> None:
         self._loop = loop
         self._context = context
-        self._done = done
-        self._failed = failed
-        self._full = full
+        self._done, self._failed, self._full = reports
         self._max_queue = max_queue
         self._concurrency = concurrency
         self._watched = watched

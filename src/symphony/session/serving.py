@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from symphony.errors import Reject, WrongRouteError
+from symphony.session.contracts import LaneReports
 from symphony.session.exchange import Exchange
 from symphony.session.messages import Messages
 
@@ -66,16 +67,17 @@ class Serving:
         refuse: Callable[[Reject], object]
         if endpoint.events is None:
             messages = Messages(session, connection)
-            self._lane = endpoint.runner(context, messages.done, messages.failed, self._full, session.watched)
+            self._lane = endpoint.runner(
+                context, LaneReports(messages.done, messages.failed, self._full), session.watched
+            )
             self._receive = endpoint.receive
             self.received, refuse = self._lane.deliver, partial(messages.failed, None)
         else:
             protocol = dialect.make()
             exchange = Exchange(session, connection, protocol, self._limits, context, socket.id)
             answering = exchange.answering
-            self._lane = endpoint.runner(
-                context, answering.done, answering.failed, exchange.adjust_reading, session.watched
-            )
+            reports = LaneReports(answering.done, answering.failed, exchange.adjust_reading)
+            self._lane = endpoint.runner(context, reports, session.watched)
             exchange.start(self._lane)
             self._exchange = exchange
             self._receive = endpoint.events.receive[protocol.payload]

@@ -49,7 +49,6 @@ class _Phase(Enum):
     CONNECTING = "connect"
     SERVING = "message"
     ENDING = "disconnect"
-    GONE = "background"
 
 
 class Session:
@@ -194,9 +193,8 @@ class Session:
         return await self._node.rooms.leave(self.socket, name)
 
     def login(self, identity: Identity, before: Identity | None) -> None:
-        """Tell the node the new identity of the socket, unless the socket has left the node."""
-        if self._phase is not _Phase.GONE:
-            self._node.logged_in(self.socket, identity, before)
+        """Tell the node the new identity of the socket."""
+        self._node.logged_in(self, identity, before)
 
     @property
     def is_over(self) -> bool:
@@ -305,7 +303,6 @@ class Session:
         if self._background is not None:
             self._background.cancel()
         await self._node.left(self)
-        self._phase = _Phase.GONE
         try:
             await close_dependencies(self.socket)
         except BaseException as error:

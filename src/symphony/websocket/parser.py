@@ -11,11 +11,12 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-from picows import WSAutoPingStrategy, WSListener, picows
+from picows import WSAutoPingStrategy, WSFrame, WSListener, picows
 
+from symphony.websocket.assembler import Assembler
 from symphony.websocket.handshake import accept_key
 
-__all__ = ("Parser",)
+__all__ = ("Parser", "assemble")
 
 logger = logging.getLogger("symphony.parser")
 
@@ -30,6 +31,22 @@ _KEY: Final = b"Sec-WebSocket-Key: "
 # The smallest buffer that picows accepts: 12 KiB per connection instead of 26. It grows
 # with the messages.
 _READ_BUFFER_BYTES: Final = 2048
+
+
+def assemble(assembler: Assembler, frame: WSFrame) -> str | bytes | None:
+    """Feed a frame of picows to *assembler*; return the message if it is complete.
+
+    Raises:
+        ProtocolError: The frame breaks RFC 6455 or RFC 7692.
+    """
+    return assembler.feed(
+        frame.msg_type.value,
+        bool(frame.fin),
+        bool(frame.rsv1),
+        bool(frame.rsv2),
+        bool(frame.rsv3),
+        frame.get_payload_as_bytes(),
+    )
 
 
 class Parser:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symphony.outgoing.outbox import READY, Outbox
+from symphony.outgoing.outbox import Outbox
+from symphony.websocket.backpressure import READY
 
 CHUNK = 128 * 1024
 

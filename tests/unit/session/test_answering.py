@@ -50,10 +50,10 @@ class Bench:
     def _write(self, frames: Any) -> None:
         self.sent += [json.loads(frame) for frame in frames]
 
-    def report(self, error: BaseException, what: str) -> None:
+    def report(self, error: BaseException, what: str, event: str = "") -> None:
         self.reported.append((error, what))
 
-    def watched(self, work: Coroutine[Any, Any, Any], /) -> Awaitable[Any]:
+    def watched(self, work: Coroutine[Any, Any, Any], event: Any = None, /) -> Awaitable[Any]:
         return work
 
     def close(self, code: int, reason: str) -> None:

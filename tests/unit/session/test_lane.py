@@ -14,6 +14,7 @@ import anyio.to_thread
 import pytest
 
 from support.lanes import Bench
+from symphony.session.contracts import LaneReports
 from symphony.session.lane import Lane
 
 Begin = Callable[..., Awaitable[Bench]]
@@ -857,9 +858,11 @@ async def test_the_timeout_of_a_lane_that_has_ended_cancels_nothing_of_what_its_
     lane = Lane(
         bench.loop,
         copy_context(),
-        done=lambda message, result: None,
-        failed=lambda message, error: bench.failures.append(error),
-        full=bench.fullness.append,
+        LaneReports(
+            done=lambda message, result: None,
+            failed=lambda message, error: bench.failures.append(error),
+            full=bench.fullness.append,
+        ),
         max_queue=10,
     )
 

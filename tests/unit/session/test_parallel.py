@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from symphony.session.contracts import LaneReports
 from symphony.session.parallel import Parallel
 
 word: ContextVar[str] = ContextVar("word")
@@ -34,9 +35,7 @@ class Bench:
         self.parallel = Parallel(
             asyncio.get_running_loop(),
             copy_context(),
-            done=self.done,
-            failed=self.failed,
-            full=self.fullness.append,
+            LaneReports(self.done, self.failed, self.fullness.append),
             max_queue=max_queue,
             concurrency=concurrency,
             watched=lambda work: work,

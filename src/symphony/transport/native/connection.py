@@ -27,7 +27,7 @@ from symphony.websocket.assembler import Assembler
 from symphony.websocket.deflate import max_compressed_bytes, negotiate
 from symphony.websocket.frames import parse_close
 from symphony.websocket.handshake import http_response, switching_protocols
-from symphony.websocket.parser import Parser
+from symphony.websocket.parser import Parser, assemble
 
 if TYPE_CHECKING:
     from symphony.stats import Stats
@@ -165,7 +165,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             return
         try:
             if kind is TEXT or kind is BINARY or kind is WSMsgType.CONTINUATION:
-                self._fragment(kind, frame)
+                self._fragment(frame)
             elif frame.rsv1 or frame.rsv2 or frame.rsv3:
                 raise ProtocolError(1002, "a control frame with RSV bits")
             elif kind is PING:
@@ -189,20 +189,13 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             # §5.5.3), because 2 bytes of pong take 43 bytes in the outbox.
             self._late_pong = pong
 
-    def _fragment(self, kind: WSMsgType, frame: WSFrame) -> None:
+    def _fragment(self, frame: WSFrame) -> None:
         assembler = self._assembler
         if assembler is None:
             assembler = Assembler(self._limits.max_message_bytes, deflate=self._deflate is not None)
             self._assembler = assembler
         self.message_at = self._read_at
-        message = assembler.feed(
-            kind.value,
-            bool(frame.fin),
-            bool(frame.rsv1),
-            bool(frame.rsv2),
-            bool(frame.rsv3),
-            frame.get_payload_as_bytes(),
-        )
+        message = assemble(assembler, frame)
         # With compression every frame comes here. picows then accepts frames that are
         # slightly above the limit, and only the assembler is exact.
         if not assembler.active and self._deflate is None:
