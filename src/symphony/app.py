@@ -43,35 +43,37 @@ logger = logging.getLogger("symphony.app")
 
 
 class Symphony(Router):
-    """An app: routes, handlers, rooms, plugins, and their lifecycle.
+    """An app: routes, handlers, rooms, plugins and their lifecycle.
 
-    It is its own outermost router, and an ASGI 3 application.
+    It is the outermost router and an ASGI 3 application.
 
     Args:
-        http: An ASGI app for plain HTTP on the same port; its lifespan is run
-            as well. Without one, `/` answers a short text and the rest 404.
-        lifespan: A context manager around the app's life, as in Starlette.
-            What it yields, if a mapping, goes into `app.state`.
-        origins: Pages of other origins whose browsers may connect:
+        http: An ASGI app for plain HTTP on the same port. Its lifespan runs
+            too. Without one, `/` answers a short text and other paths 404.
+        lifespan: A context manager around the life of the app, as in
+            Starlette. If it yields a mapping, its items are set on `app.state`.
+        origins: Other origins whose pages may connect:
             `"https://example.com"`, `"https://*.example.com"` or `"*"`.
-            Clients that send no `Origin`, so no browsers, always may.
-        subprotocols: What the app speaks, in the order of its preference.
-        limits: Every bound there is.
-        compression: Compress messages of at least so many bytes, for clients
-            that can (RFC 7692). `None`: never.
-        slow_consumer: When a client's outbox is full: `"disconnect"` it with
-            1013, or `"drop_oldest"` messages and count them.
-        client_script: Serve the JavaScript client at `/_symphony/client.js`,
-            to pages of this origin and of `origins`.
+            Clients that send no `Origin` are not browsers and always may.
+        subprotocols: The subprotocols of the app, preferred ones first.
+        limits: The limits of the app.
+        compression: Compress messages of at least this many bytes, if the
+            client supports it (RFC 7692). `None`: never.
+        slow_consumer: What happens when a client's outbox is full:
+            `"disconnect"` it with 1013, or `"drop_oldest"` messages.
+        client_script: Whether to serve the JavaScript client at
+            `/_symphony/client.js`, to pages of this origin and of `origins`.
 
     Attributes:
-        state: Yours, for what the whole app shares.
-        limits: The bounds it was given.
-        stats: Counts what happens.
-        overrides: Replaces dependencies, in tests:
-            `app.overrides[session] = fake_session`, before the app starts.
-        on_exception: Handed every exception of a handler as it happens, beside
-            `on_error`; how the test client sees them. Set before the start.
+        state: For values of yours that the whole app shares.
+        limits: The limits of the app.
+        stats: The counters of the app.
+        overrides: Replacements for dependencies in tests:
+            `app.overrides[session] = fake_session`. Set them before the app
+            starts.
+        on_exception: Called with every exception of a handler as it happens,
+            in addition to `on_error`. The test client uses it. Set it before
+            the app starts.
     """
 
     def __init__(
@@ -111,22 +113,22 @@ class Symphony(Router):
     # Registration
 
     def on_error(self, handler: F) -> F:
-        """Register what is told every exception of a handler: `(socket, error)`.
+        """Register a handler for exceptions of handlers: `(socket, error)`.
 
-        There may be several, of plugins for example; each is told.
-        The exception has been logged, and its sender answered, already.
-        `socket` is `None` for a task of the app's.
+        You can register several, for example in plugins; each is called. The
+        exception has been logged, and its sender has been answered. `socket` is
+        `None` for tasks of the app.
         """
         self._error_handlers.append(handler)
         return handler
 
     def on_startup(self, handler: F) -> F:
-        """Register what runs before the first connection; plain or async, without arguments."""
+        """Register a plain or async function that runs before the first connection."""
         self._startup.append(handler)
         return handler
 
     def on_shutdown(self, handler: F) -> F:
-        """Register what runs after the last connection has gone; plain or async."""
+        """Register a plain or async function that runs after all connections are closed."""
         self._shutdown.append(handler)
         return handler
 
@@ -246,7 +248,7 @@ class Symphony(Router):
                 await _called(handler)
             for handler in self._shutdown:
                 stack.push_async_callback(_called, handler)
-            # The sockets have gone when the shutdown handlers run.
+            # The sockets are closed when the shutdown handlers run.
             stack.push_async_callback(node.close_sockets)
             await stack.enter_async_context(self._core.running_mounts())
             yield

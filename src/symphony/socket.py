@@ -55,12 +55,12 @@ class SocketSession(Protocol):
         ...
 
     def login(self, identity: Identity, before: Identity | None) -> None:
-        """Hear who the socket speaks for, and for whom it spoke before."""
+        """Register the identity of the socket; *before* is the previous one."""
         ...
 
 
 class _Ended:
-    """The session of a socket that has gone."""
+    """The session of a closed socket."""
 
     __slots__ = ("began",)
 
@@ -68,23 +68,23 @@ class _Ended:
         self.began = True
 
     def open(self) -> None:
-        """It will not open any more."""
+        """Do nothing: it is closed."""
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         coroutine.close()
-        raise RuntimeError("The socket has gone: it takes no background task.")
+        raise RuntimeError("The socket is closed: it takes no background task.")
 
     async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
-        raise DisconnectedError(f"The socket has gone: {event!r} was not sent.")
+        raise DisconnectedError(f"The socket is closed: {event!r} was not sent.")
 
     async def join(self, name: str, *, authorize: bool) -> Room:
-        raise Reject("unavailable", f"the socket went before it had joined {name!r}")
+        raise Reject("unavailable", f"the socket was closed before it had joined {name!r}")
 
     async def leave(self, name: str) -> bool:
         return False
 
     def login(self, identity: Identity, before: Identity | None) -> None:
-        """Nobody is looked up by a socket that has gone."""
+        """Do nothing: a closed socket belongs to no user."""
 
 
 _ENDED: Final = _Ended()
@@ -93,19 +93,19 @@ _ENDED: Final = _Ended()
 class Socket(Generic[StateT]):
     """One connection.
 
-    Handlers get it by annotation, `Socket` or `Socket[State]`. It exists from
-    before the upgrade; it opens at its first `send`, or when the connect
-    handler returns. All of its methods belong to the event loop's thread.
+    Handlers get it by annotation, `Socket` or `Socket[State]`. It exists before
+    the upgrade. It opens at its first `send`, or when the connect handler
+    returns. Use its methods only in the event loop's thread.
 
     Attributes:
-        id: Unguessable, and unlike any other socket's.
-        handshake: The request the connection began with.
+        id: A unique id that cannot be guessed.
+        handshake: The HTTP request that opened the connection.
         params: The parameters of the route's path, converted.
         opened: Whether the handshake has been answered with 101.
-        user: Who it speaks for, or `None`; see `login`.
-        subprotocol: The one that was negotiated, or `None`.
-        protocol: What is spoken: `"symphony.v1.json"`, `"symphony.v1.msgpack"`,
-            the subprotocol of a protocol of yours, or `"raw"`.
+        user: The identity of its user, or `None`; see `login`.
+        subprotocol: The negotiated subprotocol, or `None`.
+        protocol: `"symphony.v1.json"`, `"symphony.v1.msgpack"`, the
+            subprotocol of a protocol of yours, or `"raw"`.
         route: The pattern of its route.
     """
 
@@ -183,7 +183,7 @@ class Socket(Generic[StateT]):
 
     @property
     def client(self) -> tuple[str, int] | None:
-        """Address and port of the client, behind trusted proxies its own; `None` over Unix sockets."""
+        """The client's address and port, also behind trusted proxies; `None` over Unix sockets."""
         return cast("tuple[str, int] | None", self.handshake.client)
 
     @property
@@ -227,11 +227,11 @@ class Socket(Generic[StateT]):
         return READY if outbox.size <= outbox.high else outbox.drained()
 
     def emit(self, event: str, data: object = None) -> Awaitable[None]:
-        """Send an event; else as `send`. On a raw connection it is a JSON text.
+        """Send an event; otherwise as `send`. On a raw connection it is JSON text.
 
         Args:
-            event: Its name.
-            data: What the protocol of the connection can encode.
+            event: The name of the event.
+            data: Data that the protocol of the connection can encode.
 
         Raises:
             WrongThreadError: Called from another thread than the socket's.
@@ -275,7 +275,7 @@ class Socket(Generic[StateT]):
             RequestTimeoutError: It did not come in time.
             RemoteError: The client answered with an error, or the reply is
                 not of the type.
-            DisconnectedError: The socket has gone, or went meanwhile.
+            DisconnectedError: The socket is closed, or was closed meanwhile.
             QueueFullError: `Limits.max_requests` wait for this client already.
             WrongThreadError: Called from another thread than the socket's.
             WrongRouteError: The route is raw, and a raw connection has no requests.
@@ -285,7 +285,7 @@ class Socket(Generic[StateT]):
         return await self._session.request(event, data, timeout=timeout, response_type=response_type)
 
     def close(self, code: int = 1000, reason: str = "") -> Awaitable[None]:
-        """Close the connection behind everything that was sent.
+        """Close the connection after everything that was sent.
 
         Returns at once; the disconnect handler runs when the peer has
         answered or `close_timeout` has passed. A repeat does nothing.
@@ -338,7 +338,7 @@ class Socket(Generic[StateT]):
         return await self._session.leave(name)
 
     def login(self, identity: Identity) -> None:
-        """Say who this socket speaks for; usually in connect middleware.
+        """Set the identity of this socket's user; usually in connect middleware.
 
         Raises:
             WrongThreadError: Called from another thread than the socket's.
@@ -394,6 +394,6 @@ async def close_dependencies(socket: Socket[Any]) -> None:
 
 
 def release(socket: Socket[Any]) -> None:
-    """Break the reference cycles of a socket that has gone; it stays usable, as a closed one."""
+    """Break the reference cycles of a closed socket; it stays usable, as a closed one."""
     socket._session = _ENDED  # pyright: ignore[reportPrivateUsage]
     socket._outbox.detach()  # pyright: ignore[reportPrivateUsage]

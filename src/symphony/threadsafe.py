@@ -24,7 +24,7 @@ PATIENCE = 5.0
 
 
 class ThreadsafeNode(Protocol):
-    """What this needs of the app at work."""
+    """What this module needs of a running app."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -50,7 +50,7 @@ class Threadsafe:
     it is refused: use the app itself.
 
     Args:
-        node: Returns the app at work; raises `RuntimeError` if there is none.
+        node: Returns the running app; raises `RuntimeError` if it is not running.
     """
 
     def __init__(self, node: Callable[[], ThreadsafeNode]) -> None:
@@ -165,7 +165,7 @@ class ThreadsafeTarget:
         self._run("send", lambda target: target.send(message, exclude=_excluded(target, ids)))
 
     def emit(self, event: str, data: object = None, *, exclude: Collection[str] = ()) -> None:
-        """Send an event to every socket in it, as `Target.emit`; else as `send`."""
+        """Send an event to every socket in it, as `Target.emit`; otherwise as `send`."""
         ids = _ids(exclude)
         self._run("emit", lambda target: target.emit(event, data, exclude=_excluded(target, ids)))
 
@@ -205,7 +205,7 @@ class ThreadsafeSocket:
         self._run("send", lambda socket: socket.send(message))
 
     def emit(self, event: str, data: object = None) -> None:
-        """Send an event, as `Socket.emit`; else as `send`."""
+        """Send an event, as `Socket.emit`; otherwise as `send`."""
         self._run("emit", lambda socket: socket.emit(event, data))
 
     def close(self, code: int = 1000, reason: str = "") -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page, Route
 
 from support.servers import serve_natively
@@ -16,6 +17,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 MSGPACK = "**/_symphony/msgpack.js"
 
 pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
     # A browser takes its time on a busy machine.
     pytest.mark.timeout(60),
     pytest.mark.skipif(
@@ -43,7 +45,7 @@ def echoing(*origins: str) -> Symphony:
     return app
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def page(browser: Browser) -> AsyncIterator[Page]:
     page = await browser.new_page()
     yield page

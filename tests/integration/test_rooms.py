@@ -7,7 +7,8 @@ import random
 import pytest
 
 from support.clients import Log, connect, error_in, refused, until
-from symphony import Reject, Room, Socket, Symphony
+from symphony import Reject, Room, Socket, Symphony, WrongThreadError
+from symphony.outgoing.encoding import RAW
 
 
 def chat() -> Symphony:
@@ -323,3 +324,22 @@ async def test_joining_and_leaving_100_000_random_rooms_leaves_nothing_behind(se
         assert len(tables.batches.dirty) == 0
         [socket] = app.everyone.sockets
         assert len(socket._recipient.batches) == 1
+
+
+async def test_mistakes_in_a_publication_are_named_before_anything_is_sent():
+    app = Symphony()
+    async with app.lifespan():
+        room = app.room("a")
+        with pytest.raises(TypeError, match="exclude= takes sockets, not the id 'some-id'"):
+            room.emit("said", 1, exclude="some-id")
+        with pytest.raises(TypeError, match=r"The name of an event is a string, not \{'event': 'said'\}"):
+            RAW.event({"event": "said"}, None)
+
+
+async def test_counting_from_another_thread_is_refused_at_the_call():
+    """It gave a coroutine, which a `def` endpoint tried to encode."""
+    app = Symphony()
+    async with app.lifespan():
+        with pytest.raises(WrongThreadError, match=r"Use app\.threadsafe\.room\('a'\)\.count"):
+            await asyncio.to_thread(app.room("a").count)
+        assert await app.room("a").count() == 0

@@ -61,7 +61,7 @@ async def command(message: str) -> object:
         "left": left,
         "sessions": len(node._sessions),
         "sockets": len(node.sockets),
-        "clients": dict(node._per_client),
+        "clients": dict(node._admission._per_address),
         "rooms": len(node.rooms),
         "everyone": len(node.rooms.everyone),
         "tasks": len(asyncio.all_tasks()),

@@ -67,7 +67,7 @@ class AppCore:
 
     @property
     def node(self) -> Node:
-        """The app at work.
+        """The running app.
 
         Raises:
             RuntimeError: It does not run.
@@ -75,7 +75,8 @@ class AppCore:
         if self._node is None:
             raise RuntimeError(
                 "The app is not running. Use rooms and sockets in handlers, in @app.on_startup, "
-                "or inside `async with app.lifespan()`."
+                "or inside `async with app.lifespan()`. A mounted app needs the lifespan of the outer "
+                "app: FastAPI(lifespan=ws.lifespan)."
             )
         return self._node
 
@@ -86,7 +87,7 @@ class AppCore:
 
     @contextmanager
     def running(self, node: Node) -> Generator[None]:
-        """Have *node* as the app at work inside the block."""
+        """Set *node* as the running app inside the block."""
         self._node = node
         try:
             with hosted(self):
@@ -164,7 +165,7 @@ class AppCore:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _start_unmanaged(self) -> None:
-        """Start at the first connection what nobody has started."""
+        """Start the app at its first connection, if no server has started it."""
         if self.started:
             return
         if self._starting is None:

@@ -33,7 +33,7 @@ OnError = Callable[[Any, BaseException], Coroutine[Any, Any, Any]]
 
 
 class Node:
-    """One app at work in one event loop.
+    """One running app in one event loop.
 
     Args:
         resolve: The endpoint and parameters of a path, `None`: no such route.
@@ -41,11 +41,11 @@ class Node:
         limits: The bounds of the app.
         stats: Counts what happens.
         on_error: The app's error handlers.
-        on_exception: Handed every exception of a handler as it happens.
+        on_exception: Called with every exception of a handler as it happens.
 
     Attributes:
         sockets: The open sockets by id.
-        rooms: Who is in which room.
+        rooms: The members of the rooms.
         users: The sockets of each user.
         loop: The event loop it runs in.
     """
@@ -179,7 +179,7 @@ class Node:
                 async with asyncio.timeout(limits.finish_timeout + 1):
                     await self._empty.wait()
         if self._sessions:
-            logger.error("%d handlers will not be cancelled and are left behind.", len(self._sessions))
+            logger.error("%d handlers ignored their cancellation and were abandoned.", len(self._sessions))
 
     async def close_sockets(self) -> None:
         """Close what sockets are left, and then the rooms; a server of ours has drained them before."""
@@ -189,7 +189,7 @@ class Node:
         await self.rooms.close(timeout=self.limits.finish_timeout)
 
     async def close(self) -> None:
-        """End what is left: background tasks."""
+        """Cancel the background tasks that are left."""
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

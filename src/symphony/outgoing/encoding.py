@@ -162,8 +162,11 @@ class Dialect:
         """Return the message that `emit(name, data)` sends.
 
         Raises:
-            TypeError: The data cannot be encoded, or the protocol has no events.
+            TypeError: The name is not a string, the data cannot be encoded, or
+                the protocol has no events.
         """
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"The name of an event is a string, not {name!r}. Write emit('name', data).")
         message = self._shared.encode(Event(name, data))
         if message is None:
             raise TypeError(f"{type(self._shared).__name__} cannot encode the event {name!r}.")

@@ -43,12 +43,12 @@ class _Live(Batch):
 
 
 class Membership:
-    """Who is in which room.
+    """The members of all rooms of a node.
 
     Args:
         find_family: The family and parameters of a room's name.
         background: Starts a task of the app's whose exception is reported.
-        report: Told what a hook raised where nobody awaits it.
+        report: Called with the exception of a hook that no caller awaits.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Membership:
         return self._find_family(name)[1] if room is None else room.params
 
     async def join(self, socket: Socket[Any], name: str, *, authorize: bool) -> Room:
-        """Make *socket* a member, after asking whoever has a say."""
+        """Make *socket* a member, if the hooks of the room allow it."""
         if not name or len(name) > _MAX_NAME_LENGTH:
             raise ValueError(f"A room's name has 1 to {_MAX_NAME_LENGTH} characters, not {len(name)}.")
         room = Room(self, name)

@@ -18,7 +18,7 @@ ROOM_SEPARATOR: Final = ":"
 
 @dataclass(frozen=True, slots=True)
 class RoomPolicy:
-    """What holds for all rooms whose names match one pattern.
+    """The options of all rooms whose names match one pattern.
 
     Attributes:
         pattern: The name pattern; empty for the rooms that match none.

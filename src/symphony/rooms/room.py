@@ -63,13 +63,13 @@ class Target:
     def send(self, message: object, *, exclude: Socket[Any] | Iterable[Socket[Any]] = ()) -> Awaitable[None]:
         """Send a message to every socket in it; on event connections, the event `"message"`.
 
-        All members get the publications of one process in one order, each
-        once or, if it leaves or is too slow, not at all: a room without
-        history is at-most-once. The message is encoded before this returns.
+        All members receive the publications of one process in the same order.
+        Delivery is at most once: a member that leaves or reads too slowly does
+        not receive the message. The message is encoded before this returns.
 
         Args:
-            message: Text and bytes as they are, anything else as JSON text.
-            exclude: A socket, or several, that do not get it.
+            message: Text and bytes are sent unchanged, anything else as JSON.
+            exclude: One or several sockets that do not receive it.
 
         Raises:
             WrongThreadError: Called from another thread than the app's.
@@ -80,15 +80,15 @@ class Target:
     def emit(
         self, event: str, data: object = None, *, exclude: Socket[Any] | Iterable[Socket[Any]] = ()
     ) -> Awaitable[None]:
-        """Send an event to every socket in it; else as `send`.
+        """Send an event to every socket in it; otherwise as `send`.
 
-        It is encoded once for each protocol in use; raw connections get the
+        It is encoded once for each protocol in use. Raw connections receive the
         event as JSON text.
 
         Args:
-            event: Its name.
-            data: What all these protocols can encode.
-            exclude: A socket, or several, that do not get it.
+            event: The name of the event.
+            data: Data that all these protocols can encode.
+            exclude: One or several sockets that do not receive it.
 
         Raises:
             WrongThreadError: Called from another thread than the app's.
@@ -99,16 +99,14 @@ class Target:
     def _publish(
         self, verb: str, publication: Publication, exclude: Socket[Any] | Iterable[Socket[Any]]
     ) -> Awaitable[None]:
+        self._check_thread(verb)
+        if isinstance(exclude, Socket):
+            exclude = (exclude,)
+        elif isinstance(exclude, str):
+            raise TypeError(f"exclude= takes sockets, not the id {exclude!r}. Use app.socket(id).")
         table = self._table
-        if get_ident() != table.thread:
-            raise WrongThreadError(
-                f"{self!r}.{verb}() was called from another thread than the event loop's. "
-                f"Use {self._shown_threadsafe}.{verb}(…) there."
-            )
         batch = table.batch(self.name)
         if batch is not None:
-            if isinstance(exclude, Socket):
-                exclude = (exclude,)
             table.publish(batch, publication, map(recipient_of, exclude))
         return READY
 
@@ -122,9 +120,24 @@ class Target:
         batch = self._table.batch(self.name)
         return () if batch is None else tuple(batch.owners)
 
-    async def count(self) -> int:
-        """Return how many sockets are in it."""
+    def count(self) -> Awaitable[int]:
+        """Return how many sockets are in it.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+        """
+        self._check_thread("count")
+        return self._count()
+
+    async def _count(self) -> int:
         return len(self._table.batch(self.name) or ())
+
+    def _check_thread(self, verb: str) -> None:
+        if get_ident() != self._table.thread:
+            raise WrongThreadError(
+                f"{self!r}.{verb}() was called from another thread than the event loop's. "
+                f"Use {self._shown_threadsafe}.{verb}(…) there."
+            )
 
     def __contains__(self, socket: object) -> bool:
         batch = self._table.batch(self.name)
