@@ -103,9 +103,9 @@ class AppCore:
             RuntimeError: One of them failed to start.
         """
         scope, self._lifespan = self._lifespan, None
+        self._state = {}
         if scope is None:
             # An outer app runs this one. Its server does not keep the state of our mounts.
-            self._state = {}
             scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self._state}
         async with AsyncExitStack() as stack:
             # An unmanaged app never stops, so nothing would stop its mounts.

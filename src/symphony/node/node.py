@@ -213,10 +213,11 @@ class Node:
         )
         connection.outbox.source = self.rooms.batches
         connection.outbox.recipient = recipient_of(socket)
+        # Before it is counted: a protocol of the app's may fail to start.
+        session.start(socket)
         self._admission.entered(handshake)
         self._sessions[session] = None
         self._empty.clear()
-        session.start(socket)
         return session
 
     def _refuse(self, handshake: Handshake, connection: Connection, refusal: Reject) -> None:

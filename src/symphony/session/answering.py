@@ -144,8 +144,12 @@ class Answering:
             return self.send(Event("error", payload) if id is None else Error(id, payload))
         except Exception as error:
             self._session.report(error, "details of a Reject")
-            # Without details, the error can be encoded.
-            return self.refuse(id, INTERNAL)
+            if refusal is not INTERNAL:
+                # Without details, the error can be encoded.
+                return self.refuse(id, INTERNAL)
+            # The app's own protocol has no way to say it.
+            self._connection.close(1011, INTERNAL.message)
+            return None
 
     def cancel(self, event: Event, why: Reject) -> None:
         """Cancel the handler or the stream of a request, and answer with *why*."""

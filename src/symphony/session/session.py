@@ -1,8 +1,7 @@
 """The life of one socket: handshake, connect handler, messages, disconnect handler.
 
-Each socket has one session, which runs in one task. The transport calls
-`received`, `slow` and `closed`. The session uses the transport through the
-`Connection` contract.
+One task runs it. The transport calls `received`, `slow` and `closed`, and the
+session uses the transport through the `Connection` contract.
 """
 
 from __future__ import annotations
@@ -120,7 +119,8 @@ class Session:
             return
         socket.opened = self.began = True
         self._opened_at = time.monotonic()
-        self._stop_timer()
+        if not self._draining:
+            self._stop_timer()
         self._connection.accept(socket.subprotocol)
         self._node.opened(self)
         self._log("opened")
@@ -149,8 +149,8 @@ class Session:
             self._close = close
         self._serving.connection_lost()
         if self._phase is _Phase.CONNECTING:
-            # The connect handler still runs, but its client is gone.
-            self._task.cancel()
+            # One turn later: a task that is cancelled before its first step cleans nothing up.
+            asyncio.get_running_loop().call_soon(self._stop_connecting)
         elif self._phase is _Phase.SERVING:
             self._serving.end()
 
@@ -265,10 +265,9 @@ class Session:
     def _refuse(self, refusal: Reject) -> None:
         socket = self.socket
         if socket.opened:
-            if self._draining:
-                return
-            self._serving.refuse(refusal)
-            self._connection.close(refusal.close_code, refusal.message)
+            if not self._draining:
+                self._serving.refuse(refusal)
+                self._connection.close(refusal.close_code, refusal.message)
             return
         self._close = Close(refusal.close_code, refusal.message, clean=True)
         self._log("refused", f"{refusal.status} {refusal}")
@@ -285,6 +284,10 @@ class Session:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop_connecting(self) -> None:
+        if self._phase is _Phase.CONNECTING:
+            self._task.cancel()
 
     def _too_late(self) -> None:
         self._late = True
