@@ -195,7 +195,7 @@ async def test_a_socket_that_says_nothing_is_closed_after_the_idle_timeout(serve
 
 
 async def test_each_message_puts_the_idle_timeout_off(serve):
-    app = Symphony(limits=Limits(idle_timeout=0.2))
+    app = Symphony(limits=Limits(idle_timeout=0.6))
 
     @app.on_message
     async def echo(message: str) -> str:
@@ -203,7 +203,7 @@ async def test_each_message_puts_the_idle_timeout_off(serve):
 
     async with serve(app) as url, connect(f"{url}/") as client:
         for _ in range(5):
-            await asyncio.sleep(0.08)
+            await asyncio.sleep(0.16)
             await client.send("x")
             assert await client.recv() == "x"
         assert (await closed(client))[0] == 4408

@@ -80,8 +80,8 @@ async def test_the_kind_of_a_message_is_checked_where_a_test_asks_for_one() -> N
 
 
 async def test_waiting_for_a_message_that_does_not_come_says_where_and_for_how_long() -> None:
-    async with TestClient(echo(), timeout=0.01) as client, client.connect("/quiet") as c:
-        with pytest.raises(TimeoutError, match=r"/quiet: No message was received\. Waited for 0\.01 s\."):
+    async with TestClient(echo(), timeout=0.5) as client, client.connect("/quiet") as c:
+        with pytest.raises(TimeoutError, match=r"/quiet: No message was received\. Waited for 0\.5 s\."):
             await c.receive()
         with pytest.raises(TimeoutError, match=r"0\.02 s"):
             await c.receive(timeout=0.02)
@@ -251,7 +251,7 @@ async def test_a_receive_under_way_hears_that_the_app_closed() -> None:
 
 
 async def test_waiting_for_a_close_that_does_not_come_says_so() -> None:
-    async with TestClient(echo(), timeout=0.01) as client, client.connect("/") as c:
+    async with TestClient(echo(), timeout=0.5) as client, client.connect("/") as c:
         with pytest.raises(TimeoutError, match="The app did not close the connection"):
             await c.wait_closed()
 
@@ -264,7 +264,7 @@ async def test_closing_tells_when_a_handler_is_still_at_work() -> None:
     async def work(message: str) -> None:
         await finish.wait()
 
-    async with TestClient(app, timeout=0.01) as client, client.connect("/") as c:
+    async with TestClient(app, timeout=0.5) as client, client.connect("/") as c:
         await c.send("go")
         with pytest.raises(TimeoutError, match="a handler of the app is still running"):
             await c.close()
@@ -322,7 +322,7 @@ async def test_a_handshake_without_an_answer_is_given_up_and_the_app_hears_of_it
         finally:
             cancelled.set()
 
-    async with TestClient(app, timeout=0.01) as client:
+    async with TestClient(app, timeout=0.5) as client:
         with pytest.raises(TimeoutError, match="/slow: The handshake was not answered"):
             await client.connect("/slow")
         await client.settle()
@@ -768,7 +768,7 @@ async def test_leaving_the_client_does_not_wait_in_real_time_for_a_handler_witho
     def skipped() -> float:
         return asyncio.get_running_loop().time() - time.monotonic()
 
-    async with TestClient(app, timeout=0.01) as client, client.connect("/") as c:
+    async with TestClient(app, timeout=0.5) as client, client.connect("/") as c:
         await c.send("go")
         await client.settle()
         before = skipped()
