@@ -59,6 +59,8 @@ class Writer {
     if (ArrayBuffer.isView(value)) throw new TypeError("send bytes as a Uint8Array, numbers as an array");
     if (depth === MAX_DEPTH) throw new RangeError(`nested deeper than ${MAX_DEPTH} levels, or circular`);
     if (typeof value.toJSON === "function") return this.write(value.toJSON(), depth + 1);
+    if (value instanceof Set) return this.write([...value], depth);
+    if (value instanceof Map) return this.write(Object.fromEntries(value), depth);
     if (Array.isArray(value)) {
       this.#length(value.length, 0x90, 16, 0, 0xdc);
       for (const item of value) this.write(item, depth + 1);
@@ -74,6 +76,7 @@ class Writer {
 
   /** @param {number} value */
   #number(value) {
+    if (!Number.isFinite(value)) throw new RangeError(`${value} cannot be sent: NaN and infinity are no data`);
     if (!Number.isSafeInteger(value)) this.#code(0xcb, "Float64", 8, value);
     else if (value >= 2 ** 32) this.#code(0xcf, "BigUint64", 8, BigInt(value));
     else if (value >= 2 ** 16) this.#code(0xce, "Uint32", 4, value);
@@ -311,7 +314,8 @@ function narrow(value) {
  * Encode a value as one message.
  *
  * Bytes are a `Uint8Array` or an `ArrayBuffer`, instants a `Date`, integers
- * beyond 2^53 a `BigInt`. A `toJSON` method is called as `JSON.stringify` does.
+ * beyond 2^53 a `BigInt`. A `Set` is an array and a `Map` an object. A `toJSON`
+ * method is called as `JSON.stringify` does.
  *
  * @param {unknown} value
  * @returns {Uint8Array}

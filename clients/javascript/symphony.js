@@ -200,20 +200,57 @@ function base64(bytes) {
 }
 
 /**
- * Bytes are base64 in JSON. `this[key]`, not the value given: the toJSON method
- * of Node's Buffer has run by then.
+ * Write a value as JSON has it, or throw if it would arrive as another one.
+ * Bytes are base64. `this[key]`, not the value given: the toJSON method of
+ * Node's Buffer has run by then.
  *
  * @this {any} @param {string} key @param {any} value
+ * @throws {TypeError | RangeError} JSON cannot hold the value.
  */
-function bytesAsBase64(key, value) {
+function exactly(key, value) {
   const bytes = asBytes(this[key]);
-  return bytes ? base64(bytes) : value;
+  if (bytes) return base64(bytes);
+  if (typeof value === "bigint" && Number.isSafeInteger(Number(value))) return Number(value);
+  if (typeof value === "number" || typeof value === "bigint") return checkNumber(value, 2 ** 53);
+  return asData(value);
+}
+
+/**
+ * Return a number that can be sent, or throw.
+ *
+ * @template {number | bigint} N
+ * @param {N} value @param {number} most The largest integer that the codec keeps exact. From 1e21 on,
+ *   JavaScript writes numbers with an exponent, so that they are no integers.
+ * @returns {N}
+ */
+function checkNumber(value, most) {
+  if (typeof value === "number" && !Number.isFinite(value)) {
+    throw new RangeError(`${value} cannot be sent: NaN and infinity are no data`);
+  }
+  const size = value < 0 ? -value : value;
+  const isInteger = typeof value === "bigint" || (Number.isInteger(value) && size < 1e21);
+  if (isInteger && size > most) {
+    throw new RangeError(`${value} cannot be sent in JSON, where integers are exact up to 2^53`);
+  }
+  return value;
+}
+
+/** @param {any} value @returns {any} The value; a Set as an array, a Map as an object. */
+function asData(value) {
+  if (typeof value === "function" || typeof value === "symbol") {
+    throw new TypeError(`a ${typeof value} cannot be sent`);
+  }
+  if (typeof value !== "object" || value === null) return value;
+  if (value instanceof Set) return [...value];
+  if (value instanceof Map) return Object.fromEntries(value);
+  if (ArrayBuffer.isView(value)) throw new TypeError("send bytes as a Uint8Array, numbers as an array");
+  return value;
 }
 
 /** How a value becomes a JSON message, and back. `decode` throws for invalid JSON. */
 export const json = {
   /** @param {unknown} value @returns {string} */
-  encode: (value) => JSON.stringify(value, bytesAsBase64) ?? "null",
+  encode: (value) => JSON.stringify(value, exactly) ?? "null",
   /** @param {string} message @returns {any} */
   decode: (message) => JSON.parse(message),
 };
@@ -240,15 +277,13 @@ function copyForMsgpack(value, depth = 0) {
     const fits = BigInt.asUintN(64, value) === value || BigInt.asIntN(64, value) === value;
     if (!fits) throw new RangeError(`${value} does not fit into 64 bits`);
   }
-  if (typeof value === "function" || typeof value === "symbol") {
-    throw new TypeError(`a ${typeof value} cannot be sent`);
-  }
-  if (typeof value !== "object" || value === null) return value;
+  if (typeof value === "number") return checkNumber(value, Infinity);
   const bytes = asBytes(value);
   // Not by `slice`, which copies nothing for a Buffer of Node.
   if (bytes) return new Uint8Array(bytes);
   if (value instanceof Date) return new Date(value);
-  if (ArrayBuffer.isView(value)) throw new TypeError("send bytes as a Uint8Array, numbers as an array");
+  value = asData(value);
+  if (typeof value !== "object" || value === null) return value;
   if (depth === MAX_DEPTH) throw new RangeError(`nested deeper than ${MAX_DEPTH} levels, or circular`);
   if (typeof value.toJSON === "function") return copyForMsgpack(value.toJSON(), depth + 1);
   if (Array.isArray(value)) return value.map((item) => copyForMsgpack(item, depth + 1));
