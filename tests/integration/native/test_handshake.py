@@ -276,6 +276,7 @@ async def test_garbage_instead_of_http_ends_with_400_and_does_no_harm(native, ga
             assert await client.message() == "alive"
 
 
+@pytest.mark.within("handshake_timeout")
 async def test_a_handshake_in_octets_opens_a_socket(native):
     async with native(echo_app()) as url, await dial(url) as client:
         await client.send_slowly(handshake() + text("hi"))
