@@ -14,7 +14,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Locator, Page, WebSocket, expect
 
+from support.examples import load
 from support.process import Running, launch
+from support.servers import serve_natively
 
 CHROMIUM = Path("/usr/bin/chromium")
 APP = Path(__file__).parents[2] / "examples" / "demo" / "app.py"
@@ -37,7 +39,8 @@ class Open(Protocol):
     def __call__(self, name: str, sent: list[str] | None = None) -> Awaitable[Page]: ...
 
 
-Serve = Callable[[], AbstractAsyncContextManager[Running]]
+Run = Callable[[], AbstractAsyncContextManager[Running]]
+Serve = Callable[[], AbstractAsyncContextManager[str]]
 
 # Remembers the page's connections, so that a test can hurt them.
 SOCKETS = """
@@ -56,10 +59,17 @@ REFUSED = re.compile(
 
 
 @pytest.fixture
-def serve(port: int) -> Serve:
+def run(port: int) -> Run:
+    """Run the demo in a process, which can be stopped, frozen and killed."""
     return lambda: launch(
         sys.executable, "-W", "error", "-m", "symphony", "run", str(APP), "--port", str(port)
     )
+
+
+@pytest.fixture
+def serve(port: int) -> Serve:
+    """Serve the demo from the test's own process, which costs much less."""
+    return lambda: serve_natively(load("demo/app.py").app, port=port)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -192,8 +202,8 @@ async def test_markup_is_shown_as_it_was_written(serve: Serve, enter: Open) -> N
         assert await ben.locator("#chat :is(main, #people) :is(img, i, b b)").count() == 0
 
 
-async def test_a_message_of_ones_own_is_shown_at_once_and_once(serve: Serve, enter: Open) -> None:
-    async with serve() as running:
+async def test_a_message_of_ones_own_is_shown_at_once_and_once(run: Run, enter: Open) -> None:
+    async with run() as running:
         ada = await enter("Ada")
         running.signal(signal.SIGSTOP)
         await say(ada, "is this on?")
@@ -281,9 +291,9 @@ async def all_have(tabs: list[Page], *texts: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_restart_of_the_server_is_survived_without_a_reload_and_nothing_typed_meanwhile_is_lost(
-    serve: Serve, enter: Open, number: signal.Signals
+    run: Run, enter: Open, number: signal.Signals
 ) -> None:
-    async with serve() as running:
+    async with run() as running:
         ada, ben = await enter("Ada"), await enter("Ben")
         for tab in (ada, ben):
             await tab.evaluate("window.neverReloaded = true")
@@ -299,7 +309,7 @@ async def test_a_restart_of_the_server_is_survived_without_a_reload_and_nothing_
         await say(ben, f"Ben's {n}")
     await expect(status(ada)).to_have_text("Offline, 5 messages waiting")
     await expect(log(ada).locator(".text")).to_have_text(["before", *(f"Ada's {n}" for n in range(5))])
-    async with serve():
+    async with run():
         for tab in (ada, ben):
             await expect(status(tab)).to_have_text("Connected")
             await expect(log(tab).locator(".text")).to_have_count(11)
@@ -322,10 +332,10 @@ async def test_a_restart_of_the_server_is_survived_without_a_reload_and_nothing_
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_what_was_on_its_way_when_the_server_stopped_arrives_once(
-    serve: Serve, enter: Open, number: signal.Signals
+    run: Run, enter: Open, number: signal.Signals
 ) -> None:
     """A server that stops in order may have said it, refused it, or not heard it any more."""
-    async with serve() as running:
+    async with run() as running:
         ada, ben = await enter("Ada"), await enter("Ben")
         running.signal(signal.SIGSTOP)
         for text in ("one", "two", "three"):
@@ -338,7 +348,7 @@ async def test_what_was_on_its_way_when_the_server_stopped_arrives_once(
         await running.end()
         await expect(status(ada)).to_contain_text("Offline")
         await say(ada, "four")
-    async with serve():
+    async with run():
         await all_have([ada, ben], "one", "two", "three", "four")
 
 
@@ -359,8 +369,8 @@ async def test_what_was_said_before_an_answer_was_lost_is_not_said_again(serve: 
         await all_have([ada, ben], "hello?", "there you are")
 
 
-async def test_one_can_go_on_through_the_rooms_without_a_connection(serve: Serve, enter: Open) -> None:
-    async with serve() as running:
+async def test_one_can_go_on_through_the_rooms_without_a_connection(run: Run, enter: Open) -> None:
+    async with run() as running:
         ada, ben, eve = await enter("Ada"), await enter("Ben"), await enter("Eve")
         await room(eve, "kitchen").click()
         await expect(log(eve)).to_contain_text("You are in the kitchen.")
@@ -370,7 +380,7 @@ async def test_one_can_go_on_through_the_rooms_without_a_connection(serve: Serve
         await room(ada, "kitchen").click()
         await say(ada, "to the kitchen")
         await expect(log(ada).locator(".text")).to_have_text(["to the kitchen"])
-    async with serve():
+    async with run():
         await all_have([ada, eve], "to the kitchen")
         await all_have([ben], "to the lobby")
         await expect(members(eve)).to_have_count(2)
@@ -395,8 +405,8 @@ async def test_who_comes_back_with_the_others_does_not_come_in(serve: Serve, ent
         )
 
 
-async def test_a_tab_that_is_loaded_again_is_who_it_was(serve: Serve, enter: Open) -> None:
-    async with serve() as running:
+async def test_a_tab_that_is_loaded_again_is_who_it_was(run: Run, enter: Open) -> None:
+    async with run() as running:
         ada, ben = await enter("Ada"), await enter("Ben")
         await room(ada, "library").click()
         await say(ada, "psst")
@@ -407,7 +417,7 @@ async def test_a_tab_that_is_loaded_again_is_who_it_was(serve: Serve, enter: Ope
         await expect(members(ada)).to_have_text([re.compile(r"Ada \(you\)")])
         await expect(room(ben, "library")).to_have_accessible_name("library, 1 new, 1 here")
         await stop(running, signal.SIGKILL)
-    async with serve():
+    async with run():
         await expect(status(ada)).to_have_text("Connected")
         await ada.reload()
         # A new server has heard nothing yet.
