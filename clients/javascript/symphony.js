@@ -1628,7 +1628,7 @@ export class Client {
     const { within } = item;
     // While handlers of `onOpen` run, only they send.
     const takes = link !== null && link.takes && (link.prepared || within === link);
-    if (within && !within.prepared && !takes) {
+    if (within && !within.prepared && !(takes && within === link)) {
       throw new DisconnectedError("the connection for which onOpen was called has ended");
     }
     // A snapshot: if the caller changes the object later, that must not change the message.
