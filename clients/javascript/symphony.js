@@ -30,8 +30,12 @@ const MAX_SHOWN = 200;
 const MAX_DEBUG = 2000;
 /** Characters that are read of an HTTP answer to the handshake. */
 const MAX_ANSWER = 64 * 1024;
-/** Bytes of error answers that may wait beyond `maxQueueBytes` before the connection counts as lost. */
+/** How much of `maxQueueBytes` answers to the server may fill: they leave room for what the program sends. */
+const ANSWER_SHARE = 0.5;
+/** Bytes of refusals that may wait beyond that before the connection counts as lost. */
 const ANSWER_SLACK_BYTES = 1024 * 1024;
+/** Seconds after a ping in which only its pong is a sign of life: other messages may have waited before it. */
+const GRACE = 1;
 /** Bytes of a queued message up to which it is sent before the limits of the server are known. */
 const SMALL_BYTES = 64 * 1024;
 /** Seconds that larger messages wait for the limits of a server that sends nothing. */
@@ -632,6 +636,8 @@ class Link {
   #heardAt = 0;
   #pings = 0;
   #asking = false;
+  /** The last ping that was answered. */
+  #ponged = 0;
   #token = "";
   /** @type {any} */
   #timer;
@@ -812,6 +818,11 @@ class Link {
     this.#timer = after(step, () => (slept() ? this.check() : this.#awaitSilence()));
   }
 
+  /** @param {unknown} ping The number in a pong. */
+  pong(ping) {
+    if (ping === this.#pings) this.#ponged = this.#pings;
+  }
+
   /** Ping the server. Without any message in time, the connection counts as lost. */
   check() {
     // A page cannot ping on a raw route. A closing connection sends no ping either, but it
@@ -826,7 +837,7 @@ class Link {
     this.write({ ping: ++this.#pings });
     this.#timer = after(patience, () => {
       this.#asking = false;
-      if (this.#heardAt >= asked) {
+      if (this.#ponged === this.#pings || this.#heardAt > asked + GRACE) {
         if (this.#settings.heartbeat) this.#awaitSilence();
       } else if (slept()) this.check();
       else this.lose("the server does not answer pings");
@@ -1792,6 +1803,7 @@ export class Client {
     else if (kind === "event") this.#answer(link, id, envelope.id, data);
     else if (kind === "reply" || kind === "item" || kind === "end") call?.heard(kind, data, bytes);
     else if (kind === "error") this.#refused(link, call, data);
+    else if (kind === "pong") link.pong(id);
     else if (kind === "cancel") this.#answering.get(id)?.abort(new RemoteError("cancelled"));
     else if (kind === "retry" && isDelay(id)) {
       link.retry = id;
@@ -1855,7 +1867,7 @@ export class Client {
     /** Answer once, on the connection of the request. @param {object} envelope */
     const answer = (envelope) => {
       if (this.#answering.get(id) !== abort) return;
-      const fits = link.unsentBytes <= this.#settings.maxQueueBytes;
+      const fits = link.unsentBytes <= this.#settings.maxQueueBytes * ANSWER_SHARE;
       link.write(fits ? envelope : { error: id, data: payloadOf(new Reject("too_many", FULL)) });
       this.#answering.delete(id);
       if (!fits) this.#tellFull(link);
@@ -1886,13 +1898,13 @@ export class Client {
 
   /** An answer was too much for the connection. @param {Link} link */
   #tellFull(link) {
-    const { maxQueueBytes } = this.#settings;
+    const most = this.#settings.maxQueueBytes * ANSWER_SHARE;
     if (!link.toldFull) {
-      console.warn(`symphony: the server does not read: ${maxQueueBytes} bytes wait, so its requests are refused`);
+      console.warn(`symphony: the server does not read: ${most} bytes wait, so its requests are refused`);
     }
     link.toldFull = true;
     // The refusals must not wait without a limit either.
-    if (link.unsentBytes > maxQueueBytes + ANSWER_SLACK_BYTES) link.lose("the server does not read");
+    if (link.unsentBytes > most + ANSWER_SLACK_BYTES) link.lose("the server does not read");
   }
 
   // -- opening and closing
