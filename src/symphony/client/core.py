@@ -13,6 +13,7 @@ from symphony.client.backlog import Backlog, Gate
 from symphony.client.dispatch import Dispatch
 from symphony.client.link import Close, Dial, Link
 from symphony.client.loss import Loss, sentence
+from symphony.client.offering import foreign
 from symphony.client.options import Options
 from symphony.client.outgoing import Outgoing
 from symphony.client.payload import Kind, error_said
@@ -44,7 +45,9 @@ class Core:
         outgoing: Sends messages.
         answers: Requests and streams in progress.
         dispatch: Runs the handlers.
+        no_events: Why there can be no events; empty if there can.
         messages: Messages of a raw connection that no handler takes.
+        raw: Whether the client was made with `raw=True`.
         reconnector: Keeps the client connected.
         protocol: The protocol of the connection; `None` before the first one.
         subprotocol: The subprotocol that the server chose.
@@ -61,8 +64,10 @@ class Core:
         "dispatch",
         "kind",
         "messages",
+        "no_events",
         "outgoing",
         "protocol",
+        "raw",
         "reconnector",
         "state_handlers",
         "subprotocol",
@@ -83,6 +88,13 @@ class Core:
         # The event `error` that came last, if only `retry` came after it.
         self._last_error: Event | None = None
         self._comes_back = options.reconnect
+        self.raw = options.raw
+        self.no_events = (
+            f"The client of {dial.where} has no events, because of raw=True: use client.send() and "
+            "`async for message in client`."
+            if options.raw
+            else ""
+        )
         self.protocol: str | None = None
         self.subprotocol: str | None = None
         self.reconnector = Reconnector(dial, options, self)
@@ -139,7 +151,13 @@ class Core:
 
     def opening(self, link: Link) -> None:
         """Switch to a new link."""
-        codec = _CODECS.get(link.subprotocol)
+        codec = None if self.raw else _CODECS.get(link.subprotocol)
+        if foreign(link.subprotocol) and not self.raw:
+            self.no_events = (
+                f"{self.where} is not a Symphony server: it chose a subprotocol that Symphony never chooses. "
+                "Connect with raw=True, and use client.send() and `async for message in client`."
+            )
+            logger.warning("%s", self.no_events)
         self.subprotocol = link.subprotocol
         self.protocol = RAW if codec is None else link.subprotocol
         self._gate.use(link)
