@@ -10,7 +10,14 @@ import typer
 
 from symphony.cli.connect.script import run_script
 from symphony.cli.connect.session import ConnectFailedError, StoppedBySignalError
-from symphony.cli.connect.settings import Settings, UsageError, complete_url, parse_answers, parse_headers
+from symphony.cli.connect.settings import (
+    Settings,
+    UsageError,
+    complete_url,
+    cookie_headers,
+    parse_answers,
+    parse_headers,
+)
 from symphony.cli.connect.text import escape_controls
 from symphony.cli.failing import FAILED, USAGE, fail
 
@@ -31,6 +38,10 @@ def connect(
         typer.Option(
             "--header", "-H", metavar="NAME:VALUE", help="Send a header with the handshake; repeatable."
         ),
+    ] = None,
+    cookie: Annotated[
+        list[str] | None,
+        typer.Option("--cookie", metavar="NAME=VALUE", help="Send a cookie; repeatable."),
     ] = None,
     token: Annotated[
         str | None,
@@ -85,7 +96,7 @@ def connect(
     try:
         settings = Settings(
             url=complete_url(url),
-            headers=parse_headers(header or ()),
+            headers=parse_headers((*(header or ()), *cookie_headers(cookie or ()))),
             token=token,
             protocol=protocol,
             subprotocols=tuple(subprotocol or ()),
