@@ -113,6 +113,8 @@ async def test_without_a_common_subprotocol_none_is_chosen(serve):
             pytest.fail(str(error))
 
 
+@pytest.mark.within("max_connections")
+@pytest.mark.beyond("max_connections")
 async def test_more_connections_than_the_limit_are_a_503_until_one_goes(serve):
     app = Symphony(limits=Limits(max_connections=2))
     async with serve(app) as url:
@@ -125,6 +127,8 @@ async def test_more_connections_than_the_limit_are_a_503_until_one_goes(serve):
             pass
 
 
+@pytest.mark.within("max_connections_per_client")
+@pytest.mark.beyond("max_connections_per_client")
 async def test_more_connections_of_one_client_than_its_limit_are_a_429(serve):
     app = Symphony(limits=Limits(max_connections_per_client=2))
     async with serve(app) as url:
@@ -155,6 +159,7 @@ async def test_a_handshake_that_is_refused_gives_its_place_back(serve):
             pass
 
 
+@pytest.mark.beyond("connect_timeout")
 async def test_a_connect_handler_that_takes_too_long_is_a_503(serve, caplog):
     app = Symphony(limits=Limits(connect_timeout=0.05))
     log = Log()
@@ -174,6 +179,7 @@ async def test_a_connect_handler_that_takes_too_long_is_a_503(serve, caplog):
     assert "The connect handler of /slow did not answer within 0.05 s." in caplog.text
 
 
+@pytest.mark.within("connect_timeout")
 async def test_the_connect_timeout_ends_when_the_socket_opens(serve):
     app = Symphony(limits=Limits(connect_timeout=0.05))
 
@@ -187,6 +193,7 @@ async def test_the_connect_timeout_ends_when_the_socket_opens(serve):
         assert [await client.recv(), await client.recv()] == ["open", "still at work"]
 
 
+@pytest.mark.beyond("idle_timeout")
 async def test_a_socket_that_says_nothing_is_closed_after_the_idle_timeout(serve):
     app = Symphony(limits=Limits(idle_timeout=0.05))
     async with serve(app) as url, connect(f"{url}/") as client:
@@ -194,6 +201,7 @@ async def test_a_socket_that_says_nothing_is_closed_after_the_idle_timeout(serve
     assert app.stats.idle == 1
 
 
+@pytest.mark.within("idle_timeout")
 async def test_each_message_puts_the_idle_timeout_off(serve):
     app = Symphony(limits=Limits(idle_timeout=0.6))
 

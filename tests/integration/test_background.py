@@ -147,6 +147,8 @@ async def test_a_task_begun_as_the_app_stops_is_closed_without_a_warning(serve):
     assert log == []
 
 
+@pytest.mark.within("max_background_tasks")
+@pytest.mark.beyond("max_background_tasks")
 async def test_a_socket_takes_only_so_many_tasks(serve):
     app = Symphony(limits=Limits(max_background_tasks=2))
 

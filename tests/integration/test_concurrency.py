@@ -402,6 +402,8 @@ async def test_handlers_finish_or_are_cut_off_when_the_socket_has_gone(serve, co
 
 
 @IN_ORDER_AND_AT_ONCE
+@pytest.mark.within("retry_after")
+@pytest.mark.beyond("retry_after")
 async def test_a_server_that_stops_says_when_to_come_back_and_lets_requests_finish(serve, concurrency):
     work = Work(concurrency=concurrency, retry_after=2.5)
     async with serve(work.app) as url, connect(f"{url}/") as client:

@@ -278,6 +278,7 @@ async def test_messages_that_wait_when_the_client_goes_are_handled_before_the_di
     assert log[:3] == ["a", "b", "c"]
 
 
+@pytest.mark.beyond("finish_timeout")
 async def test_a_handler_that_does_not_finish_is_cancelled_after_the_finish_timeout(serve):
     app = Symphony(limits=Limits(finish_timeout=0.05))
     log = counted(app)

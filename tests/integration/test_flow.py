@@ -146,6 +146,8 @@ async def test_a_slow_member_does_not_hold_up_its_room(serve):
         assert heard == sorted(heard)
 
 
+@pytest.mark.within("high_water_bytes", "low_water_bytes")
+@pytest.mark.beyond("high_water_bytes", "low_water_bytes")
 async def test_await_send_waits_above_the_high_water_mark_and_not_below(serve):
     app = Symphony(limits=Limits(high_water_bytes=50_000, low_water_bytes=20_000))
     sockets = Log()
@@ -219,6 +221,8 @@ async def test_a_handler_that_sends_for_ever_to_a_socket_that_has_gone_is_cancel
         await log.reaches(1)
 
 
+@pytest.mark.within("max_queue")
+@pytest.mark.beyond("max_queue")
 async def test_a_full_queue_stops_reading_from_the_client(serve):
     app = Symphony(limits=Limits(max_queue=4))
     gate = asyncio.Event()

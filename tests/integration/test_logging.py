@@ -85,6 +85,7 @@ async def test_a_peer_cannot_write_lines_of_its_own(serve, caplog):
     assert not [line for line in lines(caplog, logging.INFO) if "\n" in line]
 
 
+@pytest.mark.within("blocking_warning")
 async def test_a_server_that_works_is_quiet_at_warning(serve, caplog):
     app = Symphony()
 

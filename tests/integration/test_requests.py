@@ -288,6 +288,8 @@ async def test_a_handler_that_lets_the_end_of_its_client_through_has_not_failed(
     assert "was closed before it answered" in caplog.text
 
 
+@pytest.mark.within("max_requests")
+@pytest.mark.beyond("max_requests")
 async def test_more_requests_than_one_client_may_have_to_answer_are_refused(serve):
     app = Symphony(limits=Limits(max_requests=3))
 
@@ -402,6 +404,8 @@ async def test_a_handler_may_await_its_client_behind_a_full_queue(serve):
     assert handled == list(range(100))
 
 
+@pytest.mark.within("max_awaiting")
+@pytest.mark.beyond("max_awaiting")
 async def test_what_may_wait_while_a_handler_awaits_its_client_has_a_bound(serve):
     app, log = asking(limits=Limits(max_queue=2, max_awaiting=4))
     noted = Log()

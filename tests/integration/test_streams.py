@@ -395,6 +395,8 @@ async def test_dependencies_are_open_until_the_stream_is_over(serve, how):
     assert log == ["open", "closed"]
 
 
+@pytest.mark.within("max_streams")
+@pytest.mark.beyond("max_streams")
 async def test_more_streams_at_once_than_allowed_are_refused_and_ended_ones_do_not_count(serve):
     source = Source(max_streams=2)
     async with serve(source.app) as url, connect(f"{url}/") as client:

@@ -48,6 +48,8 @@ app.run(port=0, log_level="error")
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.within("drain_time")
+@pytest.mark.beyond("drain_time")
 async def test_a_thousand_clients_are_sent_away_with_1012_spread_over_time(
     tmp_path: Path, number: signal.Signals
 ):
@@ -91,6 +93,7 @@ async def test_a_thousand_running_handlers_finish_before_their_server_stops(tmp_
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.beyond("close_timeout")
 async def test_a_thousand_clients_that_do_not_answer_are_cut_off_in_the_end(tmp_path: Path):
     file = tmp_path / "app.py"
     file.write_text(APP.format(limits="drain_time=0.5, close_timeout=1"))

@@ -103,6 +103,7 @@ async def test_what_comes_while_the_connect_handler_works_is_kept_in_order(nativ
 
 
 @pytest.mark.parametrize("segments", [1, 200])
+@pytest.mark.within("max_early_bytes")
 async def test_more_than_may_be_early_is_held_back_and_not_lost(native, segments: int):
     """Reading pauses above `max_early_bytes`; it must go on once the socket is open."""
     app = echo_app(
@@ -131,6 +132,7 @@ async def test_more_than_may_be_early_is_held_back_and_not_lost(native, segments
         await sending
 
 
+@pytest.mark.beyond("max_early_bytes")
 async def test_early_bytes_are_bounded_while_the_handshake_is_not_answered(native):
     app = echo_app(limits=Limits(max_early_bytes=1000))
     found: list[Socket] = []
@@ -274,6 +276,7 @@ async def test_garbage_instead_of_http_ends_with_400_and_does_no_harm(native, ga
             assert await client.message() == "alive"
 
 
+@pytest.mark.within("handshake_timeout")
 async def test_a_handshake_in_octets_opens_a_socket(native):
     async with native(echo_app()) as url, await dial(url) as client:
         await client.send_slowly(handshake() + text("hi"))
@@ -282,6 +285,7 @@ async def test_a_handshake_in_octets_opens_a_socket(native):
 
 
 @pytest.mark.parametrize("said", [b"", b"G", handshake()[:-2], handshake()[:-1]])
+@pytest.mark.beyond("handshake_timeout")
 async def test_a_handshake_that_takes_too_long_is_408_and_counted(native, said: bytes):
     """Slow loris: a connection that never finishes its request."""
     app = echo_app(limits=Limits(handshake_timeout=0.1))
@@ -378,6 +382,7 @@ async def test_headers_above_the_limit_are_431(native, segment: int):
         await asyncio.wait((sending,))
 
 
+@pytest.mark.beyond("max_header_bytes")
 async def test_a_whole_head_above_the_limit_in_one_segment_is_431(native):
     app = echo_app(limits=Limits(max_header_bytes=1000))
     async with native(app) as url, await dial(url) as client:
@@ -403,6 +408,7 @@ def upload_app(**options) -> Symphony:
 
 
 @pytest.mark.parametrize("size", [0, 100_000, 1_000_000])
+@pytest.mark.within("max_header_bytes")
 async def test_a_body_behind_the_head_does_not_count_as_headers(native, size: int):
     """The limit of the head was held against whole segments: a POST whose body came
     in its head's segment was refused with 431.

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from support.clients import Log, until
 from support.raw import PING, PONG, TEXT, Frame, RawClient, close, connect, frame, text
 from symphony import Close, Limits, Socket, Symphony
@@ -40,6 +42,7 @@ async def answer_pings(client: RawClient, count: int) -> None:
         await client.send(frame(PONG, got.payload))
 
 
+@pytest.mark.beyond("pong_timeout", "ping_interval")
 async def test_a_client_that_never_pongs_is_closed_and_counted(native):
     watched = Watched(ping_interval=0.1, pong_timeout=0.1)
     async with native(watched.app) as url, connect(url) as client:
@@ -49,6 +52,7 @@ async def test_a_client_that_never_pongs_is_closed_and_counted(native):
         assert watched.app.stats.late_pongs == 1
 
 
+@pytest.mark.within("pong_timeout", "ping_interval")
 async def test_a_client_that_pongs_lives_and_its_latency_is_known(native):
     watched = Watched(ping_interval=0.05, pong_timeout=0.3)
     async with native(watched.app) as url, connect(url) as client:

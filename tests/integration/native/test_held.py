@@ -5,6 +5,8 @@ import logging
 import time
 from collections.abc import AsyncIterator
 
+import pytest
+
 from support.clients import connect, until
 from support.servers import serve_natively
 from symphony import Limits, Symphony
@@ -24,6 +26,7 @@ def warnings(caplog) -> list[str]:
     return found
 
 
+@pytest.mark.beyond("blocking_warning")
 async def test_the_event_of_one_slow_handler_is_named(caplog):
     app = Symphony(limits=Limits(blocking_warning=0.02))
 

@@ -128,6 +128,8 @@ async def test_a_fragmented_message_above_the_limit_is_refused_on_the_way(native
 
 
 @pytest.mark.parametrize("size", [1, 125, 126, 65535, 65536, 70_000])
+@pytest.mark.within("max_message_bytes")
+@pytest.mark.beyond("max_message_bytes")
 async def test_a_message_of_exactly_the_limit_passes_and_one_byte_more_does_not(native, size: int):
     async with native(echo_app(max_message_bytes=size)) as url, connect(url) as client:
         half = size // 2

@@ -130,6 +130,7 @@ async def test_a_handler_that_does_not_end_is_cancelled_after_finish_timeout(nat
     assert journal.log == ["connect", "a", ("disconnect", 1006, False)]
 
 
+@pytest.mark.within("finish_timeout")
 async def test_what_cut_a_handler_short_does_not_cut_its_disconnect_handler_short(native):
     """The clock for handlers ran on after they had ended, and cancelled whatever the
     socket's task was doing then: its disconnect handler, or waiting for the client's
@@ -159,6 +160,7 @@ async def test_what_cut_a_handler_short_does_not_cut_its_disconnect_handler_shor
     assert log == ["a", "leaving", "left"]
 
 
+@pytest.mark.within("close_timeout")
 async def test_a_stop_waits_for_the_close_frame_of_a_client_whose_handler_was_running(native):
     """The same clock ended the wait for the client's answer to our 1012."""
     app = Symphony(limits=Limits(finish_timeout=0.15, close_timeout=5))

@@ -273,6 +273,8 @@ async def test_a_client_that_asks_faster_than_it_reads_is_not_read_from(native):
         assert sockets[0].connected
 
 
+@pytest.mark.within("max_outbox_bytes")
+@pytest.mark.beyond("max_outbox_bytes")
 async def test_a_slow_member_is_closed_with_1013_and_the_others_go_on(native):
     app = Symphony(limits=Limits(max_outbox_bytes=300_000))
 
