@@ -19,7 +19,18 @@ from symphony.client.outgoing import Outgoing
 from symphony.client.payload import Kind, error_said
 from symphony.client.reconnector import Reconnector, State
 from symphony.errors import RemoteError
-from symphony.protocol.envelopes import Cancel, End, Error, Event, Item, MalformedError, Pong, Reply, Retry
+from symphony.protocol.envelopes import (
+    Cancel,
+    End,
+    Error,
+    Event,
+    Item,
+    Limits,
+    MalformedError,
+    Pong,
+    Reply,
+    Retry,
+)
 from symphony.protocol.v1 import JSON, MSGPACK, V1
 from symphony.websocket.frames import close_reason
 
@@ -142,7 +153,7 @@ class Core:
             # still accepts.
             if self._comes_back:
                 self.outgoing.hold()
-        elif not isinstance(envelope, Pong):
+        elif not isinstance(envelope, Pong | Limits):
             self._complain("%r, which only clients send", envelope)
 
     def relieved(self) -> None:

@@ -114,7 +114,7 @@ def test_a_101_that_opens_nothing(was: bytes, now: bytes, says: str) -> None:
         (None, True, None),
         (None, False, None),
         ("permessage-deflate; server_no_context_takeover", True, 15),
-        ("permessage-deflate;server_no_context_takeover; client_max_window_bits=\"9\"", True, 9),
+        ('permessage-deflate;server_no_context_takeover; client_max_window_bits="9"', True, 9),
         ("permessage-deflate; server_no_context_takeover; server_max_window_bits=8", True, 15),
         ("permessage-deflate; server_no_context_takeover", False, "not offered"),
         ("x-webkit-deflate-frame", True, "not offered"),

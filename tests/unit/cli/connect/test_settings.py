@@ -2,7 +2,13 @@
 
 import pytest
 
-from symphony.cli.connect.settings import UsageError, complete_url, cookie_headers, parse_answers, parse_headers
+from symphony.cli.connect.settings import (
+    UsageError,
+    complete_url,
+    cookie_headers,
+    parse_answers,
+    parse_headers,
+)
 
 
 @pytest.mark.parametrize(
