@@ -14,11 +14,11 @@ from symphony.client.handlers import ANY, check_name
 from symphony.client.link import Dial
 from symphony.client.loss import Closed
 from symphony.client.options import Options
-from symphony.client.payload import InvalidError, Reader, reader, snapshot
+from symphony.client.payload import fit, reader, snapshot
 from symphony.client.reconnector import State
 from symphony.client.requests import Request
 from symphony.client.streams import Flow, Stream
-from symphony.errors import RemoteError, WrongRouteError, WrongThreadError
+from symphony.errors import WrongRouteError, WrongThreadError
 from symphony.protocol.envelopes import MESSAGE
 from symphony.protocol.v1 import MAX_CREDIT
 from symphony.websocket.frames import valid_close_code
@@ -185,7 +185,7 @@ class Client:
             reply = await request.reply()
         finally:
             goes_on()
-        return _fit(read, reply, f"the reply to {event!r}")
+        return fit(read, reply, f"the reply to {event!r}")
 
     @overload
     def stream(
@@ -223,7 +223,7 @@ class Client:
             )
 
         return Stream(
-            start, lambda item: _fit(read, item, f"an item of {event!r}"), self._core.dispatch.while_waiting
+            start, lambda item: fit(read, item, f"an item of {event!r}"), self._core.dispatch.while_waiting
         )
 
     # Handlers
@@ -371,11 +371,3 @@ class Client:
                 f"{self!r} was used outside its event loop's thread. Use "
                 "loop.call_soon_threadsafe(client.emit, ...)."
             )
-
-
-def _fit(read: Reader, data: Any, what: str) -> Any:
-    try:
-        return read(data)
-    except InvalidError as error:
-        message = f"{what} does not match response_type: {error.reason}"
-        raise RemoteError("invalid", message, details=error.details) from None

@@ -56,6 +56,7 @@ class Core:
         outgoing: Sends messages.
         answers: Requests and streams in progress.
         dispatch: Runs the handlers.
+        max_queue: The option.
         no_events: Why there can be no events; empty if there can.
         messages: Messages of a raw connection that no handler takes.
         raw: Whether the client was made with `raw=True`.
@@ -74,6 +75,7 @@ class Core:
         "answers",
         "dispatch",
         "kind",
+        "max_queue",
         "messages",
         "no_events",
         "outgoing",
@@ -87,6 +89,7 @@ class Core:
 
     def __init__(self, dial: Dial, options: Options) -> None:
         self.where = dial.where
+        self.max_queue = options.max_queue
         self.kind: Kind = options.protocol
         self.outgoing = Outgoing(options.protocol, options.max_queue, dial.where)
         self.answers = Answers(self.outgoing)
