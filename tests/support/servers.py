@@ -72,7 +72,13 @@ async def serve_natively(app: Any, **options: Any) -> AsyncIterator[str]:
     addresses: list[str] = []
     config = make_config(app, host="127.0.0.1", port=0, **options)
     server = Server(config, addresses.extend)
-    async with _running(server, lambda: config.acceptor.drain(asyncio.Event())):
+
+    async def drain() -> None:
+        await config.acceptor.drain(asyncio.Event())
+        for listener in server.servers:
+            await listener.wait_closed()
+
+    async with _running(server, drain):
         yield addresses[0].replace("http", "ws", 1)
 
 

@@ -13,7 +13,9 @@ from symphony.handshake import Handshake
 from symphony.limits import Limits
 from symphony.protocol.subprotocols import offered_token
 from symphony.session.endpoint import Endpoint
-from symphony.transport.base import Scope
+from symphony.transport.address import client_key
+from symphony.transport.base import CROWDED, Scope
+from symphony.transport.native.crowd import refusal_of
 from symphony.websocket.handshake import origin_advice, origin_allowed
 
 __all__ = ("Admission", "Resolve", "address_of", "route_path", "shown_path")
@@ -52,8 +54,11 @@ class Admission:
             HandshakeError: It is no handshake that could be answered with 101.
         """
         if self.draining:
-            raise self._unavailable("the server restarts")
+            raise Reject("unavailable", "the server restarts", retry_after=self._limits.retry_after)
         scope = handshake.scope
+        # The native server counts all its connections, not only sockets.
+        if (crowded := scope.get(CROWDED)) is not None:
+            raise refusal_of(crowded, retry_after=self._limits.retry_after)
         path = route_path(scope)
         found = self._resolve(path)
         if found is None:
@@ -93,14 +98,11 @@ class Admission:
 
     def _check_limits(self, handshake: Handshake, connected: int) -> None:
         if connected >= self._limits.max_connections:
-            raise self._unavailable("the server has as many connections as it may")
+            raise refusal_of("server", retry_after=self._limits.retry_after)
         address = address_of(handshake)
         most = self._limits.max_connections_per_client
         if address and most is not None and self._per_address[address] >= most:
-            raise Reject("too_many", "too many connections from your address")
-
-    def _unavailable(self, why: str) -> Reject:
-        return Reject("unavailable", why, retry_after=self._limits.retry_after)
+            raise refusal_of("address", retry_after=self._limits.retry_after)
 
 
 def route_path(scope: Scope) -> str:
@@ -118,5 +120,5 @@ def shown_path(handshake: Handshake) -> str:
 
 
 def address_of(handshake: Handshake) -> str:
-    """Return the address of the client; empty over a Unix socket."""
-    return handshake.client.host if handshake.client else ""
+    """Return what the client's address is counted by; empty over a Unix socket."""
+    return client_key(handshake.client.host) if handshake.client else ""

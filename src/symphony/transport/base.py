@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from symphony.stats import Stats
 
 __all__ = (
+    "CROWDED",
     "NATIVE",
     "NATIVE_HOSTS",
     "Acceptor",
@@ -175,6 +176,11 @@ def servable(app: Any) -> Servable | None:
     core: Any = getattr(app, "_core", None)
     return core if hasattr(core, "native") and hasattr(core, "mounts") else None
 
+
+CROWDED: Final = "symphony.crowded"
+"""The key of a scope that the native server refuses: `"server"` has as many
+connections as it may, or the client's `"address"` has.
+"""
 
 NATIVE: Final = "symphony.native"
 """The ASGI extension with which a mounted app takes over a WebSocket of the native server.

@@ -72,6 +72,10 @@ class Config(UvicornConfig):
         """The object that accepts WebSockets. A Symphony app must be running."""
         return self.outer if self.host_app is None else self.host_app.node
 
+    def is_proxy(self, host: str) -> bool:
+        """Return whether an address is that of a trusted proxy."""
+        return self._proxy is not None and host in self._proxy.trusted_hosts
+
     def behind_proxy(self, scope: Scope) -> Scope:
         """Return *scope* with the client and scheme that a trusted proxy has sent."""
         if self._proxy is not None:

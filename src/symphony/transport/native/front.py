@@ -15,9 +15,10 @@ from urllib.parse import unquote_to_bytes
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from symphony.transport.base import Acceptor, Scope, shown_address
+from symphony.transport.base import CROWDED, Acceptor, Scope, shown_address
 from symphony.transport.native.config import Config
 from symphony.transport.native.connection import NativeConnection
+from symphony.transport.native.crowd import Place, refusal_of
 from symphony.transport.native.flow import Flow
 from symphony.transport.native.opening import Opening
 from symphony.transport.native.request import BadRequestError, Meter, end_of_piece
@@ -54,8 +55,9 @@ class FrontDoor(HttpToolsProtocol):
     # Whether further data is no longer for this protocol.
     _done = False
 
-    def __init__(self, config: Config, *args: Any, **options: Any) -> None:
+    def __init__(self, config: Config, *args: Any, place: Place, **options: Any) -> None:
         super().__init__(config, *args, **options)
+        self._place = place
         self.acceptor: Acceptor = config.acceptor
         self._unparsed = bytearray()
         self._meter = Meter(self.acceptor.limits)
@@ -73,6 +75,7 @@ class FrontDoor(HttpToolsProtocol):
         """Cancel the timeouts."""
         self._stop_clock()
         self._flow.stop()
+        self._place.leave()
         super().connection_lost(exc)
 
     def take(self, data: memoryview) -> None:
@@ -157,6 +160,7 @@ class FrontDoor(HttpToolsProtocol):
             value.decode("latin-1") for name, value in scope["headers"] if name == b"sec-websocket-extensions"
         ]
         connection = NativeConnection(transport, key, extensions, opening, self.acceptor.stats)
+        connection.place = self._place
         opening.connection = connection
         self._done = True
         self._stop_clock()
@@ -278,6 +282,10 @@ class FrontDoor(HttpToolsProtocol):
         if self._body_bytes != 0 and self.parser.should_upgrade() and not self._should_upgrade():
             # The parser would take the body for the next request.
             raise BadRequestError(400, "a request with a body cannot change the protocol")
+        crowded = self._place.crowded
+        if crowded is not None and not self._should_upgrade():
+            refusal = refusal_of(crowded, retry_after=self.acceptor.limits.retry_after)
+            raise BadRequestError(refusal.status, refusal.message, refusal.headers)
 
     def _counted(self, count: Any, *size: int) -> None:
         try:
@@ -309,6 +317,8 @@ class FrontDoor(HttpToolsProtocol):
             "query_string": query,
             "headers": self.headers,
         }
+        if self._place.crowded is not None:
+            scope[CROWDED] = self._place.crowded
         return self.config.behind_proxy(scope)
 
     # Time
