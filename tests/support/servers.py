@@ -67,10 +67,12 @@ async def serve(app: Symphony) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def serve_natively(app: Any, *, port: int = 0, **options: Any) -> AsyncIterator[str]:
+async def serve_natively(
+    app: Any, *, host: str = "127.0.0.1", port: int = 0, **options: Any
+) -> AsyncIterator[str]:
     """Serve over the native transport; leave it in the order of its own shutdown."""
     addresses: list[str] = []
-    config = make_config(app, host="127.0.0.1", port=port, **options)
+    config = make_config(app, host=host, port=port, **options)
     server = Server(config, addresses.extend)
 
     async def drain() -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "CROWDED",
+    "HOSTS",
     "NATIVE",
     "NATIVE_HOSTS",
     "Acceptor",
@@ -180,6 +181,11 @@ def servable(app: Any) -> Servable | None:
 CROWDED: Final = "symphony.crowded"
 """The key of a scope that the native server refuses: `"server"` has as many
 connections as it may, or the client's `"address"` has.
+"""
+
+HOSTS: Final = "symphony.hosts"
+"""The key of a scope for the hosts of an app that lists none: those of the address
+that the native server is bound to. Without it, any host.
 """
 
 NATIVE: Final = "symphony.native"

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from symphony.transport.base import CROWDED, Acceptor, Scope, shown_address
+from symphony.transport.base import CROWDED, HOSTS, Acceptor, Scope, shown_address
 from symphony.transport.native.config import Config
 from symphony.transport.native.connection import NativeConnection
 from symphony.transport.native.crowd import Place, refusal_of
@@ -24,6 +24,7 @@ from symphony.transport.native.opening import Opening
 from symphony.transport.native.request import BadRequestError, Meter, end_of_piece
 from symphony.transport.native.segments import Segments
 from symphony.websocket.handshake import HandshakeError, check_upgrade, http_response
+from symphony.websocket.hosts import check_target
 
 __all__ = ("FrontDoor",)
 
@@ -269,8 +270,15 @@ class FrontDoor(HttpToolsProtocol):
                 self._meter.after_head(len(piece))
 
     def _check_head(self) -> None:
-        if self.parser.get_http_version() not in ("1.0", "1.1"):
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
             raise BadRequestError(505, "only HTTP/1.0 and HTTP/1.1 are supported")
+        try:
+            check_target(self.url, version, self.headers)
+        except HandshakeError as error:
+            raise BadRequestError(error.status, error.message, error.headers) from None
+        if self.config.local_hosts is not None:
+            cast("Any", self.scope)[HOSTS] = self.config.local_hosts
         self._body_bytes, self._body_before = 0, 0
         for name, value in self.headers:
             if name == b"content-length":
@@ -319,6 +327,8 @@ class FrontDoor(HttpToolsProtocol):
         }
         if self._place.crowded is not None:
             scope[CROWDED] = self._place.crowded
+        if self.config.local_hosts is not None:
+            scope[HOSTS] = self.config.local_hosts
         return self.config.behind_proxy(scope)
 
     # Time

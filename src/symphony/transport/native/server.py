@@ -103,6 +103,7 @@ class Server(uvicorn.Server):
 
     def _listen(self, sockets: list[socket.socket]) -> None:
         config = self.config
+        config.bound_to(sockets)
         doorman = Doorman(Crowd(descriptor_limit()), config.acceptor, config.is_proxy)
 
         def protocol(place: Place) -> FrontDoor:
