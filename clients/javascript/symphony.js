@@ -37,7 +37,7 @@ const ANSWER_SLACK_BYTES = 1024 * 1024;
 /** Seconds after a ping in which only its pong is a sign of life: other messages may have waited before it. */
 const GRACE = 1;
 /** Bytes of a queued message up to which it is sent before the limits of the server are known. */
-const SMALL_BYTES = 64 * 1024;
+const SMALL_BYTES = 16 * 1024;
 /** Seconds that larger messages wait for the limits of a server that sends nothing. */
 const LIMITS_TIMEOUT = 1;
 /** After this many failed attempts in a row, a warning says what could be wrong. */
@@ -124,6 +124,22 @@ export class QueueFullError extends SymphonyError {
   name = "QueueFullError";
 }
 
+/** The message is larger than the server takes. Nothing was sent. */
+export class MessageTooLargeError extends SymphonyError {
+  name = "MessageTooLargeError";
+
+  /**
+   * @param {string} message
+   * @param {number} size The bytes of the message.
+   * @param {number} limit The bytes that the server takes.
+   */
+  constructor(message, size, limit) {
+    super(message);
+    this.size = size;
+    this.limit = limit;
+  }
+}
+
 /** The server answered a request with an error. */
 export class RemoteError extends SymphonyError {
   name = "RemoteError";
@@ -199,7 +215,7 @@ function errorIn(data) {
   const { code, message = "", retryable = false, details = null, retry_after: retryAfter } = data ?? {};
   if (typeof code !== "string") return null;
   const seconds = isDelay(retryAfter) ? retryAfter : null;
-  return new RemoteError(printable(code), printable(textOf(message)), retryable === true, details, seconds);
+  return new RemoteError(printable(code), printable(message), retryable === true, details, seconds);
 }
 
 /** @param {unknown} seconds */
@@ -220,11 +236,11 @@ const escaped = (character) => `\\u{${/** @type {number} */ (character.codePoint
 /**
  * Text from the other side, or text that may contain some, for errors and logs.
  *
- * @param {string} text
+ * @param {unknown} value The other side may send anything instead of text.
  * @param {number} [most]
  */
-function printable(text, most = MAX_SHOWN) {
-  const shown = text.slice(0, most + 1).replace(UNPRINTABLE, escaped);
+function printable(value, most = MAX_SHOWN) {
+  const shown = textOf(value).slice(0, most + 1).replace(UNPRINTABLE, escaped);
   // A pair of surrogates that was cut in two is not shown.
   return shown.length > most ? `${shown.slice(0, most - 1).replace(/[\ud800-\udbff]$/, "")}…` : shown;
 }
@@ -855,7 +871,7 @@ class Link {
    * that matters.
    *
    * @param {object} envelope
-   * @throws {TypeError | RangeError} It cannot be encoded, or is larger than the server allows.
+   * @throws {TypeError | RangeError | MessageTooLargeError} It cannot be encoded, or is larger than the server allows.
    */
   write(envelope) {
     const { event, data } = /** @type {any} */ (envelope);
@@ -865,7 +881,9 @@ class Link {
     const most = this.maxMessageBytes;
     // A character has at most 3 bytes for each unit of its string.
     const size = typeof message !== "string" ? message.length : message.length * 3 > most ? bytesOf(message) : 0;
-    if (size > most) throw new RangeError(`${what} has ${size} bytes, and the server takes at most ${most}`);
+    if (size > most) {
+      throw new MessageTooLargeError(`${what} has ${size} bytes, and the server takes at most ${most}`, size, most);
+    }
     this.send(message);
   }
 
@@ -1464,8 +1482,8 @@ export class Client {
    * @throws {QueueFullError} `maxQueue` messages or `maxQueueBytes` wait already.
    * @throws {DisconnectedError} The client has ended for good.
    * @throws {TypeError} The data cannot be encoded.
-   * @throws {RangeError} The name is empty, too long or "error"; a value in the data cannot be sent, such as NaN;
-   *   or the message is larger than the server allows.
+   * @throws {RangeError} The name is empty, too long or "error", or a value in the data cannot be sent, such as NaN.
+   * @throws {MessageTooLargeError} The message is larger than the server allows.
    */
   emit(event, ...data) {
     checkName(event);
@@ -1477,7 +1495,7 @@ export class Client {
    * anything else as JSON text. On a route with events, it is the event `message`.
    *
    * @param {unknown} message
-   * @throws {QueueFullError | DisconnectedError | TypeError | RangeError} As `emit` does.
+   * @throws {QueueFullError | DisconnectedError | TypeError | RangeError | MessageTooLargeError} As `emit` does.
    */
   send(message) {
     this.#put(new Message(null, message, this.#opening.link));
@@ -1741,7 +1759,8 @@ export class Client {
    * Register a handler that runs on every connection before anything else is sent on
    * it: the client waits for what it returns. Use it to sign in, or to join rooms. What
    * it sends goes out at once. Everything else, such as messages that were queued
-   * without a connection, is sent after it. Several handlers run one after the other.
+   * without a connection, is sent after it. Several handlers run one after the other. A
+   * handler that you register on an open connection runs on the next one.
    *
    * If a handler fails, the error is logged, and the client connects again. In a
    * browser, the client does not recognize the handler any more after it has awaited
@@ -1864,8 +1883,7 @@ export class Client {
   /** @param {Link} link @param {string} event @param {number} id @param {any} data */
   async #answer(link, event, id, data) {
     if (this.#answering.has(id)) {
-      const shown = printable(textOf(id));
-      console.warn(`symphony: the server sent request ${shown} again while it is still running`);
+      console.warn(`symphony: the server sent request ${printable(id)} again while it is still running`);
       return;
     }
     const busy = this.#answering.size >= MAX_ANSWERING;
