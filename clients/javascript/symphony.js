@@ -643,7 +643,9 @@ class Link {
   marked = false;
   /** Bytes of the largest message that the server takes; Infinity as long as it is not known. */
   maxMessageBytes = Infinity;
-  /** Whether the handlers of `onOpen` have run. */
+  /** Whether the limits of the server have come, or will not. */
+  knowsLimits = false;
+  /** Whether the handlers of `onOpen` have run, and what was queued is sent. */
   prepared = false;
   /** Whether it was logged that answers did not fit. */
   toldFull = false;
@@ -709,6 +711,7 @@ class Link {
     const timer = after(LIMITS_TIMEOUT, this.#firstCame);
     await this.#first;
     clearTimeout(timer);
+    this.knowsLimits = true;
   }
 
   get unsentBytes() {
@@ -791,6 +794,7 @@ class Link {
       this.#heardAt = now();
       if (this.#settings.debug) this.#log(`< ${this.#readable(event.data)}`);
       if (!this.#ended) this.#hears.message(event.data);
+      this.knowsLimits = true;
       this.#firstCame();
     };
     socket.onclose = (/** @type {any} */ event) => this.#end(event.code, event.reason || this.#trouble);
@@ -1976,24 +1980,17 @@ export class Client {
     this.#strangeSince = null;
     this.#strange = "";
     if (!link.raw) this.#inbox.fail(new WrongRouteError("this is an event route: use client.on()"));
-    const large = !link.raw && this.#queue.some((item) => item.bytes > SMALL_BYTES);
-    if (large || this.#openHandlers.length) this.#prepare(link, large);
+    if (this.#openHandlers.length) this.#prepare(link);
     else this.#flush(link);
   }
 
-  /**
-   * Do what comes before the queue.
-   *
-   * @param {Link} link
-   * @param {boolean} large Whether a message waits that the server might not take.
-   */
-  async #prepare(link, large) {
+  /** Do what comes before the queue. @param {Link} link */
+  async #prepare(link) {
     const { connectTimeout } = this.#settings;
     const slow = after(connectTimeout, () =>
       console.warn(`symphony: onOpen is not done after ${connectTimeout} s; nothing else is sent until it is`),
     );
     try {
-      if (large) await link.limitsKnown();
       const connection = this.#connection(link);
       for (const handler of this.#openHandlers) {
         if (this.#link !== link) return;
@@ -2021,13 +2018,23 @@ export class Client {
     return /** @type {any} */ ({ emit: on("emit"), send: on("send"), request: on("request"), stream: on("stream") });
   }
 
-  /** @param {Link} link */
-  #flush(link) {
-    link.prepared = true;
-    // Send the queue before handlers of the state run, because they may send more.
+  /**
+   * Send the queue, before handlers of the state run, because they may send more. It
+   * takes one turn, unless a large message has to wait for the limits of the server.
+   *
+   * @param {Link} link
+   */
+  async #flush(link) {
     while (link.takes) {
-      const item = this.#queue.shift();
+      const item = this.#queue[0];
       if (!item) break;
+      if (item.bytes > SMALL_BYTES && !link.raw && !link.knowsLimits) {
+        await link.limitsKnown();
+        if (this.#link !== link) return;
+        // What waited may have been given up.
+        continue;
+      }
+      this.#queue.shift();
       try {
         this.#write(link, item);
       } catch (error) {
@@ -2036,6 +2043,7 @@ export class Client {
         this.#free(item);
       }
     }
+    link.prepared = true;
     this.#openedOrNot.resolve();
     this.#enter("open");
   }
