@@ -20,6 +20,8 @@ class Limits:
         max_message_bytes: The largest incoming message, after decompression. A
             larger one closes the connection with 1009, before it is buffered
             whole.
+        max_elements: The most values, items and keys in one message of an event
+            route. A message with more is refused with `invalid`.
         max_header_bytes: The largest head of a request, a handshake too. Chunk
             extensions and trailers of a body count with it. A larger one is
             answered with HTTP 431.
@@ -36,10 +38,11 @@ class Limits:
             this time is disconnected.
         max_early_bytes: How much a client may send after its handshake request,
             or after another complete request, before the server has answered it.
-        max_connections: The most open sockets. Further ones are refused with
-            HTTP 503.
-        max_connections_per_client: The most open sockets from one address.
-            Further ones are refused with HTTP 429. `None`: no limit.
+        max_connections: The most connections, whatever they are doing. Further
+            ones are refused with HTTP 503.
+        max_connections_per_client: The most connections from one address (for
+            IPv6: from one /64). Further ones are refused with HTTP 429. `None`:
+            no limit.
         max_queue: How many messages of one socket may wait for its handler.
             When the queue is full, reading is paused until there is room.
         max_read_bytes: The most that one read takes from a socket.
@@ -82,6 +85,7 @@ class Limits:
     """
 
     max_message_bytes: int = 1024 * 1024
+    max_elements: int = 100_000
     max_header_bytes: int = 64 * 1024
     max_header_fields: int = 128
     max_body_bytes: int | None = 32 * 1024 * 1024
