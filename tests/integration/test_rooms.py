@@ -270,6 +270,8 @@ async def test_app_room_refuses_what_is_no_name(serve, name):
             app.room(name)
 
 
+@pytest.mark.within("max_room_name")
+@pytest.mark.beyond("max_room_name")
 @pytest.mark.parametrize("longest", [None, 1, 9, 2000])
 async def test_join_refuses_what_is_no_name(serve, longest: int | None):
     app = Symphony(limits=Limits() if longest is None else Limits(max_room_name=longest))

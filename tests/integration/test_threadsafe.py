@@ -314,6 +314,8 @@ async def test_what_the_call_raises_is_raised_in_the_thread(serve):
         assert await client.recv() == "still here"
 
 
+@pytest.mark.within("thread_timeout")
+@pytest.mark.beyond("thread_timeout")
 async def test_a_blocked_loop_is_waited_for_only_so_long_and_the_call_is_taken_back():
     app = both_kinds(limits=Limits(thread_timeout=0.01))
     done, log = threading.Event(), Log()

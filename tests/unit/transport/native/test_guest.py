@@ -23,6 +23,8 @@ class Reading:
         self.held = False
 
 
+@pytest.mark.within("max_queue")
+@pytest.mark.beyond("max_queue")
 @pytest.mark.parametrize("most", [1, 2, 9, 32])
 async def test_reading_pauses_above_max_queue_and_goes_on_at_half_of_it(most: int) -> None:
     reading: Any = Reading()
