@@ -42,6 +42,11 @@ class Limits:
             Further ones are refused with HTTP 429. `None`: no limit.
         max_queue: How many messages of one socket may wait for its handler.
             When the queue is full, reading is paused until there is room.
+        max_queue_bytes: How many bytes these messages may have. When they have
+            more, reading is paused in the same way.
+        max_queued_bytes: How many bytes may wait in all queues of the process
+            together. Above this, a socket with a waiting message is not read
+            from. It counts for the whole app, not for a route.
         max_read_bytes: The most that one read takes from a socket.
         max_turn_messages: How many messages and other frames of one socket are
             handled in one turn of the event loop. The next ones wait for the
@@ -75,6 +80,9 @@ class Limits:
         max_awaiting: How many messages of one socket may wait while a handler
             awaits a reply of that client. In that time reading cannot be
             paused. Further messages are refused with `too_many`.
+        max_awaiting_bytes: How many bytes these messages may have.
+        message_timeout: How long a client may take to send all fragments of a
+            message. After that, the connection is closed with 4408.
         retry_after: When clients should reconnect after a stopping or full
             server has refused them.
         blocking_warning: If a handler blocks the event loop longer than this, a
@@ -92,6 +100,8 @@ class Limits:
     max_connections: int = 100_000
     max_connections_per_client: int | None = None
     max_queue: int = 32
+    max_queue_bytes: int = 1024 * 1024
+    max_queued_bytes: int = 256 * 1024 * 1024
     max_read_bytes: int = 64 * 1024
     max_turn_messages: int = 256
     max_turn_time: float = 0.005
@@ -110,6 +120,8 @@ class Limits:
     max_streams: int = 1000
     max_requests: int = 1000
     max_awaiting: int = 1024
+    max_awaiting_bytes: int = 4 * 1024 * 1024
+    message_timeout: float = 60.0
     retry_after: float = 1.0
     blocking_warning: float = 0.1
 

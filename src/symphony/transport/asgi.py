@@ -170,6 +170,9 @@ class _AsgiConnection:
     def pong_too_late(self) -> None:
         """Do nothing, because the server checks the pongs."""
 
+    def message_too_late(self) -> None:
+        """Do nothing, because the server assembles the messages."""
+
     def idle_too_long(self) -> None:
         self._stats.idle += 1
         self.close(4408, "idle for too long")

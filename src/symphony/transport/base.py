@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from symphony.websocket.close import Close
+from symphony.websocket.queued import Queued
 
 if TYPE_CHECKING:
     from symphony.limits import Limits
@@ -50,11 +51,13 @@ class Profile(NamedTuple):
         slow_consumer: What happens when the outbox is full.
         compression: Compress messages of at least this many bytes, if the
             client supports it. `None`: never.
+        queued: The bytes that wait in all queues of the app.
     """
 
     limits: Limits
     slow_consumer: SlowConsumer
     compression: int | None
+    queued: Queued
 
 
 class Connection(Protocol):
