@@ -117,6 +117,7 @@ class _AsgiConnection:
             high=limits.high_water_bytes,
             low=limits.low_water_bytes,
             overflow=self._overflow if profile.slow_consumer == "disconnect" else None,
+            max_age=limits.max_outbox_age,
         )
 
     def accept(self, subprotocol: str | None) -> None:

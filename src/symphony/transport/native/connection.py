@@ -222,6 +222,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             high=limits.high_water_bytes,
             low=limits.low_water_bytes,
             overflow=self._overflow if profile.slow_consumer == "disconnect" else None,
+            max_age=limits.max_outbox_age,
         )
 
     def hand_over(self, acceptor: Acceptor, scope: Scope) -> Receiver | None:

@@ -18,7 +18,7 @@ from symphony.transport.base import NATIVE_HOSTS
 from symphony.transport.native.config import Config
 from symphony.transport.native.connection import NativeConnection
 from symphony.transport.native.front import FrontDoor
-from symphony.transport.native.listen import ListenError, listening
+from symphony.transport.native.listen import ListenError, keep_unsent_data, listening
 from symphony.transport.native.logs import check_level, configure_logging
 from symphony.transport.native.memory import trim_memory
 
@@ -90,6 +90,8 @@ class Server(uvicorn.Server):
         finally:
             NATIVE_HOSTS.reset(token)
         if self.started:
+            for server in self.servers:
+                keep_unsent_data(server.sockets)
             self._ready(self._addresses())
 
     async def on_tick(self, counter: int) -> bool:
