@@ -56,6 +56,9 @@ class Limits:
             longer is not interrupted, but the next message waits.
         max_outbox_bytes: How many unsent bytes one socket may have before the
             slow consumer policy of the route applies.
+        max_outbox_age: How many seconds a message may wait to be sent before
+            the same policy applies. It is noticed at most half of that later.
+            `None`: no limit.
         high_water_bytes: Above this many unsent bytes, `await socket.send()`
             waits.
         low_water_bytes: At this many unsent bytes, it stops waiting.
@@ -107,6 +110,7 @@ class Limits:
     max_turn_messages: int = 256
     max_turn_time: float = 0.005
     max_outbox_bytes: int = 1024 * 1024
+    max_outbox_age: float | None = 30.0
     high_water_bytes: int = 64 * 1024
     low_water_bytes: int = 16 * 1024
     handshake_timeout: float = 10.0

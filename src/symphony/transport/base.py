@@ -61,6 +61,17 @@ class Profile(NamedTuple):
     compression: int | None
     queued: Queued
 
+    def apply(self, outbox: Outbox, overflow: Callable[[], None]) -> None:
+        """Set the limits of a connection's outbox; *overflow* disconnects a slow consumer."""
+        limits = self.limits
+        outbox.configure(
+            limit=limits.max_outbox_bytes,
+            high=limits.high_water_bytes,
+            low=limits.low_water_bytes,
+            overflow=overflow if self.slow_consumer == "disconnect" else None,
+            max_age=limits.max_outbox_age,
+        )
+
 
 class Connection(Protocol):
     """A connection of a transport, as the core uses it."""

@@ -220,12 +220,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             if self._deflate is not None:
                 self.encoding = deflated(self._deflate.server_window_bits, profile.compression)
         self._ending.close_timeout = limits.close_timeout
-        self.outbox.configure(
-            limit=limits.max_outbox_bytes,
-            high=limits.high_water_bytes,
-            low=limits.low_water_bytes,
-            overflow=self._overflow if profile.slow_consumer == "disconnect" else None,
-        )
+        profile.apply(self.outbox, self._overflow)
 
     def hand_over(self, acceptor: Acceptor, scope: Scope) -> Receiver | None:
         """Give a handshake that is not answered yet to *acceptor*."""
