@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 from symphony.websocket.queued import Queued
@@ -13,7 +14,8 @@ __all__ = ("Waiting",)
 class Waiting:
     """A queue of messages with a limit in bytes beside its count.
 
-    A message stays as it came until its handler runs: decoded it could be 20
+    Any event can be removed in constant time: a client may cancel thousands of
+    waiting requests at once. A message stays as it came until its handler runs: decoded it could be 20
     times as large.
 
     Args:
@@ -26,14 +28,16 @@ class Waiting:
         size: The bytes of all waiting messages.
     """
 
-    __slots__ = ("_max_bytes", "_max_count", "_messages", "_queued", "announced", "size")
+    __slots__ = ("_max_bytes", "_max_count", "_messages", "_queued", "_repeated", "announced", "size")
 
     def __init__(self, *, max_count: int, max_bytes: int, queued: Queued) -> None:
         self._max_count = max_count
         self._max_bytes = max_bytes
         self._queued = queued
-        # Made when it is needed: an empty deque takes 600 bytes per connection.
-        self._messages: deque[tuple[Any, int]] | None = None
+        # Made when it is needed, to save memory. Not a dict: to find its first key, that
+        # passes over all that were removed before.
+        self._messages: OrderedDict[int, tuple[Any, int]] | None = None
+        self._repeated = 0
         self.announced = 0
         self.size = 0
 
@@ -41,31 +45,39 @@ class Waiting:
         """Return how many messages wait."""
         return len(self._messages) if self._messages else 0
 
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the messages, the oldest first."""
+        return (message for message, _ in (self._messages or {}).values())
+
     def add(self, message: Any) -> None:
         """Add a message after all others."""
         # The size in memory: characters beyond Latin-1 take 2 or 4 bytes.
         size = message.__sizeof__() if isinstance(message, str | bytes) else self.announced
         if self._messages is None:
-            self._messages = deque()
-        self._messages.append((message, size))
+            self._messages = OrderedDict()
+        key = id(message)
+        if key in self._messages:
+            # Equal texts may be the same object. Only events are removed, and each is an
+            # object of its own.
+            self._repeated = key = self._repeated - 1
+        self._messages[key] = message, size
         self.size += size
         self._queued.size += size
 
     def take(self) -> Any:
         """Remove and return the oldest message."""
         assert self._messages
-        message, size = self._messages.popleft()
+        _, (message, size) = self._messages.popitem(last=False)
         self._forget(size)
         return message
 
     def remove(self, message: Any) -> bool:
-        """Remove this message; return whether it was there."""
-        for index, (waiting, size) in enumerate(self._messages or ()):
-            if waiting is message:
-                del self._messages[index]  # type: ignore[index]
-                self._forget(size)
-                return True
-        return False
+        """Remove an event; return whether it was waiting."""
+        messages = self._messages
+        if messages is None or messages.get(id(message), (None, 0))[0] is not message:
+            return False
+        self._forget(messages.pop(id(message))[1])
+        return True
 
     def clear(self) -> int:
         """Remove all messages; return how many there were."""

@@ -37,8 +37,6 @@ AsgiApp = Callable[[Scope, Any, Any], Awaitable[Any]]
 DENIAL: Final = "websocket.http.response"
 """The ASGI extension with which an app refuses a handshake with an HTTP response."""
 
-# Above this many unread messages, reading from the client is paused.
-_MAX_UNREAD: Final = 32
 _INTERNAL_ERROR: Final = b"Internal Server Error"
 
 
@@ -80,7 +78,7 @@ class Guest:
         kind = "text" if isinstance(message, str) else "bytes"
         self._put({"type": "websocket.receive", kind: message})
         self._unread_bytes += len(message)
-        if len(self._events) > _MAX_UNREAD or self._unread_bytes >= self._limits.max_queue_bytes:
+        if len(self._events) > self._limits.max_queue or self._unread_bytes >= self._limits.max_queue_bytes:
             self._connection.pause_reading()
 
     def slow(self, seconds: float, read: SlowRead) -> None:
@@ -143,7 +141,7 @@ class Guest:
             await self._arrived.wait()
         event = self._events.popleft()
         self._unread_bytes -= len(event.get("text") or event.get("bytes") or "")
-        few = len(self._events) <= _MAX_UNREAD // 2
+        few = len(self._events) <= self._limits.max_queue // 2
         if self._connection.held and few and self._unread_bytes <= self._limits.max_queue_bytes // 2:
             self._connection.resume_reading()
         return event

@@ -11,15 +11,11 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-<<<<<<< HEAD
-__all__ = ("ListenError", "bind", "listening")
-=======
-__all__ = ("ListenError", "keep_unsent_data", "listening")
+__all__ = ("ListenError", "bind", "keep_unsent_data", "listening")
 
 # Python before 3.12 does not name the option everywhere.
 _NOTSENT_LOWAT: Final = {"linux": 25, "darwin": 0x201}
 _UNSENT_BYTES: Final = 128 * 1024
->>>>>>> 3025a1251ede901c7cdac7dc436a0fbf298237ae
 
 # The same mode as in uvicorn: every user with access to the folder may connect.
 _UDS_MODE = 0o666
@@ -54,7 +50,6 @@ def listening(host: str, port: int, uds: str | None) -> Generator[list[socket.so
                 os.unlink(uds)
 
 
-<<<<<<< HEAD
 def bind(host: str, port: int, uds: str | None) -> list[socket.socket]:
     """Return the bound sockets of an address.
 
@@ -62,7 +57,8 @@ def bind(host: str, port: int, uds: str | None) -> list[socket.socket]:
         ListenError: The address could not be bound.
     """
     return [_bind_unix(uds)] if uds is not None else _bind_tcp(host, port)
-=======
+
+
 def keep_unsent_data(listeners: Iterable[Any]) -> None:
     """Let the kernel take little more than it can send at once, where it has an option for that.
 
@@ -74,7 +70,6 @@ def keep_unsent_data(listeners: Iterable[Any]) -> None:
         if option is not None and listener.family in (socket.AF_INET, socket.AF_INET6):
             with suppress(OSError):
                 listener.setsockopt(socket.IPPROTO_TCP, option, _UNSENT_BYTES)
->>>>>>> 3025a1251ede901c7cdac7dc436a0fbf298237ae
 
 
 def _bind_tcp(host: str, port: int) -> list[socket.socket]:
