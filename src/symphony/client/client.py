@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
@@ -11,14 +10,15 @@ from typing_extensions import TypeForm
 
 from symphony.client.core import RAW, Core
 from symphony.client.handlers import check_name
+from symphony.client.home import Home
 from symphony.client.link import Dial
 from symphony.client.loss import Closed
 from symphony.client.options import Options
-from symphony.client.payload import InvalidError, Reader, reader, snapshot
-from symphony.client.reconnector import State
+from symphony.client.owner import State
+from symphony.client.payload import fit, reader, snapshot
 from symphony.client.requests import Request
 from symphony.client.streams import Flow, Stream
-from symphony.errors import RemoteError, WrongRouteError, WrongThreadError
+from symphony.errors import WrongRouteError
 from symphony.protocol.v1 import MAX_CREDIT
 from symphony.websocket.frames import valid_close_code
 
@@ -35,22 +35,22 @@ class Client:
     """A client of a Symphony server, or of any other WebSocket server.
 
     It reconnects automatically. `symphony.connect` returns it; open it with
-    `async with` or `await`. Use it only in the thread of the event loop that
-    opened it.
+    `async with` or `await`, and close it. Several tasks may open and use one
+    client. Use it only in the event loop that opened it.
 
     Args:
         dial: Opens its links.
         options: The options of `connect`.
     """
 
-    __slots__ = ("__weakref__", "_core", "_outgoing", "_reconnector", "_request_timeout", "_thread")
+    __slots__ = ("__weakref__", "_core", "_home", "_outgoing", "_reconnector", "_request_timeout")
 
     def __init__(self, dial: Dial, options: Options) -> None:
         self._core = Core(dial, options)
         self._outgoing = self._core.outgoing
         self._reconnector = self._core.reconnector
         self._request_timeout = options.request_timeout
-        self._thread = 0
+        self._home: Home | None = None
 
     # State
 
@@ -88,7 +88,10 @@ class Client:
             reads more slowly than you send.
 
         Raises:
-            QueueFullError: `max_queue` messages are already queued.
+            MessageTooLargeError: It is larger than the server accepts.
+            QueueFullError: `max_queue` messages, or `max_queue_bytes`, are
+                already queued.
+            WrongThreadError: The client belongs to another event loop.
             DisconnectedError: The client is closed.
             RuntimeError: The client was never opened.
             TypeError: The data cannot be encoded.
@@ -104,6 +107,7 @@ class Client:
                 and anything else as JSON text.
 
         Raises:
+            MessageTooLargeError: As for `emit`.
             QueueFullError: As for `emit`.
             DisconnectedError: As for `emit`.
             TypeError: As for `emit`.
@@ -161,8 +165,9 @@ class Client:
             RequestTimeoutError: No reply arrived in time.
             DisconnectedError: The connection was lost after the request was
                 sent, or the client is closed.
+            MessageTooLargeError: It is larger than the server accepts.
             QueueFullError: There is no connection, or the server stops, and
-                `max_queue` messages are already queued.
+                `max_queue` messages, or `max_queue_bytes`, are already queued.
             RuntimeError: The client was never opened.
             WrongRouteError: The connection is raw.
         """
@@ -177,12 +182,13 @@ class Client:
         request = Request(
             self._core.answers, event, data, timeout=seconds, idempotent=idempotent, where=self._core.where
         )
-        goes_on = self._core.dispatch.while_waiting()
+        gate = self._core.gate
+        gate.wait()
         try:
             reply = await request.reply()
         finally:
-            goes_on()
-        return _fit(read, reply, f"the reply to {event!r}")
+            gate.waited()
+        return fit(read, reply, f"the reply to {event!r}")
 
     @overload
     def stream(
@@ -214,14 +220,18 @@ class Client:
         def start() -> Flow:
             self._check(event)
             value = data if self._outgoing.clear else snapshot(data, self._core.kind)
-            timeout = self._request_timeout
             return Flow(
-                self._core.answers, event, value, credit=credit, timeout=timeout, where=self._core.where
+                self._core.answers,
+                self._core.gate,
+                event,
+                value,
+                credit=credit,
+                max_bytes=self._core.max_queue_bytes,
+                timeout=self._request_timeout,
+                where=self._core.where,
             )
 
-        return Stream(
-            start, lambda item: _fit(read, item, f"an item of {event!r}"), self._core.dispatch.while_waiting
-        )
+        return Stream(start, lambda item: fit(read, item, f"an item of {event!r}"), self._core.gate)
 
     # Handlers
 
@@ -272,7 +282,32 @@ class Client:
         self._core.state_handlers.append(handler)
         return handler
 
+    def on_open(self, handler: F) -> F:
+        """Register a function that runs on every new connection, before anything queued is sent.
+
+        Join rooms and log in here: what the function sends passes all messages
+        that are queued, and `state` is `"open"` only after it. It takes no
+        argument and may be plain or async. Functions run one after the other.
+
+        If it fails, the connection is closed, and the queue is kept. On the
+        first connection, the client ends, and opening it raises the exception.
+        Later, the failure is logged and the client tries again, unless it is a
+        `RemoteError` that is not `retryable`. It may take `connect_timeout`.
+        """
+        self._core.open_handlers.append(handler)
+        return handler
+
     # Open and close
+
+    async def wait_closed(self) -> Closed:
+        """Wait until the client is closed for good, and return how it ended.
+
+        Raises:
+            RuntimeError: The client was never opened.
+        """
+        if self.closed is None:
+            self._check()
+        return await self._reconnector.wait_closed()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the client for good.
@@ -286,8 +321,9 @@ class Client:
         """
         if not valid_close_code(code):
             raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
-        self._check_thread()
         if self.closed is None:
+            if self._home is not None:
+                self._home.check(self)
             self._outgoing.flush(all=True)
         await self._reconnector.close(code, reason)
         await self._core.dispatch.aclose()
@@ -320,8 +356,7 @@ class Client:
                 if self.closed.code in _NORMAL:
                     raise StopAsyncIteration
                 raise self._reconnector.error()
-            if not self._thread:
-                raise self._not_open()
+            self._check()
             if self.protocol not in (None, RAW):
                 raise WrongRouteError(
                     f"{self._core.where} speaks events: register @client.on(...); "
@@ -334,18 +369,23 @@ class Client:
         return f"<Client {self._core.where} {self.state}>"
 
     async def _open(self) -> Self:
-        self._check_thread()
-        self._thread = get_ident()
+        if self._home is None:
+            self._home = Home()
+        self._home.check(self)
         await self._reconnector.open()
         return self
+
+    def __del__(self) -> None:
+        home = getattr(self, "_home", None)
+        if home is not None and self.closed is None:
+            home.dropped(self, self._reconnector.drop)
 
     def _check(self, event: str | None = None) -> None:
         if self._reconnector.ended is not None:
             raise self._reconnector.error()
-        if get_ident() != self._thread:
-            if not self._thread:
-                raise self._not_open()
-            self._check_thread()
+        if self._home is None:
+            raise self._not_open()
+        self._home.check(self)
         if event is not None:
             check_name(event)
             if event == _ERROR:
@@ -356,18 +396,3 @@ class Client:
             f"The client of {self._core.where} was never opened: write `async with client:` around this, "
             "or `await client` before it."
         )
-
-    def _check_thread(self) -> None:
-        if self._thread and get_ident() != self._thread:
-            raise WrongThreadError(
-                f"{self!r} was used outside its event loop's thread. Use "
-                "loop.call_soon_threadsafe(client.emit, ...)."
-            )
-
-
-def _fit(read: Reader, data: Any, what: str) -> Any:
-    try:
-        return read(data)
-    except InvalidError as error:
-        message = f"{what} does not match response_type: {error.reason}"
-        raise RemoteError("invalid", message, details=error.details) from None

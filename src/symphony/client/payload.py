@@ -21,6 +21,7 @@ __all__ = (
     "Kind",
     "check_type",
     "error_said",
+    "fit",
     "message_reader",
     "reader",
     "snapshot",
@@ -116,6 +117,19 @@ def error_said(data: Any, kind: Kind) -> RemoteError | None:
     except InvalidError:
         return None
     return said.error()
+
+
+def fit(read: Reader, data: Any, what: str) -> Any:
+    """Return an answer, decoded.
+
+    Raises:
+        RemoteError: It does not fit (code `invalid`).
+    """
+    try:
+        return read(data)
+    except InvalidError as error:
+        message = f"{what} does not match response_type: {error.reason}"
+        raise RemoteError("invalid", message, details=error.details) from None
 
 
 def message_reader(annotation: Any) -> Reader:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, cast
 import msgspec
 
 from symphony.client.client import Client
-from symphony.client.link import Close
+from symphony.client.loss import Closed
 from symphony.client.options import Options, Token
 from symphony.client.payload import reader
 from symphony.errors import DisconnectedError
@@ -218,7 +218,7 @@ class TestConnection(Client):
             self._dial.link.abort()
         await self.close()
 
-    async def wait_closed(self, *, timeout: float | None = None) -> Close:
+    async def wait_closed(self, *, timeout: float | None = None) -> Closed:
         """Wait until the app has closed the connection and finished with it.
 
         Messages that were sent before can still be received.
@@ -236,7 +236,7 @@ class TestConnection(Client):
         await self._until(
             lambda: link.served, "The app closed the connection, but its handler is still running.", timeout
         )
-        return cast("Close", self.closed)
+        return cast("Closed", self.closed)
 
     def _take_event(self, event: str, data: Any) -> None:
         self._events.append((event, data))
