@@ -118,6 +118,7 @@ async def test_what_it_says_of_itself() -> None:
             "chat.v1",
             "symphony.raw",
             "symphony.refuse",
+            "symphony.limits",
             "symphony.token.c2VzYW1l",
         ]
         assert handshake.headers["X-Mine"] == "1"

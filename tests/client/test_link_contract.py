@@ -221,7 +221,8 @@ async def test_the_offer_is_what_the_options_say() -> None:
         assert client.protocol == "symphony.v1.msgpack"
     assert offers[0].headers == {"a": "b"}
     assert offers[0].subprotocols == [
-        *("symphony.v1.msgpack", "mine", "symphony.raw", "symphony.refuse", "symphony.token.dA"),
+        *("symphony.v1.msgpack", "mine", "symphony.raw", "symphony.refuse", "symphony.limits"),
+        "symphony.token.dA",
     ]
 
 

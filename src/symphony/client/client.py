@@ -231,7 +231,7 @@ class Client:
                 where=self._core.where,
             )
 
-        return Stream(start, lambda item: fit(read, item, f"an item of {event!r}"), self._core.gate)
+        return Stream(start, lambda item: fit(read, item, f"an item of {event!r}"))
 
     # Handlers
 
@@ -378,7 +378,7 @@ class Client:
     def __del__(self) -> None:
         home = getattr(self, "_home", None)
         if home is not None and self.closed is None:
-            home.dropped(self, self._reconnector.drop)
+            home.dropped(self, self._core.drop)
 
     def _check(self, event: str | None = None) -> None:
         if self._reconnector.ended is not None:

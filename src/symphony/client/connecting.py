@@ -30,7 +30,7 @@ def connect(
     max_backoff: float = 30.0,
     give_up_after: float | None = 300.0,
     max_queue: int = 1000,
-    max_queue_bytes: int = 8 * 1024 * 1024,
+    max_queue_bytes: int = 16 * 1024 * 1024,
     max_message_bytes: int = 1024 * 1024,
     ssl: tls.SSLContext | bool | None = None,
     origin: str | None = None,

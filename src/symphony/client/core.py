@@ -112,6 +112,11 @@ class Core:
         self.subprotocol: str | None = None
         self.reconnector = Reconnector(dial, options, self)
 
+    def drop(self) -> None:
+        """End for good, because the program no longer refers to the client."""
+        self.reconnector.drop()
+        self.dispatch.spawn(self.dispatch.aclose())
+
     async def wait_for_message(self) -> None:
         """Wait until there is a raw message or the state has changed; may wake early."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -189,6 +194,7 @@ class Core:
 
     def opened(self) -> None:
         """Send the queued messages, before any new ones."""
+        self._greeting = None
         self.outgoing.greeted()
         self._wake()
 

@@ -34,8 +34,8 @@ class Home:
         if self._process != os.getpid():
             return  # it still exists in the process that it belongs to
         warnings.warn(
-            f"{client!r} was dropped without being closed. Use `async with client:`, "
-            "or `await client.close()`.",
+            f"{client!r} of symphony.connect() was dropped without being closed. "
+            "Use `async with client:`, or `await client.close()`.",
             ResourceWarning,
             source=client,
             stacklevel=3,

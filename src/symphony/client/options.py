@@ -32,7 +32,7 @@ class Options:
     backoff: float = 0.5
     max_backoff: float = 30.0
     max_queue: int = 1000
-    max_queue_bytes: int = 8 * 1024 * 1024
+    max_queue_bytes: int = 16 * 1024 * 1024
     give_up_after: float | None = 300.0
     subprotocols: Sequence[str] = ()
     uniform: Callable[[float, float], float] = random.uniform

@@ -198,7 +198,7 @@ class Reconnector:
             return
         where = self._dial.where
         what = f"the connection to {where} was lost ({how(close)})"
-        if self.state == "connecting":
+        if self.state == "connecting" and not self._owner.greets:
             # The connection was open for a moment, and its close code counts: the dial
             # reports a refusal differently. Nothing was sent.
             self._owner.lost(Loss(what, close, final=False))
@@ -269,9 +269,8 @@ class Reconnector:
             self._owner.opening(link)
             link.start(cast("Listener", self))
             # A frame that arrived with the response may already have closed it.
-            if self._owner.greets and not self._gone.done():
-                await self._greet(self._gone)
-            if not self._gone.done() and self.ended is None:
+            greeted = not self._owner.greets or await self._greet(self._gone)
+            if greeted and not self._gone.done():
                 self._owner.opened()
                 self._set_open()
             await asyncio.wait((self._gone,))
@@ -282,7 +281,8 @@ class Reconnector:
         finally:
             self._gone = None
 
-    async def _greet(self, gone: asyncio.Future[None]) -> None:
+    async def _greet(self, gone: asyncio.Future[None]) -> bool:
+        """Run `on_open`; return whether the connection may now be used."""
         self._stage = "on_open did not return in time"
         greeting = start(self._owner.greet())
         await asyncio.wait(
@@ -291,7 +291,7 @@ class Reconnector:
         if gone.done() or self.ended is not None:
             greeting.cancel()
             await asyncio.wait((greeting,))
-            return
+            return False
         error: BaseException | None = TimeoutError(self._stage)
         if greeting.done():
             cancelled = asyncio.CancelledError("something that on_open awaited was cancelled")
@@ -301,6 +301,7 @@ class Reconnector:
             await asyncio.wait((greeting,))
         if error is not None and not gone.done():
             self._ungreeted(error)
+        return error is None
 
     def _ungreeted(self, error: BaseException) -> None:
         """Drop a connection whose `on_open` has failed: what is queued must not be sent on it."""
@@ -365,13 +366,9 @@ class Reconnector:
                 over.set_result(None)
         # Before the first connection, the caller gets an error instead.
         if loud and self._opened_at is not None:
-            logger.warning(
-                "%s The client does not reconnect (code %d, reason %r). %s",
-                sentence(what if refusal is None else f"{what}; the server says {refusal.code!r}"),
-                close.code,
-                close.reason,
-                advice(close),
-            )
+            level = logging.WARNING if self._options.reconnect else logging.INFO
+            said = "%s The client does not reconnect (code %d, reason %r).%s"
+            logger.log(level, said, sentence(what), close.code, close.reason, advice(close))
 
     def _settle_first(self) -> None:
         if self._first is not None and not self._first.done():

@@ -31,10 +31,11 @@ _ADVICE: Final = {
 
 
 def advice(close: Close) -> str:
-    """Return what to do about the final end of a client."""
+    """Return what to do about the end of a connection, after a space."""
     if not close.clean and close.code == _TOO_LARGE:
-        return "Raise max_message_bytes of symphony.connect() if the server may send messages of this size."
-    return _ADVICE.get(close.code, "The app, or its documentation, says what the code means.")
+        return " Raise max_message_bytes of symphony.connect() if the server may send messages of this size."
+    words = _ADVICE.get(close.code, "The app says what this code means." if close.code >= 3000 else "")
+    return words and f" {words}"
 
 
 class Returning:
@@ -74,7 +75,7 @@ class Returning:
             return False
         if refusal is None and not close.clean and not comes_back(close.code):
             # The server, or something before it, has sent what is no WebSocket message.
-            return self._odd(f"the connection was lost ({how(close)}). {advice(close)}")
+            return self._odd(f"the connection was lost ({how(close)}).{advice(close)}")
         again = comes_back(close.code) if refusal is None else refusal.retryable
         return self._decided(close.code, again, refusal)
 

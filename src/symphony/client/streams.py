@@ -54,6 +54,7 @@ class Flow:
         "_data",
         "_error",
         "_event",
+        "_gate",
         "_items",
         "_taken",
         "_timeout",
@@ -86,6 +87,7 @@ class Flow:
         self._credit = credit
         self._timeout = timeout
         self._where = where
+        self._gate = gate
         # The credit limits the number of items.
         self._items: Backlog[Any] = Backlog(gate, credit + 1, max_bytes, self._overflow)
         self._taken = 0
@@ -111,11 +113,14 @@ class Flow:
                 raise StopAsyncIteration
             if self._waiter is not None:
                 raise RuntimeError(f"Another task already iterates over the stream of {self._event!r}.")
-            self._waiter = self.loop.create_future()
+            waiter = self._waiter = self.loop.create_future()
+            self._gate.wait()
             try:
-                await self._waiter
+                await waiter
             finally:
                 self._waiter = None
+                if waiter.cancelled():
+                    self._gate.waited()
         self._taken += 1
         if not self.ended and self._taken * 2 >= self._credit:
             taken, self._taken = self._taken, 0
@@ -228,6 +233,8 @@ class Flow:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+            # Not when the task goes on: the same read may bring many more items.
+            self._gate.waited()
 
 
 class Stream(AsyncIterator[T], Generic[T]):
@@ -238,17 +245,11 @@ class Stream(AsyncIterator[T], Generic[T]):
     a loop as above, that is at once. `async with` always cancels it.
     """
 
-    __slots__ = ("__weakref__", "_flow", "_gate", "_left", "_read", "_start")
+    __slots__ = ("__weakref__", "_flow", "_left", "_read", "_start")
 
-    def __init__(
-        self,
-        start: Callable[[], Flow],
-        read: Callable[[Any], T],
-        gate: Gate,
-    ) -> None:
+    def __init__(self, start: Callable[[], Flow], read: Callable[[Any], T]) -> None:
         self._start = start
         self._read = read
-        self._gate = gate
         self._flow: Flow | None = None
         self._left = False
 
@@ -267,12 +268,10 @@ class Stream(AsyncIterator[T], Generic[T]):
             raise StopAsyncIteration
         if self._flow is None:
             self._flow = self._start()
-        flow, read, gate = self._flow, self._read, self._gate
-        gate.wait()
+        flow, read = self._flow, self._read
         try:
             item = await flow.next()
         finally:
-            gate.waited()
             # Otherwise the traceback of a cancelled task would refer to the stream, and
             # prevent its cancellation.
             del self

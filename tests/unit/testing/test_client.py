@@ -153,7 +153,7 @@ async def test_the_handshake_carries_what_the_test_gives_it() -> None:
                 "header": "secret",
                 "cookies": {"session": "abc", "theme": "dark"},
                 "origin": "https://example.com",
-                "offered": ["symphony.v1.json", "chat.v1", "chat.v2", "symphony.raw"],
+                "offered": ["symphony.v1.json", "chat.v1", "chat.v2", "symphony.raw", "symphony.limits"],
                 "client": ["192.0.2.7", 4321],
                 "host": "testserver",
             }
