@@ -199,9 +199,9 @@ class Outgoing:
             if self.live:
                 hint = "the server stops" if self.held else "the server reads too slowly; `await` your sends"
                 hint = hint if self._greeting is None else "on_open is still running"
-            full = len(waiting) >= self._limit
-            how_many = f"{len(waiting)} messages" if full else f"{waiting.bytes:,} bytes of messages"
-            raise QueueFullError(f"{how_many} are queued for {self._where}: {hint}.")
+            if len(waiting) >= self._limit:
+                raise QueueFullError(f"{len(waiting)} messages are queued for {self._where}: {hint}.")
+            raise QueueFullError(f"{waiting.bytes:,} bytes of messages are queued for {self._where}: {hint}.")
         waiting.add(entry)
         if not self._told:
             self.flush()
