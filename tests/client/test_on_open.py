@@ -112,7 +112,7 @@ async def test_a_later_failure_is_told_and_tried_again(
     async with pair(register=register) as (client, peer, server):
         failures.append(error)
         await peer.drop()
-        await until(lambda: client.state == "waiting")
+        await until(lambda: client.state != "open")
         client.emit("kept")
         await server.accept()
         peer = await server.accept()

@@ -45,6 +45,7 @@ class Forwarder:
         port: Where clients connect to.
         arrivals: When each connection came.
         next_cut: Asked for each connection; `None`: it is not cut.
+        nonsense: What new connections get instead of the server; `None`: the server.
         cuts: How many were.
     """
 
@@ -52,6 +53,7 @@ class Forwarder:
         self.port = 0
         self.arrivals: list[float] = []
         self.next_cut: Callable[[], Cut | None] = lambda: None
+        self.nonsense: Callable[[], bytes] | None = None
         self.cuts = 0
         self._server_port = port
         self._good = asyncio.Event()
@@ -72,6 +74,11 @@ class Forwarder:
     def hold(self) -> None:
         """Let new connections wait for the server; those there are go on."""
         self._entrance.clear()
+
+    def cut_all(self) -> None:
+        """Cut all connections that there are."""
+        for wire in tuple(self._wires):
+            wire.cut()
 
     def come_back(self) -> None:
         """Be good again, to new connections: those there are, are cut."""
@@ -101,6 +108,11 @@ class Forwarder:
         await self._entrance.wait()
         await self._good.wait()
         if writer.is_closing():
+            return
+        if self.nonsense is not None:
+            writer.write(self.nonsense())
+            await writer.drain()
+            writer.close()
             return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
         wire.ends.append(far_writer)

@@ -368,7 +368,9 @@ class Reconnector:
         if loud and self._opened_at is not None:
             level = logging.WARNING if self._options.reconnect else logging.INFO
             said = "%s The client does not reconnect (code %d, reason %r).%s"
-            logger.log(level, said, sentence(what), close.code, close.reason, advice(close))
+            # `symphony connect` reads `final`.
+            final = {"final": True}
+            logger.log(level, said, sentence(what), close.code, close.reason, advice(close), extra=final)
 
     def _settle_first(self) -> None:
         if self._first is not None and not self._first.done():
