@@ -18,7 +18,7 @@ from symphony.client.returning import Returning
 ODD = [
     (404, {}, b""),
     (200, {"Content-Type": "text/html"}, b"<h1>It works!</h1>"),
-    (302, {"Location": "/sorry"}, b""),
+    (302, {"Location": "http://elsewhere.example/"}, b""),
     (403, {}, b'{"code":"forbidden","message":"says a proxy","retryable":false}'),
     (400, {}, b"bad"),
     (401, {}, b""),

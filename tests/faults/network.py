@@ -45,7 +45,6 @@ class Forwarder:
         port: Where clients connect to.
         arrivals: When each connection came.
         next_cut: Asked for each connection; `None`: it is not cut.
-        nonsense: What new connections get instead of the server; `None`: the server.
         cuts: How many were.
     """
 
@@ -53,9 +52,9 @@ class Forwarder:
         self.port = 0
         self.arrivals: list[float] = []
         self.next_cut: Callable[[], Cut | None] = lambda: None
-        self.nonsense: Callable[[], bytes] | None = None
         self.cuts = 0
         self._server_port = port
+        self._nonsense: bytes | None = None
         self._good = asyncio.Event()
         self._entrance = asyncio.Event()
         self._good.set()
@@ -75,13 +74,13 @@ class Forwarder:
         """Let new connections wait for the server; those there are go on."""
         self._entrance.clear()
 
-    def cut_all(self) -> None:
-        """Cut all connections that there are."""
-        for wire in tuple(self._wires):
-            wire.cut()
+    def answer(self, text: bytes) -> None:
+        """Answer every handshake with this, as a proxy without a server does."""
+        self._nonsense = text
 
     def come_back(self) -> None:
         """Be good again, to new connections: those there are, are cut."""
+        self._nonsense = None
         for wire in tuple(self._wires):
             wire.cut()
         self._good.set()
@@ -109,10 +108,12 @@ class Forwarder:
         await self._good.wait()
         if writer.is_closing():
             return
-        if self.nonsense is not None:
-            writer.write(self.nonsense())
-            await writer.drain()
-            writer.close()
+        if self._nonsense is not None:
+            text = self._nonsense
+            with suppress(asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+            writer.write(text)
+            wire.cut("fin")
             return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
         wire.ends.append(far_writer)

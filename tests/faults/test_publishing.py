@@ -30,7 +30,7 @@ OPTIONS = {"backoff": 0.2, "max_backoff": 1.0, "max_queue": 10_000}
 NONSENSE = (
     b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 3\r\n\r\n:-)",
-    b"HTTP/1.1 302 Found\r\nLocation: /sorry\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 302 Found\r\nLocation: http://elsewhere.example/\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
     b"\x15\x03\x03\x00\x02\x02\x28",
@@ -62,21 +62,20 @@ async def harm(server: Revenant, network: Forwarder, until_then: float) -> int:
     while time.monotonic() < until_then:
         for kind in ("kill", "stop", "restart at once", "cut", "freeze"):
             times += 1
-            # A proxy that answers for the server while it is away.
-            network.nonsense = (lambda: next(answers)) if kind in ("kill", "stop") else None
             if kind == "cut":
-                network.cut_all()
+                network.come_back()
             elif kind == "freeze":
                 server.freeze()
                 await asyncio.sleep(0.3)
                 server.thaw()
             else:
                 await (server.stop() if kind == "stop" else server.kill())
-                if kind != "restart at once":
-                    await asyncio.sleep(0.5)
+                # A proxy answers for the server while it is away.
+                for _ in range(0 if kind == "restart at once" else 4):
+                    network.answer(next(answers))
+                    await asyncio.sleep(0.2)
                 await server.start()
-                await asyncio.sleep(0.2)
-            network.nonsense = None
+                network.come_back()
             await asyncio.sleep(1.0 if not SOAK else 3.0)
     return times
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Self, TypeVar, overload
 from typing_extensions import TypeForm
 
 from symphony.client.core import RAW, Core
-from symphony.client.handlers import check_name
+from symphony.client.handlers import ANY, check_name
 from symphony.client.home import Home
 from symphony.client.link import Dial
 from symphony.client.loss import Closed
@@ -19,6 +19,7 @@ from symphony.client.payload import fit, reader, snapshot
 from symphony.client.requests import Request
 from symphony.client.streams import Flow, Stream
 from symphony.errors import WrongRouteError
+from symphony.protocol.envelopes import MESSAGE
 from symphony.protocol.v1 import MAX_CREDIT
 from symphony.websocket.frames import valid_close_code
 
@@ -89,12 +90,12 @@ class Client:
 
         Raises:
             MessageTooLargeError: It is larger than the server accepts.
-            QueueFullError: `max_queue` messages, or `max_queue_bytes`, are
-                already queued.
-            WrongThreadError: The client belongs to another event loop.
+            QueueFullError: `max_queue` or `max_queue_bytes` is reached.
             DisconnectedError: The client is closed.
             RuntimeError: The client was never opened.
             TypeError: The data cannot be encoded.
+            WrongRouteError: The client was made with `raw=True`, or the
+                server is not a Symphony server.
         """
         self._check(event)
         return self._outgoing.emit(event, data)
@@ -167,7 +168,7 @@ class Client:
                 sent, or the client is closed.
             MessageTooLargeError: It is larger than the server accepts.
             QueueFullError: There is no connection, or the server stops, and
-                `max_queue` messages, or `max_queue_bytes`, are already queued.
+                `max_queue` or `max_queue_bytes` is reached.
             RuntimeError: The client was never opened.
             WrongRouteError: The connection is raw.
         """
@@ -256,9 +257,12 @@ class Client:
                 `@client.on("said")`.
 
         Raises:
+            WrongRouteError: The client was made with `raw=True`.
             ConfigurationError: The handler cannot be called with data, or its
                 annotation is not a type that can be decoded.
         """
+        if self._core.raw and event not in (MESSAGE, ANY):
+            raise WrongRouteError(self._core.no_events)
         if handler is not None:
             self._core.dispatch.handlers.add(event, handler)
             return handler
@@ -283,16 +287,13 @@ class Client:
         return handler
 
     def on_open(self, handler: F) -> F:
-        """Register a function that runs on every new connection, before anything queued is sent.
+        """Register a function that runs on every connection, before anything queued is sent.
 
-        Join rooms and log in here: what the function sends passes all messages
-        that are queued, and `state` is `"open"` only after it. It takes no
-        argument and may be plain or async. Functions run one after the other.
-
-        If it fails, the connection is closed, and the queue is kept. On the
-        first connection, the client ends, and opening it raises the exception.
-        Later, the failure is logged and the client tries again, unless it is a
-        `RemoteError` that is not `retryable`. It may take `connect_timeout`.
+        What it sends passes the queue. It takes no argument, may be plain or
+        async, and may take `connect_timeout`. If it fails, the queue is kept.
+        On the first connection, opening the client then raises its exception.
+        Later, it is logged and the client tries again, unless it is a
+        `RemoteError` that is not `retryable`.
         """
         self._core.open_handlers.append(handler)
         return handler
@@ -321,9 +322,8 @@ class Client:
         """
         if not valid_close_code(code):
             raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
-        if self.closed is None:
-            if self._home is not None:
-                self._home.check(self)
+        if self.closed is None and self._home is not None:
+            self._home.check(self)
             self._outgoing.flush(all=True)
         await self._reconnector.close(code, reason)
         await self._core.dispatch.aclose()
@@ -376,8 +376,7 @@ class Client:
         return self
 
     def __del__(self) -> None:
-        home = getattr(self, "_home", None)
-        if home is not None and self.closed is None:
+        if (home := getattr(self, "_home", None)) is not None and self.closed is None:
             home.dropped(self, self._core.drop)
 
     def _check(self, event: str | None = None) -> None:
@@ -390,6 +389,8 @@ class Client:
             check_name(event)
             if event == _ERROR:
                 raise ValueError("The event name 'error' is reserved for Symphony; use another name.")
+            if self._core.no_events:
+                raise WrongRouteError(self._core.no_events)
 
     def _not_open(self) -> RuntimeError:
         return RuntimeError(

@@ -13,6 +13,7 @@ from symphony.client.backlog import Backlog, Gate
 from symphony.client.dispatch import Dispatch
 from symphony.client.link import Close, Dial, Link
 from symphony.client.loss import Loss, sentence
+from symphony.client.offering import foreign
 from symphony.client.options import Options
 from symphony.client.outgoing import AHEAD, Outgoing
 from symphony.client.owner import State
@@ -59,7 +60,10 @@ class Core:
         answers: Requests and streams in progress.
         dispatch: Runs the handlers.
         gate: Pauses reading while too much waits for the program.
+        max_queue: The option.
+        no_events: Why there can be no events; empty if there can.
         messages: Messages of a raw connection that no handler takes.
+        raw: Whether the client was made with `raw=True`.
         reconnector: Keeps the client connected.
         protocol: The protocol of the connection; `None` before the first one.
         subprotocol: The subprotocol that the server chose.
@@ -78,11 +82,14 @@ class Core:
         "dispatch",
         "gate",
         "kind",
+        "max_queue",
         "max_queue_bytes",
         "messages",
+        "no_events",
         "open_handlers",
         "outgoing",
         "protocol",
+        "raw",
         "reconnector",
         "state_handlers",
         "subprotocol",
@@ -91,6 +98,7 @@ class Core:
 
     def __init__(self, dial: Dial, options: Options) -> None:
         self.where = dial.where
+        self.max_queue = options.max_queue
         self.kind: Kind = options.protocol
         limit, size = options.max_queue, options.max_queue_bytes
         self.max_queue_bytes = size
@@ -108,6 +116,13 @@ class Core:
         # The event `error` that came last, if only `retry` came after it.
         self._last_error: Event | None = None
         self._comes_back = options.reconnect
+        self.raw = options.raw
+        self.no_events = (
+            f"The client of {dial.where} has no events, because of raw=True: use client.send() and "
+            "`async for message in client`."
+            if options.raw
+            else ""
+        )
         self.protocol: str | None = None
         self.subprotocol: str | None = None
         self.reconnector = Reconnector(dial, options, self)
@@ -170,7 +185,13 @@ class Core:
 
     def opening(self, link: Link) -> None:
         """Switch to a new link."""
-        codec = _CODECS.get(link.subprotocol)
+        codec = None if self.raw else _CODECS.get(link.subprotocol)
+        if foreign(link.subprotocol) and not self.raw:
+            self.no_events = (
+                f"{self.where} is not a Symphony server: it chose a subprotocol that Symphony never chooses. "
+                "Connect with raw=True, and use client.send() and `async for message in client`."
+            )
+            logger.warning("%s", self.no_events)
         self.subprotocol = link.subprotocol
         self.protocol = RAW if codec is None else link.subprotocol
         self.gate.use(link)

@@ -15,8 +15,8 @@ from symphony.client.outgoing import Outgoing
 from symphony.client.payload import ErrorData, InvalidError, Kind, reader
 from symphony.client.tasks import start
 from symphony.errors import MessageTooLargeError, Reject
-from symphony.protocol.codec import UnencodableError
 from symphony.protocol.envelopes import Error, Event, Reply
+from symphony.protocol.unencodable import UnencodableError
 
 __all__ = ("Dispatch",)
 

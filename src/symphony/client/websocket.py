@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
 from typing import Any, Final, cast
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
-from symphony.client.frames import masked_frame, masked_message
+from symphony.client.frames import Compressor, masked_frame, masked_message
 from symphony.client.heartbeat import Heartbeat
 from symphony.client.link import Close, Listener
 from symphony.errors import ProtocolError
 from symphony.websocket import frames
 from symphony.websocket.assembler import Assembler
+from symphony.websocket.deflate import max_compressed_bytes
 from symphony.websocket.frames import close_reason, parse_close
 from symphony.websocket.parser import Parser, assemble
+from symphony.websocket.turn import BRIEF, Turn
 
 __all__ = ("WebSocketLink",)
 
@@ -32,6 +37,9 @@ PONG = WSMsgType.PONG
 CLOSE = WSMsgType.CLOSE
 
 _HIGH_WATER_BYTES: Final = 64 * 1024
+# What one read, and one turn of the loop, may take of the other work of the program.
+_TURN_FRAMES: Final = 256
+_TURN_SECONDS: Final = 0.005
 _ABNORMAL: Final = 1006
 _NO_STATUS: Final = 1005
 
@@ -46,32 +54,14 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         heartbeat: Seconds of silence before a ping; `None`: no pings.
         max_message_bytes: The size limit of an incoming message.
         close_timeout: How long the server may take to answer a close frame.
+        compressor: Makes the frames if compression was negotiated.
     """
 
     __slots__ = (
-        "_assembler",
-        "_blocked",
-        "_close_timeout",
-        "_early",
-        "_ended",
-        "_gone",
-        "_heartbeat",
-        "_late_pong",
-        "_listener",
-        "_loop",
-        "_max_message_bytes",
-        "_ours",
-        "_parser",
-        "_pulse",
-        "_receiving",
-        "_timer",
-        "_transport",
-        "_unwritten",
-        "_unwritten_bytes",
-        "get_buffer",
-        "heard_at",
-        "held",
-        "subprotocol",
+        *("_assembler", "_blocked", "_close_timeout", "_compressed", "_early", "_ended", "_frame"),
+        *("_gone", "_heartbeat", "_late_pong", "_listener", "_loop", "_max_message_bytes", "_ours"),
+        *("_parser", "_pulse", "_receiving", "_timer", "_transport", "_turn", "_unwritten"),
+        *("_unwritten_bytes", "get_buffer", "heard_at", "subprotocol"),
     )
 
     def __init__(
@@ -83,6 +73,7 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         heartbeat: float | None,
         max_message_bytes: int,
         close_timeout: float,
+        compressor: Compressor | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport = transport
@@ -93,14 +84,19 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         self._close_timeout = close_timeout
         self._listener: Listener | None = None
         self._parser: Parser | None = None
-        self._assembler: Assembler | None = None
+        # With compression, every data frame goes to it.
+        self._compressed = compressor is not None
+        self._assembler = Assembler(max_message_bytes, deflate=True) if self._compressed else None
+        self._frame: Callable[[str | bytes], bytes] = compressor or masked_message
         self._heartbeat: Heartbeat | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ours: Close | None = None
         self._late_pong: bytes | None = None
         self._unwritten: list[bytes] = []
         self._unwritten_bytes = 0
-        self._blocked = self._receiving = self._ended = self.held = False
+        self._blocked = self._receiving = self._ended = False
+        self._turn = Turn(transport, self)
+        self._turn.configure(max_frames=_TURN_FRAMES, max_seconds=_TURN_SECONDS)
         self._gone: asyncio.Future[None] | None = None
         self.heard_at = self._loop.time()
 
@@ -116,9 +112,11 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         # Set the limits first: a full buffer is reported only to the protocol that is set
         # when it fills.
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
-        self._parser = parser = Parser(
-            self, max_frame_bytes=self._max_message_bytes, broken=self._broken, is_client=True
-        )
+        limit = self._max_message_bytes
+        if self._compressed:
+            # A message that cannot be compressed becomes slightly larger.
+            limit = max_compressed_bytes(limit)
+        self._parser = parser = Parser(self, max_frame_bytes=limit, broken=self._broken, is_client=True)
         self.get_buffer = cast("Any", parser.get_buffer)
         transport.set_protocol(self)
         if self._pulse is not None:
@@ -139,6 +137,12 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Handle one frame from picows; its payload must be copied before this returns."""
+        turn = self._turn
+        turn.count = count = turn.count + 1
+        if count == 1:
+            turn.began = monotonic()
+        if count > turn.look_at and turn.keeps(frame):
+            return
         kind = frame.msg_type
         try:
             if (
@@ -162,6 +166,16 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
             # picows would swallow the exception.
             logger.exception("A message could not be processed; closing the connection.")
             self._fail(1011, "the client failed")
+        if frame.last_in_buffer:
+            turn.count = 0
+            seconds = monotonic() - turn.began
+            if seconds > BRIEF:
+                turn.rest(seconds, count)
+            elif turn.look_at > turn.stride:
+                turn.look_at = turn.stride
+
+    def turn_over(self, seconds: float, frames: int) -> None:
+        """Do nothing: what is sent leaves at the end of the turn of the loop."""
 
     def _deliver(self, message: str | bytes) -> None:
         if self._listener is not None:
@@ -191,7 +205,7 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         if assembler is None:
             self._assembler = assembler = Assembler(self._max_message_bytes, deflate=False)
         message = assemble(assembler, frame)
-        if not assembler.active:
+        if not assembler.active and not self._compressed:
             self._assembler = None
         if message is not None:
             self._deliver(message)
@@ -199,23 +213,26 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
     def _broken(self, code: int, reason: str) -> None:
         # picows parses one frame ahead: the frame before the malformed one is not
         # delivered yet, so fail after it.
-        self._loop.call_soon(self._fail, code, reason)
+        self._turn.end(partial(self._fail, code, reason))
 
     def pause_reading(self) -> None:
         """Stop reading, so that TCP slows the server down."""
-        self.held = True
-        transport = self._transport
-        if self._parser is not None and self._receiving and transport.is_reading():
-            transport.pause_reading()
+        if self._parser is None or self._receiving:
+            self._turn.pause()
 
     def resume_reading(self) -> None:
         """Resume reading."""
-        self.held = False
-        transport = self._transport
-        if self._parser is not None and not transport.is_closing() and not transport.is_reading():
-            # Nothing could arrive while reading was paused.
-            self.heard_at = self._loop.time()
-            transport.resume_reading()
+        # Nothing could arrive while reading was paused.
+        self.heard_at = self._loop.time()
+        if self._parser is not None:
+            self._turn.resume()
+        else:
+            self._turn.held = False
+
+    @property
+    def held(self) -> bool:
+        """Whether reading is paused."""
+        return self._turn.held
 
     # Outgoing
 
@@ -231,7 +248,7 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
 
     def send(self, message: str | bytes) -> None:
         """Send a message after all others."""
-        self._put(masked_message(message))
+        self._put(self._frame(message))
 
     def ping(self) -> None:
         """Send a ping; any received byte counts as its answer."""
@@ -369,4 +386,5 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         # Break the reference cycles with these objects, so that this one is freed at once,
         # without the garbage collector.
         self._parser = self._assembler = None
+        self._turn.release()
         self.get_buffer = cast("Any", None)

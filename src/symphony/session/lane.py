@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from contextvars import Context
+from time import monotonic
 from types import coroutine
 from typing import Any, Final, cast
 
@@ -45,6 +46,8 @@ class Lane:
         context: The context that all handlers of the socket share.
         reports: Called with what becomes of the messages.
         max_queue: How many messages may wait before `reports.full` is called.
+        max_turn_time: After how many seconds of queued messages the event loop
+            may turn.
 
     Attributes:
         is_full: The last argument of *full*.
@@ -65,9 +68,11 @@ class Lane:
         "_latest",
         "_loop",
         "_max_queue",
+        "_max_turn_time",
         "_queue",
         "_run",
         "_send",
+        "_step_began",
         "_task",
         "is_full",
         "is_idle",
@@ -80,11 +85,13 @@ class Lane:
         reports: LaneReports,
         *,
         max_queue: int,
+        max_turn_time: float = 0.005,
     ) -> None:
         self._loop = loop
         self._context = context
         self._done, self._failed, self._full = reports
         self._max_queue = max_queue
+        self._max_turn_time = max_turn_time
         self._queue: deque[Any] | None = None
         self.is_idle = False
         self._ending = False
@@ -94,6 +101,7 @@ class Lane:
         self._handed: tuple[Any] | None = None
         # For a warning about a step that took long; see `recent`.
         self._in_step = 0
+        self._step_began = 0.0
         self._latest: Any = None
         self._asleep: asyncio.Future[None] | None = None
         # Set by `serve`. Nothing reads them before `serve` has made the lane idle.
@@ -155,6 +163,12 @@ class Lane:
                 self._current = None
                 self._in_step += 1
             elif self._queue:
+                # Nothing else runs until the task suspends, and most handlers never do.
+                if not self._step_began:
+                    self._step_began = monotonic()
+                elif monotonic() - self._step_began > self._max_turn_time:
+                    await self._yield(task)
+                    continue
                 self._current = self._latest = message = self._queue.popleft()
                 self._make_room()
                 await _until_idle(self, driver, driver.send(message))
@@ -301,7 +315,20 @@ class Lane:
         finally:
             self.is_idle = False
             self._asleep = self._latest = None
-            self._in_step = 0
+            self._in_step, self._step_began = 0, 0.0
+
+    async def _yield(self, task: asyncio.Task[Any]) -> None:
+        """Let the event loop turn between two queued messages."""
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            # As in `_sleep`: no handler was running. `cancel` has emptied the queue.
+            if not self._ending:
+                raise
+            await _recover(task)
+        finally:
+            # Only now: `recent` tells about the step that has just ended.
+            self._in_step, self._step_began, self._latest = 0, 0.0, None
 
     def _wake(self) -> None:
         self.is_idle = False
@@ -363,7 +390,7 @@ def _until_idle(
             continue
         try:
             value = yield awaited
-            lane._in_step = 0  # pyright: ignore[reportPrivateUsage]
+            lane._in_step, lane._step_began = 0, 0.0  # pyright: ignore[reportPrivateUsage]
         except BaseException as thrown:
             error = thrown
         else:

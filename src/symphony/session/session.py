@@ -16,9 +16,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from symphony.errors import DisconnectedError, Reject
-from symphony.protocol.codec import UnencodableError
 from symphony.protocol.envelopes import Limits, LimitValues
 from symphony.protocol.subprotocols import LIMITS
+from symphony.protocol.unencodable import UnencodableError
 from symphony.session.background import BackgroundTasks
 from symphony.session.blocking import event_in, watched, what_held
 from symphony.session.contracts import SessionNode
@@ -141,7 +141,10 @@ class Session:
         """Log what blocked the event loop: the messages of a read, or one step of the socket's task."""
         if read is None:
             messages, last = self._serving.recent() if self._phase is _Phase.SERVING else (0, None)
-            read = SlowRead(messages, last, None)
+            # A lane lets the loop turn as soon as a step took `max_turn_time`, so the last
+            # message took the rest.
+            rest = seconds - self._limits.max_turn_time
+            read = SlowRead(messages, last, rest if rest > seconds / 2 else None)
         event = event_in(read.message, self._dialect)
         who, advice = what_held(self._phase.value, self._endpoint.pattern, event, read, seconds)
         id = self.socket.id
