@@ -75,7 +75,8 @@ async def harm(server: Revenant, network: Forwarder, until_then: float) -> int:
                     network.answer(next(answers))
                     await asyncio.sleep(0.2)
                 await server.start()
-                network.come_back()
+                if kind != "restart at once":
+                    network.come_back()
             await asyncio.sleep(1.0 if not SOAK else 3.0)
     return times
 
