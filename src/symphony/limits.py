@@ -20,6 +20,8 @@ class Limits:
         max_message_bytes: The largest incoming message, after decompression. A
             larger one closes the connection with 1009, before it is buffered
             whole.
+        max_elements: The most values, items and keys in one message of an event
+            route. A message with more is refused with `invalid`.
         max_header_bytes: The largest head of a request, a handshake too. Chunk
             extensions and trailers of a body count with it. A larger one is
             answered with HTTP 431.
@@ -76,6 +78,11 @@ class Limits:
         max_awaiting: How many messages of one socket may wait while a handler
             awaits a reply of that client. In that time reading cannot be
             paused. Further messages are refused with `too_many`.
+        max_room_name: The most characters in the name of a room. A join of a
+            longer one raises `ValueError`.
+        thread_timeout: How long another thread waits for the event loop, in
+            `app.threadsafe`, before it raises `TimeoutError`. A request has its
+            own timeout on top.
         retry_after: When clients should reconnect after a stopping or full
             server has refused them.
         blocking_warning: If a handler blocks the event loop longer than this, a
@@ -83,6 +90,7 @@ class Limits:
     """
 
     max_message_bytes: int = 1024 * 1024
+    max_elements: int = 100_000
     max_header_bytes: int = 64 * 1024
     max_header_fields: int = 128
     max_body_bytes: int | None = 32 * 1024 * 1024
@@ -111,6 +119,8 @@ class Limits:
     max_streams: int = 1000
     max_requests: int = 1000
     max_awaiting: int = 1024
+    max_room_name: int = 512
+    thread_timeout: float = 5.0
     retry_after: float = 1.0
     blocking_warning: float = 0.1
 

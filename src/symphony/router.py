@@ -45,6 +45,7 @@ class Router(Handlers):
         slow_consumer: Literal["disconnect", "drop_oldest"] | None = None,
         protocol: Callable[[], Protocol] | None = None,
         concurrency: int | None = None,
+        events: bool = False,
     ) -> Route:
         """Add a route.
 
@@ -68,6 +69,8 @@ class Router(Handlers):
                 each in a separate task and in any order. With `None` or 1,
                 they are handled one at a time. Streams never wait for each
                 other.
+            events: Whether the route speaks events even without an event
+                handler, as a route needs that only sends events.
 
         Returns:
             The route. Register handlers on it, or use it as the decorator of
@@ -85,6 +88,7 @@ class Router(Handlers):
             slow_consumer=slow_consumer,
             protocol=protocol,
             concurrency=concurrency,
+            events=events or None,
         )
         caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
         route = Route(path, options, f"{caller.f_code.co_filename}:{caller.f_lineno}")
@@ -118,7 +122,7 @@ class Router(Handlers):
             ConfigurationError: The pattern or an option is wrong, or the
                 pattern is there already.
         """
-        policy = RoomPolicy(pattern, max_members, linger, state)
+        policy = RoomPolicy(pattern, max_members=max_members, linger=linger, state=state)
         if not pattern:
             raise ConfigurationError(f"{self}.rooms() takes a pattern such as 'chat:{{name}}'.")
         if pattern in self._families:

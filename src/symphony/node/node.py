@@ -65,7 +65,9 @@ class Node:
         self.limits = limits
         self.stats = stats
         self.sockets: dict[str, Socket[Any]] = {}
-        self.rooms = Membership(find_family, self.run_in_background, self.report)
+        self.rooms = Membership(
+            find_family, self.run_in_background, self.report, max_name=limits.max_room_name
+        )
         self.users = Users()
         self._on_error = on_error
         self._on_exception = on_exception

@@ -14,6 +14,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, cast
 
 from symphony.errors import ProtocolError, Reject
+from symphony.protocol.bounds import SMALL, check_elements
 from symphony.protocol.envelopes import (
     Cancel,
     Envelope,
@@ -113,7 +114,7 @@ class Exchange:
         """Handle the next message, or an event of a message. Never raises."""
         event = message
         # The data of queued events stays encoded: decoded it can be 20 times as large.
-        if type(message) is self._kind and self.runner.is_idle:
+        if type(message) is self._kind and self.runner.is_idle and len(message) <= SMALL:
             decode = self._decode_event
             try:
                 event = decode(message)
@@ -169,14 +170,28 @@ class Exchange:
             self._session.report(error, f"decode of {type(self._protocol).__name__}")
             answering.refuse(None, INTERNAL)
             return None
+        too_complex = self._too_complex(message) if len(message) > SMALL else None
         for envelope in decoded if isinstance(decoded, Sequence) else (decoded,):
-            if isinstance(envelope, Event):
+            if too_complex is not None and isinstance(envelope, Event):
+                answering.refuse(None if envelope.id in answering.active else envelope.id, too_complex)
+            elif isinstance(envelope, Event):
                 self.received(envelope)
             elif isinstance(envelope, MalformedError):
                 # A request that still runs gets its answer later, and only one.
                 answering.refuse(None if envelope.id in answering.active else envelope.id, envelope)
             else:
                 self._other(envelope)
+        return None
+
+    def _too_complex(self, message: Message) -> Reject | None:
+        """Return the refusal of a message with too many elements; its data is not decoded yet."""
+        payload = self._protocol.payload
+        if payload == "plain":  # the app's own protocol has decoded it
+            return None
+        try:
+            check_elements(message, self._limits.max_elements, is_json=payload == "json")
+        except Reject as refusal:
+            return refusal
         return None
 
     def _other(self, envelope: Envelope) -> None:
