@@ -314,7 +314,8 @@ async def test_a_method_without_its_object_is_refused(where: str, wrap: Any) -> 
         async def ping(self) -> None: ...
 
     error = await refused(app)
-    assert "Chat.ping: it is a method without its object" in error
+    assert "Chat.ping" in error
+    assert "it is a method without its object" in error
     assert "`app.on('say')(chat.say)`" in error
 
 
@@ -331,7 +332,7 @@ async def test_a_first_parameter_of_another_name_is_the_object_as_well() -> None
 async def test_an_unbound_method_is_refused_outside_of_the_class_too() -> None:
     app = Symphony()
     app.on("ping")(Doubling.method)
-    assert "Doubling.method: it is a method without its object" in await refused(app)
+    assert "it is a method without its object" in await refused(app)
 
 
 @pytest.mark.parametrize("where", ["on", "on_message", "on_connect"])
