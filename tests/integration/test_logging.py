@@ -184,7 +184,6 @@ async def test_a_handler_in_a_thread_may_take_its_time(serve, caplog):
     assert lines(caplog, logging.WARNING) == []
 
 
-@pytest.mark.parametrize("_", [0])
 async def test_strangers_write_one_line_a_second(serve, caplog):
     """A refused handshake wrote its whole origin, of up to 64 KB, each time."""
     async with serve(Symphony()) as url:
