@@ -70,6 +70,9 @@ class Limits:
             ended.
         drain_time: The time over which a stopping server spreads its closes if
             there are many.
+        shutdown_timeout: The time for HTTP requests to end, and for shutdown
+            handlers, plugins and lifespans, after the sockets of a stopping server
+            had their time to close. After that, the process ends.
         max_background_tasks: The most running background tasks of one socket.
         max_streams: The most running streams of one socket. Further ones are
             refused with `too_many`.
@@ -78,6 +81,11 @@ class Limits:
         max_awaiting: How many messages of one socket may wait while a handler
             awaits a reply of that client. In that time reading cannot be
             paused. Further messages are refused with `too_many`.
+        max_room_name: The most characters in the name of a room. A join of a
+            longer one raises `ValueError`.
+        thread_timeout: How long another thread waits for the event loop, in
+            `app.threadsafe`, before it raises `TimeoutError`. A request has its
+            own timeout on top.
         retry_after: When clients should reconnect after a stopping or full
             server has refused them.
         blocking_warning: If a handler blocks the event loop longer than this, a
@@ -110,12 +118,20 @@ class Limits:
     close_timeout: float = 5.0
     finish_timeout: float = 5.0
     drain_time: float = 2.0
+    shutdown_timeout: float = 10.0
     max_background_tasks: int = 1000
     max_streams: int = 1000
     max_requests: int = 1000
     max_awaiting: int = 1024
+    max_room_name: int = 512
+    thread_timeout: float = 5.0
     retry_after: float = 1.0
     blocking_warning: float = 0.1
+
+    @property
+    def stop_time(self) -> float:
+        """How long a server may take to stop."""
+        return self.drain_time + self.finish_timeout * 2 + self.close_timeout + self.shutdown_timeout
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -65,7 +65,9 @@ class Node:
         self.limits = limits
         self.stats = stats
         self.sockets: dict[str, Socket[Any]] = {}
-        self.rooms = Membership(find_family, self.run_in_background, self.report)
+        self.rooms = Membership(
+            find_family, self.run_in_background, self.report, max_name=limits.max_room_name
+        )
         self.users = Users()
         self._on_error = on_error
         self._on_exception = on_exception
@@ -194,7 +196,10 @@ class Node:
         """Cancel the background tasks that are left."""
         for task in tuple(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            _, left = await asyncio.wait(self._tasks, timeout=self.limits.finish_timeout)
+            if left:
+                logger.error("%d background tasks ignored their cancellation and were abandoned.", len(left))
 
     def _start_session(self, handshake: Handshake, connection: Connection) -> Session:
         endpoint, params = self._admission.admit(handshake, connected=len(self._sessions))

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ("Membership",)
 
 EVERYONE = ""
-_MAX_NAME_LENGTH = 512
 
 FindFamily = Callable[[str], "tuple[Family, dict[str, Any]]"]
 
@@ -49,6 +48,7 @@ class Membership:
         find_family: The family and parameters of a room's name.
         background: Starts a task of the app's whose exception is reported.
         report: Called with the exception of a hook that no caller awaits.
+        max_name: `Limits.max_room_name`.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class Membership:
         find_family: FindFamily,
         background: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         report: Callable[[BaseException, Any, str], None],
+        *,
+        max_name: int,
     ) -> None:
         self.thread = get_ident()
         self._loop = asyncio.get_running_loop()
@@ -65,6 +67,7 @@ class Membership:
         self._find_family = find_family
         self._background = background
         self._report = report
+        self._max_name = max_name
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -93,8 +96,8 @@ class Membership:
 
     async def join(self, socket: Socket[Any], name: str, *, authorize: bool) -> Room:
         """Make *socket* a member, if the hooks of the room allow it."""
-        if not name or len(name) > _MAX_NAME_LENGTH:
-            raise ValueError(f"A room's name has 1 to {_MAX_NAME_LENGTH} characters, not {len(name)}.")
+        if not name or len(name) > self._max_name:
+            raise ValueError(f"A room's name has 1 to {self._max_name} characters, not {len(name)}.")
         room = Room(self, name)
         if socket in room:
             return room
