@@ -50,6 +50,8 @@ class Limits:
         drain_time: The time over which a stopping server spreads its closes if
             there are many.
         max_background_tasks: The most running background tasks of one socket.
+        max_rooms: The most rooms that one socket may be in. A further join is
+            refused with `too_many`.
         max_streams: The most running streams of one socket. Further ones are
             refused with `too_many`.
         max_requests: The most pending requests to one client. A further one
@@ -81,6 +83,7 @@ class Limits:
     finish_timeout: float = 5.0
     drain_time: float = 2.0
     max_background_tasks: int = 1000
+    max_rooms: int = 1000
     max_streams: int = 1000
     max_requests: int = 1000
     max_awaiting: int = 1024

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, cast, overload
 
 from typing_extensions import TypeForm, TypeVar
 
-from symphony.errors import DisconnectedError, Reject, WrongThreadError
+from symphony.errors import DisconnectedError, WrongThreadError
 from symphony.outgoing.batch import Recipient
 from symphony.outgoing.encoding import RAW, Dialect
 from symphony.routing.dependencies import SocketScope
-from symphony.websocket.backpressure import READY
+from symphony.websocket.backpressure import READY, TURN
 from symphony.websocket.frames import valid_close_code
 
 if TYPE_CHECKING:
@@ -72,15 +72,16 @@ class _Ended:
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         coroutine.close()
-        raise RuntimeError("The socket is closed: it takes no background task.")
+        raise DisconnectedError("The socket is closed: it takes no background task.")
 
     async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
         raise DisconnectedError(f"The socket is closed: {event!r} was not sent.")
 
     async def join(self, name: str, *, authorize: bool) -> Room:
-        raise Reject("unavailable", f"the socket was closed before it had joined {name!r}")
+        raise DisconnectedError(f"The socket is closed: it cannot join {name!r}.")
 
     async def leave(self, name: str) -> bool:
+        await TURN
         return False
 
     def login(self, identity: Identity, before: Identity | None) -> None:
@@ -204,9 +205,10 @@ class Socket(Generic[StateT]):
     def send(self, message: object) -> Awaitable[None]:
         """Send a message; on an event connection, the event `"message"`.
 
-        It is on its way when this returns; awaiting the result waits only
-        while more than the high-water mark is unsent. To a socket that has
-        gone this does nothing but count (`dropped`).
+        It is on its way when this returns. Awaiting the result waits while more
+        than the high-water mark is unsent, and suspends for one turn of the event
+        loop if this turn has sent that much. If the socket is closed, the message
+        is dropped and counted (`dropped`), and awaiting suspends for one turn.
 
         Args:
             message: Text and bytes as they are, anything else as JSON text.
@@ -224,7 +226,7 @@ class Socket(Generic[StateT]):
             message = self._dialect.message(message)
         outbox = self._outbox
         outbox.send(self._frame(message))  # type: ignore[arg-type]
-        return READY if outbox.size <= outbox.high else outbox.drained()
+        return READY if outbox.size <= outbox.at_once else outbox.drained()
 
     def emit(self, event: str, data: object = None) -> Awaitable[None]:
         """Send an event; otherwise as `send`. On a raw connection it is JSON text.
@@ -243,7 +245,7 @@ class Socket(Generic[StateT]):
             self._session.open()
         outbox = self._outbox
         outbox.send(self._frame(self._dialect.event(event, data)))
-        return READY if outbox.size <= outbox.high else outbox.drained()
+        return READY if outbox.size <= outbox.at_once else outbox.drained()
 
     @overload
     async def request(
@@ -288,7 +290,9 @@ class Socket(Generic[StateT]):
         """Close the connection after everything that was sent.
 
         Returns at once; the disconnect handler runs when the peer has
-        answered or `close_timeout` has passed. A repeat does nothing.
+        answered or `close_timeout` has passed. Messages that still wait for a
+        handler are dropped, and no later ones are handled. A repeat does
+        nothing, and awaiting it suspends for one turn of the event loop.
 
         Args:
             code: 1000, another code of RFC 6455 that may be sent, or 3000-4999.
@@ -302,6 +306,8 @@ class Socket(Generic[StateT]):
             raise WrongThreadError(self._wrong_thread("close"))
         if not valid_close_code(code):
             raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
+        if self._outbox.sealed:
+            return TURN
         if not self.opened:
             self._session.open()
         self._connection.close(code, reason)
@@ -321,7 +327,11 @@ class Socket(Generic[StateT]):
             The room.
 
         Raises:
-            Reject: The room's `authorize` or `on_join` refused, or it is full.
+            Reject: The room's `authorize` or `on_join` refused, or it is full. The
+                name cannot be that of a room (`invalid`), or the socket is in
+                `Limits.max_rooms` rooms (`too_many`).
+            DisconnectedError: The socket is closed, or was closed meanwhile.
+            WrongThreadError: Called from another thread than the socket's.
         """
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("join"))
@@ -330,8 +340,15 @@ class Socket(Generic[StateT]):
     async def leave(self, name: str) -> bool:
         """Leave a room; publications up to now still arrive.
 
+        A join of this socket that has not finished is undone, and raises. If the
+        socket is closed, it has left all rooms already; this then suspends for one
+        turn of the event loop.
+
         Returns:
             Whether the socket was a member.
+
+        Raises:
+            WrongThreadError: Called from another thread than the socket's.
         """
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("leave"))
@@ -351,7 +368,13 @@ class Socket(Generic[StateT]):
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine beside the handlers, at most as long as the socket lives.
 
-        An exception is logged and goes to `on_error`.
+        An exception is logged and goes to `on_error`. When the socket ends, its tasks
+        are cancelled, and its dependencies are closed after they have ended.
+
+        Raises:
+            DisconnectedError: The socket is closed.
+            RuntimeError: `Limits.max_background_tasks` of its tasks run already.
+            WrongThreadError: Called from another thread than the socket's.
         """
         if get_ident() != self._thread:
             coroutine.close()

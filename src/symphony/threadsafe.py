@@ -65,7 +65,7 @@ class Threadsafe:
         """Return a handle of a room.
 
         Raises:
-            ValueError: The name is empty or a pattern.
+            Reject: It cannot be the name of a room (`invalid`).
         """
         Room.check_name(name)
         return ThreadsafeTarget(

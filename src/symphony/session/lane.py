@@ -65,6 +65,7 @@ class Lane:
         "_latest",
         "_loop",
         "_max_queue",
+        "_over",
         "_queue",
         "_run",
         "_send",
@@ -88,6 +89,7 @@ class Lane:
         self._queue: deque[Any] | None = None
         self.is_idle = False
         self._ending = False
+        self._over = False
         self.is_full = False
         self._deadline: asyncio.TimerHandle | None = None
         self._current: Any = None
@@ -115,6 +117,10 @@ class Lane:
         try:
             run = self._run
             awaited = run(self._send, message)
+        except BaseException as error:
+            # Not from the handler: what reports its result has failed.
+            self._fail(error)
+            return None
         finally:
             leave_task(loop, task)
         if awaited is not _IDLE:
@@ -144,6 +150,7 @@ class Lane:
         finally:
             # Lane and driver refer to each other. Without this, a closed socket would
             # stay in memory until the garbage collector runs.
+            self._over = True
             driver.close()
 
     async def _take_turns(self, driver: Driver, task: asyncio.Task[Any]) -> None:
@@ -195,6 +202,14 @@ class Lane:
             )
         self._task.cancel()
 
+    def drop(self) -> int:
+        """Drop the queued messages, and return how many these were."""
+        dropped = len(self._queue or ())
+        if self._queue:
+            self._queue.clear()
+        self._make_room()
+        return dropped
+
     @property
     def waiting(self) -> int:
         """How many messages are queued."""
@@ -241,9 +256,10 @@ class Lane:
                 result = yield from call(socket, message)  # pyright: ignore[reportUnknownVariableType]
                 done = self._done
                 pressure = done(message, result)
-            except GeneratorExit:
-                raise
             except BaseException as error:
+                if self._over and isinstance(error, GeneratorExit):
+                    # From `serve`, which closes this generator.
+                    raise
                 pressure = self._failed(message, error)
             if pressure is not None:
                 yield from _relieved(pressure)
@@ -302,6 +318,15 @@ class Lane:
             self.is_idle = False
             self._asleep = self._latest = None
             self._in_step = 0
+
+    def _fail(self, error: BaseException) -> None:
+        """Let `serve` raise *error*."""
+        self.is_idle = False
+        if self._asleep is not None and not self._asleep.done():
+            # A future cannot carry every exception.
+            failed = RuntimeError("the result of a handler could not be reported")
+            failed.__cause__ = error
+            self._asleep.set_exception(failed)
 
     def _wake(self) -> None:
         self.is_idle = False

@@ -265,6 +265,8 @@ class _AsgiConnection:
         self._stop_reading_later()
 
     def _stop_reading_later(self) -> None:
+        if self.session is not None:
+            self.session.closing()
         self.resume_reading()
         if self._timer is None and self._reader is not None:
             self._timer = self._loop.call_later(self._limits.close_timeout, self.abort)

@@ -280,7 +280,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         """Send a close frame after everything else, and wait for the peer's."""
         if not self._ending.close(code, reason):
             return
-        self._receiving = False
+        self._stop_receiving()
         if self._heartbeat is not None:
             # From here on, `close_timeout` limits the time.
             self._heartbeat.stop()
@@ -289,7 +289,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
 
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection, because the peer violated the protocol."""
-        self._receiving = False
+        self._stop_receiving()
         self._ending.fail(code, reason)
 
     def abort(self) -> None:
@@ -304,8 +304,13 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
 
     def _overflow(self) -> None:
         self._stats.slow_consumers += 1
-        self._receiving = False
+        self._stop_receiving()
         self._ending.overflow(1013, "slow consumer")
+
+    def _stop_receiving(self) -> None:
+        self._receiving = False
+        if self.session is not None:
+            self.session.closing()
 
     # The event loop's calls
 
