@@ -8,7 +8,7 @@ UV = $(shell command -v uv 2>/dev/null || echo $(BOOTSTRAP)/bin/uv)
 # Containers often set it. Then every process that a test starts compiles all its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo recording test check format bench bench-micro docs soak clean test-main test-browsers test-alone
+.PHONY: demo recording test check format bench bench-micro docs soak clean test-main test-browsers test-alone check-text check-types check-imports
 
 demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080; `make demo PORT=9000` takes another port
 	.venv/bin/symphony run examples/demo/app.py --port $(PORT)
@@ -38,12 +38,21 @@ soak: .venv/ready ## Run load, fault and property tests at full size, again and 
 			tests/unit tests/integration/native/test_cuts.py || exit 1; \
 	done
 
+# At the same time: pyright alone takes one core longer than all others. Each prints what it
+# has to say when it ends, and all run to their end.
 check: .venv/ready ## Format, lint, types, import contracts, spelling
+	@$(MAKE) --no-print-directory --keep-going --jobs 3 --output-sync=target check-types check-imports check-text
+
+check-text:
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
-	.venv/bin/pyright
-	.venv/bin/lint-imports
 	.venv/bin/codespell README.md CHANGELOG.md ARCHITECTURE.md CONTRIBUTING.md docs src tests examples benchmarks protocol clients/javascript/symphony.js clients/javascript/msgpack.js clients/javascript/README.md
+
+check-types:
+	.venv/bin/pyright
+
+check-imports:
+	.venv/bin/lint-imports
 
 format: .venv/ready ## Format the code and mend what lint can
 	.venv/bin/ruff format .

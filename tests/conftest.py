@@ -3,15 +3,17 @@
 Three things multiply the tests. Each is used only for what it can change.
 
 Transports and event loops
-    A test of `integration/` that takes `serve` runs over every entry of `support.servers.VARIANTS`, a test of
-    `integration/native/` on uvloop and on asyncio. A test of `unit/` or `client/` asks for both loops with a
-    fixture (`begin`, `each_loop`). Every other test runs once.
+    A test of `integration/` that takes `serve` runs over every entry of `support.servers.VARIANTS`. Where a
+    module tests only what an app says and hears, the two that differ most are enough: `TWO_VARIANTS` in
+    `integration/conftest.py` lists these modules. A test of `integration/native/` runs on uvloop and on
+    asyncio. A test of `unit/` or `client/` asks for both loops with a fixture (`begin`, `each_loop`). Every
+    other test runs once.
 
 Interpreters
-    All tests run on one Python. `--other-python` runs what an interpreter can change: our own code and the
-    examples, in the folders of `OTHER_PYTHON`. There `serve` and `native` use asyncio's loop alone, which is
-    part of the interpreter. Documentation, processes that survive each other, Chromium and Node were tested
-    on the first Python.
+    All tests run on one Python. `--other-python` runs what an interpreter can change: annotations,
+    dataclasses, asyncio, garbage collection, signals, TLS. These are the folders of `OTHER_PYTHON`, without
+    the modules of `ONE_PYTHON`: these test what is compiled, or what a program prints. There `serve` and
+    `native` use asyncio's loop alone, which is part of the interpreter.
 
 Sizes
     Load tests and properties are small where a bound is proven by less. `make soak` sets `SOAK=true` and
@@ -26,7 +28,14 @@ from hypothesis import settings
 
 from support.sizes import SOAK, size
 
-OTHER_PYTHON = ("unit", "integration", "client", "wire", "properties", "examples")
+OTHER_PYTHON = ("unit", "integration", "client", "wire")
+ONE_PYTHON = {
+    "test_cli.py",
+    "test_cli_connect.py",
+    "test_client_script.py",
+    "test_conformance.py",
+    "test_hostile_frames.py",
+}
 
 _HERE = Path(__file__).parent
 
@@ -40,9 +49,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the folders that an interpreter cannot change."""
-    if not config.getoption("other_python") or not collection_path.is_dir():
+    """Leave out what an interpreter cannot change."""
+    if not config.getoption("other_python"):
         return None
+    if not collection_path.is_dir():
+        return collection_path.name in ONE_PYTHON or None
     if collection_path.parent != _HERE or collection_path.name in OTHER_PYTHON:
         return None
     return True

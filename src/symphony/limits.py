@@ -20,10 +20,22 @@ class Limits:
         max_message_bytes: The largest incoming message, after decompression. A
             larger one closes the connection with 1009, before it is buffered
             whole.
-        max_header_bytes: The largest handshake request. A larger one is
+        max_header_bytes: The largest head of a request, a handshake too. Chunk
+            extensions and trailers of a body count with it. A larger one is
             answered with HTTP 431.
-        max_early_bytes: How much a client may send after its handshake request
-            before the server has answered it.
+        max_header_fields: The most header fields of a request, trailers
+            included. A request with more is answered with HTTP 431.
+        max_body_bytes: The largest body of an HTTP request. A larger one is
+            answered with HTTP 413. `None`: no limit.
+        min_body_rate: How many bytes a second of an HTTP request's body must
+            arrive, on average over `handshake_timeout`, while the app waits for
+            them. A slower one is answered with HTTP 408. `None`: no limit.
+        keep_alive_timeout: How long an HTTP connection may stay open without a
+            request.
+        response_timeout: A client that takes no byte of an HTTP response for
+            this time is disconnected.
+        max_early_bytes: How much a client may send after its handshake request,
+            or after another complete request, before the server has answered it.
         max_connections: The most open sockets. Further ones are refused with
             HTTP 503.
         max_connections_per_client: The most open sockets from one address.
@@ -35,8 +47,8 @@ class Limits:
         high_water_bytes: Above this many unsent bytes, `await socket.send()`
             waits.
         low_water_bytes: At this many unsent bytes, it stops waiting.
-        handshake_timeout: The time from the first byte of a connection to the
-            answer, without middleware and connect handler.
+        handshake_timeout: The time for the head of a request to arrive, and for
+            the TLS handshake before it.
         connect_timeout: The time for middleware and connect handler, until the
             socket is open or refused. After that, the answer is HTTP 503.
         ping_interval: The time between pings. `None`: no pings.
@@ -67,6 +79,11 @@ class Limits:
 
     max_message_bytes: int = 1024 * 1024
     max_header_bytes: int = 64 * 1024
+    max_header_fields: int = 128
+    max_body_bytes: int | None = 32 * 1024 * 1024
+    min_body_rate: int | None = 256
+    keep_alive_timeout: float = 5.0
+    response_timeout: float = 60.0
     max_early_bytes: int = 64 * 1024
     max_connections: int = 100_000
     max_connections_per_client: int | None = None

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from support.clients import Client, connect
-from support.examples import running
+from support.examples import served
 
 NAME = "ws/custom_protocol.py"
 
@@ -23,7 +23,7 @@ async def call(client: Client, **call: Any) -> Any:
 
 
 async def test_json_rpc_answers_as_its_specification_says() -> None:
-    async with running(NAME) as server, connect(f"{server.url}/rpc") as client:
+    async with served(NAME) as url, connect(f"{url}/rpc") as client:
         assert await call(client, method="add", params=[1, 2], id="a") == {
             "jsonrpc": "2.0",
             "result": 3.0,
@@ -44,7 +44,7 @@ async def test_json_rpc_answers_as_its_specification_says() -> None:
 
 
 async def test_a_browser_of_json_rpc_may_ask_for_it_by_name() -> None:
-    async with running(NAME) as server, connect(f"{server.url}/rpc", subprotocols=["jsonrpc"]) as client:
+    async with served(NAME) as url, connect(f"{url}/rpc", subprotocols=["jsonrpc"]) as client:
         assert client.subprotocol == "jsonrpc"
         assert (await call(client, method="add", params=[], id=1))["result"] == 0.0
 
@@ -64,18 +64,18 @@ async def test_a_browser_of_json_rpc_may_ask_for_it_by_name() -> None:
     ],
 )
 async def test_words_are_answered_in_words(line: str, expected: str) -> None:
-    async with running(NAME) as server, connect(f"{server.url}/words") as client:
+    async with served(NAME) as url, connect(f"{url}/words") as client:
         assert (await answer(client, line)).startswith(expected)
 
 
 async def test_an_event_in_words_is_not_answered_and_binary_is_refused() -> None:
-    async with running(NAME) as server, connect(f"{server.url}/words") as client:
+    async with served(NAME) as url, connect(f"{url}/words") as client:
         await client.send("add 1 2")
         await client.send(b"add 1 2")
         assert await client.recv() == "! invalid say what to do, as in: 1 add 2 3"
 
 
 async def test_the_same_handlers_speak_symphonys_own_protocol() -> None:
-    async with running(NAME) as server, connect(server.url) as client:
+    async with served(NAME) as url, connect(url) as client:
         heard = await answer(client, '{"event": "add", "data": [1, 2], "id": 1}')
         assert json.loads(heard) == {"reply": 1, "data": 3.0}

@@ -3,21 +3,21 @@ import json
 import pytest
 
 from support.clients import connect
-from support.examples import load, running
+from support.examples import load, served
 from symphony.testing import HandshakeRefusedError, TestClient
 
 NAME = "ws/echo_server.py"
 
 
 async def test_text_and_binary_come_back_as_they_were_sent() -> None:
-    async with running(NAME) as server, connect(server.url) as client:
+    async with served(NAME) as url, connect(url) as client:
         for message in ("héllo", b"\x00\xff", "", b"", "x" * 100_000):
             await client.send(message)
             assert await client.recv() == message
 
 
 async def test_json_of_the_right_shape_is_answered_with_json() -> None:
-    async with running(NAME) as server, connect(f"{server.url}/json") as client:
+    async with served(NAME) as url, connect(f"{url}/json") as client:
         await client.send(json.dumps({"text": "hi", "loud": True}))
         assert json.loads(await client.recv()) == {"text": "HI", "length": 2}
 

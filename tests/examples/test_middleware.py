@@ -1,7 +1,7 @@
 import pytest
 
 from support.clients import connect, refused
-from support.examples import load, running
+from support.examples import load, running, served
 from symphony.testing import HandshakeRefusedError, TestClient
 
 NAME = "ws/middleware.py"
@@ -20,8 +20,8 @@ async def test_a_message_is_tidied_answered_and_numbered_and_spam_is_dropped() -
 
 
 async def test_without_a_known_token_the_handshake_is_refused_with_401() -> None:
-    async with running(NAME) as server:
-        refusal = await refused(f"{server.url}/?token=guess")
+    async with served(NAME) as url:
+        refusal = await refused(f"{url}/?token=guess")
         assert refusal.status == 401
         assert refusal.body["message"] == "connect with ?token=sesame"
 

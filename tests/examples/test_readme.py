@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from support.clients import Client, connect, refused
-from support.examples import EXAMPLES, running
+from support.examples import EXAMPLES, served
 from support.pages import Block, blocks
 
 README = EXAMPLES / "ws" / "README.md"
@@ -46,13 +46,13 @@ def test_the_consoles_are_found() -> None:
 @pytest.mark.parametrize("block", CONSOLES, ids=str)
 async def test_a_console_shows_what_comes(block: Block) -> None:
     name = example(block)
-    async with running(f"ws/{name}") as server, AsyncExitStack() as stack:
+    async with served(f"ws/{name}") as origin, AsyncExitStack() as stack:
         client: Client | None = None
         if not block.text.startswith("$ "):
-            client = await stack.enter_async_context(connect(server.url + PATHS[name]))
+            client = await stack.enter_async_context(connect(origin + PATHS[name]))
         for line in block.text.splitlines():
             if line.startswith("$ "):
-                url = line.split()[-1].strip('"').replace("ws://127.0.0.1:8080", server.url)
+                url = line.split()[-1].strip('"').replace("ws://127.0.0.1:8080", origin)
                 if "error: " in block.text:
                     refusal = await refused(url)
                     assert f"error: Unexpected server response: {refusal.status}" in block.text

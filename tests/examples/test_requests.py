@@ -3,7 +3,7 @@ import json
 from typing import Any
 
 from support.clients import Client, connect
-from support.examples import load, running
+from support.examples import load, running, served
 from symphony.testing import TestClient
 
 NAME = "ws/requests.py"
@@ -28,7 +28,7 @@ def code(answer: Any) -> str:
 
 
 async def test_a_price_is_told_and_nonsense_is_refused_with_where_it_is() -> None:
-    async with running(NAME) as server, connect(server.url) as client:
+    async with served(NAME) as url, connect(url) as client:
         told = await ask(client, "price", {"item": "bread", "count": 2}, 7)
         assert told == {"reply": 7, "data": {"item": "bread", "count": 2, "total": 8.0}}
         for data, path in (({"item": "pie"}, "$.item"), ({"item": "cake", "count": 0}, "$.count")):
@@ -39,7 +39,7 @@ async def test_a_price_is_told_and_nonsense_is_refused_with_where_it_is() -> Non
 
 
 async def test_a_customer_is_asked_before_something_is_sold() -> None:
-    async with running(NAME) as server, connect(server.url) as client:
+    async with served(NAME) as url, connect(url) as client:
         question = await ask(client, "buy", {"item": "cake"})
         assert (question["event"], question["data"]) == (
             "confirm",
@@ -55,7 +55,7 @@ async def test_a_customer_is_asked_before_something_is_sold() -> None:
 
 
 async def test_nothing_is_sold_to_whoever_says_no_or_something_else() -> None:
-    async with running(NAME) as server, connect(server.url) as client:
+    async with served(NAME) as url, connect(url) as client:
         for answer in (
             {"data": False},
             {"data": "yes"},

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from support.clients import connect, refused
-from support.examples import load, running
+from support.examples import load, running, served
 from symphony.testing import HandshakeRefusedError, TestClient
 
 NAME = "ws/rooms.py"
@@ -29,8 +29,8 @@ async def test_two_meet_talk_and_part_and_the_room_is_cleaned_up() -> None:
 
 
 async def test_without_a_user_the_handshake_is_refused_with_400() -> None:
-    async with running(NAME) as server:
-        refusal = await refused(f"{server.url}/rooms/lobby")
+    async with served(NAME) as url:
+        refusal = await refused(f"{url}/rooms/lobby")
         assert refusal.status == 400
         assert "user" in refusal.message
 

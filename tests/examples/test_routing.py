@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from support.clients import connect, refused
-from support.examples import load, running
+from support.examples import load, served
 from symphony.testing import HandshakeRefusedError, TestClient
 
 NAME = "ws/routing.py"
@@ -32,18 +32,18 @@ REFUSALS = {
 
 
 async def test_each_path_is_answered_by_its_route() -> None:
-    async with running(NAME) as server:
+    async with served(NAME) as url:
         for path, answer in ANSWERS.items():
-            async with connect(server.url + path) as client:
+            async with connect(url + path) as client:
                 assert json.loads(await client.recv()) == answer
                 await client.wait_closed()
                 assert client.close_code == 1000
 
 
 async def test_what_is_on_no_route_is_refused() -> None:
-    async with running(NAME) as server:
+    async with served(NAME) as url:
         for path, (status, named) in REFUSALS.items():
-            refusal = await refused(server.url + path)
+            refusal = await refused(url + path)
             assert refusal.status == status
             assert named in refusal.message
 

@@ -1,12 +1,12 @@
 from support.clients import connect
-from support.examples import load, running
+from support.examples import load, served
 from symphony.testing import TestClient
 
 NAME = "ws/simple_server.py"
 
 
 async def test_it_greets_and_acknowledges() -> None:
-    async with running(NAME) as server, connect(server.url) as client:
+    async with served(NAME) as url, connect(url) as client:
         assert await client.recv() == "Hello, World!"
         for message in ("hi", b"\x00"):
             await client.send(message)

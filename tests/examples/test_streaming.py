@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from support.clients import Client, connect
-from support.examples import load, running
+from support.examples import load, running, served
 
 NAME = "ws/streaming.py"
 
@@ -31,7 +31,7 @@ async def test_an_answer_comes_token_by_token_and_ends() -> None:
 
 
 async def test_a_reader_gets_as_many_tokens_as_it_asked_for() -> None:
-    async with running(NAME) as server, connect(server.url) as client:
+    async with served(NAME) as url, connect(url) as client:
         await say(client, event="ask", data={"prompt": "the sea", "tokens": 4}, id=1, credit=1)
         assert (await hear(client))["item"] == 1
         await say(client, ping=1)
@@ -63,7 +63,7 @@ async def test_it_stops_when_its_reader_goes() -> None:
 
 @pytest.mark.parametrize("data", [{"prompt": " "}, {"prompt": "x", "tokens": 0}, {}, None])
 async def test_an_empty_question_is_refused(data: Any) -> None:
-    async with running(NAME) as server, connect(server.url) as client:
+    async with served(NAME) as url, connect(url) as client:
         await say(client, event="ask", data=data, id=1, credit=1)
         answer = await hear(client)
         assert (answer["error"], answer["data"]["code"]) == (1, "invalid")

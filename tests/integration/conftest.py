@@ -8,14 +8,37 @@ import pytest
 
 from support import servers
 
+# What these test is decided above the transport, or is the same code in each loop.
+TWO_VARIANTS = {
+    "test_checks",
+    "test_dependencies",
+    "test_event_middleware",
+    "test_event_registration",
+    "test_event_rooms",
+    "test_events",
+    "test_handlers",
+    "test_jsonrpc",
+    "test_middleware",
+    "test_parameters",
+    "test_payloads",
+    "test_plugins",
+    "test_refuse_token",
+    "test_registration",
+    "test_room_families",
+    "test_tokens",
+    "test_unencodable",
+}
+# They share neither a transport nor an event loop.
+_EXTREMES = {name: servers.VARIANTS[name] for name in ("native-uvloop", "asgi")}
+
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: Any) -> Mapping[str, Any]:
-    """Run a test that takes `serve` in each variant; every other test once."""
+    """Run a test that takes `serve` in its variants; every other test once."""
     if "serve" not in item.fixturenames:
         return {"asyncio": asyncio.new_event_loop}
     if config.getoption("other_python"):
         return {"native-asyncio": servers.VARIANTS["native-asyncio"]}
-    return servers.VARIANTS
+    return _EXTREMES if item.path.stem in TWO_VARIANTS else servers.VARIANTS
 
 
 @pytest.fixture

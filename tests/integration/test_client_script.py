@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from support.clients import http_client
 from support.pages import ROOT
 from symphony import Symphony
 
@@ -28,7 +29,7 @@ async def get(
     url: str, path: str = "/_symphony/client.js", method: str = "GET", **headers: str
 ) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with httpx.AsyncClient() as client:
+    async with http_client() as client:
         return await client.request(method, address(url, path), headers=named)
 
 
@@ -36,7 +37,7 @@ async def raw(url: str, path: str, **headers: str) -> tuple[httpx.Response, byte
     """Return an answer, and its body as it came over the network."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     async with (
-        httpx.AsyncClient() as client,
+        http_client() as client,
         client.stream("GET", address(url, path), headers=named) as answer,
     ):
         return answer, b"".join([part async for part in answer.aiter_raw()])

@@ -163,3 +163,33 @@ def test_a_close_code_that_may_not_be_sent_is_refused(code: int) -> None:
 def test_a_retry_after_that_is_no_delay_is_refused(seconds: float) -> None:
     with pytest.raises(ValueError, match="retry_after must be 0 or more seconds"):
         Reject("too_many", retry_after=seconds)
+
+
+@pytest.mark.parametrize(
+    ("path", "offers", "code"),
+    [
+        ("/nowhere", [], "not_found"),
+        ("/early", [], "test.busy"),
+        ("/failing", [], "internal"),
+        ("/failing", ["symphony.token.!"], "invalid"),
+    ],
+)
+async def test_every_refusal_before_the_upgrade_is_marked_with_its_code(serve, path, offers, code):
+    app = busy()
+
+    failing = app.route("/failing")
+
+    @failing.on_connect
+    async def fail(socket: Socket) -> None:
+        raise RuntimeError
+
+    failing.on_message(_echo)
+    async with serve(app) as url:
+        refusal = await refused(url + path, subprotocols=offers or None)
+    assert refusal.headers["symphony-refusal"] == refusal.code == code
+
+
+async def test_a_page_of_another_origin_gets_a_marked_refusal(serve):
+    async with serve(busy()) as url:
+        refusal = await refused(f"{url}/early", origin="https://evil.example")
+    assert refusal.headers["symphony-refusal"] == refusal.code == "forbidden"

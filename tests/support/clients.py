@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,9 +12,24 @@ import pytest
 import websockets
 from websockets.exceptions import InvalidStatus
 
-__all__ = ("Client", "Log", "Refusal", "closed", "connect", "error_in", "get", "refused", "settled", "until")
+__all__ = (
+    "Client",
+    "Log",
+    "Refusal",
+    "closed",
+    "connect",
+    "error_in",
+    "get",
+    "http_client",
+    "refused",
+    "settled",
+    "until",
+)
 
 Client = websockets.ClientConnection
+
+# Reading the system's certificates takes longer than a request that has no use for them.
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 connect = partial(websockets.connect, proxy=None, compression=None, ping_interval=None)
 
@@ -82,7 +98,12 @@ async def settled(measure: Callable[[], int]) -> int:
     return earlier
 
 
+def http_client() -> httpx.AsyncClient:
+    """Make a client for http://."""
+    return httpx.AsyncClient(trust_env=False, verify=_NO_TLS)
+
+
 async def get(url: str, **options: Any) -> httpx.Response:
     """Ask the server at a WebSocket's URL for a page."""
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with http_client() as client:
         return await client.get(url.replace("ws", "http", 1), **options)

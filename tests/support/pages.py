@@ -503,7 +503,7 @@ class Visit:
         """Run what waits for its end, and check what was printed."""
         await self._run_program()
         with suppress(TimeoutError):
-            await until(self._is_as_promised)
+            await until(self._is_as_promised, timeout=_PATIENCE)
         assert self._is_as_promised(), f"{self._printed.getvalue()!r} was printed, not {self._promised}"
 
     def _is_as_promised(self) -> bool:

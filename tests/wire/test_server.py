@@ -24,7 +24,8 @@ HANDSHAKE = load("handshake.json")
 async def test_a_conversation(transport: str, conversation: dict[str, Any]) -> None:
     for codec in conversation.get("codecs", ("json", "msgpack")):
         limits = Limits(**conversation["limits"]) if "limits" in conversation else None
-        async with SERVERS[transport](limits) as server, server.connect("/", OFFERS[codec]) as peer:
+        offers = (*OFFERS[codec], *conversation.get("offers", ()))
+        async with SERVERS[transport](limits) as server, server.connect("/", offers) as peer:
             try:
                 await hold(conversation["steps"], server, peer, "json" if codec == "plain" else codec)
             except BaseException as error:
@@ -123,6 +124,8 @@ async def test_what_a_client_offers_decides_what_is_spoken(transport: str) -> No
             path = "/" if vector["route"] == "events" else "/raw"
             async with server.connect(path, vector["offers"]) as peer:
                 assert peer.subprotocol == vector["chosen"], vector
+                for sent in vector.get("sends", ()):
+                    assert decoded(await peer.receive(), vector["speaks"]) == sent
                 if vector["speaks"] == "raw":
                     await peer.send("hi")
                     assert await peer.receive() == "hi"

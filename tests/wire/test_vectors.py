@@ -48,10 +48,10 @@ SHAPES = {
         {"name"},
         {"needs", "json", "msgpack", "id", "code", "path", "spoken", "text", "binary", "text_hex", "closes"},
     ),
-    "server.json": ({"name", "steps"}, {"needs", "codecs", "limits"}),
+    "server.json": ({"name", "steps"}, {"needs", "codecs", "limits", "offers"}),
     "client.json": ({"name", "steps"}, {"needs", "codecs", "options"}),
     "closing.json": ({"then"}, {"code", "status", "sent"}),
-    "handshake.json": (set(), {"route", "offers", "chosen", "speaks", "token", "subprotocol"}),
+    "handshake.json": (set(), {"route", "offers", "chosen", "speaks", "sends", "token", "subprotocol"}),
 }
 SERVER_STEPS = {"send", "send_text", "send_binary", "receive", "receive_in_any_order", "closed", "server"}
 CLIENT_STEPS = SERVER_STEPS - {"server", "receive_in_any_order"} | {

@@ -29,7 +29,7 @@ FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
 
 _MODULES = {"json": msgspec.json, "msgpack": msgspec.msgpack}
 _IDS = ("id", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong")
-_KINDS = ("event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry")
+_KINDS = ("event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry", "limits")
 
 Ids = dict[str, int]
 """What the variables of a conversation stand for: `{"$a": 1}`."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Final, NoReturn
 
-from rich.console import Console
-from rich.text import Text
-
 __all__ = ("FAILED", "USAGE", "complain", "fail")
 
 FAILED: Final = 1
@@ -15,6 +12,10 @@ USAGE: Final = 2
 
 def complain(message: str) -> None:
     """Print one line that says what is wrong."""
+    # Importing rich takes a tenth of a server's start, and only a failure needs it.
+    from rich.console import Console
+    from rich.text import Text
+
     Console(stderr=True, soft_wrap=True).print(Text.assemble(("Error:", "bold red"), " ", message))
 
 

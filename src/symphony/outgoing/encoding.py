@@ -150,6 +150,12 @@ class Dialect:
             shared = self._encodings[encoding] = SharedEncoding(self, encoding)
         return shared
 
+    def envelope(self, envelope: Envelope) -> Message:
+        """Return the message of an envelope of `symphony.v1`."""
+        message = self._shared.encode(envelope)
+        assert message is not None
+        return message
+
     def message(self, value: object) -> Message:
         """Return the message that `send(value)` sends.
 

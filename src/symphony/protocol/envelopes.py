@@ -24,6 +24,8 @@ __all__ = (
     "Event",
     "Grant",
     "Item",
+    "LimitValues",
+    "Limits",
     "MalformedError",
     "Ping",
     "Pong",
@@ -115,7 +117,23 @@ class Retry(Struct):
     retry: float
 
 
-Envelope: TypeAlias = Event | Reply | Error | Item | End | Grant | Cancel | Ping | Pong | Retry
+class LimitValues(Struct, omit_defaults=True):
+    """The limits that a server tells its clients.
+
+    Attributes:
+        max_message_bytes: The size limit of a message to the server.
+    """
+
+    max_message_bytes: int | None = None
+
+
+class Limits(Struct):
+    """The limits of the server, for clients that ask for them."""
+
+    limits: LimitValues
+
+
+Envelope: TypeAlias = Event | Reply | Error | Item | End | Grant | Cancel | Ping | Pong | Retry | Limits
 
 
 class MalformedError(Reject):

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ("RAW", "REFUSE", "TOKEN_PREFIX", "offered_token", "token_subprotocol")
+__all__ = ("LIMITS", "RAW", "REFUSE", "TOKEN_PREFIX", "offered_token", "token_subprotocol")
 
 RAW: Final = "symphony.raw"
 """Chosen on raw routes for clients that offer it: browsers fail a connection
@@ -19,6 +19,12 @@ Browsers hide the HTTP answer to a failed handshake: a page sees close code
 1006, whatever the server answered. A client that offers this subprotocol gets
 101 and then a close frame with code and reason. It is then the subprotocol of
 the answer, for the same reason as `RAW`.
+"""
+
+LIMITS: Final = "symphony.limits"
+"""Offered by a client that wants to know the limits of the server; never chosen.
+
+The first envelope of its connection then has them (`Limits`).
 """
 
 TOKEN_PREFIX: Final = "symphony.token."

@@ -17,6 +17,8 @@ from symphony.protocol.envelopes import (
     Event,
     Grant,
     Item,
+    Limits,
+    LimitValues,
     MalformedError,
     Ping,
     Pong,
@@ -43,6 +45,10 @@ _ABSENT: Final = Raw(b"")
 _ERROR: Final = "error"
 
 
+class _LimitValues(LimitValues):
+    max_message_bytes: Annotated[int, Meta(ge=1, le=MAX_ID)] | None = None
+
+
 class _Frame(Struct, gc=False):
     """Every field of every kind, so that one parser pass finds the kind."""
 
@@ -60,6 +66,7 @@ class _Frame(Struct, gc=False):
     ping: _Id | None = None
     pong: _Id | None = None
     retry: Annotated[float, Meta(ge=0)] | None = None
+    limits: _LimitValues | None = None
 
 
 class _JsonEvent(Event, gc=False):
@@ -189,6 +196,8 @@ class V1:
             return Pong(frame.pong)
         if frame.retry is not None:
             return Retry(frame.retry)
+        if frame.limits is not None:
+            return Limits(frame.limits)
         raise MalformedError("an envelope of no known kind: it has no `event`, `reply`, `cancel`, …", "$")
 
     def _malformed(self, message: str | bytes, reason: str, path: str) -> MalformedError:

@@ -7,8 +7,8 @@ import logging
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.protocol import subprotocols
-from symphony.protocol.codec import to_message
 from symphony.protocol.envelopes import Envelope, Event, Retry
+from symphony.protocol.refusals import http_refusal
 from symphony.protocol.v1 import JSON
 from symphony.transport.base import Connection
 from symphony.websocket.handshake import HandshakeError
@@ -24,11 +24,15 @@ def refuse(connection: Connection, handshake: Handshake, refusal: Reject) -> Non
     The refusal is an HTTP response. A client that offers `symphony.refuse` gets
     a WebSocket instead, with the error as an event and a close frame.
     """
-    payload = _encodable(refusal)
+    try:
+        response = http_refusal(refusal)
+    except Exception:
+        # The client must get an answer, even without the details.
+        logger.exception("The details of a Reject cannot be encoded: %s", refusal)
+        refusal.details = None
+        response = http_refusal(refusal)
     if not _wants_a_close_code(handshake):
-        headers = {"content-type": "application/json", **refusal.headers}
-        body = to_message(payload)
-        connection.refuse(refusal.status, headers, body.encode() if isinstance(body, str) else body)
+        connection.refuse(*response)
         return
 
     def send(envelope: Envelope) -> None:
@@ -36,22 +40,10 @@ def refuse(connection: Connection, handshake: Handshake, refusal: Reject) -> Non
 
     connection.accept(subprotocols.REFUSE)
     # Before `retry`: after that, a client expects only the close frame.
-    send(Event("error", payload))
+    send(Event("error", refusal.payload()))
     if refusal.retry_after is not None:
         send(Retry(refusal.retry_after))
     connection.close(refusal.close_code, refusal.message)
-
-
-def _encodable(refusal: Reject) -> dict[str, object]:
-    """Return the payload of a refusal, without details that cannot be encoded."""
-    payload = refusal.payload()
-    try:
-        to_message(payload)
-    except Exception:
-        # The client must get an answer, even without the details.
-        logger.exception("The details of a Reject cannot be encoded: %s", refusal)
-        payload["details"] = None
-    return payload
 
 
 def _wants_a_close_code(handshake: Handshake) -> bool:

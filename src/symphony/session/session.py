@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from symphony.errors import DisconnectedError, Reject
 from symphony.protocol.codec import UnencodableError
+from symphony.protocol.envelopes import Limits, LimitValues
+from symphony.protocol.subprotocols import LIMITS
 from symphony.session.background import BackgroundTasks
 from symphony.session.blocking import event_in, watched, what_held
 from symphony.session.contracts import SessionNode
@@ -124,7 +126,13 @@ class Session:
         self._opened_at = time.monotonic()
         if not self._draining:
             self._stop_timer()
-        self._connection.accept(socket.subprotocol)
+        connection = self._connection
+        connection.accept(socket.subprotocol)
+        # The connection is not in a room yet, so these are the first bytes after the 101.
+        events = self._endpoint.events is not None and self._dialect.is_v1
+        if events and LIMITS in socket.handshake.subprotocols:
+            limits = Limits(LimitValues(self._limits.max_message_bytes))
+            connection.outbox.send(connection.encoding.encode(self._dialect.envelope(limits)))
         self._node.opened(self)
         self._log("opened")
 

@@ -1,6 +1,7 @@
 """An app of another framework on our own server, with Symphony apps mounted in it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -175,6 +176,7 @@ async def test_a_handshake_during_a_stop_is_refused_with_503(complaints):
     assert (await ends)[0] == 1012
     [answer] = answers
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert answer.headers["symphony-refusal"] == json.loads(answer.body)["code"] == "unavailable"
     await late.aclose()
     assert complaints == []
 

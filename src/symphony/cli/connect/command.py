@@ -8,10 +8,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from symphony.cli.connect.script import run_script
-from symphony.cli.connect.session import ConnectFailedError, StoppedBySignalError
-from symphony.cli.connect.settings import Settings, UsageError, complete_url, parse_answers, parse_headers
-from symphony.cli.connect.text import escape_controls
 from symphony.cli.failing import FAILED, USAGE, fail
 
 __all__ = ("connect",)
@@ -81,6 +77,12 @@ def connect(
     pipe or a file, each line of the input is sent, and each message received
     is one line of the output.
     """
+    # `symphony run` imports this module as well, and should start fast.
+    from symphony.cli.connect.script import run_script
+    from symphony.cli.connect.session import ConnectFailedError, StoppedBySignalError
+    from symphony.cli.connect.settings import Settings, UsageError, complete_url, parse_answers, parse_headers
+    from symphony.cli.connect.text import escape_controls
+
     interactive = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     try:
         settings = Settings(

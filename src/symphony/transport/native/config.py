@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from uvicorn import Config as UvicornConfig
 from uvicorn.middleware.message_logger import MessageLoggerMiddleware
@@ -18,6 +18,9 @@ from symphony.transport.native.outer import Outer
 
 __all__ = ("Config",)
 
+# A client that sends more waits for the turns of the others.
+_READ_BYTES: Final = 16 * 1024
+
 
 class Config(UvicornConfig):
     """uvicorn's configuration for a Symphony app, or for an app with Symphony apps in it.
@@ -25,11 +28,17 @@ class Config(UvicornConfig):
     Attributes:
         host_app: The Symphony app, or `None` for an app of another framework.
         outer: Accepts connections for the app of another framework.
+        read_buffer: Where HTTP is read into. One for all connections, because
+            each segment is taken out before the next one is read.
     """
 
     host_app: Servable | None = None
     outer: Outer
     _proxy: ProxyHeadersMiddleware | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.read_buffer = memoryview(bytearray(_READ_BYTES))
 
     def load(self) -> None:
         """Import the app and find out which kind it is.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +17,9 @@ from urllib.parse import quote
 from starlette.datastructures import Headers
 from starlette.websockets import WebSocketDisconnect
 
+from symphony.errors import Reject
 from symphony.outgoing.encoding import Message
+from symphony.protocol.refusals import http_refusal
 from symphony.transport.base import Close, Profile, Scope, Servable, SlowRead, shown_address
 
 if TYPE_CHECKING:
@@ -129,9 +130,8 @@ class Guest:
         if self._answered:
             self._end(1012, "the server restarts")
         else:
-            self._refuse(
-                503, {"Retry-After": str(math.ceil(self._limits.retry_after))}, b"the server restarts"
-            )
+            refusal = Reject("unavailable", "the server restarts", retry_after=self._limits.retry_after)
+            self._refuse(*http_refusal(refusal))
 
     async def _receive(self) -> dict[str, Any]:
         while not self._events:

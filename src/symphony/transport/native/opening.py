@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 __all__ = ("Opening",)
 
 
-class Opening(asyncio.Protocol):
+class Opening(asyncio.BufferedProtocol):
     """Buffers data that a client sends before its handshake is answered.
 
     Args:
         transport: The transport of the event loop.
+        buffer: Where a segment is read into.
         max_early_bytes: Above this, reading is paused.
         close_timeout: How long a refused client may take to close.
 
@@ -27,15 +28,26 @@ class Opening(asyncio.Protocol):
 
     connection: NativeConnection
 
-    def __init__(self, transport: asyncio.Transport, *, max_early_bytes: int, close_timeout: float) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, buffer: memoryview, *, max_early_bytes: int, close_timeout: float
+    ) -> None:
         self.early = bytearray()
+        self._buffer = buffer
         self.paused = False
         self._transport = transport
         self._max_early_bytes = max_early_bytes
         self._close_timeout = close_timeout
         self._timer: asyncio.TimerHandle | None = None
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the next segment goes."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take a segment."""
+        self.take(self._buffer[:nbytes])
+
+    def take(self, data: bytearray | memoryview) -> None:
         """Buffer bytes for the parser, or discard them after a refusal."""
         if self._timer is not None:
             return
