@@ -26,7 +26,7 @@ test-main: .venv/ready
 	.venv/bin/pytest -n $(WORKERS) $(addprefix --ignore=,$(ALONE) $(BROWSERS))
 
 test-browsers: .venv/ready
-	.venv/bin/pytest -n 2 --dist loadfile $(BROWSERS)
+	.venv/bin/pytest -n $(WORKERS) --dist loadfile $(BROWSERS)
 
 test-alone: .venv/ready
 	.venv/bin/pytest $(ALONE)

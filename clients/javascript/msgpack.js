@@ -8,6 +8,8 @@
 /** Levels of nesting; the protocol asks for at least 200. */
 const MAX_DEPTH = 500;
 const utf8 = new TextEncoder();
+/** Half of a surrogate pair: not text. It has no form in UTF-8. */
+const LONE_SURROGATE = /\p{Cs}/u;
 // A byte order mark is part of the text: keep it.
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 /** The type of the one extension that MessagePack itself defines. */
@@ -59,21 +61,26 @@ class Writer {
     if (ArrayBuffer.isView(value)) throw new TypeError("send bytes as a Uint8Array, numbers as an array");
     if (depth === MAX_DEPTH) throw new RangeError(`nested deeper than ${MAX_DEPTH} levels, or circular`);
     if (typeof value.toJSON === "function") return this.write(value.toJSON(), depth + 1);
-    if (Array.isArray(value)) {
-      this.#length(value.length, 0x90, 16, 0, 0xdc);
-      for (const item of value) this.write(item, depth + 1);
-      return;
-    }
-    const fields = Object.entries(value).filter((field) => field[1] !== undefined);
-    this.#length(fields.length, 0x80, 16, 0, 0xde);
-    for (const [key, item] of fields) {
+    if (value instanceof Set) return this.#array([...value], depth);
+    if (Array.isArray(value)) return this.#array(value, depth);
+    const fields = value instanceof Map ? named(value) : Object.entries(value);
+    const present = fields.filter((field) => field[1] !== undefined);
+    this.#length(present.length, 0x80, 16, 0, 0xde);
+    for (const [key, item] of present) {
       this.#string(key);
       this.write(item, depth + 1);
     }
   }
 
+  /** @param {any[]} items @param {number} depth */
+  #array(items, depth) {
+    this.#length(items.length, 0x90, 16, 0, 0xdc);
+    for (const item of items) this.write(item, depth + 1);
+  }
+
   /** @param {number} value */
   #number(value) {
+    if (!Number.isFinite(value)) throw new RangeError(`${value} is not a number that can be sent`);
     if (!Number.isSafeInteger(value)) this.#code(0xcb, "Float64", 8, value);
     else if (value >= 2 ** 32) this.#code(0xcf, "BigUint64", 8, BigInt(value));
     else if (value >= 2 ** 16) this.#code(0xce, "Uint32", 4, value);
@@ -97,6 +104,8 @@ class Writer {
 
   /** @param {string} value */
   #string(value) {
+    // It would be changed silently.
+    if (LONE_SURROGATE.test(value)) throw new RangeError("half of a surrogate pair, such as half of an emoji, is not text");
     const bytes = utf8.encode(value);
     this.#length(bytes.length, 0xa0, 32, 0xd9, 0xda);
     this.#append(bytes);
@@ -104,8 +113,7 @@ class Writer {
 
   /** @param {number} time In milliseconds. */
   #date(time) {
-    // As JSON.stringify does with an invalid date.
-    if (Number.isNaN(time)) return this.#byte(0xc0);
+    if (Number.isNaN(time)) throw new RangeError("the date is not valid");
     const seconds = Math.floor(time / 1000);
     const nanoseconds = (time - seconds * 1000) * 1_000_000;
     if (seconds < 0 || seconds >= 2 ** 34) {
@@ -307,11 +315,20 @@ function narrow(value) {
   return Number.isSafeInteger(small) ? small : value;
 }
 
+/** @param {Map<any, any>} map @returns {[string, any][]} Its fields. As in JSON, keys are text. */
+function named(map) {
+  return [...map].map(([key, value]) => {
+    if (typeof key === "string" || Number.isSafeInteger(key)) return [String(key), value];
+    throw new TypeError("a key of the Map is neither text nor an integer");
+  });
+}
+
 /**
  * Encode a value as one message.
  *
  * Bytes are a `Uint8Array` or an `ArrayBuffer`, instants a `Date`, integers
- * beyond 2^53 a `BigInt`. A `toJSON` method is called as `JSON.stringify` does.
+ * beyond 2^53 a `BigInt`. A `Set` becomes an array and a `Map` an object. A
+ * `toJSON` method is called as `JSON.stringify` does.
  *
  * @param {unknown} value
  * @returns {Uint8Array}

@@ -16,8 +16,6 @@
 
 // ---------------------------------------------------------------- limits
 
-/** Bytes that may wait in the WebSocket before `emit` and `request` are refused. */
-const MAX_UNSENT_BYTES = 16 * 1024 * 1024;
 /** Requests of the server that handlers may work on at once. */
 const MAX_ANSWERING = 1000;
 /** Levels of nesting in MessagePack, as in msgpack.js. */
@@ -26,6 +24,26 @@ const MAX_DEPTH = 500;
 const MAX_CREDIT = 2 ** 31 - 1;
 /** Characters of an event's name. */
 const MAX_NAME = 256;
+/** Characters of a peer's text that an error or a log line shows. */
+const MAX_SHOWN = 200;
+/** Characters of a message that `debug` shows. */
+const MAX_DEBUG = 2000;
+/** Characters that are read of an HTTP answer to the handshake. */
+const MAX_ANSWER = 64 * 1024;
+/** How much of `maxQueueBytes` answers to the server may fill: they leave room for what the program sends. */
+const ANSWER_SHARE = 0.5;
+/** Bytes of refusals that may wait beyond that before the connection counts as lost. */
+const ANSWER_SLACK_BYTES = 1024 * 1024;
+/** Seconds after a ping in which only its pong is a sign of life: other messages may have waited before it. */
+const GRACE = 1;
+/** Bytes of a queued message up to which it is sent before the limits of the server are known. */
+const SMALL_BYTES = 64 * 1024;
+/** Seconds that larger messages wait for the limits of a server that sends nothing. */
+const LIMITS_TIMEOUT = 1;
+/** After this many failed attempts in a row, a warning says what could be wrong. */
+const WARN_AFTER = 3;
+/** Seconds between looks at the clock: a longer gap means that the computer or the page slept. */
+const NAP = 5;
 /** UTF-8 bytes of a close reason (RFC 6455 §5.5). */
 const MAX_REASON_BYTES = 123;
 /** Seconds that a connection must last to reset the backoff. */
@@ -75,8 +93,8 @@ export class RefusedError extends DisconnectedError {
    * @param {string} [reason] The reason that was sent with the code.
    * @param {{ refusal?: RemoteError | null, status?: number | null, retryAfter?: number | null }} [options]
    *   `refusal`: the error with which the server refused; null if it was not a Symphony server. `status`:
-   *   the HTTP status; null if it is unknown, as in browsers. `retryAfter`: how many seconds to wait
-   *   before trying again, or null.
+   *   the HTTP status. Only the WebSocket of the package `ws` shows it; otherwise it is null. `retryAfter`:
+   *   how many seconds to wait before trying again, or null.
    */
   constructor(message, code = 1006, reason = "", { refusal = null, status = null, retryAfter = null } = {}) {
     super(message, code, reason, { refusal });
@@ -174,11 +192,43 @@ const payloadOf = ({ code, message, retryable, details, retryAfter }) =>
 function errorIn(data) {
   const { code, message = "", retryable = false, details = null, retry_after: retryAfter } = data ?? {};
   if (typeof code !== "string") return null;
-  return new RemoteError(code, String(message), retryable === true, details, isDelay(retryAfter) ? retryAfter : null);
+  const seconds = isDelay(retryAfter) ? retryAfter : null;
+  return new RemoteError(printable(code), printable(textOf(message)), retryable === true, details, seconds);
 }
 
 /** @param {unknown} seconds */
 const isDelay = (seconds) => typeof seconds === "number" && seconds >= 0 && seconds < Infinity;
+
+// ------------------------------------------------------- text of the peer
+
+/**
+ * Characters that could change how a console or a log shows other text: control
+ * characters, line breaks, invisible ones such as those that change the direction
+ * of writing, and halves of surrogate pairs. The joiners of scripts and emoji stay.
+ */
+const UNPRINTABLE = /(?![\u200c\u200d])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
+
+/** @param {string} character */
+const escaped = (character) => `\\u{${/** @type {number} */ (character.codePointAt(0)).toString(16)}}`;
+
+/**
+ * Text from the other side, or text that may contain some, for errors and logs.
+ *
+ * @param {string} text
+ * @param {number} [most]
+ */
+function printable(text, most = MAX_SHOWN) {
+  const shown = text.slice(0, most + 1).replace(UNPRINTABLE, escaped);
+  // A pair of surrogates that was cut in two is not shown.
+  return shown.length > most ? `${shown.slice(0, most - 1).replace(/[\ud800-\udbff]$/, "")}…` : shown;
+}
+
+/** @param {unknown} value A value that should be text. @returns {string} */
+function textOf(value) {
+  if (typeof value === "string") return value;
+  if (typeof value === "object" && value !== null) return "";
+  return String(value ?? "");
+}
 
 // ---------------------------------------------------------------- codecs
 
@@ -199,23 +249,144 @@ function base64(bytes) {
   return btoa(characters);
 }
 
+/** Half of a surrogate pair: not text. It has no form in UTF-8. */
+const LONE_SURROGATE = /\p{Cs}/u;
+/** As `JSON.stringify` writes one, unless the backslash is part of the text. */
+const WRITTEN_SURROGATE = /(?:^|[^\\])(?:\\\\)*\\ud[89a-f]/;
+const NOT_TEXT = "it contains half of a surrogate pair, such as half of an emoji";
+
+/**
+ * Why a value cannot be sent, apart from what it contains. No value is changed silently.
+ *
+ * @param {unknown} value
+ * @param {"json" | "msgpack"} protocol
+ * @returns {Error | null}
+ */
+function fault(value, protocol) {
+  const inJson = protocol === "json";
+  if (typeof value === "string") return LONE_SURROGATE.test(value) ? new RangeError(NOT_TEXT) : null;
+  if (typeof value === "number") {
+    if (!Number.isFinite(value)) return new RangeError(`${value} is not a number that can be sent`);
+    // From 1e21 on, it is written with an exponent, as other numbers that are not integers.
+    const large = inJson && Number.isInteger(value) && !Number.isSafeInteger(value) && Math.abs(value) < 1e21;
+    return large ? beyond(value) : null;
+  }
+  if (typeof value === "bigint") {
+    if (inJson) return Number.isSafeInteger(Number(value)) ? null : beyond(value);
+    const fits = BigInt.asUintN(64, value) === value || BigInt.asIntN(64, value) === value;
+    return fits ? null : new RangeError(`${value} does not fit into 64 bits`);
+  }
+  if (typeof value === "function" || typeof value === "symbol") {
+    return new TypeError(`a ${typeof value} cannot be sent`);
+  }
+  if (ArrayBuffer.isView(value) && !asBytes(value)) {
+    return new TypeError("send bytes as a Uint8Array, numbers as an array");
+  }
+  if (value instanceof Date && Number.isNaN(value.getTime())) return new RangeError("the date is not valid");
+  if (value instanceof Map) {
+    const keys = [...value.keys()];
+    const named = keys.every((key) => typeof key === "string" || Number.isSafeInteger(key));
+    return named ? null : new TypeError("a key of the Map is neither text nor an integer");
+  }
+  return null;
+}
+
+/** @param {number | bigint} value */
+const beyond = (value) =>
+  new RangeError(`JSON is not exact for ${value}: send text, or a BigInt with protocol: "msgpack"`);
+
+/** @param {any} value @returns {any} What is sent instead of a Set or a Map. */
+function plain(value) {
+  if (value instanceof Set) return [...value];
+  return value instanceof Map ? Object.fromEntries(value) : value;
+}
+
+/**
+ * Where in the data something cannot be sent. Only for data that has failed.
+ *
+ * @param {unknown} data
+ * @param {"json" | "msgpack"} protocol
+ * @param {string} [path]
+ * @param {Set<unknown>} [seen] Objects that were looked at: data may be a circle.
+ * @returns {Error | null} Null if it fails for another reason, such as a circle.
+ */
+function locate(data, protocol, path = "$", seen = new Set()) {
+  const found = fault(data, protocol);
+  if (found) {
+    found.message = `${path}: ${found.message}`;
+    return found;
+  }
+  if (typeof data !== "object" || data === null || seen.has(data)) return null;
+  seen.add(data);
+  if (asBytes(data) || data instanceof Date) return null;
+  const { toJSON } = /** @type {any} */ (data);
+  if (typeof toJSON === "function") return locate(toJSON.call(data), protocol, path, seen);
+  const value = plain(data);
+  for (const [key, item] of Object.entries(value)) {
+    const step = Array.isArray(value) ? `[${key}]` : `.${printable(key)}`;
+    if (LONE_SURROGATE.test(key)) return new RangeError(`${path}${step}: the name of this field: ${NOT_TEXT}`);
+    const problem = locate(item, protocol, path + step, seen);
+    if (problem) return problem;
+  }
+  return null;
+}
+
+/**
+ * Encode, and say what cannot be sent and where.
+ *
+ * @template T
+ * @param {() => T} encode
+ * @param {string} what Names the message in the error; may be empty.
+ * @param {unknown} data
+ * @param {"json" | "msgpack"} protocol
+ * @returns {T}
+ */
+function encoding(encode, what, data, protocol) {
+  try {
+    return encode();
+  } catch (error) {
+    const found = locate(data, protocol) ?? /** @type {Error} */ (error);
+    if (what) found.message = `${what} cannot be sent: ${found.message}`;
+    throw found;
+  }
+}
+
 /**
  * Bytes are base64 in JSON. `this[key]`, not the value given: the toJSON method
- * of Node's Buffer has run by then.
+ * of Node's Buffer and of dates has run by then.
  *
  * @this {any} @param {string} key @param {any} value
  */
-function bytesAsBase64(key, value) {
+function toJson(key, value) {
+  if (typeof value === "string" && typeof this[key] === "string") return value;
   const bytes = asBytes(this[key]);
-  return bytes ? base64(bytes) : value;
+  if (bytes) return base64(bytes);
+  const problem = fault(this[key] instanceof Date ? this[key] : value, "json");
+  if (problem) throw problem;
+  return typeof value === "bigint" ? Number(value) : plain(value);
 }
+
+/** @type {Codec} */
+const jsonCodec = {
+  encode(value) {
+    const text = JSON.stringify(value, toJson) ?? "null";
+    // `JSON.stringify` writes halves of surrogate pairs as escapes. The first test is quick.
+    if (text.includes("\\ud") && WRITTEN_SURROGATE.test(text)) throw new RangeError(NOT_TEXT);
+    return text;
+  },
+  decode: (message) => JSON.parse(message),
+};
 
 /** How a value becomes a JSON message, and back. `decode` throws for invalid JSON. */
 export const json = {
-  /** @param {unknown} value @returns {string} */
-  encode: (value) => JSON.stringify(value, bytesAsBase64) ?? "null",
+  /**
+   * @param {unknown} value
+   * @returns {string}
+   * @throws {TypeError | RangeError} JSON cannot express the value. The message says where.
+   */
+  encode: (value) => encoding(() => jsonCodec.encode(value), "", value, "json"),
   /** @param {string} message @returns {any} */
-  decode: (message) => JSON.parse(message),
+  decode: (message) => jsonCodec.decode(message),
 };
 
 /**
@@ -231,29 +402,34 @@ const loadMsgpack = async () => (msgpack ??= await import("./msgpack.js"));
  * Copy data that waits to be sent, as MessagePack will see it: the codec may
  * not be loaded yet.
  *
- * @param {any} value @param {number} [depth] @returns {any}
+ * @param {any} value
+ * @param {{ bytes: number }} size Counts about how many bytes it will have.
+ * @param {number} [depth]
+ * @returns {any}
  * @throws {TypeError | RangeError} MessagePack cannot encode the value.
  */
-function copyForMsgpack(value, depth = 0) {
-  if (typeof value === "bigint") {
-    if (Number.isSafeInteger(Number(value))) return Number(value);
-    const fits = BigInt.asUintN(64, value) === value || BigInt.asIntN(64, value) === value;
-    if (!fits) throw new RangeError(`${value} does not fit into 64 bits`);
-  }
-  if (typeof value === "function" || typeof value === "symbol") {
-    throw new TypeError(`a ${typeof value} cannot be sent`);
-  }
+function copyForMsgpack(value, size, depth = 0) {
+  const problem = fault(value, "msgpack");
+  if (problem) throw problem;
+  size.bytes += 9;
+  if (typeof value === "string") size.bytes += utf8.encode(value).length;
+  if (typeof value === "bigint" && Number.isSafeInteger(Number(value))) return Number(value);
   if (typeof value !== "object" || value === null) return value;
   const bytes = asBytes(value);
-  // Not by `slice`, which copies nothing for a Buffer of Node.
-  if (bytes) return new Uint8Array(bytes);
+  if (bytes) {
+    size.bytes += bytes.length;
+    // Not by `slice`, which copies nothing for a Buffer of Node.
+    return new Uint8Array(bytes);
+  }
   if (value instanceof Date) return new Date(value);
-  if (ArrayBuffer.isView(value)) throw new TypeError("send bytes as a Uint8Array, numbers as an array");
   if (depth === MAX_DEPTH) throw new RangeError(`nested deeper than ${MAX_DEPTH} levels, or circular`);
-  if (typeof value.toJSON === "function") return copyForMsgpack(value.toJSON(), depth + 1);
-  if (Array.isArray(value)) return value.map((item) => copyForMsgpack(item, depth + 1));
-  const fields = Object.entries(value).filter(([, item]) => item !== undefined);
-  return Object.fromEntries(fields.map(([key, item]) => [key, copyForMsgpack(item, depth + 1)]));
+  if (typeof value.toJSON === "function") return copyForMsgpack(value.toJSON(), size, depth + 1);
+  const part = plain(value);
+  if (Array.isArray(part)) return part.map((item) => copyForMsgpack(item, size, depth + 1));
+  const fields = Object.entries(part).filter(([, item]) => item !== undefined);
+  return Object.fromEntries(
+    fields.map(([key, item]) => [copyForMsgpack(key, size), copyForMsgpack(item, size, depth + 1)]),
+  );
 }
 
 // ------------------------------------------------------- types of events
@@ -322,7 +498,14 @@ function copyForMsgpack(value, depth = 0) {
 /** @template E @typedef {"message" extends Name<E, "receives"> ? Entry<E, "receives", "message"> : any} MessageOf */
 
 /** @typedef {{ code: string, message: string, retryable: boolean, details: any, retry_after?: number }} ErrorData */
-/** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
+/**
+ * Sends on one connection, before the queue.
+ *
+ * @template {EventMap} E
+ * @typedef {Pick<Client<E>, "emit" | "send" | "request" | "stream">} Connection
+ */
+/** @typedef {"new" | "connecting" | "open" | "waiting" | "closed"} State */
+/** @typedef {{ code: number, reason: string, refusal: RemoteError | null }} Closed How a client has ended. */
 /** @typedef {string | null | undefined} Token */
 
 /**
@@ -336,11 +519,19 @@ function copyForMsgpack(value, depth = 0) {
  * @property {number} [requestTimeout] Seconds that a request waits for its answer, and a stream for a connection: 10.
  * @property {number | null} [heartbeat] Seconds without a message before the client pings the server: 20.
  *   null: never.
+ * @property {boolean} [autoConnect] Whether to connect at once: true. Otherwise call `client.connect()`, for
+ *   example after a page was rendered on a server, where there is no WebSocket.
  * @property {boolean} [reconnect] Whether to reconnect when the connection is lost: true.
  * @property {number} [backoff] The longest first wait, in seconds: 0.5. It doubles with each attempt.
  * @property {number} [maxBackoff] The longest of all waits, in seconds: 30.
+ * @property {number | null} [giveUpAfter] Seconds that a client which was connected goes on while something
+ *   else than Symphony answers with an HTTP status: 300. null: no limit. Only the WebSocket of the package `ws`
+ *   shows these answers.
  * @property {number} [maxQueue] Messages that may wait for a connection or, on a raw route, for the
  *   program: 1000.
+ * @property {number} [maxQueueBytes] Bytes that may wait for a connection, in the WebSocket, on a raw route for
+ *   the program, and as items of one stream: 16 MiB each.
+ * @property {boolean} [debug] Whether to log every message to the console: false. Tokens are hidden.
  * @property {any} [WebSocket] The constructor, if there is no global one (Node 20).
  */
 
@@ -373,12 +564,15 @@ const isEndless = (seconds) => seconds * 1000 > LONGEST_DELAY;
 const RECONNECTS_AFTER = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429, 4503]);
 const NORMAL = 1000;
 const GOING_AWAY = 1001;
+const NO_CODE = 1005;
 const LOST = 1006;
 const UNREAD = 1013;
 const INVALID = 4400;
 const UNAUTHORIZED = 4401;
 /** Sent instead of 1013, which a page may not send. */
 const OWN_UNREAD = 4000;
+/** Sent if a handler of `onOpen` fails. */
+const OWN_FAILED = 4001;
 
 /**
  * A browser fails the connection if it offered subprotocols and the server chose
@@ -387,15 +581,33 @@ const OWN_UNREAD = 4000;
  */
 const RAW = "symphony.raw";
 const REFUSE = "symphony.refuse";
+/** Asks for the limits of the server. It is never chosen. */
+const LIMITS = "symphony.limits";
+
+/** What to do about a close code, for the log. */
+const ADVICE = new Map([
+  [NORMAL, "The server closed it normally. Call connect() again if you need a new one."],
+  [1002, "The server could not read the messages. Something between may have changed them."],
+  [1003, "The server does not take this type of message."],
+  [1007, "The server could not read the messages. Something between may have changed them."],
+  [1008, "It is against a rule of the server, or of something between."],
+  [1009, "A message was larger than the server allows: see `max_message_bytes`."],
+  [UNREAD, "The program did not read the messages."],
+  [INVALID, "Check the URL and the options."],
+  [UNAUTHORIZED, "The server needs another token. `token` may be a function that fetches a new one."],
+  [4403, "Check the token, and whether the `origins` of the server allow this page."],
+  [4404, "Check the path of the URL. The routes of a mounted app are below its mount path."],
+  [4409, "Solve the conflict before you connect again."],
+]);
 
 /** The kinds of envelopes that a server sends. The first of these fields decides. */
-const KINDS = /** @type {const} */ (["event", "reply", "error", "item", "end", "cancel", "pong", "retry"]);
+const KINDS = /** @type {const} */ (["event", "reply", "error", "item", "end", "cancel", "pong", "retry", "limits"]);
 
 /** One attempt to connect, and its connection. It ends once, even if its WebSocket fires more events. */
 class Link {
   raw = false;
   /** JSON for raw routes and refusals, and until the server has chosen. @type {Codec} */
-  codec = json;
+  codec = jsonCodec;
   openedAt = Infinity;
   /** How many seconds the client must wait before it reconnects; set by the server. @type {number | null} */
   retry = null;
@@ -403,6 +615,16 @@ class Link {
   lastError = null;
   /** The reason that a close frame has if it closes because of that error. */
   lastReason = "";
+  /** The HTTP status that the handshake was answered with, if it can be seen. @type {number | null} */
+  status = null;
+  /** Whether the answer is a decision of Symphony, and `lastError` what it says. */
+  marked = false;
+  /** Bytes of the largest message that the server takes; Infinity as long as it is not known. */
+  maxMessageBytes = Infinity;
+  /** Whether the handlers of `onOpen` have run. */
+  prepared = false;
+  /** Whether it was logged that answers did not fit. */
+  toldFull = false;
   /** Whether the server will close soon: only replies, grants and cancels are sent. */
   stopping = false;
   #settings;
@@ -413,8 +635,16 @@ class Link {
   #trouble = "";
   #heardAt = 0;
   #pings = 0;
+  #asking = false;
+  /** The last ping that was answered. */
+  #ponged = 0;
+  #token = "";
   /** @type {any} */
   #timer;
+  /** @type {() => void} */
+  #firstCame = () => {};
+  /** @type {Promise<void>} */
+  #first;
 
   /**
    * @param {Settings} settings
@@ -423,6 +653,9 @@ class Link {
   constructor(settings, hears) {
     this.#settings = settings;
     this.#hears = hears;
+    this.#first = new Promise((resolve) => {
+      this.#firstCame = resolve;
+    });
   }
 
   /** Whether a message can be sent now: a closing WebSocket drops messages silently. */
@@ -449,8 +682,28 @@ class Link {
     return this.#socket.protocol || null;
   }
 
+  /** Wait for the limits of the server, which come first. A server without them may send nothing. */
+  async limitsKnown() {
+    const timer = after(LIMITS_TIMEOUT, this.#firstCame);
+    await this.#first;
+    clearTimeout(timer);
+  }
+
   get unsentBytes() {
     return this.#socket.bufferedAmount;
+  }
+
+  /**
+   * The error with which the server closes the connection, or has refused it; null if there was none.
+   *
+   * @param {number} code The close code.
+   * @param {string} reason The reason of the close frame.
+   */
+  refusal(code, reason) {
+    if (this.refused || this.status !== null) return this.lastError;
+    // After the opening, the last error may be about something else.
+    const closed = code !== LOST && code !== NO_CODE;
+    return closed && this.lastReason === reason ? this.lastError : null;
   }
 
   async start() {
@@ -458,24 +711,26 @@ class Link {
     // While the token function runs.
     const loading = protocol === "msgpack" && !msgpack ? loadMsgpack() : null;
     loading?.catch(() => {});
-    this.#timer = after(connectTimeout, () => this.#lose(`no connection within ${connectTimeout} s`));
+    this.#timer = after(connectTimeout, () => this.lose(`no connection within ${connectTimeout} s`));
     let value;
     try {
       value = typeof token === "function" ? await token() : token;
     } catch (error) {
       console.error("symphony: the token function failed", error);
-      this.#lose("the token function failed");
+      this.lose("the token function failed");
       return;
     }
     try {
       if (loading) await loading;
     } catch (error) {
       console.error("symphony: msgpack.js could not be loaded; it must be in the same folder as symphony.js", error);
-      this.#lose("the MessagePack module could not be loaded");
+      this.lose("the MessagePack module could not be loaded");
       return;
     }
     if (this.#ended) return;
-    const credentials = (value ?? null) === null ? [] : [`symphony.token.${base64url(String(value))}`];
+    this.#token = String(value ?? "");
+    const credentials = (value ?? null) === null ? [] : [`symphony.token.${base64url(this.#token)}`];
+    this.#log(`connecting to ${place(url)}, offering ${offer.join(", ")}${this.#token && " and a token"}`);
     try {
       this.#socket = new WebSocket(url, [...offer, ...credentials]);
     } catch (error) {
@@ -490,49 +745,102 @@ class Link {
   #listen(socket) {
     let answered = false;
     socket.binaryType = "arraybuffer";
+    // Only `ws` shows HTTP answers. Its WebSocket is an event emitter.
+    if (typeof socket.on === "function") {
+      socket.on("unexpected-response", (/** @type {any} */ _, /** @type {any} */ response) => {
+        answered = true;
+        this.#answered(response);
+      });
+    }
     socket.onopen = () => {
       answered = true;
+      this.#log(`open, with the subprotocol ${socket.protocol || "(none)"}`);
       if (this.#ended || this.refused) return;
       clearTimeout(this.#timer);
       this.raw = socket.protocol !== this.#settings.events;
       this.openedAt = this.#heardAt = now();
       if (!this.raw) {
-        this.codec = (this.#settings.protocol === "msgpack" && msgpack) || json;
+        this.codec = (this.#settings.protocol === "msgpack" && msgpack) || jsonCodec;
         if (this.#settings.heartbeat) this.#awaitSilence();
       }
       this.#hears.open();
     };
     socket.onmessage = (/** @type {any} */ event) => {
       this.#heardAt = now();
+      if (this.#settings.debug) this.#log(`< ${this.#readable(event.data)}`);
       if (!this.#ended) this.#hears.message(event.data);
+      this.#firstCame();
     };
     socket.onclose = (/** @type {any} */ event) => this.#end(event.code, event.reason || this.#trouble);
     // Keep this listener after the end: `ws` throws errors that have none.
     socket.onerror = (/** @type {any} */ event) => {
       this.#trouble = event.message ?? "";
       // Some versions of Node fire no `close` for an attempt that failed.
-      if (!answered) this.#lose(this.#trouble);
+      if (!answered) this.lose(this.#trouble);
     };
+  }
+
+  /**
+   * Read the HTTP answer to a handshake.
+   *
+   * @param {any} response An `IncomingMessage` of Node.
+   */
+  async #answered(response) {
+    const { statusCode, statusMessage, headers } = response;
+    this.status = statusCode;
+    this.#trouble = `HTTP ${statusCode} ${statusMessage ?? ""}`.trim();
+    let body = "";
+    try {
+      response.setEncoding("utf8");
+      for await (const part of response) {
+        body += part;
+        if (body.length > MAX_ANSWER) break;
+      }
+      this.lastError = errorIn(JSON.parse(body));
+    } catch {
+      // Not an error of Symphony, or one that was cut off: the status decides.
+    }
+    this.marked = headers["symphony-refusal"] !== undefined && this.lastError !== null;
+    const seconds = Number(headers["retry-after"] ?? NaN);
+    if (isDelay(seconds)) this.retry = seconds;
+    if (this.#ended) return;
+    this.#stop();
+    abandon(this.#socket);
+    this.#hears.end(4000 + statusCode, this.lastError?.message ?? this.#trouble);
   }
 
   #awaitSilence() {
     const rest = this.#heardAt + (this.#settings.heartbeat ?? Infinity) - now();
-    if (rest > 0) this.#timer = after(rest, () => this.#awaitSilence());
-    else this.check();
+    if (rest <= 0) return this.check();
+    // In short steps: the clock of `now` may stand still while the computer sleeps.
+    const step = Math.min(rest, NAP);
+    const slept = watch(step);
+    this.#timer = after(step, () => (slept() ? this.check() : this.#awaitSilence()));
+  }
+
+  /** @param {unknown} ping The number in a pong. */
+  pong(ping) {
+    if (ping === this.#pings) this.#ponged = this.#pings;
   }
 
   /** Ping the server. Without any message in time, the connection counts as lost. */
   check() {
     // A page cannot ping on a raw route. A closing connection sends no ping either, but it
     // still needs the timeout, or it might never end.
-    if (this.#ended || this.openedAt === Infinity || this.raw) return;
-    const { heartbeat } = this.#settings;
+    if (this.#ended || this.openedAt === Infinity || this.raw || this.#asking) return;
+    const heartbeat = this.#settings.heartbeat ?? DEFAULTS.heartbeat ?? 0;
     const asked = now();
+    const patience = Math.max(heartbeat / 2, 1);
+    const slept = watch(patience);
     clearTimeout(this.#timer);
+    this.#asking = true;
     this.write({ ping: ++this.#pings });
-    this.#timer = after(Math.max((heartbeat ?? 0) / 2, 1), () => {
-      if (this.#heardAt < asked) this.#lose("the server does not answer pings");
-      else if (heartbeat) this.#awaitSilence();
+    this.#timer = after(patience, () => {
+      this.#asking = false;
+      if (this.#ponged === this.#pings || this.#heardAt > asked + GRACE) {
+        if (this.#settings.heartbeat) this.#awaitSilence();
+      } else if (slept()) this.check();
+      else this.lose("the server does not answer pings");
     });
   }
 
@@ -541,14 +849,48 @@ class Link {
    * that matters.
    *
    * @param {object} envelope
+   * @throws {TypeError | RangeError} It cannot be encoded, or is larger than the server allows.
    */
   write(envelope) {
-    this.send(this.codec.encode(envelope));
+    const { event, data } = /** @type {any} */ (envelope);
+    const what = event === undefined ? "the answer" : `"${event}"`;
+    const { protocol } = this.#settings;
+    const message = encoding(() => this.codec.encode(envelope), what, data, protocol);
+    const most = this.maxMessageBytes;
+    // A character has at most 3 bytes for each unit of its string.
+    const size = typeof message !== "string" ? message.length : message.length * 3 > most ? bytesOf(message) : 0;
+    if (size > most) throw new RangeError(`${what} has ${size} bytes, and the server takes at most ${most}`);
+    this.send(message);
   }
 
   /** @param {any} message */
   send(message) {
-    if (this.ready) this.#socket.send(message);
+    if (!this.ready) return;
+    if (this.#settings.debug) this.#log(`> ${this.#readable(message)}`);
+    this.#socket.send(message);
+  }
+
+  /** @param {string} line For people who debug: a message, or what the connection does. */
+  #log(line) {
+    if (!this.#settings.debug) return;
+    let safe = line;
+    // As it is, and as it is written in JSON.
+    for (const secret of [this.#token, JSON.stringify(this.#token).slice(1, -1)]) {
+      if (secret) safe = safe.replaceAll(secret, "[token]");
+    }
+    console.log(`symphony: ${printable(safe, MAX_DEBUG)}`);
+  }
+
+  /** @param {any} message @returns {string} */
+  #readable(message) {
+    if (typeof message === "string") return message;
+    const bytes = asBytes(message) ?? new Uint8Array();
+    try {
+      if (!this.raw && this.codec !== jsonCodec) return describe(this.codec.decode(bytes));
+    } catch {
+      // It is shown as bytes.
+    }
+    return `${bytes.length} bytes`;
   }
 
   /** @param {number} code @param {string} reason @returns {Promise<void>} When it has closed. */
@@ -572,8 +914,24 @@ class Link {
     });
   }
 
+  /**
+   * Close a connection that cannot be used as it is. For the client, it is lost.
+   *
+   * @param {number | undefined} code Undefined: none, as of a page that is left.
+   * @param {string} reason
+   */
+  leave(code, reason) {
+    if (this.#ended) return;
+    this.#stop();
+    const socket = this.#socket;
+    // Its close frame is not waited for.
+    if (socket?.readyState === 1 && code !== undefined) socket.close(code, reason);
+    else socket?.close();
+    this.#hears.end(code === undefined ? NO_CODE : LOST, reason);
+  }
+
   /** @param {string} reason */
-  #lose(reason) {
+  lose(reason) {
     if (this.#ended) return;
     // Before closing the WebSocket: in some versions of Node, `close` fires the events itself.
     this.#stop();
@@ -591,7 +949,36 @@ class Link {
   #stop() {
     this.#ended = true;
     clearTimeout(this.#timer);
+    this.#firstCame();
+    this.#log("the connection has ended");
   }
+}
+
+/** @param {string} text @returns {number} Its bytes in UTF-8. */
+const bytesOf = (text) => utf8.encode(text).length;
+
+/** @param {string} url @returns {string} The URL without what may be secret. */
+function place(url) {
+  const { protocol, host, pathname } = new URL(url);
+  return `${protocol}//${host}${pathname}`;
+}
+
+/** @param {unknown} value @returns {string} It as text for the log: JSON, with bytes as their number. */
+const describe = (value) =>
+  JSON.stringify(value, (_, item) => {
+    const bytes = asBytes(item);
+    return bytes ? `${bytes.length} bytes` : typeof item === "bigint" ? `${item}` : item;
+  }) ?? "null";
+
+/**
+ * Watch the clock of the computer, which goes on while the computer sleeps.
+ *
+ * @param {number} seconds How long the wait should take.
+ * @returns {() => boolean} Whether it took much longer.
+ */
+function watch(seconds) {
+  const began = Date.now();
+  return () => Date.now() - began > (seconds + NAP) * 1000;
 }
 
 /** @param {any} socket Its connection is dead: a close frame would not be answered. */
@@ -609,20 +996,22 @@ const base64url = (text) =>
 
 /** Items that have come and were not taken yet. The caller limits how many. */
 class Inbox {
-  /** @type {any[]} */
+  /** @type {{ item: any, bytes: number }[]} */
   #items = [];
   /** @type {(() => void)[]} */
   #waiting = [];
   /** @type {(() => void) | null} What ends an iteration, once all items are taken. */
   #last = null;
+  bytes = 0;
 
   get size() {
     return this.#items.length;
   }
 
-  /** @param {unknown} item */
-  push(item) {
-    this.#items.push(item);
+  /** @param {unknown} item @param {number} bytes */
+  push(item, bytes) {
+    this.#items.push({ item, bytes });
+    this.bytes += bytes;
     this.#wake();
   }
 
@@ -646,8 +1035,11 @@ class Inbox {
   /** Iterate over the items as they come. Several iterations share them. */
   async *[Symbol.asyncIterator]() {
     for (;;) {
-      if (this.#items.length) yield this.#items.shift();
-      else if (this.#last) return this.#last();
+      const next = this.#items.shift();
+      if (next) {
+        this.bytes -= next.bytes;
+        yield next.item;
+      } else if (this.#last) return this.#last();
       else await new Promise((resolve) => this.#waiting.push(() => resolve(null)));
     }
   }
@@ -658,6 +1050,12 @@ const late = ({ event }) => new RequestTimeoutError(`"${event}" was not answered
 
 /** @param {string} event @param {string} what How the server answers instead. */
 const misused = (event, what) => new RemoteError("invalid", `"${event}" ${what}`);
+
+const FULL = "the connection is slow, and its buffer is full";
+
+/** @param {string} event @param {number} bytes */
+const unread = (event, bytes) =>
+  new QueueFullError(`items of "${event}" with ${bytes} bytes wait and are not read: use a smaller credit`);
 
 /** @param {Call} call @param {any} data The error that the server answers. */
 function errorOf(call, data) {
@@ -670,11 +1068,14 @@ function errorOf(call, data) {
 /** A message without an answer; `event` is null for a plain `send`. */
 class Message {
   idempotent = false;
+  /** Bytes that it holds while it waits. */
+  bytes = 0;
 
-  /** @param {string | null} event @param {unknown} data */
-  constructor(event, data) {
+  /** @param {string | null} event @param {unknown} data @param {Link | null} within */
+  constructor(event, data, within) {
     this.event = event;
     this.data = data;
+    this.within = within;
   }
 }
 
@@ -685,6 +1086,8 @@ class Call {
   /** When it times out here, by `now()`. */
   deadline = Infinity;
   settled = false;
+  /** Bytes that it holds while it waits, or while it may be sent again. */
+  bytes = 0;
   /** The error of a server that stops, until the request is sent again. @type {Error | null} */
   refusal = null;
   /** @type {any} */
@@ -696,18 +1099,67 @@ class Call {
    * @param {string} event
    * @param {unknown} data
    * @param {object} kind What differs between requests and streams.
+   * @param {Link | null} kind.within The connection, if a handler of `onOpen` makes the call.
    * @param {boolean} [kind.idempotent] Sent again if the connection is lost.
    * @param {() => object} kind.terms Further fields of its envelope, asked for when it is sent.
-   * @param {(kind: "reply" | "item" | "end", data: any) => void} kind.heard
+   * @param {(kind: "reply" | "item" | "end", data: any, bytes: number) => void} kind.heard
    * @param {(error: unknown) => void} kind.failed
    */
-  constructor(event, data, { idempotent = false, terms, heard, failed }) {
+  constructor(event, data, { within, idempotent = false, terms, heard, failed }) {
     this.event = event;
     this.data = data;
-    this.idempotent = idempotent;
+    this.within = within;
+    // A handler of `onOpen` runs again on the next connection.
+    this.idempotent = idempotent && !within;
     this.terms = terms;
     this.heard = heard;
     this.failed = failed;
+  }
+}
+
+/**
+ * Knows for which connection a handler of `onOpen` runs: what it sends goes out
+ * before the queue, and anything else waits.
+ */
+class Opening {
+  /** @type {any} Follows a handler through whatever it awaits. Browsers have nothing like it. */
+  #storage = null;
+  /** @type {Link | null} */
+  #link = null;
+
+  constructor() {
+    const hooks = /** @type {any} */ (globalThis).process?.getBuiltinModule?.("node:async_hooks");
+    if (hooks?.AsyncLocalStorage) this.#storage = new hooks.AsyncLocalStorage();
+  }
+
+  /** The connection for which the running code was called, if it is known. @returns {Link | null} */
+  get link() {
+    return this.#storage ? (this.#storage.getStore() ?? null) : this.#link;
+  }
+
+  /** @template T @param {Link} link @param {() => T} run @returns {T} */
+  run(link, run) {
+    if (this.#storage) return this.#storage.run(link, run);
+    const before = this.#link;
+    this.#link = link;
+    try {
+      return run();
+    } finally {
+      this.#link = before;
+    }
+  }
+
+  /** The code that awaits an answer continues in this turn of the event loop. @param {Link | null} link */
+  resume(link) {
+    if (!link || link.prepared || this.#storage) return;
+    this.#link = link;
+    // Not a timer: those may be slow in a page that is not visible.
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      this.#link = null;
+      port1.close();
+    };
+    port2.postMessage(null);
   }
 }
 
@@ -719,21 +1171,25 @@ const DEFAULTS = {
   connectTimeout: 10,
   requestTimeout: 10,
   heartbeat: /** @type {number | null} */ (20),
+  autoConnect: true,
   reconnect: true,
   backoff: 0.5,
   maxBackoff: 30,
+  giveUpAfter: /** @type {number | null} */ (300),
   maxQueue: 1000,
+  maxQueueBytes: 16777216,
+  debug: false,
 };
 
 /** @typedef {ReturnType<typeof settings>} Settings */
 
-/** @param {string | URL} url @param {Options} options */
-function settings(url, options) {
+/** @param {Options} options */
+function settings(options) {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-  const { token, WebSocket = globalThis.WebSocket } = options;
+  const { token } = options;
   const chosen = { ...DEFAULTS, ...given };
-  const { protocol, connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff, maxQueue } = chosen;
-  if (!WebSocket) throw new TypeError("there is no global WebSocket: pass one, connect(url, { WebSocket })");
+  const { protocol, connectTimeout, requestTimeout, heartbeat, backoff, maxBackoff } = chosen;
+  const { giveUpAfter, maxQueue, maxQueueBytes } = chosen;
   if (!["json", "msgpack"].includes(protocol)) {
     throw new RangeError(`protocol must be "json" or "msgpack", not ${protocol}`);
   }
@@ -744,11 +1200,13 @@ function settings(url, options) {
   if (heartbeat !== null && !(typeof heartbeat === "number" && heartbeat > 0)) {
     throw new RangeError(`heartbeat must be above 0, or null to switch it off, not ${heartbeat}`);
   }
+  if (giveUpAfter !== null) checkLeast(0, { giveUpAfter });
   checkLeast(0, { backoff, maxBackoff });
-  checkLeast(1, { maxQueue });
+  checkLeast(1, { maxQueue, maxQueueBytes });
   const events = `symphony.v1.${protocol}`;
-  const offer = [...new Set([events, ...chosen.subprotocols, RAW, REFUSE])];
-  return { ...chosen, url: webSocketUrl(url), token, WebSocket, events, offer };
+  const offer = [...new Set([events, ...chosen.subprotocols, RAW, REFUSE, LIMITS])];
+  // The URL and the WebSocket are not needed, and perhaps not known, before it connects.
+  return { ...chosen, url: "", WebSocket: options.WebSocket, token, events, offer };
 }
 
 /** @param {number} least @param {Record<string, unknown>} options */
@@ -767,12 +1225,20 @@ function checkAbove0(options) {
   }
 }
 
+/** What a relative URL is relative to; undefined outside of pages and workers. @returns {string | undefined} */
+function baseUrl() {
+  const { location, document } = globalThis;
+  const href = location?.href;
+  // A worker from a Blob has the origin of its page, and a frame without a URL the base of its parent.
+  if (href?.startsWith("blob:")) return new URL(href).origin;
+  return href?.startsWith("about:") ? document?.baseURI : href;
+}
+
 /** @param {string | URL} url */
 function webSocketUrl(url) {
-  const base = globalThis.location?.href;
   let absolute;
   try {
-    absolute = new URL(url, base);
+    absolute = new URL(url, baseUrl());
   } catch {
     throw new RangeError(`not a URL, or a relative one outside of a page: ${url}`);
   }
@@ -785,6 +1251,7 @@ function webSocketUrl(url) {
 /** @param {string} event */
 function checkName(event) {
   if (typeof event !== "string") throw new TypeError("the name of an event must be a string");
+  if (LONE_SURROGATE.test(event)) throw new RangeError(`the name of an event is not text: ${NOT_TEXT}`);
   // In code points. Counted only if it could be too long.
   const length = event.length > MAX_NAME ? [...event].length : event.length;
   if (length === 0 || length > MAX_NAME) {
@@ -804,7 +1271,8 @@ function checkName(event) {
  * @param {Options} [options]
  * @returns {Client<E>}
  * @throws {RangeError} The URL or an option has a value that is not allowed.
- * @throws {TypeError} `token` is of a wrong type, or there is no WebSocket.
+ * @throws {TypeError} `token` is of a wrong type, or there is no WebSocket. With `autoConnect: false`, the URL and
+ *   the WebSocket are checked by `client.connect()`.
  */
 export function connect(url, options = {}) {
   return new Client(url, options);
@@ -821,21 +1289,26 @@ export function connect(url, options = {}) {
  * @template {EventMap} [E=Untyped]
  */
 export class Client {
+  #url;
   #settings;
   /** @type {State} */
-  #state = "connecting";
+  #state = "new";
   /** The state that handlers were told last. @type {State | null} */
   #toldState = null;
   /** @type {string | null} */
   #protocol = null;
   /** @type {string | null} */
   #subprotocol = null;
-  /** @type {{ code: number, reason: string, refusal: RemoteError | null } | null} */
+  /** @type {Closed | null} */
   #closed = null;
   /** @type {{ resolve(): void, reject(error: unknown): void }} */
   #openedOrNot = { resolve() {}, reject() {} };
   /** @type {Promise<void>} */
   #opened;
+  /** @type {(closed: Closed) => void} */
+  #hasEnded = () => {};
+  /** @type {Promise<Closed>} */
+  #ended;
   #closing = Promise.resolve();
 
   /** @type {Link | null} */
@@ -844,12 +1317,22 @@ export class Client {
   #refreshed = false;
   #notBefore = 0;
   #nextAt = 0;
+  /** Attempts in a row that opened nothing. */
+  #failures = 0;
+  /** Since when something else than Symphony answers, by `now()`. @type {number | null} */
+  #strangeSince = null;
+  /** The strange answer that was logged last. */
+  #strange = "";
+  /** Whether the page is hidden in the cache of the browser: it must not connect. */
+  #away = false;
   /** @type {any} */
   #timer;
   #surroundings = new AbortController();
 
   /** @type {(Message | Call)[]} */
   #queue = [];
+  /** Bytes in the queue, and of requests that may be sent again. */
+  #heldBytes = 0;
   /** Requests and streams that were sent on this connection. @type {Map<unknown, Call>} */
   #calls = new Map();
   #lastId = 0;
@@ -858,20 +1341,70 @@ export class Client {
   #handlers = new Map();
   /** @type {((state: State) => unknown)[]} */
   #stateHandlers = [];
+  /** @type {((connection: any) => unknown)[]} */
+  #openHandlers = [];
+  #opening = new Opening();
   /** Requests of the server that handlers here work on. @type {Map<number, AbortController>} */
   #answering = new Map();
   #inbox = new Inbox();
 
   /** @param {string | URL} url @param {Options} [options] */
   constructor(url, options = {}) {
-    this.#settings = settings(url, options);
+    this.#url = url;
+    this.#settings = settings(options);
     this.#opened = new Promise((resolve, reject) => {
       this.#openedOrNot = { resolve, reject };
     });
     // Without this, a client whose `opened` is never used would be an unhandled rejection.
     this.#opened.catch(() => {});
+    this.#ended = new Promise((resolve) => {
+      this.#hasEnded = resolve;
+    });
+    this.#bind();
+    if (this.#settings.autoConnect) this.connect();
+  }
+
+  /**
+   * Bind everything public to this object. Private fields do not pass a Proxy,
+   * such as those of Vue and Alpine.
+   */
+  #bind() {
+    const own = Object.getOwnPropertyDescriptors(Client.prototype);
+    for (const name of /** @type {(keyof Client)[]} */ (Reflect.ownKeys(own))) {
+      const { get, value } = /** @type {PropertyDescriptor} */ (Reflect.get(own, name));
+      if (get) Object.defineProperty(this, name, { get: get.bind(this), configurable: true });
+      else if (typeof value === "function" && value !== Client) {
+        // A subclass may have another one.
+        const method = /** @type {any} */ (this)[name].bind(this);
+        Object.defineProperty(this, name, { value: method, configurable: true, writable: true });
+      }
+    }
+  }
+
+  /** Vue, Pinia and Alpine do not look into objects that are not plain: there is nothing to watch in a client. */
+  get [Symbol.toStringTag]() {
+    return "Client";
+  }
+
+  /**
+   * Connect, if the client was made with `autoConnect: false`. Otherwise it does nothing.
+   *
+   * @returns {Promise<void>} As `opened`.
+   * @throws {RangeError} The URL is not one of a WebSocket.
+   * @throws {TypeError} There is no WebSocket.
+   * @throws {DisconnectedError} The client has ended for good.
+   */
+  connect() {
+    if (this.#closed) throw this.#disconnected();
+    if (this.#state !== "new") return this.#opened;
+    const url = webSocketUrl(this.#url);
+    const WebSocket = this.#settings.WebSocket ?? globalThis.WebSocket;
+    if (!WebSocket) throw new TypeError("there is no global WebSocket: pass one, connect(url, { WebSocket })");
+    this.#settings = { ...this.#settings, url, WebSocket };
+    this.#state = "connecting";
     this.#watchSurroundings();
     queueMicrotask(() => this.#closed || this.#attempt());
+    return this.#opened;
   }
 
   /**
@@ -882,7 +1415,7 @@ export class Client {
     return this.#opened;
   }
 
-  /** "connecting", "open", "waiting" for the next attempt, or "closed" for good. */
+  /** "new" before `connect`, then "connecting", "open", "waiting" for the next attempt, or "closed" for good. */
   get state() {
     return this.#state;
   }
@@ -902,6 +1435,15 @@ export class Client {
     return this.#subprotocol;
   }
 
+  /**
+   * Wait until the client has ended for good.
+   *
+   * @returns {Promise<Closed>} What `closed` is then. It never rejects.
+   */
+  waitClosed() {
+    return this.#ended;
+  }
+
   // -- sending
 
   /**
@@ -911,14 +1453,15 @@ export class Client {
    * @template {Name<E, "emits">} K
    * @param {K} event
    * @param {OnlyData<Entry<E, "emits", K>>} data Anything that can be encoded; null may be left out.
-   * @throws {QueueFullError} `maxQueue` messages wait already, or 16 MiB for a slow connection.
+   * @throws {QueueFullError} `maxQueue` messages or `maxQueueBytes` wait already.
    * @throws {DisconnectedError} The client has ended for good.
    * @throws {TypeError} The data cannot be encoded.
-   * @throws {RangeError} The name is empty, too long or "error", or the data is nested too deeply.
+   * @throws {RangeError} The name is empty, too long or "error"; a value in the data cannot be sent, such as NaN;
+   *   or the message is larger than the server allows.
    */
   emit(event, ...data) {
     checkName(event);
-    this.#put(new Message(event, data[0] ?? null));
+    this.#put(new Message(event, data[0] ?? null, this.#opening.link));
   }
 
   /**
@@ -929,7 +1472,7 @@ export class Client {
    * @throws {QueueFullError | DisconnectedError | TypeError | RangeError} As `emit` does.
    */
   send(message) {
-    this.#put(new Message(null, message));
+    this.#put(new Message(null, message, this.#opening.link));
   }
 
   /**
@@ -952,6 +1495,7 @@ export class Client {
       checkAbove0({ timeout });
       /** @type {Call} */
       const call = new Call(event, data, {
+        within: this.#opening.link,
         idempotent,
         terms: () => (isEndless(timeout) ? {} : { timeout: Math.min(timeout, Math.max(call.deadline - now(), 0.001)) }),
         heard: (kind, value) => {
@@ -990,14 +1534,18 @@ export class Client {
     }
     const inbox = new Inbox();
     const call = new Call(event, data, {
+      within: this.#opening.link,
       terms: () => {
         // The timeout is only for the connection. A stream may take longer.
         clearTimeout(call.timer);
         return { credit };
       },
-      heard: (kind, item) => {
-        if (kind === "item" && inbox.size < credit) inbox.push(item);
-        else if (kind === "item") this.#drop(call, misused(event, "sends more than was granted"));
+      heard: (kind, item, bytes) => {
+        const { maxQueueBytes } = this.#settings;
+        const fits = inbox.size === 0 || inbox.bytes + bytes <= maxQueueBytes;
+        if (kind === "item" && inbox.size < credit && fits) inbox.push(item, bytes);
+        else if (kind === "item" && fits) this.#drop(call, misused(event, "sends more than was granted"));
+        else if (kind === "item") this.#drop(call, unread(event, maxQueueBytes));
         else if (kind === "reply") this.#fail(call, misused(event, "answers with a reply: use client.request()"));
         else if (this.#settle(call)) inbox.end();
       },
@@ -1055,7 +1603,16 @@ export class Client {
     call.release();
     this.#calls.delete(call.id);
     this.#queue = this.#queue.filter((waiting) => waiting !== call);
+    this.#free(call);
+    // The code that made the call continues now.
+    this.#opening.resume(call.within);
     return true;
+  }
+
+  /** It holds no memory any more. @param {Message | Call} item */
+  #free(item) {
+    this.#heldBytes -= item.bytes;
+    item.bytes = 0;
   }
 
   /** @param {Call | undefined} call @param {unknown} error */
@@ -1077,17 +1634,37 @@ export class Client {
   /** Send now, or queue. @param {Message | Call} item */
   #put(item) {
     if (this.#closed) throw this.#disconnected();
+    const { maxQueue, maxQueueBytes, protocol } = this.#settings;
     const link = this.#link;
-    const takes = link !== null && link.takes;
+    const { within } = item;
+    // While handlers of `onOpen` run, only they send.
+    const takes = link !== null && link.takes && (link.prepared || within === link);
+    if (within && !within.prepared && !(takes && within === link)) {
+      throw new DisconnectedError("the connection for which onOpen was called has ended");
+    }
     // A snapshot: if the caller changes the object later, that must not change the message.
-    if (!takes || item.idempotent) item.data = snapshot(item.data, this.#settings.protocol);
-    if (takes) {
-      if (link.unsentBytes > MAX_UNSENT_BYTES) throw new QueueFullError("the connection is slow, and its buffer is full");
-      this.#write(link, item);
-    } else {
-      const { maxQueue } = this.#settings;
-      if (this.#queue.length >= maxQueue) throw new QueueFullError(`${maxQueue} messages wait for a connection`);
-      this.#queue.push(item);
+    if (!takes || item.idempotent) {
+      const what = item.event === null ? "the message" : `"${item.event}"`;
+      const { data, bytes } = encoding(() => snapshot(item.data, protocol), what, item.data, protocol);
+      if (this.#heldBytes + bytes > maxQueueBytes) {
+        throw new QueueFullError(`${this.#heldBytes} bytes wait for a connection, and ${maxQueueBytes} may`);
+      }
+      if (!takes && this.#queue.length >= maxQueue) {
+        throw new QueueFullError(`${maxQueue} messages wait for a connection`);
+      }
+      item.data = data;
+      item.bytes = bytes;
+      this.#heldBytes += bytes;
+    }
+    if (!takes) this.#queue.push(item);
+    else {
+      try {
+        if (link.unsentBytes > maxQueueBytes) throw new QueueFullError(FULL);
+        this.#write(link, item);
+      } catch (error) {
+        this.#free(item);
+        throw error;
+      }
     }
   }
 
@@ -1100,9 +1677,13 @@ export class Client {
       item.refusal = null;
       link.write({ event, data, id: item.id, ...item.terms() });
       this.#calls.set(item.id, item);
+      if (item.idempotent) return;
+      item.data = null;
     } else if (event !== null) link.write({ event, data });
     else if (!link.raw) link.write({ event: "message", data });
-    else link.send(typeof data === "string" ? data : asBytes(data) ?? json.encode(data));
+    else if (typeof data === "string") link.send(encoding(() => checkText(data), "the message", data, "json"));
+    else link.send(asBytes(data) ?? json.encode(data));
+    this.#free(item);
   }
 
   // -- receiving
@@ -1149,12 +1730,35 @@ export class Client {
   }
 
   /**
+   * Register a handler that runs on every connection before anything else is sent on
+   * it: the client waits for what it returns. Use it to sign in, or to join rooms. What
+   * it sends goes out at once. Everything else, such as messages that were queued
+   * without a connection, is sent after it. Several handlers run one after the other.
+   *
+   * If a handler fails, the error is logged, and the client connects again. In a
+   * browser, the client does not recognize the handler any more after it has awaited
+   * something else, such as `fetch`. It then sends with the argument, which has `emit`,
+   * `send`, `request` and `stream` for this connection.
+   *
+   * @param {(connection: Connection<E>) => unknown} handler
+   * @returns {() => void} Removes the handler.
+   */
+  onOpen(handler) {
+    const entry = (/** @type {Connection<E>} */ connection) => handler(connection);
+    this.#openHandlers = [...this.#openHandlers, entry];
+    return () => {
+      this.#openHandlers = this.#openHandlers.filter((other) => other !== entry);
+    };
+  }
+
+  /**
    * The messages of a raw route, of all connections. The iteration ends after
    * `close()` and after a normal close by the server. After any other end it first
    * returns the messages that came before, and then throws `DisconnectedError`.
    *
    * Without a handler for `message`, messages wait for an iteration. No message is
-   * dropped: if `maxQueue` messages wait, the client closes for good, with 1013.
+   * dropped: if `maxQueue` messages wait, or `maxQueueBytes`, the client closes for good,
+   * with 1013.
    *
    * @returns {AsyncGenerator<MessageOf<E>, void, undefined>}
    */
@@ -1173,14 +1777,15 @@ export class Client {
     try {
       envelope = link.codec.decode(received);
     } catch (error) {
-      console.warn("symphony: the server sent a message that cannot be decoded", error);
+      // The error quotes the message.
+      console.warn(`symphony: the server sent a message that cannot be decoded: ${printable(String(error))}`);
       return;
     }
-    this.#envelope(link, envelope);
+    this.#envelope(link, envelope, received.length);
   }
 
-  /** @param {Link} link @param {any} envelope */
-  #envelope(link, envelope) {
+  /** @param {Link} link @param {any} envelope @param {number} bytes About how many it had. */
+  #envelope(link, envelope, bytes) {
     // Envelopes without a kind are ignored, and so are answers to requests that were
     // never sent or that were cancelled.
     const kind = KINDS.find((field) => (envelope?.[field] ?? null) !== null);
@@ -1189,19 +1794,24 @@ export class Client {
     const data = envelope.data ?? null;
     const isError = kind === "event" && id === "error" && (envelope.id ?? null) === null;
     if (kind !== "retry") link.lastError = isError ? errorIn(data) : null;
-    if (isError) link.lastReason = cutReason(String(data?.message ?? ""));
+    if (isError) link.lastReason = cutReason(textOf(data?.message));
     // A refusal is not a connection: its events are not for handlers.
     if (link.refused && kind !== "retry") return;
     const call = this.#calls.get(id);
+    if (call) this.#opening.resume(call.within);
     if (kind === "event" && (envelope.id ?? null) === null) this.#event(id, data);
     else if (kind === "event") this.#answer(link, id, envelope.id, data);
-    else if (kind === "reply" || kind === "item" || kind === "end") call?.heard(kind, data);
+    else if (kind === "reply" || kind === "item" || kind === "end") call?.heard(kind, data, bytes);
     else if (kind === "error") this.#refused(link, call, data);
+    else if (kind === "pong") link.pong(id);
     else if (kind === "cancel") this.#answering.get(id)?.abort(new RemoteError("cancelled"));
     else if (kind === "retry" && isDelay(id)) {
       link.retry = id;
       // Without reconnecting, the client continues: the server answers what it refuses.
       link.stopping = this.#settings.reconnect;
+    } else if (kind === "limits") {
+      const most = id.max_message_bytes;
+      if (typeof most === "number" && most >= 1) link.maxMessageBytes = most;
     }
   }
 
@@ -1219,7 +1829,10 @@ export class Client {
   #event(event, data) {
     const handlers = this.#heardBy(event);
     for (const handler of handlers) guard(event, () => handler(event, data));
-    if (!handlers.length && event === "error") console.warn("symphony: the server sent an error", data);
+    if (!handlers.length && event === "error") {
+      const error = errorIn(data);
+      console.warn(`symphony: the server sent an error: ${error ? `${error.code}: ${error.message}` : "without a code"}`);
+    }
     return handlers.length > 0;
   }
 
@@ -1230,9 +1843,11 @@ export class Client {
 
   /** Queue a message for the iteration. @param {Link} link @param {any} message */
   #keep(link, message) {
-    const { maxQueue } = this.#settings;
-    if (this.#inbox.size < maxQueue) return this.#inbox.push(message);
-    const reason = `${maxQueue} messages wait and are not read`;
+    const { maxQueue, maxQueueBytes } = this.#settings;
+    const { size, bytes } = this.#inbox;
+    const fits = size === 0 || bytes + message.length <= maxQueueBytes;
+    if (size < maxQueue && fits) return this.#inbox.push(message, message.length);
+    const reason = `${size} messages wait and are not read`;
     console.error(`symphony: ${reason}: iterate over the client, or use client.on("message")`);
     this.#closing = link.close(OWN_UNREAD, reason);
     this.#end(new DisconnectedError(`the connection was closed: ${reason}`, UNREAD, reason));
@@ -1241,7 +1856,8 @@ export class Client {
   /** @param {Link} link @param {string} event @param {number} id @param {any} data */
   async #answer(link, event, id, data) {
     if (this.#answering.has(id)) {
-      console.warn(`symphony: the server sent request ${id} again while it is still running`);
+      const shown = printable(textOf(id));
+      console.warn(`symphony: the server sent request ${shown} again while it is still running`);
       return;
     }
     const busy = this.#answering.size >= MAX_ANSWERING;
@@ -1251,8 +1867,10 @@ export class Client {
     /** Answer once, on the connection of the request. @param {object} envelope */
     const answer = (envelope) => {
       if (this.#answering.get(id) !== abort) return;
-      link.write(envelope);
+      const fits = link.unsentBytes <= this.#settings.maxQueueBytes * ANSWER_SHARE;
+      link.write(fits ? envelope : { error: id, data: payloadOf(new Reject("too_many", FULL)) });
       this.#answering.delete(id);
+      if (!fits) this.#tellFull(link);
     };
     /** @param {Reject} error */
     const reject = (error) => answer({ error: id, data: payloadOf(error) });
@@ -1270,10 +1888,23 @@ export class Client {
         reject(error);
       } catch (failure) {
         // An error of a cancelled handler is not logged.
-        if (!abort.signal.aborted) console.error(`symphony: the handler of "${event}" failed`, failure);
+        if (!abort.signal.aborted) {
+          console.error(`symphony: the handler of "${printable(event)}" failed`, failure);
+        }
         reject(new Reject("internal", "the handler failed"));
       }
     }
+  }
+
+  /** An answer was too much for the connection. @param {Link} link */
+  #tellFull(link) {
+    const most = this.#settings.maxQueueBytes * ANSWER_SHARE;
+    if (!link.toldFull) {
+      console.warn(`symphony: the server does not read: ${most} bytes wait, so its requests are refused`);
+    }
+    link.toldFull = true;
+    // The refusals must not wait without a limit either.
+    if (link.unsentBytes > most + ANSWER_SLACK_BYTES) link.lose("the server does not read");
   }
 
   // -- opening and closing
@@ -1294,7 +1925,7 @@ export class Client {
       const link = this.#link;
       this.#link = null;
       if (link) this.#closing = link.close(code, reason);
-      this.#end(new DisconnectedError(`the client was closed with ${code}`, code, reason), true);
+      this.#end(new DisconnectedError(`the client was closed with ${code}`, code, reason), { orderly: true, own: true });
     }
     return this.#closing;
   }
@@ -1315,7 +1946,58 @@ export class Client {
   #open(link) {
     this.#protocol = link.protocol;
     this.#subprotocol = link.subprotocol;
+    this.#failures = 0;
+    this.#strangeSince = null;
+    this.#strange = "";
     if (!link.raw) this.#inbox.fail(new WrongRouteError("this is an event route: use client.on()"));
+    const large = !link.raw && this.#queue.some((item) => item.bytes > SMALL_BYTES);
+    if (large || this.#openHandlers.length) this.#prepare(link, large);
+    else this.#flush(link);
+  }
+
+  /**
+   * Do what comes before the queue.
+   *
+   * @param {Link} link
+   * @param {boolean} large Whether a message waits that the server might not take.
+   */
+  async #prepare(link, large) {
+    const { connectTimeout } = this.#settings;
+    const slow = after(connectTimeout, () =>
+      console.warn(`symphony: onOpen is not done after ${connectTimeout} s; nothing else is sent until it is`),
+    );
+    try {
+      if (large) await link.limitsKnown();
+      const connection = this.#connection(link);
+      for (const handler of this.#openHandlers) {
+        if (this.#link !== link) return;
+        await this.#opening.run(link, () => {
+          this.#opening.resume(link);
+          return handler(connection);
+        });
+      }
+      if (this.#link === link) this.#flush(link);
+    } catch (error) {
+      // If the connection was lost, that is why the handler failed, and it runs again.
+      if (this.#link !== link) return;
+      console.error("symphony: a handler of onOpen failed; the client connects again", error);
+      link.leave(OWN_FAILED, "onOpen failed");
+    } finally {
+      clearTimeout(slow);
+    }
+  }
+
+  /** @param {Link} link @returns {Connection<any>} */
+  #connection(link) {
+    /** @param {"emit" | "send" | "request" | "stream"} name */
+    const on = (name) => (/** @type {any[]} */ ...rest) =>
+      this.#opening.run(link, () => /** @type {any} */ (this)[name](...rest));
+    return /** @type {any} */ ({ emit: on("emit"), send: on("send"), request: on("request"), stream: on("stream") });
+  }
+
+  /** @param {Link} link */
+  #flush(link) {
+    link.prepared = true;
     // Send the queue before handlers of the state run, because they may send more.
     while (link.takes) {
       const item = this.#queue.shift();
@@ -1325,36 +2007,37 @@ export class Client {
       } catch (error) {
         if (item instanceof Call) this.#fail(item, error);
         else console.error(`symphony: "${item.event ?? "message"}" was not sent`, error);
+        this.#free(item);
       }
     }
     this.#openedOrNot.resolve();
     this.#enter("open");
   }
 
-  /** @param {Link} link @param {number} code @param {string} reason */
-  #lost(link, code, reason) {
-    const { reconnect, token, backoff, maxBackoff } = this.#settings;
+  /** @param {Link} link @param {number} code @param {string} told The reason, as the peer has told it. */
+  #lost(link, code, told) {
+    const { backoff, maxBackoff } = this.#settings;
     this.#link = null;
     if (now() - link.openedAt >= LASTING) {
       this.#attempts = 0;
       this.#refreshed = false;
     }
-    const refresh = code === UNAUTHORIZED && typeof token === "function" && !this.#refreshed;
+    const reason = printable(told);
+    const refusal = link.refusal(code, told);
     const text = reason ? `${code} ${reason}` : `${code}`;
-    // After the opening, the last error may be about something else.
-    const refusal = link.refused || link.lastReason === reason ? link.lastError : null;
-    if (!reconnect || !(RECONNECTS_AFTER.has(code) || refresh)) {
+    if (!this.#comesBack(link, code, refusal, reason)) {
       const retryAfter = link.retry ?? refusal?.retryAfter ?? null;
+      const { status } = link;
       const error =
-        this.#protocol === null && code !== LOST
-          ? new RefusedError(`the server refused the connection: ${text}`, code, reason, { refusal, retryAfter })
+        this.#protocol === null && (code !== LOST || refusal !== null)
+          ? new RefusedError(`the server refused the connection: ${text}`, code, reason, { refusal, status, retryAfter })
           : new DisconnectedError(`the connection has ended: ${text}`, code, reason, { refusal });
-      return this.#end(error, code === NORMAL || code === GOING_AWAY);
+      return this.#end(error, { orderly: code === NORMAL || code === GOING_AWAY });
     }
-    this.#refreshed ||= refresh;
     this.#notBefore = now() + (link.retry ?? refusal?.retryAfter ?? 0);
     const bound = Math.min(maxBackoff, backoff * 2 ** this.#attempts++);
     this.#wakeAt(this.#notBefore + Math.random() * bound);
+    if (link.openedAt === Infinity && !this.#away) this.#tellFailure(link, refusal, text);
 
     const calls = [...this.#calls.values()];
     this.#calls.clear();
@@ -1366,8 +2049,68 @@ export class Client {
     this.#enter("waiting");
   }
 
-  /** @param {DisconnectedError} error @param {boolean} [orderly] Whether an iteration just ends. */
-  #end(error, orderly = false) {
+  /**
+   * Whether to connect again.
+   *
+   * @param {Link} link
+   * @param {number} code
+   * @param {RemoteError | null} refusal
+   * @param {string} reason
+   */
+  #comesBack(link, code, refusal, reason) {
+    const { reconnect, token, giveUpAfter } = this.#settings;
+    if (!reconnect) return false;
+    const unauthorized = refusal ? refusal.code === "unauthorized" : code === UNAUTHORIZED;
+    if (unauthorized && typeof token === "function" && !this.#refreshed) {
+      this.#refreshed = true;
+      return true;
+    }
+    const { status } = link;
+    // The error of the server decides, if it is certain that it is the server's.
+    if (refusal && (status === null || link.marked)) return refusal.retryable;
+    if (status === null) {
+      this.#strangeSince = null;
+      return RECONNECTS_AFTER.has(code);
+    }
+    if (RECONNECTS_AFTER.has(code) || status >= 500 || status === 425) return true;
+    // A client that was connected knows that there is a server. Something between
+    // answers, for example while the server restarts.
+    if (this.#protocol === null) return false;
+    this.#strangeSince ??= now();
+    const left = giveUpAfter === null ? Infinity : this.#strangeSince + giveUpAfter - now();
+    if (left > 0 && reason !== this.#strange) {
+      const limit = giveUpAfter === null ? "" : ` for ${giveUpAfter} s`;
+      console.warn(`symphony: ${place(this.#settings.url)} answers with ${reason}; trying again${limit}`);
+    }
+    this.#strange = reason;
+    return left > 0;
+  }
+
+  /**
+   * Log that the client cannot connect, but not at every attempt.
+   *
+   * @param {Link} link
+   * @param {RemoteError | null} refusal
+   * @param {string} text
+   */
+  #tellFailure(link, refusal, text) {
+    if (++this.#failures !== WARN_AFTER) return;
+    const where = place(this.#settings.url);
+    const causes =
+      "the server runs, the path is right (routes of a mounted app are below its mount path), " +
+      "and its `origins` and `hosts` allow this page";
+    const refused = link.refused || refusal !== null;
+    const hint = refused ? "The server refuses it for now." : `Check that ${causes}.`;
+    console.warn(`symphony: ${WARN_AFTER} attempts to connect to ${where} have failed: ${text}. ${hint} Trying again`);
+  }
+
+  /**
+   * @param {DisconnectedError} error
+   * @param {object} [how]
+   * @param {boolean} [how.orderly] Whether an iteration just ends.
+   * @param {boolean} [how.own] Whether the program has closed the client.
+   */
+  #end(error, { orderly = false, own = false } = {}) {
     const { code, reason, refusal } = error;
     this.#link = null;
     this.#closed = { code, reason, refusal };
@@ -1377,13 +2120,25 @@ export class Client {
     const calls = [...this.#calls.values(), ...waiting.filter((item) => item instanceof Call)];
     const unsent = waiting.length - waiting.filter((item) => item instanceof Call).length;
     if (unsent) console.warn(`symphony: ${unsent} messages were never sent: ${error.message}`);
+    if (!own) console.warn(`symphony: ${error.message}. ${this.#advice(code, refusal)}`);
     this.#queue = [];
     for (const call of calls) this.#fail(call, call.refusal ?? error);
+    this.#heldBytes = 0;
     if (orderly) this.#inbox.end();
     else this.#inbox.fail(error);
     this.#openedOrNot.reject(error);
+    this.#hasEnded(this.#closed);
     this.#forgetRequests();
     this.#enter("closed");
+  }
+
+  /** @param {number} code @param {RemoteError | null} refusal @returns {string} What to do, for the log. */
+  #advice(code, refusal) {
+    const { reconnect } = this.#settings;
+    const why = refusal ? `The server says "${refusal.code}". ` : "";
+    if (!reconnect) return `${why}The client does not reconnect: \`reconnect\` is false.`;
+    const what = ADVICE.get(code) ?? "It is a code of the app.";
+    return `${why}${what} The client does not reconnect.`;
   }
 
   /** Abort the handlers of the server's requests: their answers cannot be sent. */
@@ -1411,25 +2166,55 @@ export class Client {
   /** @param {number} time */
   #wakeAt(time) {
     clearTimeout(this.#timer);
-    this.#nextAt = time;
-    this.#timer = after(time - now(), () => this.#attempt());
+    this.#nextAt = this.#away ? Infinity : time;
+    if (!this.#away) this.#timer = after(time - now(), () => this.#attempt());
   }
 
-  /** The network or the user is back: shorten the wait, but not below the time that the server set. */
+  /**
+   * The network, the user or the page is back: shorten the wait, but not below the time
+   * that the server set. Or ask for a sign of life, if there is a connection.
+   */
   #hurry() {
+    this.#away = false;
     const time = Math.max(now(), this.#notBefore) + Math.random() * HURRY;
     if (this.#state === "waiting" && time < this.#nextAt) this.#wakeAt(time);
+    this.#link?.check();
+  }
+
+  /** The page is left. The browser can keep it, to show it again, if it has no connection. */
+  #leave() {
+    this.#away = true;
+    clearTimeout(this.#timer);
+    this.#nextAt = Infinity;
+    this.#link?.leave(undefined, "the page was left");
   }
 
   #watchSurroundings() {
     const { signal } = this.#surroundings;
     // Workers have no document. Outside of browsers there is usually neither.
     const { document } = globalThis;
-    globalThis.addEventListener?.("online", () => this.#hurry(), { signal });
-    globalThis.addEventListener?.("offline", () => this.#link?.check(), { signal });
-    const shown = () => document.visibilityState === "visible" && this.#hurry();
-    document?.addEventListener("visibilitychange", shown, { signal });
+    const hurry = () => this.#hurry();
+    /** @param {any} target @param {Record<string, (event: any) => void>} listeners */
+    const listen = (target, listeners) => {
+      for (const [name, heard] of Object.entries(listeners)) target?.addEventListener?.(name, heard, { signal });
+    };
+    listen(globalThis, {
+      online: hurry,
+      offline: () => this.#link?.check(),
+      pagehide: () => this.#leave(),
+      pageshow: ({ persisted }) => persisted && hurry(),
+    });
+    listen(document, {
+      resume: hurry,
+      visibilitychange: () => document.visibilityState === "visible" && hurry(),
+    });
   }
+}
+
+/** @param {string} text @returns {string} */
+function checkText(text) {
+  if (LONE_SURROGATE.test(text)) throw new RangeError(NOT_TEXT);
+  return text;
 }
 
 /** @param {string} text @returns {string} As much of it as fits into a close frame. */
@@ -1442,13 +2227,24 @@ function cutReason(text) {
   return new TextDecoder().decode(bytes.subarray(0, end));
 }
 
-/** @param {unknown} data @param {"json" | "msgpack"} protocol */
+/**
+ * Copy data that waits to be sent.
+ *
+ * @param {unknown} data
+ * @param {"json" | "msgpack"} protocol
+ * @returns {{ data: unknown, bytes: number }} `bytes`: about how many it has.
+ */
 function snapshot(data, protocol) {
-  if (typeof data === "string") return data;
+  if (typeof data === "string") return { data: checkText(data), bytes: bytesOf(data) };
   const bytes = asBytes(data);
   // Not by `slice`, which copies nothing for a Buffer of Node.
-  if (bytes) return new Uint8Array(bytes);
-  return protocol === "msgpack" ? copyForMsgpack(data) : json.decode(json.encode(data));
+  if (bytes) return { data: new Uint8Array(bytes), bytes: bytes.length };
+  if (protocol === "msgpack") {
+    const size = { bytes: 0 };
+    return { data: copyForMsgpack(data, size), bytes: size.bytes };
+  }
+  const text = jsonCodec.encode(data);
+  return { data: jsonCodec.decode(text), bytes: bytesOf(text) };
 }
 
 /**
@@ -1461,6 +2257,6 @@ async function guard(name, run) {
   try {
     await run();
   } catch (error) {
-    console.error(`symphony: the handler of "${name}" failed`, error);
+    console.error(`symphony: the handler of "${printable(name)}" failed`, error);
   }
 }

@@ -67,10 +67,10 @@ async def serve(app: Symphony) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def serve_natively(app: Any, **options: Any) -> AsyncIterator[str]:
+async def serve_natively(app: Any, *, port: int = 0, **options: Any) -> AsyncIterator[str]:
     """Serve over the native transport; leave it in the order of its own shutdown."""
     addresses: list[str] = []
-    config = make_config(app, host="127.0.0.1", port=0, **options)
+    config = make_config(app, host="127.0.0.1", port=port, **options)
     server = Server(config, addresses.extend)
     async with _running(server, lambda: config.acceptor.drain(asyncio.Event())):
         yield addresses[0].replace("http", "ws", 1)

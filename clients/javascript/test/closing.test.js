@@ -164,11 +164,38 @@ test("no rejection is left unhandled, whatever nobody waits for", { timeout: 20_
   assert.match(errors, /1 messages were never sent/);
 });
 
-test("a client that is lost tells so where it was used, not by a warning", async (t) => {
+test("an end that the program did not ask for is logged once, with the code, the reason and what to do", async (t) => {
   const warnings = quiet(t, "warn");
-  const { client, peer } = await pair(t);
-  peer.close(4403);
-  await reach(client, "closed");
-  assert.throws(() => client.emit("say"), DisconnectedError);
+  for (const [code, reason, advice] of [
+    [1000, "done", /1000 done\. .*normally/],
+    [4403, "not you", /4403 not you\. .*token/],
+    [4777, "", /4777\. It is a code of the app/],
+    [1009, "too big", /max_message_bytes/],
+  ]) {
+    const { client, peer } = await pair(t);
+    const before = warnings().length;
+    peer.close(code, reason);
+    assert.deepEqual(await client.waitClosed(), { code, reason, refusal: null });
+    assert.throws(() => client.emit("say"), DisconnectedError);
+    assert.equal(warnings().length, before + 1);
+    assert.match(warnings().at(-1), advice);
+  }
+});
+
+test("an end that the program did ask for is not logged", async (t) => {
+  const warnings = quiet(t, "warn");
+  const { client } = await pair(t);
+  await client.close(4001, "enough");
+  assert.deepEqual(await client.waitClosed(), { code: 4001, reason: "enough", refusal: null });
   assert.equal(warnings().length, 0);
+});
+
+test("waiting for the end begins before it and after it, and never rejects", async (t) => {
+  quiet(t, "warn");
+  const server = await serve(t);
+  const client = join(t, server.url);
+  const early = client.waitClosed();
+  await server.refuse(4403, "no");
+  assert.equal((await early).code, 4403);
+  assert.equal(await client.waitClosed(), client.closed);
 });

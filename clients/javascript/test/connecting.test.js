@@ -28,6 +28,7 @@ test("the frames' encoding, the ways to say no, what else is wanted and the toke
     "chat.v2",
     "symphony.raw",
     "symphony.refuse",
+    "symphony.limits",
     "symphony.token.c8Opc2FtZT8-fg",
   ]);
 });
@@ -58,7 +59,7 @@ test("a token function is asked at every attempt, and may be asynchronous", asyn
 test("without a token none is offered", async (t) => {
   const server = await serve(t);
   join(t, server.url, { token: () => null });
-  assert.equal((await server.peer()).offered.at(-1), "symphony.refuse");
+  assert.equal((await server.peer()).offered.at(-1), "symphony.limits");
 });
 
 test("a token function that fails is told on the console and asked again", async (t) => {

@@ -158,9 +158,9 @@ test("anything else thrown is internal, without details, and told here", async (
   client.on("name", () => {
     throw new Error("a secret");
   });
-  client.on("big", () => 1n);
+  client.on("big", () => 2n ** 60n);
   client.on("worse", () => {
-    throw new Reject("invalid", "no", { details: 1n });
+    throw new Reject("invalid", "no", { details: 2n ** 60n });
   });
   peer.frame({ event: "name", id: 1 });
   const failed = { code: "internal", message: "the handler failed", retryable: true, details: null };

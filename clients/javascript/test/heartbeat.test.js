@@ -1,31 +1,9 @@
 import assert from "node:assert/strict";
-import { getEventListeners } from "node:events";
 import { test } from "node:test";
 
 import { FakeSocket, joinFake } from "./fake.js";
+import { page } from "./page.js";
 import { join, pair, reach, serve, stopTime } from "./server.js";
-
-/** A page around the client: its window and its document. */
-function page(t) {
-  const view = new EventTarget();
-  const document = Object.assign(new EventTarget(), { visibilityState: "hidden" });
-  const before = Object.getOwnPropertyDescriptor(globalThis, "addEventListener");
-  globalThis.addEventListener = view.addEventListener.bind(view);
-  globalThis.document = document;
-  t.after(() => {
-    delete globalThis.document;
-    if (before) Object.defineProperty(globalThis, "addEventListener", before);
-    else delete globalThis.addEventListener;
-  });
-  const show = (visibilityState) => {
-    document.visibilityState = visibilityState;
-    document.dispatchEvent(new Event("visibilitychange"));
-  };
-  const listeners = () =>
-    ["online", "offline"].flatMap((name) => getEventListeners(view, name)).length +
-    getEventListeners(document, "visibilitychange").length;
-  return { listeners, fire: (name) => view.dispatchEvent(new Event(name)), show };
-}
 
 test("a server that goes silent is pinged, given up and reconnected to", async (t) => {
   const tick = stopTime(t);
@@ -180,7 +158,7 @@ test("when the network goes the server is asked at once", async (t) => {
 test("a client that is closed does not look around any more", async (t) => {
   const around = page(t);
   const { client } = await pair(t);
-  assert.equal(around.listeners(), 3);
+  assert.equal(around.listeners(), 6);
   client.close();
   assert.equal(around.listeners(), 0);
 });

@@ -23,6 +23,7 @@ async function answer(peer) {
     }
     const { event, data, id } = JSON.parse(message);
     if (event === "say") peer.frame({ event: "said", data: { name: "Ada", text: data.text } });
+    if (event === "join") peer.frame({ reply: id });
     if (event === "sum") peer.frame({ reply: id, data: data.reduce((a, b) => a + b) });
     if (event === "buy")
       peer.frame({ error: id, data: { code: "shop.sold_out", message: "no lamp is left" } });
@@ -51,7 +52,7 @@ for (const [number, block] of blocks("js").entries()) {
     await import(`data:text/javascript,${encodeURIComponent(source)}`);
     assert.deepEqual(
       printed(),
-      { 0: ["Ada hi", "1", "2", "3"], 1: ["shop.sold_out no lamp is left false null"], 3: ["text"] }[
+      { 0: ["Ada hi", "1", "2", "3"], 1: ["shop.sold_out no lamp is left false null"], 4: ["text"] }[
         number
       ] ?? [],
     );

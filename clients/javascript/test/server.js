@@ -8,6 +8,7 @@ import { connect, json } from "../symphony.js";
 
 /** What the client under test uses: the global one, unless this Node has none. */
 export const Implementation = globalThis.WebSocket ?? WebSocket;
+export const PackagedWebSocket = WebSocket;
 
 /** What came and what waits for it, in order. */
 export class Incoming {

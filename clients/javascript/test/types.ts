@@ -37,9 +37,18 @@ const client = connect<Events>("/chat", {
   WebSocket,
 });
 same<typeof client, Client<Events>>(true);
-same<typeof client.state, "connecting" | "open" | "waiting" | "closed">(true);
+same<typeof client.state, "new" | "connecting" | "open" | "waiting" | "closed">(true);
 same<typeof client.closed, { code: number; reason: string; refusal: RemoteError | null } | null>(true);
 same<typeof client.opened, Promise<void>>(true);
+same<ReturnType<typeof client.connect>, Promise<void>>(true);
+client.waitClosed().then((closed) => same<typeof closed.code, number>(true));
+client.onOpen(async ({ emit, request }) => {
+  emit("say", { text: "hi" });
+  const sum = await request("sum", [1, 2]);
+  same<typeof sum, number>(true);
+  // @ts-expect-error no such event
+  emit("shout");
+});
 
 // @ts-expect-error no such option
 connect<Events>("/chat", { request_timeout: 5 });
@@ -103,7 +112,7 @@ client.on("sayd", () => {});
 client.on("name", () => 7);
 // @ts-expect-error the data is of another type
 client.on("left", (name: number) => {});
-client.onState((state) => same<typeof state, "connecting" | "open" | "waiting" | "closed">(true));
+client.onState((state) => same<typeof state, "new" | "connecting" | "open" | "waiting" | "closed">(true));
 
 async function raw(): Promise<void> {
   const lines = connect<{ receives: { message: string } }>("/raw");

@@ -7,12 +7,14 @@ import { test } from "node:test";
 import * as packed from "../msgpack.js";
 import { json as jsonCodec, RefusedError } from "../symphony.js";
 import { FakeSocket, handshake, joinFake } from "./fake.js";
-import { join, pair, quiet, reach, serve, stopTime } from "./server.js";
+import { Implementation, join, PackagedWebSocket, pair, quiet, reach, serve, stopTime } from "./server.js";
 import { kindOf, Stage, value } from "./stage.js";
 
 const read = (name) =>
   JSON.parse(readFileSync(new URL(`../../../protocol/vectors/${name}.json`, import.meta.url), "utf8"));
 const HAS = new Set(["bytes", "time", "nan", "int64", "ping envelopes"]);
+// Only `ws` shows what a handshake was answered with.
+if (Implementation === PackagedWebSocket) for (const need of ["http status", "http headers"]) HAS.add(need);
 const possible = ({ needs = [] }) => needs.every((need) => HAS.has(need));
 
 // -- client.json
@@ -64,7 +66,8 @@ function means(envelope, meaning) {
 }
 
 for (const { name, from, needs = [], envelope, json, msgpack } of SENT.encode) {
-  if (from === "server") continue;
+  // Neither codec writes NaN: `fault` refuses it.
+  if (from === "server" || needs.includes("nan")) continue;
   test(`it writes ${name}`, () => {
     // A Date is written with all its milliseconds; integers beyond 2^53 have no way into JSON.
     if (!needs.includes("time") && !needs.includes("int64"))
@@ -141,7 +144,8 @@ for (const { backoff, max_backoff: maxBackoff, failed, retry, from, to } of clos
 // -- handshake.json
 
 const hands = read("handshake");
-const mine = (protocol) => [`symphony.v1.${protocol}`, "symphony.raw", "symphony.refuse"];
+const mine = (protocol) => [`symphony.v1.${protocol}`, "symphony.raw", "symphony.refuse", "symphony.limits"];
+const isMine = (protocol, offers) => [mine(protocol), mine(protocol).slice(0, -1)].some((own) => own.join() === offers.join());
 
 test("tokens are offered as they are for all clients", async (t) => {
   for (const { token, subprotocol } of hands.tokens) {
@@ -153,10 +157,10 @@ test("tokens are offered as they are for all clients", async (t) => {
 test("what the server chooses of this client's offer is spoken", async (t) => {
   let met = 0;
   for (const { offers, chosen, speaks } of hands.subprotocols) {
-    const protocol = ["json", "msgpack"].find((protocol) => mine(protocol).join() === offers.join());
+    const protocol = ["json", "msgpack"].find((protocol) => isMine(protocol, offers));
     if (!protocol) continue;
     const client = await joinFake(t, { protocol });
-    assert.deepEqual(FakeSocket.last.offered, offers);
+    assert.deepEqual(FakeSocket.last.offered, mine(protocol));
     FakeSocket.last.open(chosen);
     assert.equal(client.protocol, speaks === "raw" ? "raw" : chosen);
     met++;
@@ -168,7 +172,7 @@ test("a refusal of this client's offer is heard", async (t) => {
   const server = await serve(t);
   let met = 0;
   for (const { offers, chosen, sends, code, reason } of hands.refusals) {
-    const protocol = ["json", "msgpack"].find((protocol) => mine(protocol).join() === offers.join());
+    const protocol = ["json", "msgpack"].find((protocol) => isMine(protocol, offers));
     if (!protocol || chosen === "symphony.raw") continue;
     const client = join(t, server.url, { protocol, reconnect: false });
     client.on("error", () => {});
@@ -191,5 +195,5 @@ test("a refusal of this client's offer is heard", async (t) => {
     }
     met++;
   }
-  assert.equal(met, 5);
+  assert.ok(met >= 5);
 });

@@ -35,7 +35,7 @@ async def begin() -> AsyncIterator[Begin]:
     for bench in benches:
         if not bench.task.done():
             await bench.end()
-    gc.collect()
+    gc.collect(1)  # What a test has made is young.
     assert [bench.complaints for bench in benches if bench.complaints] == []
 
 
