@@ -42,6 +42,12 @@ class Limits:
             Further ones are refused with HTTP 429. `None`: no limit.
         max_queue: How many messages of one socket may wait for its handler.
             When the queue is full, reading is paused until there is room.
+        max_read_bytes: The most that one read takes from a socket.
+        max_turn_messages: How many messages and other frames of one socket are
+            handled in one turn of the event loop. The next ones wait for the
+            next turn, after the other sockets.
+        max_turn_time: How long they may take together. A handler that takes
+            longer is not interrupted, but the next message waits.
         max_outbox_bytes: How many unsent bytes one socket may have before the
             slow consumer policy of the route applies.
         high_water_bytes: Above this many unsent bytes, `await socket.send()`
@@ -88,6 +94,9 @@ class Limits:
     max_connections: int = 100_000
     max_connections_per_client: int | None = None
     max_queue: int = 32
+    max_read_bytes: int = 64 * 1024
+    max_turn_messages: int = 256
+    max_turn_time: float = 0.005
     max_outbox_bytes: int = 1024 * 1024
     high_water_bytes: int = 64 * 1024
     low_water_bytes: int = 16 * 1024

@@ -15,8 +15,11 @@ class Beating(Protocol):
 
     heard_at: float
     """When the last byte arrived, by the loop's clock."""
-    held: bool
-    """Whether reading is paused, so that nothing can arrive."""
+
+    @property
+    def held(self) -> bool:
+        """Whether reading is paused, so that nothing can arrive."""
+        ...
 
     @property
     def unsent(self) -> int:

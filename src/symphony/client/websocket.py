@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
+from time import monotonic
 from typing import Any, Final, cast
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
@@ -20,6 +22,7 @@ from symphony.websocket import frames
 from symphony.websocket.assembler import Assembler
 from symphony.websocket.frames import close_reason, parse_close
 from symphony.websocket.parser import Parser, assemble
+from symphony.websocket.turn import BRIEF, Turn
 
 __all__ = ("WebSocketLink",)
 
@@ -32,6 +35,9 @@ PONG = WSMsgType.PONG
 CLOSE = WSMsgType.CLOSE
 
 _HIGH_WATER_BYTES: Final = 64 * 1024
+# What one read, and one turn of the loop, may take of the other work of the program.
+_TURN_FRAMES: Final = 256
+_TURN_SECONDS: Final = 0.005
 _ABNORMAL: Final = 1006
 _NO_STATUS: Final = 1005
 
@@ -66,11 +72,11 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         "_receiving",
         "_timer",
         "_transport",
+        "_turn",
         "_unwritten",
         "_unwritten_bytes",
         "get_buffer",
         "heard_at",
-        "held",
         "subprotocol",
     )
 
@@ -100,7 +106,9 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         self._late_pong: bytes | None = None
         self._unwritten: list[bytes] = []
         self._unwritten_bytes = 0
-        self._blocked = self._receiving = self._ended = self.held = False
+        self._blocked = self._receiving = self._ended = False
+        self._turn = Turn(transport, self)
+        self._turn.configure(max_frames=_TURN_FRAMES, max_seconds=_TURN_SECONDS)
         self._gone: asyncio.Future[None] | None = None
         self.heard_at = self._loop.time()
 
@@ -139,6 +147,12 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Handle one frame from picows; its payload must be copied before this returns."""
+        turn = self._turn
+        turn.count = count = turn.count + 1
+        if count == 1:
+            turn.began = monotonic()
+        if count > turn.look_at and turn.keeps(frame):
+            return
         kind = frame.msg_type
         try:
             if (
@@ -162,6 +176,16 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
             # picows would swallow the exception.
             logger.exception("A message could not be processed; closing the connection.")
             self._fail(1011, "the client failed")
+        if frame.last_in_buffer:
+            turn.count = 0
+            seconds = monotonic() - turn.began
+            if seconds > BRIEF:
+                turn.rest(seconds, count)
+            elif turn.look_at > turn.stride:
+                turn.look_at = turn.stride
+
+    def turn_over(self, seconds: float, frames: int) -> None:
+        """Do nothing: what is sent leaves at the end of the turn of the loop."""
 
     def _deliver(self, message: str | bytes) -> None:
         if self._listener is not None:
@@ -199,23 +223,26 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
     def _broken(self, code: int, reason: str) -> None:
         # picows parses one frame ahead: the frame before the malformed one is not
         # delivered yet, so fail after it.
-        self._loop.call_soon(self._fail, code, reason)
+        self._turn.end(partial(self._fail, code, reason))
 
     def pause_reading(self) -> None:
         """Stop reading, so that TCP slows the server down."""
-        self.held = True
-        transport = self._transport
-        if self._parser is not None and self._receiving and transport.is_reading():
-            transport.pause_reading()
+        if self._parser is None or self._receiving:
+            self._turn.pause()
 
     def resume_reading(self) -> None:
         """Resume reading."""
-        self.held = False
-        transport = self._transport
-        if self._parser is not None and not transport.is_closing() and not transport.is_reading():
-            # Nothing could arrive while reading was paused.
-            self.heard_at = self._loop.time()
-            transport.resume_reading()
+        # Nothing could arrive while reading was paused.
+        self.heard_at = self._loop.time()
+        if self._parser is not None:
+            self._turn.resume()
+        else:
+            self._turn.held = False
+
+    @property
+    def held(self) -> bool:
+        """Whether reading is paused."""
+        return self._turn.held
 
     # Outgoing
 
@@ -369,4 +396,5 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         # Break the reference cycles with these objects, so that this one is freed at once,
         # without the garbage collector.
         self._parser = self._assembler = None
+        self._turn.release()
         self.get_buffer = cast("Any", None)

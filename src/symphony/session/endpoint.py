@@ -130,9 +130,10 @@ class Endpoint:
             reports: Called with what becomes of the messages.
             watched: Wraps a coroutine, to log a warning if it blocks the event loop.
         """
-        loop, max_queue = asyncio.get_running_loop(), self.profile.limits.max_queue
+        loop, limits = asyncio.get_running_loop(), self.profile.limits
+        max_queue = limits.max_queue
         if self.concurrency == 1:
-            return Lane(loop, context, reports, max_queue=max_queue)
+            return Lane(loop, context, reports, max_queue=max_queue, max_turn_time=limits.max_turn_time)
         return Parallel(
             loop, context, reports, max_queue=max_queue, concurrency=self.concurrency, watched=watched
         )

@@ -19,15 +19,16 @@ import asyncio
 from asyncio import _enter_task as enter_task  # pyright: ignore[reportPrivateUsage]
 from asyncio import _leave_task as leave_task  # pyright: ignore[reportPrivateUsage]
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import suppress
+from collections.abc import Callable, Generator
 from contextvars import Context
+from time import monotonic
 from types import coroutine
 from typing import Any, Final, cast
 
+from symphony.session.cancelling import recover, relieved
 from symphony.session.contracts import LaneReports
 
-__all__ = ("Lane", "uncancel")
+__all__ = ("Lane",)
 
 Call = Callable[[Any, Any], Any]
 """Called with socket and message; returns a coroutine, or the result of a plain function."""
@@ -45,6 +46,8 @@ class Lane:
         context: The context that all handlers of the socket share.
         reports: Called with what becomes of the messages.
         max_queue: How many messages may wait before `reports.full` is called.
+        max_turn_time: After how many seconds of queued messages the event loop
+            may turn.
 
     Attributes:
         is_full: The last argument of *full*.
@@ -65,10 +68,12 @@ class Lane:
         "_latest",
         "_loop",
         "_max_queue",
+        "_max_turn_time",
         "_over",
         "_queue",
         "_run",
         "_send",
+        "_step_began",
         "_task",
         "is_full",
         "is_idle",
@@ -81,11 +86,13 @@ class Lane:
         reports: LaneReports,
         *,
         max_queue: int,
+        max_turn_time: float = 0.005,
     ) -> None:
         self._loop = loop
         self._context = context
         self._done, self._failed, self._full = reports
         self._max_queue = max_queue
+        self._max_turn_time = max_turn_time
         self._queue: deque[Any] | None = None
         self.is_idle = False
         self._ending = False
@@ -96,6 +103,7 @@ class Lane:
         self._handed: tuple[Any] | None = None
         # For a warning about a step that took long; see `recent`.
         self._in_step = 0
+        self._step_began = 0.0
         self._latest: Any = None
         self._asleep: asyncio.Future[None] | None = None
         # Set by `serve`. Nothing reads them before `serve` has made the lane idle.
@@ -162,6 +170,12 @@ class Lane:
                 self._current = None
                 self._in_step += 1
             elif self._queue:
+                # Nothing else runs until the task suspends, and most handlers never do.
+                if not self._step_began:
+                    self._step_began = monotonic()
+                elif monotonic() - self._step_began > self._max_turn_time:
+                    await self._yield(task)
+                    continue
                 self._current = self._latest = message = self._queue.popleft()
                 self._make_room()
                 await _until_idle(self, driver, driver.send(message))
@@ -174,7 +188,7 @@ class Lane:
             else:
                 await self._sleep(driver)
             if task.cancelling():
-                await _recover(task)
+                await recover(task)
 
     def end(self, *, timeout: float) -> None:
         """Let `serve` return when all messages are handled.
@@ -262,7 +276,7 @@ class Lane:
                     raise
                 pressure = self._failed(message, error)
             if pressure is not None:
-                yield from _relieved(pressure)
+                yield from relieved(pressure)
 
     def _drive_plain(self, call: Call, socket: Any) -> Driver:
         """Do the same for plain functions."""
@@ -275,7 +289,7 @@ class Lane:
             except BaseException as error:
                 pressure = self._failed(message, error)
             if pressure is not None:
-                yield from _relieved(pressure)
+                yield from relieved(pressure)
 
     def _enqueue(self, message: Any) -> None:
         if self._queue is None:
@@ -317,7 +331,20 @@ class Lane:
         finally:
             self.is_idle = False
             self._asleep = self._latest = None
-            self._in_step = 0
+            self._in_step, self._step_began = 0, 0.0
+
+    async def _yield(self, task: asyncio.Task[Any]) -> None:
+        """Let the event loop turn between two queued messages."""
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            # As in `_sleep`: no handler was running. `cancel` has emptied the queue.
+            if not self._ending:
+                raise
+            await recover(task)
+        finally:
+            # Only now: `recent` tells about the step that has just ended.
+            self._in_step, self._step_began, self._latest = 0, 0.0, None
 
     def _fail(self, error: BaseException) -> None:
         """Let `serve` raise *error*."""
@@ -332,31 +359,6 @@ class Lane:
         self.is_idle = False
         if self._asleep is not None and not self._asleep.done():
             self._asleep.set_result(None)
-
-
-def uncancel(task: asyncio.Task[Any]) -> None:
-    """Take back all cancellations of a task."""
-    while task.cancelling():
-        task.uncancel()
-
-
-async def _recover(task: asyncio.Task[Any]) -> None:
-    """Make the current task usable again after it was cancelled."""
-    uncancel(task)
-    # If a handler cancels its task and then finishes, Python 3.11 and 3.12 deliver the
-    # cancellation although it was uncancelled. Receive it here, so that it reaches
-    # neither the next handler nor the code after `serve`.
-    try:
-        await asyncio.sleep(0)
-    except asyncio.CancelledError:
-        if task.cancelling():
-            raise
-
-
-def _relieved(pressure: Awaitable[None]) -> Generator[Any, Any, None]:
-    """Await *pressure*; stop if the task is cancelled, because the handler has finished."""
-    with suppress(asyncio.CancelledError):
-        yield from pressure.__await__()
 
 
 @coroutine
@@ -388,7 +390,7 @@ def _until_idle(
             continue
         try:
             value = yield awaited
-            lane._in_step = 0  # pyright: ignore[reportPrivateUsage]
+            lane._in_step, lane._step_began = 0, 0.0  # pyright: ignore[reportPrivateUsage]
         except BaseException as thrown:
             error = thrown
         else:

@@ -21,8 +21,8 @@ from symphony.protocol.envelopes import Limits, LimitValues
 from symphony.protocol.subprotocols import LIMITS
 from symphony.session.background import BackgroundTasks
 from symphony.session.blocking import event_in, watched, what_held
+from symphony.session.cancelling import uncancel
 from symphony.session.contracts import SessionNode
-from symphony.session.lane import uncancel
 from symphony.session.refusal import refuse as refuse_handshake
 from symphony.session.serving import Serving
 from symphony.socket import Socket, close_dependencies, release
@@ -144,7 +144,10 @@ class Session:
         """Log what blocked the event loop: the messages of a read, or one step of the socket's task."""
         if read is None:
             messages, last = self._serving.recent() if self._phase is _Phase.SERVING else (0, None)
-            read = SlowRead(messages, last, None)
+            # A lane lets the loop turn as soon as a step took `max_turn_time`, so the last
+            # message took the rest.
+            rest = seconds - self._limits.max_turn_time
+            read = SlowRead(messages, last, rest if rest > seconds / 2 else None)
         event = event_in(read.message, self._dialect)
         who, advice = what_held(self._phase.value, self._endpoint.pattern, event, read, seconds)
         id = self.socket.id

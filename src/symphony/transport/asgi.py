@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from symphony.outgoing.encoding import Message
@@ -28,6 +29,8 @@ Send = Callable[[Event], Awaitable[None]]
 
 # If the server's `send` is more bytes behind than this, the outbox keeps the rest.
 _HIGH_WATER_BYTES: Final = 64 * 1024
+# How many messages are handled between two looks at the clock.
+_STRIDE: Final = 16
 _DENIAL: Final = "websocket.http.response"
 
 
@@ -197,10 +200,18 @@ class _AsgiConnection:
     async def read_all(self, receive: Receive, session: Receiver) -> None:
         """Deliver messages until the client disconnects, or is aborted."""
         self._reader = asyncio.current_task()
+        count, began = 0, monotonic()
         try:
             while True:
                 if self.held:
                     await self._may_read.wait()
+                count += 1
+                if count >= self._limits.max_turn_messages or (
+                    count % _STRIDE == 0 and monotonic() - began > self._limits.max_turn_time
+                ):
+                    # The server's `receive` does not suspend while it has messages.
+                    await asyncio.sleep(0)
+                    count, began = 0, monotonic()
                 event = await receive()
                 if event["type"] == "websocket.disconnect":
                     code = event.get("code")

@@ -17,8 +17,11 @@ class Beating(Protocol):
 
     message_at: float
     """When its last message arrived, by the loop's clock."""
-    held: bool
-    """Whether reading is paused, so that no message can arrive."""
+
+    @property
+    def held(self) -> bool:
+        """Whether reading is paused, so that no message can arrive."""
+        ...
 
     @property
     def excused(self) -> bool:

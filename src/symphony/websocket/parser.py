@@ -16,7 +16,7 @@ from picows import WSAutoPingStrategy, WSFrame, WSListener, picows
 from symphony.websocket.assembler import Assembler
 from symphony.websocket.handshake import accept_key
 
-__all__ = ("Parser", "assemble")
+__all__ = ("MAX_READ_BYTES", "Parser", "assemble")
 
 logger = logging.getLogger("symphony.parser")
 
@@ -31,6 +31,7 @@ _KEY: Final = b"Sec-WebSocket-Key: "
 # The smallest buffer that picows accepts: 12 KiB per connection instead of 26. It grows
 # with the messages.
 _READ_BUFFER_BYTES: Final = 2048
+MAX_READ_BYTES: Final = 64 * 1024
 
 
 def assemble(assembler: Assembler, frame: WSFrame) -> str | bytes | None:
@@ -58,6 +59,8 @@ class Parser:
             one as soon as its header is read.
         broken: Called once, with close code and reason, if the bytes are not
             valid frames (RFC 6455). Frames before them are still delivered.
+        max_read_bytes: The most that one read takes. picows doubles its buffer
+            when a read fills it, without a limit.
         is_client: Whether the frames come from a server and are not masked.
 
     Attributes:
@@ -73,6 +76,7 @@ class Parser:
         *,
         max_frame_bytes: int,
         broken: Callable[[int, str], None],
+        max_read_bytes: int = MAX_READ_BYTES,
         is_client: bool = False,
     ) -> None:
         shim = _Shim(broken)
@@ -95,7 +99,7 @@ class Parser:
             _READ_BUFFER_BYTES,
         )
         protocol.connection_made(shim)
-        self.get_buffer: Callable[[int], memoryview] = protocol.get_buffer
+        self.get_buffer = _capped(protocol.get_buffer, max_read_bytes)
         self.buffer_updated: Callable[[int], None] = protocol.buffer_updated
         # The real handshake is over. picows gets a constant one.
         self.feed(shim.answer() if is_client else _REQUEST)
@@ -114,6 +118,16 @@ class Parser:
             buffer[:size] = view[:size]
             self.buffer_updated(size)
             view = view[size:]
+
+
+def _capped(get_buffer: Callable[[int], memoryview], most: int) -> Callable[[int], memoryview]:
+    """Return a `get_buffer` that offers at most *most* bytes."""
+
+    def offer(size_hint: int) -> memoryview:
+        view = get_buffer(size_hint)
+        return view if len(view) <= most else view[:most]
+
+    return offer
 
 
 class _Shim:

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from support import raw
 from support.clients import connect, until
+from support.raw import PING, frame, text
 from support.servers import serve_natively
 from symphony import Limits, Symphony
 
@@ -42,55 +44,74 @@ async def test_the_event_of_one_slow_handler_is_named(caplog):
     )
 
 
-async def test_many_fast_messages_are_no_fault_of_the_last_one(caplog):
-    app = Symphony(limits=Limits(blocking_warning=0.03))
-    handled: list[int] = []
+def event(name: str) -> bytes:
+    return text(f'{{"event":"{name}"}}')
+
+
+def slow_among_fast(handled: list[str]) -> Symphony:
+    app = Symphony(limits=Limits(blocking_warning=0.05))
+    go_on = asyncio.Event()
 
     @app.on("say")
     async def say() -> None:
-        hold(0.002)
-        handled.append(1)
+        handled.append("say")
 
-    async with serve_natively(app) as url, connect(f"{url}/x") as client:
-        for _ in range(2):
-            for _ in range(40):
-                await client.send(SAY)
-            await until(lambda: "held the event loop" in caplog.text)
-            await until(lambda: len(handled) % 40 == 0)
-            line = warnings(caplog)[0]
-            assert "messages of /{path:path}, handled in one go, held the event loop for 0." in line
-    # From the second time on each is timed.
-    assert "The slowest took " in line
-    assert "the handler of the event 'say'" in line
-
-
-async def test_messages_that_waited_are_counted_too(caplog):
-    """Handled one after the other in one step of the socket's task, when what they waited for has come."""
-    app = Symphony(limits=Limits(blocking_warning=0.03))
-    go_on = asyncio.Event()
-    handled: list[int] = []
+    @app.on("slow")
+    async def slow() -> None:
+        hold(0.1)
+        handled.append("slow")
 
     @app.on("wait")
     async def wait() -> None:
         await go_on.wait()
+        go_on.clear()
 
-    @app.on("say")
-    async def say() -> None:
-        hold(0.002)
-        handled.append(1)
-
-    async with serve_natively(app) as url, connect(f"{url}/x") as client:
-        await client.send('{"event":"wait"}')
-        for _ in range(40):
-            await client.send(SAY)
-        await client.send('{"ping":1}')
-        assert await client.recv() == '{"pong":1}'
+    @app.on("first")
+    async def first() -> None:
         go_on.set()
-        await until(lambda: len(handled) == 40)
-        await until(lambda: "held the event loop" in caplog.text)
-    line = warnings(caplog)[0]
-    assert line.startswith("41 messages of /{path:path}, handled in one go, held the event loop for 0.")
-    assert "The last one was the event 'say'." in line
+        await asyncio.sleep(0)
+
+    return app
+
+
+async def test_the_slow_one_of_many_messages_is_named(caplog):
+    handled: list[str] = []
+    app = slow_among_fast(handled)
+    async with serve_natively(app) as url, raw.connect(f"{url}/x") as client:
+        for before, after in ((5, 6), (2, 40), (0, 3)):
+            caplog.clear()
+            handled.clear()
+            await client.send(event("say") * before, event("slow"), event("say") * after)
+            await until(lambda count=before + after: len(handled) > count)
+            (line,) = warnings(caplog)
+            if (before, after) == (5, 6):
+                # How long each took is known from the second time on.
+                assert "7 messages of /{path:path}, handled in one go, held the event loop" in line
+                assert line.endswith("The next time, each is timed.")
+            else:
+                assert line.startswith("The handler of the event 'slow' of /{path:path}")
+
+
+async def test_the_slow_one_of_many_messages_that_waited_is_named(caplog):
+    """They are handled one after the other by the socket's task, when what they waited for has come."""
+    handled: list[str] = []
+    app = slow_among_fast(handled)
+    async with (
+        serve_natively(app) as url,
+        raw.connect(f"{url}/x") as client,
+        raw.connect(f"{url}/x") as other,
+    ):
+        for before, after in ((0, 20), (3, 3), (20, 0)):
+            caplog.clear()
+            handled.clear()
+            await client.send(event("wait"), event("say") * before, event("slow"), event("say") * after)
+            await client.send(frame(PING, b"all read"))
+            assert (await client.frame()).payload == b"all read"
+            await other.send(event("first"))
+            await until(lambda count=before + after: len(handled) > count)
+            (line,) = warnings(caplog)
+            assert line.startswith("The handler of the event 'slow' of /{path:path}")
+            assert "held the event loop for 0." in line
 
 
 async def test_a_stream_is_named_and_not_the_handler_beside_it(caplog):

@@ -2,39 +2,19 @@
 
 import asyncio
 import random
-import ssl
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import trustme
 
 from support import clients
+from support.certificates import Certificate
 from support.clients import until
 from support.process import start
 from support.raw import BINARY, PONG, TEXT, Frame, close, dial, frame, handshake, text
 from symphony import Close, Limits, Reject, Socket, Symphony
 
 KIB, MIB = 1024, 1024 * 1024
-
-
-class Certificate:
-    """A certificate for localhost on disk, and clients that trust it."""
-
-    def __init__(self, folder: Path) -> None:
-        authority = trustme.CA()
-        made = authority.issue_cert("localhost", "127.0.0.1")
-        self.certfile = str(folder / "cert.pem")
-        self.keyfile = str(folder / "key.pem")
-        for index, blob in enumerate(made.cert_chain_pems):
-            blob.write_to_path(self.certfile, append=index > 0)
-        made.private_key_pem.write_to_path(self.keyfile)
-        self.trust = ssl.create_default_context()
-        authority.configure_trust(self.trust)
-
-    @property
-    def options(self) -> dict[str, str]:
-        return {"ssl_certfile": self.certfile, "ssl_keyfile": self.keyfile}
 
 
 @pytest.fixture(scope="module")

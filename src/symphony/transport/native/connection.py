@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,13 +22,14 @@ from symphony.transport.base import Acceptor, Profile, Receiver, Scope
 from symphony.transport.heartbeat import Heartbeat
 from symphony.transport.native.encoding import PLAIN, deflated
 from symphony.transport.native.ending import Ending
-from symphony.transport.native.timing import TimedReceiver, slow_read
+from symphony.transport.native.timing import held_loop
 from symphony.websocket import frames
 from symphony.websocket.assembler import Assembler
 from symphony.websocket.deflate import max_compressed_bytes, negotiate
 from symphony.websocket.frames import parse_close
 from symphony.websocket.handshake import http_response, switching_protocols
 from symphony.websocket.parser import Parser, assemble
+from symphony.websocket.turn import BRIEF, Turn
 
 if TYPE_CHECKING:
     from symphony.stats import Stats
@@ -63,23 +65,20 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         "_ending",
         "_extensions",
         "_heartbeat",
-        "_in_buffer",
-        "_in_read",
         "_key",
         "_late_pong",
         "_limits",
         "_opening",
         "_parser",
-        "_read_at",
         "_received",
         "_receiving",
         "_slow_after",
         "_stats",
         "_transport",
+        "_turn",
         "buffer_updated",
         "encoding",
         "get_buffer",
-        "held",
         "message_at",
         "outbox",
         "session",
@@ -98,11 +97,9 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         self._deflate: Deflate | None = None
         self._heartbeat: Heartbeat | None = None
         self._late_pong: bytes | None = None
-        self._in_buffer = False
-        self._in_read = 0
+        self._turn = Turn(transport, self)
         self._receiving = False
-        self._read_at = self.message_at = self._blocked_at = 0.0
-        self.held = False
+        self.message_at = self._blocked_at = 0.0
         self.encoding: Encoding = PLAIN
         self.outbox = Outbox(asyncio.get_running_loop(), transport.write, PLAIN.join)
         self.session: Receiver | None = None
@@ -112,14 +109,13 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Handle one frame from picows, which is only valid until this returns."""
-        outbox = self.outbox
-        if not self._in_buffer:
-            self._in_buffer = True
-            self._in_read = 1
-            outbox.corked = True
-            self._read_at = monotonic()
-        else:
-            self._in_read += 1
+        turn = self._turn
+        turn.count = count = turn.count + 1
+        if count == 1:
+            self.outbox.corked = True
+            turn.began = monotonic()
+        if count > turn.look_at and turn.keeps(frame):
+            return
         kind = frame.msg_type
         if (
             (kind is TEXT or kind is BINARY)
@@ -128,7 +124,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             and not (frame.rsv1 or frame.rsv2 or frame.rsv3)
             and self._assembler is None
         ):
-            self.message_at = self._read_at
+            self.message_at = turn.began
             received = self._received
             if kind is TEXT:
                 try:
@@ -142,23 +138,25 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         else:
             self._unusual_frame(kind, frame)
         if frame.last_in_buffer:
-            self._in_buffer = False
-            outbox.flush()
-            held = monotonic() - self._read_at
-            if held > self._slow_after:
-                self._held_loop(held, frame)
+            turn.count = 0
+            self.outbox.flush()
+            seconds = monotonic() - turn.began
+            if seconds > BRIEF:
+                turn.rest(seconds, count)
+                if seconds > self._slow_after:
+                    self._held_loop(seconds, count, frame)
+            elif turn.look_at > turn.stride:
+                turn.look_at = turn.stride
 
-    def _held_loop(self, seconds: float, frame: WSFrame) -> None:
-        session, received = self.session, self._received
-        timed = received if type(received) is TimedReceiver else None
-        payload = frame.get_payload_as_bytes()
-        last = payload.decode("utf-8", "replace") if frame.msg_type is TEXT else payload
-        if session is not None:
-            session.slow(seconds, slow_read(timed, self._in_read, last, seconds))
-        if timed is None and self._in_read > 1 and received is not None:
-            # Which one it was is only known from the next one on: no clock is read for
-            # each message before there was a need.
-            self._received = TimedReceiver(received, lambda: self._read_at)
+    def turn_over(self, seconds: float, frames: int) -> None:
+        """Flush what was sent while *frames* frames were handled, in *seconds*."""
+        self.outbox.flush()
+        if seconds > self._slow_after:
+            self._held_loop(seconds, frames, None)
+
+    def _held_loop(self, seconds: float, frames: int, frame: WSFrame | None) -> None:
+        if self.session is not None:
+            self._received = held_loop(self.session, self._received, self._turn, seconds, frames, frame)
 
     def _unusual_frame(self, kind: WSMsgType, frame: WSFrame) -> None:
         if self._ending.theirs is not None or not (self._receiving or kind is CLOSE):
@@ -194,7 +192,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         if assembler is None:
             assembler = Assembler(self._limits.max_message_bytes, deflate=self._deflate is not None)
             self._assembler = assembler
-        self.message_at = self._read_at
+        self.message_at = self._turn.began
         message = assemble(assembler, frame)
         # With compression every frame comes here. picows then accepts frames that are
         # slightly above the limit, and only the assembler is exact.
@@ -209,6 +207,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         """Apply the profile of the route."""
         self._limits = limits = profile.limits
         self._slow_after = limits.blocking_warning
+        self._turn.configure(max_frames=limits.max_turn_messages, max_seconds=limits.max_turn_time)
         if profile.compression is not None:
             self._deflate = negotiate(self._extensions)
             if self._deflate is not None:
@@ -242,12 +241,15 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         # Set the limits before the protocol: uvloop and asyncio report a full buffer
         # only to the protocol that is set when it fills.
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
-        limit = self._limits.max_message_bytes
+        limits = self._limits
+        limit = limits.max_message_bytes
         if self._deflate is not None:
             # A message that cannot be compressed becomes slightly larger.
             self._assembler = Assembler(limit, deflate=True)
             limit = max_compressed_bytes(limit)
-        self._parser = parser = Parser(self, max_frame_bytes=limit, broken=self._broken)
+        self._parser = parser = Parser(
+            self, max_frame_bytes=limit, broken=self._broken, max_read_bytes=limits.max_read_bytes
+        )
         # The event loop calls the parser directly, without a Python frame in between.
         self.get_buffer = cast("Any", parser.get_buffer)
         self.buffer_updated = cast("Any", parser.buffer_updated)
@@ -262,7 +264,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             self.outbox.unblock()
         self._heartbeat = Heartbeat(self, self._limits)
         if opening.paused:
-            self.resume_reading()
+            transport.resume_reading()
         if opening.early:
             parser.feed(bytes(opening.early))
         self._ending.end_when_flushed()
@@ -299,8 +301,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
     def _broken(self, code: int, reason: str) -> None:
         # picows looks one frame ahead. Wait until it has delivered the frame before the
         # broken one.
-        asyncio.get_running_loop().call_soon(self.fail, code, reason)
-        self.pause_reading()
+        self._turn.end(partial(self.fail, code, reason))
 
     def _overflow(self) -> None:
         self._stats.slow_consumers += 1
@@ -329,6 +330,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         # Break the reference cycles, so that this object is freed at once and does not
         # wait for the garbage collector.
         self.session = self._parser = self._opening = self._heartbeat = None
+        self._turn.release()
         self.get_buffer = self.buffer_updated = self._received = cast("Any", None)
 
     def pause_writing(self) -> None:
@@ -349,17 +351,18 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         if self._ending.begun:
             # Keep reading, to receive the peer's close frame or end of file.
             return
-        self.held = True
-        if self._transport.is_reading() and not self._transport.is_closing():
-            self._transport.pause_reading()
+        self._turn.pause()
 
     def resume_reading(self) -> None:
-        """Resume reading."""
-        self.held = False
-        if not self._transport.is_reading() and not self._transport.is_closing():
-            self._transport.resume_reading()
+        """Resume reading, after the frames that were read already."""
+        self._turn.resume()
 
     # The heartbeat's calls
+
+    @property
+    def held(self) -> bool:
+        """Whether reading is paused, so that no message can arrive."""
+        return self._turn.held
 
     @property
     def latency(self) -> float | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
-from symphony.outgoing.encoding import Message
-from symphony.transport.base import SlowRead
+from picows import WSFrame, WSMsgType
 
-__all__ = ("TimedReceiver", "slow_read")
+from symphony.outgoing.encoding import Message
+from symphony.transport.base import Receiver, SlowRead
+from symphony.websocket.turn import Turn
+
+__all__ = ("TimedReceiver", "held_loop", "slow_read")
 
 
 class TimedReceiver:
@@ -43,6 +46,39 @@ class TimedReceiver:
         took = monotonic() - began
         if took >= self.slowest:
             self.slowest, self.message = took, message
+
+
+def held_loop(
+    session: Receiver,
+    received: Callable[[Message], None],
+    turn: Turn,
+    seconds: float,
+    frames: int,
+    frame: WSFrame | None,
+) -> Callable[[Message], None]:
+    """Tell *session* what held the event loop; return what takes the messages from now on.
+
+    Args:
+        session: The session of the messages.
+        received: What takes them.
+        turn: The turn in which they were handled.
+        seconds: What all of them took.
+        frames: How many there were.
+        frame: The last one, if it is still known.
+    """
+    timed = received if isinstance(received, TimedReceiver) else None
+    last: Message = ""
+    if frame is not None:
+        payload = frame.get_payload_as_bytes()
+        last = payload.decode("utf-8", "replace") if frame.msg_type is WSMsgType.TEXT else payload
+    if frames == 1 and frame is None and timed is not None:
+        last = timed.message or ""
+    session.slow(seconds, slow_read(timed, frames, last, seconds))
+    if timed is None and (frames > 1 or frame is None):
+        # Which one it was is only known from the next one on: no clock is read for
+        # each message before there was a need.
+        return TimedReceiver(received, lambda: turn.began)
+    return received
 
 
 def slow_read(timed: TimedReceiver | None, messages: int, last: Message, seconds: float) -> SlowRead:
