@@ -54,6 +54,7 @@ class Forwarder:
         self.next_cut: Callable[[], Cut | None] = lambda: None
         self.cuts = 0
         self._server_port = port
+        self._nonsense: bytes | None = None
         self._good = asyncio.Event()
         self._entrance = asyncio.Event()
         self._good.set()
@@ -73,8 +74,13 @@ class Forwarder:
         """Let new connections wait for the server; those there are go on."""
         self._entrance.clear()
 
+    def answer(self, text: bytes) -> None:
+        """Answer every handshake with this, as a proxy without a server does."""
+        self._nonsense = text
+
     def come_back(self) -> None:
         """Be good again, to new connections: those there are, are cut."""
+        self._nonsense = None
         for wire in tuple(self._wires):
             wire.cut()
         self._good.set()
@@ -101,6 +107,13 @@ class Forwarder:
         await self._entrance.wait()
         await self._good.wait()
         if writer.is_closing():
+            return
+        if self._nonsense is not None:
+            text = self._nonsense
+            with suppress(asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+            writer.write(text)
+            wire.cut("fin")
             return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
         wire.ends.append(far_writer)

@@ -100,6 +100,10 @@ class Outbox:
         return [*self.wire, *self.frames]
 
 
+def _unexpected(error: Exception, batch: Batch) -> None:
+    raise error
+
+
 class Someone(Recipient):
     """A member, and what the model says it must have."""
 
@@ -124,7 +128,7 @@ class World:
 
     def __init__(self, *, rooms: int, encodings: int, members: int) -> None:
         self.scheduled: list[Callable[[], None]] = []
-        self.batches = Batches(self.scheduled.append)
+        self.batches = Batches(self.scheduled.append, _unexpected)
         self.rooms = [Batch(f"room {index}") for index in range(rooms)]
         self.encodings = [Encoding("abcdef"[index]) for index in range(encodings)]
         self.members = [Someone(self.encodings[index % encodings]) for index in range(members)]
@@ -413,3 +417,27 @@ def test_a_write_that_fails_does_not_stop_later_publications(monkeypatch: pytest
     world.publish(room, 10, ())
     assert world.scheduled
     world.end_iteration()
+
+
+def test_a_publication_that_one_encoding_cannot_encode_reaches_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(rooms=1, encodings=3, members=6)
+    (room,) = world.rooms
+    for member in world.members:
+        world.join(member, room)
+    failed: list[Exception] = []
+    monkeypatch.setattr(world.batches, "_report", lambda error, batch: failed.append(error))
+    world.publish(room, 10, ())
+    lost = [member for member in world.members if member.encoding is world.encodings[1]]
+    others = [member for member in world.members if member not in lost]
+    assert lost
+    assert others
+    with monkeypatch.context() as patch:
+        patch.setattr(world.encodings[1], "encode", lambda message: len(message.missing))
+        # For the model, those members are excluded.
+        world.publish(room, 10, lost)
+    world.publish(room, 10, ())
+    world.end_iteration()
+    assert all(member.outbox.got == member.due for member in world.members)
+    assert len(failed) == 1

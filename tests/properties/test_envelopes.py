@@ -32,8 +32,8 @@ from symphony.protocol.envelopes import (
     Retry,
 )
 from symphony.protocol.jsonrpc import JsonRpc
+from symphony.protocol.reading import UNREADABLE, event_readers
 from symphony.protocol.v1 import JSON, MAX_CREDIT, MAX_ID, MAX_NAME, MAX_TIMEOUT, MSGPACK, V1, TypedV1
-from symphony.routing.payload import UNREADABLE, event_readers
 from symphony.testing import TestClient
 
 READ = event_readers(Any)

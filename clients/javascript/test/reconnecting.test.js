@@ -12,18 +12,18 @@ async function waits(client, tick, seconds) {
   assert.equal(client.state, "connecting");
 }
 
-test("the wait is a random part of a bound that doubles up to a maximum", async (t) => {
+test("the first wait is a random part of a bound, later ones are in the upper half of one that grows", async (t) => {
   const tick = stopTime(t);
   const server = await serve(t);
   const client = join(t, server.url, { backoff: 0.5, maxBackoff: 5 });
   const random = t.mock.method(Math, "random", () => 1);
-  for (const bound of [0.5, 1, 2, 4, 5, 5]) {
+  for (const bound of [0.5, 0.75, 1.125, 1.6875, 2.53, 3.79, 5, 5]) {
     (await server.peer()).cut();
     await waits(client, tick, bound);
   }
   random.mock.mockImplementation(() => 0.1);
   (await server.peer()).cut();
-  await waits(client, tick, 0.5);
+  await waits(client, tick, 2.75);
 });
 
 test("the wait may be none at all", async (t) => {
@@ -43,10 +43,10 @@ test("a connection that lasted begins the bound anew, a short one does not", asy
   const client = join(t, server.url, { backoff: 1 });
   for (const [lasted, bound] of [
     [0, 1],
-    [4.9, 2],
-    [0, 4],
+    [4.9, 1.5],
+    [0, 2.25],
     [5, 1],
-    [1, 2],
+    [1, 1.5],
   ]) {
     const peer = await server.peer();
     await reach(client, "open");
@@ -62,9 +62,41 @@ test("the server's `retry` comes before the random wait, for that one time", asy
   const { server, client, peer } = await pair(t, { backoff: 2 });
   peer.frame({ retry: 7.5 });
   peer.close(1012, "restart");
-  await waits(client, tick, 8.5);
+  // Half of as long as it asked for, after that.
+  await waits(client, tick, 11.25);
   (await server.peer()).cut();
-  await waits(client, tick, 2);
+  await waits(client, tick, 2.25);
+});
+
+test("a server that says when to come back begins the waits anew, once in a row", async (t) => {
+  const tick = stopTime(t);
+  t.mock.method(Math, "random", () => 1);
+  const server = await serve(t);
+  const client = join(t, server.url, { backoff: 1 });
+  for (const wait of [1, 1.5, 2.25]) {
+    (await server.peer()).cut();
+    await waits(client, tick, wait);
+  }
+  server.choose = () => "symphony.refuse";
+  for (const wait of [1.5, 2, 2.75]) {
+    const peer = await server.peer();
+    peer.message('{"retry":0.5}');
+    peer.close(4503, "full");
+    await waits(client, tick, wait);
+  }
+});
+
+test("a wait that is absurd is cut to a day", async (t) => {
+  const tick = stopTime(t);
+  t.mock.method(Math, "random", () => 0);
+  const { client, peer } = await pair(t);
+  peer.frame({ retry: 1e9 });
+  peer.close(1012);
+  await reach(client, "waiting");
+  tick(24 * 3600 - 1, 1_000_000);
+  assert.equal(client.state, "waiting");
+  tick(2, 1000);
+  assert.equal(client.state, "connecting");
 });
 
 for (const protocol of ["json", "msgpack"]) {
@@ -77,7 +109,7 @@ for (const protocol of ["json", "msgpack"]) {
     const peer = await server.peer();
     peer.message('{"retry":7.5}');
     peer.close(4503, "full");
-    await waits(client, tick, 8.5);
+    await waits(client, tick, 11.25);
     assert.equal(client.protocol, null);
   });
 }

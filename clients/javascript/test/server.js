@@ -179,8 +179,7 @@ export function stopTime(t) {
   let milliseconds = 0;
   t.mock.timers.enable({ apis: ["setTimeout"] });
   t.mock.method(performance, "now", () => milliseconds);
-  const step = 10;
-  return (seconds) => {
+  return (seconds, step = 10) => {
     for (let left = Math.round(seconds * 1000); left > 0; left -= step) {
       const forward = Math.min(step, left);
       milliseconds += forward;

@@ -14,8 +14,8 @@ from symphony.client.handlers import Handler, Handlers
 from symphony.client.outgoing import Outgoing
 from symphony.client.payload import ErrorData, InvalidError, Kind, reader
 from symphony.errors import Reject
-from symphony.protocol.codec import UnencodableError
 from symphony.protocol.envelopes import Error, Event, Reply
+from symphony.protocol.unencodable import UnencodableError
 
 __all__ = ("Dispatch",)
 

@@ -6,14 +6,15 @@ import inspect
 from collections.abc import Callable
 from functools import lru_cache
 from types import UnionType
-from typing import Any, Final, Literal, TypeAlias, Union, cast, get_args, get_origin
+from typing import Any, Final, Literal, TypeAlias, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Raw
 
-from symphony.errors import ConfigurationError, RemoteError
-from symphony.protocol.codec import encode_foreign, fail_to_encode
-from symphony.protocol.invalid import details_of, faults, reason_and_path
+from symphony.errors import Reject, RemoteError
+from symphony.protocol.codec import encode_json, encode_msgpack
+from symphony.protocol.reading import event_readers, guarded
+from symphony.protocol.unencodable import fail_to_encode
 
 __all__ = (
     "ErrorData",
@@ -31,10 +32,7 @@ Kind: TypeAlias = Literal["json", "msgpack"]
 Reader: TypeAlias = Callable[[Any], Any]
 
 _UNTYPED: Final = (Any, object, inspect.Parameter.empty)
-_ENCODERS: Final = {
-    "json": msgspec.json.Encoder(enc_hook=encode_foreign).encode,
-    "msgpack": msgspec.msgpack.Encoder(enc_hook=encode_foreign).encode,
-}
+_ENCODERS: Final = {"json": encode_json, "msgpack": encode_msgpack}
 
 
 class ErrorData(msgspec.Struct):
@@ -82,16 +80,7 @@ def check_type(annotation: Any) -> None:
     """
     if _takes_messages(annotation):
         return
-    try:
-        msgspec.json.Decoder(annotation)
-        info = msgspec.inspect.type_info(annotation)
-    except (TypeError, NameError) as error:
-        raise ConfigurationError(str(error)) from None
-    if isinstance(info, msgspec.inspect.CustomType) and not hasattr(info.cls, "model_validate"):
-        raise ConfigurationError(
-            f"{annotation!r} cannot be decoded; use a msgspec Struct, a dataclass, a TypedDict, "
-            "a pydantic model, a builtin type, or a combination of these"
-        )
+    event_readers(annotation)
 
 
 def reader(annotation: Any, kind: Kind) -> Reader:
@@ -152,35 +141,15 @@ def _reader(annotation: Any, kind: Kind) -> Reader:
 
 
 def _compile(annotation: Any, kind: Kind) -> Reader:
-    module = msgspec.json if kind == "json" else msgspec.msgpack
-    decode = cast("Any", module).Decoder(annotation, dec_hook=_decode_foreign).decode
+    decode = guarded(event_readers(annotation)[kind])
 
     def read(data: Any) -> Any:
         try:
             return decode(data)
-        except msgspec.MsgspecError as error:
-            raise _invalid(error) from None
-        except UnicodeError:
-            raise InvalidError("text that is not UTF-8", {"path": "$"}) from None
-        except RecursionError:
-            raise InvalidError("nested too deeply", {"path": "$"}) from None
+        except Reject as error:
+            raise InvalidError(error.message, error.details) from None
 
     return read
-
-
-def _invalid(error: msgspec.MsgspecError) -> InvalidError:
-    reason, path = reason_and_path(str(error))
-    if hasattr(error.__cause__, "errors"):  # pydantic's, out of `_decode_foreign`
-        # Its own message has several lines, which msgspec's path stands behind.
-        found = faults(error.__cause__, path)
-        return InvalidError(found[0].message, details_of(found))
-    return InvalidError(reason, {"path": path})
-
-
-def _decode_foreign(kind: Any, value: Any) -> Any:
-    if hasattr(kind, "model_validate"):  # pydantic decodes its own models
-        return kind.model_validate(value)
-    raise TypeError(f"{kind!r} cannot be decoded")
 
 
 def _takes_messages(annotation: Any) -> bool:

@@ -28,15 +28,15 @@ from symphony.node.checks import (
     wrong_state,
 )
 from symphony.outgoing.encoding import V1_DIALECTS, Dialect
-from symphony.protocol.codec import UnencodableError
 from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.envelopes import Protocol
+from symphony.protocol.reading import Reader, event_readers, guarded
+from symphony.protocol.unencodable import UnencodableError
 from symphony.rooms.room import Room
 from symphony.routing.events import EventTable, handler_names, names_in, payload_of
 from symphony.routing.handlers import Handler, Handlers
 from symphony.routing.middleware import STAGES, Middleware, Stage, given, wrap
 from symphony.routing.patterns import PathPattern
-from symphony.routing.payload import Reader, event_readers, guarded
 from symphony.routing.plan import MESSAGE, Plan, compile_middleware, compile_plan
 from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject

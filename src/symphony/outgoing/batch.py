@@ -111,19 +111,26 @@ class Batches:
     Args:
         schedule: Called with a function when the first publication is queued. It
             runs the function at the end of the turn.
+        report: Called with the error of an encoding that could not encode a
+            publication which others could, and the batch.
 
     Attributes:
         number: The number of the last publication.
         dirty: The batches with unflushed publications.
     """
 
-    __slots__ = ("_at_once", "_schedule", "_waiting_bytes", "dirty", "number")
+    __slots__ = ("_at_once", "_report", "_schedule", "_waiting_bytes", "dirty", "number")
 
-    def __init__(self, schedule: Callable[[Callable[[], None]], object]) -> None:
+    def __init__(
+        self,
+        schedule: Callable[[Callable[[], None]], object],
+        report: Callable[[Exception, Batch], None],
+    ) -> None:
         self.number = 0
         self.dirty: dict[Batch, None] = {}
         self._schedule = schedule
         self._at_once = _AT_ONCE
+        self._report = report
         self._waiting_bytes = 0
 
     def add(self, batch: Batch, recipient: Recipient, owner: Any = None) -> None:
@@ -157,6 +164,9 @@ class Batches:
     def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient] = ()) -> Awaitable[None]:
         """Queue *message* for all recipients of *batch* except the excluded ones.
 
+        Recipients whose encoding cannot encode it do not receive it, which is
+        reported. If no encoding can, the first error is raised.
+
         Returns:
             What the publisher awaits: see `paced`.
         """
@@ -168,7 +178,12 @@ class Batches:
             # or `encode` raises, the recipient still gets all later publications.
             self.take(recipient)
         # Encode now, not in `flush`: the caller may modify the object afterwards.
-        frames = {encoding: encoding.encode(message) for encoding in batch.recipients}
+        try:
+            frames = {encoding: encoding.encode(message) for encoding in batch.recipients}
+        except Exception as error:
+            if len(batch.recipients) == 1:
+                raise
+            frames = self._encode_apart(batch, message, error)
         batch.entries.append((number, frames))
         if not self.dirty:
             self._schedule(self._end_turn)
@@ -178,6 +193,28 @@ class Batches:
         if self._waiting_bytes > _MAX_BATCH_BYTES:
             self.flush()
         return READY if number < self._at_once else TURN
+
+    def _encode_apart(self, batch: Batch, message: Any, error: Exception) -> dict[SharedEncoding, Any]:
+        """Encode *message* for the recipients for which that is possible.
+
+        Raises:
+            Exception: The given error: no encoding can.
+        """
+        frames: dict[SharedEncoding, Any] = {}
+        failed: list[tuple[SharedEncoding, Exception]] = []
+        for encoding in batch.recipients:
+            try:
+                frames[encoding] = encoding.encode(message)
+            except Exception as reason:
+                failed.append((encoding, reason))
+        if not frames:
+            raise error
+        for encoding, reason in failed:
+            # Exclude them, so that no frame of this publication is looked for.
+            for recipient in batch.recipients[encoding]:
+                self.take(recipient)
+            self._report(reason, batch)
+        return frames
 
     def take(self, recipient: Recipient) -> None:
         """Move the unflushed publications for *recipient* into its outbox, in order."""

@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 from typing import Protocol as Contract
 
-from symphony.protocol.codec import UnencodableError, fail_to_encode, to_message
+from symphony.protocol.codec import to_message
 from symphony.protocol.envelopes import MESSAGE, Envelope, Event, Item, Protocol, Reply
+from symphony.protocol.unencodable import UnencodableError, fail_to_encode
 from symphony.protocol.v1 import JSON, MSGPACK, V1
 
 __all__ = (

@@ -1,90 +1,64 @@
-"""JSON and MessagePack encoding of Python values."""
+"""Hot path: encodes Python values as JSON and as MessagePack, or raises if they would change."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Iterator
-from contextlib import suppress
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, cast
 
 import msgspec
 
-__all__ = ("UnencodableError", "encode_foreign", "fail_to_encode", "to_message")
+from symphony.protocol.exact import MAX_INTEGER, SAFE, check_json, check_msgpack, with_text_keys
+from symphony.protocol.unencodable import encode_foreign, fail_to_encode
 
-_ENCODABLE: Final = (
-    "Use str, int, float, bool, None, a list, a dict, a date, a UUID, an Enum, "
-    "a dataclass, a msgspec Struct or a pydantic model"
-)
+__all__ = ("encode_json", "encode_msgpack", "json_envelope", "msgpack_envelope", "to_message")
 
-
-class UnencodableError(TypeError):
-    """A value that cannot be encoded.
-
-    Args:
-        what: What cannot be encoded, as in "a coroutine".
-        hint: What to do about it, a sentence.
-
-    Attributes:
-        given: What a handler did with the value: `"returned"` or `"yielded"`. Empty where
-            the app's own code sent it: then the traceback shows the line.
-    """
-
-    def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(f"Cannot encode {what}. {hint}".rstrip())
-        self.given = ""
-        self._what = what
-        self._hint = hint
-
-    def blame(self, handler: str) -> None:
-        """Name the handler in the message, if it was a handler that gave the value.
-
-        The error is raised after the handler has ended, so that the traceback has no line of it.
-        """
-        if self.given:
-            what = f"Cannot encode what {handler} {self.given}: {self._what}. {self._hint}"
-            self.args = (what.rstrip(),)
+_json: Final = msgspec.json.Encoder(enc_hook=encode_foreign).encode
+_msgpack: Final = msgspec.msgpack.Encoder(enc_hook=encode_foreign).encode
 
 
-def encode_foreign(value: Any) -> Any:
-    """Return a value to encode in place of one that msgspec does not know.
+def encode_json(value: Any) -> bytes:
+    """Return *value* as JSON.
 
     Raises:
-        UnencodableError: The value cannot be encoded.
+        UnencodableError: It would arrive as another value.
+        Exception: msgspec's own, if the value cannot be encoded.
     """
-    if hasattr(value, "model_dump") and not isinstance(value, type):  # pydantic encodes its own models
-        try:
-            return value.model_dump(mode="json")
-        except ValueError as error:  # pydantic's own, for a field that it does not know
-            raise UnencodableError(str(error)) from error
-    raise UnencodableError(*_described(value))
+    encoded = _json(value)
+    if type(value) not in SAFE:
+        check_json(encoded, value)
+    return encoded
 
 
-def fail_to_encode(error: Exception, value: Any, given: str = "") -> NoReturn:
-    """Raise the error of a value that could not be encoded.
-
-    Coroutines in *value* are closed: Python would warn of each that it was never awaited, after
-    the error has said so.
-
-    Args:
-        error: What the encoder raised.
-        value: What it was to encode.
-        given: See `UnencodableError`.
-    """
-    with suppress(Exception):
-        msgspec.to_builtins(value, enc_hook=_close)
-    if not isinstance(error, UnencodableError):
-        kept = error
-        error = UnencodableError(str(error) or type(error).__name__)
-        error.__cause__ = kept
-    error.given = error.given or given
-    try:
-        raise error
-    finally:
-        # Kept in a frame of its own traceback, it would wait for the garbage collector.
-        del error
+def encode_msgpack(value: Any) -> bytes:
+    """Return *value* as MessagePack; raises like `encode_json`."""
+    if type(value) in SAFE:
+        return _msgpack(value)
+    encoded = _msgpack(with_text_keys(value))
+    check_msgpack(encoded, value)
+    return encoded
 
 
-_encode = msgspec.json.Encoder(enc_hook=encode_foreign).encode
+def json_envelope(envelope: Any) -> bytes:
+    """Return an envelope as JSON; raises like `encode_json`."""
+    encoded = _json(envelope)
+    data: Any = getattr(envelope, "data", None)
+    kind = cast("type[Any]", type(data))
+    if kind not in SAFE and not (kind is int and -MAX_INTEGER <= data <= MAX_INTEGER):
+        check_json(encoded, data)
+    return encoded
+
+
+def msgpack_envelope(envelope: Any) -> bytes:
+    """Return an envelope as MessagePack; raises like `encode_json`."""
+    data: Any = getattr(envelope, "data", None)
+    kind = cast("type[Any]", type(data))
+    if kind in SAFE or kind is int:
+        return _msgpack(envelope)
+    rewritten = with_text_keys(data)
+    if rewritten is not data:
+        envelope = msgspec.structs.replace(envelope, data=rewritten)
+    encoded = _msgpack(envelope)
+    check_msgpack(encoded, data)
+    return encoded
 
 
 def to_message(value: Any) -> str | bytes:
@@ -98,40 +72,6 @@ def to_message(value: Any) -> str | bytes:
     if isinstance(value, bytearray | memoryview):
         return bytes(cast("bytearray", value))
     try:
-        if hasattr(value, "model_dump_json") and not isinstance(value, type):
-            return str(value.model_dump_json())
-        return _encode(value).decode()
+        return encode_json(value).decode()
     except Exception as error:
         fail_to_encode(error, value)
-
-
-def _described(value: Any) -> tuple[str, str]:
-    """Return what a value is, and what to do about it."""
-    if inspect.iscoroutine(value):
-        call = f"{value.__qualname__.rpartition('.')[2]}()"
-        return f"the coroutine {value.__qualname__}", f"An `await` is missing: write `await {call}`."
-    if isinstance(value, Awaitable):
-        name = _name(type(cast("object", value)))
-        return f"an object of type {name}", "An `await` is missing: it is awaitable."
-    if inspect.isasyncgen(value):
-        hint = "Iterate over it with `async for`, and yield its items from an async generator."
-        return f"the async generator {value.__qualname__}", hint
-    if isinstance(value, Iterator):
-        return f"an object of type {_name(type(cast('object', value)))}", "Make a list of it."
-    if isinstance(value, tuple | frozenset):  # as a value, msgspec would have encoded it
-        return f"a dict with a key of type {_name(type(cast('object', value)))}", "The keys of JSON are text."
-    if isinstance(value, type):
-        return f"the class {_name(cast('type[Any]', value))}", "Use an instance of it."
-    return (
-        f"an object of type {_name(type(cast('object', value)))}",
-        f"{_ENCODABLE}, or convert it to one of these.",
-    )
-
-
-def _name(kind: type[Any]) -> str:
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _close(value: Any) -> None:
-    if inspect.iscoroutine(value):
-        value.close()

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from symphony.protocol.codec import encode_foreign
+from symphony.protocol.codec import encode_json
 from symphony.protocol.envelopes import Envelope, Error, Event, Item, MalformedError, Reply
 from symphony.protocol.invalid import reason_and_path
 from symphony.protocol.v1 import MAX_NAME
@@ -44,7 +44,7 @@ _INTERNAL_ERROR: Final = -32603
 _REFUSED: Final = -32000
 
 _NULL: Final = Raw(b"null")
-_encode = msgspec.json.Encoder(enc_hook=encode_foreign).encode
+_encode = msgspec.json.Encoder().encode
 
 
 class _Message(Struct):
@@ -126,7 +126,7 @@ class JsonRpc:
         """
         match envelope:
             case Event(event, data, id) if event != "error":
-                params = {} if data is None else {"params": data if _is_structured(data) else [data]}
+                params = {} if data is None else {"params": _params(data)}
                 number = {} if id is None else {"id": id}
                 return _encode({"jsonrpc": "2.0", "method": event, **params, **number}).decode()
             case Reply(id, data):
@@ -187,7 +187,7 @@ class JsonRpc:
     def _answer(self, number: int, kind: str, value: Any) -> str | None:
         call = self._calls[number]
         # Encode first: if that fails, the call must still be answered.
-        answer = _encode({"jsonrpc": "2.0", kind: value, "id": call.id})
+        answer = _encode({"jsonrpc": "2.0", kind: Raw(encode_json(value)), "id": call.id})
         del self._calls[number]
         batch = call.batch
         if batch is None:
@@ -208,8 +208,9 @@ class JsonRpc:
         return {"code": number, "message": data["message"], "data": more}
 
 
-def _is_structured(data: Any) -> bool:
-    return _encode(data)[:1] in (b"[", b"{")
+def _params(data: Any) -> Raw:
+    encoded = encode_json(data)
+    return Raw(encoded if encoded[:1] in (b"[", b"{") else b"[" + encoded + b"]")
 
 
 def _id_in(text: bytes) -> Raw | None:

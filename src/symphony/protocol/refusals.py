@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-import msgspec
-
 from symphony.errors import Reject
-from symphony.protocol.codec import encode_foreign
+from symphony.protocol.codec import encode_json
 
 __all__ = ("REFUSAL", "HttpRefusal", "http_refusal")
 
@@ -19,8 +17,6 @@ A client that was connected before needs it. Without it, the response may come
 from a proxy or a load balancer during a restart, which says nothing about the
 client.
 """
-
-_encode = msgspec.json.Encoder(enc_hook=encode_foreign).encode
 
 
 class HttpRefusal(NamedTuple):
@@ -42,4 +38,4 @@ def http_refusal(refusal: Reject) -> HttpRefusal:
         headers["content-type"] = "application/json"
     # Quoted, because the code of an app may have characters that no header may have.
     headers[REFUSAL] = quote(refusal.code, safe="")
-    return HttpRefusal(refusal.status, headers, _encode(refusal.payload()))
+    return HttpRefusal(refusal.status, headers, encode_json(refusal.payload()))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, Union
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from symphony.protocol.codec import encode_foreign, fail_to_encode
+from symphony.protocol.codec import json_envelope, msgpack_envelope
 from symphony.protocol.envelopes import (
     Cancel,
     End,
@@ -26,6 +26,7 @@ from symphony.protocol.envelopes import (
     Retry,
 )
 from symphony.protocol.invalid import reason_and_path
+from symphony.protocol.unencodable import fail_to_encode
 
 __all__ = ("JSON", "MAX_CREDIT", "MAX_ID", "MAX_NAME", "MAX_TIMEOUT", "MSGPACK", "V1", "TypedV1")
 
@@ -131,7 +132,7 @@ class V1:
         self.is_text = codec == "json"
         self.kind: type = str if self.is_text else bytes
         self._null = _NULLS[codec]
-        self.encode_payload: Callable[[Envelope], bytes] = module.Encoder(enc_hook=encode_foreign).encode
+        self.encode_payload: Callable[[Envelope], bytes] = json_envelope if self.is_text else msgpack_envelope
         self._decode_any_event: Callable[[str | bytes], Event] = module.Decoder(
             _JsonEvent if self.is_text else _MsgpackEvent
         ).decode  # type: ignore[assignment]

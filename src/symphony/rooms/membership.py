@@ -67,7 +67,7 @@ class Membership:
     ) -> None:
         self.thread = get_ident()
         self._loop = asyncio.get_running_loop()
-        self.batches = Batches(self._loop.call_soon)
+        self.batches = Batches(self._loop.call_soon, self._not_encoded)
         self.everyone = Batch(EVERYONE)
         self._rooms: dict[str, _Live] = {}
         self._find_family = find_family
@@ -90,6 +90,10 @@ class Membership:
     def paced(self) -> Awaitable[None]:
         """Return what a call awaits that may be repeated in a loop."""
         return self.batches.paced()
+
+    def _not_encoded(self, error: Exception, batch: Batch) -> None:
+        where = f"room {batch.name!r}" if batch.name else "everyone"
+        self._report(error, None, f"publication to {where}, for members with another protocol,")
 
     def state(self, name: str) -> Any:
         """Return the state of a room, `None` while it is gone."""

@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from symphony.errors import ConfigurationError, Reject
-from symphony.routing.annotations import bare, is_pydantic, is_union, metadata
+from symphony.protocol.annotations import bare, is_pydantic, is_union, metadata
 
 if TYPE_CHECKING:
     from starlette.datastructures import QueryParams

@@ -9,11 +9,11 @@ from msgspec import Raw
 
 from symphony.errors import Reject
 from symphony.protocol.invalid import shortened
+from symphony.protocol.reading import UNREADABLE, type_read_by, unreadable
 from symphony.protocol.v1 import TypedV1
 from symphony.routing.handlers import ANY_EVENT, EVENT_SEPARATOR, Handler
 from symphony.routing.parameters import located_name
 from symphony.routing.patterns import NamePattern, NameTable
-from symphony.routing.payload import UNREADABLE, type_read_by, unreadable
 from symphony.routing.plan import EVENT, NAMED_EVENT, Payload, Plan
 
 __all__ = ("EventTable", "handler_names", "names_in", "payload_of")

@@ -10,7 +10,7 @@ from types import FunctionType, MethodType, SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_args, get_origin, get_type_hints
 
 from symphony.errors import ConfigurationError
-from symphony.routing.annotations import unalias
+from symphony.protocol.annotations import unalias
 from symphony.routing.markers import Depends, Query
 
 if TYPE_CHECKING:

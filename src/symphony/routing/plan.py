@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from symphony.errors import ConfigurationError
+from symphony.protocol.reading import event_readers
 from symphony.routing.dependencies import Argument, Arguments, Dependencies, Step, resolve
 from symphony.routing.parameters import (
     EMPTY,
@@ -19,7 +20,7 @@ from symphony.routing.parameters import (
     read_parameters,
     underlying,
 )
-from symphony.routing.payload import event_readers, payload_reader
+from symphony.routing.payload import payload_reader
 from symphony.routing.stage import Filler, Known, Rules, the_data, the_socket, the_subject
 from symphony.routing.threads import ThreadRunner, in_thread
 

@@ -9,7 +9,7 @@ from typing import Any, Final, get_args, get_origin
 from uuid import UUID
 
 from symphony.errors import ConfigurationError
-from symphony.routing.annotations import bare, is_union, unalias
+from symphony.protocol.annotations import bare, is_union, unalias
 from symphony.routing.convert import query_reader
 from symphony.routing.parameters import EMPTY, Parameter
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from symphony.errors import ProtocolError, Reject
 from symphony.outgoing.encoding import RAW
-from symphony.protocol.codec import UnencodableError, to_message
+from symphony.protocol.codec import to_message
+from symphony.protocol.unencodable import UnencodableError
 
 if TYPE_CHECKING:
     from symphony.session.contracts import ErrorReporter

@@ -11,8 +11,8 @@ from typing import Any
 
 from symphony.errors import DisconnectedError, QueueFullError, Reject, RemoteError, RequestTimeoutError
 from symphony.protocol.envelopes import Cancel, Event
+from symphony.protocol.reading import EventReaders, event_readers, guarded
 from symphony.protocol.v1 import MAX_TIMEOUT
-from symphony.routing.payload import EventReaders, event_readers, guarded
 
 __all__ = ("Requests",)
 

@@ -16,9 +16,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from symphony.errors import DisconnectedError, Reject
-from symphony.protocol.codec import UnencodableError
 from symphony.protocol.envelopes import Limits, LimitValues
 from symphony.protocol.subprotocols import LIMITS
+from symphony.protocol.unencodable import UnencodableError
 from symphony.session.background import BackgroundTasks
 from symphony.session.blocking import event_in, watched, what_held
 from symphony.session.cancelling import uncancel

@@ -163,7 +163,7 @@ def foreign(data: type(lambda: None)) -> None:  # type: ignore[valid-type]
         ("said", two, r"two: a handler of 'said' is called with \(data\), or without arguments"),
         ("said", keyword, r"keyword: a handler of 'said' is called with \(data\)"),
         ("*", undefined, r"undefined: a handler of '\*' is called with \(event, data\)"),
-        ("said", foreign, r"foreign: .*cannot be decoded; use a msgspec Struct"),
+        ("said", foreign, r"foreign: .*cannot be decoded from JSON; a payload is a msgspec Struct"),
         ("said", 3, "A handler must be a function, not 3"),
         ("said", dict.get, "get: a handler of 'said'"),
     ],

@@ -8,8 +8,8 @@ import pytest
 
 from symphony.errors import ConfigurationError, Reject
 from symphony.protocol.envelopes import Event
+from symphony.protocol.reading import UNREADABLE
 from symphony.routing.events import EventTable, names_in, payload_of
-from symphony.routing.payload import UNREADABLE
 from symphony.routing.plan import EVENT, NAMED_EVENT
 from unit.routing.stages import CONNECT, Socket, on_message
 

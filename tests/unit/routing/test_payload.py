@@ -11,7 +11,8 @@ import pydantic
 import pytest
 
 from symphony.errors import ConfigurationError, ProtocolError, Reject
-from symphony.routing.payload import event_readers, payload_reader
+from symphony.protocol.reading import event_readers
+from symphony.routing.payload import payload_reader
 
 Text = NewType("Text", str)
 

@@ -7,7 +7,7 @@ import pydantic
 import pytest
 from typing_extensions import TypeAliasType
 
-from symphony.routing.annotations import bare, is_pydantic, is_union, metadata, unalias
+from symphony.protocol.annotations import bare, is_pydantic, is_union, metadata, unalias
 
 Age = NewType("Age", int)
 Marked = TypeAliasType("Marked", Annotated[Age, "mark"])

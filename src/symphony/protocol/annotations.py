@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Any, NewType, Union, get_args, get_origin
 
-__all__ = ("bare", "is_pydantic", "is_union", "metadata", "unalias")
+from msgspec import inspect
+
+__all__ = ("bare", "is_pydantic", "is_union", "metadata", "parts", "types_in", "unalias")
 
 
 def unalias(annotation: Any) -> Any:
@@ -48,3 +51,29 @@ def is_pydantic(thing: Any) -> bool:
     if isinstance(thing, type):
         return any("__pydantic_validator__" in vars(base) for base in thing.__mro__)
     return type(thing).__module__.partition(".")[0] in {"pydantic", "annotated_types"}
+
+
+def types_in(annotation: Any) -> Iterator[Any]:
+    """Yield the types that are written in an annotation; fields of classes are not entered."""
+    annotation = bare(annotation)
+    yield annotation
+    for argument in get_args(annotation):
+        yield from types_in(argument)
+
+
+def parts(info: Any) -> Iterator[Any]:
+    """Yield the types that a type consists of, from msgspec's description of it."""
+    seen: set[int] = set()
+    left: list[Any] = [info]
+    while left:
+        part = left.pop()
+        # A recursive type refers to itself with the same object.
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, inspect.Type):
+            yield part
+        if isinstance(part, (inspect.Type, inspect.Field)):
+            left.extend(getattr(part, name) for name in part.__struct_fields__)
+        elif isinstance(part, tuple):
+            left.extend(part)  # pyright: ignore[reportUnknownArgumentType]

@@ -1,0 +1,176 @@
+"""Reads and dumps pydantic models, by the rules that hold for all data.
+
+pydantic is imported only if an app uses it. In JSON, it writes bytes as UTF-8 and reads them so;
+Symphony uses base64 (`docs/events.md`), whatever the model's own configuration says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, Final, cast
+
+import msgspec
+
+from symphony.errors import ConfigurationError
+
+__all__ = ("dumped", "model_readers")
+
+_BASE64: Final = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
+# pydantic would write null for NaN; this way our own check finds it.
+_NUMBERS: Final = {"ser_json_inf_nan": "constants"}
+_CONFIGURED: Final = frozenset(("model", "dataclass", "typed-dict"))
+# Parts of a schema that describe values, not types.
+_OPAQUE: Final = frozenset(("cls", "default", "expected", "metadata", "members", "serialization"))
+# Schemas whose values may hold bytes.
+_MAY_HOLD_BYTES: Final = frozenset(("any", "bytes", "function-plain", "is-instance"))
+
+
+def model_readers(annotation: Any) -> Mapping[str, Callable[[Any], Any]]:
+    """Compile the readers of a type that pydantic validates, one for each kind of data.
+
+    A reader raises `pydantic.ValidationError`, which is a `ValueError`.
+
+    Raises:
+        ConfigurationError: pydantic is not installed, or does not support the type.
+    """
+    try:
+        from pydantic import PydanticUserError, TypeAdapter, ValidationError
+        from pydantic.errors import PydanticUndefinedAnnotation
+        from pydantic_core import SchemaValidator
+    except ImportError:
+        raise ConfigurationError(f"{annotation!r} needs pydantic 2, which is not installed") from None
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        adapter.rebuild(raise_errors=True)
+    except (PydanticUserError, PydanticUndefinedAnnotation) as error:
+        raise ConfigurationError(str(error).partition("\n")[0]) from None
+    text = _built(SchemaValidator, adapter.core_schema).validate_json
+
+    def from_json(data: Any) -> Any:
+        return text(bytes(data) if isinstance(data, msgspec.Raw) else data)
+
+    def from_unpacked(value: Any) -> Any:
+        try:
+            return adapter.validate_python(value)
+        except ValidationError:
+            # A model in strict mode takes no text for a date or a UUID, but it takes JSON's.
+            # MessagePack has no more types than JSON has, apart from bytes and instants.
+            encoded = _as_json(value)
+            if encoded is not None:
+                with suppress(ValidationError):
+                    return text(encoded)
+            raise
+
+    def from_plain(value: Any) -> Any:
+        encoded = _as_json(value)
+        # Middleware may have put objects there that JSON does not have.
+        return adapter.validate_python(value) if encoded is None else text(encoded)
+
+    return {
+        "json": from_json,
+        "msgpack": lambda data: from_unpacked(msgspec.msgpack.decode(data)),
+        "plain": from_plain,
+        "unpacked": from_unpacked,
+    }
+
+
+def _as_json(value: Any) -> bytes | None:
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return None
+
+
+def dumped(value: Any) -> Any:
+    """Return a model as plain values. Bytes in it stay bytes, for both codecs.
+
+    Raises:
+        ValueError: pydantic cannot dump one of its fields.
+    """
+    kind = cast("type[Any]", type(value))
+    return _dump_of(kind)(value)
+
+
+@lru_cache(maxsize=512)
+def _dump_of(kind: type[Any]) -> Callable[[Any], Any]:
+    schema = kind.__dict__.get("__pydantic_core_schema__")
+    # A model may have a `model_dump` of its own, and another library a class that looks like a model.
+    if not isinstance(schema, dict) or kind.model_dump.__module__ != "pydantic.main":
+        return lambda model: model.model_dump(mode="json")
+    from pydantic_core import SchemaSerializer
+
+    to_python = _built(SchemaSerializer, schema).to_python
+    if not any(map(_may_hold_bytes, _nodes(schema))):
+        return lambda model: to_python(model, mode="json")
+
+    def dump(model: Any) -> Any:
+        return _with_bytes(to_python(model, mode="json"), model.model_dump())
+
+    return dump
+
+
+def _built(make: Any, schema: Any) -> Any:
+    configured = _configured(schema)
+    try:
+        # Otherwise pydantic takes what it has built for the models inside, which ignores this schema.
+        return make(configured, {**_NUMBERS, **_BASE64}, _use_prebuilt=False)
+    except TypeError:  # an older version, which builds all of it
+        return make(configured, {**_NUMBERS, **_BASE64})
+
+
+def _configured(schema: Any) -> Any:
+    """Return a copy of a schema in which bytes are base64 in JSON."""
+    if isinstance(schema, dict):
+        node = cast("dict[str, Any]", schema)
+        copy = {key: item if key in _OPAQUE else _configured(item) for key, item in node.items()}
+        if copy.get("type") in _CONFIGURED:
+            copy["config"] = {**_NUMBERS, **copy.get("config", {}), **_BASE64}
+        return copy
+    if isinstance(schema, (list, tuple)):
+        items = [_configured(item) for item in cast("list[Any]", schema)]
+        return items if isinstance(schema, list) else tuple(items)
+    return schema
+
+
+def _nodes(schema: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(schema, dict):
+        node = cast("dict[str, Any]", schema)
+        yield node
+        for key, item in node.items():
+            if key not in _OPAQUE:
+                yield from _nodes(item)
+    elif isinstance(schema, (list, tuple)):
+        for item in cast("list[Any]", schema):
+            yield from _nodes(item)
+
+
+def _may_hold_bytes(node: dict[str, Any]) -> bool:
+    custom: Any = node.get("serialization")
+    return (
+        node.get("type") in _MAY_HOLD_BYTES
+        or (isinstance(custom, dict) and str(cast("Any", custom).get("type")).startswith("function"))
+        or node.get("extra_behavior") == "allow"
+        or node.get("extra_fields_behavior") == "allow"
+    )
+
+
+def _with_bytes(text: Any, value: Any) -> Any:
+    """Return what JSON shows of a model, with bytes where the model has them."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return cast("Any", value) if isinstance(text, str) else text
+    if isinstance(text, dict) and isinstance(value, dict):
+        pairs = _pairs(cast("dict[Any, Any]", text).values(), cast("dict[Any, Any]", value).values())
+        if pairs is not None:
+            return {key: _with_bytes(*pair) for key, pair in zip(cast("Any", text), pairs, strict=True)}
+    elif isinstance(text, list) and isinstance(value, list | tuple | set | frozenset):
+        pairs = _pairs(text, cast("Any", value))
+        if pairs is not None:
+            return [_with_bytes(*pair) for pair in pairs]
+    return cast("Any", text)
+
+
+def _pairs(texts: Any, values: Any) -> list[tuple[Any, Any]] | None:
+    # A serializer for JSON alone may write something else.
+    return list(zip(texts, values, strict=True)) if len(texts) == len(values) else None
