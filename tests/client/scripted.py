@@ -92,8 +92,13 @@ class Handshake:
         self.decided: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
         self.peer: asyncio.Future[Peer] = asyncio.get_running_loop().create_future()
 
+    @property
+    def spoken(self) -> str:
+        """What Symphony would choose."""
+        return next(name for name in self.offers if name.startswith("symphony.v1."))
+
     async def accept(self, subprotocol: str | None = "$spoken") -> Peer:
-        self.choice = self.offers[0] if subprotocol == "$spoken" else subprotocol
+        self.choice = self.spoken if subprotocol == "$spoken" else subprotocol
         self.decided.set_result(None)
         return await self.peer
 

@@ -114,11 +114,12 @@ async def test_what_it_says_of_itself() -> None:
         handshake = await server.handshake()
         assert handshake.path == "/chat?room=a%20b"
         assert handshake.offers == [
-            "symphony.v1.msgpack",
             "chat.v1",
-            "symphony.raw",
-            "symphony.refuse",
+            "symphony.limits",
+            "symphony.v1.msgpack",
             "symphony.token.c2VzYW1l",
+            "symphony.refuse",
+            "symphony.raw",
         ]
         assert handshake.headers["X-Mine"] == "1"
         assert handshake.headers["Authorization"] == "Basic abc"

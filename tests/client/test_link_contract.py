@@ -220,8 +220,9 @@ async def test_the_offer_is_what_the_options_say() -> None:
     async with client:
         assert client.protocol == "symphony.v1.msgpack"
     assert offers[0].headers == {"a": "b"}
-    assert offers[0].subprotocols == [
-        *("symphony.v1.msgpack", "mine", "symphony.raw", "symphony.refuse", "symphony.token.dA"),
+    assert list(offers[0].subprotocols) == [
+        *("mine", "symphony.limits", "symphony.v1.msgpack"),
+        *("symphony.token.dA", "symphony.refuse", "symphony.raw"),
     ]
 
 

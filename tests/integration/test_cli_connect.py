@@ -282,8 +282,8 @@ async def test_what_the_command_line_says_of_the_handshake_is_sent() -> None:
         "X-Room: lobby",
         "-H",
         "Cookie: a=1",
-        "--header",
-        "Cookie:b=2",
+        "--cookie",
+        "b=2",
         "--subprotocol",
         "chat.v2",
     )

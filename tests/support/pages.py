@@ -61,6 +61,7 @@ _URL = "ws://127.0.0.1:8080"
 # `print(total)  # 6`
 _PRINTS = re.compile(r"\b(?:print|console\.log)\(.*\S\s+(?:#|//) (.+)")
 _IMPORTED = re.compile(r"(['\"])(?:symphony-ws|(?:/\w+)?/_symphony/client\.js)\1")
+_BLOCKING = re.compile(r"\bsync\.connect\(|\bbackend\(\)")
 _CHROMIUM = shutil.which("/usr/bin/chromium")
 _TSC = CLIENT.parent / "node_modules" / "typescript" / "bin" / "tsc"
 _PATIENCE = 10.0
@@ -464,8 +465,11 @@ class Visit:
         self._promised += _promised(text)
         before = vars(module).get("main")
         try:
-            result = eval(_compiled(text.replace(_URL, self._url), name), vars(module))
-            if isawaitable(result):
+            code = _compiled(text.replace(_URL, self._url), name)
+            if _BLOCKING.search(text):
+                # The app is served in this loop, which a blocking client must not block.
+                await asyncio.to_thread(eval, code, vars(module))
+            elif isawaitable(result := eval(code, vars(module))):
                 await result
         finally:
             self._clients |= {value for value in vars(module).values() if isinstance(value, Client)}

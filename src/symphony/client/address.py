@@ -22,6 +22,7 @@ class Address(NamedTuple):
         authority: The `Host` header.
         where: The address for messages: without the query, which may contain
             secrets.
+        unix: The path of a Unix socket to connect to instead; `None`: TCP.
     """
 
     secure: bool
@@ -30,6 +31,19 @@ class Address(NamedTuple):
     target: str
     authority: str
     where: str
+    unix: str | None = None
+
+    @property
+    def tls_name(self) -> str:
+        """The host without the zone of an IPv6 address, which only this machine knows."""
+        return self.host.partition("%")[0]
+
+    @property
+    def place(self) -> str:
+        """Host and port, or the path of the Unix socket, for messages."""
+        if self.unix is not None:
+            return f"unix:{self.unix}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def parse_url(url: str) -> Address:
@@ -48,8 +62,19 @@ def parse_url(url: str) -> Address:
     if parts.username is not None or parts.password is not None:
         raise ValueError("A user and a password in the URL are not sent: use token= or headers=.")
     secure = _SCHEMES[parts.scheme]
+    if "%" in host and ":" in host:
+        # RFC 6874: the `%` before the zone of an IPv6 address is written as `%25`.
+        host, _, zone = host.partition("%")
+        zone = zone.removeprefix("25")
+        if not zone or "%" in zone:
+            raise ValueError(f"{url!r} has an invalid zone; write it as 'ws://[fe80::1%25eth0]:8080/'.")
+    else:
+        zone = ""
     host = _ascii(host, url)
+    # The zone is not in the `Host` header: it has a meaning on this machine only (RFC 6874 §1).
     shown = f"[{host}]" if ":" in host else host
+    if zone:
+        host = f"{host}%{zone}"
     authority = shown if port is None else f"{shown}:{port}"
     path = quote(parts.path or "/", safe=_SAFE)
     target = f"{path}?{quote(parts.query, safe=_SAFE + '?')}" if parts.query else path

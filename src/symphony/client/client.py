@@ -10,15 +10,16 @@ from typing import Any, Final, Self, TypeVar, overload
 from typing_extensions import TypeForm
 
 from symphony.client.core import RAW, Core
-from symphony.client.handlers import check_name
+from symphony.client.handlers import ANY, check_name
 from symphony.client.link import Dial
 from symphony.client.loss import Closed
 from symphony.client.options import Options
-from symphony.client.payload import InvalidError, Reader, reader, snapshot
+from symphony.client.payload import fit, reader, snapshot
 from symphony.client.reconnector import State
 from symphony.client.requests import Request
 from symphony.client.streams import Flow, Stream
-from symphony.errors import RemoteError, WrongRouteError, WrongThreadError
+from symphony.errors import WrongRouteError, WrongThreadError
+from symphony.protocol.envelopes import MESSAGE
 from symphony.protocol.v1 import MAX_CREDIT
 from symphony.websocket.frames import valid_close_code
 
@@ -92,6 +93,8 @@ class Client:
             DisconnectedError: The client is closed.
             RuntimeError: The client was never opened.
             TypeError: The data cannot be encoded.
+            WrongRouteError: The client was made with `raw=True`, or the
+                server is not a Symphony server.
         """
         self._check(event)
         return self._outgoing.emit(event, data)
@@ -182,7 +185,7 @@ class Client:
             reply = await request.reply()
         finally:
             goes_on()
-        return _fit(read, reply, f"the reply to {event!r}")
+        return fit(read, reply, f"the reply to {event!r}")
 
     @overload
     def stream(
@@ -220,7 +223,7 @@ class Client:
             )
 
         return Stream(
-            start, lambda item: _fit(read, item, f"an item of {event!r}"), self._core.dispatch.while_waiting
+            start, lambda item: fit(read, item, f"an item of {event!r}"), self._core.dispatch.while_waiting
         )
 
     # Handlers
@@ -246,9 +249,12 @@ class Client:
                 `@client.on("said")`.
 
         Raises:
+            WrongRouteError: The client was made with `raw=True`.
             ConfigurationError: The handler cannot be called with data, or its
                 annotation is not a type that can be decoded.
         """
+        if self._core.raw and event not in (MESSAGE, ANY):
+            raise WrongRouteError(self._core.no_events)
         if handler is not None:
             self._core.dispatch.handlers.add(event, handler)
             return handler
@@ -350,6 +356,8 @@ class Client:
             check_name(event)
             if event == _ERROR:
                 raise ValueError("The event name 'error' is reserved for Symphony; use another name.")
+            if self._core.no_events:
+                raise WrongRouteError(self._core.no_events)
 
     def _not_open(self) -> RuntimeError:
         return RuntimeError(
@@ -363,11 +371,3 @@ class Client:
                 f"{self!r} was used outside its event loop's thread. Use "
                 "loop.call_soon_threadsafe(client.emit, ...)."
             )
-
-
-def _fit(read: Reader, data: Any, what: str) -> Any:
-    try:
-        return read(data)
-    except InvalidError as error:
-        message = f"{what} does not match response_type: {error.reason}"
-        raise RemoteError("invalid", message, details=error.details) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl as tls
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -33,6 +34,10 @@ def connect(
     ssl: tls.SSLContext | bool | None = None,
     origin: str | None = None,
     subprotocols: Sequence[str] = (),
+    raw: bool = False,
+    proxy: str | bool = True,
+    unix: str | None = None,
+    compression: int | None = None,
 ) -> Client:
     """Return a client of a server; it connects in `async with`, or when awaited.
 
@@ -70,13 +75,33 @@ def connect(
         ssl: For `wss`: a context; `None` or `True`: certificates are verified
             with the system's; `False`: not at all.
         origin: The `Origin` header of the handshake, as a browser sends it.
-        subprotocols: Subprotocols to offer besides Symphony's, for raw
-            connections.
+        subprotocols: Subprotocols to offer, for raw connections.
+        raw: Whether to send and receive plain messages only. Use it for
+            servers other than Symphony: the client then offers no
+            subprotocols of Symphony, and sends a token as `Authorization:
+            Bearer`.
+        proxy: The proxy to connect through: `True`: the one that the
+            environment names, if any; `False`: none; or a URL, `http://`,
+            `https://`, `socks5://` or `socks5h://`, perhaps with user and
+            password.
+        unix: The path of a Unix socket to connect to, instead of the host and
+            port of the URL.
+        compression: Compress messages of at least this many bytes, if the
+            server supports it, and let the server compress its messages.
+            `None`: no compression.
 
     Raises:
         ValueError: An option is not valid.
     """
     address = parse_url(url)
+    if unix is not None:
+        if isinstance(proxy, str):
+            raise ValueError("A Unix socket is not reached through a proxy: omit proxy= or unix=.")
+        if not hasattr(socket, "AF_UNIX"):
+            raise ValueError("unix= is not available on this system.")
+        address = address._replace(unix=unix)
+    if compression is not None and not compression >= 0:
+        raise ValueError(f"compression must be 0 or more, or None, not {compression!r}.")
     given = dict(headers or {})
     if origin is not None:
         given["Origin"] = origin
@@ -95,6 +120,7 @@ def connect(
         max_backoff=max_backoff,
         max_queue=max_queue,
         subprotocols=subprotocols,
+        raw=raw,
     )
     dial = WebSocketDial(
         address,
@@ -102,5 +128,7 @@ def connect(
         heartbeat=heartbeat,
         max_message_bytes=max_message_bytes,
         close_timeout=_CLOSE_TIMEOUT,
+        proxy=proxy,
+        compression=compression,
     )
     return Client(dial, options)

@@ -13,12 +13,24 @@ from symphony.client.backlog import Backlog, Gate
 from symphony.client.dispatch import Dispatch
 from symphony.client.link import Close, Dial, Link
 from symphony.client.loss import Loss, sentence
+from symphony.client.offering import foreign
 from symphony.client.options import Options
 from symphony.client.outgoing import Outgoing
 from symphony.client.payload import Kind, error_said
 from symphony.client.reconnector import Reconnector, State
 from symphony.errors import RemoteError
-from symphony.protocol.envelopes import Cancel, End, Error, Event, Item, MalformedError, Pong, Reply, Retry
+from symphony.protocol.envelopes import (
+    Cancel,
+    End,
+    Error,
+    Event,
+    Item,
+    Limits,
+    MalformedError,
+    Pong,
+    Reply,
+    Retry,
+)
 from symphony.protocol.v1 import JSON, MSGPACK, V1
 from symphony.websocket.frames import close_reason
 
@@ -44,7 +56,10 @@ class Core:
         outgoing: Sends messages.
         answers: Requests and streams in progress.
         dispatch: Runs the handlers.
+        max_queue: The option.
+        no_events: Why there can be no events; empty if there can.
         messages: Messages of a raw connection that no handler takes.
+        raw: Whether the client was made with `raw=True`.
         reconnector: Keeps the client connected.
         protocol: The protocol of the connection; `None` before the first one.
         subprotocol: The subprotocol that the server chose.
@@ -60,9 +75,12 @@ class Core:
         "answers",
         "dispatch",
         "kind",
+        "max_queue",
         "messages",
+        "no_events",
         "outgoing",
         "protocol",
+        "raw",
         "reconnector",
         "state_handlers",
         "subprotocol",
@@ -71,6 +89,7 @@ class Core:
 
     def __init__(self, dial: Dial, options: Options) -> None:
         self.where = dial.where
+        self.max_queue = options.max_queue
         self.kind: Kind = options.protocol
         self.outgoing = Outgoing(options.protocol, options.max_queue, dial.where)
         self.answers = Answers(self.outgoing)
@@ -83,6 +102,13 @@ class Core:
         # The event `error` that came last, if only `retry` came after it.
         self._last_error: Event | None = None
         self._comes_back = options.reconnect
+        self.raw = options.raw
+        self.no_events = (
+            f"The client of {dial.where} has no events, because of raw=True: use client.send() and "
+            "`async for message in client`."
+            if options.raw
+            else ""
+        )
         self.protocol: str | None = None
         self.subprotocol: str | None = None
         self.reconnector = Reconnector(dial, options, self)
@@ -130,7 +156,7 @@ class Core:
             # still accepts.
             if self._comes_back:
                 self.outgoing.hold()
-        elif not isinstance(envelope, Pong):
+        elif not isinstance(envelope, Pong | Limits):
             self._complain("%r, which only clients send", envelope)
 
     def relieved(self) -> None:
@@ -139,7 +165,13 @@ class Core:
 
     def opening(self, link: Link) -> None:
         """Switch to a new link."""
-        codec = _CODECS.get(link.subprotocol)
+        codec = None if self.raw else _CODECS.get(link.subprotocol)
+        if foreign(link.subprotocol) and not self.raw:
+            self.no_events = (
+                f"{self.where} is not a Symphony server: it chose a subprotocol that Symphony never chooses. "
+                "Connect with raw=True, and use client.send() and `async for message in client`."
+            )
+            logger.warning("%s", self.no_events)
         self.subprotocol = link.subprotocol
         self.protocol = RAW if codec is None else link.subprotocol
         self._gate.use(link)

@@ -6,32 +6,37 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from ipaddress import ip_address
-from typing import Any, Final, TypeAlias, cast
+from typing import Final, TypeVar, cast
 
 from symphony.client import refusals
 from symphony.client.address import Address
+from symphony.client.frames import Compressor
 from symphony.client.link import Close, DialError, Link, Offer
 from symphony.client.opening import Answer, AnswerError, new_key, request, retry_after
+from symphony.client.options import tls_context
 from symphony.client.payload import error_said
+from symphony.client.proxies import Proxy, proxy_for
+from symphony.client.reaching import reach, resolve
+from symphony.client.redirects import MAX_REDIRECTS, redirected
+from symphony.client.tunnels import Tunnel
 from symphony.client.websocket import WebSocketLink
 from symphony.errors import RemoteError
 from symphony.protocol.envelopes import Event, MalformedError, Retry
 from symphony.protocol.subprotocols import REFUSE
 from symphony.protocol.v1 import JSON
+from symphony.websocket.deflate import OFFER
 
 __all__ = ("WebSocketDial",)
 
 """A server that refuses chooses it; the error that follows and the close frame have the reason."""
 
-# How long to wait for an address if there is another one.
-_ADDRESS_TIMEOUT: Final = 2.0
 # How long to wait for the body of a refusal after its head.
 _BODY_TIMEOUT: Final = 1.0
+_LOST: Final = 1006
 
-_Info: TypeAlias = tuple[int, int, int, str, Any]
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class WebSocketDial:
@@ -43,9 +48,23 @@ class WebSocketDial:
         heartbeat: See `WebSocketLink`, also for the next two.
         max_message_bytes: The size limit of an incoming message.
         close_timeout: How long the closing handshake may take.
+        proxy: The option `proxy=` of `connect`.
+        compression: Compress messages of at least this many bytes; `None`: do
+            not offer compression.
+
+    Raises:
+        ValueError: The URL of the proxy is invalid.
     """
 
-    __slots__ = ("_address", "_close_timeout", "_context", "_heartbeat", "_max_message_bytes")
+    __slots__ = (
+        "_address",
+        "_close_timeout",
+        "_compression",
+        "_context",
+        "_heartbeat",
+        "_max_message_bytes",
+        "_proxy",
+    )
 
     def __init__(
         self,
@@ -55,8 +74,13 @@ class WebSocketDial:
         heartbeat: float | None,
         max_message_bytes: int,
         close_timeout: float,
+        proxy: str | bool = True,
+        compression: int | None = None,
     ) -> None:
+        proxy_for(address, proxy)
         self._address = address
+        self._proxy = proxy
+        self._compression = compression
         self._context = context
         self._heartbeat = heartbeat
         self._max_message_bytes = max_message_bytes
@@ -69,31 +93,46 @@ class WebSocketDial:
 
     async def __call__(self, offer: Offer) -> Link:
         """Open a WebSocket."""
+        address = self._address
+        for _ in range(MAX_REDIRECTS + 1):
+            reached = await self._open(address, offer)
+            if not isinstance(reached, Address):
+                return reached
+            address = reached
+        raise refusals.redirected_too_often(MAX_REDIRECTS)
+
+    async def _open(self, address: Address, offer: Offer) -> Link | Address:
+        """Open a WebSocket, or return the address that the server redirects to."""
         key = new_key()
-        opening = await self._connect(
-            offer.stage,
-            request(
-                self._address.target,
-                self._address.authority,
-                key,
-                subprotocols=offer.subprotocols,
-                headers=offer.headers,
-            ),
+        handshake = request(
+            address.target,
+            address.authority,
+            key,
+            subprotocols=offer.subprotocols,
+            headers=offer.headers,
+            extension=None if self._compression is None else OFFER,
         )
-        offer.stage(refusals.slow_answer(self._address))
+        opening = await self._connect(address, offer.stage, handshake)
+        offer.stage(refusals.slow_answer(address))
         transport = opening.transport
         try:
-            answer = await self._answer(opening)
+            answer = await self._answer(opening, address)
             if answer.status != 101:
                 transport.abort()
+                if (there := redirected(address, answer)) is not None:
+                    return there
                 raise refusals.http(answer, retry_after(answer.headers.get("retry-after"), time.time()))
             try:
                 chosen = answer.chosen(key, offer.subprotocols)
+                window_bits = answer.window_bits(offered=self._compression is not None)
             except AnswerError as error:
                 raise refusals.no_websocket(str(error)) from None
         except BaseException:
             transport.abort()
             raise
+        compressor = None
+        if window_bits is not None and self._compression is not None:
+            compressor = Compressor(window_bits, self._compression)
         link = WebSocketLink(
             transport,
             answer.rest,
@@ -101,70 +140,106 @@ class WebSocketDial:
             heartbeat=self._heartbeat,
             max_message_bytes=self._max_message_bytes,
             close_timeout=self._close_timeout,
+            compressor=compressor,
         )
         if chosen == REFUSE:
             raise await _refusal(link)
         return link
 
-    async def _answer(self, opening: _Opening) -> Answer:
+    async def _answer(self, opening: _Opening, address: Address) -> Answer:
         """Wait for the head of the response, and briefly for the body of a refusal."""
         await asyncio.wait((opening.head,))
         if (problem := opening.head.result()) is not None:
-            raise refusals.no_http(problem, self._address)
+            raise refusals.no_http(problem, address)
         if opening.answer.status != 101:
             await asyncio.wait((opening.body,), timeout=_BODY_TIMEOUT)
         return opening.answer
 
-    async def _connect(self, stage: Callable[[str], None], handshake: bytes) -> _Opening:
-        """Try the addresses of the host, one after the other."""
-        stage(refusals.slow_host(self._address))
-        infos = await self._resolve()
-        failures: list[OSError] = []
-        for at, info in enumerate(infos):
-            try:
-                async with asyncio.timeout(_ADDRESS_TIMEOUT if at < len(infos) - 1 else None):
-                    return await self._connect_to(info, stage, handshake)
-            except ssl.SSLError as error:
-                raise refusals.tls(error, self._address) from error
-            except OSError as error:  # a TimeoutError too
-                failures.append(error)
-        raise refusals.unreachable(failures, self._address) from failures[-1]
-
-    async def _connect_to(self, info: _Info, stage: Callable[[str], None], handshake: bytes) -> _Opening:
-        loop = asyncio.get_running_loop()
-        family, kind, proto, _, sockaddr = info
-        sock = socket.socket(family, kind, proto)
+    async def _connect(self, address: Address, stage: Callable[[str], None], handshake: bytes) -> _Opening:
+        """Open the connection, through a proxy if there is one, and send the request."""
+        context = self._context
+        if address.secure and context is None:
+            # The URL was `ws`, and a redirect leads to `wss`.
+            context = tls_context(True, None)
         try:
-            sock.setblocking(False)
-            stage(refusals.slow_connect(self._address))
-            await loop.sock_connect(sock, sockaddr)
-            stage(refusals.slow_tls(self._address))
-            _, opening = await loop.create_connection(
-                lambda: _Opening(handshake),
-                sock=sock,
-                ssl=self._context,
-                server_hostname=self._address.host if self._context is not None else None,
-            )
+            proxy = proxy_for(address, self._proxy)
+        except ValueError as error:
+            raise DialError(_LOST, str(error), reason="proxy", again=False) from None
+        try:
+            if proxy is not None:
+                return await self._connect_through(proxy, address, context, stage, handshake)
+            sock = await reach(address, stage)
+            stage(refusals.slow_tls(address))
+            return await _over(sock, lambda: _Opening(handshake), context, address)
+        except ssl.SSLError as error:
+            raise refusals.tls(error, address) from error
+        except OSError as error:
+            raise refusals.unreachable([error], address) from error
+
+    async def _connect_through(
+        self,
+        proxy: Proxy,
+        address: Address,
+        context: ssl.SSLContext | None,
+        stage: Callable[[str], None],
+        handshake: bytes,
+    ) -> _Opening:
+        loop = asyncio.get_running_loop()
+        tunnel = await _tunnel(proxy, stage)
+        try:
+            stage(refusals.slow_proxy(proxy.where))
+            host = address.tls_name
+            if proxy.scheme == "socks5":
+                # As in curl: only `socks5h` lets the proxy resolve names.
+                host = str((await resolve(address))[0][4][0])
+            await tunnel.lead_to(address, host)
+            opening = _Opening(handshake)
+            if context is None:
+                transport: asyncio.BaseTransport | None = tunnel.transport
+                tunnel.transport.set_protocol(opening)
+            else:
+                stage(refusals.slow_tls(address))
+                transport = await loop.start_tls(
+                    tunnel.transport, opening, context, server_hostname=address.tls_name
+                )
+            if transport is None or transport.is_closing():
+                raise ConnectionResetError("the proxy ended the connection")
+            opening.connection_made(transport)
         except BaseException:
-            sock.close()
+            tunnel.transport.abort()
             raise
         return opening
 
-    async def _resolve(self) -> Sequence[_Info]:
-        host, port = self._address.host, self._address.port
-        try:
-            version = ip_address(host).version
-        except ValueError:
-            pass
-        else:
-            # No thread is needed for an IP address.
-            family = socket.AF_INET if version == 4 else socket.AF_INET6
-            return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise refusals.unknown_host(error, self._address) from error
+
+async def _tunnel(proxy: Proxy, stage: Callable[[str], None]) -> Tunnel:
+    """Connect to a proxy."""
+    address = proxy.address
+    try:
+        sock = await reach(address, lambda words: stage(refusals.at_proxy(proxy.where, words)))
+        return await _over(sock, lambda: Tunnel(proxy), tls_context(address.secure, None), address)
+    except DialError as error:
+        raise refusals.no_proxy(error, proxy.where) from error
+    except ssl.SSLError as error:
+        raise refusals.no_proxy(refusals.tls(error, address), proxy.where) from error
+    except OSError as error:
+        raise refusals.no_proxy(refusals.unreachable([error], address), proxy.where) from error
+
+
+async def _over(
+    sock: socket.socket, protocol: Callable[[], P], context: ssl.SSLContext | None, address: Address
+) -> P:
+    """Start a protocol on a connected socket, with TLS if there is a context."""
+    try:
+        _, started = await asyncio.get_running_loop().create_connection(
+            protocol,
+            sock=sock,
+            ssl=context,
+            server_hostname=address.tls_name if context is not None else None,
+        )
+    except BaseException:
+        sock.close()
+        raise
+    return started
 
 
 class _Opening(asyncio.Protocol):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from math import inf
 from os import urandom
 from struct import Struct
 from typing import Final
 
+from symphony.websocket.deflate import compress
 from symphony.websocket.frames import BINARY, TEXT
 
-__all__ = ("masked_frame", "masked_message")
+__all__ = ("Compressor", "masked_frame", "masked_message")
 
 _FIN: Final = 0x80
+_RSV1: Final = 0x40
+_MIN_WINDOW_BITS: Final = 8
 _MASKED: Final = 0x80
 _medium_header: Final = Struct("!BBH").pack
 _large_header: Final = Struct("!BBQ").pack
@@ -27,6 +31,29 @@ def masked_message(message: str | bytes) -> bytes:
     if isinstance(message, str):
         return masked_frame(TEXT, message.encode())
     return masked_frame(BINARY, message)
+
+
+class Compressor:
+    """Makes frames like `masked_message`, compressed as in RFC 7692.
+
+    Args:
+        window_bits: The largest window that the server accepts.
+        threshold: Messages with fewer bytes are not compressed.
+    """
+
+    __slots__ = ("_threshold", "_window_bits")
+
+    def __init__(self, window_bits: int, threshold: int) -> None:
+        self._window_bits = window_bits
+        # zlib has no window of 8 bits. Every message may be sent uncompressed.
+        self._threshold = threshold if window_bits > _MIN_WINDOW_BITS else inf
+
+    def __call__(self, message: str | bytes) -> bytes:
+        """Return *message* as one unfragmented frame."""
+        opcode, payload = (TEXT, message.encode()) if isinstance(message, str) else (BINARY, message)
+        if len(payload) < self._threshold:
+            return masked_frame(opcode, payload)
+        return masked_frame(opcode | _RSV1, compress(payload, self._window_bits))
 
 
 def masked_frame(opcode: int, payload: bytes) -> bytes:

@@ -14,7 +14,8 @@ from typing import Final
 
 import httptools
 
-from symphony.websocket.handshake import TOKEN, accept_key
+from symphony.websocket.deflate import accepted_window_bits
+from symphony.websocket.handshake import TOKEN, HandshakeError, accept_key
 
 __all__ = (
     "Answer",
@@ -73,7 +74,13 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def request(
-    target: str, authority: str, key: str, *, subprotocols: Sequence[str], headers: Mapping[str, str]
+    target: str,
+    authority: str,
+    key: str,
+    *,
+    subprotocols: Sequence[str],
+    headers: Mapping[str, str],
+    extension: str | None = None,
 ) -> bytes:
     """Return the handshake request.
 
@@ -83,6 +90,7 @@ def request(
         key: The `Sec-WebSocket-Key`.
         subprotocols: The subprotocols to offer.
         headers: Headers that `check_headers` has accepted.
+        extension: The extension to offer.
     """
     fields = {name.lower(): (name, value) for name, value in headers.items()}
     fields.setdefault("user-agent", ("User-Agent", "Symphony"))
@@ -94,7 +102,8 @@ def request(
         "Connection: Upgrade",
         f"Sec-WebSocket-Key: {key}",
         "Sec-WebSocket-Version: 13",
-        f"Sec-WebSocket-Protocol: {', '.join(subprotocols)}",
+        *((f"Sec-WebSocket-Protocol: {', '.join(subprotocols)}",) if subprotocols else ()),
+        *((f"Sec-WebSocket-Extensions: {extension}",) if extension is not None else ()),
         *(f"{name}: {value}" for name, value in fields.values()),
     ]
     return "\r\n".join((*lines, "", "")).encode("latin-1")
@@ -161,12 +170,31 @@ class Answer:
             raise AnswerError("the response is 101, but not for a WebSocket")
         if headers.get("sec-websocket-accept") != accept_key(key):
             raise AnswerError("the response belongs to another request (Sec-WebSocket-Accept is wrong)")
-        if "sec-websocket-extensions" in headers:
-            raise AnswerError("the server chose an extension that was not offered")
         chosen = headers.get("sec-websocket-protocol")
         if chosen is not None and chosen not in offered:
             raise AnswerError(f"the server chose the subprotocol {chosen!r}, which was not offered")
         return chosen
+
+    def window_bits(self, *, offered: bool) -> int | None:
+        """Return the window for compressed messages, or `None` without compression.
+
+        Args:
+            offered: Whether compression was offered.
+
+        Raises:
+            AnswerError: The server chose an extension that was not offered.
+        """
+        header = self.headers.get("sec-websocket-extensions")
+        if header is None:
+            return None
+        if not offered:
+            raise AnswerError("the server chose an extension that was not offered")
+        try:
+            return accepted_window_bits(header)
+        except HandshakeError as error:
+            raise AnswerError(
+                f"the server chose an extension that was not offered: {error.message}"
+            ) from None
 
     # Called by httptools
 

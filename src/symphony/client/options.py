@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 
 from symphony.client.opening import bad_names, check_headers
 
-__all__ = ("Options", "Token", "tls_context")
+__all__ = ("Options", "Token", "bearer", "tls_context")
 
 Token: TypeAlias = str | Callable[[], str | Awaitable[str | None] | None] | None
 
@@ -33,6 +33,7 @@ class Options:
     max_backoff: float = 30.0
     max_queue: int = 1000
     subprotocols: Sequence[str] = ()
+    raw: bool = False
     uniform: Callable[[float, float], float] = random.uniform
 
     def __post_init__(self) -> None:
@@ -53,6 +54,13 @@ class Options:
         if bad := bad_names(self.subprotocols):
             raise ValueError(f"{bad[0]!r} cannot be a subprotocol: use one word without spaces.")
         check_headers(self.headers)
+        if self.raw and isinstance(self.token, str):
+            check_headers(bearer(self.token))
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Return the header that carries a token to servers other than Symphony."""
+    return {"Authorization": f"Bearer {token}"}
 
 
 def tls_context(secure: bool, ssl_option: ssl.SSLContext | bool | None) -> ssl.SSLContext | None:

@@ -22,6 +22,7 @@ __all__ = (
     "Kind",
     "check_type",
     "error_said",
+    "fit",
     "message_reader",
     "reader",
     "snapshot",
@@ -105,6 +106,24 @@ def error_said(data: Any, kind: Kind) -> RemoteError | None:
     except InvalidError:
         return None
     return said.error()
+
+
+def fit(read: Reader, data: Any, what: str) -> Any:
+    """Return data, decoded to a type.
+
+    Args:
+        read: The reader of the type.
+        data: The data, still encoded.
+        what: What it is, for the error.
+
+    Raises:
+        RemoteError: It does not have the type (code `invalid`).
+    """
+    try:
+        return read(data)
+    except InvalidError as error:
+        message = f"{what} does not match response_type: {error.reason}"
+        raise RemoteError("invalid", message, details=error.details) from None
 
 
 def message_reader(annotation: Any) -> Reader:

@@ -11,10 +11,10 @@ from typing import Final, Literal, Protocol, TypeAlias, cast
 from symphony.client.backoff import UNAUTHORIZED, Backoff, comes_back
 from symphony.client.link import Close, Dial, DialError, Link, Listener, Offer
 from symphony.client.loss import Closed, Loss, how
+from symphony.client.offering import offered_headers, offered_names
 from symphony.client.options import Options
 from symphony.client.refusals import UNREACHED, verb
 from symphony.errors import DisconnectedError, RefusedError, RemoteError
-from symphony.protocol import subprotocols
 
 __all__ = ("ConnectionOwner", "Reconnector", "State")
 
@@ -248,25 +248,17 @@ class Reconnector:
 
     async def _offer(self) -> Offer:
         options = self._options
-        names = [
-            f"symphony.v1.{options.protocol}",
-            *options.subprotocols,
-            subprotocols.RAW,
-            subprotocols.REFUSE,
-        ]
         try:
             token = options.token() if callable(options.token) else options.token
             if inspect.isawaitable(token):
                 token = await token
             if token is not None and not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise TypeError(f"a token must be a string, not {type(token).__name__}")
+            return Offer(offered_names(options, token), offered_headers(options, token), self._take_stage)
         except Exception as error:
             # The token service may be down, too, so try again.
             logger.warning("The token for %s could not be fetched: %r", self._dial.where, error)
             raise DialError(_LOST, f"token() raised {error!r}", reason="no token", again=True) from error
-        if token:
-            names.append(subprotocols.token_subprotocol(token))
-        return Offer(names, options.headers, self._take_stage)
 
     def _take_stage(self, words: str) -> None:
         self._stage = words

@@ -19,13 +19,17 @@ from symphony.errors import CODES, RemoteError
 
 __all__ = (
     "UNREACHED",
+    "at_proxy",
     "close",
     "http",
     "no_http",
+    "no_proxy",
     "no_websocket",
+    "redirected_too_often",
     "slow_answer",
     "slow_connect",
     "slow_host",
+    "slow_proxy",
     "slow_tls",
     "tls",
     "unknown_host",
@@ -133,15 +137,15 @@ def unreachable(problems: Sequence[OSError], address: Address) -> DialError:
     last = problems[-1]
     if all(isinstance(problem, ConnectionRefusedError) for problem in problems):
         reason = "connection refused"
-        message = f"nothing listens at {_place(address)} ({reason}). Is the server running there?"
+        message = f"nothing listens at {address.place} ({reason}). Is the server running there?"
     elif isinstance(last, TimeoutError):
         reason, message = "no answer", slow_connect(address)
     elif address.secure and isinstance(last, ConnectionError):
         reason = "TLS failed"
-        message = f"{_place(address)} ended the connection in the TLS handshake. {_TRY_PLAIN}"
+        message = f"{address.place} ended the connection in the TLS handshake. {_TRY_PLAIN}"
     else:
         reason = "; ".join(dict.fromkeys(map(_words, problems)))
-        message = f"no connection to {_place(address)}: {reason}."
+        message = f"no connection to {address.place}: {reason}."
     return DialError(_LOST, message, reason=reason, again=True)
 
 
@@ -150,7 +154,7 @@ def tls(problem: ssl.SSLError, address: Address) -> DialError:
     if not isinstance(problem, ssl.SSLCertVerificationError):
         # Errors that asyncio itself raises have no reason.
         words = getattr(problem, "reason", None) or _words(problem)
-        message = f"the TLS handshake with {_place(address)} failed ({words}). {_TRY_PLAIN}"
+        message = f"the TLS handshake with {address.place} failed ({words}). {_TRY_PLAIN}"
         return DialError(_TLS, message, reason="TLS failed", again=False)
     words = problem.verify_message.rstrip(".")
     message = f"the certificate of {address.host} is not accepted: {words}."
@@ -166,23 +170,39 @@ def slow_host(address: Address) -> str:
 
 def slow_connect(address: Address) -> str:
     """Return the message for a timeout of the TCP connection."""
-    return f"{_place(address)} does not answer. Is the host correct, and is there no firewall in between?"
+    return f"{address.place} does not answer. Is the host correct, and is there no firewall in between?"
 
 
 def slow_tls(address: Address) -> str:
     """Return the message for a timeout of the TLS handshake."""
-    return f"{_place(address)} does not answer in the TLS handshake. {_TRY_PLAIN}"
+    return f"{address.place} does not answer in the TLS handshake. {_TRY_PLAIN}"
+
+
+def slow_proxy(proxy: str) -> str:
+    """Return the message for a timeout of the tunnel through a proxy."""
+    return f"the proxy {proxy} does not answer. Is that a proxy, and can it reach the server?"
+
+
+def at_proxy(proxy: str, words: str) -> str:
+    """Return the message for something that happened on the way to a proxy."""
+    return f"the proxy {proxy}: {words}"
+
+
+def no_proxy(error: DialError, proxy: str) -> DialError:
+    """Return the error for a proxy that cannot be reached."""
+    return DialError(error.code, at_proxy(proxy, error.message), reason=error.reason, again=error.again)
+
+
+def redirected_too_often(times: int) -> DialError:
+    """Return the error for a server that redirects again and again."""
+    message = f"it redirected more than {times} times. Is its redirect to wss or to a path correct?"
+    return DialError(_NOT_ALLOWED, message, reason="too many redirects", again=False)
 
 
 def slow_answer(address: Address) -> str:
     """Return the message for a timeout of the WebSocket handshake."""
     hint = "" if address.secure else f" {_TRY_TLS}"
-    return f"{_place(address)} does not answer the handshake. Is that a WebSocket server?{hint}"
-
-
-def _place(address: Address) -> str:
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{host}:{address.port}"
+    return f"{address.place} does not answer the handshake. Is that a WebSocket server?{hint}"
 
 
 def _told(body: bytes) -> ErrorData | None:

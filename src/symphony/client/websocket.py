@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import Any, Final, cast
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
-from symphony.client.frames import masked_frame, masked_message
+from symphony.client.frames import Compressor, masked_frame, masked_message
 from symphony.client.heartbeat import Heartbeat
 from symphony.client.link import Close, Listener
 from symphony.errors import ProtocolError
 from symphony.websocket import frames
 from symphony.websocket.assembler import Assembler
+from symphony.websocket.deflate import max_compressed_bytes
 from symphony.websocket.frames import close_reason, parse_close
 from symphony.websocket.parser import Parser, assemble
 from symphony.websocket.turn import BRIEF, Turn
@@ -52,32 +54,14 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         heartbeat: Seconds of silence before a ping; `None`: no pings.
         max_message_bytes: The size limit of an incoming message.
         close_timeout: How long the server may take to answer a close frame.
+        compressor: Makes the frames if compression was negotiated.
     """
 
     __slots__ = (
-        "_assembler",
-        "_blocked",
-        "_close_timeout",
-        "_early",
-        "_ended",
-        "_gone",
-        "_heartbeat",
-        "_late_pong",
-        "_listener",
-        "_loop",
-        "_max_message_bytes",
-        "_ours",
-        "_parser",
-        "_pulse",
-        "_receiving",
-        "_timer",
-        "_transport",
-        "_turn",
-        "_unwritten",
-        "_unwritten_bytes",
-        "get_buffer",
-        "heard_at",
-        "subprotocol",
+        *("_assembler", "_blocked", "_close_timeout", "_compressed", "_early", "_ended", "_frame"),
+        *("_gone", "_heartbeat", "_late_pong", "_listener", "_loop", "_max_message_bytes", "_ours"),
+        *("_parser", "_pulse", "_receiving", "_timer", "_transport", "_turn", "_unwritten"),
+        *("_unwritten_bytes", "get_buffer", "heard_at", "subprotocol"),
     )
 
     def __init__(
@@ -89,6 +73,7 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         heartbeat: float | None,
         max_message_bytes: int,
         close_timeout: float,
+        compressor: Compressor | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport = transport
@@ -99,7 +84,10 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         self._close_timeout = close_timeout
         self._listener: Listener | None = None
         self._parser: Parser | None = None
-        self._assembler: Assembler | None = None
+        # With compression, every data frame goes to it.
+        self._compressed = compressor is not None
+        self._assembler = Assembler(max_message_bytes, deflate=True) if self._compressed else None
+        self._frame: Callable[[str | bytes], bytes] = compressor or masked_message
         self._heartbeat: Heartbeat | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ours: Close | None = None
@@ -124,9 +112,11 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         # Set the limits first: a full buffer is reported only to the protocol that is set
         # when it fills.
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
-        self._parser = parser = Parser(
-            self, max_frame_bytes=self._max_message_bytes, broken=self._broken, is_client=True
-        )
+        limit = self._max_message_bytes
+        if self._compressed:
+            # A message that cannot be compressed becomes slightly larger.
+            limit = max_compressed_bytes(limit)
+        self._parser = parser = Parser(self, max_frame_bytes=limit, broken=self._broken, is_client=True)
         self.get_buffer = cast("Any", parser.get_buffer)
         transport.set_protocol(self)
         if self._pulse is not None:
@@ -215,7 +205,7 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         if assembler is None:
             self._assembler = assembler = Assembler(self._max_message_bytes, deflate=False)
         message = assemble(assembler, frame)
-        if not assembler.active:
+        if not assembler.active and not self._compressed:
             self._assembler = None
         if message is not None:
             self._deliver(message)
@@ -258,7 +248,7 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
 
     def send(self, message: str | bytes) -> None:
         """Send a message after all others."""
-        self._put(masked_message(message))
+        self._put(self._frame(message))
 
     def ping(self) -> None:
         """Send a ping; any received byte counts as its answer."""

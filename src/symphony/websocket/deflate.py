@@ -18,11 +18,22 @@ from symphony.websocket.handshake import TOKEN, HandshakeError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ("Deflate", "compress", "inflate", "max_compressed_bytes", "negotiate")
+__all__ = (
+    "OFFER",
+    "Deflate",
+    "accepted_window_bits",
+    "compress",
+    "inflate",
+    "max_compressed_bytes",
+    "negotiate",
+)
 
 _NAME: Final = "permessage-deflate"
 _MAX_WINDOW_BITS: Final = 15
 _WINDOW_BITS: Final = {str(bits): bits for bits in range(8, _MAX_WINDOW_BITS + 1)}
+
+OFFER: Final = f"{_NAME}; server_no_context_takeover; client_no_context_takeover; client_max_window_bits"
+"""What a client offers: messages that do not depend on each other, and any window."""
 
 _OWS: Final = r"[ \t]*+"
 _QUOTED: Final = r'"(?:[^"\\]|\\.)*+"'
@@ -82,6 +93,37 @@ def negotiate(header_values: Iterable[str]) -> Deflate | None:
         if name == _NAME and (agreed := _accept(parameters)):
             return agreed
     return None
+
+
+def accepted_window_bits(header: str) -> int:
+    """Return the largest window that a client may use after it offered `OFFER`.
+
+    Args:
+        header: The Sec-WebSocket-Extensions of the response.
+
+    Raises:
+        HandshakeError: The response is not a valid answer to the offer, so the
+            connection must fail (§7.1).
+    """
+    chosen = _parse(header)
+    (name, parameters), given = chosen[0], dict(chosen[0][1])
+    if len(chosen) > 1 or name != _NAME or len(given) != len(parameters):
+        raise HandshakeError(400, "it is not permessage-deflate, or repeated.")
+    if "server_no_context_takeover" not in given:
+        raise HandshakeError(400, "server_no_context_takeover is missing.")
+    window_bits = _MAX_WINDOW_BITS
+    for parameter, value in parameters:
+        match parameter:
+            case "server_no_context_takeover" | "client_no_context_takeover" if value is None:
+                pass
+            # The window of the server does not matter: `inflate` accepts any.
+            case "server_max_window_bits" if value in _WINDOW_BITS:
+                pass
+            case "client_max_window_bits" if value in _WINDOW_BITS:
+                window_bits = _WINDOW_BITS[value]
+            case _:
+                raise HandshakeError(400, f"{parameter} is not valid.")
+    return window_bits
 
 
 def compress(payload: bytes, window_bits: int) -> bytes:

@@ -17,6 +17,10 @@ from symphony.client.address import parse_url
         ("ws://[::1]:8080/", False, "::1", 8080, "/", "[::1]:8080"),
         ("WS://Example.COM/A", False, "example.com", 80, "/A", "example.com"),
         ("ws://bücher.example/ž ?q=ž", False, "xn--bcher-kva.example", 80, "/%C5%BE%20?q=%C5%BE", None),
+        ("ws://[fe80::1%25eth0]:8000/", False, "fe80::1%eth0", 8000, "/", "[fe80::1]:8000"),
+        ("wss://[FE80::1%25Eth0]/x", True, "fe80::1%Eth0", 443, "/x", "[fe80::1]"),
+        ("ws://[fe80::1%eth0]/", False, "fe80::1%eth0", 80, "/", "[fe80::1]"),
+        ("ws://[fe80::1%252]/", False, "fe80::1%2", 80, "/", "[fe80::1]"),
         ("ws://a/x#part", False, "a", 80, "/x", "a"),
     ],
 )
@@ -36,6 +40,7 @@ def test_a_url(url: str, secure: bool, host: str, port: int, target: str, author
         ("ws://a:99999/", "is not a URL: Port out of range"),
         ("ws://a:b/", "is not a URL"),
         ("ws://me:secret@example.com", "use token= or headers="),
+        ("ws://[fe80::1%25]/", "an invalid zone"),
         ("ws://a b/", "an invalid host name"),
     ],
 )

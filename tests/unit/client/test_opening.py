@@ -100,13 +100,34 @@ def test_what_stands_behind_the_answer_is_kept() -> None:
         (b"Connection: Upgrade", b"Connection: close", "not for a WebSocket"),
         (b"s3pPLMBiTxaQ9kYGzzhZRbK", b"s3pPLMBiTxaQ9kYGzzhZRbX", "another request"),
         (b"symphony.raw", b"soap", "'soap', which was not offered"),
-        (b"Connection:", b"Sec-WebSocket-Extensions: permessage-deflate\r\nConnection:", "extension"),
     ],
 )
 def test_a_101_that_opens_nothing(was: bytes, now: bytes, says: str) -> None:
     assert was in ACCEPTED
     with pytest.raises(AnswerError, match=says):
         answer(ACCEPTED.replace(was, now)).chosen(KEY, OFFERED)
+
+
+@pytest.mark.parametrize(
+    ("header", "offered", "bits"),
+    [
+        (None, True, None),
+        (None, False, None),
+        ("permessage-deflate; server_no_context_takeover", True, 15),
+        ('permessage-deflate;server_no_context_takeover; client_max_window_bits="9"', True, 9),
+        ("permessage-deflate; server_no_context_takeover; server_max_window_bits=8", True, 15),
+        ("permessage-deflate; server_no_context_takeover", False, "not offered"),
+        ("x-webkit-deflate-frame", True, "not offered"),
+    ],
+)
+def test_an_extension(header: str | None, offered: bool, bits: int | str | None) -> None:
+    line = f"Sec-WebSocket-Extensions: {header}\r\n".encode() if header else b""
+    found = answer(ACCEPTED.replace(b"Connection:", line + b"Connection:"))
+    if isinstance(bits, str):
+        with pytest.raises(AnswerError, match=bits):
+            found.window_bits(offered=offered)
+    else:
+        assert found.window_bits(offered=offered) == bits
 
 
 def test_a_101_without_headers() -> None:

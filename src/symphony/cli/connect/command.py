@@ -28,6 +28,10 @@ def connect(
             "--header", "-H", metavar="NAME:VALUE", help="Send a header with the handshake; repeatable."
         ),
     ] = None,
+    cookie: Annotated[
+        list[str] | None,
+        typer.Option("--cookie", metavar="NAME=VALUE", help="Send a cookie; repeatable."),
+    ] = None,
     token: Annotated[
         str | None,
         typer.Option(envvar="SYMPHONY_TOKEN", show_envvar=True, help="A token that identifies you."),
@@ -80,14 +84,21 @@ def connect(
     # `symphony run` imports this module as well, and should start fast.
     from symphony.cli.connect.script import run_script
     from symphony.cli.connect.session import ConnectFailedError, StoppedBySignalError
-    from symphony.cli.connect.settings import Settings, UsageError, complete_url, parse_answers, parse_headers
+    from symphony.cli.connect.settings import (
+        Settings,
+        UsageError,
+        complete_url,
+        cookie_headers,
+        parse_answers,
+        parse_headers,
+    )
     from symphony.cli.connect.text import escape_controls
 
     interactive = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     try:
         settings = Settings(
             url=complete_url(url),
-            headers=parse_headers(header or ()),
+            headers=parse_headers((*(header or ()), *cookie_headers(cookie or ()))),
             token=token,
             protocol=protocol,
             subprotocols=tuple(subprotocol or ()),

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-__all__ = ("Settings", "UsageError", "complete_url", "parse_answers", "parse_headers")
+__all__ = ("Settings", "UsageError", "complete_url", "cookie_headers", "parse_answers", "parse_headers")
 
 _LOCAL: Final = "127.0.0.1"
 
@@ -62,6 +62,21 @@ def parse_headers(given: Iterable[str]) -> dict[str, str]:
         separator = "; " if name.lower() == "cookie" else ", "
         headers[name] = f"{headers[name]}{separator}{value}" if name in headers else value
     return headers
+
+
+def cookie_headers(given: Iterable[str]) -> list[str]:
+    """Return cookies, given as `NAME=VALUE`, as headers.
+
+    Raises:
+        UsageError: A cookie has no name.
+    """
+    cookies = [text.strip() for text in given]
+    for cookie in cookies:
+        name, equals, _ = cookie.partition("=")
+        if not equals or not name.strip():
+            # The text may be a secret, so the message does not repeat it.
+            raise UsageError("--cookie takes NAME=VALUE, for example --cookie 'session=abc'.")
+    return [f"Cookie: {cookie}" for cookie in cookies]
 
 
 def parse_answers(given: Iterable[str]) -> dict[str, Any]:

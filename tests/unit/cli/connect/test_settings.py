@@ -2,7 +2,13 @@
 
 import pytest
 
-from symphony.cli.connect.settings import UsageError, complete_url, parse_answers, parse_headers
+from symphony.cli.connect.settings import (
+    UsageError,
+    complete_url,
+    cookie_headers,
+    parse_answers,
+    parse_headers,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +40,18 @@ def test_a_repeated_header_has_all_of_its_values() -> None:
 def test_a_header_without_a_name_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_headers([text])
+    assert "secret" not in str(caught.value)
+
+
+def test_cookies_are_one_header() -> None:
+    headers = [*cookie_headers([" a=1", "b=x=y", 'c=""']), "Cookie: d=4"]
+    assert parse_headers(headers) == {"Cookie": 'a=1; b=x=y; c=""; d=4'}
+
+
+@pytest.mark.parametrize("text", ["secret", "=secret", "  =secret"])
+def test_a_cookie_without_a_name_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        cookie_headers([text])
     assert "secret" not in str(caught.value)
 
 

@@ -1,0 +1,322 @@
+"""Several connections to one server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl as tls
+from collections.abc import Awaitable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypedDict, TypeVar, Unpack, overload
+from zlib import crc32
+
+from typing_extensions import TypeForm
+
+from symphony.client.backoff import Backoff
+from symphony.client.client import Client
+from symphony.client.connecting import connect
+from symphony.client.options import Token
+from symphony.client.reconnector import State
+from symphony.client.streams import Stream
+from symphony.errors import DisconnectedError, RequestTimeoutError
+
+__all__ = ("ConnectOptions", "Pool")
+
+logger = logging.getLogger("symphony.client")
+
+T = TypeVar("T")
+
+_DEFAULT_SIZE: Final = 4
+_DEFAULT_TIMEOUT: Final = 10.0
+
+
+class ConnectOptions(TypedDict, total=False):
+    """The options of `symphony.connect`, for type checkers."""
+
+    token: Token
+    headers: Mapping[str, str] | None
+    protocol: Literal["json", "msgpack"]
+    connect_timeout: float
+    request_timeout: float
+    heartbeat: float | None
+    reconnect: bool
+    backoff: float
+    max_backoff: float
+    max_queue: int
+    max_message_bytes: int
+    ssl: tls.SSLContext | bool | None
+    origin: str | None
+    subprotocols: Sequence[str]
+    proxy: str | bool
+    unix: str | None
+    compression: int | None
+
+
+class Pool:
+    """Several connections to one server, for programs that send many requests.
+
+    ```python
+    async with symphony.client.Pool("ws://127.0.0.1:8080/chat", size=4) as pool:
+        print(await pool.request("sum", [1, 2, 3]))
+    ```
+
+    Each request goes to the least busy connection. Requests with the same
+    `key=` go to the same connection, so they stay in order. A connection that
+    is lost reconnects; one that ended for good is replaced, unless the server
+    refuses the new one for good.
+
+    Args:
+        url: The URL of the server.
+        size: The number of connections.
+        **options: The options of `symphony.connect`, for each connection.
+
+    Raises:
+        ValueError: An option is not valid.
+    """
+
+    def __init__(self, url: str, *, size: int = _DEFAULT_SIZE, **options: Unpack[ConnectOptions]) -> None:
+        if not size >= 1:
+            raise ValueError(f"size must be 1 or more, not {size!r}.")
+        self._url = url
+        self._options = options
+        self._timeout = options.get("request_timeout", _DEFAULT_TIMEOUT)
+        self._slots = [_Slot(self._connect()) for _ in range(size)]
+        self._closing = False
+
+    @property
+    def clients(self) -> tuple[Client, ...]:
+        """The clients of the connections. One that ended for good is replaced by another."""
+        return tuple(slot.client for slot in self._slots)
+
+    def emit(self, event: str, data: Any = None, *, key: str | None = None) -> Awaitable[None]:
+        """Send an event over the least busy connection, or over that of *key*.
+
+        Raises:
+            DisconnectedError: The pool is closed, or the connection has ended
+                for good and is being replaced.
+            QueueFullError: As for `Client.emit`; also for the next one.
+            TypeError: The data cannot be encoded.
+        """
+        return self._slot(key).client.emit(event, data)
+
+    @overload
+    async def request(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,
+        response_type: TypeForm[T],
+        idempotent: bool = False,
+    ) -> T: ...
+    @overload
+    async def request(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,
+        response_type: Any = Any,
+        idempotent: bool = False,
+    ) -> Any: ...
+    async def request(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,
+        response_type: Any = Any,
+        idempotent: bool = False,
+    ) -> Any:
+        """Send a request and return its reply; for exceptions, see `Client.request`.
+
+        Args:
+            event: The name of the event.
+            data: The data.
+            key: Requests with the same key use the same connection, in order.
+                Without that connection they are queued until it is back, even
+                if others are open.
+            timeout: As for `Client.request`, like the next two.
+            response_type: The type of the reply.
+            idempotent: Whether the request may safely run twice.
+        """
+        slot = self._slot(key)
+        if slot.client.closed is not None and not self._closing:
+            seconds = self._timeout if timeout is None else timeout
+            timeout = await slot.replaced(seconds, f"{event!r} was not sent to {self._url}")
+        return await slot.client.request(
+            event, data, timeout=timeout, response_type=response_type, idempotent=idempotent
+        )
+
+    @overload
+    def stream(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        key: str | None = None,
+        credit: int = 64,
+        response_type: TypeForm[T],
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        key: str | None = None,
+        credit: int = 64,
+        response_type: Any = Any,
+    ) -> Stream[Any]: ...
+    def stream(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        key: str | None = None,
+        credit: int = 64,
+        response_type: Any = Any,
+    ) -> Stream[Any]:
+        """Request a stream over the least busy connection, or that of *key*; see `Client.stream`."""
+        return self._slot(key).client.stream(event, data, credit=credit, response_type=response_type)
+
+    async def close(self) -> None:
+        """Close all connections for good. Closing a closed pool does nothing."""
+        self._closing = True
+        keeping = [slot.task for slot in self._slots if slot.task is not None]
+        for task in keeping:
+            task.cancel()
+        if keeping:
+            await asyncio.wait(keeping)
+        await asyncio.gather(*(slot.client.close() for slot in self._slots))
+
+    async def __aenter__(self) -> Self:
+        """Open all connections.
+
+        Raises:
+            RefusedError: The server refused a connection.
+            DisconnectedError: A connection did not open in time, or the pool is
+                closed.
+        """
+        try:
+            async with asyncio.TaskGroup() as opening:
+                for slot in self._slots:
+                    opening.create_task(_open(slot.client))
+        except BaseExceptionGroup as group:
+            await self.close()
+            # All are of one kind, and callers expect what a client raises.
+            raise group.exceptions[0] from None
+        except BaseException:
+            await self.close()
+            raise
+        for slot in self._slots:
+            slot.task = asyncio.create_task(self._keep(slot))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        states = [slot.client.state for slot in self._slots]
+        return f"<Pool {self._slots[0].client!r} {states.count('open')}/{len(states)} open>"
+
+    def _connect(self) -> Client:
+        return connect(self._url, **self._options)
+
+    def _slot(self, key: str | None) -> _Slot:
+        slots = self._slots
+        if key is not None:
+            # Not `hash`, which differs between processes and would make logs hard to compare.
+            return slots[crc32(key.encode()) % len(slots)]
+        slot = min(slots, key=_busy)
+        slot.picked += 1
+        return slot
+
+    async def _keep(self, slot: _Slot) -> None:
+        """Replace the client of a slot whenever it has ended for good."""
+        options, loop = self._options, asyncio.get_running_loop()
+        backoff = Backoff(options.get("backoff", 0.5), options.get("max_backoff", 30.0), random.uniform)
+        while True:
+            opened_at = loop.time()
+            await slot.ended()
+            backoff.lasted(loop.time() - opened_at)
+            logger.warning("A connection of the pool to %s has ended and is replaced.", self._url)
+            while slot.client.closed is not None:
+                await asyncio.sleep(backoff.next())
+                client = self._connect()
+                try:
+                    await client
+                except DisconnectedError as error:
+                    logger.warning("A connection of the pool could not be replaced: %s", error)
+                    if error.refusal is not None and not error.refusal.retryable:
+                        return
+                else:
+                    slot.use(client)
+
+
+class _Slot:
+    """One connection of a pool."""
+
+    __slots__ = ("_changed", "client", "picked", "task")
+
+    def __init__(self, client: Client) -> None:
+        self.picked = 0
+        self._changed: list[asyncio.Future[None]] = []
+        self.task: asyncio.Task[None] | None = None
+        self.use(client)
+
+    def use(self, client: Client) -> None:
+        """Switch to a new client."""
+        self.client = client
+        client.on_state(self._wake)
+        self._wake()
+
+    async def ended(self) -> None:
+        """Wait until the client has ended for good."""
+        while self.client.closed is None:
+            await self._change()
+
+    async def replaced(self, seconds: float, what: str) -> float:
+        """Wait for the next client; return the seconds that are left."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        try:
+            async with asyncio.timeout_at(deadline):
+                while self.client.closed is not None and self.task is not None and not self.task.done():
+                    await self._change()
+        except TimeoutError:
+            raise RequestTimeoutError(
+                f"{what} within {seconds:g} s: its connection has ended for good."
+            ) from None
+        return max(deadline - loop.time(), 0.001)
+
+    async def _change(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changed.append(waiter)
+        await waiter
+
+    def _wake(self, state: State | None = None) -> None:
+        changed, self._changed = self._changed, []
+        for waiter in changed:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+async def _open(client: Client) -> None:
+    await client
+
+
+def _busy(slot: _Slot) -> tuple[bool, int, int]:
+    """Return the order in which slots are used: open ones first, then those with the least to do.
+
+    If that is equal, the one that was picked least often: a stream is busy only
+    from its first item on.
+    """
+    core = slot.client._core  # pyright: ignore[reportPrivateUsage]
+    return slot.client.state != "open", len(core.answers) + len(core.outgoing), slot.picked
