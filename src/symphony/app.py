@@ -30,6 +30,7 @@ from symphony.socket import Socket
 from symphony.stats import Stats
 from symphony.threadsafe import Threadsafe
 from symphony.transport.native.server import serve
+from symphony.websocket.hosts import check_hosts
 
 __all__ = ("Symphony",)
 
@@ -55,6 +56,10 @@ class Symphony(Router):
         origins: Other origins whose pages may connect:
             `"https://example.com"`, `"https://*.example.com"` or `"*"`.
             Clients that send no `Origin` are not browsers and always may.
+        hosts: The hosts that the app answers for: `"example.com"`,
+            `"example.com:8443"`, `"*.example.com"` or `"*"`. Requests with
+            another `Host` are refused. `None`: any host, but only localhost if
+            the native server is bound to a loopback address and trusts no proxy.
         subprotocols: The subprotocols of the app, preferred ones first.
         limits: The limits of the app.
         compression: Compress messages of at least this many bytes, if the
@@ -82,6 +87,7 @@ class Symphony(Router):
         http: Any = None,
         lifespan: Lifespan | None = None,
         origins: Sequence[str] = (),
+        hosts: Sequence[str] | None = None,
         subprotocols: Sequence[str] = (),
         limits: Limits | None = None,
         compression: int | None = None,
@@ -89,7 +95,9 @@ class Symphony(Router):
         client_script: bool = True,
     ) -> None:
         super().__init__()
-        self._core = AppCore(self, http)
+        check_hosts(hosts)
+        self._hosts = None if hosts is None else tuple(hosts)
+        self._core = AppCore(self, http, self._hosts)
         self._threadsafe = Threadsafe(lambda: self._core.node)
         if client_script:
             self.mount(SCRIPT_PATH, ClientScript(tuple(origins)))
@@ -323,6 +331,7 @@ class Symphony(Router):
             table.match,
             families.find,
             limits=self.limits,
+            hosts=self._hosts,
             stats=self.stats,
             on_error=[hooks.error_handler(handler) for handler in self._error_handlers],
             on_exception=self.on_exception,

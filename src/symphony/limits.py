@@ -36,10 +36,11 @@ class Limits:
             this time is disconnected.
         max_early_bytes: How much a client may send after its handshake request,
             or after another complete request, before the server has answered it.
-        max_connections: The most open sockets. Further ones are refused with
-            HTTP 503.
-        max_connections_per_client: The most open sockets from one address.
-            Further ones are refused with HTTP 429. `None`: no limit.
+        max_connections: The most connections, whatever they are doing. Further
+            ones are refused with HTTP 503.
+        max_connections_per_client: The most connections from one address (for
+            IPv6: from one /64). Further ones are refused with HTTP 429. `None`:
+            no limit.
         max_queue: How many messages of one socket may wait for its handler.
             When the queue is full, reading is paused until there is room.
         max_read_bytes: The most that one read takes from a socket.

@@ -67,12 +67,20 @@ async def serve(app: Symphony) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def serve_natively(app: Any, *, port: int = 0, **options: Any) -> AsyncIterator[str]:
+async def serve_natively(
+    app: Any, *, host: str = "127.0.0.1", port: int = 0, **options: Any
+) -> AsyncIterator[str]:
     """Serve over the native transport; leave it in the order of its own shutdown."""
     addresses: list[str] = []
-    config = make_config(app, host="127.0.0.1", port=port, **options)
+    config = make_config(app, host=host, port=port, **options)
     server = Server(config, addresses.extend)
-    async with _running(server, lambda: config.acceptor.drain(asyncio.Event())):
+
+    async def drain() -> None:
+        await config.acceptor.drain(asyncio.Event())
+        for listener in server.servers:
+            await listener.wait_closed()
+
+    async with _running(server, drain):
         yield addresses[0].replace("http", "ws", 1)
 
 

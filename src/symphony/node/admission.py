@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 from urllib.parse import quote
+
+from starlette.datastructures import Headers
 
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
 from symphony.protocol.subprotocols import offered_token
 from symphony.session.endpoint import Endpoint
-from symphony.transport.base import Scope
-from symphony.websocket.handshake import origin_advice, origin_allowed
+from symphony.transport.address import client_key
+from symphony.transport.base import CROWDED, HOSTS, Scope
+from symphony.transport.native.crowd import refusal_of
+from symphony.websocket.handshake import check_one_origin, origin_advice, origin_allowed
+from symphony.websocket.hosts import host_advice, host_allowed
 
-__all__ = ("Admission", "Resolve", "address_of", "route_path", "shown_path")
+__all__ = ("Admission", "Resolve", "address_of", "refuse_host", "route_path", "shown_path")
 
 logger = logging.getLogger("symphony.app")
+
+ANY_HOST: Final = ("*",)
 
 Resolve = Callable[[str], "tuple[Endpoint, dict[str, Any]] | None"]
 
@@ -29,15 +36,17 @@ class Admission:
     Args:
         resolve: The endpoint and parameters of a path, `None`: no such route.
         limits: The bounds of the app.
+        hosts: The hosts that the app answers for, `None`: those of its server.
 
     Attributes:
         draining: Whether the server stops: nothing is admitted any more.
     """
 
-    def __init__(self, resolve: Resolve, limits: Limits) -> None:
+    def __init__(self, resolve: Resolve, limits: Limits, hosts: Sequence[str] | None) -> None:
         self.draining = False
         self._resolve = resolve
         self._limits = limits
+        self._hosts = hosts
         self._per_address: Counter[str] = Counter()
 
     def admit(self, handshake: Handshake, *, connected: int) -> tuple[Endpoint, dict[str, Any]]:
@@ -52,8 +61,13 @@ class Admission:
             HandshakeError: It is no handshake that could be answered with 101.
         """
         if self.draining:
-            raise self._unavailable("the server restarts")
+            raise Reject("unavailable", "the server restarts", retry_after=self._limits.retry_after)
         scope = handshake.scope
+        # The native server counts all its connections, not only sockets.
+        if (crowded := scope.get(CROWDED)) is not None:
+            raise refusal_of(crowded, retry_after=self._limits.retry_after)
+        check_one_origin(scope["headers"])
+        refuse_host(scope, self._hosts)
         path = route_path(scope)
         found = self._resolve(path)
         if found is None:
@@ -93,14 +107,36 @@ class Admission:
 
     def _check_limits(self, handshake: Handshake, connected: int) -> None:
         if connected >= self._limits.max_connections:
-            raise self._unavailable("the server has as many connections as it may")
+            raise refusal_of("server", retry_after=self._limits.retry_after)
         address = address_of(handshake)
         most = self._limits.max_connections_per_client
         if address and most is not None and self._per_address[address] >= most:
-            raise Reject("too_many", "too many connections from your address")
+            raise refusal_of("address", retry_after=self._limits.retry_after)
 
-    def _unavailable(self, why: str) -> Reject:
-        return Reject("unavailable", why, retry_after=self._limits.retry_after)
+
+def refuse_host(scope: Scope, hosts: Sequence[str] | None) -> None:
+    """Refuse a request for a host that is not one of the app's.
+
+    A page that a browser has loaded from an attacker's host name may reach a
+    server on the user's own machine, once the name resolves to it (DNS
+    rebinding). The page's origin is then that of the request's host.
+
+    Args:
+        scope: The ASGI scope of the request.
+        hosts: The hosts that the app answers for, `None`: those of its server.
+
+    Raises:
+        Reject: The app does not answer for the host.
+    """
+    allowed = scope.get(HOSTS, ANY_HOST) if hosts is None else hosts
+    if "*" in allowed:
+        return
+    host = Headers(scope=scope).get("host")
+    if host_allowed(host, secure=scope.get("scheme") in ("wss", "https"), allowed=allowed):
+        return
+    advice = host_advice(host, listed=hosts is not None)
+    logger.warning("Refused a request for %s: %s.", quote(scope["path"]), advice)
+    raise Reject("forbidden", advice)
 
 
 def route_path(scope: Scope) -> str:
@@ -118,5 +154,5 @@ def shown_path(handshake: Handshake) -> str:
 
 
 def address_of(handshake: Handshake) -> str:
-    """Return the address of the client; empty over a Unix socket."""
-    return handshake.client.host if handshake.client else ""
+    """Return what the client's address is counted by; empty over a Unix socket."""
+    return client_key(handshake.client.host) if handshake.client else ""

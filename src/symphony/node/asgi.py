@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 
-from symphony.errors import ConfigurationError
-from symphony.node.admission import route_path
+from symphony.errors import ConfigurationError, Reject
+from symphony.node.admission import refuse_host, route_path
 from symphony.node.mounts import Mounts
+from symphony.protocol.refusals import http_refusal
 from symphony.transport import asgi
 from symphony.transport.base import NATIVE, hosted
+from symphony.websocket.handshake import HandshakeError, check_one_origin
 
 if TYPE_CHECKING:
     from symphony.node.node import Node
@@ -48,16 +50,18 @@ class AppCore:
     Args:
         app: The app.
         http: An ASGI app for the plain HTTP that is below no mount, or `None`.
+        hosts: The hosts that the app answers for, `None`: those of its server.
 
     Attributes:
         mounts: The ASGI apps that answer plain HTTP.
         native: Whether Symphony's own server runs the app; that server sets it.
     """
 
-    def __init__(self, app: Lifecycle, http: Any) -> None:
+    def __init__(self, app: Lifecycle, http: Any, hosts: Sequence[str] | None) -> None:
         self.native = False
         self.mounts = Mounts(http)
         self._app = app
+        self._hosts = hosts
         self._node: Node | None = None
         self._unmanaged = AsyncExitStack()
         self._starting: asyncio.Lock | None = None
@@ -131,6 +135,10 @@ class AppCore:
             await self._serve_http(scope, receive, send)
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = self._refuse_http(scope)
+        if refused is not None:
+            await refused(scope, receive, send)
+            return
         path = route_path(scope)
         mount, app = self.mounts.find(path)
         if app is not None:
@@ -143,6 +151,17 @@ class AppCore:
         found = path in ("", "/")
         response = PlainTextResponse(_HELLO if found else "Not Found\n", 200 if found else 404)
         await response(scope, receive, send)
+
+    def _refuse_http(self, scope: Scope) -> Response | None:
+        try:
+            check_one_origin(scope["headers"])
+            refuse_host(scope, self._hosts)
+        except HandshakeError as error:
+            return PlainTextResponse(f"{error.message}\n", error.status)
+        except Reject as refusal:
+            response = http_refusal(refusal)
+            return Response(response.body, response.status, response.headers)
+        return None
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

@@ -39,6 +39,7 @@ class Node:
         resolve: The endpoint and parameters of a path, `None`: no such route.
         find_family: The family and parameters of a room's name.
         limits: The bounds of the app.
+        hosts: The hosts that the app answers for, `None`: those of its server.
         stats: Counts what happens.
         on_error: The app's error handlers.
         on_exception: Called with every exception of a handler as it happens.
@@ -56,6 +57,7 @@ class Node:
         find_family: FindFamily,
         *,
         limits: Limits,
+        hosts: Sequence[str] | None,
         stats: Stats,
         on_error: Sequence[OnError],
         on_exception: Callable[[BaseException], None] | None = None,
@@ -71,7 +73,7 @@ class Node:
         self._on_exception = on_exception
         self.loop = asyncio.get_running_loop()
         self._sessions: dict[Session, None] = {}
-        self._admission = Admission(resolve, limits)
+        self._admission = Admission(resolve, limits, hosts)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self._empty = asyncio.Event()

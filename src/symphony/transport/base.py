@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from symphony.stats import Stats
 
 __all__ = (
+    "CROWDED",
+    "HOSTS",
     "NATIVE",
     "NATIVE_HOSTS",
     "Acceptor",
@@ -179,6 +181,16 @@ def servable(app: Any) -> Servable | None:
     core: Any = getattr(app, "_core", None)
     return core if hasattr(core, "native") and hasattr(core, "mounts") else None
 
+
+CROWDED: Final = "symphony.crowded"
+"""The key of a scope that the native server refuses: `"server"` has as many
+connections as it may, or the client's `"address"` has.
+"""
+
+HOSTS: Final = "symphony.hosts"
+"""The key of a scope for the hosts of an app that lists none: those of the address
+that the native server is bound to. Without it, any host.
+"""
 
 NATIVE: Final = "symphony.native"
 """The ASGI extension with which a mounted app takes over a WebSocket of the native server.

@@ -21,6 +21,7 @@ __all__ = (
     "TOKEN",
     "HandshakeError",
     "accept_key",
+    "check_one_origin",
     "check_origins",
     "check_upgrade",
     "choose_subprotocol",
@@ -47,6 +48,9 @@ _HOST: Final = r"[a-z0-9_-]++(?:\.[a-z0-9_-]++)*+\.?|\[[0-9a-f:.]++\]"
 _ORIGIN: Final = re.compile(
     rf"([a-z][a-z0-9+.-]*+)://({_HOST})(?::([0-9]{{1,5}}))?", re.ASCII | re.IGNORECASE
 )
+# `file://` of Electron and Cordova, `app://.` of Electron.
+_BARE_ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*+)://(\.?)", re.ASCII | re.IGNORECASE)
+_WITH_HOSTS: Final = frozenset(("http", "https", "ws", "wss"))
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _FRAMING: Final = frozenset(("connection", "content-length", "transfer-encoding"))
 _NEGOTIATED: Final = _FRAMING | {
@@ -169,6 +173,16 @@ def origin_allowed(origin: str | None, *, host: str | None, secure: bool, allowe
     return any(entry == "*" or _matches(entry, asked) for entry in allowed)
 
 
+def check_one_origin(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Check that a request names one origin at most.
+
+    Raises:
+        HandshakeError: It names several. Any of them could be the one that counts.
+    """
+    if sum(name == b"origin" for name, _ in headers) > 1:
+        raise HandshakeError(400, "A request has at most one Origin header.")
+
+
 def origin_advice(origin: str | None, *, host: str | None, secure: bool) -> str:
     """Say how to let in the pages of an origin that `origin_allowed` refused.
 
@@ -200,7 +214,8 @@ def check_origins(allowed: Sequence[str]) -> None:
             raise ConfigurationError(
                 f"origins: {entry!r} is not an origin{hint} Allowed are 'https://app.example.com' (scheme, "
                 "host, and the port unless it is the default; no path), 'https://*.example.com' for every "
-                "subdomain, and '*' for any origin, 'null' included."
+                "subdomain, 'http://localhost:*' for every port, 'file://', and '*' for any origin, 'null' "
+                "included."
             )
 
 
@@ -288,7 +303,11 @@ class _Origin(NamedTuple):
 def _parse_origin(text: str) -> _Origin | None:
     match = _ORIGIN.fullmatch(text)
     if match is None:
-        return None
+        # Pages of desktop apps have no host, or one that is no name.
+        bare = _BARE_ORIGIN.fullmatch(text)
+        if bare is None or bare[1].lower() in _WITH_HOSTS:
+            return None
+        return _Origin(bare[1].lower(), bare[2], None)
     scheme, host, digits = match[1].lower(), match[2].lower(), match[3]
     port = int(digits) if digits else _DEFAULT_PORTS.get(scheme)
     if port is not None and port > 65535:
@@ -296,26 +315,33 @@ def _parse_origin(text: str) -> _Origin | None:
     return _Origin(scheme, host, port)
 
 
-def _parse_entry(entry: str) -> tuple[bool, _Origin] | None:
-    """Return whether an entry means subdomains, and its origin; `None` if malformed."""
-    wildcard = "://*." in entry
-    origin = _parse_origin(entry.replace("://*.", "://", 1))
-    if origin is None or origin.scheme in ("ws", "wss") or (wildcard and origin.host.startswith("[")):
+class _Entry(NamedTuple):
+    origin: _Origin
+    subdomains: bool
+    any_port: bool
+
+
+def _parse_entry(entry: str) -> _Entry | None:
+    subdomains, any_port = "://*." in entry, entry.endswith(":*")
+    origin = _parse_origin(entry.replace("://*.", "://", 1).removesuffix(":*"))
+    if origin is None or origin.scheme in ("ws", "wss"):
         return None
-    return wildcard, origin
+    if (subdomains and origin.host[:1] in ("", ".", "[")) or (any_port and origin.host in ("", ".")):
+        return None
+    if any_port and entry.count(":") > 2 and re.search(r":[0-9]+:\*", entry):
+        return None
+    return _Entry(origin, subdomains, any_port)
 
 
 def _matches(entry: str, asked: _Origin) -> bool:
     parsed = _parse_entry(entry)
     if parsed is None:
         return False
-    wildcard, origin = parsed
-    if not wildcard:
-        return asked == origin
+    origin, subdomains, any_port = parsed
+    if asked.scheme != origin.scheme or (asked.port != origin.port and not any_port):
+        return False
     # With the dot: evil-example.com is not a subdomain of example.com.
-    return (
-        asked.host.endswith(f".{origin.host}") and asked.scheme == origin.scheme and asked.port == origin.port
-    )
+    return asked.host.endswith(f".{origin.host}") if subdomains else asked.host == origin.host
 
 
 def _mended(entry: str) -> str | None:

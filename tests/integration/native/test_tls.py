@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -196,3 +196,50 @@ async def test_a_tls_server_stops_in_order(certificate: Certificate, tmp_path: P
                 assert await client.at_end()
         async with asyncio.timeout(10):
             assert await server.end() == (0, ["left", "left"])
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"])
+async def test_a_tls_handshake_that_does_not_end_is_cut_off(native, certificate, said: bytes):
+    """`handshake_timeout` did not hold for TLS: the 60 s of asyncio did."""
+    app = echo_app(handshake_timeout=0.3, max_connections=2)
+    async with native(app, **certificate.options) as url:
+        plain = url.replace("wss", "ws")
+        async with await dial(plain) as one, await dial(plain) as two:
+            for client in (one, two):
+                await client.send(said)
+            for client in (one, two):
+                with suppress(ConnectionError):
+                    while await client.reader.read(1000):
+                        pass
+        assert app.stats.late_handshakes == 2
+        async with connected(url, certificate) as client:
+            await client.send(text("hi"))
+            assert await client.message() == "hi"
+
+
+@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100, b"SSH-2.0-x\r\n"])
+async def test_what_is_no_tls_leaves_no_connection_behind(native, certificate, said: bytes):
+    app = echo_app(max_connections=1)
+    async with native(app, **certificate.options) as url:
+        for _ in range(5):
+            async with await dial(url.replace("wss", "ws")) as client:
+                await client.send(said)
+                with suppress(ConnectionError):
+                    while await client.reader.read(1000):
+                        pass
+        async with connected(url, certificate) as client:
+            await client.send(text("hi"))
+            assert await client.message() == "hi"
+
+
+async def test_tls_handshakes_that_have_not_ended_count_as_connections(native, certificate, complaints):
+    app = echo_app(max_connections=2)
+    async with native(app, **certificate.options) as url:
+        plain = url.replace("wss", "ws")
+        async with (
+            await dial(plain),
+            await dial(plain),
+            await dial(url, ssl_context=certificate.trust) as late,
+        ):
+            await late.send(handshake())
+            assert (await late.response()).status == 503

@@ -61,7 +61,7 @@ def admission(chat: Endpoint = CHAT, **limits: Any) -> Admission:
             return chat, {}
         return (chat, {"name": path[6:]}) if path.startswith("/chat/") else None
 
-    return Admission(resolve, Limits(**limits))
+    return Admission(resolve, Limits(**limits), None)
 
 
 def refusal(admission: Admission, handshake: Handshake, *, connected: int = 0) -> Reject:

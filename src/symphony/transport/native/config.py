@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Sequence
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any, Final, cast
 
 from uvicorn import Config as UvicornConfig
@@ -15,6 +18,7 @@ from symphony.transport.native.access import AccessLog
 from symphony.transport.native.certificate import check_certificate
 from symphony.transport.native.guest import AsgiApp
 from symphony.transport.native.outer import Outer
+from symphony.websocket.hosts import LOCAL_HOSTS
 
 __all__ = ("Config",)
 
@@ -28,12 +32,15 @@ class Config(UvicornConfig):
     Attributes:
         host_app: The Symphony app, or `None` for an app of another framework.
         outer: Accepts connections for the app of another framework.
+        local_hosts: The hosts of apps that list none, if the server is bound to a
+            loopback address. `None`: any.
         read_buffer: Where HTTP is read into. One for all connections, because
             each segment is taken out before the next one is read.
     """
 
     host_app: Servable | None = None
     outer: Outer
+    local_hosts: tuple[str, ...] | None = None
     _proxy: ProxyHeadersMiddleware | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -72,6 +79,21 @@ class Config(UvicornConfig):
         """The object that accepts WebSockets. A Symphony app must be running."""
         return self.outer if self.host_app is None else self.host_app.node
 
+    def bound_to(self, sockets: Sequence[socket.socket]) -> None:
+        """Take note of the addresses that the server listens on."""
+        names = [bound.getsockname() for bound in sockets]
+        if self.proxy_headers or not all(_is_loopback(name) for name in names):
+            # Behind a proxy, requests are for the hosts of the proxy.
+            return
+        self.local_hosts = (
+            *LOCAL_HOSTS,
+            *(_as_host(host) for host in (*(name[0] for name in names), self.host)),
+        )
+
+    def is_proxy(self, host: str) -> bool:
+        """Return whether an address is that of a trusted proxy."""
+        return self._proxy is not None and host in self._proxy.trusted_hosts
+
     def behind_proxy(self, scope: Scope) -> Scope:
         """Return *scope* with the client and scheme that a trusted proxy has sent."""
         if self._proxy is not None:
@@ -81,6 +103,15 @@ class Config(UvicornConfig):
             with suppress(StopIteration):
                 middleware(scope, _unused, _unused).send(None)
         return scope
+
+
+def _is_loopback(name: Any) -> bool:
+    """Return whether the name of a bound socket is an address of this machine only."""
+    return isinstance(name, tuple) and ip_address(cast("tuple[str]", name)[0]).is_loopback
+
+
+def _as_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host.lower()
 
 
 async def _unused(*_: Any) -> Any:

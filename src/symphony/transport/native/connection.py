@@ -33,6 +33,7 @@ from symphony.websocket.turn import BRIEF, Turn
 
 if TYPE_CHECKING:
     from symphony.stats import Stats
+    from symphony.transport.native.crowd import Place
     from symphony.transport.native.opening import Opening
     from symphony.websocket.deflate import Deflate
 
@@ -81,6 +82,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         "get_buffer",
         "message_at",
         "outbox",
+        "place",
         "session",
     )
 
@@ -103,6 +105,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         self.encoding: Encoding = PLAIN
         self.outbox = Outbox(asyncio.get_running_loop(), transport.write, PLAIN.join)
         self.session: Receiver | None = None
+        self.place: Place | None = None
         self._ending = Ending(transport, self.outbox)
 
     # Incoming frames
@@ -327,6 +330,8 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         close = self._ending.result()
         if self.session is not None:
             self.session.closed(close)
+        if self.place is not None:
+            self.place.leave()
         # Break the reference cycles, so that this object is freed at once and does not
         # wait for the garbage collector.
         self.session = self._parser = self._opening = self._heartbeat = None

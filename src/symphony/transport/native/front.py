@@ -15,14 +15,16 @@ from urllib.parse import unquote_to_bytes
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from symphony.transport.base import Acceptor, Scope, shown_address
+from symphony.transport.base import CROWDED, HOSTS, Acceptor, Scope, shown_address
 from symphony.transport.native.config import Config
 from symphony.transport.native.connection import NativeConnection
+from symphony.transport.native.crowd import Place, refusal_of
 from symphony.transport.native.flow import Flow
 from symphony.transport.native.opening import Opening
 from symphony.transport.native.request import BadRequestError, Meter, end_of_piece
 from symphony.transport.native.segments import Segments
 from symphony.websocket.handshake import HandshakeError, check_upgrade, http_response
+from symphony.websocket.hosts import check_target
 
 __all__ = ("FrontDoor",)
 
@@ -54,8 +56,9 @@ class FrontDoor(HttpToolsProtocol):
     # Whether further data is no longer for this protocol.
     _done = False
 
-    def __init__(self, config: Config, *args: Any, **options: Any) -> None:
+    def __init__(self, config: Config, *args: Any, place: Place, **options: Any) -> None:
         super().__init__(config, *args, **options)
+        self._place = place
         self.acceptor: Acceptor = config.acceptor
         self._unparsed = bytearray()
         self._meter = Meter(self.acceptor.limits)
@@ -73,6 +76,7 @@ class FrontDoor(HttpToolsProtocol):
         """Cancel the timeouts."""
         self._stop_clock()
         self._flow.stop()
+        self._place.leave()
         super().connection_lost(exc)
 
     def take(self, data: memoryview) -> None:
@@ -157,6 +161,7 @@ class FrontDoor(HttpToolsProtocol):
             value.decode("latin-1") for name, value in scope["headers"] if name == b"sec-websocket-extensions"
         ]
         connection = NativeConnection(transport, key, extensions, opening, self.acceptor.stats)
+        connection.place = self._place
         opening.connection = connection
         self._done = True
         self._stop_clock()
@@ -265,8 +270,15 @@ class FrontDoor(HttpToolsProtocol):
                 self._meter.after_head(len(piece))
 
     def _check_head(self) -> None:
-        if self.parser.get_http_version() not in ("1.0", "1.1"):
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
             raise BadRequestError(505, "only HTTP/1.0 and HTTP/1.1 are supported")
+        try:
+            check_target(self.url, version, self.headers)
+        except HandshakeError as error:
+            raise BadRequestError(error.status, error.message, error.headers) from None
+        if self.config.local_hosts is not None:
+            cast("Any", self.scope)[HOSTS] = self.config.local_hosts
         self._body_bytes, self._body_before = 0, 0
         for name, value in self.headers:
             if name == b"content-length":
@@ -278,6 +290,10 @@ class FrontDoor(HttpToolsProtocol):
         if self._body_bytes != 0 and self.parser.should_upgrade() and not self._should_upgrade():
             # The parser would take the body for the next request.
             raise BadRequestError(400, "a request with a body cannot change the protocol")
+        crowded = self._place.crowded
+        if crowded is not None and not self._should_upgrade():
+            refusal = refusal_of(crowded, retry_after=self.acceptor.limits.retry_after)
+            raise BadRequestError(refusal.status, refusal.message, refusal.headers)
 
     def _counted(self, count: Any, *size: int) -> None:
         try:
@@ -309,6 +325,10 @@ class FrontDoor(HttpToolsProtocol):
             "query_string": query,
             "headers": self.headers,
         }
+        if self._place.crowded is not None:
+            scope[CROWDED] = self._place.crowded
+        if self.config.local_hosts is not None:
+            scope[HOSTS] = self.config.local_hosts
         return self.config.behind_proxy(scope)
 
     # Time

@@ -130,8 +130,11 @@ class Guest:
         if self._answered:
             self._end(1012, "the server restarts")
         else:
-            refusal = Reject("unavailable", "the server restarts", retry_after=self._limits.retry_after)
-            self._refuse(*http_refusal(refusal))
+            self.refuse(Reject("unavailable", "the server restarts", retry_after=self._limits.retry_after))
+
+    def refuse(self, refusal: Reject) -> None:
+        """Refuse the handshake."""
+        self._refuse(*http_refusal(refusal))
 
     async def _receive(self) -> dict[str, Any]:
         while not self._events:

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
-__all__ = ("ListenError", "listening")
+__all__ = ("ListenError", "bind", "listening")
 
 # The same mode as in uvicorn: every user with access to the folder may connect.
 _UDS_MODE = 0o666
@@ -33,7 +33,7 @@ def listening(host: str, port: int, uds: str | None) -> Generator[list[socket.so
     Raises:
         ListenError: The address could not be bound.
     """
-    sockets = [_bind_unix(uds)] if uds is not None else _bind_tcp(host, port)
+    sockets = bind(host, port, uds)
     try:
         yield sockets
     finally:
@@ -42,6 +42,15 @@ def listening(host: str, port: int, uds: str | None) -> Generator[list[socket.so
         if uds is not None:
             with suppress(FileNotFoundError):
                 os.unlink(uds)
+
+
+def bind(host: str, port: int, uds: str | None) -> list[socket.socket]:
+    """Return the bound sockets of an address.
+
+    Raises:
+        ListenError: The address could not be bound.
+    """
+    return [_bind_unix(uds)] if uds is not None else _bind_tcp(host, port)
 
 
 def _bind_tcp(host: str, port: int) -> list[socket.socket]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from symphony.limits import Limits
 from symphony.stats import Stats
-from symphony.transport.base import NATIVE, NATIVE_HOSTS, Connection, Receiver, Scope, Servable
+from symphony.transport.base import CROWDED, NATIVE, NATIVE_HOSTS, Connection, Receiver, Scope, Servable
+from symphony.transport.native.crowd import Crowded, refusal_of
 from symphony.transport.native.guest import DENIAL, AsgiApp, Guest
 from symphony.websocket.handshake import offered_subprotocols
 
@@ -53,6 +54,10 @@ class Outer:
         guest = Guest(cast("NativeConnection", connection), scope, self.limits)
         if self._draining:
             guest.drain()
+            return None
+        crowded: Crowded | None = scope.get(CROWDED)
+        if crowded is not None:
+            guest.refuse(refusal_of(crowded, retry_after=self.limits.retry_after))
             return None
         scope["subprotocols"] = offered_subprotocols(scope["headers"])
         scope["extensions"] = {DENIAL: {}, NATIVE: guest.take}

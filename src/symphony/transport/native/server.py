@@ -9,16 +9,19 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
 from symphony.errors import ConfigurationError
 from symphony.transport.base import NATIVE_HOSTS
+from symphony.transport.native.accepting import Doorman, Listener
 from symphony.transport.native.config import Config
 from symphony.transport.native.connection import NativeConnection
+from symphony.transport.native.crowd import Crowd, Place
+from symphony.transport.native.descriptors import descriptor_limit, raise_descriptor_limit
 from symphony.transport.native.front import FrontDoor
-from symphony.transport.native.listen import ListenError, listening
+from symphony.transport.native.listen import ListenError, bind, listening
 from symphony.transport.native.logs import check_level, configure_logging
 from symphony.transport.native.memory import trim_memory
 
@@ -36,6 +39,8 @@ def make_config(app: Any, **options: Any) -> Config:
         app: A Symphony app or any other ASGI app, or an import string of one.
         **options: Options of `uvicorn.Config`.
     """
+    # uvicorn trusts the headers of local proxies unless it is told not to.
+    options.setdefault("proxy_headers", False)
     return Config(
         app,
         http=FrontDoor,
@@ -74,23 +79,41 @@ class Server(uvicorn.Server):
         self._supervised = supervised
         self._force = asyncio.Event()
         self._peak = 0
+        self.servers = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say where it listens; if that fails, `started` stays false."""
-        outer = self.config.outer if self.config.host_app is None else None
+        config = self.config
+        outer = config.outer if config.host_app is None else None
         if outer is not None:
             outer.state = self.lifespan.state
         # The lifespan runs in a task that copies this context.
         token = NATIVE_HOSTS.set(None if outer is None else outer.hosts)
         try:
-            await super().startup(sockets)
-        except SystemExit:
-            # The cause is in the log. `serve` decides about the exit code.
-            self.should_exit = True
+            await self.lifespan.startup()
         finally:
             NATIVE_HOSTS.reset(token)
-        if self.started:
-            self._ready(self._addresses())
+        if self.lifespan.should_exit:
+            # The cause is in the log. `serve` decides about the exit code.
+            self.should_exit = True
+            return
+        self._listen(bind(config.host, config.port, config.uds) if sockets is None else sockets)
+        self.started = True
+        self._ready(self._addresses())
+
+    def _listen(self, sockets: list[socket.socket]) -> None:
+        config = self.config
+        config.bound_to(sockets)
+        doorman = Doorman(Crowd(descriptor_limit()), config.acceptor, config.is_proxy)
+
+        def protocol(place: Place) -> FrontDoor:
+            return FrontDoor(config, self.server_state, self.lifespan.state, place=place)
+
+        for bound in sockets:
+            bound.setblocking(False)
+            bound.listen(config.backlog)
+            # uvicorn uses what the two classes have in common.
+            self.servers.append(cast("Any", Listener(bound, doorman, protocol, config.ssl)))
 
     async def on_tick(self, counter: int) -> bool:
         """Return memory after half of the connections of a peak have closed."""
@@ -166,6 +189,7 @@ def serve(
     try:
         level = None if log_level is None else check_level(log_level)
         configure_logging(level)
+        raise_descriptor_limit()
         config = make_config(app, host=host, port=port, uds=uds, **options)
         config.load()
         with listening(host, port, uds) if sockets is None else nullcontext(sockets) as bound:

@@ -1,0 +1,181 @@
+"""Accepts connections: counts them, and survives when there are no descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Final
+
+from symphony.transport.address import client_key
+from symphony.transport.base import Acceptor
+from symphony.transport.native.crowd import Crowd, Place
+
+__all__ = ("Doorman", "Listener")
+
+logger = logging.getLogger("symphony.transport")
+
+# The most connections that are accepted in one turn of the event loop.
+_BATCH: Final = 64
+# After the system had no descriptor or memory for a connection.
+_RETRY_AFTER: Final = 0.1
+_LOG_EVERY: Final = 10.0
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Doorman:
+    """Decides which connections are accepted, for all listening sockets of a server.
+
+    Args:
+        crowd: Counts the connections.
+        acceptor: The app.
+        is_proxy: Whether an address is that of a trusted proxy, whose clients are
+            counted by the address that it sends.
+    """
+
+    def __init__(self, crowd: Crowd, acceptor: Acceptor, is_proxy: Callable[[str], bool]) -> None:
+        self._crowd = crowd
+        self._acceptor = acceptor
+        self._is_proxy = is_proxy
+        self._exhausted = _Complaint(
+            "The system has no descriptors for further connections (%s). They wait until others have closed: "
+            "raise the limit of open files, or lower max_connections."
+        )
+        self._closed = _Complaint(
+            "Too many connections: some were closed without an answer, the last one from %s. "
+            "See max_connections and max_connections_per_client."
+        )
+
+    def admit(self, host: str | None) -> Place | None:
+        """Count a connection; `None` if it is to be closed without an answer."""
+        key = None if host is None or self._is_proxy(host) else client_key(host)
+        place = self._crowd.enter(key, self._acceptor.limits)
+        if place is None:
+            self._acceptor.stats.refused += 1
+            self._closed.log(key or "a proxy")
+        return place
+
+    def tls_timeouts(self) -> dict[str, float]:
+        """Return how long TLS may take to open and to close a connection."""
+        limits = self._acceptor.limits
+        return {
+            "ssl_handshake_timeout": limits.handshake_timeout,
+            "ssl_shutdown_timeout": limits.close_timeout,
+        }
+
+    def failed(self, error: OSError) -> None:
+        """Count a TLS handshake that failed."""
+        if not isinstance(error, ssl.SSLError):
+            self._acceptor.stats.late_handshakes += 1
+        logger.debug("A TLS handshake failed: %r", error)
+
+    def exhausted(self, error: OSError) -> None:
+        """Log that a connection could not be accepted."""
+        self._exhausted.log(error.strerror)
+
+
+class _Complaint:
+    """A warning that is logged at most once in a while."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._logged_at = -_LOG_EVERY
+
+    def log(self, *values: object) -> None:
+        if monotonic() - self._logged_at >= _LOG_EVERY:
+            self._logged_at = monotonic()
+            logger.warning(self._text, *values)
+
+
+class Listener:
+    """Accepts the connections of one listening socket.
+
+    It takes the place of an `asyncio.Server`, which counts nothing until a TLS
+    handshake is over.
+
+    Args:
+        bound: A bound socket.
+        doorman: What decides about connections.
+        protocol: Makes the protocol of a connection.
+        tls: The context of TLS, if the socket speaks it.
+
+    Attributes:
+        sockets: The listening socket.
+    """
+
+    def __init__(
+        self,
+        bound: socket.socket,
+        doorman: Doorman,
+        protocol: Callable[[Place], asyncio.Protocol],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self.sockets = (bound,)
+        self._doorman = doorman
+        self._protocol = protocol
+        self._tls = tls
+        self._loop = asyncio.get_running_loop()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._accepting = self._loop.create_task(self._accept(bound))
+        # Not earlier: the event loop still watches the socket.
+        self._accepting.add_done_callback(lambda _: bound.close())
+
+    def close(self) -> None:
+        """Accept no more, and end the TLS handshakes that have not ended."""
+        self._accepting.cancel()
+        for task in self._opening:
+            task.cancel()
+
+    async def wait_closed(self) -> None:
+        """Return when nothing is accepted any more."""
+        await asyncio.wait((self._accepting, *self._opening))
+
+    async def _accept(self, bound: socket.socket) -> None:
+        while True:
+            try:
+                self._take(*await self._loop.sock_accept(bound))
+                # The event loop is asked once for all that are waiting already.
+                for _ in range(_BATCH):
+                    self._take(*bound.accept())
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                pass
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    logger.exception("The server stopped accepting connections.")
+                    raise
+                self._doorman.exhausted(error)
+                await asyncio.sleep(_RETRY_AFTER)
+            # `sock_accept` does not always suspend.
+            await asyncio.sleep(0)
+
+    def _take(self, connection: socket.socket, address: Any) -> None:
+        connection.setblocking(False)
+        # The address of a client over a Unix socket is a string.
+        place = self._doorman.admit(None if isinstance(address, str | bytes) else address[0])
+        if place is None:
+            connection.close()
+            return
+        task = self._loop.create_task(self._open(connection, place))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _open(self, connection: socket.socket, place: Place) -> None:
+        timeouts = {} if self._tls is None else self._doorman.tls_timeouts()
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: self._protocol(place), connection, ssl=self._tls, **timeouts
+            )
+        except OSError as error:
+            # Of TLS: a client that speaks something else, says nothing, or has gone.
+            # The protocol does not hear of it.
+            self._doorman.failed(error)
+            place.leave()
+            connection.close()
+        except BaseException:
+            place.leave()
+            connection.close()
+            raise

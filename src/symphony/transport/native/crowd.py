@@ -1,0 +1,106 @@
+"""Counts the connections of a server, from the moment they are accepted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final, Literal
+
+from symphony.errors import Reject
+from symphony.limits import Limits
+
+__all__ = ("Crowd", "Crowded", "Place", "capacity", "refusal_of")
+
+Crowded = Literal["server", "address"]
+
+# For files and databases of the app.
+_DESCRIPTORS_OF_THE_APP: Final = 64
+
+# How many connections beyond a limit are accepted, only to be refused with an answer.
+_REFUSED_AT_ONCE: Final = 32
+_REFUSED_OF_ONE_ADDRESS: Final = 8
+
+
+def capacity(descriptors: int) -> int:
+    """Return how many connections a process with so many descriptors can serve.
+
+    Some descriptors are for connections that are refused, and for the app.
+    """
+    return max(descriptors - _REFUSED_AT_ONCE - _DESCRIPTORS_OF_THE_APP, descriptors // 2)
+
+
+def refusal_of(crowded: Crowded, *, retry_after: float) -> Reject:
+    """Return the refusal of a client that is beyond a limit of connections."""
+    if crowded == "address":
+        return Reject("too_many", "too many connections from your address")
+    return Reject("unavailable", "the server has as many connections as it may", retry_after=retry_after)
+
+
+class Place:
+    """The place of one connection in the crowd.
+
+    Attributes:
+        crowded: The limit that the connection is beyond, `None`: it is within both.
+    """
+
+    __slots__ = ("_crowd", "_key", "crowded")
+
+    def __init__(self, crowd: Crowd, key: str | None, crowded: Crowded | None) -> None:
+        self._crowd: Crowd | None = crowd
+        self._key = key
+        self.crowded: Crowded | None = crowded
+
+    def leave(self) -> None:
+        """Count the connection no more. Idempotent."""
+        crowd, self._crowd = self._crowd, None
+        if crowd is not None:
+            crowd.left(self._key)
+
+
+class Crowd:
+    """All connections of a server.
+
+    Args:
+        descriptors: How many files the process may have open, `None`: as many
+            as it wants.
+
+    Attributes:
+        total: How many connections there are.
+        by_address: How many there are of each address.
+    """
+
+    def __init__(self, descriptors: int | None) -> None:
+        self.total = 0
+        self.by_address: Counter[str] = Counter()
+        self._most = None if descriptors is None else capacity(descriptors)
+
+    def enter(self, key: str | None, limits: Limits) -> Place | None:
+        """Count a connection; `None` if it is to be closed without an answer.
+
+        Args:
+            key: What to count its address by, `None`: not at all.
+            limits: The limits of the app.
+        """
+        most, most_of_one = limits.max_connections, limits.max_connections_per_client
+        if self._most is not None:
+            most = min(most, self._most)
+        crowded: Crowded | None = None
+        if self.total >= most:
+            crowded = "server"
+            if self.total >= most + _REFUSED_AT_ONCE:
+                return None
+        elif key is not None and most_of_one is not None and self.by_address[key] >= most_of_one:
+            crowded = "address"
+            if self.by_address[key] >= most_of_one + _REFUSED_OF_ONE_ADDRESS:
+                return None
+        self.total += 1
+        if key is not None:
+            self.by_address[key] += 1
+        return Place(self, key, crowded)
+
+    def left(self, key: str | None) -> None:
+        """Count a connection no more."""
+        self.total -= 1
+        if key is not None:
+            self.by_address[key] -= 1
+            if self.by_address[key] <= 0:
+                del self.by_address[key]
