@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from typing_extensions import TypeForm, TypeVar
 
-from symphony.errors import DisconnectedError, WrongThreadError
+from symphony.errors import WrongThreadError
 from symphony.outgoing.batch import Recipient
 from symphony.outgoing.encoding import RAW, Dialect
 from symphony.routing.dependencies import SocketScope
+from symphony.socketsession import ENDED, SocketSession
 from symphony.websocket.backpressure import READY, TURN
 from symphony.websocket.frames import valid_close_code
 
@@ -26,69 +27,6 @@ __all__ = ("Socket", "SocketSession", "begin", "close_dependencies", "recipient_
 
 StateT = TypeVar("StateT", default=Any)
 ReplyT = TypeVar("ReplyT")
-
-
-class SocketSession(Protocol):
-    """What a socket needs of the session that runs it."""
-
-    began: bool
-    """Whether its connect handler was called: then its disconnect handler will be."""
-
-    def open(self) -> None:
-        """Answer the handshake, if it is not answered yet."""
-        ...
-
-    def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine until the socket goes."""
-        ...
-
-    async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
-        """Ask the client and return its reply."""
-        ...
-
-    async def join(self, name: str, *, authorize: bool) -> Room:
-        """Make the socket a member of a room."""
-        ...
-
-    async def leave(self, name: str) -> bool:
-        """Take it out of a room; whether it was a member."""
-        ...
-
-    def login(self, identity: Identity, before: Identity | None) -> None:
-        """Register the identity of the socket; *before* is the previous one."""
-        ...
-
-
-class _Ended:
-    """The session of a closed socket."""
-
-    __slots__ = ("began",)
-
-    def __init__(self) -> None:
-        self.began = True
-
-    def open(self) -> None:
-        """Do nothing: it is closed."""
-
-    def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        coroutine.close()
-        raise DisconnectedError("The socket is closed: it takes no background task.")
-
-    async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
-        raise DisconnectedError(f"The socket is closed: {event!r} was not sent.")
-
-    async def join(self, name: str, *, authorize: bool) -> Room:
-        raise DisconnectedError(f"The socket is closed: it cannot join {name!r}.")
-
-    async def leave(self, name: str) -> bool:
-        await TURN
-        return False
-
-    def login(self, identity: Identity, before: Identity | None) -> None:
-        """Do nothing: a closed socket belongs to no user."""
-
-
-_ENDED: Final = _Ended()
 
 
 class Socket(Generic[StateT]):
@@ -418,5 +356,5 @@ async def close_dependencies(socket: Socket[Any]) -> None:
 
 def release(socket: Socket[Any]) -> None:
     """Break the reference cycles of a closed socket; it stays usable, as a closed one."""
-    socket._session = _ENDED  # pyright: ignore[reportPrivateUsage]
+    socket._session = ENDED  # pyright: ignore[reportPrivateUsage]
     socket._outbox.detach()  # pyright: ignore[reportPrivateUsage]
