@@ -37,7 +37,7 @@ const ANSWER_SLACK_BYTES = 1024 * 1024;
 /** Seconds after a ping in which only its pong is a sign of life: other messages may have waited before it. */
 const GRACE = 1;
 /** Bytes of a queued message up to which it is sent before the limits of the server are known. */
-const SMALL_BYTES = 64 * 1024;
+const SMALL_BYTES = 16 * 1024;
 /** Seconds that larger messages wait for the limits of a server that sends nothing. */
 const LIMITS_TIMEOUT = 1;
 /** After this many failed attempts in a row, a warning says what could be wrong. */
@@ -124,6 +124,22 @@ export class QueueFullError extends SymphonyError {
   name = "QueueFullError";
 }
 
+/** The message is larger than the server takes. Nothing was sent. */
+export class MessageTooLargeError extends SymphonyError {
+  name = "MessageTooLargeError";
+
+  /**
+   * @param {string} message
+   * @param {number} size The bytes of the message.
+   * @param {number} limit The bytes that the server takes.
+   */
+  constructor(message, size, limit) {
+    super(message);
+    this.size = size;
+    this.limit = limit;
+  }
+}
+
 /** The server answered a request with an error. */
 export class RemoteError extends SymphonyError {
   name = "RemoteError";
@@ -199,7 +215,7 @@ function errorIn(data) {
   const { code, message = "", retryable = false, details = null, retry_after: retryAfter } = data ?? {};
   if (typeof code !== "string") return null;
   const seconds = isDelay(retryAfter) ? retryAfter : null;
-  return new RemoteError(printable(code), printable(textOf(message)), retryable === true, details, seconds);
+  return new RemoteError(printable(code), printable(message), retryable === true, details, seconds);
 }
 
 /** @param {unknown} seconds */
@@ -220,11 +236,11 @@ const escaped = (character) => `\\u{${/** @type {number} */ (character.codePoint
 /**
  * Text from the other side, or text that may contain some, for errors and logs.
  *
- * @param {string} text
+ * @param {unknown} value The other side may send anything instead of text.
  * @param {number} [most]
  */
-function printable(text, most = MAX_SHOWN) {
-  const shown = text.slice(0, most + 1).replace(UNPRINTABLE, escaped);
+function printable(value, most = MAX_SHOWN) {
+  const shown = textOf(value).slice(0, most + 1).replace(UNPRINTABLE, escaped);
   // A pair of surrogates that was cut in two is not shown.
   return shown.length > most ? `${shown.slice(0, most - 1).replace(/[\ud800-\udbff]$/, "")}…` : shown;
 }
@@ -627,7 +643,9 @@ class Link {
   marked = false;
   /** Bytes of the largest message that the server takes; Infinity as long as it is not known. */
   maxMessageBytes = Infinity;
-  /** Whether the handlers of `onOpen` have run. */
+  /** Whether the limits of the server have come, or will not. */
+  knowsLimits = false;
+  /** Whether the handlers of `onOpen` have run, and what was queued is sent. */
   prepared = false;
   /** Whether it was logged that answers did not fit. */
   toldFull = false;
@@ -693,6 +711,7 @@ class Link {
     const timer = after(LIMITS_TIMEOUT, this.#firstCame);
     await this.#first;
     clearTimeout(timer);
+    this.knowsLimits = true;
   }
 
   get unsentBytes() {
@@ -775,6 +794,7 @@ class Link {
       this.#heardAt = now();
       if (this.#settings.debug) this.#log(`< ${this.#readable(event.data)}`);
       if (!this.#ended) this.#hears.message(event.data);
+      this.knowsLimits = true;
       this.#firstCame();
     };
     socket.onclose = (/** @type {any} */ event) => this.#end(event.code, event.reason || this.#trouble);
@@ -855,7 +875,7 @@ class Link {
    * that matters.
    *
    * @param {object} envelope
-   * @throws {TypeError | RangeError} It cannot be encoded, or is larger than the server allows.
+   * @throws {TypeError | RangeError | MessageTooLargeError} It cannot be encoded, or is larger than the server allows.
    */
   write(envelope) {
     const { event, data } = /** @type {any} */ (envelope);
@@ -865,7 +885,9 @@ class Link {
     const most = this.maxMessageBytes;
     // A character has at most 3 bytes for each unit of its string.
     const size = typeof message !== "string" ? message.length : message.length * 3 > most ? bytesOf(message) : 0;
-    if (size > most) throw new RangeError(`${what} has ${size} bytes, and the server takes at most ${most}`);
+    if (size > most) {
+      throw new MessageTooLargeError(`${what} has ${size} bytes, and the server takes at most ${most}`, size, most);
+    }
     this.send(message);
   }
 
@@ -1464,8 +1486,8 @@ export class Client {
    * @throws {QueueFullError} `maxQueue` messages or `maxQueueBytes` wait already.
    * @throws {DisconnectedError} The client has ended for good.
    * @throws {TypeError} The data cannot be encoded.
-   * @throws {RangeError} The name is empty, too long or "error"; a value in the data cannot be sent, such as NaN;
-   *   or the message is larger than the server allows.
+   * @throws {RangeError} The name is empty, too long or "error", or a value in the data cannot be sent, such as NaN.
+   * @throws {MessageTooLargeError} The message is larger than the server allows.
    */
   emit(event, ...data) {
     checkName(event);
@@ -1477,7 +1499,7 @@ export class Client {
    * anything else as JSON text. On a route with events, it is the event `message`.
    *
    * @param {unknown} message
-   * @throws {QueueFullError | DisconnectedError | TypeError | RangeError} As `emit` does.
+   * @throws {QueueFullError | DisconnectedError | TypeError | RangeError | MessageTooLargeError} As `emit` does.
    */
   send(message) {
     this.#put(new Message(null, message, this.#opening.link));
@@ -1741,7 +1763,8 @@ export class Client {
    * Register a handler that runs on every connection before anything else is sent on
    * it: the client waits for what it returns. Use it to sign in, or to join rooms. What
    * it sends goes out at once. Everything else, such as messages that were queued
-   * without a connection, is sent after it. Several handlers run one after the other.
+   * without a connection, is sent after it. Several handlers run one after the other. A
+   * handler that you register on an open connection runs on the next one.
    *
    * If a handler fails, the error is logged, and the client connects again. In a
    * browser, the client does not recognize the handler any more after it has awaited
@@ -1864,8 +1887,7 @@ export class Client {
   /** @param {Link} link @param {string} event @param {number} id @param {any} data */
   async #answer(link, event, id, data) {
     if (this.#answering.has(id)) {
-      const shown = printable(textOf(id));
-      console.warn(`symphony: the server sent request ${shown} again while it is still running`);
+      console.warn(`symphony: the server sent request ${printable(id)} again while it is still running`);
       return;
     }
     const busy = this.#answering.size >= MAX_ANSWERING;
@@ -1958,24 +1980,17 @@ export class Client {
     this.#strangeSince = null;
     this.#strange = "";
     if (!link.raw) this.#inbox.fail(new WrongRouteError("this is an event route: use client.on()"));
-    const large = !link.raw && this.#queue.some((item) => item.bytes > SMALL_BYTES);
-    if (large || this.#openHandlers.length) this.#prepare(link, large);
+    if (this.#openHandlers.length) this.#prepare(link);
     else this.#flush(link);
   }
 
-  /**
-   * Do what comes before the queue.
-   *
-   * @param {Link} link
-   * @param {boolean} large Whether a message waits that the server might not take.
-   */
-  async #prepare(link, large) {
+  /** Do what comes before the queue. @param {Link} link */
+  async #prepare(link) {
     const { connectTimeout } = this.#settings;
     const slow = after(connectTimeout, () =>
       console.warn(`symphony: onOpen is not done after ${connectTimeout} s; nothing else is sent until it is`),
     );
     try {
-      if (large) await link.limitsKnown();
       const connection = this.#connection(link);
       for (const handler of this.#openHandlers) {
         if (this.#link !== link) return;
@@ -2003,13 +2018,23 @@ export class Client {
     return /** @type {any} */ ({ emit: on("emit"), send: on("send"), request: on("request"), stream: on("stream") });
   }
 
-  /** @param {Link} link */
-  #flush(link) {
-    link.prepared = true;
-    // Send the queue before handlers of the state run, because they may send more.
+  /**
+   * Send the queue, before handlers of the state run, because they may send more. It
+   * takes one turn, unless a large message has to wait for the limits of the server.
+   *
+   * @param {Link} link
+   */
+  async #flush(link) {
     while (link.takes) {
-      const item = this.#queue.shift();
+      const item = this.#queue[0];
       if (!item) break;
+      if (item.bytes > SMALL_BYTES && !link.raw && !link.knowsLimits) {
+        await link.limitsKnown();
+        if (this.#link !== link) return;
+        // What waited may have been given up.
+        continue;
+      }
+      this.#queue.shift();
       try {
         this.#write(link, item);
       } catch (error) {
@@ -2018,6 +2043,7 @@ export class Client {
         this.#free(item);
       }
     }
+    link.prepared = true;
     this.#openedOrNot.resolve();
     this.#enter("open");
   }

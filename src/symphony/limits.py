@@ -20,6 +20,8 @@ class Limits:
         max_message_bytes: The largest incoming message, after decompression. A
             larger one closes the connection with 1009, before it is buffered
             whole.
+        max_elements: The most values, items and keys in one message of an event
+            route. A message with more is refused with `invalid`.
         max_header_bytes: The largest head of a request, a handshake too. Chunk
             extensions and trailers of a body count with it. A larger one is
             answered with HTTP 431.
@@ -85,6 +87,7 @@ class Limits:
     """
 
     max_message_bytes: int = 1024 * 1024
+    max_elements: int = 100_000
     max_header_bytes: int = 64 * 1024
     max_header_fields: int = 128
     max_body_bytes: int | None = 32 * 1024 * 1024

@@ -45,6 +45,7 @@ class Router(Handlers):
         slow_consumer: Literal["disconnect", "drop_oldest"] | None = None,
         protocol: Callable[[], Protocol] | None = None,
         concurrency: int | None = None,
+        events: bool = False,
     ) -> Route:
         """Add a route.
 
@@ -68,6 +69,8 @@ class Router(Handlers):
                 each in a separate task and in any order. With `None` or 1,
                 they are handled one at a time. Streams never wait for each
                 other.
+            events: Whether the route speaks events even without an event
+                handler, as a route needs that only sends events.
 
         Returns:
             The route. Register handlers on it, or use it as the decorator of
@@ -85,6 +88,7 @@ class Router(Handlers):
             slow_consumer=slow_consumer,
             protocol=protocol,
             concurrency=concurrency,
+            events=events or None,
         )
         caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
         route = Route(path, options, f"{caller.f_code.co_filename}:{caller.f_lineno}")

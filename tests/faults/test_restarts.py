@@ -75,7 +75,7 @@ class Talk:
         self.next += 1
         if number % 5 == 0:
             event = "greet" if number % 10 == 0 else "ask"
-            self.asked[number] = self.subject.request(event, number, timeout=30)
+            self.asked[number] = self.subject.request(event, number, timeout=120)
         else:
             self.said.append(number)
             self.taken.append(self.subject.emit("say", number))

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "node:test";
 
-import { connect } from "../symphony.js";
+import { connect, MessageTooLargeError } from "../symphony.js";
 import { FakeSocket, handshake, joinFake } from "./fake.js";
 import { join, pair, quiet, reach, serve, stopTime } from "./server.js";
 
@@ -261,13 +261,13 @@ for (const protocol of ["json", "msgpack"]) {
     const known = new Promise((resolve) => client.on("known", resolve));
     peer.frame({ event: "known" });
     await known;
-    const limit = { name: "RangeError", message: /^"say" has \d+ bytes, and the server takes at most 200$/ };
+    const limit = { name: "MessageTooLargeError", limit: 200, message: /^"say" has \d+ bytes, and the server takes at most 200$/ };
     for (const data of ["x".repeat(201), "é".repeat(100), ["x".repeat(100), { y: "y".repeat(100) }], "😀".repeat(50)]) {
       assert.throws(() => client.emit("say", data), limit);
       await assert.rejects(client.request("say", data), limit);
       await assert.rejects(client.stream("say", data).next(), limit);
     }
-    assert.throws(() => client.send("x".repeat(201)), RangeError);
+    assert.throws(() => client.send("x".repeat(201)), MessageTooLargeError);
     // An answer that is too large would close the connection too.
     client.on("name", () => "x".repeat(300));
     peer.frame({ event: "name", id: 1 });
@@ -286,7 +286,7 @@ for (const protocol of ["json", "msgpack"]) {
     client.emit("large", "x".repeat(100_000));
     const asked = client.request("asked", "x".repeat(100_000));
     client.emit("last", 2);
-    const failed = assert.rejects(asked, { name: "RangeError", message: /"asked" has 100\d+ bytes/ });
+    const failed = assert.rejects(asked, { name: "MessageTooLargeError", message: /"asked" has 100\d+ bytes/ });
     const peer = await server.peer();
     peer.frame({ limits: { max_message_bytes: 50_000 } });
     await failed;

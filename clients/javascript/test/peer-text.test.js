@@ -87,3 +87,28 @@ test("fields of an error that are not text do no harm", async (t) => {
     await assert.rejects(asked, { code: "test.no" });
   }
 });
+
+test("names, ids and codes that are not text do no harm either", async (t) => {
+  const lines = ["warn", "error"].map((level) => quiet(t, level));
+  const { client, peer } = await pair(t);
+  client.on("*", () => {
+    throw new Error("own");
+  });
+  const heard = new Promise((resolve) => client.on("heard", resolve));
+  for (const odd of [5, true, [1], { a: 1 }, { toString: 1 }]) {
+    raw(peer, { event: odd });
+    raw(peer, { event: odd, id: 7 });
+    assert.equal((await peer.next()).error, 7);
+    raw(peer, { event: "name", id: odd });
+    await peer.next();
+    for (const kind of ["reply", "error", "item", "end", "cancel", "pong", "retry", "limits"]) {
+      if (kind !== "retry") raw(peer, { [kind]: odd, data: odd });
+    }
+    raw(peer, { event: "error", data: odd });
+    raw(peer, { event: "error", data: { code: odd, message: odd } });
+  }
+  raw(peer, { event: "heard" });
+  await heard;
+  assert.equal(client.state, "open");
+  for (const said of lines.flatMap((level) => level())) clean(said.split("\n    at ")[0]);
+});

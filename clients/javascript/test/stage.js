@@ -17,6 +17,7 @@ export function value(written) {
   if ("$bytes" in written) return new Uint8Array(Buffer.from(written.$bytes, "hex"));
   if ("$time" in written) return new Date(written.$time);
   if ("$int" in written) return BigInt(written.$int);
+  if ("$repeat" in written) return written.$repeat.repeat(written.times);
   if ("$float" in written) return { nan: NaN, inf: Infinity, "-inf": -Infinity }[written.$float];
   return Object.fromEntries(Object.entries(written).map(([key, item]) => [key, value(item)]));
 }

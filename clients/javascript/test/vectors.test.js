@@ -12,7 +12,7 @@ import { kindOf, Stage, value } from "./stage.js";
 
 const read = (name) =>
   JSON.parse(readFileSync(new URL(`../../../protocol/vectors/${name}.json`, import.meta.url), "utf8"));
-const HAS = new Set(["bytes", "time", "nan", "int64", "ping envelopes"]);
+const HAS = new Set(["bytes", "time", "nan", "int64", "ping envelopes", "limits", "retryable"]);
 // Only `ws` shows what a handshake was answered with.
 if (Implementation === PackagedWebSocket) for (const need of ["http status", "http headers"]) HAS.add(need);
 const possible = ({ needs = [] }) => needs.every((need) => HAS.has(need));

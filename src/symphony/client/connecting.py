@@ -10,6 +10,7 @@ from typing import Literal
 from symphony.client.address import parse_url
 from symphony.client.client import Client
 from symphony.client.dialing import WebSocketDial
+from symphony.client.framelog import configure
 from symphony.client.options import Options, Token, tls_context
 
 __all__ = ("connect",)
@@ -93,6 +94,7 @@ def connect(
     Raises:
         ValueError: An option is not valid.
     """
+    configure()
     address = parse_url(url)
     if unix is not None:
         if isinstance(proxy, str):

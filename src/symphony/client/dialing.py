@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import time
@@ -12,6 +13,7 @@ from typing import Final, TypeVar, cast
 
 from symphony.client import refusals
 from symphony.client.address import Address
+from symphony.client.framelog import LoggedLink, frames_logged, shown_head, shown_headers
 from symphony.client.frames import Compressor
 from symphony.client.link import Close, DialError, Link, Offer
 from symphony.client.opening import Answer, AnswerError, new_key, request, retry_after
@@ -29,6 +31,8 @@ from symphony.protocol.v1 import JSON
 from symphony.websocket.deflate import OFFER
 
 __all__ = ("WebSocketDial",)
+
+logger = logging.getLogger("symphony.client")
 
 """A server that refuses chooses it; the error that follows and the close frame have the reason."""
 
@@ -112,11 +116,18 @@ class WebSocketDial:
             headers=offer.headers,
             extension=None if self._compression is None else OFFER,
         )
+        logged = frames_logged()
+        if logged:
+            logger.debug("sent %s", shown_head(handshake))
         opening = await self._connect(address, offer.stage, handshake)
         offer.stage(refusals.slow_answer(address))
         transport = opening.transport
         try:
             answer = await self._answer(opening, address)
+            if logged:
+                logger.debug(
+                    "received %d %s; %s", answer.status, answer.phrase, shown_headers(answer.headers)
+                )
             if answer.status != 101:
                 transport.abort()
                 if (there := redirected(address, answer)) is not None:
@@ -133,7 +144,7 @@ class WebSocketDial:
         compressor = None
         if window_bits is not None and self._compression is not None:
             compressor = Compressor(window_bits, self._compression)
-        link = WebSocketLink(
+        link = (LoggedLink if logged else WebSocketLink)(
             transport,
             answer.rest,
             subprotocol=chosen,

@@ -109,8 +109,10 @@ class AppCore:
         scope, self._lifespan = self._lifespan, None
         self._state = {}
         if scope is None:
-            # An outer app runs this one. Its server does not keep the state of our mounts.
-            scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self._state}
+            scope = {"type": "lifespan", "asgi": {"version": "3.0"}}
+        if "state" not in scope:
+            # An outer app runs this one, or the server does not keep the state of our mounts.
+            scope = {**scope, "state": self._state}
         async with AsyncExitStack() as stack:
             # An unmanaged app never stops, so nothing would stop its mounts.
             for what, app in self.mounts if self._managed else ():

@@ -104,7 +104,7 @@ class Compiler:
         receive, is_async, events = _takes_no_messages, False, None
         message = _nearest(inside, "message")
         handlers = {"": message} if message is not None else {}
-        if options.protocol is not None or _speaks_events(inside):
+        if options.protocol is not None or options.events or _speaks_events(inside):
             events = self._event_handlers(inside, where, names, state, options.protocol, stack["message"])
             is_async, handlers = True, _events(inside)
         else:

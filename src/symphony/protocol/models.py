@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from symphony.errors import ConfigurationError
+from symphony.protocol.bounds import Hashed, hashed_by_pydantic, unpack
 
 __all__ = ("dumped", "model_readers")
 
@@ -27,10 +28,11 @@ _OPAQUE: Final = frozenset(("cls", "default", "expected", "metadata", "members",
 _MAY_HOLD_BYTES: Final = frozenset(("any", "bytes", "function-plain", "is-instance"))
 
 
-def model_readers(annotation: Any) -> Mapping[str, Callable[[Any], Any]]:
+def model_readers(annotation: Any) -> tuple[Mapping[str, Callable[[Any], Any]], Hashed]:
     """Compile the readers of a type that pydantic validates, one for each kind of data.
 
-    A reader raises `pydantic.ValidationError`, which is a `ValueError`.
+    A reader raises `pydantic.ValidationError`, which is a `ValueError`. The
+    second part of the result says what the type hashes.
 
     Raises:
         ConfigurationError: pydantic is not installed, or does not support the type.
@@ -68,12 +70,16 @@ def model_readers(annotation: Any) -> Mapping[str, Callable[[Any], Any]]:
         # Middleware may have put objects there that JSON does not have.
         return adapter.validate_python(value) if encoded is None else text(encoded)
 
-    return {
+    def from_msgpack(data: Any) -> Any:
+        return from_unpacked(unpack(data))
+
+    readers: dict[str, Callable[[Any], Any]] = {
         "json": from_json,
-        "msgpack": lambda data: from_unpacked(msgspec.msgpack.decode(data)),
+        "msgpack": from_msgpack,
         "plain": from_plain,
         "unpacked": from_unpacked,
     }
+    return readers, hashed_by_pydantic(_nodes(adapter.core_schema))
 
 
 def _as_json(value: Any) -> bytes | None:

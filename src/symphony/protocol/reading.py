@@ -6,6 +6,7 @@ The server and the Python client share them, so both accept the same types.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import Enum
 from functools import lru_cache
 from inspect import Parameter
@@ -15,6 +16,7 @@ import msgspec
 
 from symphony.errors import ConfigurationError, Reject
 from symphony.protocol.annotations import bare, is_pydantic, is_union, metadata, parts, types_in
+from symphony.protocol.bounds import Hashed, check_hashed, hashed, unpack
 from symphony.protocol.defaults import completer
 from symphony.protocol.invalid import details_of, faults, reason_and_path, shortened
 from symphony.protocol.models import model_readers
@@ -104,7 +106,7 @@ def _msgspec_readers(annotation: Any) -> EventReaders:
         msgpack = msgspec.msgpack.Decoder(annotation, dec_hook=hooks["msgpack"])
     except (TypeError, NameError) as error:
         raise ConfigurationError(str(error)) from None
-    convert, unpack = msgspec.convert, msgspec.msgpack.decode
+    convert = msgspec.convert
     has_text_keys = any(map(_has_text_keys, parts(info)))
 
     def from_plain(value: Any) -> Any:
@@ -115,14 +117,37 @@ def _msgspec_readers(annotation: Any) -> EventReaders:
 
     readers: dict[str, Reader] = {
         "json": json.decode,
-        "msgpack": (lambda data: from_unpacked(unpack(data))) if has_text_keys else msgpack.decode,
+        "msgpack": msgpack.decode,
         "plain": from_plain,
         "unpacked": from_unpacked,
     }
-    complete = completer(info)
-    if complete is None:
+    if has_text_keys or any(isinstance(part, msgspec.inspect.AnyType) for part in parts(info)):
+        # msgspec accepts all kinds of keys in untyped MessagePack.
+        readers["msgpack"] = (
+            unpack if isinstance(info, msgspec.inspect.AnyType) else lambda data: from_unpacked(unpack(data))
+        )
+    complete, hashes = completer(info), hashed(info)
+    if complete is not None:
+        readers = {kind: _completing(read, complete) for kind, read in readers.items()}
+    return _bounded(readers, hashes)
+
+
+def _bounded(readers: dict[str, Reader], hashes: Hashed) -> EventReaders:
+    if hashes is None:
         return readers
-    return {kind: _completing(read, complete) for kind, read in readers.items()}
+    return {kind: _bounding(read, hashes, kind) for kind, read in readers.items()}
+
+
+def _bounding(read: Reader, hashes: Hashed, kind: str) -> Reader:
+    def read_bounded(data: Any) -> Any:
+        if kind in ("json", "msgpack"):
+            check_hashed(data, hashes, is_json=kind == "json")
+        else:
+            with suppress(TypeError, ValueError):  # middleware may have put other objects there
+                check_hashed(msgspec.json.encode(data), hashes, is_json=True)
+        return read(data)
+
+    return read_bounded
 
 
 def _has_text_keys(part: Any) -> bool:
@@ -146,7 +171,7 @@ def _hook(kind: str) -> Callable[[type[Any], Any], Any]:
     decoded = "plain" if kind in ("json", "plain") else "unpacked"
 
     def read_model(model: type[Any], value: Any) -> Any:
-        return _model_readers(model)[decoded](value)
+        return _model_readers(model)[0][decoded](value)
 
     return read_model
 
@@ -155,7 +180,8 @@ _model_readers = lru_cache(maxsize=512)(model_readers)
 
 
 def _pydantic_readers(annotation: Any) -> EventReaders:
-    return {kind: _validating(read) for kind, read in model_readers(annotation).items()}
+    readers, hashes = model_readers(annotation)
+    return _bounded({kind: _validating(read) for kind, read in readers.items()}, hashes)
 
 
 def _validating(read: Reader) -> Reader:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, cast
 from msgspec import Raw
 
 from symphony.errors import Reject
+from symphony.protocol.bounds import calm
 from symphony.protocol.invalid import shortened
 from symphony.protocol.reading import UNREADABLE, type_read_by, unreadable
 from symphony.protocol.v1 import TypedV1
@@ -70,7 +71,7 @@ class EventTable:
         kind: The value of `Protocol.payload`.
     """
 
-    __slots__ = ("_any", "_exact", "_is_exact", "_kind", "_patterns", "_typed")
+    __slots__ = ("_any", "_exact", "_is_exact", "_kind", "_patterns", "_typed", "_types")
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -81,6 +82,7 @@ class EventTable:
         self._any: Callable[[Any, Any, Mapping[str, Any]], Work] | None = None
         self._is_exact = True
         self._typed: dict[Any, Callable[[Any, Any], Work]] = {}
+        self._types: dict[str, Any] = {}
 
     def add(self, event: str, plan: Plan, call: Callable[[Any, Any], Work]) -> None:
         """Add a handler.
@@ -95,13 +97,15 @@ class EventTable:
         """
         read: Callable[[Any], Any] = plan.reader[self._kind] if plan.reader is not None else _nothing
         if not names_in(event):
-            self._exact[event] = (read, call)
+            self._exact[event] = (calm(read), call)
+            self._types[event] = type_read_by(read)
             return
 
         self._is_exact = False
+        read_calmly = calm(read)
 
         def run(socket: Any, data: Any, params: Mapping[str, Any]) -> Work:
-            return call(socket, _Named(read(data), params))
+            return call(socket, _Named(read_calmly(data), params))
 
         if event == ANY_EVENT:
             self._any = run
@@ -119,7 +123,7 @@ class EventTable:
         """
         if not self._is_exact or not self._exact:
             return None
-        types = {event: type_read_by(read) for event, (read, _) in self._exact.items()}
+        types = self._types
         protocol = TypedV1(cast("Literal['json', 'msgpack']", self._kind), types)
         for event, kind in protocol.classes.items():
             if types[event] is not Raw:

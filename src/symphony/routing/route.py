@@ -28,6 +28,7 @@ class Options:
         slow_consumer: What happens to a client that does not read.
         protocol: Creates the protocol of each connection.
         concurrency: How many messages of one socket are handled at once.
+        events: Whether it speaks events even without a handler of one.
     """
 
     state: Callable[[], Any] | None = None
@@ -38,6 +39,7 @@ class Options:
     slow_consumer: Literal["disconnect", "drop_oldest"] | None = None
     protocol: Callable[[], Protocol] | None = None
     concurrency: int | None = None
+    events: bool | None = None
 
     def over(self, defaults: Options) -> Options:
         """Return these options, with those of *defaults* where they are `None`."""

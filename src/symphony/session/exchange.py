@@ -14,6 +14,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, cast
 
 from symphony.errors import ProtocolError, Reject
+from symphony.protocol.bounds import SMALL, check_elements
 from symphony.protocol.envelopes import (
     Cancel,
     Envelope,
@@ -113,7 +114,7 @@ class Exchange:
         """Handle the next message, or an event of a message. Never raises."""
         event = message
         # The data of queued events stays encoded: decoded it can be 20 times as large.
-        if type(message) is self._kind and self.runner.is_idle:
+        if type(message) is self._kind and self.runner.is_idle and len(message) <= SMALL:
             decode = self._decode_event
             try:
                 event = decode(message)
@@ -173,12 +174,16 @@ class Exchange:
             self._session.report(error, f"decode of {type(self._protocol).__name__}")
             answering.refuse(None, INTERNAL)
             return None
+        too_complex = self._too_complex(message) if len(message) > SMALL else None
         for envelope in decoded if isinstance(decoded, Sequence) else (decoded,):
             if self._connection.outbox.sealed:
                 # The handler of an earlier part has closed the socket.
                 return None
             try:
-                self._take(envelope)
+                if too_complex is not None and isinstance(envelope, Event):
+                    answering.refuse(None if envelope.id in answering.active else envelope.id, too_complex)
+                else:
+                    self._take(envelope)
             except Exception as error:
                 # Such as an id that is not hashable: an app's own protocol has a mistake.
                 self._session.report(error, f"decode of {type(self._protocol).__name__}")
@@ -202,6 +207,17 @@ class Exchange:
         except TypeError:
             # The ids of an app's own protocol may have no order. Rather believe the client.
             return True
+
+    def _too_complex(self, message: Message) -> Reject | None:
+        """Return the refusal of a message with too many elements; its data is not decoded yet."""
+        payload = self._protocol.payload
+        if payload == "plain":  # the app's own protocol has decoded it
+            return None
+        try:
+            check_elements(message, self._limits.max_elements, is_json=payload == "json")
+        except Reject as refusal:
+            return refusal
+        return None
 
     def _other(self, envelope: Envelope) -> None:
         match envelope:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 from asyncio import _enter_task as enter_task  # pyright: ignore[reportPrivateUsage]
 from asyncio import _leave_task as leave_task  # pyright: ignore[reportPrivateUsage]
-from collections import deque
 from collections.abc import Callable, Generator
 from contextvars import Context
 from time import monotonic
@@ -27,6 +26,7 @@ from typing import Any, Final, cast
 
 from symphony.session.cancelling import recover, relieved
 from symphony.session.contracts import LaneReports
+from symphony.session.waiting import Waiting
 
 __all__ = ("Lane",)
 
@@ -93,7 +93,7 @@ class Lane:
         self._done, self._failed, self._full = reports
         self._max_queue = max_queue
         self._max_turn_time = max_turn_time
-        self._queue: deque[Any] | None = None
+        self._queue: Waiting | None = None
         self.is_idle = False
         self._ending = False
         self._over = False
@@ -245,11 +245,8 @@ class Lane:
         if message is self._current:
             self._task.cancel()
             return True
-        for index, waiting in enumerate(self._queue or ()):
-            if waiting is message:
-                del self._queue[index]  # type: ignore[index]
-                self._make_room()
-                break
+        if self._queue and self._queue.remove(message):
+            self._make_room()
         return False
 
     @coroutine
@@ -293,7 +290,7 @@ class Lane:
 
     def _enqueue(self, message: Any) -> None:
         if self._queue is None:
-            self._queue = deque()
+            self._queue = Waiting()
         self._queue.append(message)
         if len(self._queue) >= self._max_queue and not self.is_full:
             self.is_full = True

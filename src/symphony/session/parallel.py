@@ -7,13 +7,13 @@ of the socket's context. This costs about 2 us more per message than a lane.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
 from symphony.session.contracts import LaneReports
+from symphony.session.waiting import Waiting
 
 __all__ = ("Parallel",)
 
@@ -74,7 +74,7 @@ class Parallel:
         self._call: Callable[[Any, Any], Any] | None = None
         self._socket: Any = None
         self._is_async = True
-        self._queue: deque[Any] = deque()
+        self._queue = Waiting()
         self._running: dict[asyncio.Task[None], Any] = {}
         self._ending = False
         self._ended: asyncio.Future[None] = loop.create_future()
@@ -164,11 +164,8 @@ class Parallel:
             if handled is message:
                 task.cancel()
                 return True
-        for index, waiting in enumerate(self._queue):
-            if waiting is message:
-                del self._queue[index]
-                self._go_on()
-                break
+        if self._queue.remove(message):
+            self._go_on()
         return False
 
     def _start(self, message: Any) -> None:

@@ -135,6 +135,12 @@ class TestClient:
     async def __aenter__(self) -> Self:
         if self._life is not None:
             raise RuntimeError("A TestClient runs its app once. Create another one.")
+        if self.app._core.started:  # pyright: ignore[reportPrivateUsage]
+            raise RuntimeError(
+                "The app runs already, and a TestClient starts its app itself. Leave the other TestClient, "
+                "lifespan or server first. To connect to an app that a server runs, use "
+                "symphony.connect(url)."
+            )
         self.app.on_exception = self.errors.append
         self._phases.put_nowait({"type": "lifespan.startup"})
         # Run the lifespan in a separate task. Fixtures are set up and torn down in

@@ -13,10 +13,11 @@ from typing import Any, Final, Literal, cast
 import msgspec
 
 from symphony.client.client import Client
+from symphony.client.core import RAW
 from symphony.client.link import Close
 from symphony.client.options import Options, Token
 from symphony.client.payload import reader
-from symphony.errors import DisconnectedError
+from symphony.errors import DisconnectedError, WrongRouteError
 from symphony.outgoing.encoding import Message
 from symphony.testing.clock import settle
 from symphony.testing.memory import MemoryDial
@@ -108,10 +109,17 @@ class TestConnection(Client):
                 timeout of the test client.
 
         Raises:
+            WrongRouteError: The connection speaks events: use `receive_event`.
             DisconnectedError: The app has closed the connection, and all
                 messages have been received.
             TimeoutError: No message was received in time.
         """
+        if self.protocol not in (None, RAW):
+            raise WrongRouteError(
+                f"{self.path} speaks events, which have names: use receive_event('name'). receive, "
+                "receive_text, receive_bytes and receive_json are for raw connections; connect with "
+                "protocol='raw' to see the envelopes."
+            )
         messages = self._core.messages
         await self._until(
             lambda: bool(messages) or self.closed is not None, "No message was received.", timeout
@@ -154,10 +162,16 @@ class TestConnection(Client):
 
         Raises:
             AssertionError: Another event was received.
+            WrongRouteError: The connection is raw: use `receive`.
             DisconnectedError: The app has closed the connection, and all
                 events have been received.
             TimeoutError: No event was received in time.
         """
+        if self.protocol == RAW:
+            raise WrongRouteError(
+                f"{self.path} is a raw connection, without events: its route has no event handler. Use "
+                "receive(), receive_text() or receive_json(), or write app.route(path, events=True)."
+            )
         await self._until(
             lambda: bool(self._events) or self.closed is not None,
             f"No event {event!r} was received.",

@@ -1,18 +1,37 @@
 """The test client, as users' tests use it; each app is written in its test."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
+import httpx
 import pytest
 import uvloop
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
-from symphony import Close, Depends, Handshake, Limits, Reject, Room, Socket, Symphony
+from symphony import (
+    Close,
+    Depends,
+    Handshake,
+    Limits,
+    Reject,
+    RemoteError,
+    Room,
+    Router,
+    Socket,
+    Symphony,
+    WrongRouteError,
+)
 from symphony.testing import Clock, DisconnectedError, HandshakeRefusedError, TestClient
 
 
@@ -153,7 +172,7 @@ async def test_the_handshake_carries_what_the_test_gives_it() -> None:
                 "header": "secret",
                 "cookies": {"session": "abc", "theme": "dark"},
                 "origin": "https://example.com",
-                "offered": ["symphony.v1.json", "chat.v1", "chat.v2", "symphony.raw"],
+                "offered": ["chat.v1", "chat.v2", "symphony.limits", "symphony.v1.json", "symphony.raw"],
                 "client": ["192.0.2.7", 4321],
                 "host": "testserver",
             }
@@ -774,3 +793,106 @@ async def test_leaving_the_client_does_not_wait_in_real_time_for_a_handler_witho
         before = skipped()
     assert outcomes == ["cancelled"]
     assert skipped() - before > Limits().finish_timeout - 1
+
+
+@pytest.mark.parametrize("method", ["receive", "receive_text", "receive_bytes", "receive_json"])
+async def test_reading_messages_of_a_route_with_events_says_what_to_do(method: str) -> None:
+    app = Symphony()
+
+    @app.on("say")
+    async def say(data: str) -> str:
+        return data
+
+    async with TestClient(app) as client, client.connect("/") as connection:
+        with pytest.raises(WrongRouteError, match=r"speaks events, .* use receive_event\('name'\)"):
+            await getattr(connection, method)()
+        assert await connection.request("say", "hi") == "hi"
+    async with TestClient(app) as client, client.connect("/", protocol="raw") as connection:
+        await connection.send('{"event":"say","data":"hi","id":1}')
+        assert await connection.receive_json() == {"reply": 1, "data": "hi"}
+
+
+async def test_waiting_for_events_of_a_raw_route_says_what_to_do() -> None:
+    app = Symphony()
+
+    @app.on_connect
+    async def greet(socket: Socket) -> None:
+        await socket.emit("hello", 1)
+
+    async with TestClient(app) as client, client.connect("/") as connection:
+        with pytest.raises(WrongRouteError, match=r"is a raw connection, .* events=True"):
+            await connection.receive_event("hello")
+        assert await connection.receive_json() == {"event": "hello", "data": 1}
+
+
+@pytest.mark.parametrize("state", [{}, {"a": 1}, {"pool": object(), "b": [2]}])
+async def test_a_mounted_app_may_yield_the_state_of_its_lifespan(state: dict[str, Any]) -> None:
+    """Starlette refused to start: "The server does not support state in the lifespan scope"."""
+    seen: list[Any] = []
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
+        yield state
+
+    async def page(request: Request) -> PlainTextResponse:
+        seen.append({name: getattr(request.state, name) for name in state})
+        return PlainTextResponse("hi")
+
+    for http in (
+        FastAPI(lifespan=lifespan),
+        Starlette(lifespan=lifespan, routes=[Route("/page", page)]),
+    ):
+        app = Symphony(http=http)
+
+        @app.on("say")
+        async def say(data: str) -> str:
+            return data
+
+        async with TestClient(app) as client, client.connect("/") as connection:
+            assert await connection.request("say", "hi") == "hi"
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as web:
+                await web.get("/page")
+    assert seen in ([state], [])
+
+
+async def test_an_app_that_runs_already_is_refused_with_the_remedy() -> None:
+    app = Symphony()
+    words = "The app runs already, and a TestClient starts its app itself"
+    async with TestClient(app):
+        with pytest.raises(RuntimeError, match=words):
+            await TestClient(app).__aenter__()
+    async with app.lifespan(), contextlib.AsyncExitStack() as stack:
+        with pytest.raises(RuntimeError, match=r"use symphony\.connect"):
+            await stack.enter_async_context(TestClient(app))
+    async with TestClient(app) as client, client.connect("/"):
+        pass
+
+
+@pytest.mark.parametrize("on_router", [False, True])
+async def test_a_route_may_speak_events_without_a_handler_of_one(on_router: bool) -> None:
+    """A route with only a connect handler is raw, so its events never reached `client.on`."""
+    app, router = Symphony(), Router()
+    app.include(router)
+    ticks = (router if on_router else app).route("/ticks", events=True)
+    app.route("/quiet", events=True)
+    shouting = app.route("/shouting", events=True)
+
+    @ticks
+    async def tick(socket: Socket) -> None:
+        await socket.emit("tick", 1)
+
+    @shouting.on_message
+    async def shout(data: str) -> str:
+        return data.upper()
+
+    async with TestClient(app) as client:
+        async with client.connect("/ticks") as connection:
+            assert connection.protocol == "symphony.v1.json"
+            assert await connection.receive_event("tick") == 1
+            with pytest.raises(RemoteError, match="say"):
+                await connection.request("say", 1)
+        async with client.connect("/quiet", protocol="msgpack") as connection:
+            assert connection.protocol == "symphony.v1.msgpack"
+        async with client.connect("/shouting") as connection:
+            assert await connection.request("message", "hi") == "HI"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import msgspec
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
@@ -51,5 +52,10 @@ class CommandCompleter(Completer):
     def _events(self, typed: str) -> Iterable[Completion]:
         for name in sorted(self._event_names()):
             # A server chooses some of these names: offer none that could not be typed.
-            if name.startswith(typed) and name.isprintable() and " " not in name:
-                yield Completion(f"{name} ", start_position=-len(typed), display=name)
+            if not name.isprintable():
+                continue
+            written = (
+                name if " " not in name and not name.startswith('"') else msgspec.json.encode(name).decode()
+            )
+            if written.startswith(typed) or (typed and name.startswith(typed)):
+                yield Completion(f"{written} ", start_position=-len(typed), display=name)

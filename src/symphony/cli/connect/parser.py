@@ -32,6 +32,7 @@ __all__ = (
 
 _DEFAULT_CREDIT: Final = 64
 _NUMBER: Final = re.compile(r"[0-9]{1,16}")
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')
 _CLOSE_CODE: Final = re.compile(r"[0-9]{4}")
 
 
@@ -222,7 +223,20 @@ def _command(line: str, *, events: bool, as_json: bool) -> Action:
 
 
 def _event_and_data(arguments: str) -> tuple[str, Any]:
-    event, _, text = arguments.partition(" ")
+    """Split a name and data; a name with spaces is in quotes, like a JSON string."""
+    if arguments.startswith('"'):
+        quoted = _QUOTED.match(arguments)
+        try:
+            event = msgspec.json.decode(quoted[0], type=str) if quoted is not None else ""
+        except (msgspec.MsgspecError, UnicodeError):
+            event = ""
+        if quoted is None or not event:
+            raise _ArgumentError("The name of the event is not a JSON string.")
+        text = arguments[quoted.end() :]
+        if text and not text.startswith(" "):
+            raise _ArgumentError("A space is missing after the name of the event.")
+    else:
+        event, _, text = arguments.partition(" ")
     if not event:
         raise _ArgumentError("The name of the event is missing.")
     _check_name(event)
@@ -288,7 +302,9 @@ def _help(arguments: str) -> Help:
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
-    "/emit": Command("EVENT [DATA]", "send an event; DATA is JSON", "events", _emit),
+    "/emit": Command(
+        "EVENT [DATA]", "send an event; DATA is JSON, and a name with spaces is in quotes", "events", _emit
+    ),
     "/request": Command("EVENT [DATA]", "send a request and show its reply", "events", _request),
     "/stream": Command("EVENT [DATA]", "send a request and show each item of the stream", "events", _stream),
     "/cancel": Command(

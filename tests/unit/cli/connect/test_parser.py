@@ -136,3 +136,27 @@ def test_data_is_json(data: Any) -> None:
 
     action = on_events(f"/emit x {msgspec.json.encode(data).decode()}")
     assert action == Emit("x", data)
+
+
+@pytest.mark.parametrize(
+    ("line", "action"),
+    [
+        ('/request "join room" {"a":1}', Request("join room", {"a": 1})),
+        ('/emit "say it"', Emit("say it", None)),
+        ('/stream "a \\"b\\" c" 3', Request('a "b" c', 3, credit=64)),
+        ('/answer "my name" "Ada"', Answer("my name", "Ada")),
+        ('/emit "plain" 1', Emit("plain", 1)),
+        ('/emit " " 1', Emit(" ", 1)),
+        ('/emit say "hi there"', Emit("say", "hi there")),
+        ("/emit it's 1", Emit("it's", 1)),
+    ],
+)
+def test_a_name_with_spaces_is_in_quotes(line: str, action: Action) -> None:
+    assert on_events(line) == action
+
+
+@pytest.mark.parametrize(
+    "line", ['/request "join room', '/emit "" 1', '/emit "a"b', '/emit "\\x" 1', '/emit "']
+)
+def test_a_name_in_bad_quotes(line: str) -> None:
+    assert "Usage: /" in complaint(line)

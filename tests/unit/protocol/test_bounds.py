@@ -1,0 +1,181 @@
+"""Decoding is linear, whatever keys a peer chooses."""
+
+from __future__ import annotations
+
+import enum
+import gc
+import uuid
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal
+
+import msgspec
+import pydantic
+import pytest
+
+from symphony.errors import Reject
+from symphony.protocol.bounds import MAX_HASHED, SMALL, calm, check_elements, hashed
+from symphony.protocol.reading import event_readers, guarded
+
+P = 2**61 - 1
+
+
+class Colour(enum.Enum):
+    red = "red"
+
+
+class Holder(msgspec.Struct):
+    inside: list[set[tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    x: int
+    y: int
+
+
+class Model(pydantic.BaseModel):
+    cells: set[tuple[int, int]]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "what"),
+    [
+        (Any, None),
+        (dict[str, Any], None),
+        (list[int], None),
+        (set[str], None),
+        (dict[str, set[float]], None),
+        (set[Colour | None], None),
+        (set[Literal["a"]], None),
+        (set[int], "integers"),
+        (dict[int, str], "integers"),
+        (list[frozenset[int | str]], "integers"),
+        (set[tuple[int, int]], "others"),
+        (set[Cell], "others"),
+        (set[uuid.UUID], "others"),
+        (dict[uuid.UUID, int], "others"),
+        (dict[Decimal, int], "others"),
+        (Holder, "others"),
+        (dict[str, set[frozenset[int]]], "others"),
+    ],
+)
+def test_types_whose_hashes_a_peer_can_choose_are_found(annotation: Any, what: Any) -> None:
+    assert hashed(msgspec.inspect.type_info(annotation)) == what
+
+
+def encoded(kind: str, data: Any) -> Any:
+    if kind in ("json", "msgpack"):
+        return (msgspec.json if kind == "json" else msgspec.msgpack).encode(data)
+    return data
+
+
+@pytest.mark.parametrize("kind", ["json", "msgpack", "plain", "unpacked"])
+@pytest.mark.parametrize(
+    ("annotation", "many"),
+    [
+        (set[tuple[int, int]], [[n, n] for n in range(MAX_HASHED)]),
+        (set[Cell], [{"x": n, "y": n} for n in range(MAX_HASHED)]),
+        (set[uuid.UUID], [str(uuid.UUID(int=n * P)) for n in range(MAX_HASHED + 1)]),
+        (dict[uuid.UUID, int], {str(uuid.UUID(int=n * P)): n for n in range(MAX_HASHED)}),
+        (Holder, {"inside": [[[n, n]] for n in range(MAX_HASHED)]}),
+        (Model, {"cells": [[n, n] for n in range(MAX_HASHED)]}),
+    ],
+)
+def test_more_keys_than_that_are_refused(annotation: Any, many: Any, kind: str) -> None:
+    """7,000 tuples with one hash held the loop for seconds."""
+    read = guarded(event_readers(annotation)[kind])
+    with pytest.raises(Reject, match="more than 1,000 elements in one message"):
+        read(encoded(kind, many))
+    assert read(encoded(kind, _few(many)))
+
+
+def _few(many: Any) -> Any:
+    if isinstance(many, list):
+        return many[:50]
+    return {key: _few(item) if isinstance(item, list) else item for key, item in list(many.items())[:50]}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "data"),
+    [
+        (set[int], [n * P for n in range(1, 9000)]),
+        (dict[int, int], {str(n * P**2): 0 for n in range(1, 100)}),
+        (list[set[int]], [[10**400], ["x" * 300]]),
+    ],
+)
+def test_json_has_no_larger_integers_where_they_are_hashed(annotation: Any, data: Any) -> None:
+    text = msgspec.json.encode(data)
+    if annotation == set[int]:
+        text = msgspec.json.encode([n * P**2 for n in range(1, 9000)])
+    with pytest.raises(Reject, match="an integer of more than 64 bits"):
+        guarded(event_readers(annotation)["json"])(text)
+
+
+def test_integers_of_64_bits_and_long_texts_are_accepted() -> None:
+    numbers = [2**64 - 1 - n for n in range(200)]
+    assert event_readers(set[int])["json"](msgspec.json.encode(numbers)) == set(numbers)
+    digits = {"1": ["9" * 500, 'an "1": 123456789012345678901234567890']}
+    assert event_readers(dict[int, list[str]])["json"](msgspec.json.encode(digits)) == {1: digits["1"]}
+
+
+@pytest.mark.parametrize("padding", [0, 1000])
+@pytest.mark.parametrize("key", [1.5, None, True, b"x", (1, 2), (1, (2,))])
+@pytest.mark.parametrize("annotation", [Any, dict, dict[str, Any], list[Any], dict[str, list[Any]]])
+def test_untyped_messagepack_has_text_and_integers_as_keys(annotation: Any, key: Any, padding: int) -> None:
+    odd: Any = {key: 1}
+    data: Any = (
+        {"a": [{"b": odd}], "c": ["x" * padding]} if annotation != list[Any] else [[odd], "x" * padding]
+    )
+    with pytest.raises(Reject, match="a key that is neither text nor an integer"):
+        guarded(event_readers(annotation)["msgpack"])(msgspec.msgpack.encode(data))
+
+
+@pytest.mark.parametrize("padding", [0, 1000])
+def test_text_and_integers_are_accepted(padding: int) -> None:
+    data = {"a": {1: 2, -5: [None, 1.5, b"x", True], 2**63: "y" * 40, -(2**40): {}}, "p": "x" * padding}
+    assert event_readers(Any)["msgpack"](msgspec.msgpack.encode(data)) == data
+
+
+@pytest.mark.parametrize("is_json", [True, False])
+@pytest.mark.parametrize(
+    "data",
+    [
+        [[]] * 100,
+        [{}] * 100,
+        {str(n): None for n in range(60)},
+        [["x" * 70000, b"y" * 300, 1.5, 2**40]] * 25,
+        [{"a": {"b": [1, 2, 3]}}] * 20,
+    ],
+)
+def test_elements_are_counted(data: Any, is_json: bool) -> None:
+    message = (msgspec.json if is_json else msgspec.msgpack).encode(data)
+    check_elements(message, 205, is_json=is_json)
+    with pytest.raises(Reject, match="more than 50 elements"):
+        check_elements(message, 50, is_json=is_json)
+
+
+def test_commas_in_text_are_no_elements() -> None:
+    check_elements(msgspec.json.encode(['a,[{:\\",,' * 1000, "b"]).decode(), 10, is_json=True)
+
+
+@pytest.mark.parametrize("message", [b"\xdf\xff\xff\xff\xff", b"\xc9\xff", b"\x91" * 300, b"", b"\xc1" * 60])
+def test_malformed_messagepack_ends_the_count(message: bytes) -> None:
+    check_elements(message, 400, is_json=False)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_does_not_run_in_a_large_decode(enabled: bool) -> None:
+    seen: list[bool] = []
+
+    def read(data: Any) -> None:
+        seen.append(gc.isenabled())
+
+    (gc.enable if enabled else gc.disable)()
+    try:
+        calm(read)(msgspec.Raw(b"x" * (SMALL + 1)))
+        assert gc.isenabled() == enabled
+        calm(read)(msgspec.Raw(b"x"))
+        assert seen == [False, enabled]
+    finally:
+        gc.enable()
