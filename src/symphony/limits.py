@@ -80,6 +80,11 @@ class Limits:
         max_awaiting: How many messages of one socket may wait while a handler
             awaits a reply of that client. In that time reading cannot be
             paused. Further messages are refused with `too_many`.
+        max_room_name: The most characters in the name of a room. A longer
+            one is not that of a room: `invalid`.
+        thread_timeout: How long another thread waits for the event loop, in
+            `app.threadsafe`, before it raises `TimeoutError`. A request has its
+            own timeout on top.
         retry_after: When clients should reconnect after a stopping or full
             server has refused them.
         blocking_warning: If a handler blocks the event loop longer than this, a
@@ -117,6 +122,8 @@ class Limits:
     max_streams: int = 1000
     max_requests: int = 1000
     max_awaiting: int = 1024
+    max_room_name: int = 512
+    thread_timeout: float = 5.0
     retry_after: float = 1.0
     blocking_warning: float = 0.1
 

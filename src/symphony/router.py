@@ -122,7 +122,7 @@ class Router(Handlers):
             ConfigurationError: The pattern or an option is wrong, or the
                 pattern is there already.
         """
-        policy = RoomPolicy(pattern, max_members, linger, state)
+        policy = RoomPolicy(pattern, max_members=max_members, linger=linger, state=state)
         if not pattern:
             raise ConfigurationError(f"{self}.rooms() takes a pattern such as 'chat:{{name}}'.")
         if pattern in self._families:

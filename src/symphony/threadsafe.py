@@ -9,6 +9,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from symphony.errors import DisconnectedError, WrongThreadError
+from symphony.limits import Limits
 from symphony.rooms.room import Room, RoomTable, Target
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ __all__ = ("Threadsafe", "ThreadsafeNode", "ThreadsafeSocket", "ThreadsafeTarget
 T = TypeVar("T")
 ReplyT = TypeVar("ReplyT")
 
-PATIENCE = 5.0
-"""Seconds to wait for the event loop; a request has its own timeout on top."""
-
 
 class ThreadsafeNode(Protocol):
     """What this module needs of a running app."""
@@ -29,6 +27,11 @@ class ThreadsafeNode(Protocol):
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop of the app."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the app."""
         ...
 
     @property
@@ -51,10 +54,12 @@ class Threadsafe:
 
     Args:
         node: Returns the running app; raises `RuntimeError` if it is not running.
+        max_name: `Limits.max_room_name`.
     """
 
-    def __init__(self, node: Callable[[], ThreadsafeNode]) -> None:
+    def __init__(self, node: Callable[[], ThreadsafeNode], *, max_name: int) -> None:
         self._node = node
+        self._max_name = max_name
 
     @property
     def everyone(self) -> ThreadsafeTarget:
@@ -67,7 +72,7 @@ class Threadsafe:
         Raises:
             Reject: It cannot be the name of a room (`invalid`).
         """
-        Room.check_name(name)
+        Room.check_name(name, self._max_name)
         return ThreadsafeTarget(
             self, f"app.threadsafe.room({name!r})", lambda: Room(self._node().rooms, name)
         )
@@ -76,13 +81,13 @@ class Threadsafe:
         """Return a handle of a socket, whether or not it is still open."""
         return ThreadsafeSocket(self, id)
 
-    def run(self, call: Callable[[], Awaitable[T]], where: str, *, timeout: float = PATIENCE) -> T:
+    def run(self, call: Callable[[], Awaitable[T]], where: str, *, extra: float = 0.0) -> T:
         """Await the result of *call* in the event loop, and return it here.
 
         Args:
             call: Called in the event loop's thread.
             where: What it is, for errors.
-            timeout: Seconds to wait.
+            extra: Seconds to wait beyond `Limits.thread_timeout`.
 
         Raises:
             WrongThreadError: This is the event loop's own thread.
@@ -112,6 +117,7 @@ class Threadsafe:
         except RuntimeError:
             coroutine.close()
             raise RuntimeError(f"{where}: the app is not running, its event loop has ended.") from None
+        timeout = node.limits.thread_timeout + extra
         try:
             return future.result(timeout)
         except CancelledError:
@@ -238,14 +244,14 @@ class ThreadsafeSocket:
         return self._run(
             "request",
             lambda socket: socket.request(event, data, timeout=timeout, response_type=response_type),
-            timeout=timeout + PATIENCE,
+            extra=timeout,
         )
 
-    def _run(self, verb: str, call: Callable[[Socket[Any]], Awaitable[T]], timeout: float = PATIENCE) -> T:
+    def _run(self, verb: str, call: Callable[[Socket[Any]], Awaitable[T]], extra: float = 0.0) -> T:
         return self._threadsafe.run(
             lambda: call(self._threadsafe.open_socket(self.id)),
             f"app.threadsafe.socket({self.id!r}).{verb}()",
-            timeout=timeout,
+            extra=extra,
         )
 
     def __repr__(self) -> str:

@@ -15,8 +15,9 @@ import symphony
 from support.clients import connect
 from support.pages import CLIENT, ROOT, RUN, Reader, anchors, blocks, links, rows
 from support.process import launch, outcome
-from symphony import Limits, Stats
+from symphony import Limits, Router, Stats
 from symphony.errors import CODES
+from symphony.rooms.policy import RoomPolicy
 
 SOURCE = ROOT / "src" / "symphony"
 DOCS = ROOT / "docs"
@@ -182,6 +183,14 @@ def test_the_table_of_counters_has_each() -> None:
     table = rows(DOCS / "logging.md", "## Counters")
     table.pop("counter")
     assert list(table) == [field.name for field in fields(Stats)]
+
+
+def test_the_table_of_the_options_of_rooms_has_each() -> None:
+    table = rows(DOCS / "rooms.md", "## Rooms with one policy")
+    table.pop("option")
+    options = {name.partition("=")[0] for name in table}
+    assert options == {field.name for field in fields(RoomPolicy)} - {"pattern"}
+    assert options == set(inspect.signature(Router.rooms).parameters) - {"self", "pattern"}
 
 
 def test_the_table_of_options_has_each() -> None:

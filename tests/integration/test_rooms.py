@@ -7,7 +7,7 @@ import random
 import pytest
 
 from support.clients import Log, connect, error_in, refused, until
-from symphony import Reject, Room, Socket, Symphony, WrongThreadError
+from symphony import Limits, Reject, Room, Socket, Symphony, WrongThreadError
 from symphony.outgoing.encoding import RAW
 
 
@@ -270,19 +270,27 @@ async def test_app_room_refuses_what_is_no_name(serve, name):
             app.room(name)
 
 
-async def test_join_refuses_what_is_no_name(serve):
-    app = Symphony()
+@pytest.mark.within("max_room_name")
+@pytest.mark.beyond("max_room_name")
+@pytest.mark.parametrize("longest", [None, 1, 9, 2000])
+async def test_join_refuses_what_is_no_name(serve, longest: int | None):
+    app = Symphony(limits=Limits() if longest is None else Limits(max_room_name=longest))
+    longest = longest or 512
 
     @app.on_message
     async def join(socket: Socket, message: str) -> str:
-        with pytest.raises(Reject, match="is not the name of a room: it must have 1 to 512 characters"):
+        with pytest.raises(
+            Reject, match=f"is not the name of a room: it must have 1 to {longest} characters"
+        ):
             await socket.join(message)
         return "refused"
 
     async with serve(app) as url, connect(f"{url}/") as client:
-        for name in ("", "x" * 513):
+        for name in ("", "x" * (longest + 1)):
             await client.send(name)
             assert await client.recv() == "refused"
+        [socket] = app.everyone.sockets
+        await socket.join("x" * longest)
 
 
 async def test_a_room_that_refuses_a_message_that_is_not_json_stays_usable(serve):

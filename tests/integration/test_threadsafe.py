@@ -15,6 +15,7 @@ from support.clients import Client, Log, closed, connect, get, until
 from support.servers import serve_asgi, serve_natively
 from symphony import (
     DisconnectedError,
+    Limits,
     Reject,
     RemoteError,
     RequestTimeoutError,
@@ -49,9 +50,9 @@ async def in_thread(work: Callable[[], Any]) -> Any:
         thread.join()
 
 
-def both_kinds() -> Symphony:
+def both_kinds(**options: Any) -> Symphony:
     """Make an app with a raw route and an event route; its sockets are all in the room `all`."""
-    app = Symphony()
+    app = Symphony(**options)
 
     @app.middleware("connect")
     async def enter(socket: Socket, call_next) -> None:
@@ -314,8 +315,10 @@ async def test_what_the_call_raises_is_raised_in_the_thread(serve):
         assert await client.recv() == "still here"
 
 
+@pytest.mark.within("thread_timeout")
+@pytest.mark.beyond("thread_timeout")
 async def test_a_blocked_loop_is_waited_for_only_so_long_and_the_call_is_taken_back():
-    app = both_kinds()
+    app = both_kinds(limits=Limits(thread_timeout=0.01))
     done, log = threading.Event(), Log()
 
     async def append() -> None:
@@ -323,7 +326,7 @@ async def test_a_blocked_loop_is_waited_for_only_so_long_and_the_call_is_taken_b
 
     def work() -> None:
         try:
-            app.threadsafe.run(append, "app.threadsafe.test()", timeout=0.01)
+            app.threadsafe.run(append, "app.threadsafe.test()")
         except TimeoutError as error:
             log.append(str(error))
         finally:
@@ -340,7 +343,7 @@ async def test_a_blocked_loop_is_waited_for_only_so_long_and_the_call_is_taken_b
             "or the client does not read."
         ]
         # What it would have run comes to nothing once the loop goes on.
-        await asyncio.to_thread(app.threadsafe.run, _nothing, "app.threadsafe.test()")
+        await asyncio.to_thread(app.threadsafe.run, _nothing, "app.threadsafe.test()", extra=10)
     assert len(log) == 1
 
 
@@ -363,7 +366,7 @@ async def test_a_thread_that_waits_for_a_client_is_told_when_the_app_stops(serve
 
 def test_a_thread_does_not_wait_for_an_event_loop_that_has_ended():
     """Its calls waited their whole time-out, and then blamed a busy event loop."""
-    app = both_kinds()
+    app = both_kinds(limits=Limits(thread_timeout=60))
     waits, answers = threading.Event(), []
 
     async def forever() -> None:
@@ -372,7 +375,7 @@ def test_a_thread_does_not_wait_for_an_event_loop_that_has_ended():
 
     def work() -> None:
         try:
-            app.threadsafe.run(forever, "app.threadsafe.test()", timeout=60)
+            app.threadsafe.run(forever, "app.threadsafe.test()")
         except RuntimeError as error:
             answers.append(str(error))
 

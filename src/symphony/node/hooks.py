@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from symphony.handshake import Handshake
+from symphony.identity import Identity
 from symphony.node.checks import (
     NO_CLOSE,
     NO_ROOM,
@@ -61,7 +62,9 @@ class HookCompiler:
     def error_handler(self, function: Callable[..., Any]) -> Hook:
         """Compile the app's error handler."""
         types: dict[type, Filler] = {Socket: the_socket, Exception: the_subject, BaseException: the_subject}
-        known = Known(types, {Room: NO_ROOM, Close: NO_CLOSE, Handshake: "take the Socket: it has it"})
+        take_socket = "take the Socket: it has it"
+        refused = {Room: NO_ROOM, Close: NO_CLOSE, Handshake: take_socket, Identity: take_socket}
+        known = Known(types, refused)
         plan = compile_plan(function, where="on_error of the app", known=known, overrides=self._overrides)
         refuse_generator(plan, "on_error of the app")
         return as_coroutine(plan.call, plan.is_async)

@@ -66,7 +66,11 @@ class Node:
         self.stats = stats
         self.sockets: dict[str, Socket[Any]] = {}
         self.rooms = Membership(
-            find_family, self.run_in_background, self.report, patience=limits.finish_timeout
+            find_family,
+            self.run_in_background,
+            self.report,
+            patience=limits.finish_timeout,
+            max_name=limits.max_room_name,
         )
         self.users = Users()
         self._on_error = on_error

@@ -55,6 +55,7 @@ class Membership:
         background: Starts a task of the app's whose exception is reported.
         report: Called with the exception of a hook that no caller awaits.
         patience: How many seconds the tasks of a room have to end.
+        max_name: `Limits.max_room_name`.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Membership:
         report: Callable[[BaseException, Any, str], None],
         *,
         patience: float,
+        max_name: int,
     ) -> None:
         self.thread = get_ident()
         self._loop = asyncio.get_running_loop()
@@ -75,6 +77,7 @@ class Membership:
         self._report = report
         self._patience = patience
         self._changes = Changes()
+        self._max_name = max_name
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -117,7 +120,7 @@ class Membership:
             authorize: Whether to ask the `authorize` hook.
             most: In how many rooms a socket may be.
         """
-        Room.check_name(name)
+        Room.check_name(name, self._max_name)
         room, recipient = Room(self, name), recipient_of(socket)
         await self._changes.settled(recipient, name)
         refuse_gone(recipient, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Final, TypeVar
 
 from symphony.errors import ConfigurationError
@@ -31,6 +31,7 @@ class RoomPolicy:
     """
 
     pattern: str
+    _: KW_ONLY
     max_members: int | None = None
     linger: float = 0.0
     state: Callable[[], Any] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
 from typing_extensions import TypeVar
 
@@ -16,10 +16,7 @@ from symphony.socket import Socket, recipient_of
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
 
-__all__ = ("MAX_ROOM_NAME", "Room", "RoomTable", "Target")
-
-MAX_ROOM_NAME: Final = 512
-"""The most characters in the name of a room."""
+__all__ = ("Room", "RoomTable", "Target")
 
 StateT = TypeVar("StateT", default=Any)
 MemberT = TypeVar("MemberT", default=Any)
@@ -170,15 +167,19 @@ class Room(Target, Generic[StateT, MemberT]):
     __slots__ = ()
 
     @staticmethod
-    def check_name(name: str) -> None:
+    def check_name(name: str, most: int) -> None:
         """Refuse what cannot be the name of a room.
+
+        Args:
+            name: The name.
+            most: `Limits.max_room_name`.
 
         Raises:
             Reject: `invalid`, because a client may have chosen the name.
         """
         problem = ""
-        if not 1 <= len(name) <= MAX_ROOM_NAME:
-            problem = f"it must have 1 to {MAX_ROOM_NAME} characters"
+        if not 1 <= len(name) <= most:
+            problem = f"it must have 1 to {most} characters"
         elif "{" in name or "}" in name:
             problem = "braces are for patterns, as in app.rooms()"
         elif not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):

@@ -213,9 +213,9 @@ class Handlers:
         self.checks.append(check)
         return check
 
-    def _add_middleware(self, stage: str, middleware: Middleware) -> None:
+    def _add_middleware(self, stage: Stage, middleware: Middleware) -> None:
         around.check(stage, middleware)
-        self.middlewares[stage].append(middleware)  # type: ignore[index]
+        self.middlewares[stage].append(middleware)
 
     def _register(self, stage: Stage, handler: F | None, thread: bool) -> F | Callable[[F], F]:
         def register(handler: F) -> F:

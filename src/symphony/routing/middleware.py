@@ -34,6 +34,7 @@ __all__ = (
     "wrap",
 )
 
+# The list of stages. Whatever else names one is checked against it by pyright.
 Stage: TypeAlias = Literal["connect", "message", "disconnect"]
 Middleware: TypeAlias = Callable[..., Awaitable[Any]]
 CallNext: TypeAlias = Callable[..., Awaitable[Any]]

@@ -251,7 +251,7 @@ class _Compiler:
         )
         likely = required and not is_payload
         self._rules.refuse_misspelled(parameter, siblings, where, instead=instead, likely=likely)
-        if self._source is not None:
+        if self._source is not None and (required or self._payload_name is None):
             return self._payload(self._source, parameter, where)
         if not required:
             return lambda socket, subject: parameter.default
@@ -266,6 +266,7 @@ class _Compiler:
                 f"Otherwise {self._rules.describe()}."
             )
         self._payload_name = parameter.name
+        self._rules.refuse_in_payload(parameter, where)
         try:
             self.reader = source.compile(parameter.annotation)
         except ConfigurationError as error:

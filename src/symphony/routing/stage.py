@@ -11,6 +11,7 @@ from uuid import UUID
 from symphony.errors import ConfigurationError
 from symphony.protocol.annotations import bare, is_union, unalias
 from symphony.routing.convert import query_reader
+from symphony.routing.framework import fill_user, refuse_in_payload
 from symphony.routing.parameters import EMPTY, Parameter
 
 __all__ = ("Filler", "Known", "Rules", "belongs_to_call", "the_data", "the_socket", "the_subject")
@@ -116,6 +117,10 @@ class Rules:
             if problem:
                 raise ConfigurationError(f"{where}: {problem}")
             return self.known.types[kind]
+        user = fill_user(parameter.annotation, parameter.default, EMPTY)
+        if user is not None:
+            self.require_socket(where)
+            return user
         if parameter.name in self.pattern_names:
             return self._fill_named(parameter, self.pattern_names, _FromSubject, where)
         if parameter.name in self.path_names:
@@ -166,6 +171,11 @@ class Rules:
         """Raise an error if this stage has no socket."""
         if self._no_socket is not None:
             raise ConfigurationError(f"{where}: {self._no_socket}")
+
+    def refuse_in_payload(self, parameter: Parameter, where: str) -> None:
+        """Raise an error if the type of a payload is, or contains, one of the framework."""
+        known = (*self.known.types, *self.known.refused)
+        refuse_in_payload(parameter.annotation, known, where)
 
     def shown_query(self, parameter: Parameter) -> str:
         """Return how a parameter is written that is one of the query string."""

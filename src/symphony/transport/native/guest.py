@@ -36,8 +36,6 @@ AsgiApp = Callable[[Scope, Any, Any], Awaitable[Any]]
 DENIAL: Final = "websocket.http.response"
 """The ASGI extension with which an app refuses a handshake with an HTTP response."""
 
-# Above this many unread messages, reading from the client is paused.
-_MAX_UNREAD: Final = 32
 _INTERNAL_ERROR: Final = b"Internal Server Error"
 
 
@@ -76,7 +74,7 @@ class Guest:
         """Queue a message for the app."""
         kind = "text" if isinstance(message, str) else "bytes"
         self._put({"type": "websocket.receive", kind: message})
-        if len(self._events) > _MAX_UNREAD:
+        if len(self._events) > self._limits.max_queue:
             self._connection.pause_reading()
 
     def slow(self, seconds: float, read: SlowRead) -> None:
@@ -141,7 +139,7 @@ class Guest:
             self._arrived.clear()
             await self._arrived.wait()
         event = self._events.popleft()
-        if self._connection.held and len(self._events) <= _MAX_UNREAD // 2:
+        if self._connection.held and len(self._events) <= self._limits.max_queue // 2:
             self._connection.resume_reading()
         return event
 
