@@ -5,6 +5,7 @@ from symphony.client import Client, connect
 from symphony.errors import (
     ConfigurationError,
     DisconnectedError,
+    MessageTooLargeError,
     QueueFullError,
     RefusedError,
     Reject,
@@ -40,6 +41,7 @@ __all__ = (
     "Handshake",
     "Identity",
     "Limits",
+    "MessageTooLargeError",
     "Plugin",
     "Protocol",
     "Query",

@@ -9,6 +9,7 @@ SymphonyError
 ├── RemoteError           the peer answered a request with an error
 ├── RequestTimeoutError   the peer did not answer in time (also a TimeoutError)
 ├── QueueFullError        a queue is full
+├── MessageTooLargeError  a message is larger than the peer accepts (also a ValueError)
 └── DisconnectedError     the connection has ended
     └── RefusedError      the server refused the connection
 ProtocolError             the peer violated RFC 6455 or RFC 7692; handlers never see it
@@ -29,6 +30,7 @@ __all__ = (
     "ConfigurationError",
     "DisconnectedError",
     "KnownCode",
+    "MessageTooLargeError",
     "ProtocolError",
     "QueueFullError",
     "RefusedError",
@@ -101,7 +103,7 @@ class ConfigurationError(SymphonyError):
 
 
 class WrongThreadError(SymphonyError):
-    """A socket or room was used outside the thread of its event loop."""
+    """A socket, room or client was used outside the thread, loop or process that it belongs to."""
 
 
 class WrongRouteError(SymphonyError):
@@ -238,6 +240,20 @@ class RequestTimeoutError(SymphonyError, TimeoutError):
 
 class QueueFullError(SymphonyError):
     """The queue is full. Nothing was added to it."""
+
+
+class MessageTooLargeError(SymphonyError, ValueError):
+    """A message is larger than the peer accepts. Nothing was sent.
+
+    Attributes:
+        size: The bytes of the message.
+        limit: The bytes that the peer accepts.
+    """
+
+    def __init__(self, message: str, *, size: int, limit: int) -> None:
+        super().__init__(message)
+        self.size = size
+        self.limit = limit
 
 
 class DisconnectedError(SymphonyError):

@@ -70,6 +70,9 @@ class Limits:
             ended.
         drain_time: The time over which a stopping server spreads its closes if
             there are many.
+        shutdown_timeout: The time for HTTP requests to end, and for shutdown
+            handlers, plugins and lifespans, after the sockets of a stopping server
+            had their time to close. After that, the process ends.
         max_background_tasks: The most running background tasks of one socket.
         max_rooms: The most rooms that one socket may be in. A further join is
             refused with `too_many`.
@@ -117,6 +120,7 @@ class Limits:
     close_timeout: float = 5.0
     finish_timeout: float = 5.0
     drain_time: float = 2.0
+    shutdown_timeout: float = 10.0
     max_background_tasks: int = 1000
     max_rooms: int = 1000
     max_streams: int = 1000
@@ -126,6 +130,11 @@ class Limits:
     thread_timeout: float = 5.0
     retry_after: float = 1.0
     blocking_warning: float = 0.1
+
+    @property
+    def stop_time(self) -> float:
+        """How long a server may take to stop."""
+        return self.drain_time + self.finish_timeout * 2 + self.close_timeout + self.shutdown_timeout
 
     def __post_init__(self) -> None:
         for field in fields(self):

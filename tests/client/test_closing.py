@@ -45,7 +45,7 @@ async def test_a_client_that_does_not_read_hears_the_servers_goodbye_all_the_sam
     async with pair("symphony.raw", max_queue=2) as (client, peer, _):
         for n in range(5):
             await peer.say(str(n))
-        await until(lambda: client._core._gate._holding)
+        await until(lambda: client._core.gate._holding)
         async with asyncio.timeout(1):
             await client.close()
         assert await peer.closed() == (1000, "")
@@ -141,7 +141,7 @@ async def awaited(awaitable) -> None:
 
 
 async def test_replies_do_not_pile_up_before_a_server_that_does_not_read() -> None:
-    async with pair() as (client, peer, _):
+    async with pair(max_queue_bytes=100 * MIB) as (client, peer, _):
         client.on("big", lambda: "x" * MIB)
         peer.silence()
         for _ in range(50):

@@ -10,7 +10,7 @@ import pytest
 from client.opened import fast, opened, pair
 from client.scripted import serve
 from support.clients import until
-from symphony.client import Client, Close, connect
+from symphony.client import Client, connect
 from symphony.errors import DisconnectedError, WrongRouteError
 
 RAW = "symphony.raw"
@@ -167,7 +167,7 @@ async def test_who_does_not_read_holds_the_server_up_and_loses_nothing() -> None
                 await peer.say(f"{n:010000}")
 
         pouring = asyncio.ensure_future(pour())
-        await until(lambda: client._core._gate._holding)
+        await until(lambda: client._core.gate._holding)
         await asyncio.sleep(0.1)
         assert not pouring.done()
         assert len(client._core.messages) < 200
@@ -194,11 +194,15 @@ async def test_who_does_not_read_holds_up_the_next_connection_too() -> None:
         assert [await anext(client) for _ in range(3)] == ["1", "2", "3"]
 
 
-async def test_a_message_above_the_limit_ends_it_and_says_so() -> None:
-    async with pair(RAW, max_message_bytes=1000) as (client, peer, _):
+async def test_a_message_above_the_limit_ends_the_connection_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with pair(RAW, max_message_bytes=1000) as (client, peer, server):
         await peer.say("x" * 1001)
         assert (await peer.closed())[0] == 1009
-        await until(lambda: client.state == "closed")
-        assert client.closed is not None
-        assert client.closed == Close(1009, client.closed.reason, clean=False)
-        assert "1001 > 1000" in client.closed.reason
+        peer = await server.accept(RAW)
+        await peer.say("y" * 1000)
+        assert await anext(client) == "y" * 1000
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "1001 > 1000" in warning
+    assert "Raise max_message_bytes of symphony.connect()" in warning

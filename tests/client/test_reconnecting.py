@@ -117,17 +117,20 @@ async def test_what_was_never_sent_is_told_to_the_log(caplog: pytest.LogCaptureF
         client.emit("a")
         client.send("b")
         asking = asyncio.ensure_future(client.request("c"))
-        await server.refuse(403)
+        body = b'{"code":"forbidden","message":"not you"}'
+        await server.refuse(403, {"Symphony-Refusal": "forbidden"}, body)
         with pytest.raises(
-            DisconnectedError, match=r"'c' was not sent: ws://.* refused the connection: HTTP 403 Forb"
+            DisconnectedError, match=r"'c' was not sent: ws://.* refused the connection: forbidden: not you"
         ):
             await asking
-        (record,) = [one for one in caplog.records if one.levelno >= logging.WARNING]
-        assert record.getMessage() == (
-            f"2 messages were never sent: {server.url} refused the connection: HTTP 403 Forbidden. "
-            "May this client connect? Check the token and the `Origin`, and the path if the app is mounted."
+        unsent, final = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+        why = f"{server.url} refused the connection: forbidden: not you (HTTP 403 Forbidden)."
+        assert unsent == f"2 messages were never sent: {why}"
+        assert final == (
+            f"{why} The client does not reconnect (code 4403, reason 'not you'). "
+            "May this client connect? Check its token and its origin."
         )
-        assert client.closed == Close(4403, "HTTP 403 Forbidden", clean=False)
+        assert client.closed == Close(4403, "not you", clean=False)
 
 
 async def test_a_final_end_says_how_to_whoever_uses_the_client() -> None:
@@ -165,7 +168,7 @@ async def test_a_connection_that_lasted_begins_the_backoff_anew(
         client._reconnector._opened_at -= seconds
         await peer.drop()
         await again(client, server)
-        assert bounds == [0.01, 0.02, 0.04, 0.08 if seconds < 5 else 0.01]
+        assert bounds == [0.01, 0.015, 0.0225, 0.03375 if seconds < 5 else 0.01]
         await client.close()
 
 

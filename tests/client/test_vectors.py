@@ -309,8 +309,8 @@ def then(code: int, again: bool) -> str:
     return "comes back" if again else "stays away"
 
 
-@pytest.mark.parametrize("vector", CLOSING["waits"], ids=str)
-def test_a_wait(vector: dict[str, Any]) -> None:
+@pytest.mark.parametrize("vector", CLOSING["delays"], ids=str)
+def test_a_delay(vector: dict[str, Any]) -> None:
     for bound in (0, 1):
         backoff = Backoff(
             vector["backoff"], vector["max_backoff"], lambda low, high, bound=bound: (low, high)[bound]

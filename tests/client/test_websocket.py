@@ -98,7 +98,7 @@ async def test_an_upload_behind_a_server_that_does_not_read_arrives_whole() -> N
 
 async def test_an_upload_that_is_not_awaited_is_in_order_too() -> None:
     async with listen() as server:
-        client = connect(server.url)
+        client = connect(server.url, max_queue_bytes=50 * MIB)
         accepting = asyncio.ensure_future(server.accept("symphony.raw"))
         async with client:
             peer = await accepting

@@ -18,8 +18,8 @@ _CLIENT = Path(__file__).parents[2] / "clients" / "javascript"
 
 @pytest.fixture(scope="session", autouse=True)
 def enough_files() -> Iterator[None]:
-    """Raise the soft limit of open files: there are up to 200 clients, at both ends of a network."""
-    wanted = 2000
+    """Raise the soft limit of open files: there are up to 500 clients, at both ends of a network."""
+    wanted = 4000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))

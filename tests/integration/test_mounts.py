@@ -1,7 +1,9 @@
 """`app.mount(path, asgi_app)`: plain HTTP below a path, on the port of the sockets."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from starlette.routing import Mount, Route
 
 from support.clients import Log, connect, get
 from support.servers import serve_asgi, serve_natively
-from symphony import ConfigurationError, Symphony
+from symphony import ConfigurationError, Limits, Symphony
 
 EACH_SERVER = pytest.mark.parametrize("serve_outer", [serve_natively, serve_asgi])
 
@@ -246,3 +248,69 @@ def test_apps_lists_the_http_app_and_each_mount_once():
     app.mount("/metrics", metrics)
     app.mount("/again", metrics)
     assert app.apps == (site, metrics)
+
+
+async def known(scope: Any, receive: Any, send: Any, *, phase: str, how: str) -> None:
+    """Be an app whose lifespan goes wrong in a phase."""
+    for each in ("startup", "shutdown"):
+        await receive()
+        if each == phase:
+            if how == "raises":
+                raise ValueError("no database")
+            if how == "fails":
+                await send({"type": f"lifespan.{each}.failed", "message": "no database"})
+            await asyncio.Event().wait()
+        await send({"type": f"lifespan.{each}.complete"})
+
+
+def ours() -> list[Any]:
+    return [task for task in asyncio.all_tasks() if "lifespans" in task.get_coro().cr_code.co_filename]
+
+
+@pytest.mark.parametrize("how", ["raises", "fails"])
+async def test_a_mount_that_does_not_start_leaves_no_task(how: str):
+    """It was left running, and one that raised silently counted as without a lifespan."""
+    app = Symphony()
+    app.mount("/site", partial(known, phase="startup", how=how))
+    with pytest.raises(RuntimeError, match=r"mounted at '/site' failed to start: .*no database"):
+        async with app.lifespan():
+            pass
+    assert not ours()
+
+
+@pytest.mark.parametrize("how", ["raises", "fails", "hangs"])
+async def test_a_mount_that_does_not_stop_is_logged_and_does_not_hold_up_the_stop(how: str, caplog):
+    app = Symphony(limits=Limits(shutdown_timeout=0.2))
+    app.mount("/site", partial(known, phase="shutdown", how=how))
+    async with app.lifespan():
+        pass
+    assert any("mounted at '/site'" in record.getMessage() for record in caplog.records)
+    assert not ours()
+
+
+async def test_an_app_that_raises_before_it_receives_has_no_lifespan(caplog):
+    async def plain(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+
+    caplog.set_level("INFO", "symphony.app")
+    app = Symphony()
+    app.mount("/site", plain)
+    async with app.lifespan():
+        assert not ours()
+    assert "has no lifespan" in caplog.text
+
+
+@pytest.mark.parametrize("answer", ["returns", "raises"])
+async def test_a_lifespan_that_ends_too_early_is_logged_if_it_raised(answer: str, caplog):
+    async def brief(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        if answer == "raises":
+            raise ValueError("lost")
+
+    app = Symphony()
+    app.mount("/site", brief)
+    async with app.lifespan():
+        while ours():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert ("ended too early" in caplog.text) == (answer == "raises")

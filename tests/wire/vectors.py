@@ -66,6 +66,8 @@ def plain(value: Any) -> Any:
             return datetime.fromisoformat(text)
         case [("$int" | "$float" as kind, text)]:
             return int(text) if kind == "$int" else float(text)
+        case [("$repeat", text), ("times", times)]:
+            return text * times
     return {key: plain(item) for key, item in value.items()}
 
 

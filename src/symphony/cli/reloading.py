@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from uvicorn import Config
 from uvicorn.supervisors import ChangeReload
 
 from symphony.transport.native.listen import listening
 from symphony.transport.native.logs import configure_logging
+from symphony.transport.native.stopping import SIGNALS, end_at_once
 
 __all__ = ("serve_reloading",)
 
@@ -45,4 +48,22 @@ def serve_reloading(
     # use the string: `serve` finds the app.
     config = Config("", reload=True, reload_dirs=[str(watched)], log_config=None)
     with listening(host, port, uds) as sockets:
-        ChangeReload(config, target=serve, sockets=sockets).run()
+        _Supervisor(config, target=serve, sockets=sockets).run()
+
+
+class _Supervisor(ChangeReload):
+    """Stops with its server at a signal, and ends with it at the second."""
+
+    def startup(self) -> None:
+        """Start the server process."""
+        super().startup()
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self.signal_handler)
+
+    def signal_handler(self, sig: int, frame: FrameType | None) -> None:
+        """Handle one signal."""
+        if self.should_exit.is_set():
+            self.process.kill()
+            end_at_once(sig)
+        super().signal_handler(sig, frame)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from symphony.client.entries import Entry
 from symphony.client.loss import Loss
-from symphony.client.outgoing import Entry, Outgoing
+from symphony.client.outgoing import Outgoing
 from symphony.client.payload import Kind, error_said
 from symphony.errors import RemoteError, SymphonyError
 from symphony.protocol.envelopes import Cancel, End, Error, Event, Item, Reply
@@ -28,8 +29,8 @@ class Asking(Entry, Protocol):
         """Handle the reply."""
         ...
 
-    def item(self, data: Any) -> None:
-        """Handle an item."""
+    def item(self, data: Any, size: int) -> None:
+        """Handle an item, in a message of so many bytes."""
         ...
 
     def end(self) -> None:
@@ -65,11 +66,16 @@ class Answers:
     def ask(
         self, asking: Asking, codec: V1, event: str, data: Any, *, timeout: float | None, credit: int | None
     ) -> str | bytes:
-        """Give a request its id and return its message."""
+        """Give a request its id and return its message.
+
+        Raises:
+            MessageTooLargeError: It is larger than the server accepts.
+        """
         # An id is never reused on one connection, so that a late answer cannot be
         # taken for the answer to another request.
         id = self._last_id = self._last_id % MAX_ID + 1
         message = codec.encode(Event(event, data, id, timeout, credit))
+        self.outgoing.fitting(message, "the request {!r}", event)
         asking.id = id
         self._asking[id] = asking
         return message
@@ -81,11 +87,16 @@ class Answers:
             del self._asking[id]
             self.outgoing.say(Cancel(id))
 
-    def take(self, envelope: Reply | Error | Item | End) -> None:
-        """Pass on an answer. One to an unknown id has crossed a `cancel` and is ignored."""
+    def take(self, envelope: Reply | Error | Item | End, size: int) -> None:
+        """Pass on an answer. One to an unknown id has crossed a `cancel` and is ignored.
+
+        Args:
+            envelope: The answer.
+            size: The bytes of its message.
+        """
         if isinstance(envelope, Item):
             if (asking := self._asking.get(envelope.item)) is not None:
-                asking.item(envelope.data)
+                asking.item(envelope.data, size)
         elif isinstance(envelope, Reply):
             if (asking := self._asking.pop(envelope.reply, None)) is not None:
                 asking.replied(envelope.data)

@@ -14,8 +14,11 @@ LASTED: Final = 5.0
 _COME_BACK: Final = frozenset((1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429, 4503))
 _STAY_AWAY: Final = frozenset((4400, 4401, 4403, 4404, 4409))
 _LONGEST_HINT: Final = 24 * 3600.0
-# 2.0 ** 1024 overflows a float.
-_MAX_DOUBLINGS: Final = 64
+# Measured with 500 clients and a server that was away for 8 s, Nov 2026, see
+# tests/load/test_storm.py.
+_GROWTH: Final = 1.5
+# 1.5 ** 2048 overflows a float.
+_MAX_GROWTHS: Final = 100
 
 
 def comes_back(code: int) -> bool:
@@ -32,7 +35,13 @@ def answer_comes_back(status: int) -> bool:
 
 
 class Backoff:
-    """The delays of one client before its attempts: exponential, with full jitter.
+    """The delays of one client before its attempts.
+
+    The first one is between 0 and *base*, so that clients which lost their
+    connections together do not return together. Each failed attempt makes the
+    limit half as large again, and then the delay is in the upper half of it. So
+    when the server is back, the clients follow within two thirds of the time
+    that it was away.
 
     Args:
         base: Upper limit of the first delay, in seconds.
@@ -41,7 +50,7 @@ class Backoff:
             `random.uniform`.
     """
 
-    __slots__ = ("_attempts", "_base", "_hint", "_longest", "_uniform")
+    __slots__ = ("_attempts", "_base", "_hint", "_later", "_longest", "_uniform")
 
     def __init__(self, base: float, longest: float, uniform: Callable[[float, float], float]) -> None:
         self._base = base
@@ -49,22 +58,35 @@ class Backoff:
         self._uniform = uniform
         self._attempts = 0
         self._hint = 0.0
+        self._later = False
 
     def hint(self, seconds: float) -> None:
         """Add *seconds* to the next delay, as the server asked."""
         # At most a day: a wrong value must not keep a client away forever.
         self._hint = min(max(seconds, 0.0), _LONGEST_HINT)
+        # A server that answers is back. Only the first such answer resets the delays, or
+        # clients of a full server would never slow down.
+        if not self._later:
+            self._later = True
+            self._attempts = 0
+
+    def unanswered(self) -> None:
+        """Note that an attempt has failed without such an answer."""
+        self._later = False
 
     def lasted(self, seconds: float) -> bool:
         """Reset the backoff if a connection was open long enough; return whether it was."""
         if seconds < LASTED:
             return False
         self._attempts = 0
+        self._later = False
         return True
 
     def next(self) -> float:
-        """Return the next delay, and double the limit for the one after it."""
-        bound = min(self._longest, self._base * 2.0 ** min(self._attempts, _MAX_DOUBLINGS))
+        """Return the next delay, and raise the limit for the one after it."""
+        attempts, hint, self._hint = self._attempts, self._hint, 0.0
+        # Clients that a server sends away together return over as long as it asked for.
+        first = max(self._base, hint)
+        bound = min(self._longest, first * _GROWTH ** min(attempts, _MAX_GROWTHS))
         self._attempts += 1
-        hint, self._hint = self._hint, 0.0
-        return hint + self._uniform(0.0, bound)
+        return hint + self._uniform(bound / 2 if attempts else 0.0, bound)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
@@ -11,14 +10,15 @@ from typing_extensions import TypeForm
 
 from symphony.client.core import RAW, Core
 from symphony.client.handlers import ANY, check_name
+from symphony.client.home import Home
 from symphony.client.link import Dial
 from symphony.client.loss import Closed
 from symphony.client.options import Options
+from symphony.client.owner import State
 from symphony.client.payload import fit, reader, snapshot
-from symphony.client.reconnector import State
 from symphony.client.requests import Request
 from symphony.client.streams import Flow, Stream
-from symphony.errors import WrongRouteError, WrongThreadError
+from symphony.errors import WrongRouteError
 from symphony.protocol.envelopes import MESSAGE
 from symphony.protocol.v1 import MAX_CREDIT
 from symphony.websocket.frames import valid_close_code
@@ -36,22 +36,22 @@ class Client:
     """A client of a Symphony server, or of any other WebSocket server.
 
     It reconnects automatically. `symphony.connect` returns it; open it with
-    `async with` or `await`. Use it only in the thread of the event loop that
-    opened it.
+    `async with` or `await`, and close it. Several tasks may open and use one
+    client. Use it only in the event loop that opened it.
 
     Args:
         dial: Opens its links.
         options: The options of `connect`.
     """
 
-    __slots__ = ("__weakref__", "_core", "_outgoing", "_reconnector", "_request_timeout", "_thread")
+    __slots__ = ("__weakref__", "_core", "_home", "_outgoing", "_reconnector", "_request_timeout")
 
     def __init__(self, dial: Dial, options: Options) -> None:
         self._core = Core(dial, options)
         self._outgoing = self._core.outgoing
         self._reconnector = self._core.reconnector
         self._request_timeout = options.request_timeout
-        self._thread = 0
+        self._home: Home | None = None
 
     # State
 
@@ -89,7 +89,8 @@ class Client:
             reads more slowly than you send.
 
         Raises:
-            QueueFullError: `max_queue` messages are already queued.
+            MessageTooLargeError: It is larger than the server accepts.
+            QueueFullError: `max_queue` or `max_queue_bytes` is reached.
             DisconnectedError: The client is closed.
             RuntimeError: The client was never opened.
             TypeError: The data cannot be encoded.
@@ -107,6 +108,7 @@ class Client:
                 and anything else as JSON text.
 
         Raises:
+            MessageTooLargeError: As for `emit`.
             QueueFullError: As for `emit`.
             DisconnectedError: As for `emit`.
             TypeError: As for `emit`.
@@ -164,8 +166,9 @@ class Client:
             RequestTimeoutError: No reply arrived in time.
             DisconnectedError: The connection was lost after the request was
                 sent, or the client is closed.
+            MessageTooLargeError: It is larger than the server accepts.
             QueueFullError: There is no connection, or the server stops, and
-                `max_queue` messages are already queued.
+                `max_queue` or `max_queue_bytes` is reached.
             RuntimeError: The client was never opened.
             WrongRouteError: The connection is raw.
         """
@@ -180,11 +183,12 @@ class Client:
         request = Request(
             self._core.answers, event, data, timeout=seconds, idempotent=idempotent, where=self._core.where
         )
-        goes_on = self._core.dispatch.while_waiting()
+        gate = self._core.gate
+        gate.wait()
         try:
             reply = await request.reply()
         finally:
-            goes_on()
+            gate.waited()
         return fit(read, reply, f"the reply to {event!r}")
 
     @overload
@@ -217,14 +221,18 @@ class Client:
         def start() -> Flow:
             self._check(event)
             value = data if self._outgoing.clear else snapshot(data, self._core.kind)
-            timeout = self._request_timeout
             return Flow(
-                self._core.answers, event, value, credit=credit, timeout=timeout, where=self._core.where
+                self._core.answers,
+                self._core.gate,
+                event,
+                value,
+                credit=credit,
+                max_bytes=self._core.max_queue_bytes,
+                timeout=self._request_timeout,
+                where=self._core.where,
             )
 
-        return Stream(
-            start, lambda item: fit(read, item, f"an item of {event!r}"), self._core.dispatch.while_waiting
-        )
+        return Stream(start, lambda item: fit(read, item, f"an item of {event!r}"))
 
     # Handlers
 
@@ -278,7 +286,29 @@ class Client:
         self._core.state_handlers.append(handler)
         return handler
 
+    def on_open(self, handler: F) -> F:
+        """Register a function that runs on every connection, before anything queued is sent.
+
+        What it sends passes the queue. It takes no argument, may be plain or
+        async, and may take `connect_timeout`. If it fails, the queue is kept.
+        On the first connection, opening the client then raises its exception.
+        Later, it is logged and the client tries again, unless it is a
+        `RemoteError` that is not `retryable`.
+        """
+        self._core.open_handlers.append(handler)
+        return handler
+
     # Open and close
+
+    async def wait_closed(self) -> Closed:
+        """Wait until the client is closed for good, and return how it ended.
+
+        Raises:
+            RuntimeError: The client was never opened.
+        """
+        if self.closed is None:
+            self._check()
+        return await self._reconnector.wait_closed()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the client for good.
@@ -292,8 +322,8 @@ class Client:
         """
         if not valid_close_code(code):
             raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
-        self._check_thread()
-        if self.closed is None:
+        if self.closed is None and self._home is not None:
+            self._home.check(self)
             self._outgoing.flush(all=True)
         await self._reconnector.close(code, reason)
         await self._core.dispatch.aclose()
@@ -326,8 +356,7 @@ class Client:
                 if self.closed.code in _NORMAL:
                     raise StopAsyncIteration
                 raise self._reconnector.error()
-            if not self._thread:
-                raise self._not_open()
+            self._check()
             if self.protocol not in (None, RAW):
                 raise WrongRouteError(
                     f"{self._core.where} speaks events: register @client.on(...); "
@@ -340,18 +369,22 @@ class Client:
         return f"<Client {self._core.where} {self.state}>"
 
     async def _open(self) -> Self:
-        self._check_thread()
-        self._thread = get_ident()
+        if self._home is None:
+            self._home = Home()
+        self._home.check(self)
         await self._reconnector.open()
         return self
+
+    def __del__(self) -> None:
+        if (home := getattr(self, "_home", None)) is not None and self.closed is None:
+            home.dropped(self, self._core.drop)
 
     def _check(self, event: str | None = None) -> None:
         if self._reconnector.ended is not None:
             raise self._reconnector.error()
-        if get_ident() != self._thread:
-            if not self._thread:
-                raise self._not_open()
-            self._check_thread()
+        if self._home is None:
+            raise self._not_open()
+        self._home.check(self)
         if event is not None:
             check_name(event)
             if event == _ERROR:
@@ -364,10 +397,3 @@ class Client:
             f"The client of {self._core.where} was never opened: write `async with client:` around this, "
             "or `await client` before it."
         )
-
-    def _check_thread(self) -> None:
-        if self._thread and get_ident() != self._thread:
-            raise WrongThreadError(
-                f"{self!r} was used outside its event loop's thread. Use "
-                "loop.call_soon_threadsafe(client.emit, ...)."
-            )

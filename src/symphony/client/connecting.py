@@ -30,7 +30,9 @@ def connect(
     reconnect: bool = True,
     backoff: float = 0.5,
     max_backoff: float = 30.0,
+    give_up_after: float | None = 300.0,
     max_queue: int = 1000,
+    max_queue_bytes: int = 16 * 1024 * 1024,
     max_message_bytes: int = 1024 * 1024,
     ssl: tls.SSLContext | bool | None = None,
     origin: str | None = None,
@@ -67,11 +69,16 @@ def connect(
             connection counts as lost. `None`: never.
         reconnect: Whether to reconnect when a connection is lost.
         backoff: Upper limit of the random delay before the first attempt to
-            reconnect, in seconds; doubled with each failed attempt.
+            reconnect, in seconds. It grows by half with each failed attempt.
         max_backoff: Upper limit of every delay, in seconds.
+        give_up_after: After it was connected, how many seconds the client goes
+            on while something answers that is not a Symphony server, such as a
+            proxy with 404 during a restart. `None`: without limit.
         max_queue: Messages that may be queued for a connection. Also how many
             received events and messages may wait for the program before the
             client stops reading from the connection.
+        max_queue_bytes: The bytes that each of these queues, and the items of
+            each stream, may have.
         max_message_bytes: The size limit of an incoming message.
         ssl: For `wss`: a context; `None` or `True`: certificates are verified
             with the system's; `False`: not at all.
@@ -120,7 +127,9 @@ def connect(
         reconnect=reconnect,
         backoff=backoff,
         max_backoff=max_backoff,
+        give_up_after=give_up_after,
         max_queue=max_queue,
+        max_queue_bytes=max_queue_bytes,
         subprotocols=subprotocols,
         raw=raw,
     )

@@ -15,9 +15,10 @@ from symphony.client.link import Close, Dial, Link
 from symphony.client.loss import Loss, sentence
 from symphony.client.offering import foreign
 from symphony.client.options import Options
-from symphony.client.outgoing import Outgoing
+from symphony.client.outgoing import AHEAD, Outgoing
+from symphony.client.owner import State
 from symphony.client.payload import Kind, error_said
-from symphony.client.reconnector import Reconnector, State
+from symphony.client.reconnector import Reconnector
 from symphony.errors import RemoteError
 from symphony.protocol.envelopes import (
     Cancel,
@@ -40,6 +41,8 @@ logger = logging.getLogger("symphony.client")
 
 RAW: Final = "raw"
 _ANSWERS: Final = (Reply, Error, Item, End)
+# A server that knows `symphony.limits` tells them with its first bytes.
+_LIMITS_TIMEOUT: Final = 1.0
 _CODECS: Final[dict[str | None, V1]] = {codec.subprotocol: codec for codec in (JSON, MSGPACK)}
 
 
@@ -56,6 +59,7 @@ class Core:
         outgoing: Sends messages.
         answers: Requests and streams in progress.
         dispatch: Runs the handlers.
+        gate: Pauses reading while too much waits for the program.
         max_queue: The option.
         no_events: Why there can be no events; empty if there can.
         messages: Messages of a raw connection that no handler takes.
@@ -64,20 +68,25 @@ class Core:
         protocol: The protocol of the connection; `None` before the first one.
         subprotocol: The subprotocol that the server chose.
         state_handlers: Called with each new state.
+        open_handlers: Awaited at each connection, before the queue is sent.
     """
 
     __slots__ = (
         "_comes_back",
         "_complained",
-        "_gate",
+        "_greeting",
         "_last_error",
         "_readers",
+        "_timer",
         "answers",
         "dispatch",
+        "gate",
         "kind",
         "max_queue",
+        "max_queue_bytes",
         "messages",
         "no_events",
+        "open_handlers",
         "outgoing",
         "protocol",
         "raw",
@@ -91,13 +100,18 @@ class Core:
         self.where = dial.where
         self.max_queue = options.max_queue
         self.kind: Kind = options.protocol
-        self.outgoing = Outgoing(options.protocol, options.max_queue, dial.where)
+        limit, size = options.max_queue, options.max_queue_bytes
+        self.max_queue_bytes = size
+        self.outgoing = Outgoing(options.protocol, limit, size, dial.where)
         self.answers = Answers(self.outgoing)
-        self._gate = Gate()
-        self.dispatch = Dispatch(self.outgoing, self._gate, options.max_queue, self._overflow)
-        self.messages: Backlog[str | bytes] = Backlog(self._gate, options.max_queue)
+        self.gate = Gate()
+        self.dispatch = Dispatch(self.outgoing, self.gate, limit, size, self._overflow)
+        self.messages: Backlog[str | bytes] = Backlog(self.gate, limit, size, self._overflow)
         self._readers: list[asyncio.Future[None]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._greeting: object = None
         self.state_handlers: list[Callable[[State], Any]] = []
+        self.open_handlers: list[Callable[[], Any]] = []
         self._complained = False
         # The event `error` that came last, if only `retry` came after it.
         self._last_error: Event | None = None
@@ -113,6 +127,11 @@ class Core:
         self.subprotocol: str | None = None
         self.reconnector = Reconnector(dial, options, self)
 
+    def drop(self) -> None:
+        """End for good, because the program no longer refers to the client."""
+        self.reconnector.drop()
+        self.dispatch.spawn(self.dispatch.aclose())
+
     async def wait_for_message(self) -> None:
         """Wait until there is a raw message or the state has changed; may wake early."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -125,8 +144,7 @@ class Core:
         """Handle a received message."""
         codec = self.outgoing.codec
         if codec is None:
-            if not self.dispatch.message(message):
-                self.messages.put(message)
+            if not self.dispatch.message(message) and self.messages.put(message, len(message)):
                 self._wake()
             return
         try:
@@ -143,11 +161,11 @@ class Core:
             if envelope.id is None:
                 if envelope.event == "error":
                     self._last_error = envelope
-                self.dispatch.event(envelope, self.kind)
+                self.dispatch.event(envelope, self.kind, len(message))
             else:
                 self.dispatch.request(envelope, self.kind)
         elif isinstance(envelope, _ANSWERS):
-            self.answers.take(envelope)
+            self.answers.take(envelope, len(message))
         elif isinstance(envelope, Cancel):
             self.dispatch.cancel(envelope.cancel)
         elif isinstance(envelope, Retry):
@@ -156,7 +174,9 @@ class Core:
             # still accepts.
             if self._comes_back:
                 self.outgoing.hold()
-        elif not isinstance(envelope, Pong | Limits):
+        elif isinstance(envelope, Limits):
+            self._tell(envelope.limits.max_message_bytes)
+        elif not isinstance(envelope, Pong):
             self._complain("%r, which only clients send", envelope)
 
     def relieved(self) -> None:
@@ -174,17 +194,35 @@ class Core:
             logger.warning("%s", self.no_events)
         self.subprotocol = link.subprotocol
         self.protocol = RAW if codec is None else link.subprotocol
-        self._gate.use(link)
-        self.outgoing.use(link, codec)
+        self.gate.use(link)
+        self._greeting = object() if self.open_handlers else None
+        self.outgoing.use(link, codec, self._greeting)
+        if codec is not None:
+            self._timer = asyncio.get_running_loop().call_later(_LIMITS_TIMEOUT, self._tell, None)
+
+    @property
+    def greets(self) -> bool:
+        """Whether there is something to do before the queue is sent."""
+        return self._greeting is not None
+
+    async def greet(self) -> None:
+        """Run the `on_open` handlers. Only what they send is sent meanwhile."""
+        AHEAD.set(self._greeting)
+        for handler in tuple(self.open_handlers):
+            result = handler()
+            if inspect.isawaitable(result):
+                await result
 
     def opened(self) -> None:
         """Send the queued messages, before any new ones."""
-        self.outgoing.flush()
+        self._greeting = None
+        self.outgoing.greeted()
         self._wake()
 
     def lost(self, loss: Loss) -> None:
         """Tell all waiting requests, streams and readers."""
-        self._gate.use(None)
+        self.gate.use(None)
+        self._stop_timer()
         again = self.answers.lost(loss)
         self.dispatch.lost()
         if not loss.final:
@@ -214,6 +252,15 @@ class Core:
                 if inspect.isawaitable(result):
                     self.dispatch.spawn(_finish(result, state))
 
+    def _tell(self, max_message_bytes: int | None) -> None:
+        self._stop_timer()
+        self.outgoing.told(max_message_bytes)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _complain(self, what: str, *details: object) -> None:
         # Warn only once: a server of a later version may send something new a thousand
         # times a second.
@@ -221,7 +268,16 @@ class Core:
         logger.log(level, f"%s sent {what}.", self.where, *details)
 
     def _overflow(self) -> None:
-        self.reconnector.give_up(Close(1013, "too many events are queued while a handler waits", clean=False))
+        logger.warning(
+            "%s sends faster than the program handles its messages: %d events of %d bytes are queued "
+            "while the program waits for an answer. The client drops this connection. Make the handlers "
+            "faster, or raise max_queue and max_queue_bytes.",
+            self.where,
+            *self.dispatch.queued,
+        )
+        self.reconnector.give_up(
+            Close(1013, "too many events are queued while the program waits", clean=False)
+        )
 
     def _wake(self) -> None:
         readers, self._readers = self._readers, []

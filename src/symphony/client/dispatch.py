@@ -13,7 +13,8 @@ from symphony.client.backlog import Backlog, Gate
 from symphony.client.handlers import Handler, Handlers
 from symphony.client.outgoing import Outgoing
 from symphony.client.payload import ErrorData, InvalidError, Kind, reader
-from symphony.errors import Reject
+from symphony.client.tasks import start
+from symphony.errors import MessageTooLargeError, Reject
 from symphony.protocol.envelopes import Error, Event, Reply
 from symphony.protocol.unencodable import UnencodableError
 
@@ -23,9 +24,6 @@ logger = logging.getLogger("symphony.client")
 
 _ERROR: Final = "error"
 _MAX_REQUESTS: Final = 1000
-# While a handler waits for the server, the answer may arrive after more events. So
-# reading continues above the limit, up to this factor.
-_WAITING_FACTOR: Final = 8
 _PATIENCE: Final = 5.0
 
 
@@ -36,8 +34,9 @@ class Dispatch:
         outgoing: Sends the replies.
         gate: Held while too many events are queued.
         limit: How many events may be queued.
-        overflow: Called when too many events are queued while a handler waits
-            for the server.
+        max_bytes: How many bytes of events may be queued.
+        overflow: Called when too many events are queued while the program
+            waits for the server.
 
     Attributes:
         handlers: The registered handlers.
@@ -48,53 +47,54 @@ class Dispatch:
         "_backlog",
         "_beside",
         "_finishing",
-        "_limit",
         "_outgoing",
-        "_overflow",
         "_requests",
         "_task",
         "_waiter",
-        "_waiting",
         "handlers",
         "unhandled",
     )
 
-    def __init__(self, outgoing: Outgoing, gate: Gate, limit: int, overflow: Callable[[], None]) -> None:
+    def __init__(
+        self, outgoing: Outgoing, gate: Gate, limit: int, max_bytes: int, overflow: Callable[[], None]
+    ) -> None:
         self.handlers = Handlers()
         self.unhandled: Callable[[str, Any], None] | None = None
         self._outgoing = outgoing
-        self._limit = limit
-        self._overflow = overflow
-        self._backlog: Backlog[Callable[[], Any]] = Backlog(gate, limit)
+        self._backlog: Backlog[Callable[[], Any]] = Backlog(gate, limit, max_bytes, overflow)
         self._requests: dict[int, asyncio.Task[None]] = {}
         self._beside: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._waiting = 0
         self._finishing = False
+
+    @property
+    def queued(self) -> tuple[int, int]:
+        """How many events are queued, and their bytes."""
+        return len(self._backlog), self._backlog.bytes
 
     # Incoming
 
-    def event(self, event: Event, kind: Kind) -> None:
-        """Handle an event without an id."""
+    def event(self, event: Event, kind: Kind, size: int) -> None:
+        """Handle an event without an id, in a message of so many bytes."""
         handlers = self.handlers.of(event.event)
         if not handlers and self.unhandled is not None:
             self.unhandled(event.event, event.data)
         elif not handlers and event.event == _ERROR:
             _log_error(event.data, kind)
         for handler in handlers:
-            self._put(_Call(handler, event, kind))
+            self._put(_Call(handler, event, kind), size)
 
     def message(self, message: str | bytes) -> bool:
         """Handle a message of a raw connection; return whether it has a handler."""
         handlers = self.handlers.of("message")
         for handler in handlers:
-            self._put(_RawCall(handler, message))
+            self._put(_RawCall(handler, message), len(message))
         return bool(handlers)
 
     def spawn(self, call: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine concurrently with the handlers."""
-        task = asyncio.get_running_loop().create_task(call)
+        task = start(call)
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
 
@@ -109,7 +109,7 @@ class Dispatch:
         elif len(self._requests) >= _MAX_REQUESTS:
             self._refuse(event.id, Reject("too_many", "too many requests at once"))
         else:
-            task = asyncio.get_running_loop().create_task(self._answer(handlers[0], event, kind))
+            task = start(self._answer(handlers[0], event, kind))
             self._requests[event.id] = task
             task.add_done_callback(lambda task, id=event.id: self._answered(id, task))
 
@@ -117,20 +117,6 @@ class Dispatch:
         """Cancel the handler of a request: the server no longer wants the answer."""
         if (task := self._requests.get(id)) is not None:
             task.cancel()
-
-    # Handlers that wait for the server
-
-    def while_waiting(self) -> Callable[[], None]:
-        """Note that the current task waits for the server; call the result when it is done.
-
-        If the task runs an event handler, its answer may arrive after more
-        events, so reading must continue.
-        """
-        if self._task is None or asyncio.current_task() is not self._task:
-            return _nothing
-        self._waiting += 1
-        self._backlog.keep_open(True)
-        return self._waits_no_more
 
     # Closing
 
@@ -163,14 +149,15 @@ class Dispatch:
             for task in stuck:
                 task.cancel()
 
-    def _put(self, call: Callable[[], Any]) -> None:
-        if self._waiting and len(self._backlog) >= self._limit * _WAITING_FACTOR:
-            self._overflow()
+    def _put(self, call: Callable[[], Any], size: int) -> None:
+        if not self._backlog.put(call, size):
             return
-        self._backlog.put(call)
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        self._ensure_running()
         self._wake()
+
+    def _ensure_running(self) -> None:
+        if self._task is None and not (self._finishing and not self._backlog):
+            self._task = start(self._run())
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -190,6 +177,15 @@ class Dispatch:
                     self._waiter = None
         finally:
             self._task = None
+            if self._backlog and not self._finishing:
+                # Something has cancelled the task. If it was the end of the loop, the client
+                # is closed by then.
+                logger.warning("The task that runs the handlers was cancelled; the next events continue.")
+                asyncio.get_running_loop().call_soon(self._continue)
+
+    def _continue(self) -> None:
+        if self._backlog and not self._finishing:
+            self._ensure_running()
 
     async def _handle(self, call: Callable[[], Any]) -> None:
         try:
@@ -204,13 +200,11 @@ class Dispatch:
                 raise
             # Not this task was cancelled, but something that the handler awaited.
             logger.warning("%s was cancelled.", call)
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            # A GeneratorExit, for example, must not end the handling of later events.
             logger.exception("%s failed.", call)
-
-    def _waits_no_more(self) -> None:
-        self._waiting -= 1
-        if not self._waiting:
-            self._backlog.keep_open(False)
 
     async def _answer(self, handler: Handler, event: Event, kind: Kind) -> None:
         answer: Reply | Error
@@ -229,7 +223,9 @@ class Dispatch:
             answer = _refusal(event.id, Reject("invalid", error.reason, details=error.details))
         except Reject as refusal:
             answer = _refusal(event.id, refusal)
-        except Exception as error:
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
             answer = _failure(handler, event, error)
         # A server that sends requests but does not read must not fill the memory. A
         # `cancel` is too late now: the answer is on its way.
@@ -242,6 +238,8 @@ class Dispatch:
         except UnencodableError as error:
             error.given = "returned"
             error.blame(f"handler {handler.located_name}")
+            self._outgoing.say(_failure(handler, event, error))
+        except MessageTooLargeError as error:
             self._outgoing.say(_failure(handler, event, error))
 
     def _answered(self, id: int, task: asyncio.Task[None]) -> None:
@@ -315,7 +313,3 @@ def _current_task() -> asyncio.Task[Any] | None:
         return asyncio.current_task()
     except RuntimeError:
         return None
-
-
-def _nothing() -> None:
-    """Do nothing."""

@@ -37,6 +37,8 @@ class DialError(Exception):
         message: What happened, and what to do about it, for people.
         reason: A short reason; the server's own if it sent one.
         again: Whether another attempt makes sense.
+        decided: Whether the server has decided about this client, so that the
+            answer cannot come from a proxy during a restart.
         retry_after: Seconds to wait before the next attempt, as the server
             asked.
         refusal: The error that a Symphony server refused with.
@@ -50,6 +52,7 @@ class DialError(Exception):
         *,
         reason: str = "",
         again: bool,
+        decided: bool = False,
         retry_after: float | None = None,
         refusal: RemoteError | None = None,
         status: int | None = None,
@@ -59,6 +62,7 @@ class DialError(Exception):
         self.message = message
         self.reason = reason
         self.again = again
+        self.decided = decided
         self.retry_after = retry_after
         self.refusal = refusal
         self.status = status

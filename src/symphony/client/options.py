@@ -32,6 +32,8 @@ class Options:
     backoff: float = 0.5
     max_backoff: float = 30.0
     max_queue: int = 1000
+    max_queue_bytes: int = 16 * 1024 * 1024
+    give_up_after: float | None = 300.0
     subprotocols: Sequence[str] = ()
     raw: bool = False
     uniform: Callable[[float, float], float] = random.uniform
@@ -43,12 +45,14 @@ class Options:
             raise TypeError(
                 f"token must be a string or a function that returns one, not {type(self.token).__name__}."
             )
-        for name in ("connect_timeout", "request_timeout", "max_queue"):
+        for name in ("connect_timeout", "request_timeout", "max_queue", "max_queue_bytes"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}.")
         for name in ("backoff", "max_backoff"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)!r}.")
+        if self.give_up_after is not None and not self.give_up_after >= 0:
+            raise ValueError(f"give_up_after must be 0 or more, or None, not {self.give_up_after!r}.")
         if isinstance(self.subprotocols, str):
             raise ValueError(f"subprotocols must be a list: write [{self.subprotocols!r}].")
         if bad := bad_names(self.subprotocols):

@@ -3,45 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import logging
 from collections.abc import Awaitable, Generator, Sequence
-from typing import Any, Final, Protocol, cast
+from contextvars import ContextVar
+from typing import Any, Final, cast
 
-from msgspec import Raw
-
+from symphony.client.entries import Emitted, Entry, Said, Sent, Waiting
 from symphony.client.link import Link
 from symphony.client.loss import Loss
-from symphony.client.payload import Kind, snapshot, to_json_text
-from symphony.errors import QueueFullError
+from symphony.client.payload import Kind, snapshot
+from symphony.errors import MessageTooLargeError, QueueFullError
 from symphony.protocol.codec import to_message
 from symphony.protocol.envelopes import MESSAGE, Envelope, Event
 from symphony.protocol.v1 import JSON, MSGPACK, V1
 from symphony.websocket.backpressure import READY, Drained
 
-__all__ = ("Entry", "Outgoing")
+__all__ = ("AHEAD", "Outgoing")
+
+logger = logging.getLogger("symphony.client")
+
+AHEAD: Final[ContextVar[object]] = ContextVar("AHEAD", default=None)
+"""The greeting that the current task is part of: its messages pass the queue."""
 
 _CODECS: Final = {"json": JSON, "msgpack": MSGPACK}
-
-
-class Entry(Protocol):
-    """A queued message."""
-
-    @property
-    def bound(self) -> bool:
-        """Whether it belongs to the current connection only."""
-        ...
-
-    def message(self, codec: V1 | None) -> str | bytes | None:
-        """Return the message to send now; `None` if it is no longer needed.
-
-        Args:
-            codec: The codec; `None` on a raw connection.
-        """
-        ...
-
-    def dropped(self, loss: Loss) -> bool:
-        """Handle that it is never sent; return whether no caller is told."""
-        ...
+# Every server accepts messages of this size. Larger ones wait until the limit is known.
+_SMALL_BYTES: Final = 16 * 1024
 
 
 class Outgoing:
@@ -53,6 +39,7 @@ class Outgoing:
     Args:
         kind: The encoding that is offered to the server.
         limit: How many entries may be queued.
+        max_bytes: How many bytes the queued entries may have.
         where: The address of the server, for the error.
 
     Attributes:
@@ -60,17 +47,38 @@ class Outgoing:
         held: Whether the link is about to close, so that only entries that
             belong to it are sent.
         live: Whether there is a link.
+        max_message_bytes: What the server accepts; `None`: not known.
     """
 
-    __slots__ = ("_kind", "_limit", "_link", "_waiters", "_waiting", "_where", "codec", "held", "live")
+    __slots__ = (
+        "_greeting",
+        "_kind",
+        "_limit",
+        "_link",
+        "_max_bytes",
+        "_told",
+        "_waiters",
+        "_waiting",
+        "_where",
+        "codec",
+        "held",
+        "live",
+        "max_message_bytes",
+    )
 
-    def __init__(self, kind: Kind, limit: int, where: str) -> None:
+    def __init__(self, kind: Kind, limit: int, max_bytes: int, where: str) -> None:
         self._kind: Kind = kind
         self._limit = limit
+        self._max_bytes = max_bytes
         self._where = where
         self._link: Link | None = None
-        self._waiting: deque[Entry] = deque()
+        self._waiting = Waiting()
         self._waiters: list[asyncio.Future[None]] = []
+        # Set while `on_open` runs: only its own messages are sent.
+        self._greeting: object = None
+        # Whether the server has told its limits, or will not.
+        self._told = True
+        self.max_message_bytes: int | None = None
         self.codec: V1 | None = _CODECS[kind]
         self.held = False
         self.live = False
@@ -82,31 +90,38 @@ class Outgoing:
     def clear(self) -> bool:
         """Whether a message would be sent at once."""
         link = self._link
-        return link is not None and not self._waiting and not self.held and not link.congested
+        if link is None or self.held or link.congested:
+            return False
+        if self._greeting is not None:
+            return AHEAD.get() is self._greeting
+        return self._told and not self._waiting
 
     @property
     def takes(self) -> bool:
         """Whether there is a link that accepts new messages."""
-        return self.live and not self.held
+        return self.live and not self.held and self._greeting is None
 
     def emit(self, event: str, data: Any) -> Awaitable[None]:
         """Send an event.
 
         Raises:
+            MessageTooLargeError: It is larger than the server accepts.
             QueueFullError: It cannot be sent at once, and the queue is full.
             TypeError: The data cannot be encoded.
         """
         envelope = Event(event, data)
         if self.clear:
-            return self._sent((self.codec or JSON).encode(envelope))
+            return self._sent(self.fitting((self.codec or JSON).encode(envelope), "the event {!r}", event))
         # Encoded now: the caller may change the object later, and gets the error here if
         # it cannot be encoded.
-        return self.put(_Emitted(_CODECS[self._kind].encode(envelope), self._kind))
+        message = self.fitting(_CODECS[self._kind].encode(envelope), "the event {!r}", event)
+        return self.put(Emitted(event, message, self._kind))
 
     def send(self, message: Any) -> Awaitable[None]:
         """Send a message on a raw connection, or the event `message` on others.
 
         Raises:
+            MessageTooLargeError: As for `emit`.
             QueueFullError: As for `emit`.
             TypeError: The message cannot be encoded.
         """
@@ -114,21 +129,52 @@ class Outgoing:
             message = bytes(cast("bytearray", message))
         if self.clear:
             codec = self.codec
-            return self._sent(to_message(message) if codec is None else codec.encode(Event(MESSAGE, message)))
+            encoded = to_message(message) if codec is None else codec.encode(Event(MESSAGE, message))
+            return self._sent(self.fitting(encoded, "a message"))
         if not isinstance(message, str | bytes):
             message = snapshot(message, self._kind)
-        return self.put(_Sent(message, self._kind))
+        return self.put(Sent(message, self._kind))
 
     def say(self, envelope: Envelope) -> None:
-        """Send an envelope of this connection; dropped without one, or on a raw one."""
+        """Send an envelope of this connection; dropped without one, or on a raw one.
+
+        Raises:
+            MessageTooLargeError: It is larger than the server accepts.
+        """
         codec = self.codec
         if self._link is None or codec is None:
             return
-        message = codec.encode(envelope)
-        if self.clear or (self.held and not self._link.congested):
+        message = self.fitting(codec.encode(envelope), "an answer")
+        if self.clear or (not self.takes and not self._link.congested):
             self._link.send(message)
         else:
-            self._waiting.append(_Said(message))
+            self._waiting.add(Said(message))
+            self.flush()
+
+    def fitting(self, message: str | bytes, what: str, *names: str) -> str | bytes:
+        """Return *message*, if the server accepts its size.
+
+        Args:
+            message: The message.
+            what: What it is, for the error, with a place for *names*.
+            names: The names in *what*.
+
+        Raises:
+            MessageTooLargeError: It does not.
+        """
+        limit = self.max_message_bytes
+        # A character has up to 4 bytes in UTF-8.
+        if limit is None or len(message) * 4 <= limit:
+            return message
+        size = len(message.encode()) if isinstance(message, str) else len(message)
+        if size <= limit:
+            return message
+        raise MessageTooLargeError(
+            f"{what.format(*names)} has {size:,} bytes, and {self._where} accepts {limit:,} in a message. "
+            "Send less at once, or raise max_message_bytes of the server.",
+            size=size,
+            limit=limit,
+        )
 
     def put(self, entry: Entry, *, refuse: bool = True) -> Awaitable[None]:
         """Send an entry, or queue it.
@@ -143,25 +189,31 @@ class Outgoing:
         if self.clear:
             message = entry.message(self.codec)
             return READY if message is None else self._sent(message)
-        if refuse and len(self._waiting) >= self._limit:
+        waiting = self._waiting
+        if (
+            refuse
+            and waiting
+            and (len(waiting) >= self._limit or waiting.bytes + entry.size > self._max_bytes)
+        ):
             hint = "it is not connected"
             if self.live:
                 hint = "the server stops" if self.held else "the server reads too slowly; `await` your sends"
-            raise QueueFullError(f"{len(self._waiting)} messages are queued for {self._where}: {hint}.")
-        self._waiting.append(entry)
+                hint = hint if self._greeting is None else "on_open is still running"
+            if len(waiting) >= self._limit:
+                raise QueueFullError(f"{len(waiting)} messages are queued for {self._where}: {hint}.")
+            raise QueueFullError(f"{waiting.bytes:,} bytes of messages are queued for {self._where}: {hint}.")
+        waiting.add(entry)
+        if not self._told:
+            self.flush()
         return self.drained() if self.takes else READY
 
     def put_first(self, entries: Sequence[Entry]) -> None:
         """Queue entries before all others, in their order, regardless of the limit."""
-        self._waiting.extendleft(reversed(entries))
+        self._waiting.add_first(entries)
 
     def withdraw(self, entry: Entry) -> bool:
         """Remove an entry from the queue; return whether it was queued."""
-        try:
-            self._waiting.remove(entry)
-        except ValueError:
-            return False
-        return True
+        return self._waiting.remove(entry)
 
     def drained(self) -> Awaitable[None]:
         """Wait until the link accepts more, or is lost."""
@@ -169,11 +221,33 @@ class Outgoing:
 
     # Links
 
-    def use(self, link: Link, codec: V1 | None) -> None:
-        """Switch to a link; `flush` then sends the queue."""
+    def use(self, link: Link, codec: V1 | None, greeting: object = None) -> None:
+        """Switch to a link; `flush` then sends the queue.
+
+        Args:
+            link: The link.
+            codec: Its codec; `None` on a raw connection.
+            greeting: Until `greeted`, only messages are sent for which `AHEAD`
+                is this object; `None`: all are sent.
+        """
         self._link = link
         self.codec = codec
         self.live = True
+        self._greeting = greeting
+        # Only connections with events have limits to wait for.
+        self._told = codec is None
+        self.max_message_bytes = None
+
+    def greeted(self) -> None:
+        """Send the queue, because `on_open` is done."""
+        self._greeting = None
+        self.flush()
+
+    def told(self, max_message_bytes: int | None) -> None:
+        """Take the limit of the server; `None`: it has not told one in time."""
+        self._told = True
+        self.max_message_bytes = max_message_bytes
+        self.flush()
 
     def hold(self) -> None:
         """Keep unsent messages for the next link: the server stops."""
@@ -182,16 +256,16 @@ class Outgoing:
 
     def lost(self) -> None:
         """Keep the queue for the next link, except entries of the lost one."""
-        self._link = None
+        self._link = self._greeting = None
         self.held = self.live = False
-        self._waiting = deque(entry for entry in self._waiting if not entry.bound)
+        self._told = True
+        self._waiting.add_first([entry for entry in self._waiting.take_all() if not entry.bound])
         self._wake()
 
     def end(self, loss: Loss) -> int:
         """Drop the queue; return how many messages were lost without an error."""
         self.lost()
-        waiting, self._waiting = self._waiting, deque()
-        return sum(entry.dropped(loss) for entry in waiting)
+        return sum(entry.dropped(loss) for entry in self._waiting.take_all())
 
     def flush(self, *, all: bool = False) -> None:
         """Send the queue until the link is congested.
@@ -202,20 +276,32 @@ class Outgoing:
         """
         kept: list[Entry] = []
         while (link := self._link) is not None and self._waiting and (all or not link.congested):
-            entry = self._waiting.popleft()
-            if self.held and not entry.bound:
+            entry = self._waiting.take()
+            if not entry.bound and (self.held or self._greeting is not None):
                 kept.append(entry)
-            elif (message := entry.message(self.codec)) is not None:
+            elif not (self._told or all or entry.size <= _SMALL_BYTES):
+                kept.append(entry)
+                break
+            elif (message := self._message(entry)) is not None:
                 link.send(message)
-        self._waiting.extendleft(reversed(kept))
+        self._waiting.add_first(kept)
         if not self._busy:
             self._wake()
+
+    def _message(self, entry: Entry) -> str | bytes | None:
+        message = entry.message(self.codec)
+        try:
+            return None if message is None else self.fitting(message, "{}", entry.what)
+        except MessageTooLargeError as error:
+            # Its sender has gone on: it was queued before the limit was known.
+            logger.error("A queued message was not sent: %s", error)
+            return None
 
     @property
     def _busy(self) -> bool:
         """Whether messages are waiting for the link."""
         link = self._link
-        return link is not None and (link.congested or (bool(self._waiting) and not self.held))
+        return link is not None and (link.congested or (bool(self._waiting) and self.takes))
 
     def _sent(self, message: str | bytes) -> Awaitable[None]:
         link = self._link
@@ -234,57 +320,3 @@ class Outgoing:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-class _Told:
-    """An entry whose sender does not wait for a result."""
-
-    __slots__ = ()
-    bound = False
-
-    def dropped(self, loss: Loss) -> bool:
-        return not self.bound
-
-
-class _Emitted(_Told):
-    """An event, encoded for the protocol that was offered."""
-
-    __slots__ = ("_kind", "_message")
-
-    def __init__(self, message: str | bytes, kind: Kind) -> None:
-        self._message = message
-        self._kind: Kind = kind
-
-    def message(self, codec: V1 | None) -> str | bytes:
-        # A raw connection has no events: they are sent as JSON there, for either encoding.
-        if codec is None and isinstance(self._message, bytes):
-            return to_json_text(self._message, self._kind)
-        return self._message
-
-
-class _Sent(_Told):
-    """A message of `send`, encoded when the protocol of the connection is known."""
-
-    __slots__ = ("_kind", "_value")
-
-    def __init__(self, value: str | bytes | Raw, kind: Kind) -> None:
-        self._value = value
-        self._kind: Kind = kind
-
-    def message(self, codec: V1 | None) -> str | bytes:
-        if codec is not None:
-            return codec.encode(Event(MESSAGE, self._value))
-        return to_json_text(self._value, self._kind) if isinstance(self._value, Raw) else self._value
-
-
-class _Said(_Told):
-    """A message that belongs to one connection, such as a reply."""
-
-    __slots__ = ("_message",)
-    bound = True
-
-    def __init__(self, message: str | bytes) -> None:
-        self._message = message
-
-    def message(self, codec: V1 | None) -> str | bytes:
-        return self._message

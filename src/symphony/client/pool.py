@@ -43,7 +43,9 @@ class ConnectOptions(TypedDict, total=False):
     reconnect: bool
     backoff: float
     max_backoff: float
+    give_up_after: float | None
     max_queue: int
+    max_queue_bytes: int
     max_message_bytes: int
     ssl: tls.SSLContext | bool | None
     origin: str | None

@@ -3,59 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Callable
-from typing import Final, Literal, Protocol, TypeAlias, cast
+from time import monotonic
+from typing import Final, cast
 
-from symphony.client.backoff import UNAUTHORIZED, Backoff, comes_back
-from symphony.client.link import Close, Dial, DialError, Link, Listener, Offer
-from symphony.client.loss import Closed, Loss, how
-from symphony.client.offering import offered_headers, offered_names
+from symphony.client.backoff import Backoff
+from symphony.client.link import Close, Dial, DialError, Link, Listener
+from symphony.client.loss import Closed, Loss, how, sentence
+from symphony.client.offering import make_offer
 from symphony.client.options import Options
+from symphony.client.owner import ConnectionOwner, State
 from symphony.client.refusals import UNREACHED, verb
+from symphony.client.returning import Returning, advice
+from symphony.client.tasks import start
 from symphony.errors import DisconnectedError, RefusedError, RemoteError
 
-__all__ = ("ConnectionOwner", "Reconnector", "State")
+__all__ = ("Reconnector",)
 
 logger = logging.getLogger("symphony.client")
 
-State: TypeAlias = Literal["new", "connecting", "open", "waiting", "closed"]
-
 _LOST: Final = 1006
 _NORMAL: Final = 1000
-
-
-class ConnectionOwner(Protocol):
-    """The client of a reconnector."""
-
-    def received(self, message: str | bytes) -> None:
-        """Handle a received message."""
-        ...
-
-    def relieved(self) -> None:
-        """Continue to send: the link is no longer congested."""
-        ...
-
-    def opening(self, link: Link) -> None:
-        """Switch to a new link, before anything arrives on it."""
-        ...
-
-    def opened(self) -> None:
-        """Handle the open connection, before the state changes."""
-        ...
-
-    def lost(self, loss: Loss) -> None:
-        """Handle the loss of the link, before the state changes; no other follows a final one."""
-        ...
-
-    def refusal(self, close: Close) -> RemoteError | None:
-        """Return the error with which the server has explained the end of the link."""
-        ...
-
-    def changed(self, state: State) -> None:
-        """Handle a new state."""
-        ...
 
 
 class Reconnector:
@@ -78,12 +47,15 @@ class Reconnector:
         "_failure",
         "_first",
         "_gone",
+        "_greeting_error",
         "_link",
         "_loss",
         "_opened_at",
+        "_openers",
         "_options",
+        "_over",
         "_owner",
-        "_renewed",
+        "_returning",
         "_stage",
         "_task",
         "_verdict",
@@ -105,7 +77,10 @@ class Reconnector:
         self._backoff = Backoff(options.backoff, options.max_backoff, options.uniform)
         self._attempts = 0
         self._failure: DialError | None = None
-        self._renewed = False
+        self._returning = Returning(options, dial.where, monotonic)
+        self._openers = 0
+        self._over: list[asyncio.Future[None]] = []
+        self._greeting_error: BaseException | None = None
         self._stage = ""
         self._link: Link | None = None
         self._opened_at: float | None = None
@@ -127,28 +102,53 @@ class Reconnector:
             DisconnectedError: No connection opened in time, or the client is
                 closed.
         """
-        if self.state == "new":
-            loop = asyncio.get_running_loop()
-            self._first = loop.create_future()
-            self._task = loop.create_task(self._keep())
+        if self._first is None:
+            self._first = asyncio.get_running_loop().create_future()
+            self._task = start(self._keep())
         first = self._first
-        if first is not None and not first.done():
+        if not first.done():
+            self._openers += 1
             try:
                 await asyncio.wait((first,), timeout=self._options.connect_timeout)
             except asyncio.CancelledError:
-                what = f"connecting to {self._dial.where} was cancelled"
-                self._stop(Close(_NORMAL, "", clean=False), what)
+                # Other tasks may wait for the same connection.
+                if self._openers == 1 and not first.done():
+                    what = f"connecting to {self._dial.where} was cancelled"
+                    self._stop(Close(_NORMAL, "", clean=False), what)
+                    self._abort()
                 raise
+            finally:
+                self._openers -= 1
             if not first.done():
                 self._too_late()
         if self.ended is not None and self._opened_at is None:
             await self._finished()
+            if self._greeting_error is not None:
+                raise self._greeting_error
             raise self.error()
+
+    async def wait_closed(self) -> Closed:
+        """Wait until the client has closed for good, and return how."""
+        while self.ended is None:
+            over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._over.append(over)
+            await over
+        await self._finished()
+        return self.ended
+
+    def drop(self) -> None:
+        """Close for good, because the program no longer refers to the client."""
+        link = self._link
+        what = f"the client of {self._dial.where} was dropped"
+        self._stop(Close(_NORMAL, "", clean=False), what, loud=False)
+        if link is not None:
+            link.close(_NORMAL, "")
 
     async def close(self, code: int, reason: str) -> None:
         """Close for good, and wait until everything has ended."""
         link = self._link
-        self._stop(Close(code, reason, clean=True), f"the client of {self._dial.where} is closed")
+        what = f"the client of {self._dial.where} is closed"
+        self._stop(Close(code, reason, clean=True), what, loud=False)
         if link is not None:
             link.close(code, reason)
         try:
@@ -198,16 +198,18 @@ class Reconnector:
             return
         where = self._dial.where
         what = f"the connection to {where} was lost ({how(close)})"
-        if self.state == "connecting":
+        if self.state == "connecting" and not self._owner.greets:
             # The connection was open for a moment, and its close code counts: the dial
             # reports a refusal differently. Nothing was sent.
             self._owner.lost(Loss(what, close, final=False))
             self._set_open()
         opened_at = self._opened_at
         if opened_at is not None and self._backoff.lasted(asyncio.get_running_loop().time() - opened_at):
-            self._renewed = False
+            self._returning.lasted()
         refusal = self._owner.refusal(close)
-        if self._stays_away(close.code, comes_back(close.code)):
+        if refusal is not None and refusal.retry_after is not None:
+            self._backoff.hint(refusal.retry_after)
+        if not self._returning.after_close(close, refusal):
             self._end(close, f"the connection to {where} has ended ({how(close)})", refusal)
         else:
             logger.info("%s", what)
@@ -233,32 +235,28 @@ class Reconnector:
                         "trying %s again in %.1f s", self._dial.where, delay, extra={"retry_in": delay}
                     )
                     await asyncio.sleep(delay)
-        except Exception as error:
+        except asyncio.CancelledError:
+            # Not by `_stop`, which ends the client first.
+            self._end(
+                Close(_LOST, "cancelled", clean=False),
+                f"the client of {self._dial.where} was not closed before its event loop ended, or something "
+                "has cancelled its task",
+            )
+            raise
+        except BaseException as error:
             logger.exception("The client of %s has failed.", self._dial.where)
             self._end(Close(1011, "", clean=False), f"the client of {self._dial.where} has failed: {error!r}")
+            if not isinstance(error, Exception):
+                raise
 
     async def _attempt(self) -> Link:
         self._attempts += 1
         self._stage = "the token function did not return in time"
         try:
             async with asyncio.timeout(self._options.connect_timeout):
-                return await self._dial(await self._offer())
+                return await self._dial(await make_offer(self._options, self._dial.where, self._take_stage))
         except TimeoutError:
             raise DialError(_LOST, self._stage, reason="no answer", again=True) from None
-
-    async def _offer(self) -> Offer:
-        options = self._options
-        try:
-            token = options.token() if callable(options.token) else options.token
-            if inspect.isawaitable(token):
-                token = await token
-            if token is not None and not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise TypeError(f"a token must be a string, not {type(token).__name__}")
-            return Offer(offered_names(options, token), offered_headers(options, token), self._take_stage)
-        except Exception as error:
-            # The token service may be down, too, so try again.
-            logger.warning("The token for %s could not be fetched: %r", self._dial.where, error)
-            raise DialError(_LOST, f"token() raised {error!r}", reason="no token", again=True) from error
 
     def _take_stage(self, words: str) -> None:
         self._stage = words
@@ -271,7 +269,8 @@ class Reconnector:
             self._owner.opening(link)
             link.start(cast("Listener", self))
             # A frame that arrived with the response may already have closed it.
-            if not self._gone.done():
+            greeted = not self._owner.greets or await self._greet(self._gone)
+            if greeted and not self._gone.done():
                 self._owner.opened()
                 self._set_open()
             await asyncio.wait((self._gone,))
@@ -282,7 +281,45 @@ class Reconnector:
         finally:
             self._gone = None
 
+    async def _greet(self, gone: asyncio.Future[None]) -> bool:
+        """Run `on_open`; return whether the connection may now be used."""
+        self._stage = "on_open did not return in time"
+        greeting = start(self._owner.greet())
+        await asyncio.wait(
+            (greeting, gone), timeout=self._options.connect_timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        if gone.done() or self.ended is not None:
+            greeting.cancel()
+            await asyncio.wait((greeting,))
+            return False
+        error: BaseException | None = TimeoutError(self._stage)
+        if greeting.done():
+            cancelled = asyncio.CancelledError("something that on_open awaited was cancelled")
+            error = cancelled if greeting.cancelled() else greeting.exception()
+        else:
+            greeting.cancel()
+            await asyncio.wait((greeting,))
+        if error is not None and not gone.done():
+            self._ungreeted(error)
+        return error is None
+
+    def _ungreeted(self, error: BaseException) -> None:
+        """Drop a connection whose `on_open` has failed: what is queued must not be sent on it."""
+        what = f"on_open of the client of {self._dial.where} has failed: {error!r}"
+        refusal = error if isinstance(error, RemoteError) else None
+        if self._opened_at is None or (refusal is not None and not refusal.retryable):
+            self._greeting_error = error if isinstance(error, Exception) else None
+            self._stop(Close(_NORMAL, "on_open has failed", clean=False), what, refusal)
+        else:
+            logger.error("%s. The client tries again.", what, exc_info=error)
+            if refusal is not None and refusal.retry_after is not None:
+                self._backoff.hint(refusal.retry_after)
+            self._verdict = Close(_LOST, "on_open has failed", clean=False)
+        if self._link is not None:
+            self._link.close(_NORMAL, "")
+
     def _set_open(self) -> None:
+        self._returning.opened()
         self._opened_at = asyncio.get_running_loop().time()
         self._set("open")
         self._settle_first()
@@ -291,30 +328,31 @@ class Reconnector:
         self._failure = failure
         if failure.retry_after is not None:
             self._backoff.hint(failure.retry_after)
+        else:
+            self._backoff.unanswered()
         what = f"{self._dial.where} {verb(failure.code)}: {failure.message}"
-        if self._stays_away(failure.code, failure.again):
+        if not self._returning.after_failure(failure):
             self._end(Close(failure.code, failure.reason, clean=False), what, failure.refusal)
         else:
             logger.info("%s", what)
             self._set("waiting")
 
-    def _stays_away(self, code: int, again: bool) -> bool:
-        if not self._options.reconnect:
-            return True
-        if code == UNAUTHORIZED and callable(self._options.token):
-            again, self._renewed = not self._renewed, True
-        return not again
-
     # Closing
 
-    def _stop(self, close: Close, what: str, refusal: RemoteError | None = None) -> None:
+    def _stop(
+        self, close: Close, what: str, refusal: RemoteError | None = None, *, loud: bool = True
+    ) -> None:
         """End from outside: whatever the task waits for, it waits no longer."""
-        self._end(close, what, refusal)
+        self._end(close, what, refusal, loud=loud)
         # If a link is in use, its end continues the task.
         if self._gone is None and self._task is not None:
             self._task.cancel()
 
-    def _end(self, close: Close, what: str, refusal: RemoteError | None = None) -> None:
+    def _abort(self) -> None:
+        if self._link is not None:
+            self._link.abort()
+
+    def _end(self, close: Close, what: str, refusal: RemoteError | None = None, *, loud: bool = True) -> None:
         if self.ended is not None:
             return
         self.ended = Closed(*close)
@@ -323,6 +361,16 @@ class Reconnector:
         self._owner.lost(self._loss)
         self._set("closed")
         self._settle_first()
+        for over in self._over:
+            if not over.done():
+                over.set_result(None)
+        # Before the first connection, the caller gets an error instead.
+        if loud and self._opened_at is not None:
+            level = logging.WARNING if self._options.reconnect else logging.INFO
+            said = "%s The client does not reconnect (code %d, reason %r).%s"
+            # `symphony connect` reads `final`.
+            final = {"final": True}
+            logger.log(level, said, sentence(what), close.code, close.reason, advice(close), extra=final)
 
     def _settle_first(self) -> None:
         if self._first is not None and not self._first.done():
@@ -347,3 +395,4 @@ class Reconnector:
         how_long = f"within {seconds}" if opened == UNREACHED else f"for {seconds}"
         what = f"{self._dial.where} {opened} {how_long}{often}: {words}"
         self._stop(Close(_LOST, reason, clean=False), what, failure and failure.refusal)
+        self._abort()

@@ -16,6 +16,7 @@ from symphony.client.loss import sentence
 from symphony.client.opening import Answer
 from symphony.client.payload import ErrorData
 from symphony.errors import CODES, RemoteError
+from symphony.protocol.refusals import REFUSAL
 
 __all__ = (
     "UNREACHED",
@@ -66,6 +67,9 @@ def http(answer: Answer, wait: float | None) -> DialError:
     status = answer.status
     line = f"HTTP {status} {answer.phrase or responses.get(status, '')}".rstrip()
     told = _told(answer.body)
+    # Another server, or a proxy, may send such a body, too. It does not know whether this
+    # client may come back.
+    decided = REFUSAL.lower() in answer.headers
     if told is not None:
         reason = told.message or told.code
         message = sentence(
@@ -81,7 +85,8 @@ def http(answer: Answer, wait: float | None) -> DialError:
         4000 + status,
         message,
         reason=reason,
-        again=answer_comes_back(status),
+        again=told.retryable if decided and told is not None else answer_comes_back(status),
+        decided=decided,
         retry_after=told.retry_after if wait is None and told is not None else wait,
         refusal=told and told.error(),
         status=status,
@@ -100,7 +105,8 @@ def close(how: Close, retry_after: float | None = None, refusal: RemoteError | N
         how.code,
         message,
         reason=how.reason,
-        again=comes_back(how.code),
+        again=comes_back(how.code) if refusal is None else refusal.retryable,
+        decided=True,
         retry_after=retry_after,
         refusal=refusal,
     )

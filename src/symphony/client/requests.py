@@ -7,8 +7,15 @@ from math import inf
 from typing import Any, Final
 
 from symphony.client.answers import Answers
+from symphony.client.entries import size_of
 from symphony.client.loss import Loss
-from symphony.errors import RemoteError, RequestTimeoutError, SymphonyError, WrongRouteError
+from symphony.errors import (
+    MessageTooLargeError,
+    RemoteError,
+    RequestTimeoutError,
+    SymphonyError,
+    WrongRouteError,
+)
 from symphony.protocol.v1 import V1
 
 __all__ = ("Request", "raw_connection")
@@ -60,6 +67,16 @@ class Request:
         self._future: asyncio.Future[Any] = self._loop.create_future()
         self._deadline = self._loop.time() + timeout
 
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes while it is queued."""
+        return size_of(self._data)
+
+    @property
+    def what(self) -> str:
+        """What it is, for messages."""
+        return f"the request {self._event!r}"
+
     async def reply(self) -> Any:
         """Send it and return the data of its reply, still encoded."""
         outgoing = self._answers.outgoing
@@ -84,22 +101,27 @@ class Request:
         timeout = None
         if self._deadline < inf:
             timeout = round(max(self._deadline - self._loop.time(), _LEAST_TIMEOUT), 3)
+        try:
+            message = self._answers.ask(self, codec, self._event, self._data, timeout=timeout, credit=None)
+        except MessageTooLargeError as error:
+            self._fail(error)
+            return None
         self._sent = True
-        return self._answers.ask(self, codec, self._event, self._data, timeout=timeout, credit=None)
+        return message
 
     def replied(self, data: Any) -> None:
         """Handle the reply."""
         if not self._future.done():
             self._future.set_result(data)
 
-    def item(self, data: Any) -> None:
+    def item(self, data: Any, size: int) -> None:
         """Handle an item: fail, because the answer is a stream."""
         self._answers.give_up(self)
         self._fail(RemoteError("invalid", f"{self._event!r} answers with a stream: use client.stream()"))
 
     def end(self) -> None:
         """Handle the end of a stream without items: fail likewise."""
-        self.item(None)
+        self.item(None, 0)
 
     def failed(self, error: SymphonyError) -> None:
         """Handle an error."""

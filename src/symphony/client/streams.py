@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from symphony.client.answers import Answers
+from symphony.client.backlog import Backlog, Gate
+from symphony.client.entries import size_of
 from symphony.client.loss import Loss
 from symphony.client.requests import raw_connection
-from symphony.errors import RemoteError, RequestTimeoutError, SymphonyError
+from symphony.errors import (
+    MessageTooLargeError,
+    QueueFullError,
+    RemoteError,
+    RequestTimeoutError,
+    SymphonyError,
+)
 from symphony.protocol.envelopes import Grant
 from symphony.protocol.v1 import V1
 
@@ -28,9 +35,11 @@ class Flow:
 
     Args:
         answers: The requests of the client.
+        gate: The gate of the client, held while too many bytes are buffered.
         event: The name of the event.
         data: The data of the request.
         credit: How many items may be buffered here.
+        max_bytes: How many bytes may be buffered here.
         timeout: How long the request may be queued.
         where: The address of the server, for the errors.
 
@@ -45,6 +54,7 @@ class Flow:
         "_data",
         "_error",
         "_event",
+        "_gate",
         "_items",
         "_taken",
         "_timeout",
@@ -58,7 +68,16 @@ class Flow:
     bound = False
 
     def __init__(
-        self, answers: Answers, event: str, data: Any, *, credit: int, timeout: float, where: str
+        self,
+        answers: Answers,
+        gate: Gate,
+        event: str,
+        data: Any,
+        *,
+        credit: int,
+        max_bytes: int,
+        timeout: float,
+        where: str,
     ) -> None:
         self.id: int | None = None
         self.loop = asyncio.get_running_loop()
@@ -68,7 +87,9 @@ class Flow:
         self._credit = credit
         self._timeout = timeout
         self._where = where
-        self._items: deque[Any] = deque()
+        self._gate = gate
+        # The credit limits the number of items.
+        self._items: Backlog[Any] = Backlog(gate, credit + 1, max_bytes, self._overflow)
         self._taken = 0
         self.ended = False
         self._error: Exception | None = None
@@ -92,16 +113,19 @@ class Flow:
                 raise StopAsyncIteration
             if self._waiter is not None:
                 raise RuntimeError(f"Another task already iterates over the stream of {self._event!r}.")
-            self._waiter = self.loop.create_future()
+            waiter = self._waiter = self.loop.create_future()
+            self._gate.wait()
             try:
-                await self._waiter
+                await waiter
             finally:
                 self._waiter = None
+                if waiter.cancelled():
+                    self._gate.waited()
         self._taken += 1
         if not self.ended and self._taken * 2 >= self._credit:
             taken, self._taken = self._taken, 0
             self._answers.outgoing.say(Grant(self.id, taken))
-        return self._items.popleft()
+        return self._items.take()
 
     def leave(self) -> None:
         """Cancel the stream, unless it has ended."""
@@ -125,9 +149,13 @@ class Flow:
             return None
         if self._timer is not None:
             self._timer.cancel()
-        return self._answers.ask(self, codec, self._event, self._data, timeout=None, credit=self._credit)
+        try:
+            return self._answers.ask(self, codec, self._event, self._data, timeout=None, credit=self._credit)
+        except MessageTooLargeError as error:
+            self._end(error)
+            return None
 
-    def item(self, data: Any) -> None:
+    def item(self, data: Any, size: int) -> None:
         """Handle an item."""
         if len(self._items) >= self._credit:
             self._answers.give_up(self)
@@ -135,8 +163,8 @@ class Flow:
                 RemoteError("invalid", f"the stream of {self._event!r} sent more items than were granted")
             )
             return
-        self._items.append(data)
-        self._wake()
+        if self._items.put(data, size):
+            self._wake()
 
     def end(self) -> None:
         """Handle the end of the stream."""
@@ -168,6 +196,25 @@ class Flow:
         self._end(loss.error(f"{self._event!r} was not sent"))
         return False
 
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes while it is queued."""
+        return size_of(self._data)
+
+    @property
+    def what(self) -> str:
+        """What it is, for messages."""
+        return f"the request {self._event!r}"
+
+    def _overflow(self) -> None:
+        self._answers.give_up(self)
+        self._end(
+            QueueFullError(
+                f"the stream of {self._event!r} was cancelled, because its items were not taken: "
+                f"{self._items.bytes:,} bytes were buffered. Take them faster, or raise max_queue_bytes."
+            )
+        )
+
     def _too_late(self) -> None:
         self._answers.outgoing.withdraw(self)
         why = "the server reads too slowly" if self._answers.outgoing.live else "there is no connection"
@@ -186,6 +233,8 @@ class Flow:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+            # Not when the task goes on: the same read may bring many more items.
+            self._gate.waited()
 
 
 class Stream(AsyncIterator[T], Generic[T]):
@@ -196,17 +245,11 @@ class Stream(AsyncIterator[T], Generic[T]):
     a loop as above, that is at once. `async with` always cancels it.
     """
 
-    __slots__ = ("__weakref__", "_flow", "_left", "_read", "_start", "_while_waiting")
+    __slots__ = ("__weakref__", "_flow", "_left", "_read", "_start")
 
-    def __init__(
-        self,
-        start: Callable[[], Flow],
-        read: Callable[[Any], T],
-        while_waiting: Callable[[], Callable[[], None]],
-    ) -> None:
+    def __init__(self, start: Callable[[], Flow], read: Callable[[Any], T]) -> None:
         self._start = start
         self._read = read
-        self._while_waiting = while_waiting
         self._flow: Flow | None = None
         self._left = False
 
@@ -225,11 +268,10 @@ class Stream(AsyncIterator[T], Generic[T]):
             raise StopAsyncIteration
         if self._flow is None:
             self._flow = self._start()
-        flow, read, goes_on = self._flow, self._read, self._while_waiting()
+        flow, read = self._flow, self._read
         try:
             item = await flow.next()
         finally:
-            goes_on()
             # Otherwise the traceback of a cancelled task would refer to the stream, and
             # prevent its cancellation.
             del self

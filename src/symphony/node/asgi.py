@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from symphony.errors import ConfigurationError, Reject
 from symphony.node.admission import refuse_host, route_path
+from symphony.node.lifespans import lifespan_of
 from symphony.node.mounts import Mounts
 from symphony.protocol.refusals import http_refusal
 from symphony.transport import asgi
@@ -116,7 +117,9 @@ class AppCore:
         async with AsyncExitStack() as stack:
             # An unmanaged app never stops, so nothing would stop its mounts.
             for what, app in self.mounts if self._managed else ():
-                await stack.enter_async_context(_lifespan_of(what, app, scope))
+                await stack.enter_async_context(
+                    lifespan_of(what, app, scope, timeout=self.node.limits.shutdown_timeout)
+                )
             yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -211,45 +214,3 @@ class AppCore:
                 "heartbeats and writes as it is configured, not as Limits say. "
                 "`symphony run` or app.run() serve natively."
             )
-
-
-@asynccontextmanager
-async def _lifespan_of(what: str, app: Any, scope: Scope) -> AsyncGenerator[None]:
-    """Run the lifespan of an ASGI app next to the app's own; an app without one is fine."""
-    asked: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
-    answered: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
-    task = asyncio.ensure_future(app(dict(scope), asked.get, answered.put))
-    # What it raises says nothing new: it has no lifespan, or has told what failed.
-    task.add_done_callback(_forget)
-    answer = await _ask(task, asked, answered, "startup")
-    if answer is not None and answer["type"] == "lifespan.startup.failed":
-        raise RuntimeError(f"The {what} failed to start: {answer.get('message', '')}")
-    try:
-        yield
-    finally:
-        if answer is not None:
-            answer = await _ask(task, asked, answered, "shutdown")
-            if answer is not None and answer["type"] == "lifespan.shutdown.failed":
-                logger.error("The %s failed to stop: %s", what, answer.get("message", ""))
-        await asyncio.wait((task,))
-
-
-def _forget(task: asyncio.Future[None]) -> None:
-    if not task.cancelled():
-        task.exception()
-
-
-async def _ask(
-    task: asyncio.Future[None],
-    asked: asyncio.Queue[MutableMapping[str, Any]],
-    answered: asyncio.Queue[MutableMapping[str, Any]],
-    phase: str,
-) -> MutableMapping[str, Any] | None:
-    """Ask for a phase; `None` if the app ends without an answer: it has no lifespan."""
-    await asked.put({"type": f"lifespan.{phase}"})
-    getter = asyncio.ensure_future(answered.get())
-    await asyncio.wait((task, getter), return_when=asyncio.FIRST_COMPLETED)
-    if getter.done():
-        return getter.result()
-    getter.cancel()
-    return None

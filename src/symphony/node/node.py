@@ -199,7 +199,10 @@ class Node:
         """Cancel the background tasks that are left."""
         for task in tuple(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            _, left = await asyncio.wait(self._tasks, timeout=self.limits.finish_timeout)
+            if left:
+                logger.error("%d background tasks ignored their cancellation and were abandoned.", len(left))
 
     def _start_session(self, handshake: Handshake, connection: Connection) -> Session:
         endpoint, params = self._admission.admit(handshake, connected=len(self._sessions))

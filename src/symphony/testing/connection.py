@@ -14,7 +14,7 @@ import msgspec
 
 from symphony.client.client import Client
 from symphony.client.core import RAW
-from symphony.client.link import Close
+from symphony.client.loss import Closed
 from symphony.client.options import Options, Token
 from symphony.client.payload import reader
 from symphony.errors import DisconnectedError, WrongRouteError
@@ -232,7 +232,7 @@ class TestConnection(Client):
             self._dial.link.abort()
         await self.close()
 
-    async def wait_closed(self, *, timeout: float | None = None) -> Close:
+    async def wait_closed(self, *, timeout: float | None = None) -> Closed:
         """Wait until the app has closed the connection and finished with it.
 
         Messages that were sent before can still be received.
@@ -250,7 +250,7 @@ class TestConnection(Client):
         await self._until(
             lambda: link.served, "The app closed the connection, but its handler is still running.", timeout
         )
-        return cast("Close", self.closed)
+        return cast("Closed", self.closed)
 
     def _take_event(self, event: str, data: Any) -> None:
         self._events.append((event, data))

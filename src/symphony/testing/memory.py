@@ -107,7 +107,11 @@ class MemoryDial:
             await link.wait_closed()
             refused = link.refused
             raise DialError(
-                refused.code, str(refused), again=False, refusal=refused.refusal, status=refused.status
+                refused.code,
+                str(refused),
+                again=False,
+                refusal=refused.refusal,
+                status=refused.status,
             ) from refused
         if not link.accepted:
             assert link.ended is not None

@@ -35,6 +35,9 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Handle one log record."""
+        # The session shows the end itself.
+        if getattr(record, "final", False):
+            return
         if record.levelno >= logging.WARNING:
             if not Incoming.is_wrong_guess(record):
                 self._report(self.format(record))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import signal
+import logging
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
-from types import FrameType
-from typing import Any, cast
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Final, cast
 
 import uvicorn
 
 from symphony.errors import ConfigurationError
+from symphony.limits import Limits
 from symphony.transport.base import NATIVE_HOSTS
 from symphony.transport.native.accepting import Doorman, Listener
 from symphony.transport.native.config import Config
@@ -24,12 +24,15 @@ from symphony.transport.native.front import FrontDoor
 from symphony.transport.native.listen import ListenError, bind, listening
 from symphony.transport.native.logs import check_level, configure_logging
 from symphony.transport.native.memory import trim_memory
+from symphony.transport.native.stopping import Deadline, Signals
 
 __all__ = ("Server", "make_config", "serve")
 
+logger = logging.getLogger("symphony.transport")
 
-# How long plain HTTP requests may take after the sockets have closed, in seconds.
-_HTTP_SHUTDOWN_TIMEOUT = 10
+
+# How long the event loop may take to close after everything has stopped, in seconds.
+_TEARDOWN: Final = 1.0
 
 
 def make_config(app: Any, **options: Any) -> Config:
@@ -51,7 +54,6 @@ def make_config(app: Any, **options: Any) -> Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_HTTP_SHUTDOWN_TIMEOUT,
         **options,
     )
 
@@ -76,7 +78,8 @@ class Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._ready = ready
-        self._supervised = supervised
+        self._signals = Signals(self._stop, supervised=supervised)
+        self._deadline = Deadline()
         self._force = asyncio.Event()
         self._peak = 0
         self.servers = []
@@ -130,22 +133,35 @@ class Server(uvicorn.Server):
         """Stop accepting, close the sockets gracefully, then shut down the rest."""
         for server in self.servers:
             server.close()
-        await self.config.acceptor.drain(self._force)
-        await super().shutdown(sockets)
+        limits = self.config.acceptor.limits
+        # HTTP requests have one half, what shuts down after them the other.
+        self.config.timeout_graceful_shutdown = cast("Any", limits.shutdown_timeout / 2)
+        end = asyncio.get_running_loop().time() + limits.stop_time
+        try:
+            async with asyncio.timeout_at(end):
+                await self.config.acceptor.drain(self._force)
+                await super().shutdown(sockets)
+        except TimeoutError:
+            logger.error(
+                "The stop took longer than %.1f s: shutdown handlers, plugins or lifespans were abandoned.",
+                limits.stop_time,
+            )
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop gracefully at the first signal, and at once at the second.
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal. A second signal ends the process at once."""
+        with self._signals.handled():
+            super().run(sockets)
+        self._deadline.returned()
 
-        Unlike uvicorn, this does not raise the signals again at the end, so a
-        graceful stop exits with status 0.
-        """
-        # A terminal sends Ctrl+C to the supervisor and to this process. The SIGTERM of
-        # the supervisor is then the same request, not a second one.
-        passed_on = self._supervised and sig == signal.SIGTERM
-        if self.should_exit and not passed_on:
-            self.force_exit = True
-            self._force.set()
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Do nothing: `run` handles signals, until the event loop is closed."""
+        yield
+
+    def _stop(self) -> None:
         self.should_exit = True
+        limits = self.config.acceptor.limits if self.started else Limits()
+        self._deadline.start(limits.stop_time + _TEARDOWN)
 
     def _addresses(self) -> list[str]:
         scheme = "https" if self.config.is_ssl else "http"

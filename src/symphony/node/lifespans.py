@@ -1,0 +1,130 @@
+"""Runs the lifespans of the ASGI apps that answer plain HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+__all__ = ("lifespan_of",)
+
+logger = logging.getLogger("symphony.app")
+
+Event = MutableMapping[str, Any]
+
+# How long an app may take to be cancelled, in seconds.
+_CANCELLING: Final = 1.0
+
+
+@asynccontextmanager
+async def lifespan_of(what: str, app: Any, scope: Event, *, timeout: float) -> AsyncGenerator[None]:
+    """Run the lifespan of an ASGI app next to the app's own; an app without one is fine.
+
+    Args:
+        what: The app, for messages.
+        app: The app.
+        scope: The scope of the lifespan.
+        timeout: How long the app may take to stop, in seconds.
+
+    Raises:
+        RuntimeError: The app failed to start.
+    """
+    lifespan = _Lifespan(what, app, scope)
+    try:
+        await lifespan.start()
+        try:
+            yield
+        finally:
+            await lifespan.stop(timeout)
+    finally:
+        await lifespan.end()
+
+
+class _Lifespan:
+    """One app, and what it is asked and answers."""
+
+    def __init__(self, what: str, app: Any, scope: Event) -> None:
+        self._what = what
+        self._asked: asyncio.Queue[Event] = asyncio.Queue()
+        self._answered: asyncio.Queue[Event] = asyncio.Queue()
+        self._has_received = False
+        self._supported = False
+        self._task = asyncio.ensure_future(self._run(app, dict(scope)))
+
+    async def start(self) -> None:
+        """Start the app.
+
+        Raises:
+            RuntimeError: It failed to start.
+        """
+        answer = await self._ask("startup")
+        if answer is not None:
+            if answer["type"] == "lifespan.startup.failed":
+                raise RuntimeError(f"The {self._what} failed to start: {answer.get('message', '')}")
+            self._supported = True
+            self._task.add_done_callback(self._ended_early)
+            return
+        error = self._error()
+        if error is None:
+            return
+        # As in uvicorn's mode "auto": whoever raises at once does not know lifespans.
+        if self._has_received:
+            raise RuntimeError(f"The {self._what} failed to start: {error!r}") from error
+        logger.info("The %s has no lifespan: it raised %r.", self._what, error)
+
+    async def stop(self, timeout: float) -> None:
+        """Stop the app, and log what goes wrong."""
+        if not self._supported:
+            return
+        self._task.remove_done_callback(self._ended_early)
+        if self._task.done():
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                answer = await self._ask("shutdown")
+                await asyncio.wait((self._task,))
+        except TimeoutError:
+            logger.error("The %s did not stop in %.1f s and was cancelled.", self._what, timeout)
+            return
+        error = self._error()
+        if answer is not None and answer["type"] == "lifespan.shutdown.failed":
+            logger.error("The %s failed to stop: %s", self._what, answer.get("message", ""))
+        elif error is not None:
+            logger.error("The %s failed to stop.", self._what, exc_info=error)
+
+    async def end(self) -> None:
+        """Leave no task behind, unless it ignores its cancellation."""
+        self._task.remove_done_callback(self._ended_early)
+        self._task.cancel()
+        _, left = await asyncio.wait((self._task,), timeout=_CANCELLING)
+        if left:
+            logger.error("The %s ignored its cancellation and was abandoned.", self._what)
+        else:
+            self._error()
+
+    async def _run(self, app: Any, scope: Event) -> None:
+        await app(scope, self._receive, self._answered.put)
+
+    async def _receive(self) -> Event:
+        self._has_received = True
+        return await self._asked.get()
+
+    async def _ask(self, phase: str) -> Event | None:
+        """Ask for a phase; `None` if the app ends without an answer."""
+        await self._asked.put({"type": f"lifespan.{phase}"})
+        getter = asyncio.ensure_future(self._answered.get())
+        try:
+            await asyncio.wait((self._task, getter), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            answer = getter.result() if getter.done() else None
+            getter.cancel()
+        return answer
+
+    def _error(self) -> BaseException | None:
+        return self._task.exception() if self._task.done() and not self._task.cancelled() else None
+
+    def _ended_early(self, task: asyncio.Future[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("The lifespan of the %s ended too early.", self._what, exc_info=error)

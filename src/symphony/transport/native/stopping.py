@@ -1,0 +1,139 @@
+"""Signals, and the time that a stop may take."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+__all__ = ("SIGNALS", "Deadline", "Signals", "end_at_once")
+
+logger = logging.getLogger("symphony.transport")
+
+SIGNALS: Final = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+)
+"""The signals that stop a server in order."""
+
+# How long the last log line may take: its reader may be what hangs.
+_LAST_WORDS: Final = 0.5
+
+
+def end_at_once(number: int) -> None:
+    """End the process without any clean-up, with the exit code that a signal has in a shell."""
+    os._exit(128 + number)
+
+
+class Signals:
+    """The signals of a server process: the first stops it, the second ends it.
+
+    Args:
+        stop: Called at the first signal.
+        supervised: Whether a supervisor passes its own signal on as SIGTERM.
+    """
+
+    def __init__(self, stop: Callable[[], None], *, supervised: bool) -> None:
+        self._stop = stop
+        self._stopping = False
+        # A terminal sends Ctrl+C to the supervisor and to this process. The SIGTERM of
+        # the supervisor is then the same request, not a second one.
+        self._awaits_supervisor = supervised
+
+    @contextmanager
+    def handled(self) -> Generator[None]:
+        """Handle the signals inside the block, if it runs in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        # What a parent has told us to ignore, as `nohup` does, stays ignored.
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        ours = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+        for number in ours:
+            signal.signal(number, self.handle)
+        try:
+            yield
+        finally:
+            for number in ours:
+                handler = before[number]
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def handle(self, number: int, frame: FrameType | None = None) -> None:
+        """Handle one signal."""
+        from_supervisor = self._awaits_supervisor and number == signal.SIGTERM
+        if from_supervisor:
+            self._awaits_supervisor = False
+        elif self._stopping:
+            end_at_once(number)
+        self._leave_the_next_to_the_system()
+        if not self._stopping:
+            self._stopping = True
+            self._stop()
+
+    def _leave_the_next_to_the_system(self) -> None:
+        # Python runs handlers between two of its own instructions only. The system needs
+        # nobody, but it does not end process 1 of a container that way.
+        if os.getpid() == 1 or threading.current_thread() is not threading.main_thread():
+            return
+        for number in SIGNALS:
+            if signal.getsignal(number) == self.handle and not (
+                self._awaits_supervisor and number == signal.SIGTERM
+            ):
+                signal.signal(number, signal.SIG_DFL)
+
+
+class Deadline:
+    """Ends the process if its stop takes too long, whatever hangs."""
+
+    def __init__(self) -> None:
+        self._cancelled = threading.Event()
+        self._seconds: float | None = None
+        self._returned = False
+
+    def start(self, seconds: float) -> None:
+        """Allow the stop this time from now on."""
+        self._seconds = seconds
+        threading.Thread(target=self._watch, args=(seconds,), name="symphony-stop", daemon=True).start()
+
+    def returned(self) -> None:
+        """Take note that the server has stopped, and its program goes on.
+
+        Python waits for threads when the program ends. If there are any, only
+        that end must not take longer.
+        """
+        self._returned = True
+        if not _threads():
+            self._cancelled.set()
+
+    def _watch(self, seconds: float) -> None:
+        if self._cancelled.wait(seconds):
+            return
+        if self._returned:
+            threading.main_thread().join()
+        said = threading.Thread(target=self._say, daemon=True)
+        said.start()
+        said.join(_LAST_WORDS)
+        os._exit(1)
+
+    def _say(self) -> None:
+        logger.error(
+            "The stop took longer than %.1f s, so the process ends now. Threads that still run: %s.",
+            self._seconds,
+            ", ".join(_threads()) or "none",
+        )
+        logging.shutdown()
+        sys.stdout.flush()
+
+
+def _threads() -> list[str]:
+    """Return the names of the threads that Python waits for at its end."""
+    return [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread() and not thread.daemon
+    ]
