@@ -71,7 +71,8 @@ class Admission:
         path = route_path(scope)
         found = self._resolve(path)
         if found is None:
-            raise Reject("not_found", f"no WebSocket route for {path}")
+            # With the path of the mount: the client knows no other.
+            raise Reject("not_found", f"no WebSocket route for {scope['path']}")
         endpoint, params = found
         self._check_origin(handshake, endpoint)
         self._check_limits(handshake, connected)

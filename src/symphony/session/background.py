@@ -9,9 +9,22 @@ from typing import Any
 
 from symphony.errors import DisconnectedError
 
-__all__ = ("BackgroundTasks",)
+__all__ = ("BackgroundTasks", "check_coroutine")
 
 logger = logging.getLogger("symphony.socket")
+
+
+def check_coroutine(what: str, coroutine: object) -> None:
+    """Refuse what cannot run in the background, such as what `socket.close()` returns.
+
+    Raises:
+        TypeError: It is not a coroutine.
+    """
+    if not asyncio.iscoroutine(coroutine):
+        raise TypeError(
+            f"{what}() takes a coroutine, as of an `async def`, not {type(coroutine).__name__}. "
+            "`send`, `emit` and `close` begin when you call them, and need no background task."
+        )
 
 
 class BackgroundTasks:
@@ -37,9 +50,11 @@ class BackgroundTasks:
         """Run a coroutine.
 
         Raises:
+            TypeError: It is not a coroutine.
             DisconnectedError: The socket has gone.
             RuntimeError: Too many of its tasks run.
         """
+        check_coroutine("socket.background", coroutine)
         if is_over or len(self._tasks) >= self._limit:
             coroutine.close()
             why = "it is closed" if is_over else f"{self._limit} of its tasks run already"

@@ -186,8 +186,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         if outbox.size <= outbox.high:
             outbox.send(pong)
         else:
-            # If a client does not read, only its latest ping is answered (RFC 6455
-            # §5.5.3), because 2 bytes of pong take 43 bytes in the outbox.
+            # RFC 6455 §5.5.3: only the latest. 2 bytes of pong take 43 in the outbox.
             self._late_pong = pong
 
     def _fragment(self, frame: WSFrame) -> None:
@@ -201,6 +200,8 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         # slightly above the limit, and only the assembler is exact.
         if not assembler.active and self._deflate is None:
             self._assembler = None
+        if self._heartbeat is not None:
+            self._heartbeat.fragment(more=assembler.active)
         if message is not None:
             self._received(message)
 
@@ -210,18 +211,15 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         """Apply the profile of the route."""
         self._limits = limits = profile.limits
         self._slow_after = limits.blocking_warning
-        self._turn.configure(max_frames=limits.max_turn_messages, max_seconds=limits.max_turn_time)
+        self._turn.configure(
+            max_frames=limits.max_turn_messages, max_seconds=limits.max_turn_time, queued=profile.queued
+        )
         if profile.compression is not None:
             self._deflate = negotiate(self._extensions)
             if self._deflate is not None:
                 self.encoding = deflated(self._deflate.server_window_bits, profile.compression)
         self._ending.close_timeout = limits.close_timeout
-        self.outbox.configure(
-            limit=limits.max_outbox_bytes,
-            high=limits.high_water_bytes,
-            low=limits.low_water_bytes,
-            overflow=self._overflow if profile.slow_consumer == "disconnect" else None,
-        )
+        profile.apply(self.outbox, self._overflow)
 
     def hand_over(self, acceptor: Acceptor, scope: Scope) -> Receiver | None:
         """Give a handshake that is not answered yet to *acceptor*."""
@@ -302,8 +300,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         self._transport.abort()
 
     def _broken(self, code: int, reason: str) -> None:
-        # picows looks one frame ahead. Wait until it has delivered the frame before the
-        # broken one.
+        # picows looks one frame ahead: it still has to deliver the frame before this one.
         self._turn.end(partial(self.fail, code, reason))
 
     def _overflow(self) -> None:
@@ -332,8 +329,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             self.session.closed(close)
         if self.place is not None:
             self.place.leave()
-        # Break the reference cycles, so that this object is freed at once and does not
-        # wait for the garbage collector.
+        # Break the reference cycles, so that this object is freed at once.
         self.session = self._parser = self._opening = self._heartbeat = None
         self._turn.release()
         self.get_buffer = self.buffer_updated = self._received = cast("Any", None)
@@ -378,8 +374,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
     def excused(self) -> bool:
         """Whether a pong cannot arrive, because we have paused reading.
 
-        False if reading is paused because the peer does not read. That peer may
-        be dead, and only a late pong shows it.
+        False if the peer does not read: it may be dead, and only a late pong shows it.
         """
         stuck = self.outbox.blocked and monotonic() - self._blocked_at >= self._limits.pong_timeout
         return self.held and not stuck
@@ -392,6 +387,11 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         """Abort the connection, because the peer does not answer."""
         self._stats.late_pongs += 1
         self._ending.give_up("no pong in time")
+
+    def message_too_late(self) -> None:
+        """Close the connection, because the peer does not finish a fragmented message."""
+        self._stats.late_messages += 1
+        self.close(4408, "a message took too long")
 
     def idle_too_long(self) -> None:
         """Close the connection, because the peer sends no messages."""
