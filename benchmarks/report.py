@@ -50,6 +50,7 @@ TARGETS: Final = (
     Target("request-16", 20.0, "python-socketio"),
     Target("connect", 2000.0),
     Target("memory", 16.0),
+    Target("fairness", 100.0),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from fairness import EVENT_FLOODS, RAW_FLOODS, worst_echo
 from generator import Sample, hold_idle, run_load
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Row:
 
     name: str
     title: str
-    mode: Literal["echo", "fanout", "request", "connect", "idle"]
+    mode: Literal["echo", "fanout", "request", "connect", "idle", "flood"]
     arguments: tuple[str, ...] = ()
     unit: str = ""
     more_is_better: bool = True
@@ -78,6 +79,7 @@ ROWS = (
     Row("request-16", "typed request, 16 in flight", "request", (*_REQUEST, "--depth=16")),
     Row("connect", "connections/s", "connect"),
     Row("memory", "memory a connection", "idle", unit=" KiB", more_is_better=False, fresh=True),
+    Row("fairness", "worst round trip beside a flood", "flood", unit=" ms", more_is_better=False, fresh=True),
 )
 
 
@@ -92,12 +94,31 @@ def measure(row: Row, server: Server, cores: Cores, effort: Effort) -> Sample | 
         return None
     if row.mode == "idle":
         return _memory(server, cores, effort.idle, wire)
+    if row.mode == "flood":
+        return _fairness(server, cores, effort.seconds, wire)
     times = (f"--seconds={effort.seconds}", f"--warmup={effort.warmup}")
     if row.mode == "connect":
         times = (f"--seconds={effort.seconds}", f"--connections={effort.opened}")
     sample = run_load(cores, row.mode, server.port, server.pid, *row.arguments, *times, *wire)
     server.settle()
     return sample
+
+
+def _fairness(server: Server, cores: Cores, seconds: float, wire: tuple[str, ...]) -> Sample | None:
+    """Return the worst of all kinds of flood that the server can be sent."""
+    if len(wire) > 1:
+        # It has a protocol of its own on every connection.
+        return None
+    path = wire[0].removeprefix("--path=")
+    floods = [(path, kind) for kind in RAW_FLOODS]
+    request = server.peer.wire.request
+    if request is not None:
+        floods += [(request[0].removeprefix("--path="), kind) for kind in EVENT_FLOODS]
+    worst = 0.0
+    for flood_path, kind in floods:
+        worst = max(worst, worst_echo(cores, server.port, path, flood_path, kind, seconds))
+        server.settle()
+    return Sample(worst)
 
 
 def _memory(server: Server, cores: Cores, connections: int, wire: tuple[str, ...]) -> Sample:

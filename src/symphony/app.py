@@ -25,6 +25,7 @@ from symphony.rooms.room import Room, Target
 from symphony.router import Router
 from symphony.routing.patterns import PathTable
 from symphony.routing.route import Options
+from symphony.session.background import check_coroutine
 from symphony.session.endpoint import Endpoint
 from symphony.socket import Socket
 from symphony.stats import Stats
@@ -212,6 +213,7 @@ class Symphony(Router):
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine until the app stops; an exception is logged and goes to `on_error`."""
+        check_coroutine("app.background", coroutine)
         try:
             node = self._core.node
         except RuntimeError:

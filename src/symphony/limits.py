@@ -45,6 +45,11 @@ class Limits:
             no limit.
         max_queue: How many messages of one socket may wait for its handler.
             When the queue is full, reading is paused until there is room.
+        max_queue_bytes: How many bytes these messages may have. When they have
+            more, reading is paused in the same way.
+        max_queued_bytes: How many bytes may wait in all queues of the process
+            together. Above this, a socket with a waiting message is not read
+            from. It counts for the whole app, not for a route.
         max_read_bytes: The most that one read takes from a socket.
         max_turn_messages: How many messages and other frames of one socket are
             handled in one turn of the event loop. The next ones wait for the
@@ -53,6 +58,9 @@ class Limits:
             longer is not interrupted, but the next message waits.
         max_outbox_bytes: How many unsent bytes one socket may have before the
             slow consumer policy of the route applies.
+        max_outbox_age: How many seconds a message may wait to be sent before
+            the same policy applies. It is noticed at most half of that later.
+            `None`: no limit.
         high_water_bytes: Above this many unsent bytes, `await socket.send()`
             waits.
         low_water_bytes: At this many unsent bytes, it stops waiting.
@@ -81,6 +89,9 @@ class Limits:
         max_awaiting: How many messages of one socket may wait while a handler
             awaits a reply of that client. In that time reading cannot be
             paused. Further messages are refused with `too_many`.
+        max_awaiting_bytes: How many bytes these messages may have.
+        message_timeout: How long a client may take to send all fragments of a
+            message. After that, the connection is closed with 4408.
         max_room_name: The most characters in the name of a room. A join of a
             longer one raises `ValueError`.
         thread_timeout: How long another thread waits for the event loop, in
@@ -104,10 +115,13 @@ class Limits:
     max_connections: int = 100_000
     max_connections_per_client: int | None = None
     max_queue: int = 32
+    max_queue_bytes: int = 1024 * 1024
+    max_queued_bytes: int = 256 * 1024 * 1024
     max_read_bytes: int = 64 * 1024
     max_turn_messages: int = 256
     max_turn_time: float = 0.005
     max_outbox_bytes: int = 1024 * 1024
+    max_outbox_age: float | None = 30.0
     high_water_bytes: int = 64 * 1024
     low_water_bytes: int = 16 * 1024
     handshake_timeout: float = 10.0
@@ -123,6 +137,8 @@ class Limits:
     max_streams: int = 1000
     max_requests: int = 1000
     max_awaiting: int = 1024
+    max_awaiting_bytes: int = 4 * 1024 * 1024
+    message_timeout: float = 60.0
     max_room_name: int = 512
     thread_timeout: float = 5.0
     retry_after: float = 1.0

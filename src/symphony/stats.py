@@ -21,6 +21,8 @@ class Stats:
             full or the socket had ended.
         late_pongs: Sockets closed because a pong was too late.
         idle: Sockets closed because they sent nothing for too long.
+        late_messages: Sockets closed because a fragmented message was not complete
+            in time.
         late_handshakes: Connections closed before their request was complete.
     """
 
@@ -32,4 +34,5 @@ class Stats:
     dropped_frames: int = 0
     late_pongs: int = 0
     idle: int = 0
+    late_messages: int = 0
     late_handshakes: int = 0

@@ -113,6 +113,16 @@ async def test_without_a_common_subprotocol_none_is_chosen(serve):
             pytest.fail(str(error))
 
 
+async def test_a_host_that_is_not_listed_is_refused(serve):
+    listed, other = Symphony(hosts=["127.0.0.1"]), Symphony(hosts=["example.com", "*.example.org"])
+    async with serve(listed) as url, connect(f"{url}/"):
+        pass
+    async with serve(other) as url:
+        refusal = await refused(f"{url}/")
+        assert (refusal.status, refusal.code) == (403, "forbidden")
+        assert 'hosts=["127.0.0.1"]' in refusal.message
+
+
 @pytest.mark.within("max_connections")
 @pytest.mark.beyond("max_connections")
 async def test_more_connections_than_the_limit_are_a_503_until_one_goes(serve):

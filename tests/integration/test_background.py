@@ -1,10 +1,11 @@
 """Background tasks of sockets and of the app."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from support.clients import Log, connect, until
+from support.clients import Log, closed, connect, until
 from symphony import Limits, Socket, Symphony
 
 
@@ -182,3 +183,41 @@ async def test_a_socket_that_has_gone_takes_no_task(serve):
             pass
         await until(lambda: app.stats.closed == 1)
     assert log == ["refused"]
+
+
+@pytest.mark.parametrize("what", [lambda socket: socket.send("x"), lambda socket: 1, lambda socket: print])
+async def test_only_a_coroutine_runs_in_the_background(serve, what):
+    """`app.background(socket.close())` raised AttributeError."""
+    app = Symphony()
+
+    @app.on_message
+    async def work(socket: Socket, message: str) -> str:
+        for background in (socket.background, app.background):
+            with pytest.raises(
+                TypeError, match=r"background\(\) takes a coroutine.* begin when you call them"
+            ):
+                background(what(socket))
+        return "refused"
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await client.send("go")
+        while (answer := await client.recv()) == "x":
+            pass
+        assert answer == "refused"
+
+
+async def test_a_close_needs_no_background_task(serve):
+    app = Symphony()
+    log = Log()
+
+    @app.on_message
+    async def work(socket: Socket, message: str) -> None:
+        closing: Any = socket.close(4000)
+        with pytest.raises(TypeError, match="takes a coroutine"):
+            app.background(closing)
+        log.append("refused")
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await client.send("go")
+        assert (await closed(client))[0] == 4000
+        await log.reaches(1)

@@ -25,8 +25,9 @@ async def test_a_connect_handler_that_misspells_the_path() -> None:
 
     error = await error_of(app)
     assert error.startswith("on_connect of route '/chat/{room}': handler ")
+    assert re.search(rf"enter \({re.escape(__file__)}:\d+\), parameter 'rom': ", error)
     assert error.endswith(
-        "enter, parameter 'rom': did you mean 'room', a parameter of the path? "
+        "did you mean 'room', a parameter of the path? "
         "For a query parameter of that name write `rom: Annotated[str, Query()]`."
     )
 
@@ -206,3 +207,28 @@ def test_a_handler_registered_twice_names_both(kind: str) -> None:
         ConfigurationError, match=rf"already has an .*{place(one)}; .*{place(other)} would never run"
     ):
         second(other)
+
+
+@pytest.mark.parametrize(
+    ("path", "lacking"),
+    [("/chat/{room}", "'room'"), ("/{a}/{b:int}", "'a' and 'b'"), ("/files/{name:path}", "'name'")],
+)
+async def test_a_parameter_that_is_like_no_name_of_the_path_is_told_the_names(
+    path: str, lacking: str
+) -> None:
+    """It was taken for the payload, and `text` was blamed for being a second one."""
+    app = Symphony()
+
+    @app.route(path).on_message
+    async def say(xyz: str, text: str) -> None: ...
+
+    assert f"Of the pattern, it does not take {lacking}. " in await error_of(app)
+
+
+async def test_no_name_is_told_if_all_are_taken() -> None:
+    app = Symphony()
+
+    @app.route("/chat/{room}").on_message
+    async def say(room: str, xyz: str, text: str) -> None: ...
+
+    assert "Of the pattern" not in await error_of(app)

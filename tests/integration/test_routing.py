@@ -5,6 +5,7 @@ import json
 import pytest
 
 from support.clients import Log, connect, refused
+from support.servers import transport
 from symphony import Close, Router, Socket, Symphony
 
 
@@ -64,7 +65,8 @@ async def test_a_path_without_a_route_is_404(serve, path):
     async with serve(app) as url:
         refusal = await refused(f"{url}{path}?x=/pages/a")
     assert (refusal.status, refusal.code) == (404, "not_found")
-    assert refusal.message == f"no WebSocket route for {path}"
+    mount = "/mounted" if transport() == "mounted" else ""
+    assert refusal.message == f"no WebSocket route for {mount}{path}"
     assert refusal.headers["content-type"] == "application/json"
 
 

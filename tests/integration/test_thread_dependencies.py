@@ -8,12 +8,15 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import pytest
 
+from support.clients import until
 from symphony import Depends, Reject, Socket, Symphony
-from symphony.errors import RemoteError
+from symphony.errors import RemoteError, RequestTimeoutError
 from symphony.testing import TestClient
 
 
@@ -264,6 +267,229 @@ async def test_a_cancelled_call_closes_the_plain_ones_when_the_handler_ends() ->
         go_on.set()
         assert await loop.run_in_executor(None, closed.wait, 10)
     assert log == [("done", False), ("closed", False)]
+
+
+class Blocked:
+    """An app with a handler in a thread that has begun, and ends when the test says so.
+
+    Its dependencies are named by their place: those on the loop and those in the thread.
+    """
+
+    def __init__(self, *, error: BaseException | None = None, leaves: str = "") -> None:
+        self.log = Log()
+        self.app = Symphony()
+        self.started, self.closed = asyncio.Event(), asyncio.Event()
+        self.go_on = threading.Event()
+        loop = asyncio.get_running_loop()
+        log = self.log
+
+        def note(what: str, end: BaseException | None) -> None:
+            log.note(f"{what} closed" if end is None else f"{what} saw {type(end).__name__}")
+            if what == leaves:
+                raise OSError("cannot close")
+
+        async def first() -> AsyncIterator[int]:
+            try:
+                yield 1
+            except BaseException as end:
+                note("first", end)
+                raise
+            else:
+                await asyncio.sleep(0)
+                note("first", None)
+            finally:
+                loop.call_soon(self.closed.set)
+
+        def second(first: Annotated[int, Depends(first)]) -> Iterator[int]:
+            try:
+                yield 2
+            except BaseException as end:
+                note("second", end)
+                raise
+            note("second", None)
+
+        async def third(second: Annotated[int, Depends(second)]) -> AsyncIterator[int]:
+            try:
+                yield 3
+            except BaseException as end:
+                note("third", end)
+                raise
+            await asyncio.sleep(0)
+            note("third", None)
+
+        @contextmanager
+        def managed() -> Iterator[int]:
+            try:
+                yield 4
+            finally:
+                log.note("fourth closed")
+
+        def fourth(third: Annotated[int, Depends(third)]) -> Iterator[int]:
+            with managed() as value:
+                yield value
+
+        @self.app.on("do", thread=True)
+        def do(fourth: Annotated[int, Depends(fourth)]) -> int:
+            loop.call_soon_threadsafe(self.started.set)
+            assert self.go_on.wait(10)
+            log.note("done")
+            if error is not None:
+                raise error
+            return fourth
+
+        @self.app.on("ping")
+        async def ping() -> str:
+            return "pong"
+
+
+async def ended_by(how: str, blocked: Blocked, test: TestClient) -> None:
+    """End a call whose handler runs in a thread; return when nothing awaits the thread any more."""
+    if how == "disconnect":
+        async with test.connect("/") as client:
+            call = asyncio.create_task(client.request("do"))
+            await blocked.started.wait()
+            call.cancel()
+        await test.settle()
+        return
+    async with test.connect("/") as client:
+        if how == "cancel":
+            call = asyncio.create_task(client.request("do"))
+            await blocked.started.wait()
+            call.cancel()
+        else:
+            call = asyncio.create_task(client.request("do", timeout=5))
+            await blocked.started.wait()
+            await test.clock.advance(6)
+            with pytest.raises(RequestTimeoutError):
+                await call
+        assert await client.request("ping") == "pong"
+
+
+CLOSED = [
+    ("done", False),
+    ("fourth closed", False),
+    ("third closed", True),
+    ("second closed", False),
+    ("first closed", True),
+]
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout", "disconnect"])
+async def test_whatever_ends_the_call_all_dependencies_are_closed_when_the_handler_returns(how: str) -> None:
+    """Those on the loop were not closed, and the others saw a cancellation of a handler that had returned."""
+    blocked = Blocked()
+    async with TestClient(blocked.app, raise_errors=False) as test:
+        await ended_by(how, blocked, test)
+        assert blocked.log == []
+        blocked.go_on.set()
+        await asyncio.wait_for(blocked.closed.wait(), 10)
+    assert blocked.log == CLOSED
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), Reject("shop.closed"), StopIteration(1)])
+async def test_after_a_cancelled_call_dependencies_see_what_the_handler_raised(
+    error: Exception, caplog
+) -> None:
+    blocked = Blocked(error=error)
+    async with TestClient(blocked.app) as test:
+        await ended_by("cancel", blocked, test)
+        blocked.go_on.set()
+        await asyncio.wait_for(blocked.closed.wait(), 10)
+        await until(lambda: "A handler in a thread failed after its call was cancelled." in caplog.text)
+    saw = [what for what, _ in blocked.log]
+    assert saw[:2] == ["done", "fourth closed"]
+    assert [what.split()[0] for what in saw[2:]] == ["third", "second", "first"]
+    assert all(" saw " in what and "Cancelled" not in what for what in saw[2:])
+
+
+@pytest.mark.parametrize("leaves", ["first", "second", "third"])
+async def test_an_exit_that_fails_after_a_cancelled_call_is_logged_and_the_others_are_closed(
+    leaves: str, caplog
+) -> None:
+    blocked = Blocked(leaves=leaves)
+    async with TestClient(blocked.app) as test:
+        await ended_by("cancel", blocked, test)
+        blocked.go_on.set()
+        await asyncio.wait_for(blocked.closed.wait(), 10)
+        await until(lambda: "OSError: cannot close" in caplog.text)
+    assert [what.split()[0] for what, _ in blocked.log] == ["done", "fourth", "third", "second", "first"]
+
+
+async def test_a_call_that_is_cancelled_between_two_dependencies_opens_no_more_and_closes_what_is_open() -> (
+    None
+):
+    log = Log()
+    go_on = threading.Event()
+    opening, closed = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def first(value: Annotated[int, Depends(lambda: 1)]) -> AsyncIterator[int]:
+        try:
+            yield 1
+        except BaseException as end:
+            log.note(f"first saw {type(end).__name__}")
+            loop.call_soon(closed.set)
+            raise
+
+    def second(first: Annotated[int, Depends(first)]) -> int:
+        loop.call_soon_threadsafe(opening.set)
+        assert go_on.wait(10)
+        return 2
+
+    async def third(second: Annotated[int, Depends(second)]) -> int:
+        log.note("never")
+        return 3
+
+    app = Symphony()
+
+    @app.on("do", thread=True)
+    def do(third: Annotated[int, Depends(third)]) -> None:
+        log.note("never")
+
+    async with TestClient(app) as test, test.connect("/") as client:
+        call = asyncio.create_task(client.request("do"))
+        await opening.wait()
+        call.cancel()
+        await test.settle()
+        go_on.set()
+        await asyncio.wait_for(closed.wait(), 10)
+    assert log == [("first saw CancelledError", True)]
+
+
+async def test_a_call_that_is_cancelled_before_its_thread_begins_closes_what_is_open_at_once() -> None:
+    log = Log()
+    go_on = threading.Event()
+    opened, closed = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    executor = ThreadPoolExecutor(1)
+    loop.set_default_executor(executor)
+    executor.submit(go_on.wait, 10)
+
+    async def first() -> AsyncIterator[int]:
+        opened.set()
+        try:
+            yield 1
+        except asyncio.CancelledError:
+            log.note("cancelled")
+            raise
+        finally:
+            closed.set()
+
+    app = Symphony()
+
+    @app.on("do", thread=True)
+    def do(first: Annotated[int, Depends(first)]) -> None:
+        log.note("never")
+
+    async with TestClient(app) as test, test.connect("/") as client:
+        call = asyncio.create_task(client.request("do"))
+        await opened.wait()
+        await test.settle()
+        call.cancel()
+        await asyncio.wait_for(closed.wait(), 10)
+        go_on.set()
+        await loop.run_in_executor(None, lambda: None)
+    assert log == [("cancelled", True)]
 
 
 class Failure(LookupError):

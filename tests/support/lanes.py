@@ -9,6 +9,8 @@ from typing import Any
 
 from symphony.session.contracts import LaneReports
 from symphony.session.lane import Lane
+from symphony.session.waiting import Waiting
+from symphony.websocket.queued import Queued
 
 __all__ = ("Bench",)
 
@@ -20,6 +22,7 @@ class Bench:
         handler: Handles a message; a plain function with *is_async* false.
         is_async: Which of the two.
         max_queue: How many messages may wait before the lane is full.
+        max_bytes: How many bytes they may have.
         done: Takes results instead of `results`.
         failed: Takes what handlers raise instead of `failures`.
         full: Hears of fullness instead of `fullness`.
@@ -39,6 +42,7 @@ class Bench:
         *,
         is_async: bool = True,
         max_queue: int = 100,
+        max_bytes: int = 10**9,
         done: Callable[[Any], Any] | None = None,
         failed: Callable[[BaseException], Any] | None = None,
         full: Callable[[bool], None] | None = None,
@@ -60,7 +64,7 @@ class Bench:
                 failed=lambda message, error: lost(error),
                 full=full or self.fullness.append,
             ),
-            max_queue=max_queue,
+            queue=Waiting(max_count=max_queue, max_bytes=max_bytes, queued=Queued(10**9)),
         )
         self.task = self.loop.create_task(
             self.lane.serve(lambda _, message: handler(message), None, is_async=is_async), context=context

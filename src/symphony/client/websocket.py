@@ -24,6 +24,7 @@ from symphony.websocket.assembler import Assembler
 from symphony.websocket.deflate import max_compressed_bytes
 from symphony.websocket.frames import close_reason, parse_close
 from symphony.websocket.parser import Parser, assemble
+from symphony.websocket.queued import Queued
 from symphony.websocket.turn import BRIEF, Turn
 
 __all__ = ("WebSocketLink",)
@@ -96,7 +97,7 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
         self._unwritten_bytes = 0
         self._blocked = self._receiving = self._ended = False
         self._turn = Turn(transport, self)
-        self._turn.configure(max_frames=_TURN_FRAMES, max_seconds=_TURN_SECONDS)
+        self._turn.configure(max_frames=_TURN_FRAMES, max_seconds=_TURN_SECONDS, queued=Queued(0))
         self._gone: asyncio.Future[None] | None = None
         self.heard_at = self._loop.time()
 

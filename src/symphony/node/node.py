@@ -24,6 +24,7 @@ from symphony.socket import Socket, recipient_of
 from symphony.stats import Stats
 from symphony.transport.base import Connection, Profile, Scope, shown_address
 from symphony.websocket.handshake import HandshakeError
+from symphony.websocket.queued import Queued
 
 __all__ = ("Node", "OnError")
 
@@ -229,7 +230,8 @@ class Node:
 
     def _refuse(self, handshake: Handshake, connection: Connection, refusal: Reject) -> None:
         self._refused(handshake, refusal.status, str(refusal))
-        connection.configure(Profile(self.limits, "disconnect", None))
+        # It receives no messages.
+        connection.configure(Profile(self.limits, "disconnect", None, Queued(0)))
         refuse(connection, handshake, refusal)
 
     def _refused(self, handshake: Handshake, status: int, why: str) -> None:

@@ -44,6 +44,7 @@ from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
 from symphony.session.threads import run_in_thread
 from symphony.socket import Socket, begin
 from symphony.transport.base import Close, Profile
+from symphony.websocket.queued import Queued
 
 __all__ = ("Compiler", "Defaults")
 
@@ -77,6 +78,7 @@ class Compiler:
     ) -> None:
         self._defaults = defaults
         self._overrides = overrides
+        self._queued = Queued(defaults.limits.max_queued_bytes)
 
     def endpoint(self, path: str, route: Route | None, inside: Sequence[Handlers]) -> Endpoint:
         """Compile one route, or with none the app's own handlers for every path.
@@ -115,6 +117,7 @@ class Compiler:
                 options.limits or self._defaults.limits,
                 options.slow_consumer or "disconnect",
                 options.compression,
+                self._queued,
             ),
             subprotocols=tuple(options.subprotocols or ()),
             origins=tuple(options.origins or ()),

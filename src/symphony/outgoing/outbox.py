@@ -74,8 +74,12 @@ class Outbox:
         "_call_soon",
         "_join",
         "_limit",
+        "_loop",
         "_low",
+        "_marks",
+        "_max_age",
         "_overflow",
+        "_timer",
         "_waiters",
         "blocked",
         "corked",
@@ -108,11 +112,24 @@ class Outbox:
         self.source: Source = _NOWHERE
         self.recipient: Any = None
         self._join = join
+        self._loop = loop
         self._call_soon = loop.call_soon
+        self._max_age: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        # The last frames at the two latest looks at the age.
+        self._marks: tuple[Any, Any] = (None, None)
         self._overflow: Callable[[], None] | None = None
         self._waiters: dict[asyncio.Future[None], None] | None = None
 
-    def configure(self, *, limit: int, high: int, low: int, overflow: Callable[[], None] | None) -> None:
+    def configure(
+        self,
+        *,
+        limit: int,
+        high: int,
+        low: int,
+        overflow: Callable[[], None] | None,
+        max_age: float | None = None,
+    ) -> None:
         """Set the limits, in bytes.
 
         Args:
@@ -121,7 +138,10 @@ class Outbox:
             low: At or below this, it stops waiting.
             overflow: Called when *limit* is exceeded. `None` drops the oldest
                 frames instead.
+            max_age: The same if the oldest frame waits for longer, in seconds.
+                It is noticed at most half of that later.
         """
+        self._max_age = max_age
         self._limit = limit
         self.high = min(high, limit)
         self._low = min(low, limit)
@@ -179,6 +199,8 @@ class Outbox:
         self.blocked = True
         # A flush does nothing while the outbox is blocked, so none is scheduled.
         self.corked = True
+        if self._timer is None and self._max_age is not None and not self.sealed:
+            self._timer = self._loop.call_later(self._max_age / 2, self._look_at_age)
 
     def unblock(self) -> None:
         """Write again, and wake the waiters of `drained` if few enough bytes are left."""
@@ -205,6 +227,10 @@ class Outbox:
         # in an endless loop would block the event loop.
         self.high = -1
         self._overflow = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._marks = (None, None)
         self._wake()
 
     def detach(self) -> None:
@@ -246,14 +272,43 @@ class Outbox:
         if self._overflow is not None:
             self._overflow()
             return
+        count, size = 0, self.size
+        while size > self._limit and count < len(self.frames):
+            size -= len(self.frames[count])
+            count += 1
+        self._drop(count)
+
+    def _drop(self, count: int) -> None:
         # Keep the newest frame, even if it alone exceeds the limit. Otherwise the
         # outbox would drop every such frame, and the client would get nothing.
-        count = 0
-        while self.size > self._limit and count < len(self.frames) - 1:
-            self.size -= len(self.frames[count])
-            count += 1
+        count = min(count, len(self.frames) - 1)
+        self.size -= sum(map(len, self.frames[:count]))
         del self.frames[:count]
         self.dropped += count
+
+    def _look_at_age(self) -> None:
+        """Apply the policy to frames that were queued two looks ago and are still here.
+
+        A time for each frame would cost more than all the rest of the outbox.
+        """
+        assert self._max_age is not None
+        self._timer = None
+        frames = self.frames
+        if not frames:
+            # `block` starts the timer again.
+            self._marks = (None, None)
+            return
+        old, young = self._marks
+        stale = 0
+        if old is not None:
+            stale = next((index + 1 for index, frame in enumerate(frames) if frame is old), 0)
+        if stale and self._overflow is not None:
+            self._overflow()
+            return
+        if stale:
+            self._drop(stale)
+        self._marks = (young, frames[-1])
+        self._timer = self._loop.call_later(self._max_age / 2, self._look_at_age)
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, None

@@ -130,7 +130,8 @@ class Handlers:
                 or is `"error"`, which is reserved.
         """
         if not isinstance(event, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"@{self}.on takes the name of an event. Write @{self}.on('say').")
+            kind = str(self).partition(" ")[0]
+            raise ConfigurationError(f"{self}: on() takes the name of an event. Write @{kind}.on('say').")
         if event != ANY_EVENT:
             NamePattern(event, separator=EVENT_SEPARATOR)
             if ANY_EVENT in event:

@@ -129,7 +129,7 @@ def compile_plan(
     if not callable(handler):
         raise ConfigurationError(f"{where}: a handler is a function, not {handler!r}.")
     name = qualified_name(handler)
-    where = f"{where}: handler {name}"
+    where = f"{where}: handler {located_name(handler)}"
     is_async, is_generator = _kind(handler, where, in_thread=thread is not None)
     for twice in path_names.keys() & pattern_names.keys():
         raise ConfigurationError(f"{where}: {{{twice}}} is a parameter of two patterns. Rename one of them.")
@@ -252,15 +252,16 @@ class _Compiler:
         likely = required and not is_payload
         self._rules.refuse_misspelled(parameter, siblings, where, instead=instead, likely=likely)
         if self._source is not None and (required or self._payload_name is None):
-            return self._payload(self._source, parameter, where)
+            return self._payload(self._source, parameter, siblings, where)
         if not required:
             return lambda socket, subject: parameter.default
         raise ConfigurationError(f"{where}: nothing fills it. Either {self._rules.describe()}.")
 
-    def _payload(self, source: Payload, parameter: Parameter, where: str) -> Argument:
+    def _payload(self, source: Payload, parameter: Parameter, siblings: list[str], where: str) -> Argument:
         if self._payload_name is not None:
             raise ConfigurationError(
                 f"{where}: {self._payload_name!r} is already the payload, and a handler has only one. "
+                f"{self._rules.unused(siblings)}"
                 f"For a query parameter, write {self._rules.shown_query(parameter)}. "
                 "For several fields of the payload, use one type with these fields. "
                 f"Otherwise {self._rules.describe()}."

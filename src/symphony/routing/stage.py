@@ -167,6 +167,11 @@ class Rules:
                     f"{where}: did you mean {meant!r}, a parameter of the {whose}? {instead}"
                 )
 
+    def unused(self, siblings: Collection[str]) -> str:
+        """Name the parameters of the patterns that a function does not take, for errors."""
+        names = [name for name in (*self.path_names, *self.pattern_names) if name not in siblings]
+        return f"Of the pattern, it does not take {' and '.join(map(repr, names))}. " if names else ""
+
     def require_socket(self, where: str) -> None:
         """Raise an error if this stage has no socket."""
         if self._no_socket is not None:

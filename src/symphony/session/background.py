@@ -6,7 +6,20 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-__all__ = ("BackgroundTasks",)
+__all__ = ("BackgroundTasks", "check_coroutine")
+
+
+def check_coroutine(what: str, coroutine: object) -> None:
+    """Refuse what cannot run in the background, such as what `socket.close()` returns.
+
+    Raises:
+        TypeError: It is not a coroutine.
+    """
+    if not asyncio.iscoroutine(coroutine):
+        raise TypeError(
+            f"{what}() takes a coroutine, as of an `async def`, not {type(coroutine).__name__}. "
+            "`send`, `emit` and `close` begin when you call them, and need no background task."
+        )
 
 
 class BackgroundTasks:
@@ -32,8 +45,10 @@ class BackgroundTasks:
         """Run a coroutine.
 
         Raises:
+            TypeError: It is not a coroutine.
             RuntimeError: The socket has gone, or too many of its tasks run.
         """
+        check_coroutine("socket.background", coroutine)
         if is_over or len(self._tasks) >= self._limit:
             coroutine.close()
             why = "it is closed" if is_over else f"{self._limit} of its tasks run already"

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from symphony.identity import Identity
     from symphony.protocol.envelopes import Event
     from symphony.rooms.room import Room
+    from symphony.session.waiting import Waiting
     from symphony.socket import Socket
 
 __all__ = ("ErrorReporter", "LaneReports", "LiveSession", "NodeRooms", "Runner", "SessionNode")
@@ -43,10 +44,8 @@ class Runner(Protocol):
         """Whether a message is handled at once."""
         ...
 
-    @property
-    def waiting(self) -> int:
-        """How many messages are queued."""
-        ...
+    queue: Waiting
+    """The messages that wait."""
 
     def deliver(self, message: Any) -> None:
         """Handle a message when its turn comes."""

@@ -15,6 +15,7 @@ from symphony.protocol.envelopes import Protocol
 from symphony.session.contracts import LaneReports, Runner
 from symphony.session.lane import Lane
 from symphony.session.parallel import Parallel
+from symphony.session.waiting import Waiting
 from symphony.socket import Socket
 from symphony.transport.base import Close, Profile
 from symphony.websocket.handshake import choose_subprotocol
@@ -131,9 +132,9 @@ class Endpoint:
             watched: Wraps a coroutine, to log a warning if it blocks the event loop.
         """
         loop, limits = asyncio.get_running_loop(), self.profile.limits
-        max_queue = limits.max_queue
-        if self.concurrency == 1:
-            return Lane(loop, context, reports, max_queue=max_queue, max_turn_time=limits.max_turn_time)
-        return Parallel(
-            loop, context, reports, max_queue=max_queue, concurrency=self.concurrency, watched=watched
+        queue = Waiting(
+            max_count=limits.max_queue, max_bytes=limits.max_queue_bytes, queued=self.profile.queued
         )
+        if self.concurrency == 1:
+            return Lane(loop, context, reports, queue=queue, max_turn_time=limits.max_turn_time)
+        return Parallel(loop, context, reports, queue=queue, concurrency=self.concurrency, watched=watched)

@@ -146,7 +146,9 @@ class Exchange:
             logger.info("The client of socket %s reported an error.", self._name)
         elif answering.draining:
             answering.refuse(None if id in answering.active else id, RESTARTS)
-        elif self.requests.pending and self.runner.waiting >= self._limits.max_awaiting:
+        elif self.requests.pending and self.runner.queue.exceeds(
+            self._limits.max_awaiting, self._limits.max_awaiting_bytes
+        ):
             # While a handler awaits a reply of this client, the connection must be read.
             # A full queue therefore cannot pause reading, and events are refused instead.
             answering.refuse(
@@ -171,7 +173,10 @@ class Exchange:
             answering.refuse(None, INTERNAL)
             return None
         too_complex = self._too_complex(message) if len(message) > SMALL else None
-        for envelope in decoded if isinstance(decoded, Sequence) else (decoded,):
+        envelopes = decoded if isinstance(decoded, Sequence) else (decoded,)
+        # Their data refers to the message, which stays in memory until the last is handled.
+        self.runner.queue.announced = message.__sizeof__() // (len(envelopes) or 1)
+        for envelope in envelopes:
             if too_complex is not None and isinstance(envelope, Event):
                 answering.refuse(None if envelope.id in answering.active else envelope.id, too_complex)
             elif isinstance(envelope, Event):

@@ -45,13 +45,14 @@ class Lane:
         loop: The event loop of the socket.
         context: The context that all handlers of the socket share.
         reports: Called with what becomes of the messages.
-        max_queue: How many messages may wait before `reports.full` is called.
+        queue: Holds the messages that wait. When it is full, `reports.full` is called.
         max_turn_time: After how many seconds of queued messages the event loop
             may turn.
 
     Attributes:
         is_full: The last argument of *full*.
         is_idle: Whether the next message is handled at once.
+        queue: The messages that wait.
     """
 
     __slots__ = (
@@ -67,15 +68,14 @@ class Lane:
         "_in_step",
         "_latest",
         "_loop",
-        "_max_queue",
         "_max_turn_time",
-        "_queue",
         "_run",
         "_send",
         "_step_began",
         "_task",
         "is_full",
         "is_idle",
+        "queue",
     )
 
     def __init__(
@@ -84,15 +84,14 @@ class Lane:
         context: Context,
         reports: LaneReports,
         *,
-        max_queue: int,
+        queue: Waiting,
         max_turn_time: float = 0.005,
     ) -> None:
         self._loop = loop
         self._context = context
         self._done, self._failed, self._full = reports
-        self._max_queue = max_queue
+        self.queue = queue
         self._max_turn_time = max_turn_time
-        self._queue: Waiting | None = None
         self.is_idle = False
         self._ending = False
         self.is_full = False
@@ -153,6 +152,7 @@ class Lane:
             # Lane and driver refer to each other. Without this, a closed socket would
             # stay in memory until the garbage collector runs.
             driver.close()
+            self.queue.close()
 
     async def _take_turns(self, driver: Driver, task: asyncio.Task[Any]) -> None:
         while True:
@@ -162,14 +162,14 @@ class Lane:
                 await _until_idle(self, driver, awaited)
                 self._current = None
                 self._in_step += 1
-            elif self._queue:
+            elif self.queue:
                 # Nothing else runs until the task suspends, and most handlers never do.
                 if not self._step_began:
                     self._step_began = monotonic()
                 elif monotonic() - self._step_began > self._max_turn_time:
                     await self._yield(task)
                     continue
-                self._current = self._latest = message = self._queue.popleft()
+                self._current = self._latest = message = self.queue.take()
                 self._make_room()
                 await _until_idle(self, driver, driver.send(message))
                 self._current = message = None
@@ -201,18 +201,11 @@ class Lane:
         if self.is_idle:
             self._wake()
             return
-        if self._queue:
-            dropped = len(self._queue)
-            self._queue.clear()
+        if dropped := self.queue.clear():
             self._failed(
                 None, TimeoutError(f"{dropped} messages were dropped after a handler that did not end")
             )
         self._task.cancel()
-
-    @property
-    def waiting(self) -> int:
-        """How many messages are queued."""
-        return len(self._queue) if self._queue else 0
 
     def recent(self) -> tuple[int, Any]:
         """Return how many messages the task has handled in this step of the loop, and the last of them."""
@@ -230,7 +223,7 @@ class Lane:
         if message is self._current:
             self._task.cancel()
             return True
-        if self._queue and self._queue.remove(message):
+        if self.queue.remove(message):
             self._make_room()
         return False
 
@@ -273,17 +266,16 @@ class Lane:
                 yield from _relieved(pressure)
 
     def _enqueue(self, message: Any) -> None:
-        if self._queue is None:
-            self._queue = Waiting()
-        self._queue.append(message)
-        if len(self._queue) >= self._max_queue and not self.is_full:
+        queue = self.queue
+        queue.add(message)
+        if queue.is_full and not self.is_full:
             self.is_full = True
             self._full(True)
         if self.is_idle:
             self._wake()
 
     def _make_room(self) -> None:
-        if self.is_full and self.waiting <= self._max_queue // 2:
+        if self.is_full and self.queue.has_room:
             self.is_full = False
             self._full(False)
 

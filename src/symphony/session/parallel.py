@@ -27,12 +27,13 @@ class Parallel:
         loop: The event loop of the socket.
         context: The context of the socket. Each handler gets a copy.
         reports: Called with what becomes of the messages.
-        max_queue: How many messages may wait before `reports.full` is called.
+        queue: Holds the messages that wait. When it is full, `reports.full` is called.
         concurrency: How many handlers may run at once.
         watched: Wraps a coroutine, to log a warning if it blocks the event loop.
 
     Attributes:
         is_full: The last argument of *full*.
+        queue: The messages that wait.
     """
 
     __slots__ = (
@@ -47,12 +48,11 @@ class Parallel:
         "_full",
         "_is_async",
         "_loop",
-        "_max_queue",
-        "_queue",
         "_running",
         "_socket",
         "_watched",
         "is_full",
+        "queue",
     )
 
     def __init__(
@@ -61,20 +61,19 @@ class Parallel:
         context: Context,
         reports: LaneReports,
         *,
-        max_queue: int,
+        queue: Waiting,
         concurrency: int,
         watched: Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]],
     ) -> None:
         self._loop = loop
         self._context = context
         self._done, self._failed, self._full = reports
-        self._max_queue = max_queue
+        self.queue = queue
         self._concurrency = concurrency
         self._watched = watched
         self._call: Callable[[Any, Any], Any] | None = None
         self._socket: Any = None
         self._is_async = True
-        self._queue = Waiting()
         self._running: dict[asyncio.Task[None], Any] = {}
         self._ending = False
         self._ended: asyncio.Future[None] = loop.create_future()
@@ -86,8 +85,8 @@ class Parallel:
         if self.is_idle:
             self._start(message)
             return
-        self._queue.append(message)
-        if len(self._queue) >= self._max_queue and not self.is_full:
+        self.queue.add(message)
+        if self.queue.is_full and not self.is_full:
             self.is_full = True
             self._full(True)
 
@@ -106,6 +105,7 @@ class Parallel:
             await asyncio.shield(self._ended)
         finally:
             self._call = self._socket = None
+            self.queue.close()
             if self._deadline is not None:
                 self._deadline.cancel()
 
@@ -119,9 +119,7 @@ class Parallel:
     def cancel(self) -> None:
         """Cancel the running handlers and drop the queued messages."""
         self._ending = True
-        dropped = len(self._queue)
-        self._queue.clear()
-        if dropped:
+        if dropped := self.queue.clear():
             self._failed(
                 None, TimeoutError(f"{dropped} messages were dropped after handlers that did not end")
             )
@@ -133,11 +131,6 @@ class Parallel:
     def is_idle(self) -> bool:
         """Whether the next message is handled at once."""
         return self._call is not None and len(self._running) < self._concurrency
-
-    @property
-    def waiting(self) -> int:
-        """How many messages are queued."""
-        return len(self._queue)
 
     def recent(self) -> tuple[int, Any]:
         """Return how many messages are handled in this step of the loop, and the last of them."""
@@ -157,7 +150,7 @@ class Parallel:
             if handled is message:
                 task.cancel()
                 return True
-        if self._queue.remove(message):
+        if self.queue.remove(message):
             self._go_on()
         return False
 
@@ -188,10 +181,10 @@ class Parallel:
         self._go_on()
 
     def _go_on(self) -> None:
-        while self._queue and self.is_idle:
-            self._start(self._queue.popleft())
-        if self.is_full and len(self._queue) <= self._max_queue // 2:
+        while self.queue and self.is_idle:
+            self._start(self.queue.take())
+        if self.is_full and self.queue.has_room:
             self.is_full = False
             self._full(False)
-        if self._ending and not self._running and not self._queue and not self._ended.done():
+        if self._ending and not self._running and not self.queue and not self._ended.done():
             self._ended.set_result(None)

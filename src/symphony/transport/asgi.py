@@ -111,13 +111,8 @@ class _AsgiConnection:
     # The core's calls
 
     def configure(self, profile: Profile) -> None:
-        self._limits = limits = profile.limits
-        self.outbox.configure(
-            limit=limits.max_outbox_bytes,
-            high=limits.high_water_bytes,
-            low=limits.low_water_bytes,
-            overflow=self._overflow if profile.slow_consumer == "disconnect" else None,
-        )
+        self._limits = profile.limits
+        profile.apply(self.outbox, self._overflow)
 
     def accept(self, subprotocol: str | None) -> None:
         self._put({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
@@ -169,6 +164,9 @@ class _AsgiConnection:
 
     def pong_too_late(self) -> None:
         """Do nothing, because the server checks the pongs."""
+
+    def message_too_late(self) -> None:
+        """Do nothing, because the server assembles the messages."""
 
     def idle_too_long(self) -> None:
         self._stats.idle += 1

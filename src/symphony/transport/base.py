@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from symphony.websocket.close import Close
+from symphony.websocket.queued import Queued
 
 if TYPE_CHECKING:
     from symphony.limits import Limits
@@ -52,11 +53,24 @@ class Profile(NamedTuple):
         slow_consumer: What happens when the outbox is full.
         compression: Compress messages of at least this many bytes, if the
             client supports it. `None`: never.
+        queued: The bytes that wait in all queues of the app.
     """
 
     limits: Limits
     slow_consumer: SlowConsumer
     compression: int | None
+    queued: Queued
+
+    def apply(self, outbox: Outbox, overflow: Callable[[], None]) -> None:
+        """Set the limits of a connection's outbox; *overflow* disconnects a slow consumer."""
+        limits = self.limits
+        outbox.configure(
+            limit=limits.max_outbox_bytes,
+            high=limits.high_water_bytes,
+            low=limits.low_water_bytes,
+            overflow=overflow if self.slow_consumer == "disconnect" else None,
+            max_age=limits.max_outbox_age,
+        )
 
 
 class Connection(Protocol):

@@ -36,19 +36,33 @@ class Beating(Protocol):
         """Abort the connection, because the peer does not answer."""
         ...
 
+    def message_too_late(self) -> None:
+        """Close the connection, because the peer does not finish a fragmented message."""
+        ...
+
     def idle_too_long(self) -> None:
         """Close the connection, because the peer sends no messages."""
         ...
 
 
 class Heartbeat:
-    """Applies `ping_interval`, `pong_timeout` and `idle_timeout` to one connection.
+    """Applies the timeouts of a connection: for pings, silence and unfinished messages.
 
     Attributes:
         latency: The last round trip in seconds, `None` before the first.
     """
 
-    __slots__ = ("_connection", "_count", "_idle_timer", "_limits", "_loop", "_sent_at", "_timer", "latency")
+    __slots__ = (
+        "_connection",
+        "_count",
+        "_idle_timer",
+        "_limits",
+        "_loop",
+        "_message_timer",
+        "_sent_at",
+        "_timer",
+        "latency",
+    )
 
     def __init__(self, connection: Beating, limits: Limits) -> None:
         self._connection = connection
@@ -59,6 +73,7 @@ class Heartbeat:
         self.latency: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._message_timer: asyncio.TimerHandle | None = None
         if limits.ping_interval is not None:
             self._timer = self._loop.call_later(limits.ping_interval, self._ping)
         if limits.idle_timeout is not None:
@@ -77,9 +92,17 @@ class Heartbeat:
             self._timer.cancel()
         self._timer = self._loop.call_later(interval, self._ping)
 
+    def fragment(self, *, more: bool) -> None:
+        """Note that a fragment has arrived, and whether its message goes on."""
+        if more and self._message_timer is None:
+            self._message_timer = self._loop.call_later(self._limits.message_timeout, self._check_message)
+        elif not more and self._message_timer is not None:
+            self._message_timer.cancel()
+            self._message_timer = None
+
     def stop(self) -> None:
         """Cancel all timers."""
-        for timer in (self._timer, self._idle_timer):
+        for timer in (self._timer, self._idle_timer, self._message_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -97,6 +120,14 @@ class Heartbeat:
             self._timer = self._loop.call_later(self._limits.pong_timeout, self._check_pong)
         else:
             self._connection.pong_too_late()
+
+    def _check_message(self) -> None:
+        self._message_timer = None
+        if self._connection.held:
+            # Its fragments cannot arrive.
+            self.fragment(more=True)
+        else:
+            self._connection.message_too_late()
 
     def _check_idle(self, timeout: float) -> None:
         left = self._connection.message_at + timeout - self._loop.time()

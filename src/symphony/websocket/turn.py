@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, cast
 from picows import WSFrame, WSMsgType
 
 from symphony.websocket.backlog import Backlog
+from symphony.websocket.queued import Queued
 
 __all__ = ("BRIEF", "KeptFrame", "Turn", "Turned")
 
@@ -26,6 +27,7 @@ libuv reads from one socket up to 32 times before it looks at the others.
 """
 # How many frames are handled between two looks at the clock. Fewer if they are slow.
 _STRIDE: Final = 16
+_NOWHERE: Final = Queued(0)
 _KINDS: Final = {kind.value: kind for kind in WSMsgType}
 
 
@@ -91,6 +93,7 @@ class Turn:
         "_loop",
         "_max_frames",
         "_max_seconds",
+        "_queued",
         "_replaying",
         "_scheduled",
         "_transport",
@@ -107,6 +110,7 @@ class Turn:
         self._connection: Turned | None = connection
         self._max_frames = _STRIDE
         self._max_seconds = BRIEF
+        self._queued: Queued = _NOWHERE
         self._backlog: Backlog | None = None
         self._last: Callable[[], None] | None = None
         self._scheduled = self._replaying = False
@@ -117,14 +121,16 @@ class Turn:
         self.look_at = self.stride = 1
         self.held = False
 
-    def configure(self, *, max_frames: int, max_seconds: float) -> None:
+    def configure(self, *, max_frames: int, max_seconds: float, queued: Queued) -> None:
         """Set the limits of a turn, before the first frame.
 
         Args:
             max_frames: How many frames are handled in one turn.
             max_seconds: How long they may take. A handler that takes longer is
                 not interrupted, but no other frame is handled after it.
+            queued: The bytes of all queues, among them those of kept frames.
         """
+        self._queued = queued
         self._max_frames = max_frames
         self._max_seconds = max_seconds
 
@@ -146,7 +152,9 @@ class Turn:
             | (0x10 if frame.rsv3 else 0)
             | frame.msg_type.value
         )
+        before = len(backlog)
         backlog.add(first, frame.get_payload_as_bytes())
+        self._queued.size += len(backlog) - before
         if frame.last_in_buffer:
             self.count = 0
             handled, self._handled = self._handled, 0
@@ -186,6 +194,7 @@ class Turn:
 
     def release(self) -> None:
         """Drop the kept frames, and the reference to the connection."""
+        self._queued.size -= self.kept
         self._connection = self._last = self._backlog = None
 
     @property
@@ -240,7 +249,7 @@ class Turn:
             self._read()
 
     def _replay(self, connection: Turned, backlog: Backlog) -> None:
-        began = monotonic()
+        began, before = monotonic(), len(backlog)
         self.count = 0
         try:
             while backlog and not self.held:
@@ -253,6 +262,8 @@ class Turn:
                 ):
                     break
         finally:
+            if self._backlog is not None:
+                self._queued.size -= before - len(backlog)
             frames, self.count = self.count, 0
             self.look_at = 0 if backlog or self.held else self.stride
             self._over(monotonic() - began, frames)

@@ -544,3 +544,89 @@ def test_below_the_limit_nothing_is_dropped(script: list[tuple[str, Any]]) -> No
     world.outbox.unblock()
     assert world.written == list(range(len(world.sent)))
     assert world.outbox.dropped == 0
+
+
+# Age
+
+
+class Late(Loop):
+    """A loop whose timers are called by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> Any:
+        self.timers.append((delay, call))
+        return self
+
+    def cancel(self) -> None:
+        self.timers.clear()
+
+    def pass_half(self) -> None:
+        ((delay, call),) = self.timers
+        assert delay == 5
+        self.timers.clear()
+        call()
+
+
+def aging(overflow: Callable[[], None] | None = None) -> tuple[Outbox, Wire, Late]:
+    loop = Late()
+    outbox, wire, _ = make(loop)
+    outbox.configure(limit=1000, high=100, low=10, overflow=overflow, max_age=10)
+    outbox.block()
+    return outbox, wire, loop
+
+
+def test_frames_that_are_still_there_after_their_age_are_dropped() -> None:
+    outbox, _, loop = aging()
+    for frame in (b"a", b"bb"):
+        outbox.send(frame)
+    loop.pass_half()
+    outbox.send(b"ccc")
+    loop.pass_half()
+    assert outbox.frames == [b"a", b"bb", b"ccc"]
+    outbox.send(b"dddd")
+    loop.pass_half()
+    assert (outbox.frames, outbox.size, outbox.dropped) == ([b"ccc", b"dddd"], 7, 2)
+    loop.pass_half()
+    # The newest stays, however old it is.
+    assert (outbox.frames, outbox.dropped) == ([b"dddd"], 3)
+
+
+def test_frames_that_grow_old_are_told_to_the_policy() -> None:
+    told: list[str] = []
+    outbox, _, loop = aging(lambda: told.append("slow"))
+    outbox.send(b"a")
+    loop.pass_half()
+    loop.pass_half()
+    assert told == []
+    loop.pass_half()
+    assert told == ["slow"]
+    assert loop.timers == []
+
+
+def test_a_slow_consumer_that_reads_steadily_keeps_its_frames() -> None:
+    """Its outbox is never empty, but no frame is in it for long."""
+    outbox, wire, loop = aging(lambda: pytest.fail("not slow"))
+    for number in range(20):
+        outbox.send(b"%d" % number)
+        loop.pass_half()
+        outbox.send(b"and %d" % number)
+        outbox.unblock()
+        outbox.block()
+    assert sum(map(len, wire.writes)) > 0
+
+
+def test_no_timer_runs_without_frames_or_after_the_end() -> None:
+    outbox, _, loop = aging()
+    assert len(loop.timers) == 1
+    outbox.block()
+    assert len(loop.timers) == 1
+    loop.pass_half()
+    assert loop.timers == []
+    outbox.block()
+    outbox.seal()
+    assert loop.timers == []
+    outbox.block()
+    assert loop.timers == []

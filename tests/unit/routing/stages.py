@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -76,9 +77,9 @@ def on_empty(handler: Callable[..., Any], **options: Any) -> Plan:
 
 
 def error_of(stage: Callable[..., Plan], handler: Callable[..., Any], **options: Any) -> str:
-    """Return the error of compiling a handler, with its tests' own names cut away."""
+    """Return the error of compiling a handler, with its tests' own names and places cut away."""
     with pytest.raises(ConfigurationError) as caught:
         stage(handler, **options)
-    text = str(caught.value)
+    text = re.sub(r" \(\S+:\d+\)(?=[,:])", "", str(caught.value), count=1)
     outer = handler.__qualname__.rpartition(".")[0]
     return text.replace(f"{handler.__module__}.{outer}.", "").replace(f"{handler.__module__}.", "")

@@ -16,6 +16,8 @@ import pytest
 from support.lanes import Bench
 from symphony.session.contracts import LaneReports
 from symphony.session.lane import Lane
+from symphony.session.waiting import Waiting
+from symphony.websocket.queued import Queued
 
 Begin = Callable[..., Awaitable[Bench]]
 
@@ -863,7 +865,7 @@ async def test_the_timeout_of_a_lane_that_has_ended_cancels_nothing_of_what_its_
             failed=lambda message, error: bench.failures.append(error),
             full=bench.fullness.append,
         ),
-        max_queue=10,
+        queue=Waiting(max_count=10, max_bytes=10**9, queued=Queued(10**9)),
     )
 
     async def serve_then_disconnect() -> str:

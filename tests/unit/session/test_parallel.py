@@ -9,6 +9,8 @@ import pytest
 
 from symphony.session.contracts import LaneReports
 from symphony.session.parallel import Parallel
+from symphony.session.waiting import Waiting
+from symphony.websocket.queued import Queued
 
 word: ContextVar[str] = ContextVar("word")
 
@@ -36,7 +38,7 @@ class Bench:
             asyncio.get_running_loop(),
             copy_context(),
             LaneReports(self.done, self.failed, self.fullness.append),
-            max_queue=max_queue,
+            queue=Waiting(max_count=max_queue, max_bytes=10**9, queued=Queued(10**9)),
             concurrency=concurrency,
             watched=lambda work: work,
         )
@@ -84,7 +86,7 @@ async def test_so_many_run_at_once_and_start_in_the_order_they_came() -> None:
     bench = Bench()
     await bench.serve()
     await bench.deliver(1, 2, 3, 4, 5)
-    assert (bench.begun, bench.parallel.waiting) == ([1, 2], 3)
+    assert (bench.begun, len(bench.parallel.queue)) == ([1, 2], 3)
     await bench.open(2, "b")
     assert bench.begun == [1, 2, 3]
     await bench.open(1, "a")
@@ -100,7 +102,7 @@ async def test_so_many_run_at_once_and_start_in_the_order_they_came() -> None:
 async def test_what_came_before_serve_is_handled_in_order() -> None:
     bench = Bench()
     await bench.deliver(1, 2, 3)
-    assert (bench.begun, bench.parallel.waiting) == ([], 3)
+    assert (bench.begun, len(bench.parallel.queue)) == ([], 3)
     await bench.serve()
     await bench.turn()
     assert bench.begun == [1, 2]
@@ -119,9 +121,9 @@ async def test_full_is_told_once_and_not_full_when_half_has_gone() -> None:
     assert bench.fullness == [True]
     for message in range(2):
         await bench.open(message)
-    assert (bench.parallel.waiting, bench.fullness) == (3, [True])
+    assert (len(bench.parallel.queue), bench.fullness) == (3, [True])
     await bench.open(2)
-    assert (bench.parallel.waiting, bench.fullness, bench.parallel.is_full) == (2, [True, False], False)
+    assert (len(bench.parallel.queue), bench.fullness, bench.parallel.is_full) == (2, [True, False], False)
     bench.parallel.cancel()
     await bench.ended()
 
@@ -139,9 +141,9 @@ async def test_a_withdrawn_message_that_waits_is_dropped_without_a_word() -> Non
     assert bench.fullness == [True]
     # It is this message and not one like it.
     assert bench.parallel.withdraw(["same"]) is False
-    assert bench.parallel.waiting == 2
+    assert len(bench.parallel.queue) == 2
     assert bench.parallel.withdraw(second) is False
-    assert (bench.parallel.waiting, bench.fullness) == (1, [True, False])
+    assert (len(bench.parallel.queue), bench.fullness) == (1, [True, False])
     await bench.open(id(first))
     assert bench.begun == [id(first), id(third)]
     assert bench.parallel.withdraw(first) is False

@@ -201,6 +201,8 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         # slightly above the limit, and only the assembler is exact.
         if not assembler.active and self._deflate is None:
             self._assembler = None
+        if self._heartbeat is not None:
+            self._heartbeat.fragment(more=assembler.active)
         if message is not None:
             self._received(message)
 
@@ -210,18 +212,15 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         """Apply the profile of the route."""
         self._limits = limits = profile.limits
         self._slow_after = limits.blocking_warning
-        self._turn.configure(max_frames=limits.max_turn_messages, max_seconds=limits.max_turn_time)
+        self._turn.configure(
+            max_frames=limits.max_turn_messages, max_seconds=limits.max_turn_time, queued=profile.queued
+        )
         if profile.compression is not None:
             self._deflate = negotiate(self._extensions)
             if self._deflate is not None:
                 self.encoding = deflated(self._deflate.server_window_bits, profile.compression)
         self._ending.close_timeout = limits.close_timeout
-        self.outbox.configure(
-            limit=limits.max_outbox_bytes,
-            high=limits.high_water_bytes,
-            low=limits.low_water_bytes,
-            overflow=self._overflow if profile.slow_consumer == "disconnect" else None,
-        )
+        profile.apply(self.outbox, self._overflow)
 
     def hand_over(self, acceptor: Acceptor, scope: Scope) -> Receiver | None:
         """Give a handshake that is not answered yet to *acceptor*."""
@@ -387,6 +386,11 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         """Abort the connection, because the peer does not answer."""
         self._stats.late_pongs += 1
         self._ending.give_up("no pong in time")
+
+    def message_too_late(self) -> None:
+        """Close the connection, because the peer does not finish a fragmented message."""
+        self._stats.late_messages += 1
+        self.close(4408, "a message took too long")
 
     def idle_too_long(self) -> None:
         """Close the connection, because the peer sends no messages."""

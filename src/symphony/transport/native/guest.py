@@ -21,6 +21,7 @@ from symphony.errors import Reject
 from symphony.outgoing.encoding import Message
 from symphony.protocol.refusals import http_refusal
 from symphony.transport.base import Close, Profile, Scope, Servable, SlowRead, shown_address
+from symphony.websocket.queued import Queued
 
 if TYPE_CHECKING:
     from symphony.limits import Limits
@@ -60,6 +61,8 @@ class Guest:
         self._path = quote(scope["path"])
         self._address = shown_address(scope["client"])
         self._limits = limits
+        self._queued = Queued(limits.max_queued_bytes)
+        self._unread_bytes = 0
         self._events: deque[dict[str, Any]] = deque(({"type": "websocket.connect"},))
         self._arrived = asyncio.Event()
         self._answered = False
@@ -74,7 +77,8 @@ class Guest:
         """Queue a message for the app."""
         kind = "text" if isinstance(message, str) else "bytes"
         self._put({"type": "websocket.receive", kind: message})
-        if len(self._events) > self._limits.max_queue:
+        self._unread_bytes += len(message)
+        if len(self._events) > self._limits.max_queue or self._unread_bytes >= self._limits.max_queue_bytes:
             self._connection.pause_reading()
 
     def slow(self, seconds: float, read: SlowRead) -> None:
@@ -136,7 +140,9 @@ class Guest:
             self._arrived.clear()
             await self._arrived.wait()
         event = self._events.popleft()
-        if self._connection.held and len(self._events) <= self._limits.max_queue // 2:
+        self._unread_bytes -= len(event.get("text") or event.get("bytes") or "")
+        few = len(self._events) <= self._limits.max_queue // 2
+        if self._connection.held and few and self._unread_bytes <= self._limits.max_queue_bytes // 2:
             self._connection.resume_reading()
         return event
 
@@ -164,7 +170,7 @@ class Guest:
         headers = Headers(raw=[(name.lower(), value) for name, value in event.get("headers") or ()])
         if kind == "websocket.accept":
             # `configure` first: it sets what `accept` sends.
-            self._connection.configure(Profile(self._limits, "disconnect", None))
+            self._connection.configure(Profile(self._limits, "disconnect", None, self._queued))
             self._connection.accept(event.get("subprotocol"), headers.items())
             self._answered = True
             self._log(101)
@@ -191,7 +197,7 @@ class Guest:
         self._answered = True
         # From now on, the client receives nothing that the app sends.
         self._gone = True
-        self._connection.configure(Profile(self._limits, "disconnect", None))
+        self._connection.configure(Profile(self._limits, "disconnect", None, self._queued))
         self._connection.refuse(status, headers, body)
         self._log(status)
         self._put({"type": "websocket.disconnect", "code": 1006, "reason": ""})

@@ -6,10 +6,16 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
+from typing import Any, Final
 
-__all__ = ("ListenError", "bind", "listening")
+__all__ = ("ListenError", "bind", "keep_unsent_data", "listening")
+
+# Python before 3.12 does not name the option everywhere.
+_NOTSENT_LOWAT: Final = {"linux": 25, "darwin": 0x201}
+_UNSENT_BYTES: Final = 128 * 1024
 
 # The same mode as in uvicorn: every user with access to the folder may connect.
 _UDS_MODE = 0o666
@@ -51,6 +57,19 @@ def bind(host: str, port: int, uds: str | None) -> list[socket.socket]:
         ListenError: The address could not be bound.
     """
     return [_bind_unix(uds)] if uds is not None else _bind_tcp(host, port)
+
+
+def keep_unsent_data(listeners: Iterable[Any]) -> None:
+    """Let the kernel take little more than it can send at once, where it has an option for that.
+
+    Otherwise it takes up to 4 MB for a slow client, and what it has taken can no
+    longer be dropped. Accepted sockets inherit the option.
+    """
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", _NOTSENT_LOWAT.get(sys.platform))
+    for listener in listeners:
+        if option is not None and listener.family in (socket.AF_INET, socket.AF_INET6):
+            with suppress(OSError):
+                listener.setsockopt(socket.IPPROTO_TCP, option, _UNSENT_BYTES)
 
 
 def _bind_tcp(host: str, port: int) -> list[socket.socket]:

@@ -21,7 +21,7 @@ from symphony.transport.native.connection import NativeConnection
 from symphony.transport.native.crowd import Crowd, Place
 from symphony.transport.native.descriptors import descriptor_limit, raise_descriptor_limit
 from symphony.transport.native.front import FrontDoor
-from symphony.transport.native.listen import ListenError, bind, listening
+from symphony.transport.native.listen import ListenError, bind, keep_unsent_data, listening
 from symphony.transport.native.logs import check_level, configure_logging
 from symphony.transport.native.memory import trim_memory
 from symphony.transport.native.stopping import Deadline, Signals
@@ -107,6 +107,7 @@ class Server(uvicorn.Server):
     def _listen(self, sockets: list[socket.socket]) -> None:
         config = self.config
         config.bound_to(sockets)
+        keep_unsent_data(sockets)
         doorman = Doorman(Crowd(descriptor_limit()), config.acceptor, config.is_proxy)
 
         def protocol(place: Place) -> FrontDoor:
