@@ -69,6 +69,7 @@ class FrontDoor(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timeout for the first request."""
         super().connection_made(transport)
+        self._place.transport = transport
         transport.set_protocol(Segments(self, self.config.read_buffer))
         self.flow = self._flow = Flow(transport, self.acceptor.limits)
         self._start_clock(self.acceptor.limits.handshake_timeout, self._too_late)
