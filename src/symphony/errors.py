@@ -24,6 +24,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from symphony.printable import escaped, printable
+
 __all__ = (
     "CODES",
     "Code",
@@ -190,7 +192,7 @@ class Reject(SymphonyError):
 
     def __str__(self) -> str:
         """Return code and message on one line, so that a peer cannot forge log lines."""
-        message = self.message if self.message.isprintable() else ascii(self.message)
+        message = escaped(self.message)
         return f"{self.code}: {message}" if message else self.code
 
     def payload(self) -> dict[str, Any]:
@@ -226,7 +228,9 @@ class RemoteError(SymphonyError):
         details: Any = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(f"{code}: {message}" if message else code)
+        # The attributes keep what the peer has sent; the text of the exception ends up in logs.
+        shown = printable(code)
+        super().__init__(f"{shown}: {printable(message)}" if message else shown)
         self.code = code
         self.message = message
         self.retryable = retryable
@@ -270,7 +274,7 @@ class DisconnectedError(SymphonyError):
     def __init__(
         self, message: str, code: int = 1006, reason: str = "", *, refusal: RemoteError | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(escaped(message, keep="\n"))
         self.code = code
         self.reason = reason
         self.refusal = refusal

@@ -89,7 +89,7 @@ async def test_the_message_handler_of_a_raw_route_is_named(case: str) -> None:
     app = Symphony()
 
     @app.on_message
-    def handle(message: str) -> Any:
+    async def handle(message: str) -> Any:
         return make()
 
     async with TestClient(app) as test, test.connect("/", protocol="raw") as client:

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias, Union, get_args, get_origin
 import msgspec
 from msgspec import Raw
 
-from symphony.errors import Reject, RemoteError
+from symphony.errors import ConfigurationError, Reject, RemoteError
 from symphony.protocol.codec import encode_json, encode_msgpack
 from symphony.protocol.reading import event_readers, guarded
 from symphony.protocol.unencodable import fail_to_encode
@@ -160,7 +160,10 @@ def _reader(annotation: Any, kind: Kind) -> Reader:
 
 
 def _compile(annotation: Any, kind: Kind) -> Reader:
-    decode = guarded(event_readers(annotation)[kind])
+    try:
+        decode = guarded(event_readers(annotation)[kind])
+    except ConfigurationError as error:
+        raise TypeError(str(error)) from None
 
     def read(data: Any) -> Any:
         try:

@@ -10,9 +10,11 @@ from urllib.parse import quote
 
 from starlette.datastructures import Headers
 
+from symphony.complaints import Complaint
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
+from symphony.printable import MOST, printable
 from symphony.protocol.subprotocols import offered_token
 from symphony.session.endpoint import Endpoint
 from symphony.transport.address import client_key
@@ -24,6 +26,7 @@ from symphony.websocket.hosts import host_advice, host_allowed
 __all__ = ("Admission", "Resolve", "address_of", "refuse_host", "route_path", "shown_path")
 
 logger = logging.getLogger("symphony.app")
+_refused_host = Complaint(logger, logging.WARNING, "Refused a request for %s: %s.")
 
 ANY_HOST: Final = ("*",)
 
@@ -47,6 +50,9 @@ class Admission:
         self._resolve = resolve
         self._limits = limits
         self._hosts = hosts
+        self._refused_origin = Complaint(
+            logger, logging.WARNING, "Refused a browser on %s from origin %s: %s."
+        )
         self._per_address: Counter[str] = Counter()
 
     def admit(self, handshake: Handshake, *, connected: int) -> tuple[Endpoint, dict[str, Any]]:
@@ -98,13 +104,10 @@ class Admission:
         host, secure = handshake.headers.get("host"), handshake.scope.get("scheme") in ("wss", "https")
         if origin_allowed(handshake.origin, host=host, secure=secure, allowed=endpoint.origins):
             return
-        logger.warning(
-            "Refused a browser on %s from origin %s: %s.",
-            shown_path(handshake),
-            handshake.origin,
-            origin_advice(handshake.origin, host=host, secure=secure),
-        )
-        raise Reject("forbidden", f"origin {handshake.origin} is not allowed")
+        origin = printable(handshake.origin)
+        advice = origin_advice(handshake.origin, host=host, secure=secure)
+        self._refused_origin.log(shown_path(handshake), origin, printable(advice, 2 * MOST))
+        raise Reject("forbidden", f"origin {origin} is not allowed")
 
     def _check_limits(self, handshake: Handshake, connected: int) -> None:
         if connected >= self._limits.max_connections:
@@ -136,7 +139,8 @@ def refuse_host(scope: Scope, hosts: Sequence[str] | None) -> None:
     if host_allowed(host, secure=scope.get("scheme") in ("wss", "https"), allowed=allowed):
         return
     advice = host_advice(host, listed=hosts is not None)
-    logger.warning("Refused a request for %s: %s.", quote(scope["path"]), advice)
+    advice = printable(advice, 2 * MOST)
+    _refused_host.log(printable(quote(scope["path"])), advice)
     raise Reject("forbidden", advice)
 
 
@@ -151,7 +155,7 @@ def route_path(scope: Scope) -> str:
 
 def shown_path(handshake: Handshake) -> str:
     """Return the path as it may stand in a log, which is on one line."""
-    return quote(handshake.scope["path"])
+    return printable(quote(handshake.scope["path"]))
 
 
 def address_of(handshake: Handshake) -> str:

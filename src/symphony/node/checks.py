@@ -9,16 +9,17 @@ from typing import Any, Final, cast, get_args, get_origin
 
 from symphony.errors import ConfigurationError
 from symphony.routing.plan import Plan
+from symphony.routing.results import VALUES, is_awaitable
 from symphony.routing.route import Options
 from symphony.websocket.handshake import TOKEN, check_origins
 
 __all__ = (
     "NO_CLOSE",
     "NO_ROOM",
+    "answering",
     "as_coroutine",
     "check_options",
     "check_state",
-    "refuse_generator",
     "the_handshake",
     "wrong_state",
 )
@@ -35,20 +36,44 @@ def the_handshake(socket: Any, subject: Any) -> Any:
 def as_coroutine(
     call: Callable[[Any, Any], Any], is_async: bool
 ) -> Callable[[Any, Any], Coroutine[Any, Any, Any]]:
-    """Return *call* as an async function, whichever it was."""
+    """Return *call* as an async function, whichever it was.
+
+    If a plain function returns an awaitable, that is awaited.
+    """
     if is_async:
         return call
 
     async def run(socket: Any, subject: Any) -> Any:
-        return call(socket, subject)
+        result = call(socket, subject)
+        if type(result) not in VALUES and is_awaitable(result):
+            return await result
+        return result
 
     return run
 
 
-def refuse_generator(plan: Plan, where: str) -> None:
-    """Refuse a handler that yields where only its return value counts."""
+def answering(plan: Plan, where: str) -> Callable[[Any, Any], Coroutine[Any, Any, Any]]:
+    """Return how to call a handler of which only the return value counts.
+
+    Raises:
+        ConfigurationError: It is a generator.
+    """
+    is_generator = f"{where}: {plan.name} is a generator. Only a message handler may `yield`."
     if plan.is_generator:
-        raise ConfigurationError(f"{where}: {plan.name} is a generator. Only a message handler may `yield`.")
+        raise ConfigurationError(is_generator)
+    call = as_coroutine(plan.call, plan.is_async)
+    if plan.is_async_function:
+        return call
+
+    async def run(socket: Any, subject: Any) -> Any:
+        result = await call(socket, subject)
+        if inspect.isasyncgen(result):
+            # A decorator hid it. Ignored, it would not run, and an `authorize` that
+            # does not run would allow everything.
+            raise TypeError(is_generator)
+        return result
+
+    return run
 
 
 def check_options(options: Options) -> None:

@@ -11,9 +11,8 @@ from symphony.identity import Identity
 from symphony.node.checks import (
     NO_CLOSE,
     NO_ROOM,
-    as_coroutine,
+    answering,
     check_state,
-    refuse_generator,
     the_handshake,
     wrong_state,
 )
@@ -66,8 +65,7 @@ class HookCompiler:
         refused = {Room: NO_ROOM, Close: NO_CLOSE, Handshake: take_socket, Identity: take_socket}
         known = Known(types, refused)
         plan = compile_plan(function, where="on_error of the app", known=known, overrides=self._overrides)
-        refuse_generator(plan, "on_error of the app")
-        return as_coroutine(plan.call, plan.is_async)
+        return answering(plan, "on_error of the app")
 
     def _hook(self, function: Callable[..., Any], kind: str, policy: RoomPolicy) -> Hook:
         where = f"{kind} of rooms {policy.pattern!r}"
@@ -84,8 +82,7 @@ class HookCompiler:
             pattern_names=NamePattern(policy.pattern, separator=ROOM_SEPARATOR).converters,
             overrides=self._overrides,
         )
-        refuse_generator(plan, where)
-        return as_coroutine(plan.call, plan.is_async)
+        return answering(plan, where)
 
 
 def _wrong_room_state(state: Any, annotation: Any) -> str | None:

@@ -20,10 +20,10 @@ from symphony.limits import Limits
 from symphony.node.checks import (
     NO_CLOSE,
     NO_ROOM,
+    answering,
     as_coroutine,
     check_options,
     check_state,
-    refuse_generator,
     the_handshake,
     wrong_state,
 )
@@ -184,8 +184,7 @@ class Compiler:
             return _begin
         where = f"on_connect of {where}"
         plan = self._plan(handler, where, names, state, query=True)
-        refuse_generator(plan, where)
-        handle = as_coroutine(plan.call, plan.is_async)
+        handle = answering(plan, where)
 
         async def connect(socket: Socket[Any]) -> None:
             # First: whatever happens from here on, the disconnect handler runs.
@@ -255,8 +254,7 @@ class Compiler:
             return None
         where = f"on_disconnect of {where}"
         plan = self._plan(handler, where, names, state, close=True)
-        refuse_generator(plan, where)
-        return as_coroutine(plan.call, plan.is_async)
+        return answering(plan, where)
 
 
 def _speaks_events(inside: Sequence[Handlers]) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from symphony.errors import ConfigurationError
 from symphony.routing.parameters import EMPTY, Parameter, qualified_name, read_parameters, underlying
+from symphony.routing.results import is_awaitable
 from symphony.routing.stage import Filler, Rules, belongs_to_call
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ class Step:
             return value
         # Check the result, not the function: a plain function, such as a lambda,
         # may return the coroutine of an async function.
-        return await made if inspect.iscoroutine(made) else made
+        return await made if is_awaitable(made) else made
 
 
 # Not `enter_context`: a dependency sees the handler's error and may raise another

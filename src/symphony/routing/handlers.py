@@ -12,7 +12,7 @@ from symphony.protocol.envelopes import MESSAGE
 from symphony.protocol.v1 import MAX_NAME
 from symphony.routing import middleware as around
 from symphony.routing.middleware import Middleware, MiddlewareObject, Stage
-from symphony.routing.parameters import located_name, qualified_name, underlying
+from symphony.routing.parameters import located_name, qualified_name, remedy, underlying
 from symphony.routing.patterns import NamePattern
 
 __all__ = ("ANY_EVENT", "EVENT_SEPARATOR", "Handler", "Handlers")
@@ -230,7 +230,9 @@ class Handlers:
 
     def _handler(self, what: str, function: Any, thread: bool) -> Handler:
         if not callable(function):
-            raise ConfigurationError(f"@{self}.{what} decorates a function, not {function!r}.")
+            raise ConfigurationError(
+                f"@{self}.{what} decorates a function, not {function!r}.{remedy(function)}"
+            )
         return Handler(function, thread)
 
     def _taken(self, what: str, earlier: Handler, handler: Callable[..., Any]) -> ConfigurationError:

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from symphony.errors import ConfigurationError
+from symphony.routing.parameters import underlying
 
 __all__ = (
     "STAGES",
@@ -79,9 +80,10 @@ def check(stage: str, middleware: Middleware) -> None:
     if shape is None:
         raise no_such_stage(stage)
     name = getattr(middleware, "__qualname__", repr(middleware))
-    call = middleware if inspect.isroutine(middleware) else getattr(middleware, "__call__", None)  # noqa: B004
+    call: Any = underlying(middleware) if callable(middleware) else None
     wanted = f"async def {getattr(middleware, '__name__', 'middleware')}({', '.join(shape)})"
-    if not inspect.iscoroutinefunction(call):
+    # A plain wrapper around an async function returns its coroutine.
+    if not any(map(inspect.iscoroutinefunction, (call, inspect.unwrap(call)))):
         raise ConfigurationError(f"The {stage} middleware {name} must be written as `{wanted}`.")
     if given(stage, middleware) is None:
         raise ConfigurationError(

@@ -14,11 +14,25 @@ from symphony.protocol.annotations import unalias
 from symphony.routing.markers import Depends, Query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
-__all__ = ("EMPTY", "Parameter", "located_name", "qualified_name", "read_parameters", "underlying")
+__all__ = (
+    "EMPTY",
+    "Parameter",
+    "located_name",
+    "qualified_name",
+    "read_parameters",
+    "refuse_unbound",
+    "remedy",
+    "underlying",
+)
 
 EMPTY: Final[Any] = inspect.Parameter.empty
+_OBJECTS: Final = ("self", "cls")
+_REMEDY: Final = (
+    " Register the method of an object, `app.on('say')(chat.say)` after `chat = Chat()`, or move the "
+    "function out of the class."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +77,12 @@ def located_name(call: Callable[..., Any]) -> str:
 def underlying(call: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function inside a callable, whose kind can be inspected.
 
-    For a partial this is its function, and for an object its `__call__`. A
-    class is returned unchanged.
+    For a partial or a static method this is its function, and for an object its
+    `__call__`. A class is returned unchanged.
     """
-    while isinstance(call, functools.partial):
-        call = cast("Callable[..., Any]", call.func)
+    while isinstance(call, (functools.partial, staticmethod)):
+        inner = call.func if isinstance(call, functools.partial) else call.__func__
+        call = cast("Callable[..., Any]", inner)
     if isinstance(call, (type, FunctionType, MethodType)):
         return call
     method = type(call).__call__
@@ -98,6 +113,37 @@ def read_parameters(call: Callable[..., Any], *, where: str) -> tuple[Parameter,
         _read(parameter, namespace, is_first=index == 0, where=where)
         for index, parameter in enumerate(parameters)
     )
+
+
+def refuse_unbound(
+    call: Callable[..., Any], parameters: tuple[Parameter, ...], names: Collection[str], where: str
+) -> None:
+    """Refuse a method that was registered without its object, as in the body of a class.
+
+    Args:
+        call: The handler.
+        parameters: Its parameters.
+        names: The parameters that patterns fill.
+        where: The name of the function in errors.
+
+    Raises:
+        ConfigurationError: It is such a method.
+    """
+    first = parameters[0] if parameters else None
+    if first is None or isinstance(call, staticmethod) or first.annotation is not EMPTY:
+        return
+    function: Any = inspect.unwrap(underlying(call))
+    if not isinstance(function, FunctionType):
+        return
+    owner = function.__qualname__.rpartition(".")[0]
+    in_class = bool(owner) and not owner.endswith("<locals>")
+    if first.name in _OBJECTS or (in_class and first.name != "socket" and first.name not in names):
+        raise ConfigurationError(f"{where}: it is a method without its object.{_REMEDY}")
+
+
+def remedy(call: object) -> str:
+    """Return what to do about something that is not callable: a sentence, or nothing."""
+    return _REMEDY if isinstance(call, classmethod) else ""
 
 
 def _read(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from symphony.errors import ConfigurationError
 from symphony.protocol.reading import event_readers
@@ -18,9 +18,12 @@ from symphony.routing.parameters import (
     located_name,
     qualified_name,
     read_parameters,
+    refuse_unbound,
+    remedy,
     underlying,
 )
 from symphony.routing.payload import payload_reader
+from symphony.routing.results import is_awaitable
 from symphony.routing.stage import Filler, Known, Rules, the_data, the_socket, the_subject
 from symphony.routing.threads import ThreadRunner, in_thread
 
@@ -66,7 +69,9 @@ class Plan:
             the subject is the payload that `reader` has returned. Filling the
             arguments may raise `Reject` before there is a coroutine.
         is_async: Whether `call` returns a coroutine. This includes plain
-            handlers that have dependencies or run in a thread.
+            handlers that have dependencies or run in a thread. Otherwise its
+            result may be awaitable: see `routing/results.py`.
+        is_async_function: Whether the handler itself is `async def`.
         is_generator: Whether `call` returns an async generator.
         reader: The compiled reader of the payload. `None` if the payload is
             passed unchanged, or not at all.
@@ -77,6 +82,7 @@ class Plan:
 
     call: Callable[[Any, Any], Any]
     is_async: bool
+    is_async_function: bool
     is_generator: bool
     reader: Any
     thread: bool
@@ -127,7 +133,7 @@ def compile_plan(
             the parameter, and says what to do.
     """
     if not callable(handler):
-        raise ConfigurationError(f"{where}: a handler is a function, not {handler!r}.")
+        raise ConfigurationError(f"{where}: a handler is a function, not {handler!r}.{remedy(handler)}")
     name = qualified_name(handler)
     where = f"{where}: handler {located_name(handler)}"
     is_async, is_generator = _kind(handler, where, in_thread=thread is not None)
@@ -136,7 +142,9 @@ def compile_plan(
     rules = Rules(known, path_names, pattern_names)
     dependencies = Dependencies(rules, overrides)
     compiler = _Compiler(rules, dependencies, where, payload=payload, query=query)
-    arguments = compiler.arguments(read_parameters(handler, where=where))
+    parameters = read_parameters(handler, where=where)
+    refuse_unbound(handler, parameters, {*path_names, *pattern_names}, where)
+    arguments = compiler.arguments(parameters)
     steps = dependencies.steps
     if is_generator and steps:
         call = _streaming(handler, arguments, steps)
@@ -149,6 +157,7 @@ def compile_plan(
     return Plan(
         call=call,
         is_async=not is_generator and (is_async or bool(steps) or thread is not None),
+        is_async_function=is_async,
         is_generator=is_generator,
         reader=compiler.reader,
         thread=thread is not None,
@@ -331,9 +340,23 @@ def _running(
             result = arguments.apply(handler, socket, subject, values)
             # Await here. Otherwise the dependencies of a plain handler that returns a
             # coroutine would be closed before the coroutine runs.
-            return await result if inspect.iscoroutine(result) else result
+            if is_awaitable(result):
+                result = await result
+            if inspect.isasyncgen(result):
+                result = _keeping(stack.pop_all(), cast("AsyncGenerator[Any]", result))
+                await anext(result)
+            return result
 
     return call
+
+
+async def _keeping(stack: AsyncExitStack, items: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
+    """Yield `None`, then *items*; keep the dependencies open until then."""
+    async with stack, aclosing(items):
+        # A generator that was never started closes nothing, so it is started at once.
+        yield None
+        async for item in items:
+            yield item
 
 
 def _streaming(

@@ -74,7 +74,8 @@ def in_thread(
                         values.append(_opened(step, make(values), inner, wait))
                     else:
                         values.append(_opened_on_loop(step, socket, subject, values, inner, wait))
-                return run(values)
+                # Here, because the dependencies are closed after it.
+                return _finished(run(values), wait)
 
         try:
             return await thread(work)
@@ -97,6 +98,11 @@ def _opened(step: Step, made: Any, stack: ExitStack, wait: Wait) -> Any:
         value = made.__enter__()
         stack.push(partial(close_context, made))
         return value
+    return _finished(made, wait)
+
+
+def _finished(made: Any, wait: Wait) -> Any:
+    """Return what a plain function made; if that is a coroutine, let the event loop await it."""
     return wait(made) if inspect.iscoroutine(made) else made
 
 

@@ -7,7 +7,7 @@ it raised, the end of its stream, or the reason why it was cancelled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import Context
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -103,11 +103,7 @@ class Answering:
     def done(self, event: Event, result: Any) -> Awaitable[None] | None:
         """Answer with a handler's result; return what to await before the next event."""
         if type(result) is AsyncGeneratorType:
-            if self._session.is_over:
-                self._settle(event)
-            else:
-                self.streams.begin(event, cast("AsyncGeneratorType[Any, Any]", result))
-            return None
+            return self._stream(event, cast("AsyncGeneratorType[Any, Any]", result))
         id = event.id
         if id is None:
             return None
@@ -180,6 +176,26 @@ class Answering:
     def release(self) -> None:
         """Break reference cycles, so that a closed socket is freed at once."""
         self.streams = self.withdraw = cast("Any", None)
+
+    def _stream(self, event: Event, items: AsyncGenerator[Any]) -> Awaitable[None] | None:
+        """Answer with the items of a generator."""
+        if self._session.is_over:
+            self._settle(event)
+        else:
+            try:
+                self.streams.begin(event, items)
+            except Reject as refusal:
+                self.failed(event, refusal)
+            else:
+                return None
+        return self._close(event, items)
+
+    async def _close(self, event: Event, items: AsyncGenerator[Any]) -> None:
+        """Close a generator that will not be streamed: it may hold dependencies."""
+        try:
+            await items.aclose()
+        except Exception as error:
+            self._session.report(error, f"stream of {shortened(event.event)!r}")
 
     def _refusal(self, event: Event, error: BaseException) -> Reject:
         if isinstance(error, Reject):

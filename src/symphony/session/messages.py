@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
+from types import AsyncGeneratorType
+from typing import TYPE_CHECKING, Any, cast
 
 from symphony.errors import ProtocolError, Reject
 from symphony.outgoing.encoding import RAW
 from symphony.protocol.codec import to_message
 from symphony.protocol.unencodable import UnencodableError
+from symphony.routing.results import VALUES, is_awaitable
 
 if TYPE_CHECKING:
     from symphony.session.contracts import ErrorReporter
@@ -23,11 +26,13 @@ class Messages:
     Args:
         session: The socket's session.
         connection: Its connection.
+        is_async: Whether handlers are coroutines. Otherwise their results may be awaitable.
     """
 
-    __slots__ = ("_connection", "_encode", "_outbox", "_session")
+    __slots__ = ("_connection", "_encode", "_is_async", "_outbox", "_session")
 
-    def __init__(self, session: ErrorReporter, connection: Connection) -> None:
+    def __init__(self, session: ErrorReporter, connection: Connection, *, is_async: bool) -> None:
+        self._is_async = is_async
         self._session = session
         self._connection = connection
         self._encode = connection.encoding.encode
@@ -38,6 +43,11 @@ class Messages:
         if result is None:
             return None
         if type(result) is not str:
+            if type(result) not in VALUES:
+                if type(result) is AsyncGeneratorType:
+                    return self._stream(message, cast("AsyncGeneratorType[Any, Any]", result))
+                if not self._is_async and is_awaitable(result):
+                    return self._finish(message, result)
             try:
                 result = to_message(result)
             except UnencodableError as error:
@@ -49,6 +59,38 @@ class Messages:
         # A client that sends messages faster than it reads the answers is slowed
         # down. That alone must not make it a slow consumer.
         return None if outbox.size <= outbox.high else outbox.drained()
+
+    async def _finish(self, message: Any, work: Awaitable[Any]) -> None:
+        """Await what a plain handler has returned, and send its result."""
+        try:
+            pressure = self.done(message, await work)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            pressure = self.failed(message, error)
+        if pressure is not None:
+            await pressure
+
+    async def _stream(self, message: Any, items: AsyncGenerator[Any]) -> None:
+        """Send the items of a generator that a handler has returned."""
+        pressure: Awaitable[None] | None = None
+        try:
+            async with aclosing(items):
+                async for item in items:
+                    if (pressure := self.done(message, to_message(item))) is not None:
+                        await pressure
+                    if self._outbox.sealed:
+                        # Nobody receives the rest: let it close what it holds.
+                        return
+            pressure = None
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if isinstance(error, UnencodableError):
+                error.given = "yielded"
+            pressure = self.failed(message, error)
+        if pressure is not None:
+            await pressure
 
     def failed(self, message: Any, error: BaseException) -> Awaitable[None] | None:
         """Send a handler's error; return what to await before the next message.

@@ -66,7 +66,7 @@ class Serving:
         self.draining = False
         refuse: Callable[[Reject], object]
         if endpoint.events is None:
-            messages = Messages(session, connection)
+            messages = Messages(session, connection, is_async=endpoint.is_async)
             self._lane = endpoint.runner(
                 context, LaneReports(messages.done, messages.failed, self._full), session.watched
             )

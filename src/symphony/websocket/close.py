@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from symphony.printable import printable
+
 __all__ = ("Close",)
 
 
@@ -23,5 +25,4 @@ class Close(NamedTuple):
 
     def __str__(self) -> str:
         """Return code and reason on one line, so that a peer cannot forge log lines."""
-        reason = self.reason if self.reason.isprintable() else ascii(self.reason)
-        return f"{self.code} {reason}".rstrip()
+        return f"{self.code} {printable(self.reason)}".rstrip()

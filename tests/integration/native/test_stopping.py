@@ -271,6 +271,37 @@ async def test_a_stopping_server_takes_nobody_new(write: Write):
         assert await ended(server) == (0, ["left 1"])
 
 
+@pytest.mark.parametrize("offer", [None, "symphony.refuse"])
+async def test_refused_clients_that_stay_do_not_outlive_the_server(write: Write, offer: str | None):
+    """They have no session, so the stop did not see them: what they did after the event loop
+    was closed raised in the server.
+    """
+    body = """
+    @app.on_message
+    async def work(socket: Socket, message: str) -> str:
+        socket.send("begun")
+        await asyncio.sleep(0.3)
+        return message
+    """
+    command = (sys.executable, "-W", "error", str(write(body, close_timeout=30)))
+    async with launch(*command, stderr=asyncio.subprocess.PIPE) as server:
+        crowd = [await dial(server.url) for _ in range(20)]
+        async with connect(server.url) as client:
+            await client.send(text("a"))
+            assert await client.message() == "begun"
+            server.signal()
+            await client.message()
+            for late in crowd:
+                await late.send(handshake(sec_websocket_protocol=offer))
+                assert (await late.response()).status == (101 if offer else 503)
+            assert (await client.frame()).code == 1012
+            await client.send(close(1012))
+        assert await ended(server) == (0, ["left 1"])
+        assert await server.errors() == []
+        for late in crowd:
+            await late.aclose()
+
+
 async def test_outboxes_are_flushed_before_the_server_stops(write: Write):
     body = """
     @app.on_message

@@ -253,11 +253,12 @@ async def test_a_generator_that_comes_after_the_end_of_the_connection_is_not_sta
     bench = Bench()
     bench.is_over = True
     items = count(1, GONE)
-    bench.answering.done(bench.ask(), items)
+    closing = bench.answering.done(bench.ask(), items)
+    assert closing is not None
+    await closing
     assert await bench.heard() == []
     assert (bench.left, bench.reported) == ([], [])
-    assert items.ag_frame is not None
-    await items.aclose()
+    assert [item async for item in items] == []
 
 
 async def test_a_client_that_reads_too_slowly_is_waited_for():

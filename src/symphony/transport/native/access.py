@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
+from symphony.printable import printable
 from symphony.transport.base import Scope, shown_address
 
 __all__ = ("AccessLog",)
@@ -29,7 +30,7 @@ class AccessLog:
         if scope["type"] != "http" or not logger.isEnabledFor(logging.INFO):
             await self.app(scope, receive, send)
             return
-        method, path = scope["method"], quote(scope["path"])
+        method, path = scope["method"], printable(quote(scope["path"]))
         began = monotonic()
         # The status that the server sends if the app fails before it answers.
         status = 500
@@ -39,7 +40,7 @@ class AccessLog:
             nonlocal logged
             logged = True
             # Not earlier: the app's middleware reads the proxy's headers.
-            address = shown_address(scope.get("client"))
+            address = printable(shown_address(scope.get("client")))
             logger.info("%s %s from %s: %d after %.3f s", method, path, address, status, monotonic() - began)
 
         async def watched(event: Any) -> None:

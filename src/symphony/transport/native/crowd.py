@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Final, Literal
 
@@ -14,6 +15,9 @@ Crowded = Literal["server", "address"]
 
 # For files and databases of the app.
 _DESCRIPTORS_OF_THE_APP: Final = 64
+
+# An aborted connection ends in the next turn of the event loop, TLS some turns later.
+_TURNS: Final = 100
 
 # How many connections beyond a limit are accepted, only to be refused with an answer.
 _REFUSED_AT_ONCE: Final = 32
@@ -40,20 +44,23 @@ class Place:
 
     Attributes:
         crowded: The limit that the connection is beyond, `None`: it is within both.
+        transport: Its transport, once there is one.
     """
 
-    __slots__ = ("_crowd", "_key", "crowded")
+    __slots__ = ("_crowd", "_key", "crowded", "transport")
 
     def __init__(self, crowd: Crowd, key: str | None, crowded: Crowded | None) -> None:
         self._crowd: Crowd | None = crowd
         self._key = key
         self.crowded: Crowded | None = crowded
+        self.transport: asyncio.Transport | None = None
 
     def leave(self) -> None:
         """Count the connection no more. Idempotent."""
         crowd, self._crowd = self._crowd, None
         if crowd is not None:
-            crowd.left(self._key)
+            self.transport = None
+            crowd.left(self, self._key)
 
 
 class Crowd:
@@ -72,6 +79,7 @@ class Crowd:
         self.total = 0
         self.by_address: Counter[str] = Counter()
         self._most = None if descriptors is None else capacity(descriptors)
+        self._places: set[Place] = set()
 
     def enter(self, key: str | None, limits: Limits) -> Place | None:
         """Count a connection; `None` if it is to be closed without an answer.
@@ -95,12 +103,29 @@ class Crowd:
         self.total += 1
         if key is not None:
             self.by_address[key] += 1
-        return Place(self, key, crowded)
+        place = Place(self, key, crowded)
+        self._places.add(place)
+        return place
 
-    def left(self, key: str | None) -> None:
+    def left(self, place: Place, key: str | None) -> None:
         """Count a connection no more."""
+        self._places.discard(place)
         self.total -= 1
         if key is not None:
             self.by_address[key] -= 1
             if self.by_address[key] <= 0:
                 del self.by_address[key]
+
+    async def end(self) -> None:
+        """Abort the connections that are left when a server stops.
+
+        Refused clients have no session that a stop waits for. Their transports
+        must not outlive the event loop.
+        """
+        for place in tuple(self._places):
+            if place.transport is not None:
+                place.transport.abort()
+        for _ in range(_TURNS):
+            if not self._places:
+                break
+            await asyncio.sleep(0)

@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from symphony.printable import printable
 from symphony.transport.base import CROWDED, HOSTS, Acceptor, Scope, shown_address
 from symphony.transport.native.config import Config
 from symphony.transport.native.connection import NativeConnection
@@ -68,6 +69,7 @@ class FrontDoor(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timeout for the first request."""
         super().connection_made(transport)
+        self._place.transport = transport
         transport.set_protocol(Segments(self, self.config.read_buffer))
         self.flow = self._flow = Flow(transport, self.acceptor.limits)
         self._start_clock(self.acceptor.limits.handshake_timeout, self._too_late)
@@ -368,7 +370,8 @@ class FrontDoor(HttpToolsProtocol):
         transport = self.transport
         if transport.is_closing():
             return
-        logger.info("Refused a request from %s: %d %s", shown_address(self.client), status, message)
+        client = printable(shown_address(self.client))
+        logger.info("Refused a request from %s: %d %s", client, status, printable(message))
         self._flow.release()
         if self._answering:
             cycle = self.cycle

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 from symphony.errors import ConfigurationError
+from symphony.printable import escaped
+from symphony.transport.native.unblocked import Unblocked
 
 __all__ = ("DEFAULT_LEVEL", "LEVELS", "check_level", "configure_logging")
 
@@ -63,8 +65,10 @@ class _Fallback(logging.StreamHandler[TextIO]):
     """Writes the records that no other handler takes."""
 
     def __init__(self) -> None:
-        super().__init__(sys.stderr)
-        self.setFormatter(_Coloured() if _shows_colours() else logging.Formatter(_FORMAT))
+        # Lines that were written to `sys.stderr` itself come first.
+        sys.stderr.flush()
+        super().__init__(cast("TextIO", Unblocked(sys.stderr)))
+        self.setFormatter(_Coloured() if _shows_colours() else _Escaping(_FORMAT))
         self.addFilter(_is_left)
 
 
@@ -77,14 +81,25 @@ def _is_left(record: logging.LogRecord) -> bool:
     return True
 
 
-class _Coloured(logging.Formatter):
+class _Escaping(logging.Formatter):
+    """Escapes control characters, whoever logs them. Line breaks and tabs stay."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        record.message = escaped(record.message, keep="\n\t")
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        """Return the lines of a traceback."""
+        return escaped(super().formatException(ei), keep="\n\t")
+
+
+class _Coloured(_Escaping):
     """Shows the level in a colour."""
 
     def __init__(self) -> None:
         super().__init__(_FORMAT)
-        self._of_level = {
-            level: logging.Formatter(_COLOURED.format(colour)) for level, colour in _COLOURS.items()
-        }
+        self._of_level = {level: _Escaping(_COLOURED.format(colour)) for level, colour in _COLOURS.items()}
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's lines."""

@@ -108,7 +108,8 @@ class Server(uvicorn.Server):
         config = self.config
         config.bound_to(sockets)
         keep_unsent_data(sockets)
-        doorman = Doorman(Crowd(descriptor_limit()), config.acceptor, config.is_proxy)
+        self._crowd = Crowd(descriptor_limit())
+        doorman = Doorman(self._crowd, config.acceptor, config.is_proxy)
 
         def protocol(place: Place) -> FrontDoor:
             return FrontDoor(config, self.server_state, self.lifespan.state, place=place)
@@ -147,6 +148,8 @@ class Server(uvicorn.Server):
                 "The stop took longer than %.1f s: shutdown handlers, plugins or lifespans were abandoned.",
                 limits.stop_time,
             )
+        finally:
+            await self._crowd.end()
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal. A second signal ends the process at once."""
