@@ -113,7 +113,7 @@ class Messages:
             return None
         try:
             text = RAW.event("error", error.payload())
-        except TypeError as unencodable:
+        except Exception as unencodable:
             self._session.report(unencodable, "details of a Reject")
             text = RAW.event("error", Reject("internal", "the server failed to encode the error").payload())
         return self.done(message, text)
