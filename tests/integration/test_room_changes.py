@@ -264,6 +264,22 @@ NO_NAMES = (
     "x" * 513,
     "chat:{x}",
     "}",
+    "a\nb",
+    "a\x00",
+    "\x7f",
+    "a\x85b",
+    "\x1b[31m",
+    "\ud800",
+    7,
+    None,
+    True,
+    ["a"],
+    {"a": 1},
+    "game:",
+    "game:%37",
+    "game:7 ",
+    "game:7.0",
+    "game:\u0667",
     "game:007",
     "game:+7",
     "game:x",
@@ -272,29 +288,35 @@ NO_NAMES = (
     "at:1.0",
     "key:C0FFEE00-0000-4000-8000-000000000000",
     "key:c0ffee00000040008000000000000000",
+    "key:{c0ffee00-0000-4000-8000-000000000000}",
 )
 
 
 @pytest.mark.parametrize("name", NO_NAMES)
-async def test_a_name_that_is_not_that_of_a_room_is_invalid(serve, name: str):
+async def test_a_name_that_is_not_that_of_a_room_is_invalid(serve, name: Any):
     app = Symphony()
     for pattern in ("game:{id:int}", "at:{x:float}", "key:{id:uuid}"):
         app.rooms(pattern)
 
     @app.on("join")
-    async def join(socket: Socket, data: str) -> None:
+    async def join(socket: Socket, data: Any) -> None:
         await socket.join(data)
 
     @app.on("room")
-    async def room(data: str) -> None:
+    async def room(data: Any) -> None:
         await app.room(data).emit("x")
+
+    @app.on("leave")
+    async def leave(socket: Socket, data: Any) -> None:
+        await socket.leave(data)
 
     async with serve(app) as url, connect(f"{url}/") as client:
         refused = await ask(client, "join", name)
         assert refused["code"] == "invalid"
         assert len(refused["message"]) < 500
-        answer = await ask(client, "room", name)
-        assert answer is None or answer["code"] == "invalid"
+        for event in ("room", "leave"):
+            answer = await ask(client, event, name)
+            assert answer is None or answer["code"] == "invalid"
 
 
 @pytest.mark.parametrize("name", ["game:7", "game:0", "at:1.5", "at:1", "at:0.1", "slug:007"])

@@ -13,7 +13,7 @@ from symphony.errors import DisconnectedError, Reject
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
 
-__all__ = ("Change", "Changes", "refuse_gone")
+__all__ = ("Change", "Changes", "refuse_gone", "undone")
 
 
 class Change:
@@ -35,7 +35,7 @@ class Change:
         """Refuse a join that was undone."""
         refuse_gone(recipient, name)
         if self.undone:
-            raise Reject("cancelled", f"the socket left {name!r} before it had joined")
+            raise undone(name)
 
     async def wait(self) -> None:
         """Return when the hooks have ended."""
@@ -54,22 +54,53 @@ _INSIDE: Final[ContextVar[tuple[Change, ...]]] = ContextVar("_INSIDE", default=(
 """The changes whose hooks the running code belongs to. It must not wait for these."""
 
 
+class _Waiting:
+    """A call that waits for the changes of others."""
+
+    __slots__ = ("undone",)
+
+    def __init__(self) -> None:
+        self.undone = False
+
+
 class Changes:
     """The joins and leaves of a node whose hooks run."""
 
     def __init__(self) -> None:
         self._by_recipient: dict[Recipient, dict[str, Change]] = {}
+        self._waiting: dict[tuple[Recipient, str], list[_Waiting]] = {}
 
     def of(self, recipient: Recipient) -> Mapping[str, Change]:
         """Return those of one socket, by the name of the room."""
         return self._by_recipient.get(recipient, {})
 
-    async def settled(self, recipient: Recipient, name: str) -> None:
-        """Return when no join or leave of *recipient* is under way, except one that calls this."""
-        while (change := self._by_recipient.get(recipient, {}).get(name)) is not None:
-            if change in _INSIDE.get():
-                return
-            await change.wait()
+    async def settled(self, recipient: Recipient, name: str) -> bool:
+        """Wait until no join or leave of *recipient* is under way, except one that calls this.
+
+        Returns:
+            Whether `undo_waiting` was called meanwhile.
+        """
+        waiting: _Waiting | None = None
+        try:
+            while (change := self._by_recipient.get(recipient, {}).get(name)) is not None:
+                if change in _INSIDE.get():
+                    break
+                if waiting is None:
+                    waiting = _Waiting()
+                    self._waiting.setdefault((recipient, name), []).append(waiting)
+                await change.wait()
+            return waiting is not None and waiting.undone
+        finally:
+            if waiting is not None:
+                others = self._waiting[recipient, name]
+                others.remove(waiting)
+                if not others:
+                    del self._waiting[recipient, name]
+
+    def undo_waiting(self, recipient: Recipient, name: str) -> None:
+        """Undo the joins that wait for others to end."""
+        for waiting in self._waiting.get((recipient, name), ()):
+            waiting.undone = True
 
     @contextmanager
     def changing(self, recipient: Recipient, name: str) -> Generator[Change]:
@@ -90,6 +121,11 @@ class Changes:
                 del changes[name]
                 if not changes:
                     del self._by_recipient[recipient]
+
+
+def undone(name: str) -> Reject:
+    """Return the refusal of a join that a later leave has undone."""
+    return Reject("cancelled", f"the socket left {name!r} before it had joined")
 
 
 def refuse_gone(recipient: Recipient, name: str) -> None:

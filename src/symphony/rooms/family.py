@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,7 +10,7 @@ from typing import Any, Final
 from symphony.errors import Reject
 from symphony.protocol.invalid import shortened
 from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy
-from symphony.routing.patterns import NameTable
+from symphony.routing.patterns import NamePattern, NameTable
 
 __all__ = ("DEFAULT_FAMILY", "Families", "Family", "Hook")
 
@@ -38,6 +39,8 @@ class Family:
     tasks: tuple[Hook, ...] = ()
 
 
+_PARAMETER: Final = re.compile(r"\{[^}]*\}")
+
 DEFAULT_FAMILY: Final = Family(RoomPolicy(""))
 
 
@@ -46,7 +49,7 @@ class Families:
 
     def __init__(self) -> None:
         self._table = NameTable[Family](separator=ROOM_SEPARATOR, exact=True)
-        self._prefixes: dict[str, str] = {}
+        self._alike: list[tuple[str, Callable[[str], object]]] = []
 
     def add(self, family: Family) -> None:
         """Add a family.
@@ -56,15 +59,13 @@ class Families:
         """
         pattern = family.policy.pattern
         self._table.add(pattern, family)
-        prefix = pattern.partition("{")[0]
-        if prefix:
-            self._prefixes[prefix] = pattern
+        self._alike.append((pattern, _alike(pattern)))
 
     def find(self, name: str) -> tuple[Family, dict[str, Any]]:
         """Return the family and the parameters of a room's name.
 
         Raises:
-            Reject: The name begins as those of a family do, and is none of
+            Reject: The name looks like those of a family, and is none of
                 them. Taken for a room without a policy, it would let a client
                 that may choose a part of the name go around `authorize`. For
                 the same reason, one room has one name: `game:007` is none of
@@ -73,11 +74,27 @@ class Families:
         found = self._table.match(name)
         if found is not None:
             return found
-        for prefix, pattern in self._prefixes.items():
-            if name.startswith(prefix):
+        for pattern, is_alike in self._alike:
+            if is_alike(name):
                 raise Reject(
                     "invalid",
                     f"{shortened(name)!r} is not a name of the rooms {pattern!r}",
                     details={"room": shortened(name), "pattern": pattern},
                 )
         return DEFAULT_FAMILY, {}
+
+
+def _alike(pattern: str) -> Callable[[str], object]:
+    """Return what tells names that look like those of a pattern.
+
+    They begin as the pattern does. If it begins with a parameter, they have the
+    pattern's other text in the same order.
+    """
+    prefix, *_ = literals = _PARAMETER.split(pattern)
+    if prefix:
+        return lambda name: name.startswith(prefix)
+    named = NamePattern(pattern, separator=ROOM_SEPARATOR)
+    if not any(literals) and "str" not in named.converters.values():
+        # With nothing but one number, `lobby` does not look like it, and `007` does.
+        return lambda name: named.match(name) is not None
+    return re.compile(".*".join(map(re.escape, literals)), re.DOTALL).fullmatch

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony.errors import Reject
 from symphony.outgoing.batch import Batch, Batches, Recipient
-from symphony.rooms.changes import Change, Changes, refuse_gone
+from symphony.rooms.changes import Change, Changes, refuse_gone, undone
 from symphony.rooms.family import Family, Hook
 from symphony.rooms.room import Room
 from symphony.rooms.tasks import RoomTasks
@@ -122,8 +122,10 @@ class Membership:
         """
         Room.check_name(name, self._max_name)
         room, recipient = Room(self, name), recipient_of(socket)
-        await self._changes.settled(recipient, name)
+        was_undone = await self._changes.settled(recipient, name)
         refuse_gone(recipient, name)
+        if was_undone:
+            raise undone(name)
         if recipient in self._members(name):
             await self.batches.paced()
             return room
@@ -149,9 +151,11 @@ class Membership:
 
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Take *socket* out of a room; whether it was in it."""
+        Room.check_name(name, self._max_name)
         recipient = recipient_of(socket)
         change = self._changes.of(recipient).get(name)
         was_member = recipient in self._members(name)
+        self._changes.undo_waiting(recipient, name)
         if change is not None and (change.joins is not None or not was_member):
             # The join that is under way ends it: it knows whether `on_join` has succeeded.
             change.undone = True

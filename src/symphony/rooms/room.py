@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Iterable, Mapping
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, cast
 
 from typing_extensions import TypeVar
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
 
 __all__ = ("Room", "RoomTable", "Target")
+
+# Control characters, and the halves of characters that no codec writes.
+_UNUSABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 StateT = TypeVar("StateT", default=Any)
 MemberT = TypeVar("MemberT", default=Any)
@@ -167,7 +171,7 @@ class Room(Target, Generic[StateT, MemberT]):
     __slots__ = ()
 
     @staticmethod
-    def check_name(name: str, most: int) -> None:
+    def check_name(name: object, most: int) -> None:
         """Refuse what cannot be the name of a room.
 
         Args:
@@ -178,12 +182,15 @@ class Room(Target, Generic[StateT, MemberT]):
             Reject: `invalid`, because a client may have chosen the name.
         """
         problem = ""
-        if not 1 <= len(name) <= most:
+        if not isinstance(name, str):
+            problem = "it must be text"
+        elif not 1 <= len(name) <= most:
             problem = f"it must have 1 to {most} characters"
         elif "{" in name or "}" in name:
             problem = "braces are for patterns, as in app.rooms()"
-        elif not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
-            problem = "it is not valid Unicode"
+        elif found := _UNUSABLE.search(name):
+            surrogate = found[0] >= "\ud800"
+            problem = "it is not valid Unicode" if surrogate else "it contains a control character"
         if problem:
             shown = shortened(repr(name))
             raise Reject("invalid", f"{shown} is not the name of a room: {problem}", details={"room": shown})

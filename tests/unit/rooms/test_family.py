@@ -1,7 +1,7 @@
 import pytest
 
 from symphony.errors import ConfigurationError, Reject
-from symphony.rooms.family import Families, Family
+from symphony.rooms.family import DEFAULT_FAMILY, Families, Family
 from symphony.rooms.policy import RoomPolicy
 
 
@@ -25,6 +25,38 @@ def test_a_name_that_begins_like_a_family_and_is_none_of_it_is_refused():
     families.add(Family(RoomPolicy("chat:{name}")))
     with pytest.raises(Reject, match=r"'chat:a:b' is not a name of the rooms 'chat:\{name\}'"):
         families.find("chat:a:b")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("{team}:secret", "a:b:secret"),
+        ("{team}:secret", ":secret"),
+        ("{team}:secret", "a\n:b:secret"),
+        ("{kind}:{id:int}", "a:007"),
+        ("{kind}:{id:int}", "a:b:7"),
+        ("{id:int}", "007"),
+        ("{at:float}", "1.50"),
+        ("{name}", "a:b"),
+        ("{id:int}:moves", "x:moves"),
+    ],
+)
+def test_a_name_shaped_like_a_pattern_that_begins_with_a_parameter_is_refused(pattern: str, name: str):
+    """With `socket.join(f"{team}:secret")` a client sent `a:b`, and its room had no `authorize`."""
+    families = Families()
+    families.add(Family(RoomPolicy(pattern)))
+    with pytest.raises(Reject, match="is not a name of the rooms"):
+        families.find(name)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [("{team}:secret", "lobby"), ("{team}:secret", "a:secrets"), ("{id:int}", "lobby"), ("{id:int}", "a:7")],
+)
+def test_a_name_of_another_shape_is_a_room_without_a_policy(pattern: str, name: str):
+    families = Families()
+    families.add(Family(RoomPolicy(pattern)))
+    assert families.find(name)[0] is DEFAULT_FAMILY
 
 
 def test_the_more_specific_family_wins_whatever_the_order():
