@@ -269,7 +269,6 @@ NO_NAMES = (
     "\x7f",
     "a\x85b",
     "\x1b[31m",
-    "\ud800",
     7,
     None,
     True,
