@@ -549,3 +549,12 @@ async def test_a_socket_that_has_gone_is_freed_without_the_garbage_collector(use
             await until(lambda: not any(ref() for ref in remains.born), timeout=1)
     finally:
         gc.enable()
+
+
+async def test_a_request_named_error_is_answered():
+    """It was taken for the report of an error, and never answered."""
+    app = Symphony()
+    app.on("other")(lambda: None)
+    async with TestClient(app) as test, test.connect("/") as client:
+        with pytest.raises(RemoteError, match="no handler for the event 'error'"):
+            await client.request("error", timeout=5)
