@@ -25,6 +25,7 @@ from symphony.errors import (
     RequestTimeoutError,
     WrongRouteError,
 )
+from symphony.testing import TestClient
 
 CODECS: Mapping[str, Any] = {
     "json": SimpleNamespace(encode=lambda frame: msgspec.json.encode(frame).decode(), decode=json.loads),
