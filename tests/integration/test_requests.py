@@ -25,7 +25,6 @@ from symphony.errors import (
     RequestTimeoutError,
     WrongRouteError,
 )
-from symphony.testing import TestClient
 
 CODECS: Mapping[str, Any] = {
     "json": SimpleNamespace(encode=lambda frame: msgspec.json.encode(frame).decode(), decode=json.loads),
@@ -552,10 +551,10 @@ async def test_a_socket_that_has_gone_is_freed_without_the_garbage_collector(use
         gc.enable()
 
 
-async def test_a_request_named_error_is_answered():
+async def test_a_request_named_error_is_answered(serve):
     """It was taken for the report of an error, and never answered."""
     app = Symphony()
     app.on("other")(lambda: None)
-    async with TestClient(app) as test, test.connect("/") as client:
-        with pytest.raises(RemoteError, match="no handler for the event 'error'"):
-            await client.request("error", timeout=5)
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await client.send('{"event": "error", "data": null, "id": 1}')
+        assert '"error":1' in await client.recv()
