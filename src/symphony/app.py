@@ -99,11 +99,11 @@ class Symphony(Router):
         check_hosts(hosts)
         self._hosts = None if hosts is None else tuple(hosts)
         self._core = AppCore(self, http, self._hosts)
-        self._threadsafe = Threadsafe(lambda: self._core.node)
         if client_script:
             self.mount(SCRIPT_PATH, ClientScript(tuple(origins)))
         self.state = State()
         self.limits = limits or Limits()
+        self._threadsafe = Threadsafe(lambda: self._core.node, max_name=self.limits.max_room_name)
         self.stats = Stats()
         self.overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
         self.on_exception: Callable[[BaseException], None] | None = None
@@ -202,9 +202,9 @@ class Symphony(Router):
         """Return a handle of a room, whether or not anybody is in it.
 
         Raises:
-            ValueError: The name is empty or a pattern.
+            Reject: It cannot be the name of a room (`invalid`).
         """
-        Room.check_name(name)
+        Room.check_name(name, self.limits.max_room_name)
         return Room(self._core.node.rooms, name)
 
     def socket(self, id: str) -> Socket[Any] | None:

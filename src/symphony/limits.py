@@ -82,6 +82,8 @@ class Limits:
             handlers, plugins and lifespans, after the sockets of a stopping server
             had their time to close. After that, the process ends.
         max_background_tasks: The most running background tasks of one socket.
+        max_rooms: The most rooms that one socket may be in. A further join is
+            refused with `too_many`.
         max_streams: The most running streams of one socket. Further ones are
             refused with `too_many`.
         max_requests: The most pending requests to one client. A further one
@@ -92,8 +94,8 @@ class Limits:
         max_awaiting_bytes: How many bytes these messages may have.
         message_timeout: How long a client may take to send all fragments of a
             message. After that, the connection is closed with 4408.
-        max_room_name: The most characters in the name of a room. A join of a
-            longer one raises `ValueError`.
+        max_room_name: The most characters in the name of a room. A longer
+            one is not that of a room: `invalid`.
         thread_timeout: How long another thread waits for the event loop, in
             `app.threadsafe`, before it raises `TimeoutError`. A request has its
             own timeout on top.
@@ -134,6 +136,7 @@ class Limits:
     drain_time: float = 2.0
     shutdown_timeout: float = 10.0
     max_background_tasks: int = 1000
+    max_rooms: int = 1000
     max_streams: int = 1000
     max_requests: int = 1000
     max_awaiting: int = 1024

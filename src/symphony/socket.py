@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from typing_extensions import TypeForm, TypeVar
 
-from symphony.errors import DisconnectedError, Reject, WrongThreadError
+from symphony.errors import WrongThreadError
 from symphony.outgoing.batch import Recipient
 from symphony.outgoing.encoding import RAW, Dialect
 from symphony.routing.dependencies import SocketScope
-from symphony.websocket.backpressure import READY
+from symphony.socketsession import ENDED, SocketSession
+from symphony.websocket.backpressure import READY, TURN
 from symphony.websocket.frames import valid_close_code
 
 if TYPE_CHECKING:
@@ -26,68 +27,6 @@ __all__ = ("Socket", "SocketSession", "begin", "close_dependencies", "recipient_
 
 StateT = TypeVar("StateT", default=Any)
 ReplyT = TypeVar("ReplyT")
-
-
-class SocketSession(Protocol):
-    """What a socket needs of the session that runs it."""
-
-    began: bool
-    """Whether its connect handler was called: then its disconnect handler will be."""
-
-    def open(self) -> None:
-        """Answer the handshake, if it is not answered yet."""
-        ...
-
-    def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine until the socket goes."""
-        ...
-
-    async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
-        """Ask the client and return its reply."""
-        ...
-
-    async def join(self, name: str, *, authorize: bool) -> Room:
-        """Make the socket a member of a room."""
-        ...
-
-    async def leave(self, name: str) -> bool:
-        """Take it out of a room; whether it was a member."""
-        ...
-
-    def login(self, identity: Identity, before: Identity | None) -> None:
-        """Register the identity of the socket; *before* is the previous one."""
-        ...
-
-
-class _Ended:
-    """The session of a closed socket."""
-
-    __slots__ = ("began",)
-
-    def __init__(self) -> None:
-        self.began = True
-
-    def open(self) -> None:
-        """Do nothing: it is closed."""
-
-    def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        coroutine.close()
-        raise RuntimeError("The socket is closed: it takes no background task.")
-
-    async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
-        raise DisconnectedError(f"The socket is closed: {event!r} was not sent.")
-
-    async def join(self, name: str, *, authorize: bool) -> Room:
-        raise Reject("unavailable", f"the socket was closed before it had joined {name!r}")
-
-    async def leave(self, name: str) -> bool:
-        return False
-
-    def login(self, identity: Identity, before: Identity | None) -> None:
-        """Do nothing: a closed socket belongs to no user."""
-
-
-_ENDED: Final = _Ended()
 
 
 class Socket(Generic[StateT]):
@@ -204,9 +143,10 @@ class Socket(Generic[StateT]):
     def send(self, message: object) -> Awaitable[None]:
         """Send a message; on an event connection, the event `"message"`.
 
-        It is on its way when this returns; awaiting the result waits only
-        while more than the high-water mark is unsent. To a socket that has
-        gone this does nothing but count (`dropped`).
+        It is on its way when this returns. Awaiting the result waits while more
+        than the high-water mark is unsent, and suspends for one turn of the event
+        loop if this turn has sent that much. If the socket is closed, the message
+        is dropped and counted (`dropped`), and awaiting suspends for one turn.
 
         Args:
             message: Text and bytes as they are, anything else as JSON text.
@@ -224,7 +164,7 @@ class Socket(Generic[StateT]):
             message = self._dialect.message(message)
         outbox = self._outbox
         outbox.send(self._frame(message))  # type: ignore[arg-type]
-        return READY if outbox.size <= outbox.high else outbox.drained()
+        return READY if outbox.size <= outbox.at_once else outbox.drained()
 
     def emit(self, event: str, data: object = None) -> Awaitable[None]:
         """Send an event; otherwise as `send`. On a raw connection it is JSON text.
@@ -243,7 +183,7 @@ class Socket(Generic[StateT]):
             self._session.open()
         outbox = self._outbox
         outbox.send(self._frame(self._dialect.event(event, data)))
-        return READY if outbox.size <= outbox.high else outbox.drained()
+        return READY if outbox.size <= outbox.at_once else outbox.drained()
 
     @overload
     async def request(
@@ -288,7 +228,9 @@ class Socket(Generic[StateT]):
         """Close the connection after everything that was sent.
 
         Returns at once; the disconnect handler runs when the peer has
-        answered or `close_timeout` has passed. A repeat does nothing.
+        answered or `close_timeout` has passed. Messages that still wait for a
+        handler are dropped, and no later ones are handled. A repeat does
+        nothing, and awaiting it suspends for one turn of the event loop.
 
         Args:
             code: 1000, another code of RFC 6455 that may be sent, or 3000-4999.
@@ -302,6 +244,8 @@ class Socket(Generic[StateT]):
             raise WrongThreadError(self._wrong_thread("close"))
         if not valid_close_code(code):
             raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
+        if self._outbox.sealed:
+            return TURN
         if not self.opened:
             self._session.open()
         self._connection.close(code, reason)
@@ -321,7 +265,11 @@ class Socket(Generic[StateT]):
             The room.
 
         Raises:
-            Reject: The room's `authorize` or `on_join` refused, or it is full.
+            Reject: The room's `authorize` or `on_join` refused, or it is full. The
+                name cannot be that of a room (`invalid`), or the socket is in
+                `Limits.max_rooms` rooms (`too_many`).
+            DisconnectedError: The socket is closed, or was closed meanwhile.
+            WrongThreadError: Called from another thread than the socket's.
         """
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("join"))
@@ -330,8 +278,15 @@ class Socket(Generic[StateT]):
     async def leave(self, name: str) -> bool:
         """Leave a room; publications up to now still arrive.
 
+        A join of this socket that has not finished is undone, and raises. If the
+        socket is closed, it has left all rooms already; this then suspends for one
+        turn of the event loop.
+
         Returns:
             Whether the socket was a member.
+
+        Raises:
+            WrongThreadError: Called from another thread than the socket's.
         """
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("leave"))
@@ -351,7 +306,13 @@ class Socket(Generic[StateT]):
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine beside the handlers, at most as long as the socket lives.
 
-        An exception is logged and goes to `on_error`.
+        An exception is logged and goes to `on_error`. When the socket ends, its tasks
+        are cancelled, and its dependencies are closed after they have ended.
+
+        Raises:
+            DisconnectedError: The socket is closed.
+            RuntimeError: `Limits.max_background_tasks` of its tasks run already.
+            WrongThreadError: Called from another thread than the socket's.
         """
         if get_ident() != self._thread:
             coroutine.close()
@@ -395,5 +356,5 @@ async def close_dependencies(socket: Socket[Any]) -> None:
 
 def release(socket: Socket[Any]) -> None:
     """Break the reference cycles of a closed socket; it stays usable, as a closed one."""
-    socket._session = _ENDED  # pyright: ignore[reportPrivateUsage]
+    socket._session = ENDED  # pyright: ignore[reportPrivateUsage]
     socket._outbox.detach()  # pyright: ignore[reportPrivateUsage]

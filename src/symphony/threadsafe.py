@@ -54,10 +54,12 @@ class Threadsafe:
 
     Args:
         node: Returns the running app; raises `RuntimeError` if it is not running.
+        max_name: `Limits.max_room_name`.
     """
 
-    def __init__(self, node: Callable[[], ThreadsafeNode]) -> None:
+    def __init__(self, node: Callable[[], ThreadsafeNode], *, max_name: int) -> None:
         self._node = node
+        self._max_name = max_name
 
     @property
     def everyone(self) -> ThreadsafeTarget:
@@ -68,9 +70,9 @@ class Threadsafe:
         """Return a handle of a room.
 
         Raises:
-            ValueError: The name is empty or a pattern.
+            Reject: It cannot be the name of a room (`invalid`).
         """
-        Room.check_name(name)
+        Room.check_name(name, self._max_name)
         return ThreadsafeTarget(
             self, f"app.threadsafe.room({name!r})", lambda: Room(self._node().rooms, name)
         )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from support.clients import Log, closed, connect, until
-from symphony import Limits, Socket, Symphony
+from symphony import DisconnectedError, Limits, Socket, Symphony
 
 
 async def test_a_sockets_task_runs_beside_its_handlers(serve):
@@ -174,7 +174,7 @@ async def test_a_socket_that_has_gone_takes_no_task(serve):
 
     @app.on_disconnect
     async def leave(socket: Socket) -> None:
-        with pytest.raises(RuntimeError, match="it is closed"):
+        with pytest.raises(DisconnectedError, match="it is closed"):
             socket.background(asyncio.sleep(60))
         log.append("refused")
 

@@ -6,7 +6,7 @@ import pytest
 
 from support.clients import Log, closed, connect, error_in, refused, until
 from support.servers import transport
-from symphony import Close, Limits, Reject, Socket, Symphony
+from symphony import Close, Limits, Reject, Room, Socket, Symphony
 
 
 def counted(app: Symphony) -> Log:
@@ -176,24 +176,32 @@ async def test_a_stopping_server_lets_a_running_handler_finish(serve):
     assert [log[0], log[1].code] == ["finished", 1012]
 
 
-async def test_at_disconnect_the_socket_is_still_in_its_rooms(serve):
+async def test_on_leave_runs_before_on_disconnect_and_the_socket_is_out_of_its_rooms_by_then(serve):
     app = Symphony()
+    rooms = app.rooms("lobby:{name}")
+    log = Log()
 
     @app.on_connect
     async def enter(socket: Socket) -> None:
-        await socket.join("lobby")
+        await socket.join("lobby:a")
+        await socket.join("plain")
+
+    @rooms.on_leave
+    async def left(socket: Socket, room: Room) -> None:
+        log.append(("left", room.name, socket in room, socket.rooms))
+        await room.send("bye")
 
     @app.on_disconnect
     async def leave(socket: Socket) -> None:
-        assert socket.rooms == {"lobby"}
-        assert socket in app.room("lobby")
-        await app.room("lobby").send("bye")
+        log.append(("disconnected", socket.rooms, socket in app.room("plain"), socket in app.everyone))
 
     async with serve(app) as url, connect(f"{url}/") as stays:
         async with connect(f"{url}/"):
             pass
         assert await stays.recv() == "bye"
-        await until(lambda: len(app.room("lobby").sockets) == 1)
+        await until(lambda: len(log) == 2)
+        assert log == [("left", "lobby:a", False, frozenset()), ("disconnected", frozenset(), False, False)]
+        assert len(app.room("plain").sockets) == 1
 
 
 async def test_sending_to_a_socket_that_has_gone_does_nothing_but_count(serve):

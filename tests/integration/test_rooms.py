@@ -266,7 +266,7 @@ async def test_app_socket_finds_an_open_socket_by_its_id(serve):
 async def test_app_room_refuses_what_is_no_name(serve, name):
     app = Symphony()
     async with serve(app):
-        with pytest.raises(ValueError, match="is not the name of a room"):
+        with pytest.raises(Reject, match="is not the name of a room"):
             app.room(name)
 
 
@@ -279,7 +279,9 @@ async def test_join_refuses_what_is_no_name(serve, longest: int | None):
 
     @app.on_message
     async def join(socket: Socket, message: str) -> str:
-        with pytest.raises(ValueError, match=f"A room's name has 1 to {longest} characters"):
+        with pytest.raises(
+            Reject, match=f"is not the name of a room: it must have 1 to {longest} characters"
+        ):
             await socket.join(message)
         return "refused"
 

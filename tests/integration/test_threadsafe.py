@@ -16,6 +16,7 @@ from support.servers import serve_asgi, serve_natively
 from symphony import (
     DisconnectedError,
     Limits,
+    Reject,
     RemoteError,
     RequestTimeoutError,
     Socket,
@@ -308,7 +309,7 @@ async def test_what_the_call_raises_is_raised_in_the_thread(serve):
         with pytest.raises(WrongRouteError):
             await in_thread(partial(app.threadsafe.socket(id).request, "x"))
         for name in ("", "chat:{name}"):
-            with pytest.raises(ValueError, match="is not the name of a room"):
+            with pytest.raises(Reject, match="is not the name of a room"):
                 app.threadsafe.room(name)
         await client.send("still here")
         assert await client.recv() == "still here"

@@ -15,7 +15,7 @@ _COME_BACK: Final = frozenset((1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4
 _STAY_AWAY: Final = frozenset((4400, 4401, 4403, 4404, 4409))
 _LONGEST_HINT: Final = 24 * 3600.0
 # Measured with 500 clients and a server that was away for 8 s, Nov 2026, see
-# tests/load/test_storm.py.
+# tests/faults/test_storm.py.
 _GROWTH: Final = 1.5
 # 1.5 ** 2048 overflows a float.
 _MAX_GROWTHS: Final = 100

@@ -67,7 +67,11 @@ class Node:
         self.stats = stats
         self.sockets: dict[str, Socket[Any]] = {}
         self.rooms = Membership(
-            find_family, self.run_in_background, self.report, max_name=limits.max_room_name
+            find_family,
+            self.run_in_background,
+            self.report,
+            patience=limits.finish_timeout,
+            max_name=limits.max_room_name,
         )
         self.users = Users()
         self._on_error = on_error
@@ -103,10 +107,9 @@ class Node:
         self.sockets[socket.id] = socket
         self.rooms.batches.add(self.rooms.everyone, recipient_of(socket), socket)
 
-    async def left(self, session: Session) -> None:
-        """Take a socket out of its rooms and the node's tables."""
+    def left(self, session: Session) -> None:
+        """Take a socket out of the node's tables."""
         socket = session.socket
-        await self.rooms.leave_all(socket)
         self.users.remove(socket, socket.user)
         if self.sockets.pop(socket.id, None) is not None:
             self.stats.closed += 1
@@ -261,7 +264,7 @@ class Node:
             except asyncio.CancelledError:
                 raise
             except BaseException as error:
-                if not report:
+                if not report and not isinstance(error, KeyboardInterrupt | SystemExit):
                     logger.error("The %s failed itself.", what, exc_info=error)
                     if self._on_exception is not None:
                         self._on_exception(error)

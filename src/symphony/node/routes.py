@@ -44,12 +44,14 @@ from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
 from symphony.session.threads import run_in_thread
 from symphony.socket import Socket, begin
 from symphony.transport.base import Close, Profile
+from symphony.websocket.backpressure import TURN
 from symphony.websocket.queued import Queued
 
 __all__ = ("Compiler", "Defaults")
 
 _ANYTHING: Final = {kind: guarded(read) for kind, read in event_readers(Any).items()}
 _KINDS: Final = tuple(_ANYTHING)
+_ITEMS_A_TURN: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +305,7 @@ async def _stream(
     call: Callable[[Any, Any], Any], read: Reader | None, socket: Socket[Any], message: Any
 ) -> None:
     items = call(socket, message if read is None else read(message))
+    count = 0
     async with aclosing(items):
         async for item in items:
             try:
@@ -312,8 +315,12 @@ async def _stream(
                 raise
             await sent
             if not socket.connected:
-                # Nobody hears the rest: let it close what it holds.
+                # No client receives the rest: let the generator close what it holds.
                 return
+            count += 1
+            if not count % _ITEMS_A_TURN:
+                # If the items are small and the generator never waits, only this does.
+                await TURN
 
 
 def _nearest(inside: Sequence[Handlers], stage: Stage) -> Handler | None:

@@ -22,9 +22,11 @@ publications in one room, a batch costs 92 us, and frame by frame 700 us.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
+
+from symphony.websocket.backpressure import READY, TURN
 
 if TYPE_CHECKING:
     from symphony.outgoing.encoding import SharedEncoding
@@ -35,6 +37,10 @@ __all__ = ("Batch", "Batches", "Recipient")
 # The most that may wait for the end of the turn. A loop that publishes without
 # an `await` causes a flush each time it reaches this.
 _MAX_BATCH_BYTES: Final = 1024 * 1024
+
+# How many publications of one turn may be awaited without suspending. Their encoding and
+# writing is the work of the turn, so a loop of publications must end the turn now and then.
+_AT_ONCE: Final = 64
 
 _NUMBER: Final = itemgetter(0)
 
@@ -103,8 +109,8 @@ class Batches:
     """All batches of a node, in one order.
 
     Args:
-        schedule: Called with `flush` when the first publication is queued. It
-            runs `flush` at the end of the turn.
+        schedule: Called with a function when the first publication is queued. It
+            runs the function at the end of the turn.
         report: Called with the error of an encoding that could not encode a
             publication which others could, and the batch.
 
@@ -113,7 +119,7 @@ class Batches:
         dirty: The batches with unflushed publications.
     """
 
-    __slots__ = ("_report", "_schedule", "_waiting_bytes", "dirty", "number")
+    __slots__ = ("_at_once", "_report", "_schedule", "_waiting_bytes", "dirty", "number")
 
     def __init__(
         self,
@@ -123,6 +129,7 @@ class Batches:
         self.number = 0
         self.dirty: dict[Batch, None] = {}
         self._schedule = schedule
+        self._at_once = _AT_ONCE
         self._report = report
         self._waiting_bytes = 0
 
@@ -141,14 +148,30 @@ class Batches:
         if not recipients:
             del batch.recipients[recipient.encoding]
 
-    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient] = ()) -> None:
+    def paced(self) -> Awaitable[None]:
+        """Count a call that changes or asks about rooms; return what its caller awaits.
+
+        That suspends for one turn of the event loop if the turn has had its share of
+        calls. Otherwise a handler that loops over such calls would block the event loop.
+        """
+        self.number += 1
+        if self.number < self._at_once:
+            return READY
+        if not (self.number - self._at_once) % _AT_ONCE and not self.dirty:
+            self._schedule(self._end_turn)
+        return TURN
+
+    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient] = ()) -> Awaitable[None]:
         """Queue *message* for all recipients of *batch* except the excluded ones.
 
         Recipients whose encoding cannot encode it do not receive it, which is
         reported. If no encoding can, the first error is raised.
+
+        Returns:
+            What the publisher awaits: see `paced`.
         """
         if not batch.recipients:
-            return
+            return self.paced()
         self.number = number = self.number + 1
         for recipient in exclude:
             # This sets its cut to the new number. If another element of *exclude*
@@ -163,12 +186,13 @@ class Batches:
             frames = self._encode_apart(batch, message, error)
         batch.entries.append((number, frames))
         if not self.dirty:
-            self._schedule(self.flush)
+            self._schedule(self._end_turn)
         self.dirty[batch] = None
         for frame in frames.values():
             self._waiting_bytes += len(frame)
         if self._waiting_bytes > _MAX_BATCH_BYTES:
             self.flush()
+        return READY if number < self._at_once else TURN
 
     def _encode_apart(self, batch: Batch, message: Any, error: Exception) -> dict[SharedEncoding, Any]:
         """Encode *message* for the recipients for which that is possible.
@@ -225,6 +249,10 @@ class Batches:
                 batch.entries.clear()
             dirty.clear()
             self._waiting_bytes = 0
+
+    def _end_turn(self) -> None:
+        self._at_once = self.number + _AT_ONCE
+        self.flush()
 
     def _flush_one(self, batch: Batch) -> None:
         entries = batch.entries

@@ -59,6 +59,8 @@ class Outbox:
     While it is blocked it queues at most *limit* bytes.
 
     Attributes:
+        at_once: Up to how many queued bytes awaiting a send does not suspend. It is
+            `high`, until the turn has sent its share; then every send suspends.
         frames: The queued frames, oldest first.
         size: The size of the queued frames in bytes.
         blocked: Whether the transport accepts no writes at the moment.
@@ -81,6 +83,7 @@ class Outbox:
         "_overflow",
         "_timer",
         "_waiters",
+        "at_once",
         "blocked",
         "corked",
         "dropped",
@@ -107,7 +110,7 @@ class Outbox:
         self.corked = True
         self.sealed = False
         self.dropped = 0
-        self.high = self._low = self._limit = 0
+        self.high = self.at_once = self._low = self._limit = 0
         self.write = write
         self.source: Source = _NOWHERE
         self.recipient: Any = None
@@ -143,7 +146,7 @@ class Outbox:
         """
         self._max_age = max_age
         self._limit = limit
-        self.high = min(high, limit)
+        self.high = self.at_once = min(high, limit)
         self._low = min(low, limit)
         self._overflow = overflow
 
@@ -225,7 +228,7 @@ class Outbox:
         self.sealed = self.corked = True
         # From now on every send waits for `drained`. Otherwise a handler that sends
         # in an endless loop would block the event loop.
-        self.high = -1
+        self.high = self.at_once = -1
         self._overflow = None
         if self._timer is not None:
             self._timer.cancel()
@@ -239,10 +242,19 @@ class Outbox:
         self.recipient = None
 
     def drained(self) -> Awaitable[None]:
-        """Return an awaitable that waits until the queue has shrunk to the low-water mark."""
+        """Return an awaitable that waits until the queue has shrunk to the low-water mark.
+
+        It waits one turn of the event loop if the outbox is sealed, or if this turn has
+        sent its share.
+        """
         if self.sealed:
             return TURN
-        return READY if self.size <= self.high else Drained(self._wait)
+        if self.size <= self.high:
+            return READY if self.size <= self.at_once else TURN
+        return Drained(self._wait)
+
+    def _next_turn(self) -> None:
+        self.at_once = self.high
 
     def _wait(self) -> Generator[Any, None, None]:
         if self.sealed or self.size <= self.high:
@@ -265,8 +277,13 @@ class Outbox:
             self.dropped += 1
             return
         if not self.blocked:
-            # Write early, so that a long loop of sends does not fill the queue.
+            # Write early, so that a long loop of sends does not fill the queue. Such a
+            # loop must also suspend: a client that reads as fast, or has gone without
+            # the event loop having heard of it, never blocks the transport.
             self.flush()
+            if self.at_once >= 0:
+                self.at_once = -1
+                self._call_soon(self._next_turn)
         if self.size <= self._limit:
             return
         if self._overflow is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from symphony.errors import Reject
+from symphony.protocol.invalid import shortened
 from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy
 from symphony.routing.patterns import NameTable
 
@@ -44,7 +45,7 @@ class Families:
     """The families of an app: which one a room is of."""
 
     def __init__(self) -> None:
-        self._table = NameTable[Family](separator=ROOM_SEPARATOR)
+        self._table = NameTable[Family](separator=ROOM_SEPARATOR, exact=True)
         self._prefixes: dict[str, str] = {}
 
     def add(self, family: Family) -> None:
@@ -65,7 +66,9 @@ class Families:
         Raises:
             Reject: The name begins as those of a family do, and is none of
                 them. Taken for a room without a policy, it would let a client
-                that may choose a part of the name go around `authorize`.
+                that may choose a part of the name go around `authorize`. For
+                the same reason, one room has one name: `game:007` is none of
+                `game:{id:int}`, which would write `game:7`.
         """
         found = self._table.match(name)
         if found is not None:
@@ -74,7 +77,7 @@ class Families:
             if name.startswith(prefix):
                 raise Reject(
                     "invalid",
-                    f"{name!r} is not a name of the rooms {pattern!r}",
-                    details={"room": name, "pattern": pattern},
+                    f"{shortened(name)!r} is not a name of the rooms {pattern!r}",
+                    details={"room": shortened(name), "pattern": pattern},
                 )
         return DEFAULT_FAMILY, {}

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from symphony.errors import Reject
 from symphony.outgoing.batch import Batch, Batches, Recipient
+from symphony.rooms.changes import Change, Changes, refuse_gone
 from symphony.rooms.family import Family, Hook
 from symphony.rooms.room import Room
+from symphony.rooms.tasks import RoomTasks
 from symphony.socket import recipient_of
+from symphony.websocket.backpressure import TURN
 
 if TYPE_CHECKING:
     from symphony.socket import Socket
 
 __all__ = ("Membership",)
+
+logger = logging.getLogger("symphony.app")
 
 EVERYONE = ""
 
@@ -26,19 +32,19 @@ FindFamily = Callable[[str], "tuple[Family, dict[str, Any]]"]
 class _Live(Batch):
     """A room that has members, or had them less than its linger ago."""
 
-    __slots__ = ("ending", "family", "leaving", "linger", "params", "state", "tasks")
+    __slots__ = ("ending", "family", "hooks", "linger", "params", "state", "tasks")
 
-    def __init__(self, name: str, family: Family, params: dict[str, Any]) -> None:
+    def __init__(self, name: str, family: Family, params: dict[str, Any], tasks: RoomTasks | None) -> None:
         super().__init__(name)
         self.family = family
         self.params = params
+        self.tasks = tasks
         make = family.policy.state
         self.state = make() if make is not None else None
         self.linger: asyncio.TimerHandle | None = None
         self.ending: asyncio.Task[Any] | None = None
-        # Sockets whose `on_leave` hooks run: the room does not end before these are done.
-        self.leaving = 0
-        self.tasks: list[asyncio.Task[Any]] = []
+        # How many `on_join` and `on_leave` hooks run: the room does not end before these are done.
+        self.hooks = 0
 
 
 class Membership:
@@ -48,6 +54,7 @@ class Membership:
         find_family: The family and parameters of a room's name.
         background: Starts a task of the app's whose exception is reported.
         report: Called with the exception of a hook that no caller awaits.
+        patience: How many seconds the tasks of a room have to end.
         max_name: `Limits.max_room_name`.
     """
 
@@ -57,6 +64,7 @@ class Membership:
         background: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         report: Callable[[BaseException, Any, str], None],
         *,
+        patience: float,
         max_name: int,
     ) -> None:
         self.thread = get_ident()
@@ -67,6 +75,8 @@ class Membership:
         self._find_family = find_family
         self._background = background
         self._report = report
+        self._patience = patience
+        self._changes = Changes()
         self._max_name = max_name
 
     def __len__(self) -> int:
@@ -76,9 +86,13 @@ class Membership:
         """Return the members of a room; of all sockets for the empty name."""
         return self._rooms.get(name) if name else self.everyone
 
-    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> None:
+    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> Awaitable[None]:
         """Hand *message* to the members of *batch*."""
-        self.batches.publish(batch, message, exclude)
+        return self.batches.publish(batch, message, exclude)
+
+    def paced(self) -> Awaitable[None]:
+        """Return what a call awaits that may be repeated in a loop."""
+        return self.batches.paced()
 
     def _not_encoded(self, error: Exception, batch: Batch) -> None:
         where = f"room {batch.name!r}" if batch.name else "everyone"
@@ -94,57 +108,133 @@ class Membership:
         room = self._rooms.get(name)
         return self._find_family(name)[1] if room is None else room.params
 
-    async def join(self, socket: Socket[Any], name: str, *, authorize: bool) -> Room:
-        """Make *socket* a member, if the hooks of the room allow it."""
-        if not name or len(name) > self._max_name:
-            raise ValueError(f"A room's name has 1 to {self._max_name} characters, not {len(name)}.")
-        room = Room(self, name)
-        if socket in room:
+    async def join(self, socket: Socket[Any], name: str, *, authorize: bool, most: int) -> Room:
+        """Make *socket* a member, if the hooks of the room allow it.
+
+        Joins and leaves of one socket and one room run one after the other. A leave during
+        a join undoes the join: what `on_join` has begun, `on_leave` then ends.
+
+        Args:
+            socket: The socket.
+            name: The name of the room.
+            authorize: Whether to ask the `authorize` hook.
+            most: In how many rooms a socket may be.
+        """
+        Room.check_name(name, self._max_name)
+        room, recipient = Room(self, name), recipient_of(socket)
+        await self._changes.settled(recipient, name)
+        refuse_gone(recipient, name)
+        if recipient in self._members(name):
+            await self.batches.paced()
             return room
         family, params = self._find_family(name)
-        if authorize and family.authorize is not None and await family.authorize(socket, room) is False:
-            raise Reject("forbidden", f"you may not join {name!r}")
-        if socket in room:
+        if (not authorize or family.authorize is None) and family.on_join is None:
+            self._enter(socket, name, family, params, most)
+            await self.batches.paced()
             return room
-        if recipient_of(socket).outbox.sealed:
-            raise Reject("unavailable", f"the socket went before it had joined {name!r}")
-        live = self._enter(socket, name, family, params)
-        if family.on_join is not None:
-            try:
-                await family.on_join(socket, room)
-            except BaseException:
-                # The hook itself may have let it leave.
-                if socket in room:
-                    self.batches.remove(live, recipient_of(socket))
-                    self._end_if_empty(live)
-                raise
+        with self._changes.changing(recipient, name) as change:
+            if authorize and family.authorize is not None:
+                if await family.authorize(socket, room) is False:
+                    raise Reject("forbidden", f"you may not join {name!r}")
+                change.check(recipient, name)
+                if recipient in self._members(name):
+                    # The hook itself has let it join.
+                    return room
+            live = self._enter(socket, name, family, params, most)
+            if family.on_join is not None:
+                change.joins = live
+                await self._joined(socket, live, family.on_join, change)
+        await self.batches.paced()
         return room
 
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Take *socket* out of a room; whether it was in it."""
-        live = self._rooms.get(name)
-        if live is None or recipient_of(socket) not in live:
-            return False
-        self.batches.remove(live, recipient_of(socket))
-        live.leaving += 1
-        try:
-            await self._run_all(live.family.on_leave, socket, name, "on_leave")
-        finally:
-            live.leaving -= 1
-            self._end_if_empty(live)
-        return True
-
-    async def leave_all(self, socket: Socket[Any]) -> None:
-        """Take *socket* out of all of its rooms; hooks that fail are reported."""
         recipient = recipient_of(socket)
-        for batch in tuple(recipient.batches):
-            if batch is self.everyone:
-                self.batches.remove(batch, recipient)
-                continue
+        change = self._changes.of(recipient).get(name)
+        was_member = recipient in self._members(name)
+        if change is not None and (change.joins is not None or not was_member):
+            # The join that is under way ends it: it knows whether `on_join` has succeeded.
+            change.undone = True
+            if was_member:
+                self.batches.remove(self._rooms[name], recipient)
+            await self._changes.settled(recipient, name)
+        elif was_member:
+            live = self._rooms[name]
+            self.batches.remove(live, recipient)
+            live.hooks += 1
             try:
-                await self.leave(socket, batch.name)
-            except BaseException as error:
-                self._report(error, socket, f"on_leave of {batch.name!r}")
+                if live.family.on_leave:
+                    with self._changes.changing(recipient, name):
+                        await self._run_all(live.family.on_leave, socket, name, "on_leave")
+            finally:
+                live.hooks -= 1
+                self._end_if_empty(live)
+        await (TURN if recipient.outbox.sealed else self.batches.paced())
+        return was_member
+
+    def leave_all(self, socket: Socket[Any]) -> Coroutine[Any, Any, None] | None:
+        """Take a socket that has gone out of all of its rooms at once.
+
+        Returns:
+            What runs its `on_leave` hooks, if there are any. It returns when all hooks of
+            the socket have ended; those that fail are reported.
+        """
+        recipient = recipient_of(socket)
+        changes = self._changes.of(recipient)
+        left: list[_Live] = []
+        for batch in tuple(recipient.batches):
+            self.batches.remove(batch, recipient)
+            live = self._rooms.get(batch.name)
+            if live is None or batch is self.everyone:
+                continue
+            change = changes.get(live.name)
+            if change is not None and change.joins is live:
+                continue
+            if live.family.on_leave:
+                live.hooks += 1
+                left.append(live)
+            else:
+                self._end_if_empty(live)
+        for change in changes.values():
+            change.undone = True
+        return self._left(socket, left, tuple(changes.values())) if left or changes else None
+
+    async def _left(self, socket: Socket[Any], left: list[_Live], changes: tuple[Change, ...]) -> None:
+        for live in left:
+            await self._leave_hooks(socket, live)
+            live.hooks -= 1
+            self._end_if_empty(live)
+        for change in changes:
+            await change.wait()
+
+    async def _joined(self, socket: Socket[Any], live: _Live, on_join: Hook, change: Change) -> None:
+        """Run the `on_join` hook of a socket that has just entered."""
+        recipient = recipient_of(socket)
+        live.hooks += 1
+        try:
+            await on_join(socket, Room(self, live.name))
+        except BaseException:
+            if recipient in live:
+                self.batches.remove(live, recipient)
+            raise
+        finally:
+            try:
+                if change.undone:
+                    # It was a member, and has left: nothing of `on_join` may stay.
+                    await self._leave_hooks(socket, live)
+            finally:
+                live.hooks -= 1
+                self._end_if_empty(live)
+        change.check(recipient, live.name)
+
+    async def _leave_hooks(self, socket: Socket[Any], live: _Live) -> None:
+        try:
+            await self._run_all(live.family.on_leave, socket, live.name, "on_leave")
+        except BaseException as error:
+            self._report(error, socket, f"on_leave of {live.name!r}")
+
+    def _members(self, name: str) -> Batch | tuple[()]:
+        return self._rooms.get(name) or ()
 
     async def close(self, *, timeout: float) -> None:
         """End all rooms at once, their tasks and their lingers.
@@ -162,25 +252,34 @@ class Membership:
         if endings:
             await asyncio.wait(endings, timeout=timeout)
 
-    def _enter(self, socket: Socket[Any], name: str, family: Family, params: dict[str, Any]) -> _Live:
+    def _enter(
+        self, socket: Socket[Any], name: str, family: Family, params: dict[str, Any], limit: int
+    ) -> _Live:
+        recipient = recipient_of(socket)
+        if len(recipient.batches) - (recipient in self.everyone) >= limit:
+            raise Reject("too_many", f"the socket is in {limit} rooms already", details={"max_rooms": limit})
         live = self._rooms.get(name)
         if live is None:
-            live = _Live(name, family, params)
-            self._rooms[name] = live
+            tasks = (
+                RoomTasks(family.tasks, Room(self, name), self._background, self._report, self._patience)
+                if family.tasks
+                else None
+            )
+            live = self._rooms[name] = _Live(name, family, params, tasks)
         elif (most := family.policy.max_members) is not None and len(live) >= most:
             raise Reject("room_full", f"{name!r} is full", details={"room": name, "max_members": most})
         if live.linger is not None:
             live.linger.cancel()
             live.linger = None
         live.ending = None
-        self.batches.add(live, recipient_of(socket), socket)
-        if not live.tasks:
-            live.tasks = [self._background(task(None, Room(self, name))) for task in family.tasks]
+        self.batches.add(live, recipient, socket)
+        if live.tasks is not None:
+            live.tasks.start()
         return live
 
     def _end_if_empty(self, live: _Live) -> None:
         over = live.linger is not None or live.ending is not None or self._rooms.get(live.name) is not live
-        if over or live.recipients or live.leaving:
+        if over or live.recipients or live.hooks:
             return
         linger = live.family.policy.linger
         if linger > 0:
@@ -189,21 +288,26 @@ class Membership:
             self._end(live)
 
     def _end(self, live: _Live) -> None:
-        for task in live.tasks:
-            task.cancel()
-        live.tasks = []
-        if live.family.on_empty:
-            # The room is still there for its hook, and gone once it returns,
-            # unless somebody joined meanwhile.
+        if live.tasks is not None:
+            live.tasks.end()
+        if live.family.on_empty or (live.tasks is not None and live.tasks.running):
+            # The room is still there for its tasks and its hook, and gone once these have
+            # ended, unless somebody joined meanwhile.
             live.ending = self._background(self._run_empty(live))
         else:
             self._rooms.pop(live.name, None)
 
     async def _run_empty(self, live: _Live) -> None:
         try:
-            await self._run_all(live.family.on_empty, None, live.name, "on_empty")
+            if tasks := live.tasks.running if live.tasks is not None else ():
+                # A task that has emptied its room has its patience, and one more turn.
+                _, late = await asyncio.wait(tasks, timeout=self._patience + 1)
+                if late:
+                    logger.error("%d tasks of room %r did not end and are abandoned.", len(late), live.name)
+            if live.ending is asyncio.current_task():
+                await self._run_all(live.family.on_empty, None, live.name, "on_empty")
         finally:
-            # Who has joined meanwhile undid this end, even if he has left again.
+            # A socket that joined meanwhile has undone this end, even if it has left again.
             if live.ending is asyncio.current_task():
                 del self._rooms[live.name]
 

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
 from typing_extensions import TypeVar
 
-from symphony.errors import WrongThreadError
+from symphony.errors import Reject, WrongThreadError
 from symphony.outgoing.encoding import Emitted, Publication, Sent
+from symphony.protocol.invalid import shortened
 from symphony.socket import Socket, recipient_of
-from symphony.websocket.backpressure import READY
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
 
 __all__ = ("Room", "RoomTable", "Target")
-
 
 StateT = TypeVar("StateT", default=Any)
 MemberT = TypeVar("MemberT", default=Any)
@@ -32,8 +31,12 @@ class RoomTable(Protocol):
         """Return the room's members, `None` if it has none."""
         ...
 
-    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> None:
-        """Hand a message to the members."""
+    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> Awaitable[None]:
+        """Hand a message to the members; return what the publisher awaits."""
+        ...
+
+    def paced(self) -> Awaitable[None]:
+        """Return what a call awaits that may be repeated in a loop."""
         ...
 
     def state(self, name: str) -> Any:
@@ -66,6 +69,9 @@ class Target:
         All members receive the publications of one process in the same order.
         Delivery is at most once: a member that leaves or reads too slowly does
         not receive the message. The message is encoded before this returns.
+        Awaiting the result does not wait for members. It suspends for one turn of
+        the event loop if much was published in this turn, so a loop of publications
+        does not keep others waiting.
 
         Args:
             message: Text and bytes are sent unchanged, anything else as JSON.
@@ -106,9 +112,9 @@ class Target:
             raise TypeError(f"exclude= takes sockets, not the id {exclude!r}. Use app.socket(id).")
         table = self._table
         batch = table.batch(self.name)
-        if batch is not None:
-            table.publish(batch, publication, map(recipient_of, exclude))
-        return READY
+        if batch is None:
+            return table.paced()
+        return table.publish(batch, publication, map(recipient_of, exclude))
 
     @property
     def _shown_threadsafe(self) -> str:
@@ -130,6 +136,7 @@ class Target:
         return self._count()
 
     async def _count(self) -> int:
+        await self._table.paced()
         return len(self._table.batch(self.name) or ())
 
     def _check_thread(self, verb: str) -> None:
@@ -160,16 +167,26 @@ class Room(Target, Generic[StateT, MemberT]):
     __slots__ = ()
 
     @staticmethod
-    def check_name(name: str) -> None:
+    def check_name(name: str, most: int) -> None:
         """Refuse what cannot be the name of a room.
 
+        Args:
+            name: The name.
+            most: `Limits.max_room_name`.
+
         Raises:
-            ValueError: The name is empty or a pattern.
+            Reject: `invalid`, because a client may have chosen the name.
         """
-        if not name or "{" in name or "}" in name:
-            raise ValueError(
-                f"{name!r} is not the name of a room. A policy for many rooms is app.rooms({name!r})."
-            )
+        problem = ""
+        if not 1 <= len(name) <= most:
+            problem = f"it must have 1 to {most} characters"
+        elif "{" in name or "}" in name:
+            problem = "braces are for patterns, as in app.rooms()"
+        elif not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
+            problem = "it is not valid Unicode"
+        if problem:
+            shown = shortened(repr(name))
+            raise Reject("invalid", f"{shown} is not the name of a room: {problem}", details={"room": shown})
 
     @property
     def state(self) -> StateT:

@@ -101,7 +101,8 @@ class Handlers:
         """Register the handler that runs when a socket has disconnected.
 
         It runs exactly once for every socket that opened, or whose connect
-        handler was started. The socket is still in its rooms.
+        handler was started. The socket has left its rooms by then, and their
+        `on_leave` hooks have run.
 
         Args:
             handler: The handler, plain or async. A `Close` parameter receives

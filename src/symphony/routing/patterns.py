@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from bisect import insort
+from decimal import Decimal
 from itertools import pairwise
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
@@ -78,7 +79,7 @@ class NamePattern:
         ConfigurationError: The text is not a valid pattern.
     """
 
-    __slots__ = ("_regex", "_separator", "converters", "names", "shape", "specificity", "text")
+    __slots__ = ("_converts", "_regex", "_separator", "converters", "names", "shape", "specificity", "text")
 
     def __init__(self, text: str, *, separator: str) -> None:
         self.text = text
@@ -88,6 +89,7 @@ class NamePattern:
         self._check(segments, parameters)
         self.names: tuple[str, ...] = tuple(parameter.name for parameter in parameters)
         self.converters: dict[str, str] = dict(parameters)
+        self._converts = any(converter not in ("str", "path") for converter in self.converters.values())
         self.specificity: tuple[tuple[int, ...], ...] = tuple(map(_rank, segments))
         self.shape = separator.join(
             "".join(piece if isinstance(piece, str) else f"{{:{piece.converter}}}" for piece in segment)
@@ -117,6 +119,19 @@ class NamePattern:
                 return None
             params[parameter] = value
         return params
+
+    def match_exactly(self, name: str) -> dict[str, Any] | None:
+        """Return the converted parameters of *name* if `format` turns them into *name* again.
+
+        `game:007` matches `game:{id:int}`, but its parameters are those of `game:7`.
+        """
+        params = self.match(name)
+        if params is None or not self._converts:
+            return params
+        try:
+            return params if self.format(**params) == name else None
+        except ValueError:
+            return None
 
     def format(self, **params: Any) -> str:
         """Return the name that matches with these parameters.
@@ -153,7 +168,10 @@ class NamePattern:
 
     @staticmethod
     def _to_text(converter: str, value: Any) -> str:
-        # Starlette asserts that floats are valid. The caller's regex checks all types.
+        # The shortest text that is this float again; Starlette writes up to 20 digits.
+        if converter == "float":
+            return format(Decimal(repr(float(value))), "f").removesuffix(".0")
+        # Starlette asserts that values are valid. The caller's regex checks all types.
         try:
             return CONVERTOR_TYPES[converter].to_string(value)
         except AssertionError:
@@ -249,9 +267,10 @@ def _rank(segment: _Segment) -> tuple[int, ...]:
 class _Table(Generic[T]):
     """Values by pattern. Literal patterns cost one dict lookup."""
 
-    __slots__ = ("_literal", "_parametric", "_shapes")
+    __slots__ = ("_exact", "_literal", "_parametric", "_shapes")
 
-    def __init__(self) -> None:
+    def __init__(self, *, exact: bool = False) -> None:
+        self._exact = exact
         self._literal: dict[str, T] = {}
         self._parametric: list[tuple[NamePattern, T]] = []
         self._shapes: dict[str, tuple[str, str]] = {}
@@ -277,7 +296,7 @@ class _Table(Generic[T]):
         if name in self._literal:
             return self._literal[name], {}
         for pattern, value in self._parametric:
-            params = pattern.match(name)
+            params = pattern.match_exactly(name) if self._exact else pattern.match(name)
             if params is not None:
                 return value, params
         return None
@@ -308,12 +327,14 @@ class NameTable(_Table[T]):
 
     Args:
         separator: The character between the segments of all its names.
+        exact: Match only names that their pattern would write in the same way: see
+            `NamePattern.match_exactly`.
     """
 
     __slots__ = ("_separator",)
 
-    def __init__(self, *, separator: str) -> None:
-        super().__init__()
+    def __init__(self, *, separator: str, exact: bool = False) -> None:
+        super().__init__(exact=exact)
         self._separator = separator
 
     def add(self, pattern: str, value: T, owner: str = "") -> None:

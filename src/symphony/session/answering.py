@@ -135,8 +135,8 @@ class Answering:
 
     def refuse(self, id: Any, refusal: Reject) -> Awaitable[None] | None:
         """Answer the request *id* with an error; without an id, send it as an event."""
-        payload = refusal.payload()
         try:
+            payload = refusal.payload()
             return self.send(Event("error", payload) if id is None else Error(id, payload))
         except Exception as error:
             self._session.report(error, "details of a Reject")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from symphony.errors import DisconnectedError
+
 __all__ = ("BackgroundTasks", "check_coroutine")
+
+logger = logging.getLogger("symphony.socket")
 
 
 def check_coroutine(what: str, coroutine: object) -> None:
@@ -46,19 +51,28 @@ class BackgroundTasks:
 
         Raises:
             TypeError: It is not a coroutine.
-            RuntimeError: The socket has gone, or too many of its tasks run.
+            DisconnectedError: The socket has gone.
+            RuntimeError: Too many of its tasks run.
         """
         check_coroutine("socket.background", coroutine)
         if is_over or len(self._tasks) >= self._limit:
             coroutine.close()
             why = "it is closed" if is_over else f"{self._limit} of its tasks run already"
-            raise RuntimeError(f"Socket {self._name} takes no background task: {why}.")
+            error = DisconnectedError if is_over else RuntimeError
+            raise error(f"Socket {self._name} takes no background task: {why}.")
         task = self._start(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def cancel(self) -> None:
-        """Cancel all of them."""
-        for task in tuple(self._tasks):
+    async def end(self, timeout: float) -> None:
+        """Cancel all of them, and return when they have ended, or after *timeout* seconds."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
             task.cancel()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout)
+            if late:
+                logger.error(
+                    "%d background tasks of socket %s did not end and are abandoned.", len(late), self._name
+                )

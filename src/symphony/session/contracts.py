@@ -67,6 +67,10 @@ class Runner(Protocol):
         """Let `serve` return when all messages are handled, at the latest after *timeout* seconds."""
         ...
 
+    def drop(self) -> int:
+        """Drop the queued messages, and return how many these were."""
+        ...
+
     def cancel(self) -> None:
         """Cancel the handlers that run, and drop the queued messages."""
         ...
@@ -96,12 +100,16 @@ class LiveSession(ErrorReporter, Protocol):
 class NodeRooms(Protocol):
     """What a session needs of the node's rooms."""
 
-    async def join(self, socket: Socket[Any], name: str, *, authorize: bool) -> Room:
-        """Make *socket* a member of a room."""
+    async def join(self, socket: Socket[Any], name: str, *, authorize: bool, most: int) -> Room:
+        """Make *socket* a member of a room, unless it is in *most* rooms already."""
         ...
 
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Remove *socket* from a room; return whether it was a member."""
+        ...
+
+    def leave_all(self, socket: Socket[Any]) -> Coroutine[Any, Any, None] | None:
+        """Remove *socket* from its rooms at once; return what runs its hooks, if there are any."""
         ...
 
 
@@ -112,8 +120,8 @@ class SessionNode(Protocol):
         """Register a socket that has opened."""
         ...
 
-    async def left(self, session: Any) -> None:
-        """Remove a closed socket from its rooms and from the node's tables."""
+    def left(self, session: Any) -> None:
+        """Remove a closed socket from the node's tables."""
         ...
 
     @property

@@ -124,8 +124,12 @@ class Exchange:
         elif not isinstance(event, Event):
             return self._decode(message)
         id = event.id
-        if id is not None and id > self._highest:
-            self._highest = id
+        try:
+            if id is not None and id > self._highest:
+                self._highest = id
+        except TypeError:
+            # See `_was_received`. Where nothing is raised, `try` costs nothing.
+            pass
         answering = self.answering
         if (self._needs_check or id in answering.active or event.event == "error") and self._check(event):
             return None
@@ -177,16 +181,37 @@ class Exchange:
         # Their data refers to the message, which stays in memory until the last is handled.
         self.runner.queue.announced = message.__sizeof__() // (len(envelopes) or 1)
         for envelope in envelopes:
-            if too_complex is not None and isinstance(envelope, Event):
-                answering.refuse(None if envelope.id in answering.active else envelope.id, too_complex)
-            elif isinstance(envelope, Event):
-                self.received(envelope)
-            elif isinstance(envelope, MalformedError):
-                # A request that still runs gets its answer later, and only one.
-                answering.refuse(None if envelope.id in answering.active else envelope.id, envelope)
-            else:
-                self._other(envelope)
+            if self._connection.outbox.sealed:
+                # The handler of an earlier part has closed the socket.
+                return None
+            try:
+                if too_complex is not None and isinstance(envelope, Event):
+                    answering.refuse(None if envelope.id in answering.active else envelope.id, too_complex)
+                else:
+                    self._take(envelope)
+            except Exception as error:
+                # Such as an id that is not hashable: an app's own protocol has a mistake.
+                self._session.report(error, f"decode of {type(self._protocol).__name__}")
+                answering.refuse(None, INTERNAL)
         return None
+
+    def _take(self, envelope: Envelope | MalformedError) -> None:
+        if isinstance(envelope, Event):
+            self.received(envelope)
+        elif isinstance(envelope, MalformedError):
+            answering = self.answering
+            # A request that still runs gets its answer later, and only one.
+            answering.refuse(None if envelope.id in answering.active else envelope.id, envelope)
+        else:
+            self._other(envelope)
+
+    def _was_received(self, id: Any) -> bool:
+        """Return whether the client has sent a request with this id, or a later one."""
+        try:
+            return id <= self._highest
+        except TypeError:
+            # The ids of an app's own protocol may have no order. Rather believe the client.
+            return True
 
     def _too_complex(self, message: Message) -> Reject | None:
         """Return the refusal of a message with too many elements; its data is not decoded yet."""
@@ -212,7 +237,7 @@ class Exchange:
                 if event is not None:
                     self.answering.cancel(event, CANCELLED)
                 else:
-                    self._expect(id, id <= self._highest)
+                    self._expect(id, self._was_received(id))
             case Ping(number):
                 self.answering.send(Pong(number))
             case _:
@@ -225,7 +250,7 @@ class Exchange:
         if self.answering.streams.grant(id, credit):
             return
         if event is None:
-            self._expect(id, id <= self._highest)
+            self._expect(id, self._was_received(id))
         elif event.credit is not None:
             # Its stream has not started: it will start with the whole credit.
             event.credit += credit

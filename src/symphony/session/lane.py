@@ -18,17 +18,17 @@ from __future__ import annotations
 import asyncio
 from asyncio import _enter_task as enter_task  # pyright: ignore[reportPrivateUsage]
 from asyncio import _leave_task as leave_task  # pyright: ignore[reportPrivateUsage]
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import suppress
+from collections.abc import Callable, Generator
 from contextvars import Context
 from time import monotonic
 from types import coroutine
 from typing import Any, Final, cast
 
+from symphony.session.cancelling import recover, relieved
 from symphony.session.contracts import LaneReports
 from symphony.session.waiting import Waiting
 
-__all__ = ("Lane", "uncancel")
+__all__ = ("Lane",)
 
 Call = Callable[[Any, Any], Any]
 """Called with socket and message; returns a coroutine, or the result of a plain function."""
@@ -69,6 +69,7 @@ class Lane:
         "_latest",
         "_loop",
         "_max_turn_time",
+        "_over",
         "_run",
         "_send",
         "_step_began",
@@ -94,6 +95,7 @@ class Lane:
         self._max_turn_time = max_turn_time
         self.is_idle = False
         self._ending = False
+        self._over = False
         self.is_full = False
         self._deadline: asyncio.TimerHandle | None = None
         self._current: Any = None
@@ -122,6 +124,10 @@ class Lane:
         try:
             run = self._run
             awaited = run(self._send, message)
+        except BaseException as error:
+            # Not from the handler: what reports its result has failed.
+            self._fail(error)
+            return None
         finally:
             leave_task(loop, task)
         if awaited is not _IDLE:
@@ -151,6 +157,7 @@ class Lane:
         finally:
             # Lane and driver refer to each other. Without this, a closed socket would
             # stay in memory until the garbage collector runs.
+            self._over = True
             driver.close()
             self.queue.close()
 
@@ -181,7 +188,7 @@ class Lane:
             else:
                 await self._sleep(driver)
             if task.cancelling():
-                await _recover(task)
+                await recover(task)
 
     def end(self, *, timeout: float) -> None:
         """Let `serve` return when all messages are handled.
@@ -206,6 +213,12 @@ class Lane:
                 None, TimeoutError(f"{dropped} messages were dropped after a handler that did not end")
             )
         self._task.cancel()
+
+    def drop(self) -> int:
+        """Drop the queued messages, and return how many these were."""
+        dropped = self.queue.clear()
+        self._make_room()
+        return dropped
 
     def recent(self) -> tuple[int, Any]:
         """Return how many messages the task has handled in this step of the loop, and the last of them."""
@@ -245,12 +258,13 @@ class Lane:
                 result = yield from call(socket, message)  # pyright: ignore[reportUnknownVariableType]
                 done = self._done
                 pressure = done(message, result)
-            except GeneratorExit:
-                raise
             except BaseException as error:
+                if self._over and isinstance(error, GeneratorExit):
+                    # From `serve`, which closes this generator.
+                    raise
                 pressure = self._failed(message, error)
             if pressure is not None:
-                yield from _relieved(pressure)
+                yield from relieved(pressure)
 
     def _drive_plain(self, call: Call, socket: Any) -> Driver:
         """Do the same for plain functions."""
@@ -263,7 +277,7 @@ class Lane:
             except BaseException as error:
                 pressure = self._failed(message, error)
             if pressure is not None:
-                yield from _relieved(pressure)
+                yield from relieved(pressure)
 
     def _enqueue(self, message: Any) -> None:
         queue = self.queue
@@ -314,40 +328,24 @@ class Lane:
             # As in `_sleep`: no handler was running. `cancel` has emptied the queue.
             if not self._ending:
                 raise
-            await _recover(task)
+            await recover(task)
         finally:
             # Only now: `recent` tells about the step that has just ended.
             self._in_step, self._step_began, self._latest = 0, 0.0, None
+
+    def _fail(self, error: BaseException) -> None:
+        """Let `serve` raise *error*."""
+        self.is_idle = False
+        if self._asleep is not None and not self._asleep.done():
+            # A future cannot carry every exception.
+            failed = RuntimeError("the result of a handler could not be reported")
+            failed.__cause__ = error
+            self._asleep.set_exception(failed)
 
     def _wake(self) -> None:
         self.is_idle = False
         if self._asleep is not None and not self._asleep.done():
             self._asleep.set_result(None)
-
-
-def uncancel(task: asyncio.Task[Any]) -> None:
-    """Take back all cancellations of a task."""
-    while task.cancelling():
-        task.uncancel()
-
-
-async def _recover(task: asyncio.Task[Any]) -> None:
-    """Make the current task usable again after it was cancelled."""
-    uncancel(task)
-    # If a handler cancels its task and then finishes, Python 3.11 and 3.12 deliver the
-    # cancellation although it was uncancelled. Receive it here, so that it reaches
-    # neither the next handler nor the code after `serve`.
-    try:
-        await asyncio.sleep(0)
-    except asyncio.CancelledError:
-        if task.cancelling():
-            raise
-
-
-def _relieved(pressure: Awaitable[None]) -> Generator[Any, Any, None]:
-    """Await *pressure*; stop if the task is cancelled, because the handler has finished."""
-    with suppress(asyncio.CancelledError):
-        yield from pressure.__await__()
 
 
 @coroutine

@@ -105,7 +105,7 @@ class Messages:
             error = Reject("internal", "the server failed to handle the message")
         try:
             text = RAW.event("error", error.payload())
-        except TypeError as unencodable:
+        except Exception as unencodable:
             self._session.report(unencodable, "details of a Reject")
             text = RAW.event("error", Reject("internal", "the server failed to encode the error").payload())
         return self.done(message, text)

@@ -127,6 +127,12 @@ class Parallel:
             task.cancel()
         self._go_on()
 
+    def drop(self) -> int:
+        """Drop the queued messages, and return how many these were."""
+        dropped = self.queue.clear()
+        self._go_on()
+        return dropped
+
     @property
     def is_idle(self) -> bool:
         """Whether the next message is handled at once."""
@@ -178,6 +184,12 @@ class Parallel:
         if task.cancelled():
             # Cancelled before its first step, so `_handle` has not reported it.
             self._failed(message, asyncio.CancelledError())
+        elif (error := task.exception()) is not None and not self._ended.done():
+            # Not from the handler: what reports its result has failed. A future cannot
+            # carry every exception.
+            failed = RuntimeError("the result of a handler could not be reported")
+            failed.__cause__ = error
+            self._ended.set_exception(failed)
         self._go_on()
 
     def _go_on(self) -> None:

@@ -113,6 +113,10 @@ class Serving:
             if refusal.retry_after is not None:
                 self._exchange.drain(retry=refusal.retry_after, timeout=0)
 
+    def closing(self) -> int:
+        """Drop the messages that wait, because the server has closed; return how many these were."""
+        return self._lane.drop()
+
     def connection_lost(self) -> None:
         """Cancel requests and streams, because the connection has ended."""
         if self._exchange is not None:
@@ -172,7 +176,7 @@ def _checked(
                 check(socket, message)
         except Reject as refusal:
             refuse(refusal)
-        except Exception as error:
+        except BaseException as error:
             report(error, "check")
             refuse(_CHECK_FAILED)
         else:

@@ -21,8 +21,8 @@ from symphony.protocol.subprotocols import LIMITS
 from symphony.protocol.unencodable import UnencodableError
 from symphony.session.background import BackgroundTasks
 from symphony.session.blocking import event_in, watched, what_held
+from symphony.session.cancelling import uncancel
 from symphony.session.contracts import SessionNode
-from symphony.session.lane import uncancel
 from symphony.session.refusal import refuse as refuse_handshake
 from symphony.session.serving import Serving
 from symphony.socket import Socket, close_dependencies, release
@@ -66,10 +66,12 @@ class Session:
         "_close",
         "_closed",
         "_connection",
+        "_context",
         "_dialect",
         "_draining",
         "_endpoint",
         "_late",
+        "_leaving",
         "_limits",
         "_node",
         "_opened_at",
@@ -97,6 +99,7 @@ class Session:
         self._background: BackgroundTasks | None = None
         self._close: Close | None = None
         self._late = False
+        self._leaving: asyncio.Task[None] | None = None
         self._opened_at = 0.0
         self._draining = False
         self._timer: asyncio.TimerHandle | None = None
@@ -107,7 +110,7 @@ class Session:
         """Start the task of the session."""
         self.socket = socket
         loop = asyncio.get_running_loop()
-        context = copy_context()
+        self._context = context = copy_context()
         self._closed = loop.create_future()
         self._serving = Serving(self, socket, self._endpoint, self._connection, self._dialect, context)
         self.received: Callable[..., None] = self._serving.received
@@ -150,6 +153,14 @@ class Session:
         id = self.socket.id
         logger.warning("%s held the event loop for %.2f s (socket %s). %s", who, seconds, id, advice)
 
+    def closing(self) -> None:
+        """Drop the messages that wait for handlers, because the server has closed."""
+        if self._closed.done():
+            return
+        dropped = self._serving.closing()
+        if dropped:
+            logger.info("%d messages of socket %s were dropped: it was closed.", dropped, self.socket.id)
+
     def closed(self, close: Close) -> None:
         """Handle the end of the connection."""
         if self._closed.done():
@@ -159,6 +170,12 @@ class Session:
         if self._close is None:
             self._close = close
         self._serving.connection_lost()
+        # At once, although handlers may still run: a member that has gone is no member.
+        hooks = self._node.rooms.leave_all(self.socket)
+        if hooks is not None:
+            self._leaving = asyncio.get_running_loop().create_task(
+                self._carried_out(hooks), context=self._context
+            )
         if self._phase is _Phase.CONNECTING:
             # One turn later: a task that is cancelled before its first step cleans nothing up.
             asyncio.get_running_loop().call_soon(self._stop_connecting)
@@ -197,7 +214,8 @@ class Session:
 
     async def join(self, name: str, *, authorize: bool) -> Room:
         """Make the socket a member of a room."""
-        return await self._node.rooms.join(self.socket, name, authorize=authorize)
+        most = self._limits.max_rooms
+        return await self._node.rooms.join(self.socket, name, authorize=authorize, most=most)
 
     async def leave(self, name: str) -> bool:
         """Remove the socket from a room; return whether it was a member."""
@@ -216,8 +234,8 @@ class Session:
         """Report an exception that was raised in *what*, the handler of *event*."""
         if isinstance(error, UnencodableError):
             error.blame(self._endpoint.handler_of(event))
-        if self.is_over and isinstance(error, DisconnectedError):
-            # The client left while the handler awaited its reply: no bug of the handler.
+        if self._outbox.sealed and isinstance(error, DisconnectedError):
+            # The client left, and the handler has noticed: no bug of the handler.
             logger.info("%s, in the %s of %s", error, what, self._endpoint.pattern)
         else:
             self._fail(error, what)
@@ -232,9 +250,7 @@ class Session:
 
     async def _live(self) -> None:
         try:
-            if await self.watched(self._connected()) and not self._draining:
-                self._phase = _Phase.SERVING
-                await self.watched(self._serving.serve(self.socket))
+            await self._serve()
             self._phase = _Phase.ENDING
             self._stop_timer()
             if self._draining and self.socket.opened:
@@ -243,7 +259,23 @@ class Session:
         finally:
             self._phase = _Phase.ENDING
             self._stop_timer()
+            if not self._closed.done():
+                # The event loop is shutting down.
+                self.abort()
             await self.watched(self._end())
+
+    async def _serve(self) -> None:
+        try:
+            if await self.watched(self._connected()) and not self._draining:
+                self._phase = _Phase.SERVING
+                await self.watched(self._serving.serve(self.socket))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            # Not of a handler, whose exceptions are answered. Without this the connection
+            # would stay open, and nothing would be handled.
+            self._fail(error, "session")
+            self._connection.close(_INTERNAL.close_code, "the server failed")
 
     async def _connected(self) -> bool:
         """Run the connect stage; return whether to handle messages after it."""
@@ -267,11 +299,19 @@ class Session:
         except Reject as refusal:
             self._refuse(refusal)
         except BaseException as error:
-            self._fail(error, "connect handler")
+            self.report(error, "connect handler")
             self._refuse(_INTERNAL)
         else:
             return not self._closed.done()
         return False
+
+    async def _carried_out(self, hooks: Coroutine[Any, Any, None]) -> None:
+        """Run the hooks of rooms that the socket has left by leaving the node."""
+        try:
+            await self.watched(hooks)
+        except (KeyboardInterrupt, SystemExit) as error:
+            # Raised in a task, it would stop the event loop without any clean-up.
+            self._fail(error, "on_leave hook")
 
     def _refuse(self, refusal: Reject) -> None:
         socket = self.socket
@@ -308,6 +348,12 @@ class Session:
         uncancel(self._task)
         close = self._close or Close(1006, "", clean=False)
         disconnect = self._endpoint.disconnect
+        if self._leaving is not None:
+            # Before the disconnect handler: the hooks of rooms say goodbye. Another task
+            # may still run the hooks of a join, and is cancelled below.
+            _, late = await asyncio.wait((self._leaving,), timeout=self._limits.finish_timeout)
+            for task in late:
+                task.cancel()
         if self.began and disconnect is not None:
             try:
                 async with asyncio.timeout(self._limits.finish_timeout):
@@ -315,8 +361,8 @@ class Session:
             except BaseException as error:
                 self._fail(error, "disconnect handler")
         if self._background is not None:
-            self._background.cancel()
-        await self._node.left(self)
+            await self._background.end(self._limits.finish_timeout)
+        self._node.left(self)
         try:
             await close_dependencies(self.socket)
         except BaseException as error:
@@ -330,7 +376,8 @@ class Session:
         # wait for the garbage collector's next full round.
         release(self.socket)
         self._serving.release()
-        del self._serving, self.received
+        del self._serving, self.received, self._context
+        self._background = self._leaving = None
 
     def _log(self, what: str, why: object = "", when: str = "") -> None:
         socket = self.socket

@@ -34,13 +34,32 @@ _STRIDE: Final = 16
 _DENIAL: Final = "websocket.http.response"
 
 
+class _EmptyText(str):
+    """An empty message in the outbox, which counts it as a frame of 2 bytes."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return 2
+
+
+class _EmptyBytes(bytes):
+    """The same for an empty binary message."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return 2
+
+
 class _Messages:
     """The encoding of a transport that sends whole messages."""
 
     __slots__ = ()
 
     def encode(self, message: Message) -> Message:
-        return message
+        # Without a size, a loop that sends empty messages would fill no outbox.
+        return message or (_EMPTY_TEXT if isinstance(message, str) else _EMPTY_BYTES)
 
     def encode_text(self, payload: bytes) -> Message:
         return payload.decode()
@@ -50,6 +69,8 @@ class _Messages:
 
 
 MESSAGES: Final = _Messages()
+_EMPTY_TEXT: Final = _EmptyText()
+_EMPTY_BYTES: Final = _EmptyBytes()
 
 
 class _Last(NamedTuple):
@@ -258,6 +279,8 @@ class _AsgiConnection:
                 self._put({"type": "websocket.close", "code": message.code, "reason": message.reason})
                 continue
             kind = "text" if isinstance(message, str) else "bytes"
+            if message is _EMPTY_TEXT or message is _EMPTY_BYTES:
+                message = "" if kind == "text" else b""
             self._unsent += len(message)
             self._put({"type": "websocket.send", kind: message})
         if self._unsent > _HIGH_WATER_BYTES:
@@ -274,6 +297,8 @@ class _AsgiConnection:
         self._stop_reading_later()
 
     def _stop_reading_later(self) -> None:
+        if self.session is not None:
+            self.session.closing()
         self.resume_reading()
         if self._timer is None and self._reader is not None:
             self._timer = self._loop.call_later(self._limits.close_timeout, self.abort)

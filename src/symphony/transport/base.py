@@ -143,6 +143,10 @@ class Receiver(Protocol):
         """Report that handling the messages of one read blocked the event loop for this time."""
         ...
 
+    def closing(self) -> None:
+        """Handle that this side has closed: nothing more of the client is handled."""
+        ...
+
     def closed(self, close: Close) -> None:
         """Handle the end of the connection. Idempotent."""
         ...

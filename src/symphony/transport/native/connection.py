@@ -186,8 +186,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         if outbox.size <= outbox.high:
             outbox.send(pong)
         else:
-            # If a client does not read, only its latest ping is answered (RFC 6455
-            # §5.5.3), because 2 bytes of pong take 43 bytes in the outbox.
+            # RFC 6455 §5.5.3: only the latest. 2 bytes of pong take 43 in the outbox.
             self._late_pong = pong
 
     def _fragment(self, frame: WSFrame) -> None:
@@ -284,7 +283,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         """Send a close frame after everything else, and wait for the peer's."""
         if not self._ending.close(code, reason):
             return
-        self._receiving = False
+        self._stop_receiving()
         if self._heartbeat is not None:
             # From here on, `close_timeout` limits the time.
             self._heartbeat.stop()
@@ -293,7 +292,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
 
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection, because the peer violated the protocol."""
-        self._receiving = False
+        self._stop_receiving()
         self._ending.fail(code, reason)
 
     def abort(self) -> None:
@@ -301,14 +300,18 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         self._transport.abort()
 
     def _broken(self, code: int, reason: str) -> None:
-        # picows looks one frame ahead. Wait until it has delivered the frame before the
-        # broken one.
+        # picows looks one frame ahead: it still has to deliver the frame before this one.
         self._turn.end(partial(self.fail, code, reason))
 
     def _overflow(self) -> None:
         self._stats.slow_consumers += 1
-        self._receiving = False
+        self._stop_receiving()
         self._ending.overflow(1013, "slow consumer")
+
+    def _stop_receiving(self) -> None:
+        self._receiving = False
+        if self.session is not None:
+            self.session.closing()
 
     # The event loop's calls
 
@@ -326,8 +329,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
             self.session.closed(close)
         if self.place is not None:
             self.place.leave()
-        # Break the reference cycles, so that this object is freed at once and does not
-        # wait for the garbage collector.
+        # Break the reference cycles, so that this object is freed at once.
         self.session = self._parser = self._opening = self._heartbeat = None
         self._turn.release()
         self.get_buffer = self.buffer_updated = self._received = cast("Any", None)
@@ -372,8 +374,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
     def excused(self) -> bool:
         """Whether a pong cannot arrive, because we have paused reading.
 
-        False if reading is paused because the peer does not read. That peer may
-        be dead, and only a late pong shows it.
+        False if the peer does not read: it may be dead, and only a late pong shows it.
         """
         stuck = self.outbox.blocked and monotonic() - self._blocked_at >= self._limits.pong_timeout
         return self.held and not stuck

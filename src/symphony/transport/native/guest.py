@@ -84,6 +84,9 @@ class Guest:
     def slow(self, seconds: float, read: SlowRead) -> None:
         """Do nothing: the app runs in a task, not while messages are read."""
 
+    def closing(self) -> None:
+        """Do nothing: what the app has not received yet is its own affair."""
+
     def closed(self, close: Close) -> None:
         """Tell the app that the connection has ended."""
         if not self._gone:

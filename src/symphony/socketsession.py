@@ -1,0 +1,80 @@
+"""What a socket needs of the session that runs it, and the session of a closed socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from symphony.errors import DisconnectedError
+from symphony.websocket.backpressure import TURN
+
+if TYPE_CHECKING:
+    from symphony.identity import Identity
+    from symphony.rooms.room import Room
+
+__all__ = ("ENDED", "SocketSession")
+
+
+class SocketSession(Protocol):
+    """What a socket needs of the session that runs it."""
+
+    began: bool
+    """Whether its connect handler was called: then its disconnect handler will be."""
+
+    def open(self) -> None:
+        """Answer the handshake, if it is not answered yet."""
+        ...
+
+    def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine until the socket goes."""
+        ...
+
+    async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
+        """Ask the client and return its reply."""
+        ...
+
+    async def join(self, name: str, *, authorize: bool) -> Room:
+        """Make the socket a member of a room."""
+        ...
+
+    async def leave(self, name: str) -> bool:
+        """Take it out of a room; whether it was a member."""
+        ...
+
+    def login(self, identity: Identity, before: Identity | None) -> None:
+        """Register the identity of the socket; *before* is the previous one."""
+        ...
+
+
+class _Ended:
+    """The session of a closed socket."""
+
+    __slots__ = ("began",)
+
+    def __init__(self) -> None:
+        self.began = True
+
+    def open(self) -> None:
+        """Do nothing: it is closed."""
+
+    def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        coroutine.close()
+        raise DisconnectedError("The socket is closed: it takes no background task.")
+
+    async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
+        raise DisconnectedError(f"The socket is closed: {event!r} was not sent.")
+
+    async def join(self, name: str, *, authorize: bool) -> Room:
+        raise DisconnectedError(f"The socket is closed: it cannot join {name!r}.")
+
+    async def leave(self, name: str) -> bool:
+        await TURN
+        return False
+
+    def login(self, identity: Identity, before: Identity | None) -> None:
+        """Do nothing: a closed socket belongs to no user."""
+
+
+ENDED: Final = _Ended()
+"""The session of every closed socket."""
