@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 import msgspec
@@ -10,6 +11,9 @@ from symphony.protocol.exact import MAX_INTEGER, SAFE, check_json, check_msgpack
 from symphony.protocol.unencodable import encode_foreign, fail_to_encode
 
 __all__ = ("encode_json", "encode_msgpack", "json_envelope", "msgpack_envelope", "to_message")
+
+# For type checkers, to whom the class of `Any` is unknown.
+_type_of: Callable[[Any], type[Any]] = type
 
 _LEAST: Final = -MAX_INTEGER
 
@@ -43,11 +47,11 @@ def json_envelope(envelope: Any) -> bytes:
     """Return an envelope as JSON; raises like `encode_json`."""
     encoded = _json(envelope)
     try:
-        data = envelope.data
+        data: Any = envelope.data
     except AttributeError:
         return encoded
     # Each reply comes here. Without the tests for common types it would take 0.2 us more.
-    kind: Any = type(data)
+    kind = _type_of(data)
     if kind is int:
         if _LEAST <= data <= MAX_INTEGER:
             return encoded
@@ -59,8 +63,8 @@ def json_envelope(envelope: Any) -> bytes:
 
 def msgpack_envelope(envelope: Any) -> bytes:
     """Return an envelope as MessagePack; raises like `encode_json`."""
-    data = getattr(envelope, "data", None)
-    kind: Any = type(data)
+    data: Any = getattr(envelope, "data", None)
+    kind = _type_of(data)
     if kind is int or kind in SAFE:
         return _msgpack(envelope)
     rewritten = with_text_keys(data)

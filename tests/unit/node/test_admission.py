@@ -10,6 +10,7 @@ from symphony.node.admission import Admission, address_of, route_path, shown_pat
 from symphony.protocol.subprotocols import token_subprotocol
 from symphony.session.endpoint import Endpoint
 from symphony.transport.base import Profile
+from symphony.websocket.queued import Queued
 
 
 async def nothing(*_: Any) -> None: ...
@@ -18,7 +19,7 @@ async def nothing(*_: Any) -> None: ...
 def endpoint(*origins: str) -> Endpoint:
     return Endpoint(
         pattern="/chat",
-        profile=Profile(Limits(), "disconnect", None),
+        profile=Profile(Limits(), "disconnect", None, Queued(1_000_000)),
         subprotocols=(),
         origins=origins,
         state=State,
