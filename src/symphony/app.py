@@ -195,7 +195,11 @@ class Symphony(Router):
 
     @property
     def everyone(self) -> Target:
-        """All open sockets of the app."""
+        """All open sockets of the app, except those of routes with `everyone=False`.
+
+        A route whose handler takes `bytes` needs `everyone=True`: its clients speak a
+        binary protocol.
+        """
         return Target(self._core.node.rooms, "")
 
     def room(self, name: str) -> Room:

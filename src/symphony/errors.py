@@ -42,6 +42,8 @@ __all__ = (
     "SymphonyError",
     "WrongRouteError",
     "WrongThreadError",
+    "check_close_code",
+    "valid_close_code",
 )
 
 
@@ -91,9 +93,36 @@ CODES: Final[Mapping[KnownCode | str, Code]] = {
     "unavailable": Code(503, 4503, retryable=True),
 }
 _APP_CODE: Final = Code(400, 4400, retryable=False)
-# RFC 6455 §7.4: the codes below 3000 that a close frame may have.
+# RFC 6455 §7.4 and the IANA registry: the codes below 3000 that a close frame may have.
 _CLOSE_CODES: Final = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
+_ONLY_REPORTED: Final = {
+    1005: "it reports that a close frame had no code",
+    1006: "it reports that a connection was lost",
+    1015: "it reports that TLS failed",
+}
 _RETRY_AFTER: Final = "retry-after"
+
+
+def valid_close_code(code: int) -> bool:
+    """Return whether a close frame may have *code*."""
+    return code in _CLOSE_CODES or 3000 <= code <= 4999
+
+
+def check_close_code(code: Any) -> None:
+    """Check the close code that an app has chosen.
+
+    Raises:
+        ValueError: A close frame must not have it. The message says why.
+    """
+    if isinstance(code, int) and valid_close_code(code) and not isinstance(code, bool):
+        return
+    if not isinstance(code, int) or not 1000 <= code <= 4999:
+        why = "close codes are integers from 1000 to 4999"
+    else:
+        why = _ONLY_REPORTED.get(code, "it is reserved by RFC 6455")
+    raise ValueError(
+        f"The close code {code!r} may not be sent: {why}. Use 1000 or 3000-4999, or another code of RFC 6455."
+    )
 
 
 class SymphonyError(Exception):
@@ -168,8 +197,8 @@ class Reject(SymphonyError):
             known = _APP_CODE
         if status is not None and not 400 <= status <= 599:
             raise ValueError(f"Reject status {status} is not an HTTP error (400-599).")
-        if close_code is not None and close_code not in _CLOSE_CODES and not 3000 <= close_code <= 4999:
-            raise ValueError(f"Reject close code {close_code} may not be sent; use 3000-4999.")
+        if close_code is not None:
+            check_close_code(close_code)
         if retry_after is not None and not 0 <= retry_after < math.inf:
             raise ValueError(f"Reject retry_after must be 0 or more seconds, not {retry_after!r}.")
         super().__init__(code, message)
@@ -179,6 +208,7 @@ class Reject(SymphonyError):
         self.retryable = known.retryable if retryable is None else retryable
         self.status = known.status if status is None else status
         self.close_code = known.close if close_code is None else close_code
+        self._raw_close_code = close_code
         self.headers = dict(headers or {})
         if retry_after is None:
             retry_after = _seconds(self.headers)
@@ -206,6 +236,15 @@ class Reject(SymphonyError):
         if self.retry_after is not None:
             payload["retry_after"] = self.retry_after
         return payload
+
+    @property
+    def raw_close_code(self) -> int:
+        """The close code on a raw route, whose clients do not know the codes of Symphony."""
+        if self._raw_close_code is not None:
+            return self._raw_close_code
+        if self.code == "internal":
+            return 1011
+        return 1013 if self.retryable else 1008
 
 
 class RemoteError(SymphonyError):

@@ -46,6 +46,8 @@ class Router(Handlers):
         protocol: Callable[[], Protocol] | None = None,
         concurrency: int | None = None,
         events: bool = False,
+        errors: Literal["close", "message"] | None = None,
+        everyone: bool | None = None,
     ) -> Route:
         """Add a route.
 
@@ -71,6 +73,15 @@ class Router(Handlers):
                 other.
             events: Whether the route speaks events even without an event
                 handler, as a route needs that only sends events.
+            errors: What happens on a raw route if a message is refused, or its
+                handler fails: `"message"` sends the error as JSON text, and
+                `"close"` closes the socket with 1008 (refused), 1013 (refused,
+                but can be tried again) or 1011 (failed), unless the `Reject`
+                has a close code. With `None`, a route whose handler takes
+                `bytes` closes.
+            everyone: Whether `app.everyone` reaches the sockets of this route.
+                With `None`, all but those of a route whose handler takes
+                `bytes`.
 
         Returns:
             The route. Register handlers on it, or use it as the decorator of
@@ -89,6 +100,8 @@ class Router(Handlers):
             protocol=protocol,
             concurrency=concurrency,
             events=events or None,
+            errors=errors,
+            everyone=everyone,
         )
         caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
         route = Route(path, options, f"{caller.f_code.co_filename}:{caller.f_lineno}")

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from typing_extensions import TypeForm, TypeVar
 
-from symphony.errors import WrongThreadError
+from symphony.errors import WrongThreadError, check_close_code
 from symphony.outgoing.batch import Recipient
 from symphony.outgoing.encoding import RAW, Dialect
 from symphony.routing.dependencies import SocketScope
 from symphony.socketsession import ENDED, SocketSession
 from symphony.websocket.backpressure import READY, TURN
-from symphony.websocket.frames import valid_close_code
 
 if TYPE_CHECKING:
     from symphony.handshake import Handshake
@@ -242,8 +241,7 @@ class Socket(Generic[StateT]):
         """
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("close"))
-        if not valid_close_code(code):
-            raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
+        check_close_code(code)
         if self._outbox.sealed:
             return TURN
         if not self.opened:

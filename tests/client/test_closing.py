@@ -62,7 +62,7 @@ async def test_closing_twice_is_closing_once() -> None:
 @pytest.mark.parametrize("code", [999, 1004, 1005, 1006, 1015, 2000, 5000])
 async def test_a_code_that_must_not_be_sent(code: int) -> None:
     async with pair() as (client, _, _):
-        with pytest.raises(ValueError, match="use 1000 or 3000-4999"):
+        with pytest.raises(ValueError, match="Use 1000 or 3000-4999"):
             await client.close(code)
         assert client.state == "open"
 

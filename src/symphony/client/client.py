@@ -18,10 +18,9 @@ from symphony.client.owner import State
 from symphony.client.payload import fit, reader, snapshot
 from symphony.client.requests import Request
 from symphony.client.streams import Flow, Stream
-from symphony.errors import WrongRouteError
+from symphony.errors import WrongRouteError, check_close_code
 from symphony.protocol.envelopes import MESSAGE
 from symphony.protocol.v1 import MAX_CREDIT
-from symphony.websocket.frames import valid_close_code
 
 __all__ = ("Client",)
 
@@ -320,8 +319,7 @@ class Client:
         Raises:
             ValueError: The code must not be sent; use 1000 or 3000 to 4999.
         """
-        if not valid_close_code(code):
-            raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
+        check_close_code(code)
         if self.closed is None and self._home is not None:
             self._home.check(self)
             self._outgoing.flush(all=True)

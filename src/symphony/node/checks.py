@@ -90,6 +90,8 @@ def check_options(options: Options) -> None:
         raise ConfigurationError(
             f"slow_consumer= is 'disconnect' or 'drop_oldest', not {options.slow_consumer!r}."
         )
+    if options.errors not in (None, "close", "message"):
+        raise ConfigurationError(f"errors= is 'close' or 'message', not {options.errors!r}.")
     if options.concurrency is not None and options.concurrency < 1:
         raise ConfigurationError(f"concurrency= is at least 1, not {options.concurrency!r}.")
 

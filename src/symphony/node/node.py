@@ -100,12 +100,13 @@ class Node:
             self._refuse(handshake, connection, Reject("internal"))
         return None
 
-    def opened(self, session: Session) -> None:
-        """Count an open socket and let it hear what is sent to everyone."""
+    def opened(self, session: Session, *, everyone: bool) -> None:
+        """Count an open socket, and let it receive what is sent to everyone."""
         socket = session.socket
         self.stats.opened += 1
         self.sockets[socket.id] = socket
-        self.rooms.batches.add(self.rooms.everyone, recipient_of(socket), socket)
+        if everyone:
+            self.rooms.batches.add(self.rooms.everyone, recipient_of(socket), socket)
 
     def left(self, session: Session) -> None:
         """Take a socket out of the node's tables."""

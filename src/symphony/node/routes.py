@@ -28,6 +28,7 @@ from symphony.node.checks import (
     wrong_state,
 )
 from symphony.outgoing.encoding import V1_DIALECTS, Dialect
+from symphony.protocol.annotations import bare
 from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.envelopes import Protocol
 from symphony.protocol.reading import Reader, event_readers, guarded
@@ -103,14 +104,18 @@ class Compiler:
         connect = self._connect(_nearest(inside, "connect"), where, names, state)
         disconnect = self._disconnect(_nearest(inside, "disconnect"), where, names, state)
         stack = {stage: self._stack(inside, stage, where, names, state) for stage in STAGES}
-        receive, is_async, events = _takes_no_messages, False, None
+        receive, is_async, events, takes_bytes = _takes_no_messages, False, None, False
         message = _nearest(inside, "message")
         handlers = {"": message} if message is not None else {}
         if options.protocol is not None or options.events or _speaks_events(inside):
             events = self._event_handlers(inside, where, names, state, options.protocol, stack["message"])
             is_async, handlers = True, _events(inside)
+            if options.errors is not None:
+                raise ConfigurationError(
+                    f"{where}: errors= is for raw routes. This route speaks events: errors are events too."
+                )
         else:
-            receive, is_async = self._receive(message, where, names, state)
+            receive, is_async, takes_bytes = self._receive(message, where, names, state)
             if stack["message"]:
                 receive, is_async = wrap(stack["message"], as_coroutine(receive, is_async)), True
         return Endpoint(
@@ -131,6 +136,8 @@ class Compiler:
             events=events,
             checks=tuple(check for layer in inside for check in layer.checks),
             concurrency=options.concurrency or 1,
+            closes_on_error=takes_bytes if options.errors is None else options.errors == "close",
+            everyone=not takes_bytes if options.everyone is None else options.everyone,
             disconnect=wrap(stack["disconnect"], disconnect or _nothing)
             if stack["disconnect"]
             else disconnect,
@@ -200,20 +207,21 @@ class Compiler:
 
     def _receive(
         self, handler: Handler | None, where: str, names: Mapping[str, str], state: Any
-    ) -> tuple[Callable[[Socket[Any], Any], Any], bool]:
+    ) -> tuple[Callable[[Socket[Any], Any], Any], bool, bool]:
+        """Return how to handle a message, whether that is async, and whether it takes binary ones only."""
         if handler is None:
-            return _takes_no_messages, False
+            return _takes_no_messages, False, False
         plan = self._plan(handler, f"on_message of {where}", names, state, payload=MESSAGE)
         call, read = plan.call, plan.reader
         if plan.is_generator:
-            return partial(_stream, call, read), True
+            return partial(_stream, call, read), True, bare(plan.payload) is bytes
         if read is None:
-            return call, plan.is_async
+            return call, plan.is_async, False
 
         def receive(socket: Socket[Any], message: Any) -> Any:
             return call(socket, read(message))
 
-        return receive, plan.is_async
+        return receive, plan.is_async, bare(plan.payload) is bytes
 
     def _event_handlers(
         self,

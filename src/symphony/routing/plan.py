@@ -75,6 +75,7 @@ class Plan:
         is_generator: Whether `call` returns an async generator.
         reader: The compiled reader of the payload. `None` if the payload is
             passed unchanged, or not at all.
+        payload: The annotation of the payload, or `EMPTY`.
         thread: Whether the handler runs in a thread.
         name: The handler's qualified name, for logs.
         location: The same, with its file and line.
@@ -85,6 +86,7 @@ class Plan:
     is_async_function: bool
     is_generator: bool
     reader: Any
+    payload: Any
     thread: bool
     name: str
     location: str
@@ -160,6 +162,7 @@ def compile_plan(
         is_async_function=is_async,
         is_generator=is_generator,
         reader=compiler.reader,
+        payload=compiler.payload,
         thread=thread is not None,
         name=name,
         location=located_name(handler),
@@ -223,6 +226,7 @@ class _Compiler:
         self, rules: Rules, dependencies: Dependencies, where: str, *, payload: Payload | None, query: bool
     ) -> None:
         self.reader: Any = None
+        self.payload: Any = EMPTY
         self._rules = rules
         self._dependencies = dependencies
         self._where = where
@@ -276,6 +280,7 @@ class _Compiler:
                 f"Otherwise {self._rules.describe()}."
             )
         self._payload_name = parameter.name
+        self.payload = parameter.annotation
         self._rules.refuse_in_payload(parameter, where)
         try:
             self.reader = source.compile(parameter.annotation)

@@ -29,6 +29,8 @@ class Options:
         protocol: Creates the protocol of each connection.
         concurrency: How many messages of one socket are handled at once.
         events: Whether it speaks events even without a handler of one.
+        errors: What a refused or failed message does on a raw route.
+        everyone: Whether `app.everyone` reaches its sockets.
     """
 
     state: Callable[[], Any] | None = None
@@ -40,6 +42,8 @@ class Options:
     protocol: Callable[[], Protocol] | None = None
     concurrency: int | None = None
     events: bool | None = None
+    errors: Literal["close", "message"] | None = None
+    everyone: bool | None = None
 
     def over(self, defaults: Options) -> Options:
         """Return these options, with those of *defaults* where they are `None`."""

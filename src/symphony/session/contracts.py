@@ -116,8 +116,8 @@ class NodeRooms(Protocol):
 class SessionNode(Protocol):
     """What a session needs of the node it belongs to."""
 
-    def opened(self, session: Any) -> None:
-        """Register a socket that has opened."""
+    def opened(self, session: Any, *, everyone: bool) -> None:
+        """Register a socket that has opened, and whether it receives what is sent to everyone."""
         ...
 
     def left(self, session: Any) -> None:

@@ -80,6 +80,9 @@ class Endpoint:
         checks: Called with socket and message for each message that arrives,
             before it is decoded. A `Reject` refuses the message.
         concurrency: How many messages of one socket may be handled at once.
+        closes_on_error: Whether a refused or failed message closes the socket,
+            on a raw route.
+        everyone: Whether `app.everyone` reaches its sockets.
         disconnect: Middleware and disconnect handler.
     """
 
@@ -95,6 +98,8 @@ class Endpoint:
     events: EventHandlers | None
     checks: tuple[Callable[[Socket[Any], Any], None], ...]
     concurrency: int
+    closes_on_error: bool
+    everyone: bool
     disconnect: Callable[[Socket[Any], Close], Awaitable[None]] | None
 
     def choose(self, offered: Sequence[str]) -> tuple[str | None, Dialect]:

@@ -27,11 +27,16 @@ class Messages:
         session: The socket's session.
         connection: Its connection.
         is_async: Whether handlers are coroutines. Otherwise their results may be awaitable.
+        closes_on_error: Whether an error closes the connection. Otherwise it is sent as JSON
+            text, which a client of a binary protocol cannot read.
     """
 
-    __slots__ = ("_connection", "_encode", "_is_async", "_outbox", "_session")
+    __slots__ = ("_closes_on_error", "_connection", "_encode", "_is_async", "_outbox", "_session")
 
-    def __init__(self, session: ErrorReporter, connection: Connection, *, is_async: bool) -> None:
+    def __init__(
+        self, session: ErrorReporter, connection: Connection, *, is_async: bool, closes_on_error: bool
+    ) -> None:
+        self._closes_on_error = closes_on_error
         self._is_async = is_async
         self._session = session
         self._connection = connection
@@ -95,7 +100,7 @@ class Messages:
     def failed(self, message: Any, error: BaseException) -> Awaitable[None] | None:
         """Send a handler's error; return what to await before the next message.
 
-        The error is sent as an event, as `emit` sends it.
+        The error is sent as an event, as `emit` sends it, or closes the connection.
         """
         if isinstance(error, ProtocolError):
             self._connection.close(error.code, error.reason)
@@ -103,6 +108,9 @@ class Messages:
         if not isinstance(error, Reject):
             self._session.report(error, "message handler")
             error = Reject("internal", "the server failed to handle the message")
+        if self._closes_on_error:
+            self._connection.close(error.raw_close_code, error.message)
+            return None
         try:
             text = RAW.event("error", error.payload())
         except Exception as unencodable:

@@ -66,7 +66,9 @@ class Serving:
         self.draining = False
         refuse: Callable[[Reject], object]
         if endpoint.events is None:
-            messages = Messages(session, connection, is_async=endpoint.is_async)
+            messages = Messages(
+                session, connection, is_async=endpoint.is_async, closes_on_error=endpoint.closes_on_error
+            )
             self._lane = endpoint.runner(
                 context, LaneReports(messages.done, messages.failed, self._full), session.watched
             )

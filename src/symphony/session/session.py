@@ -133,7 +133,7 @@ class Session:
         if events and LIMITS in socket.handshake.subprotocols:
             limits = Limits(LimitValues(self._limits.max_message_bytes))
             connection.outbox.send(connection.encoding.encode(self._dialect.envelope(limits)))
-        self._node.opened(self)
+        self._node.opened(self, everyone=self._endpoint.everyone)
         self._log("opened")
 
     async def ended(self) -> None:

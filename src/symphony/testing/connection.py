@@ -17,11 +17,10 @@ from symphony.client.core import RAW
 from symphony.client.loss import Closed
 from symphony.client.options import Options, Token
 from symphony.client.payload import reader
-from symphony.errors import DisconnectedError, WrongRouteError
+from symphony.errors import DisconnectedError, WrongRouteError, check_close_code
 from symphony.outgoing.encoding import Message
 from symphony.testing.clock import settle
 from symphony.testing.memory import MemoryDial
-from symphony.websocket.frames import valid_close_code
 
 __all__ = ("Connecting", "TestConnection")
 
@@ -212,8 +211,7 @@ class TestConnection(Client):
             TimeoutError: A handler was still running after the timeout.
             ValueError: A client must not send this code.
         """
-        if not valid_close_code(code):
-            raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
+        check_close_code(code)
         link = self._dial.link
         if link is None:
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from symphony.errors import ProtocolError
+from symphony.errors import ProtocolError, check_close_code, valid_close_code
 
 __all__ = (
     "BINARY",
@@ -24,7 +24,6 @@ __all__ = (
     "message_frame",
     "parse_close",
     "text_frame",
-    "valid_close_code",
 )
 
 CONTINUATION: Final = 0x0
@@ -43,8 +42,6 @@ _medium_header: Final = Struct("!BBH").pack
 _large_header: Final = Struct("!BBQ").pack
 
 _NO_STATUS: Final = 1005
-# RFC 6455 §7.4 and the IANA registry: the codes below 3000 that a close frame may have.
-_WIRE_CODES: Final = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
 _MAX_REASON_BYTES: Final = 123
 
 
@@ -87,8 +84,7 @@ def close_frame(code: int, reason: str = "") -> bytes:
     """
     if code == _NO_STATUS:
         return frame(CLOSE, b"")
-    if not valid_close_code(code):
-        raise ValueError(f"{code} is not a close code that may be sent; use 1000 or 3000-4999.")
+    check_close_code(code)
     return frame(CLOSE, code.to_bytes(2, "big") + close_reason(reason).encode())
 
 
@@ -114,8 +110,3 @@ def parse_close(payload: bytes) -> tuple[int, str]:
         return code, payload[2:].decode()
     except UnicodeDecodeError:
         raise ProtocolError(1007, "a close reason that is not UTF-8") from None
-
-
-def valid_close_code(code: int) -> bool:
-    """Return whether a close frame may have *code*."""
-    return code in _WIRE_CODES or 3000 <= code <= 4999

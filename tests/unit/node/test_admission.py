@@ -19,7 +19,7 @@ async def nothing(*_: Any) -> None: ...
 def endpoint(*origins: str) -> Endpoint:
     return Endpoint(
         pattern="/chat",
-        profile=Profile(Limits(), "disconnect", None, Queued(1_000_000)),
+        profile=Profile(Limits(), "disconnect", None, Queued(0)),
         subprotocols=(),
         origins=origins,
         state=State,
@@ -30,6 +30,8 @@ def endpoint(*origins: str) -> Endpoint:
         events=None,
         checks=(),
         concurrency=1,
+        closes_on_error=False,
+        everyone=True,
         disconnect=None,
     )
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symphony.errors import ProtocolError
+from symphony.errors import ProtocolError, valid_close_code
 from symphony.websocket.frames import (
     BINARY,
     CLOSE,
@@ -17,7 +17,6 @@ from symphony.websocket.frames import (
     frame,
     message_frame,
     parse_close,
-    valid_close_code,
 )
 
 LENGTHS = [

@@ -10,8 +10,8 @@ from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import msgspec
 
+from symphony.errors import valid_close_code
 from symphony.protocol.v1 import MAX_CREDIT, MAX_ID, MAX_NAME
-from symphony.websocket.frames import valid_close_code
 
 __all__ = (
     "COMMANDS",
