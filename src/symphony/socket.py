@@ -111,7 +111,7 @@ class Socket(Generic[StateT]):
     def _scope(self) -> SocketScope:
         """The dependencies that live as long as the socket; made at the first use."""
         if self._dependencies is None:
-            self._dependencies = SocketScope(asyncio.Event)
+            self._dependencies = SocketScope(asyncio.Event, self._session.home)
         return self._dependencies
 
     @property

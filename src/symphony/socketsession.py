@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from symphony.errors import DisconnectedError
@@ -12,8 +13,41 @@ from symphony.websocket.backpressure import TURN
 if TYPE_CHECKING:
     from symphony.identity import Identity
     from symphony.rooms.room import Room
+    from symphony.routing.dependencies import Home
 
-__all__ = ("ENDED", "SocketSession")
+__all__ = ("ENDED", "HomeContext", "SocketSession")
+
+
+class HomeContext:
+    """The context of a socket, as its dependencies need it.
+
+    Args:
+        context: The context.
+    """
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def is_current(self) -> bool:
+        """Whether the caller runs in it."""
+        task: Any = asyncio.current_task()
+        if hasattr(task, "get_context"):  # Python 3.12
+            return task.get_context() is self._context
+        try:
+            self._context.run(_nothing)
+        except RuntimeError:  # it is entered already
+            return True
+        return False
+
+    def run(self, coroutine: Coroutine[Any, Any, Any], /) -> asyncio.Task[Any]:
+        """Run a coroutine in it."""
+        return asyncio.get_running_loop().create_task(coroutine, context=self._context)
+
+
+def _nothing() -> None:
+    """Do nothing, in a context."""
 
 
 class SocketSession(Protocol):
@@ -21,6 +55,11 @@ class SocketSession(Protocol):
 
     began: bool
     """Whether its connect handler was called: then its disconnect handler will be."""
+
+    @property
+    def home(self) -> Home:
+        """The context that the handlers of the socket share."""
+        ...
 
     def open(self) -> None:
         """Answer the handshake, if it is not answered yet."""
@@ -54,6 +93,10 @@ class _Ended:
 
     def __init__(self) -> None:
         self.began = True
+
+    @property
+    def home(self) -> Home:
+        return HomeContext(copy_context())
 
     def open(self) -> None:
         """Do nothing: it is closed."""

@@ -251,3 +251,57 @@ async def test_rooms_speak_to_each_member_in_its_own_protocol(serve) -> None:
         await v1.send('{"event": "shout", "data": ["hi"]}')
         assert json.loads(await v1.recv()) == {"event": "shouted", "data": ["hi"]}
         assert json.loads(await rpc.recv()) == {"jsonrpc": "2.0", "method": "shouted", "params": ["hi"]}
+
+
+@pytest.mark.parametrize(
+    "method", ["error", "message", "reply", "cancel", "end", "retry", "ping", "limits", "*"]
+)
+async def test_a_method_with_a_name_of_another_protocol_is_answered(serve, method):
+    """A call of the method `error` was taken for an error event of `symphony.v1`, and never answered."""
+    made: list[JsonRpc] = []
+
+    def make() -> JsonRpc:
+        made.append(JsonRpc())
+        return made[-1]
+
+    app = Symphony()
+    few, all_ = app.route("/few", protocol=make), app.route("/all", protocol=make)
+    few.on("other")(lambda: None)
+
+    @all_.on("*")
+    async def handle(event: str) -> str:
+        return event
+
+    async with serve(app) as url:
+        async with connect(f"{url}/few") as client:
+            call = {"jsonrpc": "2.0", "method": method, "id": 1}
+            await client.send(json.dumps(call))
+            assert json.loads(await client.recv())["error"]["code"] == -32601
+            await client.send(json.dumps([call, {**call, "id": 2}]))
+            assert [each["id"] for each in json.loads(await client.recv())] == [1, 2]
+        async with connect(f"{url}/all") as client:
+            await client.send(json.dumps(call))
+            assert json.loads(await client.recv())["result"] == method
+            # A notification is not answered.
+            await client.send(json.dumps({"jsonrpc": "2.0", "method": method}))
+            await client.send(json.dumps({"jsonrpc": "2.0", "method": "last", "id": "x"}))
+            assert json.loads(await client.recv())["result"] == "last"
+    assert [protocol._calls for protocol in made] == [{}] * len(made)
+
+
+@pytest.mark.parametrize("method", ["error", "message", "reply"])
+async def test_the_server_calls_such_methods_too(serve, method):
+    """A request of this name was never sent, and timed out."""
+    app = Symphony()
+    rpc = app.route("/", protocol=JsonRpc)
+
+    @rpc.on("ask")
+    async def ask(socket: Socket) -> str:
+        return await socket.request(method, response_type=str)
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await client.send('{"jsonrpc": "2.0", "method": "ask", "id": 1}')
+        asked = json.loads(await client.recv())
+        assert asked["method"] == method
+        await client.send(json.dumps({"jsonrpc": "2.0", "result": "fine", "id": asked["id"]}))
+        assert json.loads(await client.recv())["result"] == "fine"

@@ -91,13 +91,13 @@ async def test_a_raw_connection_gets_the_close_code_alone(serve) -> None:
 
 async def test_our_client_has_the_refusal_before_and_after_opening(serve) -> None:
     async with serve(busy()) as url:
-        early = connect_client(f"{url}/early")
+        early = connect_client(f"{url}/early", reconnect=False)
         with pytest.raises(RefusedError) as caught:
             await early
         error = caught.value
         assert (error.code, error.reason, error.status) == (4999, "no seat is left", None)
         assert error.retry_after == 1.5
-        late = connect_client(f"{url}/late")
+        late = connect_client(f"{url}/late", reconnect=False)
         late.on("error", lambda: None)
         async with late:
             with pytest.raises(DisconnectedError) as lost:

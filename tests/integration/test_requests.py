@@ -549,3 +549,12 @@ async def test_a_socket_that_has_gone_is_freed_without_the_garbage_collector(use
             await until(lambda: not any(ref() for ref in remains.born), timeout=1)
     finally:
         gc.enable()
+
+
+async def test_a_request_named_error_is_answered(serve):
+    """It was taken for the report of an error, and never answered."""
+    app = Symphony()
+    app.on("other")(lambda: None)
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await client.send('{"event": "error", "data": null, "id": 1}')
+        assert '"error":1' in await client.recv()

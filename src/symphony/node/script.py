@@ -53,6 +53,8 @@ class ClientScript:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request for a module."""
+        if scope["type"] == "lifespan":
+            return
         request = Request(scope)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path not in _FILES:

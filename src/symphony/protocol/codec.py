@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 import msgspec
@@ -10,6 +11,11 @@ from symphony.protocol.exact import MAX_INTEGER, SAFE, check_json, check_msgpack
 from symphony.protocol.unencodable import encode_foreign, fail_to_encode
 
 __all__ = ("encode_json", "encode_msgpack", "json_envelope", "msgpack_envelope", "to_message")
+
+# For type checkers, to whom the class of `Any` is unknown.
+_type_of: Callable[[Any], type[Any]] = type
+
+_LEAST: Final = -MAX_INTEGER
 
 _json: Final = msgspec.json.Encoder(enc_hook=encode_foreign).encode
 _msgpack: Final = msgspec.msgpack.Encoder(enc_hook=encode_foreign).encode
@@ -40,18 +46,26 @@ def encode_msgpack(value: Any) -> bytes:
 def json_envelope(envelope: Any) -> bytes:
     """Return an envelope as JSON; raises like `encode_json`."""
     encoded = _json(envelope)
-    data: Any = getattr(envelope, "data", None)
-    kind = cast("type[Any]", type(data))
-    if kind not in SAFE and not (kind is int and -MAX_INTEGER <= data <= MAX_INTEGER):
-        check_json(encoded, data)
+    try:
+        data: Any = envelope.data
+    except AttributeError:
+        return encoded
+    # Each reply comes here. Without the tests for common types it would take 0.2 us more.
+    kind = _type_of(data)
+    if kind is int:
+        if _LEAST <= data <= MAX_INTEGER:
+            return encoded
+    elif kind in SAFE:
+        return encoded
+    check_json(encoded, data)
     return encoded
 
 
 def msgpack_envelope(envelope: Any) -> bytes:
     """Return an envelope as MessagePack; raises like `encode_json`."""
     data: Any = getattr(envelope, "data", None)
-    kind = cast("type[Any]", type(data))
-    if kind in SAFE or kind is int:
+    kind = _type_of(data)
+    if kind is int or kind in SAFE:
         return _msgpack(envelope)
     rewritten = with_text_keys(data)
     if rewritten is not data:

@@ -125,7 +125,7 @@ class JsonRpc:
             TypeError: Its data cannot be encoded, or it is an item of a stream.
         """
         match envelope:
-            case Event(event, data, id) if event != "error":
+            case Event(event, data, id) if event != "error" or id is not None:
                 params = {} if data is None else {"params": _params(data)}
                 number = {} if id is None else {"id": id}
                 return _encode({"jsonrpc": "2.0", "method": event, **params, **number}).decode()

@@ -145,8 +145,9 @@ class Exchange:
     def _check(self, event: Event) -> bool:
         """Refuse an event that may not enter the lane; return whether it was refused."""
         id, answering = event.id, self.answering
-        if event.event == "error":
-            # Never answer: two peers that answer errors with errors would never stop.
+        if event.event == "error" and id is None:
+            # Requests of this name are answered. Never answer the event: two peers that
+            # answer errors with errors would never stop.
             logger.info("The client of socket %s reported an error.", self._name)
         elif answering.draining:
             answering.refuse(None if id in answering.active else id, RESTARTS)

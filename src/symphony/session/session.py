@@ -26,6 +26,7 @@ from symphony.session.contracts import SessionNode
 from symphony.session.refusal import refuse as refuse_handshake
 from symphony.session.serving import Serving
 from symphony.socket import Socket, close_dependencies, release
+from symphony.socketsession import HomeContext
 from symphony.transport.base import Close, SlowRead, shown_address
 
 if TYPE_CHECKING:
@@ -135,6 +136,11 @@ class Session:
             connection.outbox.send(connection.encoding.encode(self._dialect.envelope(limits)))
         self._node.opened(self, everyone=self._endpoint.everyone)
         self._log("opened")
+
+    @property
+    def home(self) -> HomeContext:
+        """The context that the handlers of the socket share."""
+        return HomeContext(self._context)
 
     async def ended(self) -> None:
         """Return when the disconnect handler has run and everything is cleaned up."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 import pytest
@@ -14,6 +15,7 @@ from symphony.errors import ConfigurationError
 from symphony.routing.dependencies import SocketScope
 from symphony.routing.plan import MESSAGE, Plan, compile_plan
 from symphony.routing.stage import Known, the_socket, the_subject
+from symphony.socketsession import HomeContext
 
 S = TypeVar("S")
 
@@ -27,7 +29,7 @@ class Socket(Generic[S]):
     def __init__(self, query: str = "", **params: Any) -> None:
         self.handshake = Handshake(query)
         self.params = params
-        self._scope = SocketScope(asyncio.Event)
+        self._scope = SocketScope(asyncio.Event, HomeContext(copy_context()))
 
 
 class Room:

@@ -4,6 +4,7 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ import pytest
 from symphony.errors import Reject
 from symphony.routing.dependencies import SocketScope
 from symphony.routing.markers import Depends, Query, Scope
+from symphony.socketsession import HomeContext
 from unit.routing.stages import (
     Close,
     Handshake,
@@ -559,7 +561,7 @@ async def test_a_creation_that_is_cancelled_is_tried_again_by_who_waited() -> No
 
 
 async def test_closing_waits_for_a_creation_under_way_and_closes_what_it_made(log: Log) -> None:
-    scope = SocketScope(asyncio.Event)
+    scope = SocketScope(asyncio.Event, HomeContext(copy_context()))
     entered, go_on = asyncio.Event(), asyncio.Event()
 
     async def create(stack: AsyncExitStack) -> str:
