@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 import pydantic
 import pytest
+import websockets.asyncio.client
+from websockets.exceptions import InvalidStatus
 
 from support.clients import Client, Log, connect, until
 from support.servers import serve_natively
@@ -558,3 +560,62 @@ async def test_a_request_named_error_is_answered(serve):
     async with serve(app) as url, connect(f"{url}/") as client:
         await client.send('{"event": "error", "data": null, "id": 1}')
         assert '"error":1' in await client.recv()
+
+
+@pytest.mark.parametrize(
+    "way", ["reply", "error", "wrong type", "timeout", "leave", "cancel", "close", "refuse"]
+)
+async def test_a_socket_that_was_asked_is_freed_without_the_garbage_collector(way):
+    """A failed request kept its exception in a frame of the traceback, and with it the socket."""
+    app = Symphony()
+    born: list[weakref.ref[Any]] = []
+
+    @app.on_connect
+    async def enter(socket: Socket) -> None:
+        born.append(weakref.ref(socket.state))
+        if way == "refuse":
+            raise Reject("forbidden", "no")
+
+    @app.on("ask")
+    async def ask(socket: Socket) -> str:
+        if way == "cancel":
+            task = socket.background(socket.request("name"))
+            await asyncio.sleep(0)
+            task.cancel()
+            return "cancelled"
+        if way == "close":
+            task = socket.background(socket.request("name"))
+            await asyncio.sleep(0)
+            await socket.close(4000, "bye")
+            return "closed"
+        timeout = 0.001 if way == "timeout" else 5
+        return await socket.request("name", response_type=str, timeout=timeout)
+
+    async def use(client: Any) -> None:
+        await client.send('{"event": "ask", "data": null, "id": 1}')
+        asked = json.loads(await client.recv())
+        answers = {
+            "reply": {"reply": asked["id"], "data": "ann"},
+            "wrong type": {"reply": asked["id"], "data": 7},
+            "error": {"error": asked["id"], "data": {"code": "forbidden", "message": "no"}},
+        }
+        if way in answers:
+            await client.send(json.dumps(answers[way]))
+            assert json.loads(await client.recv()).keys() & {"reply", "error"}
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with serve_natively(app) as url:
+            for _ in range(10):
+                if way == "refuse":
+                    with pytest.raises(InvalidStatus):
+                        await websockets.asyncio.client.connect(f"{url}/")
+                else:
+                    async with connect(f"{url}/") as client:
+                        await use(client)
+            await until(lambda: app.stats.closed + app.stats.refused == 10)
+            await until(lambda: not any(ref() for ref in born), timeout=1)
+            assert len(born) == 10
+    finally:
+        gc.enable()

@@ -90,6 +90,9 @@ class Requests:
         finally:
             timer.cancel()
             del self.pending[id]
+            # An exception that a frame of its own traceback holds, here in the future,
+            # waits for the garbage collector, and with it the socket.
+            del answer
             self._adjust_reading()
         try:
             return read(reply)
