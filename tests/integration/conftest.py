@@ -22,6 +22,7 @@ TWO_VARIANTS = {
     "test_parameters",
     "test_payloads",
     "test_plugins",
+    "test_raised",
     "test_refuse_token",
     "test_registration",
     "test_room_families",

@@ -262,7 +262,11 @@ class Node:
         async def guarded() -> Any:
             try:
                 return await watched(work, self.limits.blocking_warning, slow)
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is not None and not task.cancelling():
+                    # Nobody has cancelled the task: its own code has raised this.
+                    self.report(error, socket, what)
                 raise
             except BaseException as error:
                 if not report and not isinstance(error, KeyboardInterrupt | SystemExit):

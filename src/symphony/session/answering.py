@@ -194,7 +194,7 @@ class Answering:
         """Close a generator that will not be streamed: it may hold dependencies."""
         try:
             await items.aclose()
-        except Exception as error:
+        except BaseException as error:
             self._session.report(error, f"stream of {shortened(event.event)!r}")
 
     def _refusal(self, event: Event, error: BaseException) -> Reject:

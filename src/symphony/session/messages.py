@@ -69,8 +69,10 @@ class Messages:
         """Await what a plain handler has returned, and send its result."""
         try:
             pressure = self.done(message, await work)
-        except GeneratorExit:
-            raise
+        except GeneratorExit as error:
+            # Raised by the handler, or thrown in to close this, which must then not await.
+            self.failed(message, error)
+            return
         except BaseException as error:
             pressure = self.failed(message, error)
         if pressure is not None:
@@ -88,8 +90,10 @@ class Messages:
                         # Nobody receives the rest: let it close what it holds.
                         return
             pressure = None
-        except GeneratorExit:
-            raise
+        except GeneratorExit as error:
+            # As in `_finish`.
+            self.failed(message, error)
+            return
         except BaseException as error:
             if isinstance(error, UnencodableError):
                 error.given = "yielded"
