@@ -447,7 +447,7 @@ async def test_a_stream_that_waited_for_its_turn_when_its_socket_went_does_not_r
             await say(client, event="count", data=3, id=2)
             await silent(client)
             client.transport.abort()
-        await until(lambda: not source.app.everyone.sockets[0].connected)
+        await until(lambda: not source.app.everyone.sockets)
         go.set()
         await until(lambda: source.app.stats.closed == 1)
     assert source.log in ([], [0, "closed"])
