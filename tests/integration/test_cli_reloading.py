@@ -99,13 +99,13 @@ async def test_ctrl_c_lets_handlers_finish_though_both_processes_get_it(tmp_path
     # The handler ends when both signals have come: the supervisor's is the second.
     slow += (
         "import signal\n"
-        "from symphony.transport.native.server import Server\n"
+        "from symphony.transport.native.stopping import Signals\n"
         "signals = []\n"
-        "handle_exit = Server.handle_exit\n"
-        "def count(self, number, frame):\n"
+        "handle = Signals.handle\n"
+        "def count(self, number, frame=None):\n"
         "    signals.append(number)\n"
-        "    handle_exit(self, number, frame)\n"
-        "Server.handle_exit = count\n"
+        "    handle(self, number, frame)\n"
+        "Signals.handle = count\n"
         "async def socket_of_the_test() -> None:\n"
         "    while len(signals) < 2:\n"
         "        await asyncio.sleep(0.01)\n"

@@ -154,7 +154,7 @@ async def test_the_state_of_an_earlier_run_does_not_reach_the_requests_of_a_late
             seen.append(scope["state"]["run"])
 
     app = Symphony(http=pages)
-    request: dict[str, Any] = {"type": "http", "path": "/"}
+    request: dict[str, Any] = {"type": "http", "path": "/", "headers": [(b"host", b"localhost")]}
     async with app.lifespan():
         await app({**request, "state": {}}, None, None)
     run = "second"

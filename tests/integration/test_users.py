@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pytest
 
 from support.clients import Log, connect, refused, until
-from symphony import Depends, Identity, Reject, Socket, Symphony, WrongThreadError
+from symphony import Depends, Identity, Limits, Reject, Socket, Symphony, WrongThreadError
 
 
 def logging_in() -> Symphony:
@@ -96,9 +96,10 @@ async def test_who_it_was_is_still_known_in_the_disconnect_handler(serve):
     assert log == [("ann", True)]
 
 
-async def test_a_socket_that_logs_in_at_its_end_leaves_nothing_behind(serve):
+async def test_a_socket_that_logs_in_at_its_end_leaves_nothing_behind(serve, caplog):
     """A dependency that logged in while it was closed kept its socket in the node."""
     app = logging_in()
+    app.limits = Limits(finish_timeout=0.1)
     gate, log = asyncio.Event(), Log()
 
     async def session(socket: Socket) -> AsyncIterator[str]:
@@ -129,6 +130,7 @@ async def test_a_socket_that_logs_in_at_its_end_leaves_nothing_behind(serve):
         gate.set()
         await log.reaches(2)
         assert users(app)._sockets == {}
+    assert "did not end and are abandoned" in caplog.text
     assert sorted(log) == ["dependency", "task"]
 
 
