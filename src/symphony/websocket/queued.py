@@ -8,20 +8,18 @@ __all__ = ("Queued",)
 class Queued:
     """The bytes that wait in all queues together. Who adds bytes removes them again.
 
-    Args:
-        limit: Above this, no socket may queue a second message.
-
     Attributes:
+        limit: Above this, no socket may queue a second message.
         size: The bytes that wait now.
     """
 
-    __slots__ = ("_limit", "size")
+    __slots__ = ("limit", "size")
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self.size = 0
 
     @property
     def is_full(self) -> bool:
         """Whether more waits than should."""
-        return self.size > self._limit
+        return self.size > self.limit

@@ -16,6 +16,8 @@ from support.clients import Log, closed, connect, get, refused, until
 from support.raw import TEXT, Frame, dial, handshake, text
 from support.servers import serve_natively
 from symphony import Limits, Socket, Symphony
+from symphony.transport.base import NATIVE
+from symphony.transport.native.guest import Guest
 
 
 def chat(**options: Any) -> Symphony:
@@ -295,3 +297,45 @@ async def test_an_outer_app_that_fails_on_an_open_websocket_closes_it_with_1011(
     async with serve_natively(app) as url, connect(f"{url}/own") as client:
         assert (await closed(client))[0] == 1011
     assert complaints == ["symphony.transport: The app failed on the WebSocket /own."]
+
+
+async def test_unread_messages_of_all_websockets_of_the_outer_app_have_a_limit_together(complaints):
+    guests: list[Guest] = []
+    counts = Log()
+    read = asyncio.Event()
+    outer = mounted(chat(limits=Limits(max_queued_bytes=100_000)))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "websocket":
+            await outer(scope, receive, send)
+            return
+        guests.append(scope["extensions"][NATIVE].__self__)
+        await receive()
+        await send({"type": "websocket.accept"})
+        await read.wait()
+        count = 0
+        # One client has gone before the app reads.
+        while scope["path"] != "/gone" and (await receive())["type"] == "websocket.receive":
+            count += 1
+        counts.append(count)
+
+    # 2 bytes for each character in memory.
+    message = "€" + "x" * 14_999
+    async with serve_natively(app) as url, connect(f"{url}/gone") as gone:
+        clients = [gone, *[await connect(f"{url}/{number}") for number in range(4)]]
+        for client in clients:
+            for _ in range(6):
+                await client.send(message)
+        await until(lambda: all(guest._connection.held for guest in guests))
+        queued = guests[0]._queued
+        assert all(guest._queued is queued for guest in guests)
+        assert queued.limit == 100_000
+        assert 100_000 < queued.size < 100_000 + 31_000 * len(clients) + 65_536 * len(clients)
+        assert sum(guest._unread_bytes for guest in guests) <= 100_000 + 31_000 * len(clients)
+        read.set()
+        closings = [asyncio.ensure_future(client.close()) for client in clients]
+        await counts.reaches(5)
+        await asyncio.gather(*closings)
+        await until(lambda: queued.size == 0)
+    assert sorted(counts) == [0, 6, 6, 6, 6]
+    assert complaints == []

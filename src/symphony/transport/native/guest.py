@@ -49,6 +49,7 @@ class Guest:
         connection: The connection, whose handshake is not answered yet.
         scope: The ASGI scope of the handshake.
         limits: The limits for WebSockets that the app serves itself.
+        queued: The bytes that wait in the queues of all of them.
 
     Attributes:
         task: The task that runs the app.
@@ -56,14 +57,15 @@ class Guest:
 
     task: asyncio.Task[None]
 
-    def __init__(self, connection: NativeConnection, scope: Scope, limits: Limits) -> None:
+    def __init__(self, connection: NativeConnection, scope: Scope, limits: Limits, queued: Queued) -> None:
         self._connection = connection
         self._path = quote(scope["path"])
         self._address = shown_address(scope["client"])
         self._limits = limits
-        self._queued = Queued(limits.max_queued_bytes)
+        self._queued = queued
         self._unread_bytes = 0
-        self._events: deque[dict[str, Any]] = deque(({"type": "websocket.connect"},))
+        # With the bytes of each, because text may grow in memory when it is used.
+        self._events: deque[tuple[dict[str, Any], int]] = deque((({"type": "websocket.connect"}, 0),))
         self._arrived = asyncio.Event()
         self._answered = False
         self._taken = False
@@ -76,9 +78,14 @@ class Guest:
     def received(self, message: Message) -> None:
         """Queue a message for the app."""
         kind = "text" if isinstance(message, str) else "bytes"
-        self._put({"type": "websocket.receive", kind: message})
-        self._unread_bytes += len(message)
-        if len(self._events) > self._limits.max_queue or self._unread_bytes >= self._limits.max_queue_bytes:
+        # The size in memory: characters beyond Latin-1 take 2 or 4 bytes.
+        size = message.__sizeof__()
+        self._unread_bytes += size
+        self._queued.size += size
+        self._put({"type": "websocket.receive", kind: message}, size)
+        limits = self._limits
+        too_many = len(self._events) > limits.max_queue
+        if too_many or self._unread_bytes >= limits.max_queue_bytes or self._queued.is_full:
             self._connection.pause_reading()
 
     def slow(self, seconds: float, read: SlowRead) -> None:
@@ -115,6 +122,11 @@ class Guest:
         finally:
             # Close the connection too if the app was cancelled.
             self._end(1012)
+            # Not when the client has gone: the app may still read, and until then it waits.
+            self._events.clear()
+            self._forget(self._unread_bytes)
+            # What still comes is not received by anyone, and not counted.
+            self._queued = Queued(self._limits.max_queued_bytes)
 
     async def take(self, host: Servable, scope: Scope) -> None:
         """Move the connection to a mounted Symphony app; return when its session has ended."""
@@ -142,12 +154,26 @@ class Guest:
         while not self._events:
             self._arrived.clear()
             await self._arrived.wait()
-        event = self._events.popleft()
-        self._unread_bytes -= len(event.get("text") or event.get("bytes") or "")
-        few = len(self._events) <= self._limits.max_queue // 2
-        if self._connection.held and few and self._unread_bytes <= self._limits.max_queue_bytes // 2:
+        event, size = self._events.popleft()
+        self._forget(size)
+        if self._connection.held and self._has_room:
             self._connection.resume_reading()
         return event
+
+    @property
+    def _has_room(self) -> bool:
+        if not self._events:
+            return True
+        limits = self._limits
+        return (
+            len(self._events) <= limits.max_queue // 2
+            and self._unread_bytes <= limits.max_queue_bytes // 2
+            and not self._queued.is_full
+        )
+
+    def _forget(self, size: int) -> None:
+        self._unread_bytes -= size
+        self._queued.size -= size
 
     async def _send(self, event: dict[str, Any]) -> None:
         kind = event["type"]
@@ -208,6 +234,6 @@ class Guest:
     def _log(self, status: int) -> None:
         access.info("WebSocket %s from %s: %d", self._path, self._address, status)
 
-    def _put(self, event: dict[str, Any]) -> None:
-        self._events.append(event)
+    def _put(self, event: dict[str, Any], size: int = 0) -> None:
+        self._events.append((event, size))
         self._arrived.set()

@@ -12,6 +12,7 @@ from symphony.transport.base import CROWDED, NATIVE, NATIVE_HOSTS, Connection, R
 from symphony.transport.native.crowd import Crowded, refusal_of
 from symphony.transport.native.guest import DENIAL, AsgiApp, Guest
 from symphony.websocket.handshake import offered_subprotocols
+from symphony.websocket.queued import Queued
 
 if TYPE_CHECKING:
     from symphony.transport.native.connection import NativeConnection
@@ -36,6 +37,7 @@ class Outer:
         self._app = app
         self._limits = Limits()
         self._stats = Stats()
+        self._queued = Queued(self._limits.max_queued_bytes)
         self._guests: set[Guest] = set()
         self._draining = False
 
@@ -51,13 +53,16 @@ class Outer:
 
     def connect(self, scope: Scope, connection: Connection) -> Receiver | None:
         """Run the app for a handshake, in a task."""
-        guest = Guest(cast("NativeConnection", connection), scope, self.limits)
+        limits = self.limits
+        # The first Symphony app, whose limits hold, may have started since.
+        self._queued.limit = limits.max_queued_bytes
+        guest = Guest(cast("NativeConnection", connection), scope, limits, self._queued)
         if self._draining:
             guest.drain()
             return None
         crowded: Crowded | None = scope.get(CROWDED)
         if crowded is not None:
-            guest.refuse(refusal_of(crowded, retry_after=self.limits.retry_after))
+            guest.refuse(refusal_of(crowded, retry_after=limits.retry_after))
             return None
         scope["subprotocols"] = offered_subprotocols(scope["headers"])
         scope["extensions"] = {DENIAL: {}, NATIVE: guest.take}
