@@ -4,6 +4,7 @@ import errno
 import ssl
 from typing import Any
 
+import msgspec
 import pytest
 
 from symphony.client import refusals
@@ -11,6 +12,10 @@ from symphony.client.address import parse_url
 from symphony.client.link import Close
 from symphony.client.loss import sentence
 from symphony.client.opening import Answer, AnswerError
+from symphony.client.payload import error_said
+from symphony.errors import RemoteError
+from symphony.protocol.envelopes import MalformedError
+from symphony.protocol.v1 import MSGPACK
 
 PLAIN = parse_url("ws://example.com/")
 SECURE = parse_url("wss://[::1]:444/")
@@ -71,7 +76,7 @@ def test_a_tls_error_without_a_reason() -> None:
         (b"", FORBIDDEN),
         (b"\x00\x01", FORBIDDEN),
         (b"two\nlines", FORBIDDEN),
-        (b"x" * 300, f"{FORBIDDEN} It says: '{'x' * 200}…'."),
+        (b"x" * 300, f"{FORBIDDEN} It says: '{'x' * 199}…'."),
         (b"{}", f"{FORBIDDEN} It says: '{{}}'."),
     ],
 )
@@ -169,3 +174,43 @@ def test_tls_where_http_was_expected() -> None:
         Answer().feed(b"\x15\x03\x03\x00\x02\x02\x16")
     error = refusals.no_http(AnswerError("the response is TLS, not HTTP"), PLAIN)
     assert error.message.endswith("If it expects TLS, write wss://.")
+
+
+LONG = "\x1b[31m" + "x" * 60_000
+
+
+@pytest.mark.parametrize(
+    ("phrase", "headers", "body"),
+    [
+        (LONG, {}, b""),
+        ("", {"location": LONG}, b""),
+        ("", {}, msgspec.json.encode({"code": LONG})),
+        ("", {}, msgspec.json.encode({"code": "no", "message": LONG})),
+        ("", {"content-type": "text/plain"}, b"x" * 60_000),
+    ],
+)
+def test_long_text_of_a_server_is_cut_and_escaped(phrase: str, headers: Any, body: bytes) -> None:
+    answer = Answer()
+    answer.status, answer.phrase, answer.headers, answer.body = 302, phrase, headers, body
+    error = refusals.http(answer, None)
+    assert max(len(error.message), len(error.reason)) < 1000
+    assert "\x1b" not in error.message + error.reason
+
+
+def test_long_text_in_an_invalid_response_is_cut() -> None:
+    for error in (
+        refusals.no_websocket(LONG),
+        refusals.no_http(AnswerError(LONG), PLAIN),
+        refusals.close(Close(4403, "", True), refusal=RemoteError("no", LONG)),
+    ):
+        assert max(len(error.message), len(error.reason)) < 1000
+        assert "\x1b" not in error.message + error.reason
+
+
+@pytest.mark.parametrize("delay", [float("nan"), float("inf"), float("-inf"), -1.0])
+def test_a_delay_that_is_none_is_left_out(delay: float) -> None:
+    said = error_said(msgspec.msgpack.encode({"code": "busy", "retry_after": delay}), "msgpack")
+    assert said is not None
+    assert said.retry_after is None
+    with pytest.raises(MalformedError):
+        MSGPACK.decode(msgspec.msgpack.encode({"retry": delay}))

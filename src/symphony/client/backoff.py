@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isnan
 from typing import Final
 
 __all__ = ("UNAUTHORIZED", "Backoff", "answer_comes_back", "comes_back")
@@ -62,8 +63,9 @@ class Backoff:
 
     def hint(self, seconds: float) -> None:
         """Add *seconds* to the next delay, as the server asked."""
-        # At most a day: a wrong value must not keep a client away forever.
-        self._hint = min(max(seconds, 0.0), _LONGEST_HINT)
+        # At most a day: a wrong value must not keep a client away forever. What is not a
+        # number says nothing.
+        self._hint = min(max(seconds, 0.0), _LONGEST_HINT) if not isnan(seconds) else 0.0
         # A server that answers is back. Only the first such answer resets the delays, or
         # clients of a full server would never slow down.
         if not self._later:

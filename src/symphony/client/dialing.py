@@ -25,6 +25,7 @@ from symphony.client.redirects import MAX_REDIRECTS, redirected
 from symphony.client.tunnels import Tunnel
 from symphony.client.websocket import WebSocketLink
 from symphony.errors import RemoteError
+from symphony.printable import printable
 from symphony.protocol.envelopes import Event, MalformedError, Retry
 from symphony.protocol.subprotocols import REFUSE
 from symphony.protocol.v1 import JSON
@@ -126,7 +127,10 @@ class WebSocketDial:
             answer = await self._answer(opening, address)
             if logged:
                 logger.debug(
-                    "received %d %s; %s", answer.status, answer.phrase, shown_headers(answer.headers)
+                    "received %d %s; %s",
+                    answer.status,
+                    printable(answer.phrase),
+                    shown_headers(answer.headers),
                 )
             if answer.status != 101:
                 transport.abort()

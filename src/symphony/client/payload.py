@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import lru_cache
+from math import isfinite
 from types import UnionType
 from typing import Any, Final, Literal, TypeAlias, Union, get_args, get_origin
 
@@ -44,6 +45,11 @@ class ErrorData(msgspec.Struct):
     retryable: bool = False
     details: Any = None
     retry_after: float | None = None
+
+    def __post_init__(self) -> None:
+        """Leave out a delay that is none: msgpack has NaN and infinity."""
+        if self.retry_after is not None and not (isfinite(self.retry_after) and self.retry_after >= 0):
+            self.retry_after = None
 
     def error(self) -> RemoteError:
         """Return the error that is raised for it."""

@@ -16,6 +16,7 @@ from symphony.client.loss import sentence
 from symphony.client.opening import Answer
 from symphony.client.payload import ErrorData
 from symphony.errors import CODES, RemoteError
+from symphony.printable import MOST, printable
 from symphony.protocol.refusals import REFUSAL
 
 __all__ = (
@@ -41,7 +42,8 @@ __all__ = (
 _LOST: Final = 1006
 _NOT_ALLOWED: Final = 1002
 _TLS: Final = 1015
-_SHOWN: Final = 200
+# These are sentences of ours that quote the server.
+_OF_A_PROBLEM: Final = 2 * MOST
 
 _FAILED: Final = 1011
 _UNAVAILABLE: Final = 4503
@@ -65,16 +67,15 @@ def verb(code: int) -> str:
 def http(answer: Answer, wait: float | None) -> DialError:
     """Return the error for an HTTP response other than 101."""
     status = answer.status
-    line = f"HTTP {status} {answer.phrase or responses.get(status, '')}".rstrip()
+    line = f"HTTP {status} {printable(answer.phrase) or responses.get(status, '')}".rstrip()
     told = _told(answer.body)
     # Another server, or a proxy, may send such a body, too. It does not know whether this
     # client may come back.
     decided = REFUSAL.lower() in answer.headers
     if told is not None:
-        reason = told.message or told.code
-        message = sentence(
-            f"{told.code}: {told.message} ({line})" if told.message else f"{told.code} ({line})"
-        )
+        code, words = printable(told.code), printable(told.message)
+        reason = words or code
+        message = sentence(f"{code}: {words} ({line})" if words else f"{code} ({line})")
         message += f" {_LOG}" if status == 500 else ""
     else:
         reason = line
@@ -95,7 +96,7 @@ def http(answer: Answer, wait: float | None) -> DialError:
 
 def close(how: Close, retry_after: float | None = None, refusal: RemoteError | None = None) -> DialError:
     """Return the error for a server that refused with a close code."""
-    words = (refusal and refusal.message) or how.reason or _NAMES.get(how.code, "close code")
+    words = printable((refusal and refusal.message) or how.reason) or _NAMES.get(how.code, "close code")
     message = f"{words} ({how.code})"
     if how.code == _FAILED:
         message = f"{message}. {_LOG}"
@@ -114,8 +115,9 @@ def close(how: Close, retry_after: float | None = None, refusal: RemoteError | N
 
 def no_websocket(problem: str) -> DialError:
     """Return the error for an invalid 101 response."""
-    message = f"{problem}. Is that a WebSocket server, or does a proxy rewrite its responses?"
-    return DialError(_NOT_ALLOWED, message, reason=problem, again=False)
+    words = printable(problem, _OF_A_PROBLEM)
+    message = f"{words}. Is that a WebSocket server, or does a proxy rewrite its responses?"
+    return DialError(_NOT_ALLOWED, message, reason=words, again=False)
 
 
 def no_http(problem: Exception, address: Address) -> DialError:
@@ -125,8 +127,9 @@ def no_http(problem: Exception, address: Address) -> DialError:
         # A server that closes with our request unread resets the connection.
         message = f"the server ended the connection instead of answering the handshake.{hint}"
         return DialError(_LOST, message, reason="no answer", again=True)
-    message = f"{problem}. Is that the port of a WebSocket server?{hint}"
-    return DialError(_NOT_ALLOWED, message, reason=str(problem), again=False)
+    words = printable(problem, _OF_A_PROBLEM)
+    message = f"{words}. Is that the port of a WebSocket server?{hint}"
+    return DialError(_NOT_ALLOWED, message, reason=words, again=False)
 
 
 def unknown_host(problem: OSError | UnicodeError, address: Address) -> DialError:
@@ -220,7 +223,7 @@ def _told(body: bytes) -> ErrorData | None:
 
 def _hint(status: int, answer: Answer) -> str:
     if 300 <= status < 400 and (location := answer.headers.get("location")):
-        return f" That is a redirect: connect to {location} instead."
+        return f" That is a redirect: connect to {printable(location)} instead."
     if status == 404:
         return " The server has no such path."
     if status == 400 and b"HTTPS" in answer.body:
@@ -247,7 +250,7 @@ def _page(answer: Answer) -> str:
     text = answer.body.decode("utf-8", "replace").strip()
     if not text or not text.isprintable():
         return ""
-    return f" It says: {text if len(text) <= _SHOWN else text[:_SHOWN] + '…'!r}."
+    return f" It says: {printable(text)!r}."
 
 
 def _words(problem: Exception) -> str:

@@ -11,6 +11,7 @@ from typing import Final, cast
 from symphony.client.address import Address
 from symphony.client.link import DialError
 from symphony.client.proxies import Proxy
+from symphony.printable import printable
 
 __all__ = ("Tunnel",)
 
@@ -127,7 +128,7 @@ class Tunnel(asyncio.Protocol):
         code = int(status[1])
         if 200 <= code < 300:
             return
-        phrase = (status[2] or b"")[:_SHOWN].decode("latin-1")
+        phrase = printable((status[2] or b"").decode("latin-1"), _SHOWN)
         line = f"HTTP {code} {phrase}".rstrip()
         if code == 407:
             raise self._failed(f"{line}. {self._hint()}", again=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Annotated, Any, Final, Literal, Union
 
 import msgspec
@@ -196,6 +197,8 @@ class V1:
         if frame.pong is not None:
             return Pong(frame.pong)
         if frame.retry is not None:
+            if not isfinite(frame.retry):
+                raise MalformedError("`retry` is not a number of seconds", "$.retry")
             return Retry(frame.retry)
         if frame.limits is not None:
             return Limits(frame.limits)

@@ -92,3 +92,10 @@ def test_200_clients_that_were_cut_off_together_do_not_return_together() -> None
         # 20 are to be expected in each; 45 would be six standard deviations off.
         assert max(tenths) < 45
         assert min(tenths) > 4
+
+
+@pytest.mark.parametrize("hint", [float("nan"), float("-inf"), -1.0, -0.0])
+def test_a_hint_that_is_no_delay_counts_as_nothing(hint: float) -> None:
+    backoff = Backoff(0.5, 30.0, high)
+    backoff.hint(hint)
+    assert backoff.next() == 0.5

@@ -72,3 +72,33 @@ def test_two_families_of_one_shape_are_an_error():
     families.add(Family(RoomPolicy("chat:{name}")))
     with pytest.raises(ConfigurationError, match=r"chat:\{room\}"):
         families.add(Family(RoomPolicy("chat:{room}")))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "looks_alike"),
+    [
+        ("{org}:{team}:{id:int}:log", ":" * 512, False),
+        ("{org}:{team}:{id:int}:log", ":" * 509 + "log", True),
+        ("{org}:{team}:log", "a:log", False),
+        ("{a}:log:{b}:log", "x:log", False),
+        ("{a}:log:{b}:log", "x:log:y:z:log", True),
+        ("{a}::{b}", "x:::y", True),
+        ("{a}:{id:int}", "x", False),
+    ],
+)
+def test_the_text_of_a_pattern_is_looked_for_in_order(pattern: str, name: str, looks_alike: bool):
+    families = Families()
+    families.add(Family(RoomPolicy(pattern)))
+    if looks_alike:
+        with pytest.raises(Reject, match="is not a name of the rooms"):
+            families.find(name)
+    else:
+        assert families.find(name)[0] is DEFAULT_FAMILY
+
+
+def test_no_room_name_takes_long_whatever_the_pattern():
+    """With a regex of 12 `.*`, this test would not end in a lifetime."""
+    families = Families()
+    families.add(Family(RoomPolicy(":".join(f"{{p{number}}}" for number in range(12)) + ":log")))
+    for name in (":" * 512, "a:" * 256, ":log" * 127 + ":lo"):
+        assert families.find(name)[0] is DEFAULT_FAMILY

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
+from symphony.complaints import Complaint
 from symphony.transport.address import client_key
 from symphony.transport.base import Acceptor
 from symphony.transport.native.crowd import Crowd, Place
@@ -25,6 +26,9 @@ _BATCH: Final = 64
 _RETRY_AFTER: Final = 0.1
 _LOG_EVERY: Final = 10.0
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# The listening socket itself is gone. Every other error is that of one connection: accept(2)
+# also reports those of the network, and of a firewall.
+_CLOSED: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 
 
 class Doorman:
@@ -45,6 +49,7 @@ class Doorman:
             "The system has no descriptors for further connections (%s). They wait until others have closed: "
             "raise the limit of open files, or lower max_connections."
         )
+        self._failed: dict[int, Complaint] = {}
         self._closed = _Complaint(
             "Too many connections: some were closed without an answer, the last one from %s. "
             "See max_connections and max_connections_per_client."
@@ -73,9 +78,16 @@ class Doorman:
             self._acceptor.stats.late_handshakes += 1
         logger.debug("A TLS handshake failed: %r", error)
 
-    def exhausted(self, error: OSError) -> None:
+    def not_accepted(self, error: OSError) -> None:
         """Log that a connection could not be accepted."""
-        self._exhausted.log(error.strerror)
+        if error.errno in _EXHAUSTED:
+            self._exhausted.log(error.strerror)
+            return
+        kind = error.errno or 0
+        if kind not in self._failed:
+            text = "A connection could not be accepted (%s). The server goes on."
+            self._failed[kind] = Complaint(logger, logging.WARNING, text)
+        self._failed[kind].log(error.strerror or repr(error))
 
 
 class _Complaint:
@@ -144,10 +156,10 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 pass
             except OSError as error:
-                if error.errno not in _EXHAUSTED:
+                if error.errno in _CLOSED:
                     logger.exception("The server stopped accepting connections.")
                     raise
-                self._doorman.exhausted(error)
+                self._doorman.not_accepted(error)
                 await asyncio.sleep(_RETRY_AFTER)
             # `sock_accept` does not always suspend.
             await asyncio.sleep(0)

@@ -92,13 +92,14 @@ class Crowd:
         if self._most is not None:
             most = min(most, self._most)
         crowded: Crowded | None = None
-        if self.total >= most:
-            crowded = "server"
-            if self.total >= most + _REFUSED_AT_ONCE:
-                return None
-        elif key is not None and most_of_one is not None and self.by_address[key] >= most_of_one:
+        # First, so that one address does not take all places for refusals of a full server.
+        if key is not None and most_of_one is not None and self.by_address[key] >= most_of_one:
             crowded = "address"
             if self.by_address[key] >= most_of_one + _REFUSED_OF_ONE_ADDRESS:
+                return None
+        if self.total >= most:
+            crowded = crowded or "server"
+            if self.total >= most + _REFUSED_AT_ONCE:
                 return None
         self.total += 1
         if key is not None:

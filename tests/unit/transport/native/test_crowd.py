@@ -50,3 +50,15 @@ def test_a_process_does_not_serve_more_than_it_has_descriptors_for(descriptors: 
     found = [crowd.enter("a", Limits()) for _ in range(2000)]
     served = [place for place in found if place is not None and place.crowded is None]
     assert len(served) == min(capacity(descriptors), 2000)
+
+
+@pytest.mark.parametrize("most_of_one", [1, 2, 5])
+def test_one_address_does_not_take_all_places_for_refusals_of_a_full_server(most_of_one: int):
+    crowd, limits = Crowd(None), Limits(max_connections=1, max_connections_per_client=most_of_one)
+    assert crowd.enter("other", limits) is not None
+    found = [crowd.enter("a", limits) for _ in range(100)]
+    taken = [place.crowded for place in found if place]
+    assert taken == ["server"] * most_of_one + ["address"] * 8
+    refused = crowd.enter("b", limits)
+    assert refused is not None
+    assert refused.crowded == "server"

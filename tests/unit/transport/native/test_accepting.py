@@ -1,0 +1,84 @@
+"""What accept(2) reports, and whether the server goes on."""
+
+import asyncio
+import errno
+import os
+import socket
+from typing import Any
+
+import pytest
+
+from symphony.limits import Limits
+from symphony.stats import Stats
+from symphony.transport.native.accepting import Doorman, Listener
+from symphony.transport.native.crowd import Crowd
+
+
+class Failing(socket.socket):
+    """A listening socket whose next calls of accept(2) report errors."""
+
+    failures: list[int]
+
+    def accept(self) -> Any:
+        if self.failures:
+            number = self.failures.pop()
+            raise OSError(number, os.strerror(number))
+        return super().accept()
+
+
+class App:
+    limits = Limits()
+    stats = Stats()
+
+
+def listen(failures: list[int], connected: asyncio.Event) -> Listener:
+    class Connected(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            connected.set()
+            transport.abort()
+
+    bound = Failing()
+    bound.failures = failures
+    bound.bind(("127.0.0.1", 0))
+    bound.listen()
+    bound.setblocking(False)
+    app: Any = App()
+    return Listener(bound, Doorman(Crowd(None), app, lambda _: False), lambda _: Connected(), None)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        errno.EPROTO,
+        errno.ENETDOWN,
+        errno.EHOSTUNREACH,
+        errno.EPERM,
+        errno.EOPNOTSUPP,
+        errno.ECONNRESET,
+        errno.EMFILE,
+    ],
+)
+async def test_the_server_accepts_the_next_connection_after_an_error(
+    number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    connected = asyncio.Event()
+    listener = listen([number] * 3, connected)
+    _, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+    async with asyncio.timeout(10):
+        await connected.wait()
+    writer.close()
+    listener.close()
+    await listener.wait_closed()
+    lines = [record.getMessage() for record in caplog.records if record.name == "symphony.transport"]
+    assert len(lines) == 1
+    assert os.strerror(number) in lines[0]
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, errno.ENOTSOCK])
+async def test_a_listening_socket_that_is_gone_ends_it(number: int, caplog: pytest.LogCaptureFixture) -> None:
+    listener = listen([number], asyncio.Event())
+    async with asyncio.timeout(10):
+        await listener.wait_closed()
+    with pytest.raises(OSError, match=os.strerror(number)):
+        await listener._accepting
+    assert "The server stopped accepting connections." in caplog.text
