@@ -3,6 +3,8 @@
 Python hashes text with a secret, but not numbers and tuples of them. A peer that chooses such keys
 can give all of them one hash, and then a dict of n keys costs n² steps. So untyped data has text and
 64-bit integers as keys. Types that need other keys are limited to `MAX_HASHED` elements a message.
+Even small numbers can be chosen so that they meet in a dict, but each step costs less then. They are
+limited to `MAX_HASHED_NUMBERS`.
 
 Each element becomes an object. A message of 1 MiB could become a million of them, so their number is
 limited, too. Only messages that are long enough to exceed a bound are examined.
@@ -24,6 +26,7 @@ from symphony.protocol.annotations import parts
 
 __all__ = (
     "MAX_HASHED",
+    "MAX_HASHED_NUMBERS",
     "SMALL",
     "Hashed",
     "calm",
@@ -32,17 +35,22 @@ __all__ = (
     "hashed",
     "hashed_by_pydantic",
     "unpack",
+    "worst",
 )
 
 MAX_HASHED: Final = 1000
 """The most elements of a message whose type has sets or keys with a hash that a peer can choose."""
 
+MAX_HASHED_NUMBERS: Final = 10_000
+"""The most elements of a message whose type has sets or keys of numbers, times or durations, and the
+most keys of untyped MessagePack that are not text."""
+
 SMALL: Final = 4096
 """Up to this many bytes, a message is decoded without looking at its size."""
 
-Hashed: TypeAlias = Literal["integers", "others"] | None
-"""What a type hashes: integers, of which JSON has some with more than 64 bits; or other values
-whose hash a peer can choose, such as tuples, UUIDs and decimals."""
+Hashed: TypeAlias = Literal["numbers", "integers", "others"] | None
+"""What a type hashes: numbers, times and durations; integers, too, of which JSON has some with more
+than 64 bits; or other values whose hash a peer can choose, such as tuples, UUIDs and decimals."""
 
 _SAFE_HASHES: Final = (
     inspect.StrType,
@@ -51,16 +59,20 @@ _SAFE_HASHES: Final = (
     inspect.NoneType,
     inspect.EnumType,
     inspect.LiteralType,
-    inspect.FloatType,
-    inspect.DateTimeType,
     inspect.DateType,
-    inspect.TimeType,
-    inspect.TimeDeltaType,
 )
+# Python hashes a time with a time zone like the numbers it consists of.
+_NUMBERS: Final = (inspect.FloatType, inspect.DateTimeType, inspect.TimeType, inspect.TimeDeltaType)
+_SEVERITY: Final = (None, "numbers", "integers", "others")
+_PYDANTIC_SAFE: Final = frozenset(("str", "bytes", "bool", "enum", "literal"))
+_PYDANTIC_NUMBERS: Final = frozenset(("float", "datetime", "time", "timedelta"))
 # From here on it does not matter what a message costs.
 _HARMLESS: Final = 256
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_STRING_OR_KEY: Final = re.compile(rb'"(?:[^"\\]|\\.)*"(\s*:)?', re.DOTALL)
+# A text without an end ends with the message. If it did not match, the search would begin again
+# at each escaped quote in it.
+_TEXT: Final = rb'"(?:[^"\\]++|\\.|\\\Z)*+(?:"|\Z)'
+_STRING: Final = re.compile(_TEXT, re.DOTALL)
+_STRING_OR_KEY: Final = re.compile(_TEXT + rb"(\s*+:)?", re.DOTALL)
 _LONG_INTEGER: Final = re.compile(rb"(?<![0-9.])[0-9]{21}")
 _KEYS: Final = frozenset((str, int))
 
@@ -96,9 +108,10 @@ def _fits(data: bytes, most: int, *, any_key: bool) -> bool:
     """Return whether a MessagePack value has at most so many elements.
 
     Raises:
-        Reject: It has a key that is neither text nor an integer.
+        Reject: It has a key that is neither text nor an integer, or too many that are no text.
     """
     at, end = 0, len(data)
+    numbers = MAX_HASHED_NUMBERS
     # For each array or map that is open: how many parts are missing, and whether it is a map.
     missing, is_map = 1, False
     stack: list[tuple[int, bool]] = []
@@ -107,8 +120,16 @@ def _fits(data: bytes, most: int, *, any_key: bool) -> bool:
             return False
         most -= 1
         code = data[at]
-        if is_map and not missing % 2 and not any_key and not _is_key(code):
-            raise Reject("invalid", "a key that is neither text nor an integer", details={"path": "$"})
+        if is_map and not missing % 2 and not any_key and not _is_text(code):
+            if not _is_integer(code):
+                raise Reject("invalid", "a key that is neither text nor an integer", details={"path": "$"})
+            if not numbers:
+                raise Reject(
+                    "invalid",
+                    f"more than {MAX_HASHED_NUMBERS:,} keys that are no text in one message",
+                    details={"path": "$"},
+                )
+            numbers -= 1
         missing -= 1
         at += 1
         length = 0
@@ -154,16 +175,19 @@ _COUNTED: Final = {
 """How many bytes of a length follow a code, and how many bytes more follow than the length says."""
 
 
-def _is_key(code: int) -> bool:
-    is_integer = code < 0x80 or code >= 0xE0 or 0xCC <= code <= 0xD3
-    return is_integer or 0xA0 <= code < 0xC0 or 0xD9 <= code <= 0xDB
+def _is_text(code: int) -> bool:
+    return 0xA0 <= code < 0xC0 or 0xD9 <= code <= 0xDB
+
+
+def _is_integer(code: int) -> bool:
+    return code < 0x80 or code >= 0xE0 or 0xCC <= code <= 0xD3
 
 
 def unpack(data: Any) -> Any:
     """Decode MessagePack to plain values, whose keys are text and integers.
 
     Raises:
-        Reject: There is another key.
+        Reject: There is another key, or too many integers are keys.
     """
     packed = bytes(data)
     if len(packed) > _HARMLESS:
@@ -190,20 +214,25 @@ def hashed(info: inspect.Type) -> Hashed:
     found: Hashed = None
     for part in parts(info):
         if isinstance(part, inspect.SetType | inspect.FrozenSetType):
-            kind = _hash_of(part.item_type)
+            found = worst(found, _hash_of(part.item_type))
         elif isinstance(part, inspect.DictType) and not isinstance(part.key_type, inspect.AnyType):
-            kind = _hash_of(part.key_type)
-        else:
-            continue
-        found = "others" if "others" in (kind, found) else kind or found
+            found = worst(found, _hash_of(part.key_type))
     return found
 
 
+def worst(*kinds: Hashed) -> Hashed:
+    """Return the one of several kinds that has the strictest bound."""
+    return max(kinds, key=_SEVERITY.index)
+
+
 def _hash_of(info: Any) -> Hashed:
-    options: tuple[Any, ...] = info.types if isinstance(info, inspect.UnionType) else (info,)
-    if not all(isinstance(option, (inspect.IntType, *_SAFE_HASHES)) for option in options):
-        return "others"
-    return "integers" if any(isinstance(option, inspect.IntType) for option in options) else None
+    if isinstance(info, inspect.UnionType):
+        return worst(*map(_hash_of, info.types))
+    if isinstance(info, inspect.IntType):
+        return "integers"
+    if isinstance(info, _NUMBERS):
+        return "numbers"
+    return None if isinstance(info, _SAFE_HASHES) else "others"
 
 
 def hashed_by_pydantic(nodes: Iterator[dict[str, Any]]) -> Hashed:
@@ -217,9 +246,12 @@ def hashed_by_pydantic(nodes: Iterator[dict[str, Any]]) -> Hashed:
         else:
             continue
         kind = inside.get("type")
-        if kind not in ("str", "bytes", "bool", "float", "enum", "literal", "int"):
+        if kind == "int":
+            found = worst(found, "integers")
+        elif kind in _PYDANTIC_NUMBERS:
+            found = worst(found, "numbers")
+        elif kind not in _PYDANTIC_SAFE:
             return "others"
-        found = "integers" if kind == "int" else found
     return found
 
 
@@ -232,9 +264,13 @@ def check_hashed(message: Any, kind: Hashed, *, is_json: bool) -> None:
     data = message.encode("utf-8", "surrogatepass") if isinstance(message, str) else bytes(message)
     if len(data) <= _HARMLESS:
         return
-    if kind == "others":
-        check_elements(data, MAX_HASHED, is_json=is_json)
-    elif is_json and _LONG_INTEGER.search(data) and _LONG_INTEGER.search(_without_texts(data)):
+    check_elements(data, MAX_HASHED if kind == "others" else MAX_HASHED_NUMBERS, is_json=is_json)
+    if (
+        kind == "integers"
+        and is_json
+        and _LONG_INTEGER.search(data)
+        and _LONG_INTEGER.search(_without_texts(data))
+    ):
         raise Reject("invalid", "an integer of more than 64 bits", details={"path": "$"})
 
 

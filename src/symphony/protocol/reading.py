@@ -16,7 +16,7 @@ import msgspec
 
 from symphony.errors import ConfigurationError, Reject
 from symphony.protocol.annotations import bare, is_pydantic, is_union, metadata, parts, types_in
-from symphony.protocol.bounds import Hashed, check_hashed, hashed, unpack
+from symphony.protocol.bounds import Hashed, check_hashed, hashed, unpack, worst
 from symphony.protocol.defaults import completer
 from symphony.protocol.invalid import details_of, faults, reason_and_path, shortened
 from symphony.protocol.models import model_readers
@@ -126,7 +126,9 @@ def _msgspec_readers(annotation: Any) -> EventReaders:
         readers["msgpack"] = (
             unpack if isinstance(info, msgspec.inspect.AnyType) else lambda data: from_unpacked(unpack(data))
         )
-    complete, hashes = completer(info), hashed(info)
+    complete = completer(info)
+    inside: list[Hashed] = [_model_readers(kind)[1] for kind in foreign]
+    hashes = worst(hashed(info), *inside)
     if complete is not None:
         readers = {kind: _completing(read, complete) for kind, read in readers.items()}
     return _bounded(readers, hashes)

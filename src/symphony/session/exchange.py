@@ -177,7 +177,9 @@ class Exchange:
             self._session.report(error, f"decode of {type(self._protocol).__name__}")
             answering.refuse(None, INTERNAL)
             return None
-        too_complex = self._too_complex(message) if len(message) > SMALL else None
+        # What is malformed is refused anyway.
+        is_large = len(message) > SMALL and not isinstance(decoded, MalformedError)
+        too_complex = self._too_complex(message) if is_large else None
         envelopes = decoded if isinstance(decoded, Sequence) else (decoded,)
         # Their data refers to the message, which stays in memory until the last is handled.
         self.runner.queue.announced = message.__sizeof__() // (len(envelopes) or 1)
