@@ -165,7 +165,6 @@ async def test_a_client_that_says_error_is_not_heard_by_any_handler(serve):
 
     async with serve(app) as url, connect(f"{url}/") as client:
         await say(client, event="error", data={"code": "invalid"})
-        await say(client, event="error", data=None, id=1)
         await say(client, ping=1)
         assert await hear(client) == {"pong": 1}
     assert heard == []
