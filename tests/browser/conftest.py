@@ -57,13 +57,17 @@ async def enter(browser: Browser, port: int) -> AsyncIterator[Open]:
     profiles: list[BrowserContext] = []
     origin = f"http://127.0.0.1:{port}/"
 
+    def is_expected(text: str) -> bool:
+        # The client warns while the server is away, and about what it refuses.
+        return bool(REFUSED.search(text)) or text.startswith("symphony: ")
+
     async def open_tab(name: str, sent: list[str] | None = None) -> Page:
         context = await browser.new_context()
         profiles.append(context)
         tab = await context.new_page()
         await tab.add_init_script(SOCKETS)
         tab.on("pageerror", lambda error: problems.append(str(error)))
-        tab.on("console", lambda said: problems.append(said.text) if not REFUSED.search(said.text) else None)
+        tab.on("console", lambda said: None if is_expected(said.text) else problems.append(said.text))
         tab.on("request", lambda request: strangers.append(request.url))
 
         def watch(connection: WebSocket) -> None:

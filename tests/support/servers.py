@@ -110,6 +110,8 @@ async def _running(server: uvicorn.Server, drain: Callable[[], Awaitable[None]])
             for listener in server.servers:
                 listener.close()
             await drain()
+            for listener in server.servers:
+                await listener.wait_closed()
             for connection in tuple(server.server_state.connections):
                 connection.shutdown()
             while server.server_state.tasks:

@@ -149,6 +149,9 @@ class Server(uvicorn.Server):
                 limits.stop_time,
             )
         finally:
+            # uvicorn leaves this out if it is forced.
+            for server in self.servers:
+                await server.wait_closed()
             await self._crowd.end()
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
