@@ -121,4 +121,4 @@ async def test_a_second_signal_ends_a_thousand_waits_at_once(tmp_path: Path):
             server.signal()
             await asyncio.gather(*(member.ended for member in members))
             code, _ = await server.end()
-        assert code == 0
+        assert code in (-15, 143)

@@ -123,7 +123,7 @@ class Listener:
         self,
         bound: socket.socket,
         doorman: Doorman,
-        protocol: Callable[[Place], asyncio.Protocol],
+        protocol: Callable[[Place], asyncio.BaseProtocol],
         tls: ssl.SSLContext | None,
     ) -> None:
         self.sockets = (bound,)
@@ -149,7 +149,7 @@ class Listener:
     async def _accept(self, bound: socket.socket) -> None:
         while True:
             try:
-                self._take(*await self._loop.sock_accept(bound))
+                self._take(*await self._next(bound))
                 # The event loop is asked once for all that are waiting already.
                 for _ in range(_BATCH):
                     self._take(*bound.accept())
@@ -161,8 +161,32 @@ class Listener:
                     raise
                 self._doorman.not_accepted(error)
                 await asyncio.sleep(_RETRY_AFTER)
-            # `sock_accept` does not always suspend.
+            # Waiting for a connection does not always suspend.
             await asyncio.sleep(0)
+
+    async def _next(self, bound: socket.socket) -> tuple[socket.socket, Any]:
+        """Wait for a connection, and accept it.
+
+        Not by `sock_accept`: it awaits a class of uvloop, and each time CPython then
+        caches the name of a method at a new address. These small texts lay between the
+        connections, so that most of their memory was not returned when they had closed.
+        """
+        ready = self._loop.create_future()
+
+        def is_readable() -> None:
+            self._loop.remove_reader(bound)
+            ready.set_result(None)
+
+        try:
+            self._loop.add_reader(bound, is_readable)
+        except NotImplementedError:
+            # The event loop of Windows.
+            return await self._loop.sock_accept(bound)
+        try:
+            await ready
+        finally:
+            self._loop.remove_reader(bound)
+        return bound.accept()
 
     def _take(self, connection: socket.socket, address: Any) -> None:
         connection.setblocking(False)

@@ -23,7 +23,6 @@ from symphony.transport.native.crowd import Place, refusal_of
 from symphony.transport.native.flow import Flow
 from symphony.transport.native.opening import Opening
 from symphony.transport.native.request import BadRequestError, Meter, end_of_piece
-from symphony.transport.native.segments import Segments
 from symphony.websocket.handshake import HandshakeError, check_upgrade, http_response
 from symphony.websocket.hosts import check_target
 
@@ -70,7 +69,6 @@ class FrontDoor(HttpToolsProtocol):
         """Start the timeout for the first request."""
         super().connection_made(transport)
         self._place.transport = transport
-        transport.set_protocol(Segments(self, self.config.read_buffer))
         self.flow = self._flow = Flow(transport, self.acceptor.limits)
         self._start_clock(self.acceptor.limits.handshake_timeout, self._too_late)
 

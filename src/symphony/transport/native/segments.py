@@ -16,6 +16,8 @@ class Segments(asyncio.BufferedProtocol):
 
     uvicorn's protocol is an `asyncio.Protocol`, to which event loops hand up to
     256 KiB at once. The buffer of this one decides how much is read in a turn.
+    And uvloop never lets go of the methods of a first `asyncio.Protocol`: that
+    kept 4 KiB for each WebSocket.
 
     Args:
         front: The protocol of HTTP.
@@ -25,6 +27,10 @@ class Segments(asyncio.BufferedProtocol):
     def __init__(self, front: FrontDoor, buffer: memoryview) -> None:
         self._front = front
         self._buffer = buffer
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Pass on the call."""
+        self._front.connection_made(transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next segment goes."""

@@ -24,6 +24,7 @@ from symphony.transport.native.front import FrontDoor
 from symphony.transport.native.listen import ListenError, bind, keep_unsent_data, listening
 from symphony.transport.native.logs import check_level, configure_logging
 from symphony.transport.native.memory import trim_memory
+from symphony.transport.native.segments import Segments
 from symphony.transport.native.stopping import Deadline, Signals
 
 __all__ = ("Server", "make_config", "serve")
@@ -111,8 +112,9 @@ class Server(uvicorn.Server):
         self._crowd = Crowd(descriptor_limit())
         doorman = Doorman(self._crowd, config.acceptor, config.is_proxy)
 
-        def protocol(place: Place) -> FrontDoor:
-            return FrontDoor(config, self.server_state, self.lifespan.state, place=place)
+        def protocol(place: Place) -> Segments:
+            front = FrontDoor(config, self.server_state, self.lifespan.state, place=place)
+            return Segments(front, config.read_buffer)
 
         for bound in sockets:
             bound.setblocking(False)

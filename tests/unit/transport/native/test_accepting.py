@@ -77,8 +77,10 @@ async def test_the_server_accepts_the_next_connection_after_an_error(
 @pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, errno.ENOTSOCK])
 async def test_a_listening_socket_that_is_gone_ends_it(number: int, caplog: pytest.LogCaptureFixture) -> None:
     listener = listen([number], asyncio.Event())
+    _, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
     async with asyncio.timeout(10):
         await listener.wait_closed()
+    writer.close()
     with pytest.raises(OSError, match=os.strerror(number)):
         await listener._accepting
     assert "The server stopped accepting connections." in caplog.text
