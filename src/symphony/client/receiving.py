@@ -91,7 +91,7 @@ class Receiver:
         return self._core.reconnector.error()
 
     def _take(self, event: str, data: Any) -> None:
-        if event == _ERROR and (error := error_said(data, self._core.kind)) is not None:
+        if event == _ERROR and (error := error_said(data, self._core.decoding)) is not None:
             logger.warning("The server sent an error: %r, %r.", error.code, error.message)
         self.inbox.put(event, data)
 

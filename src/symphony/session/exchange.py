@@ -72,6 +72,7 @@ class Exchange:
         "_needs_check",
         "_protocol",
         "_session",
+        "_small",
         "answering",
         "requests",
         "runner",
@@ -100,9 +101,16 @@ class Exchange:
         self._highest = -1
         # Whether `_check` must decide if an event may enter the lane.
         self._needs_check = False
+        # A message of at most so many bytes is decoded without looking at its size.
+        self._small = min(SMALL, limits.max_elements)
         self.answering = Answering(session, connection, protocol, limits, context, name)
         self.requests = Requests(
-            self.answering.send, self.adjust_reading, protocol.payload, limits.max_requests, name
+            self.answering.send,
+            self.adjust_reading,
+            protocol.payload,
+            limits.max_requests,
+            limits.max_elements,
+            name,
         )
 
     def start(self, runner: Runner) -> None:
@@ -114,7 +122,7 @@ class Exchange:
         """Handle the next message, or an event of a message. Never raises."""
         event = message
         # The data of queued events stays encoded: decoded it can be 20 times as large.
-        if type(message) is self._kind and self.runner.is_idle and len(message) <= SMALL:
+        if type(message) is self._kind and self.runner.is_idle and len(message) <= self._small:
             decode = self._decode_event
             try:
                 event = decode(message)
@@ -178,7 +186,7 @@ class Exchange:
             answering.refuse(None, INTERNAL)
             return None
         # What is malformed is refused anyway.
-        is_large = len(message) > SMALL and not isinstance(decoded, MalformedError)
+        is_large = len(message) > self._small and not isinstance(decoded, MalformedError)
         too_complex = self._too_complex(message) if is_large else None
         envelopes = decoded if isinstance(decoded, Sequence) else (decoded,)
         # Their data refers to the message, which stays in memory until the last is handled.
