@@ -1,7 +1,6 @@
 """The JavaScript client in Chromium, against Symphony in a process of its own."""
 
 import asyncio
-import os
 import re
 import signal
 import sys
@@ -14,19 +13,11 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, expect
 
+from support.chromium import IN_CHROMIUM
 from support.examples import EXAMPLES
 from support.process import Running, launch, start
 
-CHROMIUM = Path("/usr/bin/chromium")
-
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="session"),
-    # A browser takes its time on a busy machine.
-    pytest.mark.timeout(60),
-    pytest.mark.skipif(
-        not CHROMIUM.exists() and os.environ.get("CI") != "true", reason=f"there is no {CHROMIUM}"
-    ),
-]
+pytestmark = IN_CHROMIUM
 
 expect.set_options(timeout=15_000)
 
