@@ -140,7 +140,8 @@ class EventTable:
         Raises:
             Reject: There is no handler, or the data does not match its type.
         """
-        typed, kind = self._typed, type(event)
+        typed = self._typed
+        kind: type[Any] = type(event)
         if kind in typed:
             return typed[kind](socket, event.data)
         try:
