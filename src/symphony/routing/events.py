@@ -141,9 +141,8 @@ class EventTable:
             Reject: There is no handler, or the data does not match its type.
         """
         typed = self._typed
-        kind: type[Any] = type(event)
-        if kind in typed:
-            return typed[kind](socket, event.data)
+        if type(event) in typed:
+            return typed[type(event)](socket, event.data)
         try:
             found = self._exact.get(event.event)
             if found is None:
