@@ -5,7 +5,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, expect
 
 from support.chromium import IN_CHROMIUM
+from support.clients import until
 from support.examples import EXAMPLES
 from support.process import Running, launch, start
 
@@ -196,14 +197,13 @@ async def connected(page: Page, server: Running, path: str = "/events", options:
 async def journal(folder: Path, *lines: str) -> None:
     """Wait until the server has written exactly this."""
     file = folder / "journal"
-    found: list[str] = []
-    try:
-        async with asyncio.timeout(10):
-            while found != list(lines):
-                found = file.read_text().splitlines() if file.exists() else []
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        assert found == list(lines)
+
+    def written() -> list[str]:
+        return file.read_text().splitlines() if file.exists() else []
+
+    with suppress(TimeoutError):
+        await until(lambda: written() == list(lines), timeout=10)
+    assert written() == list(lines)
 
 
 @pytest.mark.parametrize("protocol", ["json", "msgpack"])
