@@ -33,8 +33,7 @@ MAX_INTEGER: Final = 2**53
 SAFE: Final = frozenset((str, bool, NoneType, bytes, bytearray, memoryview, msgspec.Raw))
 """Types of which every value is exact in both codecs."""
 
-_NO_FLOATS: Final = SAFE | {int, UUID, datetime.datetime, datetime.date, datetime.time}
-_SCALARS: Final = _NO_FLOATS | {float}
+_SCALARS: Final = SAFE | {int, float, UUID, datetime.datetime, datetime.date, datetime.time}
 _ARRAYS: Final = frozenset((list, tuple, set, frozenset))
 _KEYS: Final = frozenset((str, int))
 _KEPT: Final = (bytes, bytearray, memoryview, datetime.datetime)
@@ -54,12 +53,7 @@ def check_json(encoded: bytes, value: Any) -> None:
     Raises:
         UnencodableError: It does not.
     """
-<<<<<<< HEAD
-    may_have_nan = b"null" in encoded and not _has_no_floats(value)
-    if may_have_nan or _LONG_NUMBER in encoded.translate(_DIGITS):
-=======
     if encoded.find(b"null") >= 0 or encoded.translate(_DIGITS).find(_LONG_NUMBER) >= 0:
->>>>>>> main
         try:
             packed = _msgpack(value)
         except Exception:  # an integer of more than 64 bits
@@ -67,22 +61,6 @@ def check_json(encoded: bytes, value: Any) -> None:
         if _has_large_float(packed) or packed.find(b"\xcf") >= 0 or packed.find(b"\xd3") >= 0:
             _search(value, "$", MAX_INTEGER)
     return None
-
-
-def _has_no_floats(value: Any) -> bool:
-    """Return whether a flat value has no floats; `False`: it may have some.
-
-    Small flat objects are the most common ones with null. To encode one in
-    MessagePack takes 4 times as long.
-    """
-    kind = cast("type[Any]", type(value))
-    if kind is dict:
-        return _NO_FLOATS.issuperset(map(type, value.values()))
-    if kind is list:
-        return _NO_FLOATS.issuperset(map(type, value))
-    if issubclass(kind, msgspec.Struct):
-        return _NO_FLOATS.issuperset(map(type, msgspec.structs.astuple(value)))
-    return False
 
 
 def check_msgpack(encoded: bytes, value: Any) -> None:
