@@ -19,7 +19,6 @@ __all__ = ("Receiver",)
 
 logger = logging.getLogger("symphony.client")
 
-_MAX_RECEIVED_BYTES: Final = 16 * 1024 * 1024
 _ERROR: Final = "error"
 
 
@@ -37,7 +36,7 @@ class Receiver:
         core = client._core  # pyright: ignore[reportPrivateUsage]
         self._core = core
         self._changed: list[asyncio.Future[None]] = []
-        self.inbox = Inbox(core.where, core.options.max_queue, _MAX_RECEIVED_BYTES)
+        self.inbox = Inbox(core.where, core.options.max_queue, core.options.max_queue_bytes)
         core.dispatch.unhandled = self._take
         client.on_state(self._wake)
 
