@@ -1,7 +1,7 @@
 """Each limit has a test that stays within it and one that exceeds it.
 
-The tests say so with `@pytest.mark.within("max_queue")` and `@pytest.mark.beyond("max_queue")`. The options of
-the Python client are named `client.max_queue`.
+The tests say so with `@pytest.mark.within("max_queue")` and `@pytest.mark.beyond("max_queue")`. The options
+of the Python client are named `client.max_queue`.
 """
 
 import ast
