@@ -38,6 +38,7 @@ class ConnectOptions(TypedDict, total=False):
     max_queue: int
     max_queue_bytes: int
     max_message_bytes: int
+    max_elements: int
     ssl: tls.SSLContext | bool | None
     origin: str | None
     subprotocols: Sequence[str]
