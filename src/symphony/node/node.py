@@ -265,7 +265,7 @@ class Node:
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is not None and not task.cancelling():
-                    # Nobody has cancelled the task: its own code has raised this.
+                    # The task was not cancelled: its own code has raised this.
                     self.report(error, socket, what)
                 raise
             except BaseException as error:
