@@ -544,7 +544,7 @@ function copyForMsgpack(value, size, depth = 0) {
  * @property {boolean} [autoConnect] Whether to connect at once: true. Otherwise call `client.connect()`, for
  *   example after a page was rendered on a server, where there is no WebSocket.
  * @property {boolean} [reconnect] Whether to reconnect when the connection is lost: true.
- * @property {number} [backoff] The longest first wait, in seconds: 0.5. It doubles with each attempt.
+ * @property {number} [backoff] The longest first wait, in seconds: 0.5. It grows by half with each attempt.
  * @property {number} [maxBackoff] The longest of all waits, in seconds: 30.
  * @property {number | null} [giveUpAfter] Seconds that a client which was connected goes on while something
  *   else than Symphony answers with an HTTP status: 300. null: no limit. Only the WebSocket of the package `ws`

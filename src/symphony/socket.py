@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 from typing_extensions import TypeForm, TypeVar
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ("Socket", "SocketSession", "begin", "close_dependencies", "recipient_of", "release")
 
 StateT = TypeVar("StateT", default=Any)
-ReplyT = TypeVar("ReplyT")
+ReplyT = TypeVar("ReplyT", default=Any)
 
 
 class Socket(Generic[StateT]):
@@ -184,17 +184,9 @@ class Socket(Generic[StateT]):
         outbox.send(self._frame(self._dialect.event(event, data)))
         return READY if outbox.size <= outbox.at_once else outbox.drained()
 
-    @overload
     async def request(
-        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: TypeForm[ReplyT]
-    ) -> ReplyT: ...
-    @overload
-    async def request(
-        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: Any = Any
-    ) -> Any: ...
-    async def request(
-        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: Any = Any
-    ) -> Any:
+        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: TypeForm[ReplyT] = Any
+    ) -> ReplyT:
         """Ask the client, and wait for its reply.
 
         A handler may ask the client whose message it handles: replies do not

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import CancelledError
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol
+
+from typing_extensions import TypeForm, TypeVar
 
 from symphony.errors import DisconnectedError, WrongThreadError
 from symphony.limits import Limits
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ("Threadsafe", "ThreadsafeNode", "ThreadsafeSocket", "ThreadsafeTarget")
 
 T = TypeVar("T")
-ReplyT = TypeVar("ReplyT")
+ReplyT = TypeVar("ReplyT", default=Any)
 
 
 class ThreadsafeNode(Protocol):
@@ -223,17 +225,9 @@ class ThreadsafeSocket:
         """
         self._run("close", lambda socket: socket.close(code, reason))
 
-    @overload
     def request(
-        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: type[ReplyT]
-    ) -> ReplyT: ...
-    @overload
-    def request(
-        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: Any = Any
-    ) -> Any: ...
-    def request(
-        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: Any = Any
-    ) -> Any:
+        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: TypeForm[ReplyT] = Any
+    ) -> ReplyT:
         """Ask the client and wait for its reply, as `Socket.request`.
 
         Raises:

@@ -18,6 +18,7 @@ from typing import Any, reveal_type
 
 import symphony
 from symphony import Reject, Socket, Symphony
+from symphony.client import Pool, sync
 
 app = Symphony()
 
@@ -39,6 +40,30 @@ async def use(client: symphony.Client) -> None:
         reveal_type(item)  # int | str
     async for anything in client.stream("a"):
         reveal_type(anything)  # Any
+
+
+async def use_pool(pool: Pool) -> None:
+    reveal_type(await pool.request("a", response_type=int))  # int
+    reveal_type(await pool.request("a", key="k"))  # Any
+    async for item in pool.stream("a", response_type=int | str):
+        reveal_type(item)  # int | str
+
+
+Pool("ws://x", size=2, connect_timeout=3.0, max_queue=10)
+Pool("ws://x", conect_timeout=3.0)  # error: reportCallIssue
+
+
+def use_blocking(client: sync.Client) -> None:
+    reveal_type(client.request("a", response_type=list[int]))  # list[int]
+    reveal_type(client.request("a"))  # Any
+    reveal_type(client.receive("a", response_type=int | None))  # int | None
+    reveal_type(client.receive())  # Any
+    for item in client.stream("a", response_type=int | str):
+        reveal_type(item)  # int | str
+
+
+sync.connect("ws://x", connect_timeout=3.0, unix=None)
+sync.connect("ws://x", conect_timeout=3.0)  # error: reportCallIssue
 
 
 @app.middleware("message")

@@ -2,19 +2,17 @@
 
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, WebSocket, async_playwright, expect
 
 from browser.demo import APP, REFUSED, SOCKETS, Open, Run, Serve, status
+from support.chromium import CHROMIUM
 from support.examples import load
 from support.ports import free_port
 from support.process import launch
 from support.servers import serve_natively
-
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """The JavaScript client in Chromium, against Symphony in a process of its own."""
 
 import asyncio
-import os
 import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,12 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, expect
 
+from support.chromium import IN_CHROMIUM
+from support.clients import until
 from support.examples import EXAMPLES
 from support.process import Running, launch, start
 
-CHROMIUM = Path("/usr/bin/chromium")
-
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="session"),
-    # A browser takes its time on a busy machine.
-    pytest.mark.timeout(60),
-    pytest.mark.skipif(
-        not CHROMIUM.exists() and os.environ.get("CI") != "true", reason=f"there is no {CHROMIUM}"
-    ),
-]
+pytestmark = IN_CHROMIUM
 
 expect.set_options(timeout=15_000)
 
@@ -205,14 +197,13 @@ async def connected(page: Page, server: Running, path: str = "/events", options:
 async def journal(folder: Path, *lines: str) -> None:
     """Wait until the server has written exactly this."""
     file = folder / "journal"
-    found: list[str] = []
-    try:
-        async with asyncio.timeout(10):
-            while found != list(lines):
-                found = file.read_text().splitlines() if file.exists() else []
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        assert found == list(lines)
+
+    def written() -> list[str]:
+        return file.read_text().splitlines() if file.exists() else []
+
+    with suppress(TimeoutError):
+        await until(lambda: written() == list(lines), timeout=10)
+    assert written() == list(lines)
 
 
 @pytest.mark.parametrize("protocol", ["json", "msgpack"])

@@ -1,29 +1,20 @@
 """How Chromium loads the client: on demand, in a worker, again after a failure, and from another origin."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, Route
 
+from support.chromium import IN_CHROMIUM
 from support.servers import serve_natively
 from symphony import Symphony
 
-CHROMIUM = Path("/usr/bin/chromium")
 MSGPACK = "**/_symphony/msgpack.js"
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="session"),
-    # A browser takes its time on a busy machine.
-    pytest.mark.timeout(60),
-    pytest.mark.skipif(
-        not CHROMIUM.exists() and os.environ.get("CI") != "true", reason=f"there is no {CHROMIUM}"
-    ),
-]
+pytestmark = IN_CHROMIUM
 
 ASK = """async ([server, protocol]) => {
     const { connect } = await import(`${server}/_symphony/client.js`);

@@ -1,28 +1,18 @@
 """The JavaScript client in pages that come and go, in Chromium, against a real server."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page
 
+from support.chromium import IN_CHROMIUM
 from support.servers import serve_natively
 from symphony import Limits, Reject, Socket, Symphony
 
-CHROMIUM = Path("/usr/bin/chromium")
-
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="session"),
-    # A browser takes its time on a busy machine.
-    pytest.mark.timeout(60),
-    pytest.mark.skipif(
-        not CHROMIUM.exists() and os.environ.get("CI") != "true", reason=f"there is no {CHROMIUM}"
-    ),
-]
+pytestmark = IN_CHROMIUM
 
 
 @pytest_asyncio.fixture(loop_scope="session")

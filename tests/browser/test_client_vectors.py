@@ -1,7 +1,6 @@
 """The vectors of the protocol, and the JavaScript client in Chromium."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from client.scripted import Peer, Server, serve
+from support.chromium import IN_CHROMIUM
 from support.pages import CLIENT
 from support.servers import serve_natively
 from symphony import Symphony
 from wire.vectors import FOLDER, Ids, decoded, encoded, fits, load, named
 
-CHROMIUM = Path("/usr/bin/chromium")
 FILES = {
     "/symphony.js": CLIENT,
     "/msgpack.js": CLIENT.with_name("msgpack.js"),
@@ -32,13 +31,7 @@ FILES = {
 CAN = {"bytes", "time", "nan", "int64", "ping envelopes"}
 SPOKEN = "$spoken"
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.timeout(120),
-    pytest.mark.skipif(
-        not CHROMIUM.exists() and os.environ.get("CI") != "true", reason=f"there is no {CHROMIUM}"
-    ),
-]
+pytestmark = [*IN_CHROMIUM, pytest.mark.timeout(120)]
 
 
 async def file(request: Request) -> Response:

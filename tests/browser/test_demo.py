@@ -1,26 +1,15 @@
 """The demo as its user sees it: tabs of a real browser."""
 
-import os
 import re
 import signal
 import time
-from pathlib import Path
 
-import pytest
 from playwright.async_api import Browser, expect
 
 from browser.demo import Open, Run, Serve, all_have, line, log, members, room, say, status, typing, unread
+from support.chromium import IN_CHROMIUM
 
-CHROMIUM = Path("/usr/bin/chromium")
-
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="session"),
-    # A browser takes its time on a busy machine.
-    pytest.mark.timeout(60),
-    pytest.mark.skipif(
-        not CHROMIUM.exists() and os.environ.get("CI") != "true", reason=f"there is no {CHROMIUM}"
-    ),
-]
+pytestmark = IN_CHROMIUM
 
 
 async def test_two_tabs_talk_to_each_other(serve: Serve, enter: Open) -> None:

@@ -1,26 +1,16 @@
 """The demo while the server or the network is away, and what was said meanwhile: unread messages."""
 
-import os
 import re
 import signal
-from pathlib import Path
 
 import pytest
 from playwright.async_api import expect
 
 from browser.demo import Open, Run, Serve, all_have, log, members, room, say, status, unread
+from support.chromium import IN_CHROMIUM
 from support.process import Running
 
-CHROMIUM = Path("/usr/bin/chromium")
-
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="session"),
-    # A browser takes its time on a busy machine.
-    pytest.mark.timeout(60),
-    pytest.mark.skipif(
-        not CHROMIUM.exists() and os.environ.get("CI") != "true", reason=f"there is no {CHROMIUM}"
-    ),
-]
+pytestmark = IN_CHROMIUM
 
 
 # Bad days

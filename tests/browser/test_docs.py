@@ -1,16 +1,15 @@
 """What the documentation pastes into the console of a browser."""
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser
 
+from support.chromium import IN_CHROMIUM
 from support.pages import ROOT, Block, blocks
 from support.process import launch
 
-CHROMIUM = Path("/usr/bin/chromium")
 README = ROOT / "README.md"
 SNIPPETS = [
     block
@@ -19,14 +18,7 @@ SNIPPETS = [
     if block.language == "js"
 ]
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="session"),
-    # A browser takes its time on a busy machine.
-    pytest.mark.timeout(60),
-    pytest.mark.skipif(
-        not CHROMIUM.exists() and os.environ.get("CI") != "true", reason=f"there is no {CHROMIUM}"
-    ),
-]
+pytestmark = IN_CHROMIUM
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=str)

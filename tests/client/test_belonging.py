@@ -134,9 +134,15 @@ async def test_one_that_is_dropped_warns_and_closes(state: str) -> None:
             await peer.drop()
             await until(lambda: reconnector.state == "waiting")
         elif state == "busy":
-            client.on("tick", asyncio.Event().wait)
+            began = asyncio.Event()
+
+            async def tick() -> None:
+                began.set()
+                await asyncio.Event().wait()
+
+            client.on("tick", tick)
             await peer.send(event="tick")
-            await asyncio.sleep(0.01)
+            await began.wait()
         with pytest.warns(ResourceWarning, match=r"symphony\.connect\(\) was dropped without being closed"):
             del client
         if state != "waiting":

@@ -142,14 +142,19 @@ async def awaited(awaitable) -> None:
 
 async def test_replies_do_not_pile_up_before_a_server_that_does_not_read() -> None:
     async with pair(max_queue_bytes=100 * MIB) as (client, peer, _):
-        client.on("big", lambda: "x" * MIB)
+        made: list[str] = []
+
+        def big() -> str:
+            made.append("x" * MIB)
+            return made[-1]
+
+        client.on("big", big)
         peer.silence()
         for _ in range(50):
             client.emit("fill", "x" * MIB)
         for n in range(50):
             await peer.send(event="big", id=n)
-        await until(lambda: len(client._core.dispatch._requests) == 50)
-        await asyncio.sleep(0.05)
+        await until(lambda: len(made) == 50)
         assert len(client._outgoing) <= 50
         await peer.drop()
         await until(lambda: not client._core.dispatch._requests)

@@ -406,8 +406,9 @@ async def test_a_handler_that_is_slow_holds_the_server_up() -> None:
                 await peer.send(event="tick", data=text)
 
         pouring = asyncio.ensure_future(pour())
+        # Once the buffers between the two are full, the server cannot send until the client reads.
         await until(lambda: client._core.gate._holding)
-        await asyncio.sleep(0.1)
+        await until(peer.connection.transport.get_write_buffer_size)
         assert not pouring.done()
         assert len(client._core.dispatch._backlog) < 200
         go.set()

@@ -31,19 +31,28 @@ async def test_a_server_that_keeps_silent_is_asked_and_an_answer_keeps_the_conne
         await client.close()
 
 
-async def test_a_server_that_talks_is_not_asked() -> None:
+@pytest.mark.parametrize("said", [server_frame(TEXT, "talk"), server_frame(PING, "?"), b"\x82\x7dta"])
+async def test_every_byte_counts_as_a_sign_of_life(said: bytes) -> None:
     async with listen() as server:
-        client = connect(server.url, heartbeat=0.2)
+        client = connect(server.url)
         accepting = asyncio.ensure_future(server.accept("symphony.raw"))
         await client
         peer = await accepting
-        for _ in range(10):
-            peer.write(server_frame(TEXT, "talk"))
-            await asyncio.sleep(0.05)
-        client.send("not a ping")
-        assert (await peer.frame()).opcode == TEXT
+        link = client._outgoing._link
+        for _ in range(2):
+            link.heard_at = 0.0
+            peer.write(said)
+            await until(lambda: link.heard_at)
         peer.cut()
         await client.close()
+
+
+async def test_a_server_that_talks_is_not_asked() -> None:
+    talking = Talking()
+    heartbeat = Heartbeat(talking, 0.01)
+    await until(lambda: talking.looked == 5)
+    assert talking.pings == 0
+    heartbeat.stop()
 
 
 async def test_a_server_that_stops_is_given_up_and_called_again() -> None:
@@ -76,10 +85,17 @@ class Quiet:
 
     def __init__(self) -> None:
         self.heard_at = asyncio.get_running_loop().time()
-        self.held = False
+        self.is_held = False
+        self.looked = 0
         self.unsent = 0
         self.pings = 0
         self.given_up = False
+
+    @property
+    def held(self) -> bool:
+        """Count how often the heartbeat looks."""
+        self.looked += 1
+        return self.is_held
 
     def ping(self) -> None:
         self.pings += 1
@@ -88,15 +104,26 @@ class Quiet:
         self.given_up = True
 
 
+class Talking(Quiet):
+    """A connection on which bytes arrive all the time."""
+
+    @property
+    def heard_at(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    @heard_at.setter
+    def heard_at(self, time: float) -> None: ...
+
+
 async def test_a_connection_that_is_not_read_from_is_not_judged() -> None:
     quiet = Quiet()
-    quiet.held = True
+    quiet.is_held = True
     heartbeat = Heartbeat(quiet, 0.01)
-    await asyncio.sleep(0.05)
+    await until(lambda: quiet.looked == 5)
     assert quiet.pings == 0
-    quiet.held = False
+    quiet.is_held = False
     await until(lambda: quiet.pings)
-    quiet.held = True
+    quiet.is_held = True
     heartbeat._timer.cancel()
     heartbeat._judge(quiet.heard_at, 0)
     assert not quiet.given_up

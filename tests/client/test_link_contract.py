@@ -229,16 +229,21 @@ async def test_the_offer_is_what_the_options_say() -> None:
 def test_a_loop_that_ends_under_an_open_client_leaves_nothing() -> None:
     """As with Ctrl+C, or a program that forgets to close."""
     links: list[FakeLink] = []
+    began: list[str] = []
+
+    async def wait() -> None:
+        began.append("x")
+        await asyncio.Event().wait()
 
     async def forget() -> None:
         client, dial = make()
         await client
         links.extend(dial.links)
-        client.on("x", asyncio.Event().wait)
+        client.on("x", wait)
         links[0].listener.received('{"event":"x"}')
         links[0].listener.received('{"event":"x","id":1}')
         asyncio.ensure_future(client.request("never")).add_done_callback(lambda done: done.cancelled())
-        await asyncio.sleep(0.01)
+        await until(lambda: len(began) == 2 and any("never" in message for message in links[0].sent))
 
     asyncio.run(forget())
     assert links[0].gone.is_set() or links[0].listener is not None

@@ -14,7 +14,7 @@ from support.clients import until
 from support.servers import serve_natively
 from symphony import Reject, Socket, Symphony
 from symphony.client import Pool, connect
-from symphony.client.pool import ConnectOptions
+from symphony.client.connecting import ConnectOptions
 from symphony.errors import DisconnectedError, RefusedError, RequestTimeoutError
 
 FAST: Any = {"backoff": 0.01, "max_backoff": 0.02}

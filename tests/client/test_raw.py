@@ -167,8 +167,9 @@ async def test_who_does_not_read_holds_the_server_up_and_loses_nothing() -> None
                 await peer.say(f"{n:010000}")
 
         pouring = asyncio.ensure_future(pour())
+        # Once the buffers between the two are full, the server cannot send until the client reads.
         await until(lambda: client._core.gate._holding)
-        await asyncio.sleep(0.1)
+        await until(peer.connection.transport.get_write_buffer_size)
         assert not pouring.done()
         assert len(client._core.messages) < 200
         for n in range(2000):
@@ -182,14 +183,18 @@ async def test_who_does_not_read_holds_up_the_next_connection_too() -> None:
         await peer.say("2")
         await until(lambda: len(client._core.messages) == 2)
         await peer.drop()
+
         # Not read from, it learns that the connection is lost when it writes.
-        while client.state == "open":
+        def notices() -> bool:
             client.send("x")
-            await asyncio.sleep(0.001)
+            return client.state != "open"
+
+        await until(notices)
         peer = await server.accept(RAW)
         await until(lambda: client.state == "open")
         await peer.say("3")
-        await asyncio.sleep(0.05)
+        assert client._outgoing._link.held
+        assert not client._outgoing._link._transport.is_reading()
         assert len(client._core.messages) == 2
         assert [await anext(client) for _ in range(3)] == ["1", "2", "3"]
 

@@ -97,6 +97,15 @@ class Chat:
             return message.upper()
 
 
+def cut_off(url: str, **options: Any) -> sync.Client:
+    """Return an open client that has lost its connection, and waits a minute before it reconnects."""
+    client = sync.connect(f"{url}/chat", backoff=60, max_backoff=60, **options).open()
+    client._client._reconnector._backoff._uniform = lambda low, high: high
+    with pytest.raises(DisconnectedError):
+        client.request("restart")
+    return client
+
+
 @pytest.fixture(scope="module")
 def chat() -> Iterator[tuple[Chat, str]]:
     chat = Chat()
@@ -362,11 +371,7 @@ def test_leaving_without_a_server_takes_a_bounded_time(
     monkeypatch.setattr(sync, "_FLUSH_TIMEOUT", 0.2)
     chat = Chat()
     with serving(chat.app) as url:
-        client = sync.connect(f"{url}/chat", backoff=60, max_backoff=60)
-        client.open()
-        client._client._reconnector._backoff._uniform = lambda low, high: high
-        with pytest.raises(DisconnectedError):
-            client.request("restart")
+        client = cut_off(url)
     with client if error is None else pytest.raises(error), client if error is not None else _nothing():
         client.emit("say", 1)
         client.emit("say", 2)
@@ -383,11 +388,7 @@ def _nothing() -> Iterator[None]:
 def test_a_full_queue_is_an_error() -> None:
     chat = Chat()
     with serving(chat.app) as url:
-        client = sync.connect(f"{url}/chat", max_queue=3, backoff=60)
-        client.open()
-        client._client._reconnector._backoff._uniform = lambda low, high: high
-        with pytest.raises(DisconnectedError):
-            client.request("restart")
+        client = cut_off(url, max_queue=3)
         for number in range(3):
             client.emit("say", number)
         with pytest.raises(QueueFullError):

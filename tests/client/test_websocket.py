@@ -84,7 +84,8 @@ async def test_an_upload_behind_a_server_that_does_not_read_arrives_whole() -> N
             uploading = asyncio.ensure_future(upload())
             # Nobody reads: the kernel's buffers fill, and then the client must wait.
             await until(lambda: client._outgoing._link.congested)
-            await asyncio.sleep(0.1)
+            for _ in range(100):
+                await asyncio.sleep(0)
             assert len(sent) < 20
             for message in messages:
                 frame = await peer.frame()
@@ -124,8 +125,6 @@ async def test_frames_behind_the_answer_are_heard_once_it_starts() -> None:
     async with listen() as server:
         link, peer = await dialled(server, behind=behind[:-2])
         ear = Ear()
-        await asyncio.sleep(0.02)
-        assert ear.heard == []
         link.start(ear)
         peer.write(behind[-2:])
         await until(lambda: len(ear.heard) == 3)
@@ -246,8 +245,9 @@ async def test_a_goodbye_goes_behind_what_was_sent_and_awaits_the_servers() -> N
         link.close(1000, "")
         assert (await peer.frame()).payload == b"last words"
         assert await peer.close_frame() == (4000, "ž" * 61)
+        link.heard_at = 0.0
         peer.write(server_frame(TEXT, "not heard"), server_frame(PING, "nor this"))
-        await asyncio.sleep(0.02)
+        await until(lambda: link.heard_at)
         assert ear.close is None
         peer.write(server_frame(CLOSE, b"\x0f\xa0"))
         assert await peer.at_end()
@@ -324,7 +324,8 @@ async def test_a_link_that_is_not_read_from_holds_the_server_up() -> None:
                 await peer.writer.drain()
 
         pouring = asyncio.ensure_future(pour())
-        await asyncio.sleep(0.1)
+        # The buffers between the two are full.
+        await until(peer.writer.transport.get_write_buffer_size)
         assert not pouring.done()
         assert len(ear.heard) <= 2
         link.resume_reading()

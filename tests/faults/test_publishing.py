@@ -8,7 +8,7 @@ import itertools
 import os
 import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
@@ -152,6 +152,7 @@ async def test_nothing_comes_twice_or_out_of_order_and_each_request_ends(
         "lost with their connection": lost,
         "requests": len(outcomes),
         "answered": sum(outcome.how == "done" for outcome in outcomes),
+        "failed": dict(Counter(outcome.how for outcome in outcomes if outcome.how != "done")),
     }
     for name, value in figures.items():
         record_property(name, value)

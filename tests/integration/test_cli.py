@@ -16,36 +16,20 @@ import trustme
 import websockets
 
 from support.clients import closed, connect, get
+from support.greeter import GREETER, greeting, write_greeter
 from support.process import Running, launch, outcome
 
 SYMPHONY = (sys.executable, "-W", "error", "-m", "symphony")
 SCRIPT = str(Path(sys.executable).with_name("symphony"))
 
-APP = """
-from symphony import Socket, Symphony
-
-app = Symphony()
-
-@app.on_connect
-async def greet(socket: Socket) -> None:
-    await socket.send("{greeting}")
-"""
-
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    path = tmp_path / "chat_app.py"
-    path.write_text(APP.format(greeting="hello"))
-    return path
+    return write_greeter(tmp_path)
 
 
 def served(*arguments: str, cwd: Path | None = None) -> AbstractAsyncContextManager[Running]:
     return launch(*SYMPHONY, "run", *arguments, cwd=cwd)
-
-
-async def greeting(url: str) -> str | bytes:
-    async with connect(url) as client:
-        return await client.recv()
 
 
 async def failure(*command: str, cwd: Path | None = None) -> tuple[int, list[str]]:
@@ -115,7 +99,7 @@ async def test_proxy_headers_are_believed_of_trusted_proxies_only(
     tmp_path: Path, trusted: str, seen: str
 ) -> None:
     file = tmp_path / "who_app.py"
-    file.write_text(APP.format(greeting="unused").replace('"unused"', "socket.client[0]"))
+    file.write_text(GREETER.format(greeting="unused").replace('"unused"', "socket.client[0]"))
     options = ("--proxy-headers", "--forwarded-allow-ips", trusted)
     async with (
         served(str(file), "--port", "0", *options) as running,
@@ -142,7 +126,7 @@ async def test_the_log_level_decides_what_is_logged(file: Path) -> None:
 
 
 MOUNTED = (
-    APP
+    GREETER
     + """
 from fastapi import FastAPI
 
@@ -293,7 +277,7 @@ async def test_a_start_up_that_fails_shows_where_and_exits_with_1(tmp_path: Path
 async def test_a_handler_that_is_wrong_is_said_without_a_traceback(tmp_path: Path) -> None:
     file = tmp_path / "wrong_app.py"
     file.write_text(
-        APP.format(greeting="x").replace("socket: Socket", "socket: Socket, wrong: dict[str, int]")
+        GREETER.format(greeting="x").replace("socket: Socket", "socket: Socket, wrong: dict[str, int]")
     )
     code, errors = await failure(*SYMPHONY, "run", str(file), "--port", "0")
     assert code == 1

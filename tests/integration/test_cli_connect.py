@@ -20,6 +20,7 @@ import pytest
 import trustme
 import typer.main
 
+from support.echo import echo_app
 from support.pages import ROOT, blocks, rows
 from support.process import launch, outcome
 from support.servers import serve_natively
@@ -69,16 +70,6 @@ async def script(
         output, errors = await process.communicate("".join(f"{line}\n" for line in lines).encode())
         assert process.returncode is not None
         return Outcome(process.returncode, output.decode().splitlines(), errors.decode().splitlines())
-
-
-def echo_app() -> Symphony:
-    app = Symphony()
-
-    @app.on_message
-    async def echo(message: str | bytes) -> str | bytes:
-        return message
-
-    return app
 
 
 def event_app() -> Symphony:

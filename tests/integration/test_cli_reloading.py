@@ -10,33 +10,17 @@ from pathlib import Path
 import pytest
 
 from support.clients import Client, closed, connect
+from support.greeter import GREETER, greeting, write_greeter
 from support.process import Running, launch
-
-APP = """
-from symphony import Socket, Symphony
-
-app = Symphony()
-
-@app.on_connect
-async def greet(socket: Socket) -> None:
-    await socket.send("{greeting}")
-"""
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    path = tmp_path / "chat_app.py"
-    path.write_text(APP.format(greeting="hello"))
-    return path
+    return write_greeter(tmp_path)
 
 
 def rewrite(file: Path, text: str) -> None:
     file.write_text(text)
-
-
-async def greeting(url: str) -> str | bytes:
-    async with connect(url) as client:
-        return await client.recv()
 
 
 @asynccontextmanager
@@ -57,7 +41,7 @@ async def reloading(file: Path, name: str = "") -> AsyncIterator[tuple[Running, 
 
 async def test_an_edit_closes_with_1012_and_the_new_code_answers_on_the_same_port(file: Path) -> None:
     async with reloading(file) as (running, client):
-        rewrite(file, APP.format(greeting="hello from the new code"))
+        rewrite(file, GREETER.format(greeting="hello from the new code"))
         assert await closed(client) == (1012, "the server restarts")
         # Nobody is refused meanwhile: the port stays open.
         assert await greeting(running.url) == "hello from the new code"
@@ -65,7 +49,7 @@ async def test_an_edit_closes_with_1012_and_the_new_code_answers_on_the_same_por
 
 
 async def test_a_factory_is_called_again_after_an_edit(file: Path) -> None:
-    factory = APP.replace("app = Symphony()", "made = Symphony()").replace("@app", "@made")
+    factory = GREETER.replace("app = Symphony()", "made = Symphony()").replace("@app", "@made")
     factory += "\ndef create_app() -> Symphony:\n    return made\n"
     rewrite(file, factory.format(greeting="hello"))
     async with reloading(file, ":create_app") as (running, client):
@@ -79,7 +63,7 @@ async def test_an_edit_that_breaks_the_file_is_survived(file: Path) -> None:
         rewrite(file, "print('broken', flush=True)\nraise ValueError")
         await closed(client)
         assert await running.line() == "broken"
-        rewrite(file, APP.format(greeting="mended"))
+        rewrite(file, GREETER.format(greeting="mended"))
         assert await greeting(running.url) == "mended"
 
 
@@ -110,7 +94,7 @@ async def test_ctrl_c_lets_handlers_finish_though_both_processes_get_it(tmp_path
         "    while len(signals) < 2:\n"
         "        await asyncio.sleep(0.01)\n"
     )
-    rewrite(file, APP.format(greeting="hello") + slow)
+    rewrite(file, GREETER.format(greeting="hello") + slow)
     async with reloading(file) as (running, client):
         await client.send("go")
         os.killpg(running.process.pid, signal.SIGINT)

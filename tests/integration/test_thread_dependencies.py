@@ -341,6 +341,11 @@ class Blocked:
         async def ping() -> str:
             return "pong"
 
+    async def finish(self) -> None:
+        """Let the handler end, and wait until its dependencies are closed."""
+        self.go_on.set()
+        await asyncio.wait_for(self.closed.wait(), 10)
+
 
 async def ended_by(how: str, blocked: Blocked, test: TestClient) -> None:
     """End a call whose handler runs in a thread; return when nothing awaits the thread any more."""
@@ -381,8 +386,7 @@ async def test_whatever_ends_the_call_all_dependencies_are_closed_when_the_handl
     async with TestClient(blocked.app, raise_errors=False) as test:
         await ended_by(how, blocked, test)
         assert blocked.log == []
-        blocked.go_on.set()
-        await asyncio.wait_for(blocked.closed.wait(), 10)
+        await blocked.finish()
     assert blocked.log == CLOSED
 
 
@@ -393,8 +397,7 @@ async def test_after_a_cancelled_call_dependencies_see_what_the_handler_raised(
     blocked = Blocked(error=error)
     async with TestClient(blocked.app) as test:
         await ended_by("cancel", blocked, test)
-        blocked.go_on.set()
-        await asyncio.wait_for(blocked.closed.wait(), 10)
+        await blocked.finish()
         await until(lambda: "A handler in a thread failed after its call was cancelled." in caplog.text)
     saw = [what for what, _ in blocked.log]
     assert saw[:2] == ["done", "fourth closed"]
@@ -409,8 +412,7 @@ async def test_an_exit_that_fails_after_a_cancelled_call_is_logged_and_the_other
     blocked = Blocked(leaves=leaves)
     async with TestClient(blocked.app) as test:
         await ended_by("cancel", blocked, test)
-        blocked.go_on.set()
-        await asyncio.wait_for(blocked.closed.wait(), 10)
+        await blocked.finish()
         await until(lambda: "OSError: cannot close" in caplog.text)
     assert [what.split()[0] for what, _ in blocked.log] == ["done", "fourth", "third", "second", "first"]
 

@@ -87,7 +87,7 @@ CLIENT_STEPS = SERVER_STEPS - {"server", "receive_in_any_order"} | {
 def test_every_entry_has_the_form_that_the_readme_gives_it(file: str) -> None:
     must, may = SHAPES[file]
     for name, entry in texts(load(file)):
-        if name.startswith(("delays", "waits", "refusals")):
+        if name.startswith(("delays", "refusals")):
             continue
         assert must <= set(entry) <= must | may, name
         assert set(entry.get("needs", ())) <= NEEDS, name

@@ -38,6 +38,7 @@ export const kindOf = (frame) => FIELDS.find((field) => (frame?.[field] ?? null)
 export class Stage {
   #conversation;
   #spoken;
+  #WebSocket;
   #server = createServer();
   #sockets = new WebSocketServer({ noServer: true });
   #handshakes = new Incoming();
@@ -54,9 +55,10 @@ export class Stage {
   /** What was asked for on a stream and not yet looked at. */
   #asked = new Map();
 
-  constructor(conversation, spoken) {
+  constructor(conversation, spoken, WebSocket = Implementation) {
     this.#conversation = conversation;
     this.#spoken = spoken;
+    this.#WebSocket = WebSocket;
     this.#server.on("connection", (socket) => this.#connections.add(socket));
     this.#server.on("upgrade", (request, socket, head) => {
       socket.on("error", () => {});
@@ -70,7 +72,7 @@ export class Stage {
     const { tokens, ...options } = this.#conversation.options ?? {};
     const left = [...(tokens ?? [])];
     this.#client = connect(`ws://127.0.0.1:${this.#server.address().port}/`, {
-      WebSocket: Implementation,
+      WebSocket: this.#WebSocket,
       protocol: this.#spoken,
       backoff: 0.01,
       maxBackoff: 0.05,

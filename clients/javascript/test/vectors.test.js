@@ -1,7 +1,9 @@
 /** The vectors of the protocol, as far as they concern a client: protocol/vectors/README.md says what they mean. */
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { once } from "node:events";
+import { readdirSync, readFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { test } from "node:test";
 
 import * as packed from "../msgpack.js";
@@ -10,26 +12,66 @@ import { FakeSocket, handshake, joinFake } from "./fake.js";
 import { Implementation, join, PackagedWebSocket, pair, quiet, reach, serve, stopTime } from "./server.js";
 import { kindOf, Stage, value } from "./stage.js";
 
-const read = (name) =>
-  JSON.parse(readFileSync(new URL(`../../../protocol/vectors/${name}.json`, import.meta.url), "utf8"));
+const FOLDER = new URL("../../../protocol/vectors/", import.meta.url);
+const read = (name) => JSON.parse(readFileSync(new URL(`${name}.json`, FOLDER), "utf8"));
 const HAS = new Set(["bytes", "time", "nan", "int64", "ping envelopes", "limits", "retryable"]);
 // Only `ws` shows what a handshake was answered with.
-if (Implementation === PackagedWebSocket) for (const need of ["http status", "http headers"]) HAS.add(need);
-const possible = ({ needs = [] }) => needs.every((need) => HAS.has(need));
+const HTTP = new Set(["http status", "http headers"]);
+// `ws` and browsers fail a connection for which the server chose no subprotocol.
+const CANNOT = new Set(["no subprotocol chosen"]);
+
+// -- all of them
+
+/** What there is, and what each entry must have: a list or a field that is renamed must not go unnoticed. */
+const SHAPES = {
+  client: { conversations: ["name", "steps"] },
+  closing: {
+    close_codes: ["code", "then"],
+    http_statuses: ["status", "then"],
+    delays: ["backoff", "max_backoff", "failed", "retry", "from", "to"],
+  },
+  envelopes: { encode: ["name", "from", "envelope", "msgpack"], decode: ["name", "from", "envelope"] },
+  handshake: {
+    subprotocols: ["offers", "chosen", "speaks"],
+    tokens: ["token", "subprotocol"],
+    refusals: ["offers", "chosen", "sends", "code", "reason"],
+  },
+  // These two test servers. The messages that a server refuses are in hostile.test.js, as messages of a server.
+  malformed: { refused: ["name"], refused_by_servers: ["name"], wrong_message: ["spoken"], closes: ["closes"] },
+  server: { conversations: ["name", "steps"] },
+};
+
+test("every file, list and field is one that this runner knows", () => {
+  const files = readdirSync(FOLDER).filter((name) => name.endsWith(".json"));
+  assert.deepEqual(files.sort(), Object.keys(SHAPES).map((name) => `${name}.json`).sort());
+  for (const [name, lists] of Object.entries(SHAPES)) {
+    const file = read(name);
+    assert.deepEqual(Object.keys(file).sort(), Object.keys(lists).sort(), name);
+    for (const [list, fields] of Object.entries(lists)) {
+      assert.ok(file[list].length > 0, `${name}: ${list}`);
+      for (const entry of file[list]) {
+        const isHttp = name === "handshake" && list === "refusals" && "status" in entry;
+        for (const field of isHttp ? ["offers", "status"] : fields) {
+          assert.ok(field in entry, `${name}, ${list}: ${field} is missing in ${JSON.stringify(entry)}`);
+        }
+      }
+    }
+  }
+});
 
 // -- client.json
 
 for (const conversation of read("client").conversations) {
+  const { name, needs = [] } = conversation;
+  const unknown = needs.filter((need) => !HAS.has(need) && !HTTP.has(need) && !CANNOT.has(need));
+  assert.deepEqual(unknown, [], name);
+  const WebSocket = needs.some((need) => HTTP.has(need)) ? PackagedWebSocket : Implementation;
   for (const spoken of ["json", "msgpack"]) {
-    test(
-      `${conversation.name}, in ${spoken}`,
-      { skip: !possible(conversation), timeout: 10_000 },
-      async (t) => {
-        quiet(t, "error");
-        quiet(t, "warn");
-        await new Stage(conversation, spoken).play();
-      },
-    );
+    test(`${name}, in ${spoken}`, { skip: needs.some((need) => CANNOT.has(need)), timeout: 10_000 }, async (t) => {
+      quiet(t, "error");
+      quiet(t, "warn");
+      await new Stage(conversation, spoken, WebSocket).play();
+    });
   }
 }
 
@@ -112,7 +154,39 @@ for (const { code, then, sent = true } of closing.close_codes) {
   }
 }
 
-for (const { backoff, max_backoff: maxBackoff, failed, retry, from, to } of closing.delays ?? []) {
+for (const { status, then } of closing.http_statuses) {
+  test(`the first handshake is answered with ${status}: it ${then === "comes back" ? "comes back" : "stays away"}`, async (t) => {
+    quiet(t, "warn");
+    const server = createServer((socket) => {
+      socket.on("error", () => {});
+      socket.end(`HTTP/1.1 ${status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
+    });
+    server.listen(0, "127.0.0.1");
+    t.after(() => server.close());
+    await once(server, "listening");
+    const url = `ws://127.0.0.1:${server.address().port}/`;
+    // After 401 it asks for another token, if it can.
+    for (const [token, again] of [[null, 0], [() => "x", 1]]) {
+      const client = join(t, url, { WebSocket: PackagedWebSocket, token, backoff: 0 });
+      let attempts = 0;
+      const ended = new Promise((resolve) => {
+        client.onState((state) => {
+          attempts += state === "connecting";
+          if (state === "closed" || attempts === 3) resolve(state);
+        });
+      });
+      if (then === "comes back") assert.equal(await ended, "connecting");
+      else {
+        assert.equal(await ended, "closed");
+        assert.equal(client.closed.code, 4000 + status);
+        assert.equal(attempts, 1 + (then === "new token" ? again : 0));
+      }
+      await client.close();
+    }
+  });
+}
+
+for (const { backoff, max_backoff: maxBackoff, failed, retry, from, to } of closing.delays) {
   for (const [random, wait] of [
     [0, from],
     [1, to],

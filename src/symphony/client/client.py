@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, overload
+from typing import Any, Final, Self, overload
 
-from typing_extensions import TypeForm
+from typing_extensions import TypeForm, TypeVar
 
 from symphony.client.core import RAW, Core
 from symphony.client.handlers import ANY, check_name
@@ -24,8 +24,8 @@ from symphony.protocol.v1 import MAX_CREDIT
 
 __all__ = ("Client",)
 
-T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+ReplyT = TypeVar("ReplyT", default=Any)
 
 _ERROR: Final = "error"
 _NORMAL: Final = (1000, 1001)
@@ -43,13 +43,12 @@ class Client:
         options: The options of `connect`.
     """
 
-    __slots__ = ("__weakref__", "_core", "_home", "_outgoing", "_reconnector", "_request_timeout")
+    __slots__ = ("__weakref__", "_core", "_home", "_outgoing", "_reconnector")
 
     def __init__(self, dial: Dial, options: Options) -> None:
         self._core = Core(dial, options)
         self._outgoing = self._core.outgoing
         self._reconnector = self._core.reconnector
-        self._request_timeout = options.request_timeout
         self._home: Home | None = None
 
     # State
@@ -115,35 +114,15 @@ class Client:
         self._check()
         return self._outgoing.send(message)
 
-    @overload
     async def request(
         self,
         event: str,
         data: Any = None,
         *,
         timeout: float | None = None,
-        response_type: TypeForm[T],
+        response_type: TypeForm[ReplyT] = Any,
         idempotent: bool = False,
-    ) -> T: ...
-    @overload
-    async def request(
-        self,
-        event: str,
-        data: Any = None,
-        *,
-        timeout: float | None = None,
-        response_type: Any = Any,
-        idempotent: bool = False,
-    ) -> Any: ...
-    async def request(
-        self,
-        event: str,
-        data: Any = None,
-        *,
-        timeout: float | None = None,
-        response_type: Any = Any,
-        idempotent: bool = False,
-    ) -> Any:
+    ) -> ReplyT:
         """Send a request and return its reply.
 
         Without a connection, the request is queued until its timeout.
@@ -172,7 +151,7 @@ class Client:
             WrongRouteError: The connection is raw.
         """
         self._check(event)
-        seconds = self._request_timeout if timeout is None else timeout
+        seconds = self._core.options.request_timeout if timeout is None else timeout
         if not seconds > 0:
             raise ValueError(f"timeout must be above 0, not {timeout!r}.")
         read = reader(response_type, self._core.kind)
@@ -190,17 +169,9 @@ class Client:
             gate.waited()
         return fit(read, reply, f"the reply to {event!r}")
 
-    @overload
     def stream(
-        self, event: str, data: Any = None, *, credit: int = 64, response_type: TypeForm[T]
-    ) -> Stream[T]: ...
-    @overload
-    def stream(
-        self, event: str, data: Any = None, *, credit: int = 64, response_type: Any = Any
-    ) -> Stream[Any]: ...
-    def stream(
-        self, event: str, data: Any = None, *, credit: int = 64, response_type: Any = Any
-    ) -> Stream[Any]:
+        self, event: str, data: Any = None, *, credit: int = 64, response_type: TypeForm[ReplyT] = Any
+    ) -> Stream[ReplyT]:
         """Send a request for a stream, and iterate over its items.
 
         Leaving the loop early cancels the stream at the server.
@@ -226,8 +197,8 @@ class Client:
                 event,
                 value,
                 credit=credit,
-                max_bytes=self._core.max_queue_bytes,
-                timeout=self._request_timeout,
+                max_bytes=self._core.options.max_queue_bytes,
+                timeout=self._core.options.request_timeout,
                 where=self._core.where,
             )
 
@@ -260,7 +231,7 @@ class Client:
             ConfigurationError: The handler cannot be called with data, or its
                 annotation is not a type that can be decoded.
         """
-        if self._core.raw and event not in (MESSAGE, ANY):
+        if self._core.options.raw and event not in (MESSAGE, ANY):
             raise WrongRouteError(self._core.no_events)
         if handler is not None:
             self._core.dispatch.handlers.add(event, handler)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl as tls
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypedDict
 
 from symphony.client.address import parse_url
 from symphony.client.client import Client
@@ -13,9 +13,36 @@ from symphony.client.dialing import WebSocketDial
 from symphony.client.framelog import configure
 from symphony.client.options import Options, Token, tls_context
 
-__all__ = ("connect",)
+__all__ = ("ConnectOptions", "connect")
 
 _CLOSE_TIMEOUT = 5.0
+
+
+class ConnectOptions(TypedDict, total=False):
+    """The keyword arguments of `connect`, for functions that pass them on.
+
+    `raw` is not one of them: a pool sends requests.
+    """
+
+    token: Token
+    headers: Mapping[str, str] | None
+    protocol: Literal["json", "msgpack"]
+    connect_timeout: float
+    request_timeout: float
+    heartbeat: float | None
+    reconnect: bool
+    backoff: float
+    max_backoff: float
+    give_up_after: float | None
+    max_queue: int
+    max_queue_bytes: int
+    max_message_bytes: int
+    ssl: tls.SSLContext | bool | None
+    origin: str | None
+    subprotocols: Sequence[str]
+    proxy: str | bool
+    unix: str | None
+    compression: int | None
 
 
 def connect(

@@ -55,15 +55,14 @@ class Core:
 
     Attributes:
         where: The address of the server, for messages.
+        options: The options of `connect`.
         kind: How data is encoded.
         outgoing: Sends messages.
         answers: Requests and streams in progress.
         dispatch: Runs the handlers.
         gate: Pauses reading while too much waits for the program.
-        max_queue: The option.
         no_events: Why there can be no events; empty if there can.
         messages: Messages of a raw connection that no handler takes.
-        raw: Whether the client was made with `raw=True`.
         reconnector: Keeps the client connected.
         protocol: The protocol of the connection; `None` before the first one.
         subprotocol: The subprotocol that the server chose.
@@ -72,7 +71,6 @@ class Core:
     """
 
     __slots__ = (
-        "_comes_back",
         "_complained",
         "_greeting",
         "_last_error",
@@ -82,14 +80,12 @@ class Core:
         "dispatch",
         "gate",
         "kind",
-        "max_queue",
-        "max_queue_bytes",
         "messages",
         "no_events",
         "open_handlers",
+        "options",
         "outgoing",
         "protocol",
-        "raw",
         "reconnector",
         "state_handlers",
         "subprotocol",
@@ -98,10 +94,9 @@ class Core:
 
     def __init__(self, dial: Dial, options: Options) -> None:
         self.where = dial.where
-        self.max_queue = options.max_queue
+        self.options = options
         self.kind: Kind = options.protocol
         limit, size = options.max_queue, options.max_queue_bytes
-        self.max_queue_bytes = size
         self.outgoing = Outgoing(options.protocol, limit, size, dial.where)
         self.answers = Answers(self.outgoing)
         self.gate = Gate()
@@ -115,8 +110,6 @@ class Core:
         self._complained = False
         # The event `error` that came last, if only `retry` came after it.
         self._last_error: Event | None = None
-        self._comes_back = options.reconnect
-        self.raw = options.raw
         self.no_events = (
             f"The client of {dial.where} has no events, because of raw=True: use client.send() and "
             "`async for message in client`."
@@ -172,7 +165,7 @@ class Core:
             self.reconnector.retry_after(envelope.retry)
             # If the client does not reconnect, keep sending: the server decides what it
             # still accepts.
-            if self._comes_back:
+            if self.options.reconnect:
                 self.outgoing.hold()
         elif isinstance(envelope, Limits):
             self._tell(envelope.limits.max_message_bytes)
@@ -185,8 +178,8 @@ class Core:
 
     def opening(self, link: Link) -> None:
         """Switch to a new link."""
-        codec = None if self.raw else _CODECS.get(link.subprotocol)
-        if foreign(link.subprotocol) and not self.raw:
+        codec = None if self.options.raw else _CODECS.get(link.subprotocol)
+        if foreign(link.subprotocol) and not self.options.raw:
             self.no_events = (
                 f"{self.where} is not a Symphony server: it chose a subprotocol that Symphony never chooses. "
                 "Connect with raw=True, and use client.send() and `async for message in client`."

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for the blocking client."""
+"""An event loop in a background thread, for the blocking client."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs an event loop in a daemon thread, and lets other threads wait for what it does.
+    """Runs an event loop in a daemon thread; other threads call into it and wait.
 
     Args:
-        where: What it is for, for messages.
+        where: The address of the server, for messages.
     """
 
     __slots__ = ("_loop", "_process", "_thread", "_where")
@@ -43,7 +43,7 @@ class LoopThread:
         If waiting is interrupted, as by Ctrl+C, the call is cancelled.
 
         Raises:
-            WrongThreadError: This is a forked process, or the loop's own thread.
+            WrongThreadError: Called in a forked process, or in the loop's thread.
             RuntimeError: The loop has ended.
         """
         if self.forked:

@@ -47,7 +47,7 @@ class ErrorData(msgspec.Struct):
     retry_after: float | None = None
 
     def __post_init__(self) -> None:
-        """Leave out a delay that is none: msgpack has NaN and infinity."""
+        """Drop an invalid delay: msgpack has NaN and infinity."""
         if self.retry_after is not None and not (isfinite(self.retry_after) and self.retry_after >= 0):
             self.retry_after = None
 
@@ -106,7 +106,7 @@ def reader(annotation: Any, kind: Kind) -> Reader:
 
 
 def error_said(data: Any, kind: Kind) -> RemoteError | None:
-    """Return the error in the data of an envelope; `None`: it is not one."""
+    """Return the error in the data of an envelope, or `None` if it is not an error."""
     try:
         said: ErrorData = reader(ErrorData, kind)(data)
     except InvalidError:

@@ -4,55 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import ssl as tls
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Final, Self, Unpack
 from zlib import crc32
 
-from typing_extensions import TypeForm
+from typing_extensions import TypeForm, TypeVar
 
 from symphony.client.backoff import Backoff
 from symphony.client.client import Client
-from symphony.client.connecting import connect
-from symphony.client.options import Token
+from symphony.client.connecting import ConnectOptions, connect
+from symphony.client.options import Options
 from symphony.client.reconnector import State
 from symphony.client.streams import Stream
 from symphony.errors import DisconnectedError, RequestTimeoutError
 
-__all__ = ("ConnectOptions", "Pool")
+__all__ = ("Pool",)
 
 logger = logging.getLogger("symphony.client")
 
-T = TypeVar("T")
+ReplyT = TypeVar("ReplyT", default=Any)
 
 _DEFAULT_SIZE: Final = 4
-_DEFAULT_TIMEOUT: Final = 10.0
-
-
-class ConnectOptions(TypedDict, total=False):
-    """The options of `symphony.connect`, for type checkers."""
-
-    token: Token
-    headers: Mapping[str, str] | None
-    protocol: Literal["json", "msgpack"]
-    connect_timeout: float
-    request_timeout: float
-    heartbeat: float | None
-    reconnect: bool
-    backoff: float
-    max_backoff: float
-    give_up_after: float | None
-    max_queue: int
-    max_queue_bytes: int
-    max_message_bytes: int
-    ssl: tls.SSLContext | bool | None
-    origin: str | None
-    subprotocols: Sequence[str]
-    proxy: str | bool
-    unix: str | None
-    compression: int | None
 
 
 class Pool:
@@ -64,9 +37,9 @@ class Pool:
     ```
 
     Each request goes to the least busy connection. Requests with the same
-    `key=` go to the same connection, so they stay in order. A connection that
-    is lost reconnects; one that ended for good is replaced, unless the server
-    refuses the new one for good.
+    `key=` go to the same connection, so they stay in order. Lost connections
+    reconnect. One that has ended for good is replaced, unless the server
+    refuses that for good.
 
     Args:
         url: The URL of the server.
@@ -82,27 +55,23 @@ class Pool:
             raise ValueError(f"size must be 1 or more, not {size!r}.")
         self._url = url
         self._options = options
-        self._timeout = options.get("request_timeout", _DEFAULT_TIMEOUT)
         self._slots = [_Slot(self._connect()) for _ in range(size)]
         self._closing = False
 
     @property
     def clients(self) -> tuple[Client, ...]:
-        """The clients of the connections. One that ended for good is replaced by another."""
+        """The clients of the connections; a client that has ended for good is replaced."""
         return tuple(slot.client for slot in self._slots)
 
     def emit(self, event: str, data: Any = None, *, key: str | None = None) -> Awaitable[None]:
-        """Send an event over the least busy connection, or over that of *key*.
+        """Send an event over the least busy connection, or that of *key*; see `Client.emit`.
 
         Raises:
             DisconnectedError: The pool is closed, or the connection has ended
-                for good and is being replaced.
-            QueueFullError: As for `Client.emit`; also for the next one.
-            TypeError: The data cannot be encoded.
+                for good and is not replaced yet.
         """
         return self._slot(key).client.emit(event, data)
 
-    @overload
     async def request(
         self,
         event: str,
@@ -110,51 +79,28 @@ class Pool:
         *,
         key: str | None = None,
         timeout: float | None = None,
-        response_type: TypeForm[T],
+        response_type: TypeForm[ReplyT] = Any,
         idempotent: bool = False,
-    ) -> T: ...
-    @overload
-    async def request(
-        self,
-        event: str,
-        data: Any = None,
-        *,
-        key: str | None = None,
-        timeout: float | None = None,
-        response_type: Any = Any,
-        idempotent: bool = False,
-    ) -> Any: ...
-    async def request(
-        self,
-        event: str,
-        data: Any = None,
-        *,
-        key: str | None = None,
-        timeout: float | None = None,
-        response_type: Any = Any,
-        idempotent: bool = False,
-    ) -> Any:
-        """Send a request and return its reply; for exceptions, see `Client.request`.
+    ) -> ReplyT:
+        """Send a request and return its reply; see `Client.request`.
 
         Args:
             event: The name of the event.
             data: The data.
             key: Requests with the same key use the same connection, in order.
-                Without that connection they are queued until it is back, even
-                if others are open.
-            timeout: As for `Client.request`, like the next two.
-            response_type: The type of the reply.
-            idempotent: Whether the request may safely run twice.
+                While it is lost, they are queued, even if others are open.
+            timeout: As for `Client.request`.
+            response_type: As for `Client.request`.
+            idempotent: As for `Client.request`.
         """
         slot = self._slot(key)
         if slot.client.closed is not None and not self._closing:
-            seconds = self._timeout if timeout is None else timeout
+            seconds = slot.options.request_timeout if timeout is None else timeout
             timeout = await slot.replaced(seconds, f"{event!r} was not sent to {self._url}")
         return await slot.client.request(
             event, data, timeout=timeout, response_type=response_type, idempotent=idempotent
         )
 
-    @overload
     def stream(
         self,
         event: str,
@@ -162,27 +108,8 @@ class Pool:
         *,
         key: str | None = None,
         credit: int = 64,
-        response_type: TypeForm[T],
-    ) -> Stream[T]: ...
-    @overload
-    def stream(
-        self,
-        event: str,
-        data: Any = None,
-        *,
-        key: str | None = None,
-        credit: int = 64,
-        response_type: Any = Any,
-    ) -> Stream[Any]: ...
-    def stream(
-        self,
-        event: str,
-        data: Any = None,
-        *,
-        key: str | None = None,
-        credit: int = 64,
-        response_type: Any = Any,
-    ) -> Stream[Any]:
+        response_type: TypeForm[ReplyT] = Any,
+    ) -> Stream[ReplyT]:
         """Request a stream over the least busy connection, or that of *key*; see `Client.stream`."""
         return self._slot(key).client.stream(event, data, credit=credit, response_type=response_type)
 
@@ -242,8 +169,8 @@ class Pool:
 
     async def _keep(self, slot: _Slot) -> None:
         """Replace the client of a slot whenever it has ended for good."""
-        options, loop = self._options, asyncio.get_running_loop()
-        backoff = Backoff(options.get("backoff", 0.5), options.get("max_backoff", 30.0), random.uniform)
+        options, loop = slot.options, asyncio.get_running_loop()
+        backoff = Backoff(options.backoff, options.max_backoff, options.uniform)
         while True:
             opened_at = loop.time()
             await slot.ended()
@@ -278,6 +205,11 @@ class _Slot:
         self.client = client
         client.on_state(self._wake)
         self._wake()
+
+    @property
+    def options(self) -> Options:
+        """The options of the client."""
+        return self.client._core.options  # pyright: ignore[reportPrivateUsage]
 
     async def ended(self) -> None:
         """Wait until the client has ended for good."""
@@ -315,10 +247,10 @@ async def _open(client: Client) -> None:
 
 
 def _busy(slot: _Slot) -> tuple[bool, int, int]:
-    """Return the order in which slots are used: open ones first, then those with the least to do.
+    """Return the order in which slots are used: open ones first, then the least busy ones.
 
-    If that is equal, the one that was picked least often: a stream is busy only
-    from its first item on.
+    Of equally busy ones, the one that was picked least often: a stream counts
+    only from its first item on.
     """
     core = slot.client._core  # pyright: ignore[reportPrivateUsage]
     return slot.client.state != "open", len(core.answers) + len(core.outgoing), slot.picked

@@ -37,7 +37,7 @@ class Receiver:
         core = client._core  # pyright: ignore[reportPrivateUsage]
         self._core = core
         self._changed: list[asyncio.Future[None]] = []
-        self.inbox = Inbox(core.where, core.max_queue, _MAX_RECEIVED_BYTES)
+        self.inbox = Inbox(core.where, core.options.max_queue, _MAX_RECEIVED_BYTES)
         core.dispatch.unhandled = self._take
         client.on_state(self._wake)
 

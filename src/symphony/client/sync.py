@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from threading import Lock
 from types import TracebackType
-from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Final, Generic, ParamSpec, Self
 from warnings import warn
 
-from typing_extensions import TypeForm
+from typing_extensions import TypeForm, TypeVar
 
 from symphony.client import connecting
 from symphony.client.client import Client as AsyncClient
@@ -36,6 +36,7 @@ __all__ = ("Client", "Stream", "connect")
 
 P = ParamSpec("P")
 T = TypeVar("T")
+ReplyT = TypeVar("ReplyT", default=Any)
 
 _FLUSH_TIMEOUT: Final = 5.0
 
@@ -43,11 +44,10 @@ _FLUSH_TIMEOUT: Final = 5.0
 class Client:
     """A blocking client of a Symphony server, or of any other WebSocket server.
 
-    It reconnects automatically. Its event loop runs in a thread of its own, so
-    pings are answered while the program does other things. All methods may be
-    called from any thread.
-
-    `connect` returns it. Open it with `with` or `open()`.
+    `connect` returns it; open it with `with` or `open()`. It has the methods of
+    `symphony.Client`, and runs that client in an event loop in a background
+    thread: it reconnects, and answers pings, while the program does other
+    things. You may call its methods from any thread.
     """
 
     def __init__(self, client: AsyncClient) -> None:
@@ -62,22 +62,22 @@ class Client:
 
     @property
     def state(self) -> State:
-        """As `state` of the async client; it may change at any time."""
+        """As `symphony.Client.state`; it may change at any time."""
         return self._client.state
 
     @property
     def closed(self) -> Closed | None:
-        """How it ended for good: `code`, `reason` and `refusal`; `None` before."""
+        """As `symphony.Client.closed`."""
         return self._client.closed
 
     @property
     def protocol(self) -> str | None:
-        """As `protocol` of the async client."""
+        """As `symphony.Client.protocol`."""
         return self._client.protocol
 
     @property
     def subprotocol(self) -> str | None:
-        """The subprotocol that the server chose."""
+        """As `symphony.Client.subprotocol`."""
         return self._client.subprotocol
 
     @property
@@ -88,60 +88,32 @@ class Client:
     # Verbs
 
     def emit(self, event: str, data: Any = None) -> None:
-        """Send an event, or queue it until there is a connection.
+        """Send an event, or queue it; for exceptions, see `symphony.Client.emit`.
 
         Waits while the server reads more slowly than you send.
-
-        Raises:
-            QueueFullError: `max_queue` messages are already queued.
-            DisconnectedError: The client is closed.
-            TypeError: The data cannot be encoded.
         """
         self._wait(lambda: self._client.emit(event, data))
 
     def send(self, message: Any) -> None:
-        """Send a message; on an event connection, as the event `message`.
+        """Send a message, or queue it; see `symphony.Client.send`.
 
-        Raises:
-            QueueFullError: As for `emit`.
-            DisconnectedError: As for `emit`.
-            TypeError: As for `emit`.
+        Waits while the server reads more slowly than you send.
         """
         self._wait(lambda: self._client.send(message))
 
-    @overload
     def request(
         self,
         event: str,
         data: Any = None,
         *,
         timeout: float | None = None,
-        response_type: TypeForm[T],
+        response_type: TypeForm[ReplyT] = Any,
         idempotent: bool = False,
-    ) -> T: ...
-    @overload
-    def request(
-        self,
-        event: str,
-        data: Any = None,
-        *,
-        timeout: float | None = None,
-        response_type: Any = Any,
-        idempotent: bool = False,
-    ) -> Any: ...
-    def request(
-        self,
-        event: str,
-        data: Any = None,
-        *,
-        timeout: float | None = None,
-        response_type: Any = Any,
-        idempotent: bool = False,
-    ) -> Any:
-        """Send a request and return its reply.
+    ) -> ReplyT:
+        """Send a request and return its reply; see `symphony.Client.request`.
 
         Ctrl+C, or another exception of a signal handler, cancels the handler at
-        the server. For arguments and exceptions, see the async client.
+        the server.
         """
         return self._wait(
             lambda: self._client.request(
@@ -149,41 +121,30 @@ class Client:
             )
         )
 
-    @overload
     def stream(
-        self, event: str, data: Any = None, *, credit: int = 64, response_type: TypeForm[T]
-    ) -> Stream[T]: ...
-    @overload
-    def stream(
-        self, event: str, data: Any = None, *, credit: int = 64, response_type: Any = Any
-    ) -> Stream[Any]: ...
-    def stream(
-        self, event: str, data: Any = None, *, credit: int = 64, response_type: Any = Any
-    ) -> Stream[Any]:
-        """Send a request for a stream, and iterate over its items.
+        self, event: str, data: Any = None, *, credit: int = 64, response_type: TypeForm[ReplyT] = Any
+    ) -> Stream[ReplyT]:
+        """Request a stream, and iterate over its items; see `symphony.Client.stream`.
 
-        `close()` or `with` cancels the stream at the server. For arguments, see
-        the async client.
+        `close()` or `with` cancels the stream at the server.
         """
 
-        async def make() -> AsyncStream[Any]:
+        async def make() -> AsyncStream[ReplyT]:
             return self._client.stream(event, data, credit=credit, response_type=response_type)
 
         return Stream(self._wait(make), self._wait)
 
-    @overload
-    def receive(self, event: str, *, timeout: float | None = None, response_type: TypeForm[T]) -> T: ...
-    @overload
     def receive(
-        self, event: str | None = None, *, timeout: float | None = None, response_type: Any = Any
-    ) -> Any: ...
-    def receive(
-        self, event: str | None = None, *, timeout: float | None = None, response_type: Any = Any
-    ) -> Any:
-        """Return the data of the next event of a name; wait for it if needed.
+        self,
+        event: str | None = None,
+        *,
+        timeout: float | None = None,
+        response_type: TypeForm[ReplyT] = Any,
+    ) -> ReplyT:
+        """Return the data of the next event with a name; wait for it if needed.
 
-        Events are queued from when the client is opened, in the order in which
-        they arrived. If several threads wait for one event, one of them gets it.
+        From when the client is opened, events are queued in the order in which
+        they arrive. If several threads wait for one event, one of them gets it.
 
         Args:
             event: The name of the event. On a raw connection, omit it: the next
@@ -234,15 +195,14 @@ class Client:
     def close(self, code: int = 1000, reason: str = "", *, timeout: float = _FLUSH_TIMEOUT) -> None:
         """Close the client for good.
 
-        Queued messages are sent first. Closing a closed client does nothing; nor
-        does it in a forked process.
+        Queued messages are sent first. In a forked process, or if the client is
+        closed, this does nothing.
 
         Args:
             code: The close code.
             reason: The reason.
-            timeout: How long to wait for a connection, and for a server that
-                reads slowly, if messages are still queued. Messages that could
-                not be sent are counted in the log.
+            timeout: Seconds to wait until all queued messages are sent. A log
+                line tells how many were not.
         """
         self._end(timeout, code, reason)
 

@@ -12,10 +12,10 @@ is encoded once, however many of them receive it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 from typing import Protocol as Contract
 
-from symphony.protocol.codec import to_message
+from symphony.protocol.codec import json_encoder, to_message
 from symphony.protocol.envelopes import MESSAGE, Envelope, Event, Item, Protocol, Reply
 from symphony.protocol.unencodable import UnencodableError, fail_to_encode
 from symphony.protocol.v1 import JSON, MSGPACK, V1
@@ -201,26 +201,19 @@ def frame_encoder(protocol: Protocol, encoding: Encoding) -> Callable[[Envelope]
     if isinstance(protocol, V1) and protocol.is_text:
         # The JSON encoder returns UTF-8. Decoding it to `str` would only mean that
         # the transport has to encode it again.
-        payload, text = protocol.encode_payload, encoding.encode_text
-
-        def encode_text(envelope: Envelope) -> Any:
-            try:
-                return text(payload(envelope))
-            except Exception as error:
-                fail_to_encode(error, envelope, _given(envelope))
-
-        return encode_text
+        return json_encoder(encoding.encode_text, _fail)
 
     def encode(envelope: Envelope) -> Any:
         try:
             message = protocol.encode(envelope)
         except UnencodableError as error:
-            fail_to_encode(error, envelope, _given(envelope))
+            _fail(error, envelope)
         return None if message is None else encoding.encode(message)
 
     return encode
 
 
-def _given(envelope: Envelope) -> str:
-    """Return what a handler did with the data: only that of replies and items comes out of one."""
-    return "returned" if isinstance(envelope, Reply) else "yielded" if isinstance(envelope, Item) else ""
+def _fail(error: Exception, envelope: Envelope) -> NoReturn:
+    # Only the data of replies and items comes from a handler.
+    given = "returned" if isinstance(envelope, Reply) else "yielded" if isinstance(envelope, Item) else ""
+    fail_to_encode(error, envelope, given)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 import msgspec
 
 from symphony.protocol.exact import MAX_INTEGER, SAFE, check_json, check_msgpack, with_text_keys
 from symphony.protocol.unencodable import encode_foreign, fail_to_encode
 
-__all__ = ("encode_json", "encode_msgpack", "json_envelope", "msgpack_envelope", "to_message")
+__all__ = ("encode_json", "encode_msgpack", "json_encoder", "json_envelope", "msgpack_envelope", "to_message")
+
+T = TypeVar("T")
 
 # For type checkers, to whom the class of `Any` is unknown.
 _type_of: Callable[[Any], type[Any]] = type
 
 _LEAST: Final = -MAX_INTEGER
+_LARGE: Final = len('{"end":0,"data":}') + len(str(MAX_INTEGER))
+"""The least size of an envelope with an integer above `MAX_INTEGER`."""
 
 _json: Final = msgspec.json.Encoder(enc_hook=encode_foreign).encode
 _msgpack: Final = msgspec.msgpack.Encoder(enc_hook=encode_foreign).encode
@@ -43,22 +47,36 @@ def encode_msgpack(value: Any) -> bytes:
     return encoded
 
 
-def json_envelope(envelope: Any) -> bytes:
-    """Return an envelope as JSON; raises like `encode_json`."""
-    encoded = _json(envelope)
-    try:
-        data: Any = envelope.data
-    except AttributeError:
-        return encoded
-    # Each reply comes here. Without the tests for common types it would take 0.2 us more.
-    kind = _type_of(data)
-    if kind is int:
-        if _LEAST <= data <= MAX_INTEGER:
-            return encoded
-    elif kind in SAFE:
-        return encoded
-    check_json(encoded, data)
-    return encoded
+def json_encoder(
+    finish: Callable[[bytes], T], failed: Callable[[Exception, Any], NoReturn]
+) -> Callable[[Any], T]:
+    """Return a function that encodes an envelope as JSON.
+
+    Args:
+        finish: Makes the result of the JSON.
+        failed: Called with what was raised, and with the envelope. It raises.
+    """
+
+    # One function, since a reply costs 0.05 us more for each function in between.
+    def encode(envelope: Any) -> T:
+        try:
+            encoded = _json(envelope)
+            try:
+                data: Any = envelope.data
+            except AttributeError:
+                return finish(encoded)
+            # Nearly all replies are of a type that needs no check.
+            kind = _type_of(data)
+            if kind is int:
+                if len(encoded) >= _LARGE and not _LEAST <= data <= MAX_INTEGER:
+                    check_json(encoded, data)
+            elif kind not in SAFE:
+                check_json(encoded, data)
+            return finish(encoded)
+        except Exception as error:
+            failed(error, envelope)
+
+    return encode
 
 
 def msgpack_envelope(envelope: Any) -> bytes:
@@ -73,6 +91,10 @@ def msgpack_envelope(envelope: Any) -> bytes:
     encoded = _msgpack(envelope)
     check_msgpack(encoded, data)
     return encoded
+
+
+json_envelope: Final = json_encoder(bytes, fail_to_encode)
+"""Returns an envelope as JSON; raises an `UnencodableError`."""
 
 
 def to_message(value: Any) -> str | bytes:

@@ -5,7 +5,8 @@ integers beyond 2^53. And MessagePack has keys of maps that JSON and JavaScript 
 codec takes, the other takes as well, so all of this is found here, at the sender.
 
 Each message is checked. Cheap tests of the encoded bytes therefore come first, and the value is only
-searched if they cannot rule out a fault. On Python 3.11 they take 0.1 us for a small message.
+searched if they cannot rule out a fault. On Python 3.11 they take 0.2 us for a small message; with `in`,
+which first tries to read the bytes as a number, 0.5 us.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ def check_json(encoded: bytes, value: Any) -> None:
     Raises:
         UnencodableError: It does not.
     """
-    if b"null" in encoded or _LONG_NUMBER in encoded.translate(_DIGITS):
+    if encoded.find(b"null") >= 0 or encoded.translate(_DIGITS).find(_LONG_NUMBER) >= 0:
         try:
             packed = _msgpack(value)
         except Exception:  # an integer of more than 64 bits
             return _search(value, "$", MAX_INTEGER)
-        if _has_large_float(packed) or b"\xcf" in packed or b"\xd3" in packed:
+        if _has_large_float(packed) or packed.find(b"\xcf") >= 0 or packed.find(b"\xd3") >= 0:
             _search(value, "$", MAX_INTEGER)
     return None
 
@@ -70,7 +71,7 @@ def check_msgpack(encoded: bytes, value: Any) -> None:
 
 def _has_large_float(packed: bytes) -> bool:
     # The first byte after the code of a float: its exponent is above 2^1007, or there is none.
-    return b"\xcb\x7f" in packed or b"\xcb\xff" in packed
+    return packed.find(b"\xcb\x7f") >= 0 or packed.find(b"\xcb\xff") >= 0
 
 
 def _search(value: Any, at: str, most: int | None) -> None:

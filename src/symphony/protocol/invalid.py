@@ -6,10 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-__all__ = ("Fault", "details_of", "faults", "reason_and_path", "shortened")
+__all__ = ("MOST_EXAMINED", "Fault", "details_of", "faults", "reason_and_path", "shortened")
+
+MOST_EXAMINED: Final = 1000
+"""If pydantic finds more faults, none of them is named. To name one takes as long as to name all."""
 
 _SHOWN: Final = 200
-_MOST_FAULTS: Final = 20
+_MOST_SHOWN: Final = 20
 _PATH: Final = re.compile(r"(.*) - at (?:`key` in )?`([^`]*)`", re.DOTALL)
 
 
@@ -32,8 +35,11 @@ def faults(error: Any, at: str = "$") -> list[Fault]:
         error: The error.
         at: Where in the data the model is.
     """
+    count = error.error_count()
+    if count > MOST_EXAMINED:
+        return [Fault(at, f"{count:,} faults")]
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    return [Fault(shortened(_path(at, one["loc"])), shortened(one["msg"])) for one in found[:_MOST_FAULTS]]
+    return [Fault(shortened(_path(at, one["loc"])), shortened(one["msg"])) for one in found[:_MOST_SHOWN]]
 
 
 def details_of(faults: Sequence[Fault]) -> dict[str, Any]:

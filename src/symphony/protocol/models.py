@@ -6,8 +6,7 @@ Symphony uses base64 (`docs/events.md`), whatever the model's own configuration 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, cast
 
@@ -15,15 +14,10 @@ import msgspec
 
 from symphony.errors import ConfigurationError
 from symphony.protocol.bounds import Hashed, hashed_by_pydantic, unpack
+from symphony.protocol.schemas import Validators, build, nodes
 
 __all__ = ("dumped", "model_readers")
 
-_BASE64: Final = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
-# pydantic would write null for NaN; this way our own check finds it.
-_NUMBERS: Final = {"ser_json_inf_nan": "constants"}
-_CONFIGURED: Final = frozenset(("model", "dataclass", "typed-dict"))
-# Parts of a schema that describe values, not types.
-_OPAQUE: Final = frozenset(("cls", "default", "expected", "metadata", "members", "serialization"))
 # Schemas whose values may hold bytes.
 _MAY_HOLD_BYTES: Final = frozenset(("any", "bytes", "function-plain", "is-instance"))
 
@@ -38,9 +32,8 @@ def model_readers(annotation: Any) -> tuple[Mapping[str, Callable[[Any], Any]], 
         ConfigurationError: pydantic is not installed, or does not support the type.
     """
     try:
-        from pydantic import PydanticUserError, TypeAdapter, ValidationError
+        from pydantic import PydanticUserError, TypeAdapter
         from pydantic.errors import PydanticUndefinedAnnotation
-        from pydantic_core import SchemaValidator
     except ImportError:
         raise ConfigurationError(f"{annotation!r} needs pydantic 2, which is not installed") from None
     try:
@@ -48,27 +41,19 @@ def model_readers(annotation: Any) -> tuple[Mapping[str, Callable[[Any], Any]], 
         adapter.rebuild(raise_errors=True)
     except (PydanticUserError, PydanticUndefinedAnnotation) as error:
         raise ConfigurationError(str(error).partition("\n")[0]) from None
-    text = _built(SchemaValidator, adapter.core_schema).validate_json
+    validators = Validators(adapter.core_schema)
 
     def from_json(data: Any) -> Any:
-        return text(bytes(data) if isinstance(data, msgspec.Raw) else data)
+        return validators.of_json(bytes(data) if isinstance(data, msgspec.Raw) else data)
 
     def from_unpacked(value: Any) -> Any:
-        try:
-            return adapter.validate_python(value)
-        except ValidationError:
-            # A model in strict mode takes no text for a date or a UUID, but it takes JSON's.
-            # MessagePack has no more types than JSON has, apart from bytes and instants.
-            encoded = _as_json(value)
-            if encoded is not None:
-                with suppress(ValidationError):
-                    return text(encoded)
-            raise
+        encoded = _as_json(value)
+        return validators.of_python(value) if encoded is None else validators.of_packed(value, encoded)
 
     def from_plain(value: Any) -> Any:
         encoded = _as_json(value)
         # Middleware may have put objects there that JSON does not have.
-        return adapter.validate_python(value) if encoded is None else text(encoded)
+        return validators.of_python(value) if encoded is None else validators.of_json(encoded)
 
     def from_msgpack(data: Any) -> Any:
         return from_unpacked(unpack(data))
@@ -79,7 +64,7 @@ def model_readers(annotation: Any) -> tuple[Mapping[str, Callable[[Any], Any]], 
         "plain": from_plain,
         "unpacked": from_unpacked,
     }
-    return readers, hashed_by_pydantic(_nodes(adapter.core_schema))
+    return readers, hashed_by_pydantic(nodes(adapter.core_schema))
 
 
 def _as_json(value: Any) -> bytes | None:
@@ -107,8 +92,8 @@ def _dump_of(kind: type[Any]) -> Callable[[Any], Any]:
         return lambda model: model.model_dump(mode="json")
     from pydantic_core import SchemaSerializer
 
-    to_python = _built(SchemaSerializer, schema).to_python
-    if not any(map(_may_hold_bytes, _nodes(schema))):
+    to_python = build(SchemaSerializer, schema).to_python
+    if not any(map(_may_hold_bytes, nodes(schema))):
         return lambda model: to_python(model, mode="json")
 
     def dump(model: Any) -> Any:
@@ -117,48 +102,13 @@ def _dump_of(kind: type[Any]) -> Callable[[Any], Any]:
     return dump
 
 
-def _built(make: Any, schema: Any) -> Any:
-    configured = _configured(schema)
-    try:
-        # Otherwise pydantic takes what it has built for the models inside, which ignores this schema.
-        return make(configured, {**_NUMBERS, **_BASE64}, _use_prebuilt=False)
-    except TypeError:  # an older version, which builds all of it
-        return make(configured, {**_NUMBERS, **_BASE64})
-
-
-def _configured(schema: Any) -> Any:
-    """Return a copy of a schema in which bytes are base64 in JSON."""
-    if isinstance(schema, dict):
-        node = cast("dict[str, Any]", schema)
-        copy = {key: item if key in _OPAQUE else _configured(item) for key, item in node.items()}
-        if copy.get("type") in _CONFIGURED:
-            copy["config"] = {**_NUMBERS, **copy.get("config", {}), **_BASE64}
-        return copy
-    if isinstance(schema, (list, tuple)):
-        items = [_configured(item) for item in cast("list[Any]", schema)]
-        return items if isinstance(schema, list) else tuple(items)
-    return schema
-
-
-def _nodes(schema: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(schema, dict):
-        node = cast("dict[str, Any]", schema)
-        yield node
-        for key, item in node.items():
-            if key not in _OPAQUE:
-                yield from _nodes(item)
-    elif isinstance(schema, (list, tuple)):
-        for item in cast("list[Any]", schema):
-            yield from _nodes(item)
-
-
 def _may_hold_bytes(node: dict[str, Any]) -> bool:
     custom: Any = node.get("serialization")
     return (
-        node.get("type") in _MAY_HOLD_BYTES
+        node["type"] in _MAY_HOLD_BYTES
         or (isinstance(custom, dict) and str(cast("Any", custom).get("type")).startswith("function"))
         or node.get("extra_behavior") == "allow"
-        or node.get("extra_fields_behavior") == "allow"
+        or node.get("config", {}).get("extra_fields_behavior") == "allow"
     )
 
 

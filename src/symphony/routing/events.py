@@ -140,9 +140,9 @@ class EventTable:
         Raises:
             Reject: There is no handler, or the data does not match its type.
         """
-        call = self._typed.get(type(event))
-        if call is not None:
-            return call(socket, event.data)
+        typed = self._typed
+        if type(event) in typed:
+            return typed[type(event)](socket, event.data)
         try:
             found = self._exact.get(event.event)
             if found is None:

@@ -114,7 +114,8 @@ class Exchange:
         """Handle the next message, or an event of a message. Never raises."""
         event = message
         # The data of queued events stays encoded: decoded it can be 20 times as large.
-        if type(message) is self._kind and self.runner.is_idle and len(message) <= SMALL:
+        runner = self.runner
+        if type(message) is self._kind and runner.is_idle and len(message) <= SMALL:
             decode = self._decode_event
             try:
                 event = decode(message)
@@ -131,13 +132,13 @@ class Exchange:
             # See `_was_received`. Where nothing is raised, `try` costs nothing.
             pass
         answering = self.answering
-        if (self._needs_check or id in answering.active or event.event == "error") and self._check(event):
+        if (self._needs_check or id in answering.active) and self._check(event):
             return None
         if id is None:
-            return self.runner.deliver(event)
+            return self._reported() if event.event == "error" else runner.deliver(event)
         # Most handlers finish in this call. Only the requests of others are remembered.
         answering.unsettled = True
-        self.runner.deliver(event)
+        runner.deliver(event)
         if answering.unsettled:
             answering.remember(event)
         return None
@@ -146,10 +147,9 @@ class Exchange:
         """Refuse an event that may not enter the lane; return whether it was refused."""
         id, answering = event.id, self.answering
         if event.event == "error" and id is None:
-            # Requests of this name are answered. Never answer the event: two peers that
-            # answer errors with errors would never stop.
-            logger.info("The client of socket %s reported an error.", self._name)
-        elif answering.draining:
+            # It is not for a handler: see `_reported`.
+            return False
+        if answering.draining:
             answering.refuse(None if id in answering.active else id, RESTARTS)
         elif self.requests.pending and self.runner.queue.exceeds(
             self._limits.max_awaiting, self._limits.max_awaiting_bytes
@@ -164,6 +164,11 @@ class Exchange:
         else:
             return False
         return True
+
+    def _reported(self) -> None:
+        # Requests of this name are answered. Never answer the event: two peers that
+        # answer errors with errors would never stop.
+        logger.info("The client of socket %s reported an error.", self._name)
 
     def _decode(self, message: Message) -> None:
         answering = self.answering

@@ -9,6 +9,7 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 
 from support import clients
 from support.clients import until
+from support.echo import echo_app
 from support.raw import (
     BINARY,
     CLOSE,
@@ -25,21 +26,11 @@ from support.raw import (
     handshake,
     text,
 )
-from symphony import Limits, Socket, Symphony
+from symphony import Socket, Symphony
 
 RSV1 = 4
 OFFER = "permessage-deflate"
 AGREED = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
-
-
-def echo_app(compression: int | None = 1, **limits) -> Symphony:
-    app = Symphony(compression=compression, limits=Limits(**limits))
-
-    @app.on_message
-    async def echo(message: str | bytes) -> str | bytes:
-        return message
-
-    return app
 
 
 def deflate(payload: bytes, *, bits: int = 15, level: int = 6, flush: int = zlib.Z_SYNC_FLUSH) -> bytes:
@@ -76,7 +67,7 @@ FRAMES = {
 
 @pytest.mark.parametrize(("said", "heard"), FRAMES.values(), ids=FRAMES)
 async def test_the_frames_of_rfc_6455_are_answered_byte_for_byte(native, said: bytes, heard: bytes):
-    async with native(echo_app(None)) as url, connect(url) as client:
+    async with native(echo_app()) as url, connect(url) as client:
         await client.send(said)
         assert await client.reader.readexactly(len(heard)) == heard
 
@@ -102,7 +93,7 @@ async def test_every_hello_of_rfc_7692_is_read(native, parts: list[tuple[int, st
         )
         for index, (rsv, payload) in enumerate(parts)
     )
-    async with native(echo_app()) as url, connect(url, sec_websocket_extensions=OFFER) as client:
+    async with native(echo_app(1)) as url, connect(url, sec_websocket_extensions=OFFER) as client:
         for _ in range(3):
             await client.send(said)
             assert await echoed(client) == "Hello"
@@ -112,7 +103,7 @@ async def test_what_follows_a_context_of_its_own_is_not_read_with_the_one_before
     """RFC 7692 §7.2.3.2: the second "Hello" of a client that shares its window between
     messages is `f2 00 11 00 00`; it agreed not to.
     """
-    async with native(echo_app()) as url, connect(url, sec_websocket_extensions=OFFER) as client:
+    async with native(echo_app(1)) as url, connect(url, sec_websocket_extensions=OFFER) as client:
         await client.send(frame(TEXT, bytes.fromhex("f248cdc9c90700"), rsv=RSV1))
         assert await echoed(client) == "Hello"
         await client.send(frame(TEXT, bytes.fromhex("f200110000"), rsv=RSV1))
@@ -135,7 +126,7 @@ OFFERS = {
 
 @pytest.mark.parametrize(("offer", "answer"), OFFERS.items(), ids=OFFERS)
 async def test_the_first_offer_that_can_be_kept_is_accepted(native, offer: str, answer: str | None):
-    async with native(echo_app()) as url, await dial(url) as client:
+    async with native(echo_app(1)) as url, await dial(url) as client:
         response = await client.open(handshake(sec_websocket_extensions=offer))
         assert response.headers.get("sec-websocket-extensions") == answer
         await client.send(text("x" * 1000))
@@ -147,7 +138,7 @@ async def test_the_first_offer_that_can_be_kept_is_accepted(native, offer: str, 
 
 @pytest.mark.parametrize("offer", ["permessage-deflate; =", ",", "a b", 'permessage-deflate; x="'])
 async def test_a_malformed_offer_is_400_where_compression_is_on(native, offer: str):
-    async with native(echo_app()) as url, await dial(url) as client:
+    async with native(echo_app(1)) as url, await dial(url) as client:
         await client.send(handshake(sec_websocket_extensions=offer))
         assert (await client.response()).status == 400
 
@@ -175,7 +166,7 @@ async def test_another_librarys_client_talks_compressed(native, factory: ClientP
 
 
 async def test_the_default_client_of_that_library_agrees_too(native):
-    async with native(echo_app()) as url, websockets.connect(url, proxy=None, ping_interval=None) as client:
+    async with native(echo_app(1)) as url, websockets.connect(url, proxy=None, ping_interval=None) as client:
         await client.send("x" * 100_000)
         assert await client.recv() == "x" * 100_000
 
@@ -188,7 +179,7 @@ async def test_a_compression_bomb_is_1009_by_its_decompressed_size(native, fragm
     size = len(bomb) // fragments + 1
     parts = [bomb[at : at + size] for at in range(0, len(bomb), size)]
     async with (
-        native(echo_app(max_message_bytes=1_000_000)) as url,
+        native(echo_app(1, max_message_bytes=1_000_000)) as url,
         connect(url, sec_websocket_extensions=OFFER) as client,
     ):
         await client.send(frame(BINARY, deflate(bytes(1_000_000), level=9), rsv=RSV1))
@@ -207,7 +198,7 @@ async def test_a_compression_bomb_is_1009_by_its_decompressed_size(native, fragm
 
 async def test_a_frame_too_large_even_compressed_is_1009_at_its_header(native):
     async with (
-        native(echo_app(max_message_bytes=1000)) as url,
+        native(echo_app(1, max_message_bytes=1000)) as url,
         connect(url, sec_websocket_extensions=OFFER) as client,
     ):
         await client.send(b"\xc2\xfe\x10\x00")
@@ -217,7 +208,7 @@ async def test_a_frame_too_large_even_compressed_is_1009_at_its_header(native):
 @pytest.mark.parametrize("size", [999, 1000, 1001, 1100])
 async def test_the_limit_holds_exactly_for_uncompressed_messages_of_a_compressing_client(native, size: int):
     async with (
-        native(echo_app(max_message_bytes=1000)) as url,
+        native(echo_app(1, max_message_bytes=1000)) as url,
         connect(url, sec_websocket_extensions=OFFER) as client,
     ):
         await client.send(frame(BINARY, b"x" * size))
@@ -239,7 +230,7 @@ CORRUPT = {
 @pytest.mark.parametrize("payload", CORRUPT.values(), ids=CORRUPT)
 async def test_corrupt_compression_is_1007_and_harms_nobody_else(native, payload: bytes):
     async with (
-        native(echo_app()) as url,
+        native(echo_app(1)) as url,
         connect(url, sec_websocket_extensions=OFFER) as other,
         connect(url, sec_websocket_extensions=OFFER) as client,
     ):
@@ -255,7 +246,7 @@ async def test_corrupt_compression_is_1007_and_harms_nobody_else(native, payload
 
 
 async def test_compressed_text_that_is_not_utf8_is_1007(native):
-    async with native(echo_app()) as url, connect(url, sec_websocket_extensions=OFFER) as client:
+    async with native(echo_app(1)) as url, connect(url, sec_websocket_extensions=OFFER) as client:
         await client.send(frame(TEXT, deflate(b"\xed\xa0\x80"), rsv=RSV1))
         assert [got.code for got in await client.rest()] == [1007]
 
@@ -271,20 +262,20 @@ async def test_compressed_text_that_is_not_utf8_is_1007(native):
     ],
 )
 async def test_rsv1_counts_on_first_data_frames_only(native, said: bytes):
-    async with native(echo_app()) as url, connect(url, sec_websocket_extensions=OFFER) as client:
+    async with native(echo_app(1)) as url, connect(url, sec_websocket_extensions=OFFER) as client:
         await client.send(said)
         assert [got.code for got in await client.rest()] == [1002]
 
 
 async def test_rsv1_without_an_agreement_is_1002(native):
-    async with native(echo_app(None)) as url, connect(url, sec_websocket_extensions=OFFER) as client:
+    async with native(echo_app()) as url, connect(url, sec_websocket_extensions=OFFER) as client:
         await client.send(frame(TEXT, deflate(b"x"), rsv=RSV1))
         assert [got.code for got in await client.rest()] == [1002]
 
 
 async def test_control_frames_between_compressed_fragments_are_answered_at_once(native):
     packed = deflate(b"hello " * 1000)
-    async with native(echo_app()) as url, connect(url, sec_websocket_extensions=OFFER) as client:
+    async with native(echo_app(1)) as url, connect(url, sec_websocket_extensions=OFFER) as client:
         await client.send(
             frame(TEXT, packed[:5], rsv=RSV1, fin=False), frame(PING, b"now"), frame(CONTINUATION, packed[5:])
         )
@@ -330,6 +321,6 @@ async def test_a_room_compresses_once_for_all_members_that_can_share(native, mon
 
 
 async def test_close_frames_are_never_compressed(native):
-    async with native(echo_app()) as url, connect(url, sec_websocket_extensions=OFFER) as client:
+    async with native(echo_app(1)) as url, connect(url, sec_websocket_extensions=OFFER) as client:
         await client.send(close(4000, "r" * 100))
         assert await client.rest() == [Frame(CLOSE, (4000).to_bytes(2, "big"))]

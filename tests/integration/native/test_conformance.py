@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
+from support.echo import echo_app
 from support.raw import (
     BINARY,
     CLOSE,
@@ -29,6 +30,7 @@ from support.raw import (
 from symphony import Limits, Symphony
 
 MIB = 1024 * 1024
+LIMITS = {"max_message_bytes": 8 * MIB, "max_outbox_bytes": 32 * MIB}
 
 
 class Case(NamedTuple):
@@ -46,16 +48,6 @@ class Case(NamedTuple):
     says: bytes
     hears: list[Frame | int]
     chop: int | None = None
-
-
-def echo_app() -> Symphony:
-    app = Symphony(limits=Limits(max_message_bytes=8 * MIB, max_outbox_bytes=32 * MIB))
-
-    @app.on_message
-    async def echo(message: str | bytes) -> str | bytes:
-        return message
-
-    return app
 
 
 def t(payload: bytes | str) -> Frame:
@@ -429,13 +421,19 @@ async def answers(url: str, case: Case, **headers: str) -> list[Frame | int]:
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 async def test_the_server_answers_as_the_rfc_says(native, case: Case) -> None:
-    async with native(echo_app()) as url, asyncio.timeout(15):
+    async with (
+        native(echo_app(**LIMITS)) as url,
+        asyncio.timeout(15),
+    ):
         assert await answers(url, case) == case.hears
 
 
 async def test_a_connection_ends_alike_when_the_client_goes_right_after_the_handshake(native) -> None:
     """Case 7.1.x: the TCP connection is closed without a close frame."""
-    async with native(echo_app()) as url, connect(url) as client:
+    async with (
+        native(echo_app(**LIMITS)) as url,
+        connect(url) as client,
+    ):
         client.finish()
         assert await client.rest() == []
 
@@ -479,7 +477,10 @@ async def test_a_text_fails_at_the_first_fragment_with_a_wrong_byte(native, payl
         frame(TEXT if index == 0 else CONTINUATION, payload[index : index + 1], fin=False)
         for index in range(at + 1)
     ]
-    async with native(echo_app()) as url, connect(url) as client:
+    async with (
+        native(echo_app(**LIMITS)) as url,
+        connect(url) as client,
+    ):
         await client.send(*said[:-1], frame(PING, b"still here"))
         assert await client.frame() == pong(b"still here")
         await client.send(said[-1])

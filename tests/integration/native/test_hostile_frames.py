@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from support.clients import until
+from support.echo import echo_app
 from support.raw import (
     BINARY,
     CLOSE,
@@ -24,16 +25,6 @@ from support.raw import (
     text,
 )
 from symphony import Close, Limits, Socket, Symphony
-
-
-def echo_app(**limits) -> Symphony:
-    app = Symphony(limits=Limits(**limits))
-
-    @app.on_message
-    async def echo(message: str | bytes) -> str | bytes:
-        return message
-
-    return app
 
 
 async def closed_with(client: RawClient, *said: bytes) -> int:

@@ -347,6 +347,15 @@ async def test_a_failed_client_that_does_not_go_does_not_hold_up_a_stop(write: W
         assert await ended(server) == (0, ["left 1"])
 
 
+STAY = """
+    async def stay() -> None:
+        say("hangs")
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                pass
+"""
 HANGING = {
     "a thread": """
     import time
@@ -359,26 +368,15 @@ HANGING = {
     "a handler that swallows its cancellation": """
     @app.on_message
     async def hang(message: str) -> None:
-        say("hangs")
-        while True:
-            try:
-                await asyncio.sleep(3600)
-            except asyncio.CancelledError:
-                pass
-    """,
+        await stay()
+    """
+    + STAY,
     "a background task that swallows its cancellation": """
     @app.on_message
     async def hang(message: str) -> None:
         app.background(stay())
-
-    async def stay() -> None:
-        say("hangs")
-        while True:
-            try:
-                await asyncio.sleep(3600)
-            except asyncio.CancelledError:
-                pass
-    """,
+    """
+    + STAY,
     "the event loop": """
     import time
 

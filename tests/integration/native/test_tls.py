@@ -10,9 +10,10 @@ import pytest
 from support import clients
 from support.certificates import Certificate
 from support.clients import until
+from support.echo import echo_app
 from support.process import start
 from support.raw import BINARY, PONG, TEXT, Frame, close, dial, frame, handshake, text
-from symphony import Close, Limits, Reject, Socket, Symphony
+from symphony import Close, Reject, Socket
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -27,16 +28,6 @@ async def connected(url: str, certificate: Certificate, **options):
     async with await dial(url, ssl_context=certificate.trust, **options) as client:
         await client.open(handshake())
         yield client
-
-
-def echo_app(**limits) -> Symphony:
-    app = Symphony(limits=Limits(**limits))
-
-    @app.on_message
-    async def echo(message: str | bytes) -> str | bytes:
-        return message
-
-    return app
 
 
 async def test_another_librarys_client_talks_over_tls(native, certificate: Certificate):
