@@ -250,8 +250,9 @@ class Reader {
       }
       const value = this.read(depth + 1);
       // Not by assignment, which for this one key sets the prototype.
-      if (key === "__proto__") Object.defineProperty(fields, key, { value, enumerable: true });
-      else fields[String(key)] = value;
+      if (key === "__proto__") {
+        Object.defineProperty(fields, key, { value, enumerable: true, configurable: true, writable: true });
+      } else fields[String(key)] = value;
     }
     return fields;
   }

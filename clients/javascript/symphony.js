@@ -40,8 +40,18 @@ const GRACE = 1;
 const SMALL_BYTES = 16 * 1024;
 /** Seconds that larger messages wait for the limits of a server that sends nothing. */
 const LIMITS_TIMEOUT = 1;
-/** After this many failed attempts in a row, a warning says what could be wrong. */
+/** After this many failed attempts, or brief connections, in a row, a warning says what could be wrong. */
 const WARN_AFTER = 3;
+/** Seconds between two warnings of a kind that the server can cause. */
+const WARN_EVERY = 1;
+/** Bytes that an envelope without data has at most: it is sent whatever the limits of the server are. */
+const CONTROL_BYTES = 1024;
+/** Seconds that the server may take to close after it has said that it stops. */
+const STOP_TIMEOUT = 300;
+/** Names of events without a handler for which a similar name is looked for. */
+const MAX_UNHEARD = 100;
+/** Characters of a name that is compared with others. */
+const MAX_COMPARED = 64;
 /** Seconds between looks at the clock: a longer gap means that the computer or the page slept. */
 const NAP = 5;
 /** UTF-8 bytes of a close reason (RFC 6455 §5.5). */
@@ -216,6 +226,62 @@ function errorIn(data) {
   if (typeof code !== "string") return null;
   const seconds = isDelay(retryAfter) ? retryAfter : null;
   return new RemoteError(printable(code), printable(message), retryable === true, details, seconds);
+}
+
+/** Lines of the log that the server can cause: at most one a second of each kind. */
+class Complaints {
+  /** @type {Map<string, { at: number, more: number }>} */
+  #kinds = new Map();
+
+  /** @param {string} kind One of a few. @param {string} line What is logged. */
+  warn(kind, line) {
+    const said = this.#kinds.get(kind) ?? { at: -Infinity, more: 0 };
+    this.#kinds.set(kind, said);
+    if (now() - said.at < WARN_EVERY) {
+      said.more++;
+      return;
+    }
+    const more = said.more ? ` (${said.more} more like this were not logged)` : "";
+    said.at = now();
+    said.more = 0;
+    console.warn(line + more);
+  }
+}
+
+/**
+ * The name that was probably meant.
+ *
+ * @param {string} name
+ * @param {Iterable<string>} names
+ * @returns {string | null} Null if none is similar.
+ */
+function nearest(name, names) {
+  if (name.length > MAX_COMPARED) return null;
+  let best = null;
+  // A quarter of the characters may be wrong.
+  let most = Math.max(1, Math.floor(name.length / 4));
+  for (const other of names) {
+    if (Math.abs(other.length - name.length) > most) continue;
+    const wrong = distance(name.toLowerCase(), other.toLowerCase());
+    if (wrong > most || (best !== null && wrong === most)) continue;
+    best = other;
+    most = wrong;
+  }
+  return best;
+}
+
+/** @param {string} one @param {string} other @returns {number} How many characters differ (Levenshtein). */
+function distance(one, other) {
+  let row = Array.from({ length: other.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= one.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= other.length; j++) {
+      const changed = /** @type {number} */ (row[j - 1]) + Number(one[i - 1] !== other[j - 1]);
+      next.push(Math.min(changed, /** @type {number} */ (row[j]) + 1, /** @type {number} */ (next[j - 1]) + 1));
+    }
+    row = next;
+  }
+  return /** @type {number} */ (row[other.length]);
 }
 
 /** @param {unknown} seconds */
@@ -606,6 +672,9 @@ const REFUSE = "symphony.refuse";
 /** Asks for the limits of the server. It is never chosen. */
 const LIMITS = "symphony.limits";
 
+/** Comes before the token. It is never chosen either. */
+const TOKEN = "symphony.token.";
+
 /** What to do about a close code, for the log. */
 const ADVICE = new Map([
   [NORMAL, "The server closed it normally. Call connect() again if you need a new one."],
@@ -624,6 +693,35 @@ const ADVICE = new Map([
 
 /** The kinds of envelopes that a server sends. The first of these fields decides. */
 const KINDS = /** @type {const} */ (["event", "reply", "error", "item", "end", "cancel", "pong", "retry", "limits"]);
+
+/** @param {unknown} id */
+const isId = (id) => Number.isSafeInteger(id) && /** @type {number} */ (id) >= 0;
+
+/** @param {unknown} name @returns {boolean} Whether an event can have this name. */
+const isName = (name) =>
+  typeof name === "string" && name !== "" && name.length <= 2 * MAX_NAME && [...name].length <= MAX_NAME;
+
+/**
+ * What is wrong with an envelope of the server.
+ *
+ * @param {any} envelope
+ * @param {string} kind The field that decides.
+ * @returns {string | null} The name of the field that is not valid; null if there is none.
+ */
+function invalidField(envelope, kind) {
+  const value = envelope[kind];
+  if (kind === "event") {
+    if ((envelope.id ?? null) !== null && !isId(envelope.id)) return "id";
+    return isName(value) ? null : kind;
+  }
+  if (kind === "retry") return isDelay(value) ? null : kind;
+  if (kind !== "limits") return isId(value) ? null : kind;
+  const most = typeof value === "object" && !Array.isArray(value) ? (value.max_message_bytes ?? 1) : 0;
+  return Number.isSafeInteger(most) && most >= 1 ? null : kind;
+}
+
+/** @param {string | null} subprotocol @returns {boolean} Whether Symphony never chooses it. */
+const isForeign = (subprotocol) => subprotocol === LIMITS || (subprotocol ?? "").startsWith(TOKEN);
 
 /** One attempt to connect, and its connection. It ends once, even if its WebSocket fires more events. */
 class Link {
@@ -665,6 +763,8 @@ class Link {
   #token = "";
   /** @type {any} */
   #timer;
+  /** @type {any} */
+  #stopTimer;
   /** @type {() => void} */
   #firstCame = () => {};
   /** @type {Promise<void>} */
@@ -718,6 +818,14 @@ class Link {
     return this.#socket.bufferedAmount;
   }
 
+  /** The server will close soon. It must: until then, nothing new is sent. */
+  awaitStop() {
+    if (this.stopping) return;
+    this.stopping = true;
+    const reason = `the server has not closed the connection within ${STOP_TIMEOUT} s after its \`retry\``;
+    this.#stopTimer = after(STOP_TIMEOUT, () => this.lose(reason));
+  }
+
   /**
    * The error with which the server closes the connection, or has refused it; null if there was none.
    *
@@ -754,7 +862,7 @@ class Link {
     }
     if (this.#ended) return;
     this.#token = String(value ?? "");
-    const credentials = (value ?? null) === null ? [] : [`symphony.token.${base64url(this.#token)}`];
+    const credentials = (value ?? null) === null ? [] : [TOKEN + base64url(this.#token)];
     this.#log(`connecting to ${place(url)}, offering ${offer.join(", ")}${this.#token && " and a token"}`);
     try {
       this.#socket = new WebSocket(url, [...offer, ...credentials]);
@@ -878,11 +986,13 @@ class Link {
    * @throws {TypeError | RangeError | MessageTooLargeError} It cannot be encoded, or is larger than the server allows.
    */
   write(envelope) {
-    const { event, data } = /** @type {any} */ (envelope);
+    const { event, reply, data } = /** @type {any} */ (envelope);
     const what = event === undefined ? "the answer" : `"${event}"`;
     const { protocol } = this.#settings;
     const message = encoding(() => this.codec.encode(envelope), what, data, protocol);
-    const most = this.maxMessageBytes;
+    // Without an error or a `cancel`, the other side would wait for nothing.
+    const least = event === undefined && reply === undefined ? CONTROL_BYTES : 0;
+    const most = Math.max(this.maxMessageBytes, least);
     // A character has at most 3 bytes for each unit of its string.
     const size = typeof message !== "string" ? message.length : message.length * 3 > most ? bytesOf(message) : 0;
     if (size > most) {
@@ -902,8 +1012,8 @@ class Link {
   #log(line) {
     if (!this.#settings.debug) return;
     let safe = line;
-    // As it is, and as it is written in JSON.
-    for (const secret of [this.#token, JSON.stringify(this.#token).slice(1, -1)]) {
+    // As it is, as it is written in JSON, and as it is offered.
+    for (const secret of [this.#token, JSON.stringify(this.#token).slice(1, -1), base64url(this.#token)]) {
       if (secret) safe = safe.replaceAll(secret, "[token]");
     }
     console.log(`symphony: ${printable(safe, MAX_DEBUG)}`);
@@ -977,6 +1087,7 @@ class Link {
   #stop() {
     this.#ended = true;
     clearTimeout(this.#timer);
+    clearTimeout(this.#stopTimer);
     this.#firstCame();
     this.#log("the connection has ended");
   }
@@ -1343,12 +1454,14 @@ export class Client {
   #link = null;
   #attempts = 0;
   #refreshed = false;
-  /** Whether the last end said when to come back. */
+  /** Whether the server said when to come back, and no attempt has failed without an answer since then. */
   #later = false;
   #notBefore = 0;
   #nextAt = 0;
   /** Attempts in a row that opened nothing. */
   #failures = 0;
+  /** Connections in a row that were lost at once. */
+  #brief = 0;
   /** Since when something else than Symphony answers, by `now()`. @type {number | null} */
   #strangeSince = null;
   /** The strange answer that was logged last. */
@@ -1377,6 +1490,9 @@ export class Client {
   /** Requests of the server that handlers here work on. @type {Map<number, AbortController>} */
   #answering = new Map();
   #inbox = new Inbox();
+  #complaints = new Complaints();
+  /** Names of events that came and had no handler. @type {Set<string>} */
+  #unheardNames = new Set();
 
   /** @param {string | URL} url @param {Options} [options] */
   constructor(url, options = {}) {
@@ -1809,7 +1925,8 @@ export class Client {
       envelope = link.codec.decode(received);
     } catch (error) {
       // The error quotes the message.
-      console.warn(`symphony: the server sent a message that cannot be decoded: ${printable(String(error))}`);
+      const why = printable(String(error));
+      this.#complaints.warn("undecodable", `symphony: the server sent a message that cannot be decoded: ${why}`);
       return;
     }
     this.#envelope(link, envelope, received.length);
@@ -1823,6 +1940,8 @@ export class Client {
     if (kind === undefined) return;
     const id = envelope[kind];
     const data = envelope.data ?? null;
+    const invalid = invalidField(envelope, kind);
+    if (invalid !== null) return this.#invalid(link, envelope, invalid);
     const isError = kind === "event" && id === "error" && (envelope.id ?? null) === null;
     if (kind !== "retry") link.lastError = isError ? errorIn(data) : null;
     if (isError) link.lastReason = cutReason(textOf(data?.message));
@@ -1836,14 +1955,22 @@ export class Client {
     else if (kind === "error") this.#refused(link, call, data);
     else if (kind === "pong") link.pong(id);
     else if (kind === "cancel") this.#answering.get(id)?.abort(new RemoteError("cancelled"));
-    else if (kind === "retry" && isDelay(id)) {
+    else if (kind === "retry") {
       link.retry = id;
       // Without reconnecting, the client continues: the server answers what it refuses.
-      link.stopping = this.#settings.reconnect;
-    } else if (kind === "limits") {
-      const most = id.max_message_bytes;
-      if (typeof most === "number" && most >= 1) link.maxMessageBytes = most;
-    }
+      if (this.#settings.reconnect) link.awaitStop();
+    } else if (kind === "limits") link.maxMessageBytes = id.max_message_bytes ?? Infinity;
+  }
+
+  /** @param {Link} link @param {any} envelope @param {string} field That is not valid. */
+  #invalid(link, envelope, field) {
+    const value = envelope[field];
+    const shown = typeof value === "object" ? typeof value : printable(JSON.stringify(String(value)));
+    this.#complaints.warn("invalid", `symphony: the server sent an envelope whose "${field}" is not valid: ${shown}`);
+    // A request whose sender waits for an answer.
+    const asks = field === "event" && isId(envelope.id) && !link.refused && !this.#answering.has(envelope.id);
+    const error = new Reject("invalid", "the name of the event is not valid", { details: { path: "$.event" } });
+    if (asks && this.#fits(link)) link.write({ error: envelope.id, data: payloadOf(error) });
   }
 
   /** @param {Link} link @param {Call | undefined} call @param {any} data The error. */
@@ -1862,9 +1989,22 @@ export class Client {
     for (const handler of handlers) guard(event, () => handler(event, data));
     if (!handlers.length && event === "error") {
       const error = errorIn(data);
-      console.warn(`symphony: the server sent an error: ${error ? `${error.code}: ${error.message}` : "without a code"}`);
-    }
+      const what = error ? `${error.code}: ${error.message}` : "without a code";
+      this.#complaints.warn("error", `symphony: the server sent an error: ${what}`);
+    } else if (!handlers.length) this.#unheard(event);
     return handlers.length > 0;
+  }
+
+  /** Warn if the name of a handler was probably misspelled. @param {string} event It has no handler. */
+  #unheard(event) {
+    // A program need not listen to all events. Each name is looked at once.
+    if (this.#unheardNames.size >= MAX_UNHEARD || this.#unheardNames.has(event)) return;
+    this.#unheardNames.add(event);
+    const near = nearest(event, this.#handlers.keys());
+    if (near === null) return;
+    const [came, has] = [printable(event), printable(near)];
+    const line = `symphony: the server sends "${came}", which has no handler. There is one for "${has}"`;
+    this.#complaints.warn("unheard", line);
   }
 
   /** @param {string} event @returns {Heard[]} The handlers of the event, or those of "*". */
@@ -1887,7 +2027,7 @@ export class Client {
   /** @param {Link} link @param {string} event @param {number} id @param {any} data */
   async #answer(link, event, id, data) {
     if (this.#answering.has(id)) {
-      console.warn(`symphony: the server sent request ${printable(id)} again while it is still running`);
+      this.#complaints.warn("again", `symphony: the server sent request ${id} again while it is still running`);
       return;
     }
     const busy = this.#answering.size >= MAX_ANSWERING;
@@ -1897,10 +2037,9 @@ export class Client {
     /** Answer once, on the connection of the request. @param {object} envelope */
     const answer = (envelope) => {
       if (this.#answering.get(id) !== abort) return;
-      const fits = link.unsentBytes <= this.#settings.maxQueueBytes * ANSWER_SHARE;
+      const fits = this.#fits(link);
       link.write(fits ? envelope : { error: id, data: payloadOf(new Reject("too_many", FULL)) });
       this.#answering.delete(id);
-      if (!fits) this.#tellFull(link);
     };
     /** @param {Reject} error */
     const reject = (error) => answer({ error: id, data: payloadOf(error) });
@@ -1926,15 +2065,17 @@ export class Client {
     }
   }
 
-  /** An answer was too much for the connection. @param {Link} link */
-  #tellFull(link) {
+  /** @param {Link} link @returns {boolean} Whether an answer may wait in the WebSocket. */
+  #fits(link) {
     const most = this.#settings.maxQueueBytes * ANSWER_SHARE;
+    if (link.unsentBytes <= most) return true;
     if (!link.toldFull) {
       console.warn(`symphony: the server does not read: ${most} bytes wait, so its requests are refused`);
     }
     link.toldFull = true;
     // The refusals must not wait without a limit either.
     if (link.unsentBytes > most + ANSWER_SLACK_BYTES) link.lose("the server does not read");
+    return false;
   }
 
   // -- opening and closing
@@ -1977,8 +2118,11 @@ export class Client {
     this.#protocol = link.protocol;
     this.#subprotocol = link.subprotocol;
     this.#failures = 0;
-    this.#strangeSince = null;
-    this.#strange = "";
+    if (isForeign(link.subprotocol)) {
+      const where = place(this.#settings.url);
+      const why = "it chose a subprotocol that Symphony never chooses. The connection is raw";
+      this.#complaints.warn("foreign", `symphony: ${where} is not a Symphony server: ${why}`);
+    }
     if (!link.raw) this.#inbox.fail(new WrongRouteError("this is an event route: use client.on()"));
     if (this.#openHandlers.length) this.#prepare(link);
     else this.#flush(link);
@@ -2055,6 +2199,9 @@ export class Client {
       this.#attempts = 0;
       this.#refreshed = false;
       this.#later = false;
+      this.#brief = 0;
+      this.#strangeSince = null;
+      this.#strange = "";
     }
     const reason = printable(told);
     const refusal = link.refusal(code, told);
@@ -2068,8 +2215,12 @@ export class Client {
           : new DisconnectedError(`the connection has ended: ${text}`, code, reason, { refusal });
       return this.#end(error, { orderly: code === NORMAL || code === GOING_AWAY });
     }
-    this.#wait(link.retry ?? refusal?.retryAfter ?? null);
-    if (link.openedAt === Infinity && !this.#away) this.#tellFailure(link, refusal, text);
+    const opened = link.openedAt !== Infinity;
+    this.#wait(link.retry ?? refusal?.retryAfter ?? null, opened);
+    if (!this.#away) {
+      if (opened) this.#tellBrief(text);
+      else this.#tellFailure(link, refusal, text);
+    }
 
     const calls = [...this.#calls.values()];
     this.#calls.clear();
@@ -2126,14 +2277,24 @@ export class Client {
    * @param {string} text
    */
   #tellFailure(link, refusal, text) {
-    if (++this.#failures !== WARN_AFTER) return;
+    // A page sees nothing but 1006 then, for example if the path is wrong.
+    const often = this.#protocol === null ? 1 : WARN_AFTER;
+    if (++this.#failures !== often) return;
     const where = place(this.#settings.url);
     const causes =
       "the server runs, the path is right (routes of a mounted app are below its mount path), " +
       "and its `origins` and `hosts` allow this page";
     const refused = link.refused || refusal !== null;
     const hint = refused ? "The server refuses it for now." : `Check that ${causes}.`;
-    console.warn(`symphony: ${WARN_AFTER} attempts to connect to ${where} have failed: ${text}. ${hint} Trying again`);
+    console.warn(`symphony: could not connect to ${where}: ${text}. ${hint} Trying again`);
+  }
+
+  /** Log that connections end at once, again and again, but not each time. @param {string} text */
+  #tellBrief(text) {
+    if (++this.#brief !== WARN_AFTER) return;
+    const where = place(this.#settings.url);
+    const line = `symphony: ${WARN_AFTER} connections in a row to ${where} were lost within ${LASTING} s: ${text}`;
+    console.warn(`${line}. Look at the log of the server. Trying again`);
   }
 
   /**
@@ -2152,7 +2313,10 @@ export class Client {
     const calls = [...this.#calls.values(), ...waiting.filter((item) => item instanceof Call)];
     const unsent = waiting.length - waiting.filter((item) => item instanceof Call).length;
     if (unsent) console.warn(`symphony: ${unsent} messages were never sent: ${error.message}`);
-    if (!own) console.warn(`symphony: ${error.message}. ${this.#advice(code, refusal)}`);
+    if (!own) {
+      const where = place(this.#settings.url);
+      console.warn(`symphony: ${where}: ${error.message}. ${this.#advice(code, refusal)}`);
+    }
     this.#queue = [];
     for (const call of calls) this.#fail(call, call.refusal ?? error);
     this.#heldBytes = 0;
@@ -2202,14 +2366,16 @@ export class Client {
    * of it: when the server is back, the clients follow soon.
    *
    * @param {number | null} retry Seconds that the server asked for.
+   * @param {boolean} opened Whether the connection was open.
    */
-  #wait(retry) {
+  #wait(retry, opened) {
     const { backoff, maxBackoff } = this.#settings;
     const least = Math.min(retry ?? 0, MAX_RETRY);
     // A server that answers is back. Only the first such answer begins anew, or clients of
     // a full server would never slow down.
     if (retry !== null && !this.#later) this.#attempts = 0;
-    this.#later = retry !== null;
+    if (retry !== null) this.#later = true;
+    else if (!opened) this.#later = false;
     const attempts = Math.min(this.#attempts++, MAX_GROWTHS);
     // Clients that a server sends away together return over as long as it asked for.
     const bound = Math.min(maxBackoff, Math.max(backoff, least) * GROWTH ** attempts);

@@ -276,7 +276,22 @@ test("what is no message of its encoding is told on the console, and all goes on
   const { client, peer } = await pair(t);
   for (const message of ["{", "", Buffer.from("{}")]) peer.message(message);
   await handled(client, peer);
-  assert.equal(warnings().length, 3);
+  // One a second.
+  assert.equal(warnings().length, 1);
+});
+
+test("an event whose name is nearly that of a handler is told once, and others are not", async (t) => {
+  const warnings = quiet(t, "warn");
+  const { client, peer } = await pair(t);
+  client.on("said", () => {});
+  client.on("user_joined", () => {});
+  for (let times = 0; times < 3; times++) {
+    for (const event of ["siad.", "sayd", "weather", "SAID", "userJoined", "x", "message"]) peer.frame({ event });
+  }
+  await handled(client, peer);
+  const [line, ...others] = warnings();
+  assert.equal(line, 'symphony: the server sends "sayd", which has no handler. There is one for "said"');
+  assert.deepEqual(others, []);
 });
 
 test("frames of no kind, of an unknown one, and answers that nobody waits for are passed over", async (t) => {
@@ -303,7 +318,7 @@ test("the same is true where MessagePack is spoken", async (t) => {
   const { client, peer } = await pair(t, { protocol: "msgpack" });
   for (const message of ["{}", Buffer.from([0xc1]), Buffer.from([0xc0])]) peer.message(message);
   await handled(client, peer);
-  assert.equal(warnings().length, 2);
+  assert.equal(warnings().length, 1);
 });
 
 test("a field that is null is as if it were not there", async (t) => {

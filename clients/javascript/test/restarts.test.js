@@ -124,7 +124,7 @@ test("a server that is only away is waited for without a limit", async (t) => {
 
 test("a client that cannot connect says what could be wrong, once, and again after it was connected", async (t) => {
   const warnings = quiet(t, "warn");
-  const client = await joinFake(t, { url: 1, backoff: 0 });
+  const client = await joinFake(t, { backoff: 0 });
   const fail = async (times) => {
     for (let i = 0; i < times; i++) {
       FakeSocket.last.end(1006, i ? "no route" : "");
@@ -132,14 +132,42 @@ test("a client that cannot connect says what could be wrong, once, and again aft
       await handshake();
     }
   };
-  await fail(2);
-  assert.equal(warnings().length, 0);
-  await fail(5);
+  // At once, because a page sees nothing else of a wrong path.
+  await fail(1);
+  assert.match(
+    warnings()[0],
+    /could not connect to ws:\/\/localhost\/: .*server runs.*path.*mount path.*origins/,
+  );
+  await fail(7);
   assert.equal(warnings().length, 1);
-  assert.match(warnings()[0], /3 attempts to connect to ws:\/\/localhost\/ have failed.*server runs.*path.*mount path.*origins/);
   FakeSocket.last.open();
+  // It was there, so it is probably back soon.
+  await fail(3);
+  assert.equal(warnings().length, 1);
   await fail(4);
   assert.equal(warnings().length, 2);
+  assert.match(warnings()[1], /could not connect to ws:\/\/localhost\/: /);
+});
+
+test("a server that closes each connection at once is told once, and the waits grow", async (t) => {
+  const warnings = quiet(t, "warn");
+  const tick = stopTime(t);
+  t.mock.method(Math, "random", () => 1);
+  const client = await joinFake(t, { backoff: 1 });
+  const waits = [];
+  for (let i = 0; i < 12; i++) {
+    FakeSocket.last.open();
+    // Whether it says when to come back, or not.
+    if (i % 2) FakeSocket.last.onmessage({ data: '{"retry":0}' });
+    FakeSocket.last.end(1012, "restart");
+    let wait = 0;
+    for (; client.state === "waiting"; wait += 0.5) tick(0.5, 500);
+    waits.push(wait);
+    await handshake();
+  }
+  assert.equal(warnings().length, 1);
+  assert.match(warnings()[0], /3 connections in a row to ws:\/\/localhost\/ were lost within 5 s: 1012 restart/);
+  assert.ok(waits.at(-1) >= 20, `${waits}`);
 });
 
 test("a server that refuses for now is named as such", async (t) => {

@@ -67,6 +67,11 @@ export class Peer {
     this.#socket.send(message);
   }
 
+  /** Bytes as they are, without a frame around them. */
+  bytes(bytes) {
+    this.#socket._socket.write(bytes);
+  }
+
   close(code, reason) {
     this.#socket.close(code, reason);
   }
