@@ -116,7 +116,7 @@ class _ThreadCall:
 
     def start(self, work: Callable[[Wait], Any]) -> None:
         """Start the thread."""
-        self._thread = self._loop.run_in_executor(None, partial(copy_context().run, self._run, work))
+        self._thread = self._loop.run_in_executor(None, copy_context().run, partial(self._run, work))
 
     async def answer(self) -> _Stream | None:
         """Await what the thread asks for, until it has ended or waits for a generator."""
