@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
+from symphony.complaints import Complaints, place_of
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.identity import Identity
@@ -46,6 +47,7 @@ class Node:
         on_exception: Called with every exception of a handler as it happens.
 
     Attributes:
+        complaints: The log lines that strangers can cause.
         sockets: The open sockets by id.
         rooms: The members of the rooms.
         users: The sockets of each user.
@@ -65,6 +67,7 @@ class Node:
     ) -> None:
         self.limits = limits
         self.stats = stats
+        self.complaints = Complaints()
         self.sockets: dict[str, Socket[Any]] = {}
         self.rooms = Membership(
             find_family,
@@ -141,10 +144,11 @@ class Node:
                 signal.raise_signal(signal.SIGINT)
             return
         if isinstance(error, asyncio.CancelledError):
-            logger.warning("The %s%s was cancelled.", where, whose)
+            self.complaints.log(logger, logging.WARNING, "The %s%s was cancelled.", where, whose, kind=where)
             return
         self.stats.failed_handlers += 1
-        logger.error("The %s%s failed.", where, whose, exc_info=error)
+        kind = place_of(error)
+        self.complaints.log(logger, logging.ERROR, "The %s%s failed.", where, whose, kind=kind, error=error)
         if self._on_exception is not None:
             self._on_exception(error)
         for handler in self._on_error:
@@ -240,12 +244,15 @@ class Node:
 
     def _refused(self, handshake: Handshake, status: int, why: str) -> None:
         self.stats.refused += 1
-        logger.info(
+        self.complaints.log(
+            logger,
+            logging.INFO,
             "Refused %s from %s: %d %s",
             shown_path(handshake),
             shown_address(handshake.scope.get("client")),
             status,
             why,
+            kind=status,
         )
 
     def _start(
@@ -257,7 +264,9 @@ class Node:
         report: bool = True,
     ) -> asyncio.Task[Any]:
         def slow(seconds: float) -> None:
-            logger.warning("A %s held the event loop for %.2f s: %r.", what, seconds, work)
+            text = "A %s held the event loop for %.2f s: %r."
+            kind = what, getattr(work, "__qualname__", None)
+            self.complaints.log(logger, logging.WARNING, text, what, seconds, work, kind=kind)
 
         async def guarded() -> Any:
             try:
@@ -269,7 +278,8 @@ class Node:
                 raise
             except BaseException as error:
                 if not report and not isinstance(error, KeyboardInterrupt | SystemExit):
-                    logger.error("The %s failed itself.", what, exc_info=error)
+                    text, kind = "The %s failed itself.", place_of(error)
+                    self.complaints.log(logger, logging.ERROR, text, what, kind=kind, error=error)
                     if self._on_exception is not None:
                         self._on_exception(error)
                 else:

@@ -11,11 +11,16 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from symphony.complaints import Complaint
 from symphony.routing.threads import Wait
 
 __all__ = ("run_in_thread",)
 
-logger = logging.getLogger("symphony.app")
+_failed_late = Complaint(
+    logging.getLogger("symphony.app"),
+    logging.ERROR,
+    "A handler in a thread failed after its call was cancelled.",
+)
 
 _Outcome = tuple[Any, BaseException | None]
 
@@ -223,4 +228,4 @@ def _closed(answer: Future[Any], task: asyncio.Task[Any]) -> None:
 def _report(outcome: list[_Outcome]) -> None:
     _, error = outcome.pop()
     if error is not None and not isinstance(error, asyncio.CancelledError):
-        logger.error("A handler in a thread failed after its call was cancelled.", exc_info=error)
+        _failed_late.log(error=error)
