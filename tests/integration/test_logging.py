@@ -10,6 +10,7 @@ import pytest
 from support.clients import connect, refused, until
 from support.servers import transport
 from symphony import Limits, Reject, Socket, Symphony, complaints
+from symphony.node import node
 
 
 def lines(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
@@ -253,6 +254,7 @@ async def test_whatever_strangers_cause_is_one_line_a_second(serve, caplog, monk
     if kind == "malformed" and transport() != "native":
         pytest.skip("uvicorn itself answers it")
     caplog.set_level(logging.INFO, "symphony")
+    monkeypatch.setattr(node, "FAILURES", 1)
     now = [1000.0]
     monkeypatch.setattr(complaints, "monotonic", lambda: now[0])
     cause, text = STRANGERS[kind]

@@ -83,3 +83,22 @@ def test_a_line_has_the_traceback_of_its_error(caplog: pytest.LogCaptureFixture)
     except ValueError as error:
         complaint.log(error=error)
     assert "ValueError: why" in caplog.text
+
+
+def test_some_kinds_may_be_logged_more_often(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(complaints, "monotonic", lambda: now[0])
+    lines = Complaints()
+    for step in range(5):
+        now[0] = 100.0 + step / 10
+        lines.log(logging.getLogger("symphony.test"), logging.ERROR, "Failed: %d.", step, most=3)
+    now[0] = 101.0
+    lines.log(logging.getLogger("symphony.test"), logging.ERROR, "Failed: %d.", 9, most=3)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Failed: 0.",
+        "Failed: 1.",
+        "Failed: 2.",
+        "Failed: 9. (2 more like this were not logged.)",
+    ]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from symphony.complaints import Complaints, place_of
+from symphony.complaints import FAILURES, Complaints, place_of
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.identity import Identity
@@ -144,11 +144,12 @@ class Node:
                 signal.raise_signal(signal.SIGINT)
             return
         if isinstance(error, asyncio.CancelledError):
-            self.complaints.log(logger, logging.WARNING, "The %s%s was cancelled.", where, whose, kind=where)
+            text = "The %s%s was cancelled."
+            self.complaints.log(logger, logging.WARNING, text, where, whose, most=FAILURES)
             return
         self.stats.failed_handlers += 1
-        kind = place_of(error)
-        self.complaints.log(logger, logging.ERROR, "The %s%s failed.", where, whose, kind=kind, error=error)
+        text, kind = "The %s%s failed.", place_of(error)
+        self.complaints.log(logger, logging.ERROR, text, where, whose, kind=kind, most=FAILURES, error=error)
         if self._on_exception is not None:
             self._on_exception(error)
         for handler in self._on_error:
@@ -279,7 +280,9 @@ class Node:
             except BaseException as error:
                 if not report and not isinstance(error, KeyboardInterrupt | SystemExit):
                     text, kind = "The %s failed itself.", place_of(error)
-                    self.complaints.log(logger, logging.ERROR, text, what, kind=kind, error=error)
+                    self.complaints.log(
+                        logger, logging.ERROR, text, what, kind=kind, most=FAILURES, error=error
+                    )
                     if self._on_exception is not None:
                         self._on_exception(error)
                 else:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from starlette.datastructures import Headers
 from starlette.websockets import WebSocketDisconnect
 
-from symphony.complaints import Complaints, place_of
+from symphony.complaints import FAILURES, Complaints, place_of
 from symphony.errors import Reject
 from symphony.outgoing.encoding import Message
 from symphony.protocol.refusals import http_refusal
@@ -124,7 +124,9 @@ class Guest:
         except Exception as error:
             if not (self._gone and isinstance(error, WebSocketDisconnect | ConnectionResetError)):
                 text, kind = "The app failed on the WebSocket %s.", place_of(error)
-                self._complaints.log(logger, logging.ERROR, text, self._path, kind=kind, error=error)
+                self._complaints.log(
+                    logger, logging.ERROR, text, self._path, kind=kind, most=FAILURES, error=error
+                )
             self._end(1011)
         else:
             if not (self._answered or self._taken or self._gone):
