@@ -33,6 +33,7 @@ from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.envelopes import Protocol
 from symphony.protocol.reading import Reader, event_readers, guarded
 from symphony.protocol.unencodable import UnencodableError
+from symphony.protocol.v1 import ERROR
 from symphony.rooms.room import Room
 from symphony.routing.events import EventTable, handler_names, names_in, payload_of
 from symphony.routing.handlers import Handler, Handlers
@@ -235,6 +236,10 @@ class Compiler:
         tables = {kind: EventTable(kind) for kind in _KINDS}
         for event, handler in _events(inside).items():
             here = f"on({event!r}) of {where}"
+            if event == ERROR and protocol is None:
+                raise ConfigurationError(
+                    f"{here}: symphony.v1 reserves the event 'error' for errors. Use another name."
+                )
             plan = self._plan(
                 handler, here, names, state, payload=payload_of(event), pattern_names=names_in(event)
             )
