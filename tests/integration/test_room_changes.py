@@ -330,7 +330,6 @@ async def test_a_name_that_is_not_that_of_a_room_is_invalid(serve, name: Any):
     ("name", "right"),
     [
         ("game:007", "game:7"),
-        ("game:-0", "game:0"),
         ("at:1.50", "at:1.5"),
         ("key:C0FFEE00-0000-4000-8000-000000000000", "key:c0ffee00-0000-4000-8000-000000000000"),
         ("game:x", None),
