@@ -100,10 +100,10 @@ async def test_numbers_as_keys_are_bounded_on_both_sides() -> None:
     async with serve_natively(served) as url, connect(url, protocol="msgpack") as client:
         with pytest.raises(RemoteError, match="more than 10,000 elements"):
             await client.request("counts", FLOOD)
-        with pytest.raises(RemoteError, match="more than 10,000 keys that are no text"):
+        with pytest.raises(RemoteError, match="more than 10,000 keys that are not text"):
             await client.request("any", FLOOD)
         assert await client.request("counts", {1: 2}) == 1
         with pytest.raises(Exception, match="more than 10,000 elements"):
             await client.request("flood", response_type=dict[int, int])
-        with pytest.raises(Exception, match="more than 10,000 keys that are no text"):
+        with pytest.raises(Exception, match="more than 10,000 keys that are not text"):
             await client.request("flood")

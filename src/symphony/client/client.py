@@ -259,7 +259,7 @@ class Client:
     def on_open(self, handler: F) -> F:
         """Register a function that runs on every connection, before anything queued is sent.
 
-        What it sends passes the queue. It takes no argument, may be plain or
+        What it sends is sent before the queue. It takes no argument, may be plain or
         async, and may take `connect_timeout`. If it fails, the queue is kept.
         On the first connection, opening the client then raises its exception.
         Later, it is logged and the client tries again, unless it is a

@@ -201,8 +201,8 @@ class Client:
         Args:
             code: The close code.
             reason: The reason.
-            timeout: Seconds to wait until all queued messages are sent. A log
-                line tells how many were not.
+            timeout: Seconds to wait until all queued messages are sent. If some
+                were not, the client logs how many.
         """
         self._end(timeout, code, reason)
 

@@ -42,7 +42,7 @@ class Admission:
         hosts: The hosts that the app answers for, `None`: those of its server.
 
     Attributes:
-        draining: Whether the server stops: nothing is admitted any more.
+        draining: Whether the server stops: it then admits nothing more.
     """
 
     def __init__(self, resolve: Resolve, limits: Limits, hosts: Sequence[str] | None) -> None:

@@ -264,7 +264,7 @@ class Node:
                 return await watched(work, self.limits.blocking_warning, slow)
             except asyncio.CancelledError as error:
                 if not _is_cancelled():
-                    # Its own code has raised this.
+                    # The task was not cancelled: its own code has raised this.
                     self.report(error, socket, what)
                 raise
             except BaseException as error:

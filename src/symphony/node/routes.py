@@ -195,7 +195,7 @@ class Compiler:
         handle = answering(plan, where)
 
         async def connect(socket: Socket[Any]) -> None:
-            # First: whatever happens from here on, the disconnect handler runs.
+            # First: from here on, the disconnect handler runs in any case.
             begin(socket)
             result = await handle(socket, None)
             if result is not None:

@@ -82,7 +82,7 @@ def fail_to_encode(error: Exception, value: Any, given: str = "") -> NoReturn:
     try:
         raise error
     finally:
-        # Kept in a frame of its own traceback, it would wait for the garbage collector.
+        # An error that a frame of its own traceback refers to waits for the garbage collector.
         del error
 
 

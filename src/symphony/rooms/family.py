@@ -67,11 +67,11 @@ class Families:
         """Return the family and the parameters of a room's name.
 
         Raises:
-            Reject: The name looks like those of a family, and is none of
-                them. Taken for a room without a policy, it would let a client
-                that may choose a part of the name go around `authorize`. For
-                the same reason, one room has one name: `game:007` is none of
-                `game:{id:int}`, which would write `game:7`.
+            Reject: The name looks like those of a family, but does not match
+                its pattern. As the name of a room without a policy, it would
+                let a client that chooses a part of the name avoid `authorize`.
+                For the same reason, one room has one name: `game:007` does not
+                match `game:{id:int}`, which would write `game:7`.
         """
         found = self._table.match(name)
         if found is not None:

@@ -315,7 +315,7 @@ class Membership:
     async def _run_empty(self, live: _Live) -> None:
         try:
             if tasks := live.tasks.running if live.tasks is not None else ():
-                # A task that has emptied its room has its patience, and one more turn.
+                # A task that has emptied its room may run for `patience` seconds and one more turn.
                 _, late = await asyncio.wait(tasks, timeout=self._patience + 1)
                 if late:
                     logger.error("%d tasks of room %r did not end and are abandoned.", len(late), live.name)
@@ -329,7 +329,7 @@ class Membership:
     async def _run_all(
         self, hooks: tuple[Hook, ...], socket: Socket[Any] | None, name: str, kind: str
     ) -> None:
-        """Run each hook, whatever those before it raise.
+        """Run each hook, even if an earlier one raises.
 
         Raises:
             BaseException: What the first of them raised; the rest is reported.

@@ -67,9 +67,9 @@ class Home(Protocol):
 class SocketScope:
     """The dependencies with scope `"socket"` of one socket.
 
-    They are created in the context of the socket, wherever they are first
-    used: they are closed there, and what they set in context variables is for
-    all handlers of the socket.
+    They are created and closed in the context of the socket, even if a stream or
+    a concurrent handler uses them first. So the context variables that they set
+    are visible to all handlers of the socket.
 
     Args:
         signal: Creates the signal that calls wait for while another call

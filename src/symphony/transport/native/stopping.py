@@ -76,8 +76,8 @@ class Signals:
             self._stop()
 
     def _leave_the_next_to_the_system(self) -> None:
-        # Python runs handlers between two of its own instructions only. The system needs
-        # nobody, but it does not end process 1 of a container that way.
+        # Python runs signal handlers only between two of its instructions. The system's
+        # default action always works, except for process 1 of a container.
         if os.getpid() == 1 or threading.current_thread() is not threading.main_thread():
             return
         for number in SIGNALS:
@@ -88,7 +88,7 @@ class Signals:
 
 
 class Deadline:
-    """Ends the process if its stop takes too long, whatever hangs."""
+    """Ends the process if its stop takes too long, even if a thread or the event loop hangs."""
 
     def __init__(self) -> None:
         self._cancelled = threading.Event()
