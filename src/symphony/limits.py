@@ -20,8 +20,9 @@ class Limits:
         max_message_bytes: The largest incoming message, after decompression. A
             larger one closes the connection with 1009, before it is buffered
             whole.
-        max_elements: The most values, items and keys in one message of an event
-            route. A message with more is refused with `invalid`.
+        max_elements: The most values, items and keys in one message that is
+            decoded. An event or a message with more is refused with `invalid`,
+            a reply fails its request.
         max_header_bytes: The largest head of a request, a handshake too. Chunk
             extensions and trailers of a body count with it. A larger one is
             answered with HTTP 431.

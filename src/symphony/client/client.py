@@ -154,7 +154,7 @@ class Client:
         seconds = self._core.options.request_timeout if timeout is None else timeout
         if not seconds > 0:
             raise ValueError(f"timeout must be above 0, not {timeout!r}.")
-        read = reader(response_type, self._core.kind)
+        read = reader(response_type, self._core.decoding)
         if idempotent or not self._outgoing.clear:
             # It may be sent later, or twice, and the object may change in the meantime.
             data = snapshot(data, self._core.kind)
@@ -186,7 +186,7 @@ class Client:
         self._check(event)
         if not 1 <= credit <= MAX_CREDIT:
             raise ValueError(f"credit must be a number of items, 1 or more, not {credit!r}.")
-        read = reader(response_type, self._core.kind)
+        read = reader(response_type, self._core.decoding)
 
         def start() -> Flow:
             self._check(event)

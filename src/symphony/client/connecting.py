@@ -12,6 +12,7 @@ from symphony.client.client import Client
 from symphony.client.dialing import WebSocketDial
 from symphony.client.framelog import configure
 from symphony.client.options import Options, Token, tls_context
+from symphony.client.payload import MAX_ELEMENTS
 
 __all__ = ("ConnectOptions", "connect")
 
@@ -37,6 +38,7 @@ class ConnectOptions(TypedDict, total=False):
     max_queue: int
     max_queue_bytes: int
     max_message_bytes: int
+    max_elements: int
     ssl: tls.SSLContext | bool | None
     origin: str | None
     subprotocols: Sequence[str]
@@ -61,6 +63,7 @@ def connect(
     max_queue: int = 1000,
     max_queue_bytes: int = 16 * 1024 * 1024,
     max_message_bytes: int = 1024 * 1024,
+    max_elements: int = MAX_ELEMENTS,
     ssl: tls.SSLContext | bool | None = None,
     origin: str | None = None,
     subprotocols: Sequence[str] = (),
@@ -107,6 +110,8 @@ def connect(
         max_queue_bytes: The limit in bytes of each of these queues, and of the
             items of each stream.
         max_message_bytes: The size limit of an incoming message.
+        max_elements: The most values, items and keys in received data. Data with
+            more is not decoded, as if it had the wrong type.
         ssl: For `wss`: a context; `None` or `True`: certificates are verified
             with the system's; `False`: not at all.
         origin: The `Origin` header of the handshake, as a browser sends it.
@@ -157,6 +162,7 @@ def connect(
         give_up_after=give_up_after,
         max_queue=max_queue,
         max_queue_bytes=max_queue_bytes,
+        max_elements=max_elements,
         subprotocols=subprotocols,
         raw=raw,
     )

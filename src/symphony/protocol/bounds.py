@@ -29,6 +29,7 @@ __all__ = (
     "MAX_HASHED_NUMBERS",
     "SMALL",
     "Hashed",
+    "bounded",
     "calm",
     "check_elements",
     "check_hashed",
@@ -304,3 +305,30 @@ def calm(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return read(data)
 
     return read_calmly
+
+
+def bounded(read: Callable[[Any], Any], most: int, *, is_json: bool) -> Callable[[Any], Any]:
+    """Return a reader that decodes data only if it does not contain too much.
+
+    While it decodes large data, the garbage collector does not run, as in `calm`.
+
+    Args:
+        read: Decodes the data: `Raw`, text or bytes.
+        most: How many values, items and keys the data may contain.
+        is_json: Whether it is JSON, and otherwise MessagePack.
+
+    Raises:
+        Reject: By the reader: the data contains more.
+    """
+
+    def read_bounded(data: Any) -> Any:
+        is_raw = type(data) is msgspec.Raw
+        size = memoryview(data).nbytes if is_raw else len(data)
+        if size <= SMALL and size <= most:
+            return read(data)
+        if size > most:
+            check_elements(bytes(data) if is_raw else data, most, is_json=is_json)
+        with _paused():
+            return read(data)
+
+    return read_bounded

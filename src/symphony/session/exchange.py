@@ -73,6 +73,7 @@ class Exchange:
         "_needs_check",
         "_protocol",
         "_session",
+        "_small",
         "answering",
         "requests",
         "runner",
@@ -101,9 +102,16 @@ class Exchange:
         self._highest = -1
         # Whether `_check` must decide if an event may enter the lane.
         self._needs_check = False
+        # A message of at most so many bytes is decoded without looking at its size.
+        self._small = min(SMALL, limits.max_elements)
         self.answering = Answering(session, connection, protocol, limits, context, name)
         self.requests = Requests(
-            self.answering.send, self.adjust_reading, protocol.payload, limits.max_requests, name
+            self.answering.send,
+            self.adjust_reading,
+            protocol.payload,
+            limits.max_requests,
+            limits.max_elements,
+            name,
         )
 
     def start(self, runner: Runner) -> None:
@@ -116,7 +124,7 @@ class Exchange:
         event = message
         # The data of queued events stays encoded: decoded it can be 20 times as large.
         runner = self.runner
-        if type(message) is self._kind and runner.is_idle and len(message) <= SMALL:
+        if type(message) is self._kind and runner.is_idle and len(message) <= self._small:
             decode = self._decode_event
             try:
                 event = decode(message)
@@ -187,7 +195,7 @@ class Exchange:
             answering.refuse(None, INTERNAL)
             return None
         # What is malformed is refused anyway.
-        is_large = len(message) > SMALL and not isinstance(decoded, MalformedError)
+        is_large = len(message) > self._small and not isinstance(decoded, MalformedError)
         too_complex = self._too_complex(message) if is_large else None
         envelopes = decoded if isinstance(decoded, Sequence) else (decoded,)
         # Their data refers to the message, which stays in memory until the last is handled.
