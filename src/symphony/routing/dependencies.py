@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from symphony.errors import ConfigurationError
+from symphony.routing.contexts import UNSET, Change, changes_since
 from symphony.routing.parameters import EMPTY, Parameter, qualified_name, read_parameters, underlying
 from symphony.routing.results import is_awaitable
 from symphony.routing.stage import Filler, Rules, belongs_to_call
@@ -33,11 +34,6 @@ __all__ = (
 
 Argument = Filler | int
 """A filler, or the index of the step that provides the value."""
-
-
-_UNSET: Final = object()
-_Change = tuple[ContextVar[Any], Any, Any]
-"""A variable that a dependency has set, its value before and after."""
 
 
 class Signal(Protocol):
@@ -85,7 +81,7 @@ class SocketScope:
 
     def __init__(self, signal: Callable[[], Signal], home: Home) -> None:
         self._home = home
-        self._changes: dict[Hashable, list[_Change]] = {}
+        self._changes: dict[Hashable, list[Change]] = {}
         self.values: dict[Hashable, Any] = {}
         self.stack = AsyncExitStack()
         self._signal = signal
@@ -120,18 +116,14 @@ class SocketScope:
         if changes and not self._home.is_current():
             # A copy of the context: a stream, or one of several handlers at once.
             for variable, before, value in changes:
-                if variable.get(_UNSET) is before:
+                if variable.get(UNSET) is before:
                     variable.set(value)
         return self.values[key]
 
     async def _create(self, key: Hashable, create: Callable[[AsyncExitStack], Awaitable[Any]]) -> Any:
         before = copy_context()
         value = await create(self.stack)
-        self._changes[key] = [
-            (variable, before.get(variable, _UNSET), new)
-            for variable, new in copy_context().items()
-            if before.get(variable, _UNSET) is not new
-        ]
+        self._changes[key] = changes_since(before)
         return value
 
     async def aclose(self, exc: BaseException | None = None) -> None:
