@@ -10,9 +10,9 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol, cast
 
-from symphony.routing.contexts import Change, changes_since
 from symphony.routing.dependencies import Arguments, Step, close_context, resolve
 from symphony.routing.results import keeping
+from symphony.routing.socketscope import Change, changes_since
 
 __all__ = ("ThreadRunner", "Wait", "in_thread")
 
