@@ -78,7 +78,7 @@ class Admission:
         found = self._resolve(path)
         if found is None:
             # With the path of the mount: the client knows no other.
-            raise Reject("not_found", f"no WebSocket route for {scope['path']}")
+            raise Reject("not_found", f"no WebSocket route for {printable(scope['path'])}")
         endpoint, params = found
         self._check_origin(handshake, endpoint)
         self._check_limits(handshake, connected)
