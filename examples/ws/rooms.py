@@ -56,7 +56,7 @@ async def joined(socket: Socket[Person], room: Room) -> None:
     await room.send({"joined": socket.state.name}, exclude=socket)
 
 
-# A socket leaves its rooms automatically when it disconnects, for whatever reason.
+# A socket leaves its rooms automatically when it disconnects.
 @rooms.on_leave
 async def left(socket: Socket[Person], room: Room) -> None:
     await room.send({"left": socket.state.name})

@@ -20,8 +20,9 @@ class Limits:
         max_message_bytes: The largest incoming message, after decompression. A
             larger one closes the connection with 1009, before it is buffered
             whole.
-        max_elements: The most values, items and keys in one message of an event
-            route. A message with more is refused with `invalid`.
+        max_elements: The most values, items and keys in one message that is
+            decoded. An event or a message with more is refused with `invalid`,
+            a reply fails its request.
         max_header_bytes: The largest head of a request, a handshake too. Chunk
             extensions and trailers of a body count with it. A larger one is
             answered with HTTP 431.
@@ -38,7 +39,7 @@ class Limits:
             this time is disconnected.
         max_early_bytes: How much a client may send after its handshake request,
             or after another complete request, before the server has answered it.
-        max_connections: The most connections, whatever they are doing. Further
+        max_connections: The most connections, also during their handshake. Further
             ones are refused with HTTP 503.
         max_connections_per_client: The most connections from one address (for
             IPv6: from one /64). Further ones are refused with HTTP 429. `None`:
@@ -54,12 +55,12 @@ class Limits:
         max_turn_messages: How many messages and other frames of one socket are
             handled in one turn of the event loop. The next ones wait for the
             next turn, after the other sockets.
-        max_turn_time: How long they may take together. A handler that takes
+        max_turn_time: How long these frames may take together. A handler that takes
             longer is not interrupted, but the next message waits.
         max_outbox_bytes: How many unsent bytes one socket may have before the
             slow consumer policy of the route applies.
         max_outbox_age: How many seconds a message may wait to be sent before
-            the same policy applies. It is noticed at most half of that later.
+            the same policy applies. The check may be late by half of that.
             `None`: no limit.
         high_water_bytes: Above this many unsent bytes, `await socket.send()`
             waits.
@@ -95,7 +96,7 @@ class Limits:
         message_timeout: How long a client may take to send all fragments of a
             message. After that, the connection is closed with 4408.
         max_room_name: The most characters in the name of a room. A longer
-            one is not that of a room: `invalid`.
+            name is refused with `invalid`.
         thread_timeout: How long another thread waits for the event loop, in
             `app.threadsafe`, before it raises `TimeoutError`. A request has its
             own timeout on top.

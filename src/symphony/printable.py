@@ -11,7 +11,7 @@ MOST: Final = 200
 
 
 def printable(text: object, most: int = MOST) -> str:
-    """Return a peer's text as it may stand in a log line or an exception.
+    """Return a peer's text in a form that is safe in a log line or an exception.
 
     It has no line breaks, no control characters (C0 and C1), and none that
     change the direction of text. They are escaped. Longer text is cut.
@@ -22,7 +22,7 @@ def printable(text: object, most: int = MOST) -> str:
 
 
 def escaped(text: str, keep: str = "") -> str:
-    r"""Return *text* with `\x1b` and the like instead of what is not printable, except for *keep*."""
+    r"""Return *text* with escapes such as `\x1b` for all unprintable characters except *keep*."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one in keep else ascii(one)[1:-1] for one in text)

@@ -12,7 +12,7 @@ from typing_extensions import TypeForm, TypeVar
 from symphony.errors import WrongThreadError, check_close_code
 from symphony.outgoing.batch import Recipient
 from symphony.outgoing.encoding import RAW, Dialect
-from symphony.routing.dependencies import SocketScope
+from symphony.routing.socketscope import SocketScope
 from symphony.socketsession import ENDED, SocketSession
 from symphony.websocket.backpressure import READY, TURN
 
@@ -203,7 +203,7 @@ class Socket(Generic[StateT]):
             The reply's data.
 
         Raises:
-            RequestTimeoutError: It did not come in time.
+            RequestTimeoutError: The reply did not arrive in time.
             RemoteError: The client answered with an error, or the reply is
                 not of the type.
             DisconnectedError: The socket is closed, or was closed meanwhile.
@@ -220,7 +220,7 @@ class Socket(Generic[StateT]):
 
         Returns at once; the disconnect handler runs when the peer has
         answered or `close_timeout` has passed. Messages that still wait for a
-        handler are dropped, and no later ones are handled. A repeat does
+        handler are dropped, and later ones are not handled. A second call does
         nothing, and awaiting it suspends for one turn of the event loop.
 
         Args:
@@ -333,7 +333,7 @@ def recipient_of(socket: Socket[Any]) -> Recipient:
 
 
 def begin(socket: Socket[Any]) -> None:
-    """Note that the connect handler is called: the disconnect handler will be, whatever happens."""
+    """Note that the connect handler is called, so that the disconnect handler will be, too."""
     socket._session.began = True  # pyright: ignore[reportPrivateUsage]
 
 

@@ -1,9 +1,11 @@
 """Each limit has a test that stays within it and one that exceeds it.
 
-The tests say so with `@pytest.mark.within("max_queue")` and `@pytest.mark.beyond("max_queue")`.
+The tests say so with `@pytest.mark.within("max_queue")` and `@pytest.mark.beyond("max_queue")`. The options
+of the Python client are named `client.max_queue`.
 """
 
 import ast
+import inspect
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -11,9 +13,17 @@ from pathlib import Path
 import pytest
 
 from symphony import Limits
+from symphony.client import connect
 
 TESTS = Path(__file__).parents[1]
 LIMITS = {field.name for field in fields(Limits)}
+# `backoff` is a delay, and `compression` a threshold.
+NO_LIMITS = {"backoff", "compression"}
+CLIENT = {
+    f"client.{option.name}"
+    for option in inspect.signature(connect).parameters.values()
+    if option.annotation in ("int", "float", "int | None", "float | None") and option.name not in NO_LIMITS
+}
 
 
 def marked(kind: str) -> Iterator[str]:
@@ -26,4 +36,9 @@ def marked(kind: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("kind", ["within", "beyond"])
 def test_each_limit_is_tested_on_both_sides(kind: str) -> None:
-    assert set(marked(kind)) == LIMITS
+    assert {limit for limit in marked(kind) if "." not in limit} == LIMITS
+
+
+@pytest.mark.parametrize("kind", ["within", "beyond"])
+def test_each_limit_of_the_python_client_is_tested_on_both_sides(kind: str) -> None:
+    assert {limit for limit in marked(kind) if limit.startswith("client.")} == CLIENT

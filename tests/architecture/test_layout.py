@@ -37,6 +37,35 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
     assert [path for path in named_in(page.read_text()) if not exists(path)] == []
 
 
+def listed_modules() -> dict[str, list[str]]:
+    """Return the modules that the table of the larger folders names, by folder."""
+    rows = re.findall(
+        r"^\| `([\w/]+)/` \| (.*) \|$", _table("The modules of the larger folders"), re.MULTILINE
+    )
+    return {folder: re.findall(r"`(\w+)`", modules) for folder, modules in rows}
+
+
+def _table(caption: str) -> str:
+    return (
+        (ROOT / "ARCHITECTURE.md").read_text().partition(caption)[2].partition("\n\n")[2].partition("\n\n")[0]
+    )
+
+
+@pytest.mark.parametrize("folder", listed_modules())
+def test_the_modules_of_a_large_folder_are_listed_once_each(folder: str) -> None:
+    modules = [file.stem for file in (PACKAGE / folder).glob("*.py") if file.stem != "__init__"]
+    assert sorted(listed_modules()[folder]) == sorted(modules)
+
+
+def test_every_folder_with_many_modules_is_listed() -> None:
+    large = {
+        str(folder.relative_to(PACKAGE))
+        for folder in PACKAGE.rglob("*")
+        if folder.is_dir() and len(list(folder.glob("*.py"))) > 8
+    }
+    assert large <= set(listed_modules())
+
+
 def test_the_name_of_a_file_that_has_moved_is_found() -> None:
     text = "see `lane.py`, `session/lane.py`, `compiling/` and `rooms/`, but not socket.py"
     assert [path for path in named_in(text) if not exists(path)] == ["lane.py", "compiling/"]

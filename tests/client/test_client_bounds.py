@@ -26,6 +26,7 @@ async def say(client: Client, verb: str, data: str) -> None:
             await getattr(client, verb)("x", data)
 
 
+@pytest.mark.beyond("client.max_queue_bytes")
 @pytest.mark.parametrize("verb", ["emit", "send", "request", "stream"])
 async def test_what_waits_offline_is_bounded_in_bytes(verb: str) -> None:
     async with serve() as server:
@@ -42,6 +43,7 @@ async def test_what_waits_offline_is_bounded_in_bytes(verb: str) -> None:
             await opening
 
 
+@pytest.mark.within("client.max_queue_bytes")
 async def test_what_leaves_the_queue_makes_room() -> None:
     async with pair(max_queue_bytes=50 * KIB) as (client, peer, server):
         await peer.drop()

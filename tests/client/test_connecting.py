@@ -132,6 +132,7 @@ async def test_what_it_says_of_itself() -> None:
         await client.close()
 
 
+@pytest.mark.within("client.connect_timeout")
 async def test_it_keeps_trying_until_the_server_is_there() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

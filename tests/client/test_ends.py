@@ -87,6 +87,8 @@ async def test_an_answer_that_is_not_http_does_not_either(
     assert len(warnings_in(caplog)) == 1
 
 
+@pytest.mark.within("client.give_up_after")
+@pytest.mark.beyond("client.give_up_after")
 @pytest.mark.parametrize("give_up_after", [0.0, 10.0, None])
 def test_it_gives_up_after_its_time(give_up_after: float | None) -> None:
     now = 100.0

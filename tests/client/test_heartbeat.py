@@ -15,6 +15,7 @@ from symphony.client.heartbeat import Heartbeat
 pytestmark = pytest.mark.usefixtures("each_loop")
 
 
+@pytest.mark.within("client.heartbeat")
 async def test_a_server_that_keeps_silent_is_asked_and_an_answer_keeps_the_connection() -> None:
     async with listen() as server:
         client = connect(server.url, heartbeat=0.1)
@@ -55,6 +56,7 @@ async def test_a_server_that_talks_is_not_asked() -> None:
     heartbeat.stop()
 
 
+@pytest.mark.beyond("client.heartbeat")
 async def test_a_server_that_stops_is_given_up_and_called_again() -> None:
     """As with SIGSTOP: the kernel still takes what comes, and nobody answers."""
     async with serve() as server:

@@ -71,6 +71,7 @@ async def test_what_waited_through_a_connection_that_never_opened_is_still_there
         assert [(await peer.receive())["data"] for _ in range(3)] == [1, 2, 3]
 
 
+@pytest.mark.beyond("client.max_queue")
 async def test_no_more_waits_than_may() -> None:
     async with pair(max_queue=3) as (client, peer, server):
         await peer.drop()
@@ -254,6 +255,7 @@ async def test_of_several_notices_the_last_counts() -> None:
         await handshake.accept()
 
 
+@pytest.mark.beyond("client.connect_timeout")
 async def test_an_attempt_that_hangs_is_given_up_in_time() -> None:
     async with pair(connect_timeout=0.1) as (client, peer, server):
         await peer.drop()

@@ -12,7 +12,7 @@ from symphony.client.address import parse_url
 from symphony.client.link import Close
 from symphony.client.loss import sentence
 from symphony.client.opening import Answer, AnswerError
-from symphony.client.payload import error_said
+from symphony.client.payload import Decoding, error_said
 from symphony.errors import RemoteError
 from symphony.protocol.envelopes import MalformedError
 from symphony.protocol.v1 import MSGPACK
@@ -209,7 +209,7 @@ def test_long_text_in_an_invalid_response_is_cut() -> None:
 
 @pytest.mark.parametrize("delay", [float("nan"), float("inf"), float("-inf"), -1.0])
 def test_a_delay_that_is_none_is_left_out(delay: float) -> None:
-    said = error_said(msgspec.msgpack.encode({"code": "busy", "retry_after": delay}), "msgpack")
+    said = error_said(msgspec.msgpack.encode({"code": "busy", "retry_after": delay}), Decoding("msgpack"))
     assert said is not None
     assert said.retry_after is None
     with pytest.raises(MalformedError):

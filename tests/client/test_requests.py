@@ -90,6 +90,17 @@ async def test_without_a_limit_no_timeout_is_sent() -> None:
         assert await asked == 1
 
 
+@pytest.mark.within("client.request_timeout")
+async def test_an_answer_within_the_timeout_is_the_result() -> None:
+    async with pair(request_timeout=0.25) as (client, peer, _):
+        asked = asyncio.ensure_future(client.request("quick"))
+        frame = await peer.receive()
+        assert frame["timeout"] == 0.25
+        await peer.send(reply=frame["id"], data="done")
+        assert await asked == "done"
+
+
+@pytest.mark.beyond("client.request_timeout")
 async def test_a_timeout_says_what_was_asked_of_whom() -> None:
     async with pair(request_timeout=0.05) as (client, peer, server):
         with pytest.raises(RequestTimeoutError) as caught:
@@ -217,6 +228,7 @@ async def test_offline_it_waits_and_says_so_if_that_takes_too_long() -> None:
         assert len(client._outgoing) == 0
 
 
+@pytest.mark.within("client.max_queue")
 async def test_those_that_wait_offline_count_and_leave_their_place() -> None:
     async with pair(max_queue=2) as (client, peer, server):
         await peer.drop()

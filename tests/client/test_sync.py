@@ -342,10 +342,12 @@ def test_events_above_the_limit_are_dropped_counted_and_logged(
         assert "1 received events were dropped so far, the last one 'number'" in caplog.text
 
 
+@pytest.mark.beyond("client.max_queue_bytes")
 def test_bytes_of_events_are_bounded_too(chat: tuple[Chat, str]) -> None:
-    with sync.connect(f"{chat[1]}/chat") as client:
+    """They were bounded by 16 MiB, whatever the option said."""
+    with sync.connect(f"{chat[1]}/chat", max_queue_bytes=4 * 1024 * 1024) as client:
         client.request("bulk", 50, timeout=60)
-        assert 15_000_000 < client._receiver.inbox.bytes <= 16 * 1024 * 1024
+        assert 3_000_000 < client._receiver.inbox.bytes <= 4 * 1024 * 1024
         assert client.dropped == 50 - len(client._receiver.inbox)
         assert client.receive("big").endswith(f"x{client.dropped}")
 

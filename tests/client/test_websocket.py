@@ -181,6 +181,7 @@ async def test_large_messages_come_whole() -> None:
         assert all(message == payload for message in ear.heard)
 
 
+@pytest.mark.beyond("client.max_message_bytes")
 @pytest.mark.parametrize(
     ("frames", "code"),
     [
@@ -215,6 +216,7 @@ async def test_a_server_that_breaks_the_protocol_is_told_so_and_left(frames: byt
         assert ear.close == Close(code, reason, clean=False)
 
 
+@pytest.mark.within("client.max_message_bytes")
 async def test_a_message_of_just_the_limit_is_taken() -> None:
     async with linked(max_message_bytes=1000) as (_, peer, ear):
         peer.write(server_frame(BINARY, bytes(1000)))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from support import servers
+from support.clock import Hold, held_by
 
 # What these test is decided above the transport, or is the same code in each loop.
 TWO_VARIANTS = {
@@ -46,3 +47,9 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: Any) -> Mapping[s
 def serve() -> servers.Serve:
     """Serve an app over the transport in question: `async with serve(app) as url`."""
     return servers.serve
+
+
+@pytest.fixture
+def hold(monkeypatch: pytest.MonkeyPatch) -> Hold:
+    """Hold the event loop for some seconds, on a clock that only this moves: `hold(0.03)`."""
+    return held_by(monkeypatch)

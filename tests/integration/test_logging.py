@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import re
-import time
 
 import pytest
 
@@ -21,11 +20,6 @@ def lines(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
         and record.name.startswith("symphony.")
         and "native transport" not in record.getMessage()
     ]
-
-
-def hold() -> None:
-    """Do something slow without letting go of the loop."""
-    time.sleep(0.03)
 
 
 async def test_a_connection_is_one_line_when_it_opens_and_one_when_it_closes(serve, caplog):
@@ -86,7 +80,7 @@ async def test_a_peer_cannot_write_lines_of_its_own(serve, caplog):
 
 
 @pytest.mark.within("blocking_warning")
-async def test_a_server_that_works_is_quiet_at_warning(serve, caplog):
+async def test_a_server_that_works_is_quiet_at_warning(serve, hold, caplog):
     app = Symphony()
 
     @app.on_message
@@ -106,7 +100,7 @@ async def test_a_server_that_works_is_quiet_at_warning(serve, caplog):
 
 
 @pytest.mark.parametrize("stage", ["connect", "message", "late message", "plain message", "disconnect"])
-async def test_a_handler_that_holds_the_loop_is_named(serve, caplog, stage):
+async def test_a_handler_that_holds_the_loop_is_named(serve, hold, caplog, stage):
     app = Symphony(limits=Limits(blocking_warning=0.02))
     route = app.route("/slow")
 
@@ -114,13 +108,13 @@ async def test_a_handler_that_holds_the_loop_is_named(serve, caplog, stage):
 
         @route.on_connect
         async def enter() -> None:
-            hold()
+            hold(0.03)
 
     if stage == "plain message":
 
         @route.on_message
         def plain(message: str) -> str:
-            hold()
+            hold(0.03)
             return message
 
     else:
@@ -130,13 +124,13 @@ async def test_a_handler_that_holds_the_loop_is_named(serve, caplog, stage):
             if stage == "late message":
                 await asyncio.sleep(0)
             if "message" in stage:
-                hold()
+                hold(0.03)
             return message
 
     @route.on_disconnect
     async def leave() -> None:
         if stage == "disconnect":
-            hold()
+            hold(0.03)
 
     async with serve(app) as url:
         async with connect(f"{url}/slow") as client:
@@ -144,18 +138,19 @@ async def test_a_handler_that_holds_the_loop_is_named(serve, caplog, stage):
             assert await client.recv() == "x"
         await until(lambda: app.stats.closed == 1)
     kind = stage.split()[-1]
-    assert re.match(
-        rf"The {kind} handler of /slow held the event loop for 0\.\d\d s \(socket \S{{22}}\)\. "
+    [line] = lines(caplog, logging.WARNING)
+    assert re.fullmatch(
+        rf"The {kind} handler of /slow held the event loop for 0\.03 s \(socket \S{{22}}\)\. "
         r"Await something slow, or register a plain function with thread=True\.",
-        lines(caplog, logging.WARNING)[0],
+        line,
     )
 
 
-async def test_a_background_task_that_holds_the_loop_is_named(serve, caplog):
+async def test_a_background_task_that_holds_the_loop_is_named(serve, hold, caplog):
     app = Symphony(limits=Limits(blocking_warning=0.02))
 
     async def crunch() -> None:
-        hold()
+        hold(0.03)
 
     @app.on_message
     async def handle(socket: Socket, message: str) -> str:
@@ -170,12 +165,17 @@ async def test_a_background_task_that_holds_the_loop_is_named(serve, caplog):
     assert "crunch" in line
 
 
-async def test_a_handler_in_a_thread_may_take_its_time(serve, caplog):
+async def test_a_handler_in_a_thread_may_take_its_time(serve, hold, caplog):
     app = Symphony(limits=Limits(blocking_warning=0.02))
+    loop = asyncio.get_running_loop()
+
+    async def let_time_pass() -> None:
+        hold(0.03)
 
     @app.on_message(thread=True)
     def handle(message: str) -> str:
-        time.sleep(0.04)
+        # On the loop, which proves that it is free.
+        asyncio.run_coroutine_threadsafe(let_time_pass(), loop).result()
         return message
 
     async with serve(app) as url, connect(f"{url}/") as client:

@@ -39,7 +39,10 @@ CASES = {
     "own class": (Page, f"an object of type {__name__}.Page. Use str, int"),
     "class": (lambda: Page, f"the class {__name__}.Page. Use an instance of it."),
     "model class": (lambda: Holder, f"the class {__name__}.Holder. Use an instance of it."),
-    "generator": (lambda: [(n for n in "ab")], "an object of type generator. Make a list of it."),
+    "generator": (
+        lambda: [(n for n in "ab")],
+        "an object of type generator. Make a list of it, or yield its items from an async generator.",
+    ),
     "in a model": (
         lambda: Holder(lock=threading.Lock()),
         "Unable to serialize unknown type: <class '_thread.lock'>",

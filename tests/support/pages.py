@@ -62,6 +62,7 @@ _URL = "ws://127.0.0.1:8080"
 _PRINTS = re.compile(r"\b(?:print|console\.log)\(.*\S\s+(?:#|//) (.+)")
 _IMPORTED = re.compile(r"(['\"])(?:symphony-ws|(?:/\w+)?/_symphony/client\.js)\1")
 _BLOCKING = re.compile(r"\bsync\.connect\(|\bbackend\(\)")
+_REFUSED = re.compile(r"symphony: \S+: the server refused the connection")
 _CHROMIUM = shutil.which("/usr/bin/chromium")
 _TSC = CLIENT.parent / "node_modules" / "typescript" / "bin" / "tsc"
 _PATIENCE = 10.0
@@ -568,8 +569,7 @@ async def _node(file: Path, promised: list[str]) -> tuple[list[str], str]:
         errors = (await process.stderr.read()).decode()
         await process.wait()
     # The pages show refusals. The client warns about each, besides what it raises.
-    refused = "symphony: the server refused the connection"
-    return printed, "\n".join(line for line in errors.splitlines() if not line.startswith(refused))
+    return printed, "\n".join(line for line in errors.splitlines() if not _REFUSED.match(line))
 
 
 def _promised(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from symphony.client.entries import Entry
 from symphony.client.loss import Loss
 from symphony.client.outgoing import Outgoing
-from symphony.client.payload import Kind, error_said
+from symphony.client.payload import Decoding, error_said
 from symphony.errors import RemoteError, SymphonyError
 from symphony.protocol.envelopes import Cancel, End, Error, Event, Item, Reply
 from symphony.protocol.v1 import MAX_ID, V1
@@ -51,11 +51,13 @@ class Answers:
 
     Args:
         outgoing: Sends the client's messages.
+        decoding: How received data is decoded.
     """
 
-    __slots__ = ("_asking", "_last_id", "outgoing")
+    __slots__ = ("_asking", "_decoding", "_last_id", "outgoing")
 
-    def __init__(self, outgoing: Outgoing) -> None:
+    def __init__(self, outgoing: Outgoing, decoding: Decoding) -> None:
+        self._decoding = decoding
         self.outgoing = outgoing
         self._asking: dict[int, Asking] = {}
         self._last_id = 0
@@ -124,7 +126,5 @@ class Answers:
         return again
 
     def _error(self, data: Any) -> RemoteError:
-        codec = self.outgoing.codec
-        kind: Kind = "msgpack" if codec is not None and codec.payload == "msgpack" else "json"
         # An answer without a code is the server's mistake, not a code that it has.
-        return error_said(data, kind) or RemoteError("invalid", "the server's error has no code")
+        return error_said(data, self._decoding) or RemoteError("invalid", "the server's error has no code")

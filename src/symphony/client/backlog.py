@@ -13,7 +13,7 @@ __all__ = ("Backlog", "Gate")
 T = TypeVar("T")
 
 # While the program waits for an answer, reading goes on above the limits, up to these
-# factors: the answer may be behind all that the server has sent already.
+# factors: the answer may come after everything that the server has sent already.
 _MANY = 32
 _LARGE = 4
 
@@ -21,8 +21,8 @@ _LARGE = 4
 class Gate:
     """Pauses reading from a client's link while at least one holder asks for it.
 
-    It stays open while the program waits for an answer of the server, because
-    the answer may arrive after the messages that wait.
+    While the program waits for an answer of the server, it does not pause reading:
+    the answer may arrive after the messages that are queued.
     """
 
     __slots__ = ("_holding", "_paused", "_waiting", "link")

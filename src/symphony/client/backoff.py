@@ -63,8 +63,8 @@ class Backoff:
 
     def hint(self, seconds: float) -> None:
         """Add *seconds* to the next delay, as the server asked."""
-        # At most a day: a wrong value must not keep a client away forever. What is not a
-        # number says nothing.
+        # At most a day: a wrong value must not keep a client away forever. NaN counts as
+        # no delay.
         self._hint = min(max(seconds, 0.0), _LONGEST_HINT) if not isnan(seconds) else 0.0
         # A server that answers is back. Only the first such answer resets the delays, or
         # clients of a full server would never slow down.
@@ -87,7 +87,8 @@ class Backoff:
     def next(self) -> float:
         """Return the next delay, and raise the limit for the one after it."""
         attempts, hint, self._hint = self._attempts, self._hint, 0.0
-        # Clients that a server sends away together return over as long as it asked for.
+        # Clients that a server sends away together spread their returns over the time that
+        # it asked for.
         first = max(self._base, hint)
         bound = min(self._longest, first * _GROWTH ** min(attempts, _MAX_GROWTHS))
         self._attempts += 1

@@ -154,7 +154,7 @@ class Client:
         seconds = self._core.options.request_timeout if timeout is None else timeout
         if not seconds > 0:
             raise ValueError(f"timeout must be above 0, not {timeout!r}.")
-        read = reader(response_type, self._core.kind)
+        read = reader(response_type, self._core.decoding)
         if idempotent or not self._outgoing.clear:
             # It may be sent later, or twice, and the object may change in the meantime.
             data = snapshot(data, self._core.kind)
@@ -186,7 +186,7 @@ class Client:
         self._check(event)
         if not 1 <= credit <= MAX_CREDIT:
             raise ValueError(f"credit must be a number of items, 1 or more, not {credit!r}.")
-        read = reader(response_type, self._core.kind)
+        read = reader(response_type, self._core.decoding)
 
         def start() -> Flow:
             self._check(event)
@@ -259,7 +259,7 @@ class Client:
     def on_open(self, handler: F) -> F:
         """Register a function that runs on every connection, before anything queued is sent.
 
-        What it sends passes the queue. It takes no argument, may be plain or
+        What it sends is sent before the queue. It takes no argument, may be plain or
         async, and may take `connect_timeout`. If it fails, the queue is kept.
         On the first connection, opening the client then raises its exception.
         Later, it is logged and the client tries again, unless it is a

@@ -12,6 +12,7 @@ from symphony.client.client import Client
 from symphony.client.dialing import WebSocketDial
 from symphony.client.framelog import configure
 from symphony.client.options import Options, Token, tls_context
+from symphony.client.payload import MAX_ELEMENTS
 
 __all__ = ("ConnectOptions", "connect")
 
@@ -37,6 +38,7 @@ class ConnectOptions(TypedDict, total=False):
     max_queue: int
     max_queue_bytes: int
     max_message_bytes: int
+    max_elements: int
     ssl: tls.SSLContext | bool | None
     origin: str | None
     subprotocols: Sequence[str]
@@ -61,6 +63,7 @@ def connect(
     max_queue: int = 1000,
     max_queue_bytes: int = 16 * 1024 * 1024,
     max_message_bytes: int = 1024 * 1024,
+    max_elements: int = MAX_ELEMENTS,
     ssl: tls.SSLContext | bool | None = None,
     origin: str | None = None,
     subprotocols: Sequence[str] = (),
@@ -98,15 +101,17 @@ def connect(
         backoff: Upper limit of the random delay before the first attempt to
             reconnect, in seconds. It grows by half with each failed attempt.
         max_backoff: Upper limit of every delay, in seconds.
-        give_up_after: After it was connected, how many seconds the client goes
-            on while something answers that is not a Symphony server, such as a
-            proxy with 404 during a restart. `None`: without limit.
+        give_up_after: How many seconds a client that was connected keeps trying
+            while something other than a Symphony server answers, such as a
+            proxy with 404 during a restart. `None`: no limit.
         max_queue: Messages that may be queued for a connection. Also how many
             received events and messages may wait for the program before the
             client stops reading from the connection.
-        max_queue_bytes: The bytes that each of these queues, and the items of
-            each stream, may have.
+        max_queue_bytes: The limit in bytes of each of these queues, and of the
+            items of each stream.
         max_message_bytes: The size limit of an incoming message.
+        max_elements: The most values, items and keys in received data. Data with
+            more is not decoded, as if it had the wrong type.
         ssl: For `wss`: a context; `None` or `True`: certificates are verified
             with the system's; `False`: not at all.
         origin: The `Origin` header of the handshake, as a browser sends it.
@@ -115,10 +120,10 @@ def connect(
             servers other than Symphony: the client then offers no
             subprotocols of Symphony, and sends a token as `Authorization:
             Bearer`.
-        proxy: The proxy to connect through: `True`: the one that the
-            environment names, if any; `False`: none; or a URL, `http://`,
-            `https://`, `socks5://` or `socks5h://`, perhaps with user and
-            password.
+        proxy: The URL of the proxy to connect through: `http://`, `https://`,
+            `socks5://` or `socks5h://`, with user and password if it needs
+            them. `True`: the proxy that the environment names, if any;
+            `False`: none.
         unix: The path of a Unix socket to connect to, instead of the host and
             port of the URL.
         compression: Compress messages of at least this many bytes, if the
@@ -157,6 +162,7 @@ def connect(
         give_up_after=give_up_after,
         max_queue=max_queue,
         max_queue_bytes=max_queue_bytes,
+        max_elements=max_elements,
         subprotocols=subprotocols,
         raw=raw,
     )

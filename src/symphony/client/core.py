@@ -17,7 +17,7 @@ from symphony.client.offering import foreign
 from symphony.client.options import Options
 from symphony.client.outgoing import AHEAD, Outgoing
 from symphony.client.owner import State
-from symphony.client.payload import Kind, error_said
+from symphony.client.payload import Decoding, Kind, error_said
 from symphony.client.reconnector import Reconnector
 from symphony.errors import RemoteError
 from symphony.protocol.envelopes import (
@@ -59,6 +59,7 @@ class Core:
     Attributes:
         where: The address of the server, for messages.
         options: The options of `connect`.
+        decoding: How received data is decoded.
         kind: How data is encoded.
         outgoing: Sends messages.
         answers: Requests and streams in progress.
@@ -81,6 +82,7 @@ class Core:
         "_stop",
         "_timer",
         "answers",
+        "decoding",
         "dispatch",
         "gate",
         "kind",
@@ -100,9 +102,10 @@ class Core:
         self.where = dial.where
         self.options = options
         self.kind: Kind = options.protocol
+        self.decoding = Decoding(options.protocol, options.max_elements)
         limit, size = options.max_queue, options.max_queue_bytes
         self.outgoing = Outgoing(options.protocol, limit, size, dial.where)
-        self.answers = Answers(self.outgoing)
+        self.answers = Answers(self.outgoing, self.decoding)
         self.gate = Gate()
         self.dispatch = Dispatch(self.outgoing, self.gate, limit, size, self._overflow)
         self.messages: Backlog[str | bytes] = Backlog(self.gate, limit, size, self._overflow)
@@ -142,7 +145,9 @@ class Core:
         """Handle a received message."""
         codec = self.outgoing.codec
         if codec is None:
-            if not self.dispatch.message(message) and self.messages.put(message, len(message)):
+            if not self.dispatch.message(message, self.decoding.max_elements) and self.messages.put(
+                message, len(message)
+            ):
                 self._wake()
             return
         try:
@@ -159,9 +164,9 @@ class Core:
             if envelope.id is None:
                 if envelope.event == "error":
                     self._last_error = envelope
-                self.dispatch.event(envelope, self.kind, len(message))
+                self.dispatch.event(envelope, self.decoding, len(message))
             else:
-                self.dispatch.request(envelope, self.kind)
+                self.dispatch.request(envelope, self.decoding)
         elif isinstance(envelope, _ANSWERS):
             self.answers.take(envelope, len(message))
         elif isinstance(envelope, Cancel):
@@ -239,7 +244,7 @@ class Core:
     def refusal(self, close: Close) -> RemoteError | None:
         """Return the error that came right before the close frame and has its reason as its message."""
         last, self._last_error = self._last_error, None
-        error = error_said(last.data, self.kind) if last is not None else None
+        error = error_said(last.data, self.decoding) if last is not None else None
         return error if error is not None and close_reason(error.message) == close.reason else None
 
     def changed(self, state: State) -> None:

@@ -18,7 +18,7 @@ from symphony.client.frames import Compressor
 from symphony.client.link import Close, DialError, Link, Offer
 from symphony.client.opening import Answer, AnswerError, new_key, request, retry_after
 from symphony.client.options import tls_context
-from symphony.client.payload import error_said
+from symphony.client.payload import Decoding, error_said
 from symphony.client.proxies import Proxy, proxy_for
 from symphony.client.reaching import reach, resolve
 from symphony.client.redirects import MAX_REDIRECTS, redirected
@@ -331,7 +331,7 @@ class _Refusal:
             if isinstance(envelope, Retry):
                 self.retry_after = envelope.retry
             elif isinstance(envelope, Event) and envelope.event == "error":
-                self.error = error_said(envelope.data, "json")
+                self.error = error_said(envelope.data, Decoding("json"))
 
     def relieved(self) -> None:
         """Do nothing: nothing is sent."""

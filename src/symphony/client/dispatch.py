@@ -12,7 +12,7 @@ from typing import Any, Final
 from symphony.client.backlog import Backlog, Gate
 from symphony.client.handlers import Handler, Handlers
 from symphony.client.outgoing import Outgoing
-from symphony.client.payload import ErrorData, InvalidError, Kind, reader
+from symphony.client.payload import Decoding, ErrorData, InvalidError, reader
 from symphony.client.tasks import start
 from symphony.errors import MessageTooLargeError, Reject
 from symphony.misnamed import Misnamed
@@ -79,24 +79,24 @@ class Dispatch:
 
     # Incoming
 
-    def event(self, event: Event, kind: Kind, size: int) -> None:
+    def event(self, event: Event, decoding: Decoding, size: int) -> None:
         """Handle an event without an id, in a message of so many bytes."""
         handlers = self.handlers.of(event.event)
         if not handlers and self.unhandled is not None:
             self.unhandled(event.event, event.data)
         elif not handlers and event.event == _ERROR:
-            _log_error(event.data, kind)
+            _log_error(event.data, decoding)
         elif not handlers:
             # A program need not handle all events.
             self._misnamed.look(event.event, self.handlers.events)
         for handler in handlers:
-            self._put(_Call(handler, event, kind), size)
+            self._put(_Call(handler, event, decoding), size)
 
-    def message(self, message: str | bytes) -> bool:
+    def message(self, message: str | bytes, max_elements: int) -> bool:
         """Handle a message of a raw connection; return whether it has a handler."""
         handlers = self.handlers.of("message")
         for handler in handlers:
-            self._put(_RawCall(handler, message), len(message))
+            self._put(_RawCall(handler, message, max_elements), len(message))
         return bool(handlers)
 
     def spawn(self, call: Coroutine[Any, Any, None]) -> None:
@@ -105,7 +105,7 @@ class Dispatch:
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
 
-    def request(self, event: Event, kind: Kind) -> None:
+    def request(self, event: Event, decoding: Decoding) -> None:
         """Handle an event with an id."""
         if event.id in self._requests:
             logger.warning("The server sent a request %r with the id of a request in progress.", event.event)
@@ -116,7 +116,7 @@ class Dispatch:
         elif len(self._requests) >= _MAX_REQUESTS:
             self._refuse(event.id, Reject("too_many", "too many requests at once"))
         else:
-            task = start(self._answer(handlers[0], event, kind))
+            task = start(self._answer(handlers[0], event, decoding))
             self._requests[event.id] = task
             task.add_done_callback(lambda task, id=event.id: self._answered(id, task))
 
@@ -213,11 +213,11 @@ class Dispatch:
             # A GeneratorExit, for example, must not end the handling of later events.
             logger.exception("%s failed.", call)
 
-    async def _answer(self, handler: Handler, event: Event, kind: Kind) -> None:
+    async def _answer(self, handler: Handler, event: Event, decoding: Decoding) -> None:
         answer: Reply | Error
         try:
             async with asyncio.timeout(event.timeout) as limit:
-                result = handler.call(event.event, event.data, kind)
+                result = handler.call(event.event, event.data, decoding)
                 if inspect.isawaitable(result):
                     result = await result
             answer = Reply(event.id, result)
@@ -264,15 +264,15 @@ class Dispatch:
 class _Call:
     """A handler and the event to call it with."""
 
-    __slots__ = ("_event", "_handler", "_kind")
+    __slots__ = ("_decoding", "_event", "_handler")
 
-    def __init__(self, handler: Handler, event: Event, kind: Kind) -> None:
+    def __init__(self, handler: Handler, event: Event, decoding: Decoding) -> None:
         self._handler = handler
         self._event = event
-        self._kind: Kind = kind
+        self._decoding = decoding
 
     def __call__(self) -> Any:
-        return self._handler.call(self._event.event, self._event.data, self._kind)
+        return self._handler.call(self._event.event, self._event.data, self._decoding)
 
     def __str__(self) -> str:
         return f"The handler {self._handler.name} of the event {self._event.event!r}"
@@ -281,14 +281,15 @@ class _Call:
 class _RawCall:
     """A handler and the raw message to call it with."""
 
-    __slots__ = ("_handler", "_message")
+    __slots__ = ("_handler", "_max_elements", "_message")
 
-    def __init__(self, handler: Handler, message: str | bytes) -> None:
+    def __init__(self, handler: Handler, message: str | bytes, max_elements: int) -> None:
         self._handler = handler
+        self._max_elements = max_elements
         self._message = message
 
     def __call__(self) -> Any:
-        return self._handler.call_with_message("message", self._message)
+        return self._handler.call_with_message("message", self._message, self._max_elements)
 
     def __str__(self) -> str:
         return f"The handler {self._handler.name} of messages"
@@ -303,9 +304,9 @@ def _failure(handler: Handler, event: Event, error: BaseException) -> Error:
     return _refusal(event.id, Reject("internal", "the client's handler failed"))
 
 
-def _log_error(data: Any, kind: Kind) -> None:
+def _log_error(data: Any, decoding: Decoding) -> None:
     try:
-        told: ErrorData = reader(ErrorData, kind)(data)
+        told: ErrorData = reader(ErrorData, decoding)(data)
     except InvalidError:
         told = ErrorData("error")
     logger.warning(

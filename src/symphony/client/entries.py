@@ -49,7 +49,7 @@ class Entry(Protocol):
         ...
 
     def dropped(self, loss: Loss) -> bool:
-        """Handle that it is never sent; return whether no caller is told."""
+        """Handle that it is never sent; return whether this must be logged, because no caller waits."""
         ...
 
 

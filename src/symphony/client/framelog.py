@@ -18,7 +18,7 @@ __all__ = ("LoggedLink", "configure", "frames_logged", "shown", "shown_head", "s
 logger = logging.getLogger("symphony.client")
 
 _SHOWN: Final = 200
-# How much of a message is looked at: a character is at most 4 bytes of UTF-8.
+# How many bytes of a message are examined: a character has at most 4 bytes in UTF-8.
 _READ_BYTES: Final = _SHOWN * 4
 _HIDDEN: Final = "***"
 _SECRET: Final = ("authorization", "cookie", "proxy-authorization", "set-cookie")
@@ -64,7 +64,7 @@ def shown_headers(headers: Mapping[str, str]) -> str:
 
 
 def shown_head(head: bytes) -> str:
-    """Return a request for the log, without secrets; the query may have one, too."""
+    """Return a request for the log, without its query and other secrets."""
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = dict(line.split(": ", 1) for line in lines if line)
     return f"{_QUERY.sub(f'?{_HIDDEN}', first, count=1)}; {shown_headers(headers)}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Final, get_type_hints
 
-from symphony.client.payload import Kind, check_type, message_reader, reader
+from symphony.client.payload import Decoding, check_type, message_reader, reader
 from symphony.errors import ConfigurationError
 from symphony.protocol.v1 import MAX_NAME
 
@@ -44,7 +44,7 @@ class Handler:
         code = getattr(_plain(self.function), "__code__", None)
         return f"{self.name} ({code.co_filename}:{code.co_firstlineno})" if code is not None else self.name
 
-    def call(self, event: str, data: Any, kind: Kind) -> Any:
+    def call(self, event: str, data: Any, decoding: Decoding) -> Any:
         """Call it with the data of an event; return its result, perhaps an awaitable.
 
         Raises:
@@ -52,14 +52,14 @@ class Handler:
         """
         if self._takes == 0:
             return self.function()
-        value = reader(self._annotation, kind)(data)
+        value = reader(self._annotation, decoding)(data)
         return self.function(event, value) if self._takes == 2 else self.function(value)
 
-    def call_with_message(self, event: str, message: str | bytes) -> Any:
+    def call_with_message(self, event: str, message: str | bytes, max_elements: int) -> Any:
         """Call it with a message of a raw connection; otherwise like `call`."""
         if self._takes == 0:
             return self.function()
-        value = message_reader(self._annotation)(message)
+        value = message_reader(self._annotation, max_elements)(message)
         return self.function(event, value) if self._takes == 2 else self.function(value)
 
 

@@ -30,7 +30,7 @@ class Home:
         self._process = os.getpid()
 
     def dropped(self, client: object, close: Callable[[], None]) -> None:
-        """Warn about a client that is no longer referred to, and close it."""
+        """Warn about a client that was dropped without being closed, and close it."""
         if self._process != os.getpid():
             return  # it still exists in the process that it belongs to
         warnings.warn(

@@ -49,7 +49,7 @@ class Inbox:
         self._where = where
         self._max_events = max_events
         self._max_bytes = max_bytes
-        # All events in the order of their arrival, and for each name the keys of its own.
+        # All events in the order of their arrival, and the keys of the events of each name.
         self._events: dict[int, tuple[str, Any, int]] = {}
         self._by_name: dict[str, deque[int]] = {}
         self._waiters: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
@@ -103,7 +103,7 @@ class Inbox:
                 self._waiters.pop(event, None)
 
     def wake(self) -> None:
-        """Let everything that waits look again."""
+        """Wake everything that waits, so that it checks again."""
         for waiters in self._waiters.values():
             for waiter in waiters:
                 if not waiter.done():
@@ -128,7 +128,7 @@ class Inbox:
         event, data, size = self._events.pop(key)
         self.bytes -= size
         keys = self._by_name[event]
-        # The oldest of all is also the oldest of its name.
+        # The oldest event is also the oldest one with its name.
         keys.popleft()
         if not keys:
             del self._by_name[event]

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 from symphony.client.opening import bad_names, check_headers
+from symphony.client.payload import MAX_ELEMENTS
 
 __all__ = ("Options", "Token", "bearer", "tls_context")
 
@@ -33,6 +34,7 @@ class Options:
     max_backoff: float = 30.0
     max_queue: int = 1000
     max_queue_bytes: int = 16 * 1024 * 1024
+    max_elements: int = MAX_ELEMENTS
     give_up_after: float | None = 300.0
     subprotocols: Sequence[str] = ()
     raw: bool = False
@@ -45,7 +47,7 @@ class Options:
             raise TypeError(
                 f"token must be a string or a function that returns one, not {type(self.token).__name__}."
             )
-        for name in ("connect_timeout", "request_timeout", "max_queue", "max_queue_bytes"):
+        for name in ("connect_timeout", "request_timeout", "max_queue", "max_queue_bytes", "max_elements"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}.")
         for name in ("backoff", "max_backoff"):

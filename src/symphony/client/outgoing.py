@@ -23,7 +23,7 @@ __all__ = ("AHEAD", "Outgoing")
 logger = logging.getLogger("symphony.client")
 
 AHEAD: Final[ContextVar[object]] = ContextVar("AHEAD", default=None)
-"""The greeting that the current task is part of: its messages pass the queue."""
+"""The greeting that the current task is part of: its messages are sent before the queue."""
 
 _CODECS: Final = {"json": JSON, "msgpack": MSGPACK}
 # Every server accepts messages of this size. Larger ones wait until the limit is known.
@@ -78,7 +78,7 @@ class Outgoing:
         self._waiters: list[asyncio.Future[None]] = []
         # Set while `on_open` runs: only its own messages are sent.
         self._greeting: object = None
-        # Whether the server has told its limits, or will not.
+        # Whether the limits of the server are known, or will not arrive.
         self._told = True
         self.max_message_bytes: int | None = None
         self.codec: V1 | None = _CODECS[kind]
@@ -161,8 +161,8 @@ class Outgoing:
 
         Args:
             message: The message.
-            what: What it is, for the error, with a place for *names*.
-            names: The names in *what*.
+            what: What it is, for the error: a format string.
+            names: The values for *what*.
 
         Raises:
             MessageTooLargeError: It does not.
@@ -249,7 +249,7 @@ class Outgoing:
         self.flush()
 
     def told(self, max_message_bytes: int | None) -> None:
-        """Take the limit of the server; `None`: it has not told one in time."""
+        """Store the limit of the server; `None`: it did not arrive in time."""
         self._told = True
         self.max_message_bytes = max_message_bytes
         self.flush()
@@ -298,7 +298,7 @@ class Outgoing:
         try:
             return None if message is None else self.fitting(message, "{}", entry.what)
         except MessageTooLargeError as error:
-            # Its sender has gone on: it was queued before the limit was known.
+            # No caller waits for it: it was queued before the limit was known.
             logger.error("A queued message was not sent: %s", error)
             return None
 

@@ -7,17 +7,20 @@ from collections.abc import Callable
 from functools import lru_cache
 from math import isfinite
 from types import UnionType
-from typing import Any, Final, Literal, TypeAlias, Union, get_args, get_origin
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Raw
 
 from symphony.errors import ConfigurationError, Reject, RemoteError
+from symphony.protocol.bounds import bounded
 from symphony.protocol.codec import encode_json, encode_msgpack
 from symphony.protocol.reading import event_readers, guarded
 from symphony.protocol.unencodable import fail_to_encode
 
 __all__ = (
+    "MAX_ELEMENTS",
+    "Decoding",
     "ErrorData",
     "InvalidError",
     "Kind",
@@ -33,8 +36,23 @@ __all__ = (
 Kind: TypeAlias = Literal["json", "msgpack"]
 Reader: TypeAlias = Callable[[Any], Any]
 
+MAX_ELEMENTS: Final = 100_000
+"""The default of the option `max_elements`."""
+
 _UNTYPED: Final = (Any, object, inspect.Parameter.empty)
 _ENCODERS: Final = {"json": encode_json, "msgpack": encode_msgpack}
+
+
+class Decoding(NamedTuple):
+    """How received data is decoded.
+
+    Attributes:
+        kind: Its encoding.
+        max_elements: How many values, items and keys it may contain.
+    """
+
+    kind: Kind
+    max_elements: int = MAX_ELEMENTS
 
 
 class ErrorData(msgspec.Struct):
@@ -90,25 +108,25 @@ def check_type(annotation: Any) -> None:
     event_readers(annotation)
 
 
-def reader(annotation: Any, kind: Kind) -> Reader:
+def reader(annotation: Any, decoding: Decoding) -> Reader:
     """Return a function that decodes data to a type; compiled once for each type.
 
-    The reader raises `InvalidError` for data that does not fit.
+    The reader raises `InvalidError` for data that does not fit, or has too many elements.
     """
     # msgspec does not support `str | bytes`; message handlers use it to accept anything.
     plain = annotation if annotation in (str, bytes) or not _takes_messages(annotation) else Any
     try:
-        return _reader(plain, kind)
+        return _reader(plain, decoding)
     except TypeError:
         if _hashable(plain):
             raise
-        return _compile(plain, kind)
+        return _compile(plain, decoding)
 
 
-def error_said(data: Any, kind: Kind) -> RemoteError | None:
+def error_said(data: Any, decoding: Decoding) -> RemoteError | None:
     """Return the error in the data of an envelope, or `None` if it is not an error."""
     try:
-        said: ErrorData = reader(ErrorData, kind)(data)
+        said: ErrorData = reader(ErrorData, decoding)(data)
     except InvalidError:
         return None
     return said.error()
@@ -132,13 +150,13 @@ def fit(read: Reader, data: Any, what: str) -> Any:
         raise RemoteError("invalid", message, details=error.details) from None
 
 
-def message_reader(annotation: Any) -> Reader:
+def message_reader(annotation: Any, max_elements: int) -> Reader:
     """Return a function that converts a raw message to a handler's type.
 
     Text and bytes are unchanged if the handler accepts them or has no
     annotation. Any other type is decoded from JSON.
     """
-    return _unchanged if _takes_messages(annotation) else reader(annotation, "json")
+    return _unchanged if _takes_messages(annotation) else reader(annotation, Decoding("json", max_elements))
 
 
 def snapshot(value: Any, kind: Kind) -> Raw:
@@ -161,13 +179,14 @@ def to_json_text(data: bytes | Raw, kind: Kind) -> str:
 
 
 @lru_cache(maxsize=512)
-def _reader(annotation: Any, kind: Kind) -> Reader:
-    return _compile(annotation, kind)
+def _reader(annotation: Any, decoding: Decoding) -> Reader:
+    return _compile(annotation, decoding)
 
 
-def _compile(annotation: Any, kind: Kind) -> Reader:
+def _compile(annotation: Any, decoding: Decoding) -> Reader:
+    kind, most = decoding
     try:
-        decode = guarded(event_readers(annotation)[kind])
+        decode = guarded(bounded(event_readers(annotation)[kind], most, is_json=kind == "json"))
     except ConfigurationError as error:
         raise TypeError(str(error)) from None
 

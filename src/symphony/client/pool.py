@@ -137,7 +137,7 @@ class Pool:
                     opening.create_task(_open(slot.client))
         except BaseExceptionGroup as group:
             await self.close()
-            # All are of one kind, and callers expect what a client raises.
+            # All have the same type, and callers expect what a client raises.
             raise group.exceptions[0] from None
         except BaseException:
             await self.close()

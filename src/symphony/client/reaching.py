@@ -153,7 +153,7 @@ def _discard(task: asyncio.Task[socket.socket]) -> None:
 
 
 def _interleaved(infos: Sequence[_Info]) -> list[_Info]:
-    """Return the addresses with their families in turn, the first one's first (RFC 8305 §4)."""
+    """Return the addresses with their families alternating (RFC 8305 §4)."""
     families: dict[int, list[_Info]] = {}
     for info in infos:
         families.setdefault(info[0], []).append(info)

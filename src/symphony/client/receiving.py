@@ -19,7 +19,6 @@ __all__ = ("Receiver",)
 
 logger = logging.getLogger("symphony.client")
 
-_MAX_RECEIVED_BYTES: Final = 16 * 1024 * 1024
 _ERROR: Final = "error"
 
 
@@ -37,7 +36,7 @@ class Receiver:
         core = client._core  # pyright: ignore[reportPrivateUsage]
         self._core = core
         self._changed: list[asyncio.Future[None]] = []
-        self.inbox = Inbox(core.where, core.options.max_queue, _MAX_RECEIVED_BYTES)
+        self.inbox = Inbox(core.where, core.options.max_queue, core.options.max_queue_bytes)
         core.dispatch.unhandled = self._take
         client.on_state(self._wake)
 
@@ -91,7 +90,7 @@ class Receiver:
         return self._core.reconnector.error()
 
     def _take(self, event: str, data: Any) -> None:
-        if event == _ERROR and (error := error_said(data, self._core.kind)) is not None:
+        if event == _ERROR and (error := error_said(data, self._core.decoding)) is not None:
             logger.warning("The server sent an error: %r, %r.", error.code, error.message)
         self.inbox.put(event, data)
 

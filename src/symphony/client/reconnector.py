@@ -304,7 +304,7 @@ class Reconnector:
         return error is None
 
     def _ungreeted(self, error: BaseException) -> None:
-        """Drop a connection whose `on_open` has failed: what is queued must not be sent on it."""
+        """Drop a connection whose `on_open` has failed: the queue must not be sent on it."""
         what = f"on_open of the client of {self._dial.where} has failed: {error!r}"
         refusal = error if isinstance(error, RemoteError) else None
         if self._opened_at is None or (refusal is not None and not refusal.retryable):
@@ -342,7 +342,7 @@ class Reconnector:
     def _stop(
         self, close: Close, what: str, refusal: RemoteError | None = None, *, loud: bool = True
     ) -> None:
-        """End from outside: whatever the task waits for, it waits no longer."""
+        """End from outside: the task stops waiting at once."""
         self._end(close, what, refusal, loud=loud)
         # If a link is in use, its end continues the task.
         if self._gone is None and self._task is not None:

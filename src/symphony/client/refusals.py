@@ -42,7 +42,7 @@ __all__ = (
 _LOST: Final = 1006
 _NOT_ALLOWED: Final = 1002
 _TLS: Final = 1015
-# These are sentences of ours that quote the server.
+# Symphony's own sentences, which quote the server.
 _OF_A_PROBLEM: Final = 2 * MOST
 
 _FAILED: Final = 1011

@@ -74,7 +74,7 @@ class Returning:
         if not self._options.reconnect:
             return False
         if refusal is None and not close.clean and not comes_back(close.code):
-            # The server, or something before it, has sent what is no WebSocket message.
+            # The server, or a proxy, has sent something that is not a WebSocket message.
             return self._odd(f"the connection was lost ({how(close)}).{advice(close)}")
         again = comes_back(close.code) if refusal is None else refusal.retryable
         return self._decided(close.code, again, refusal)
@@ -101,7 +101,7 @@ class Returning:
             self._odd_since = now
         if most is not None and now - self._odd_since >= most:
             return False
-        # Not each time: it tries again every few seconds.
+        # Warn only once: it tries again every few seconds.
         if seen != self._said:
             self._said = seen
             limit = "until it works" if most is None else f"for up to {most - now + self._odd_since:.0f} s"

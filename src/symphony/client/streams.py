@@ -233,7 +233,7 @@ class Flow:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-            # Not when the task goes on: the same read may bring many more items.
+            # Not when the task continues: the same read may bring many more items.
             self._gate.waited()
 
 

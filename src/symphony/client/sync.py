@@ -164,9 +164,9 @@ class Client:
         receiver = self._receiver
         if event is None:
             message = self._wait(lambda: receiver.within(timeout, receiver.message(), "No message"))
-            return fit(message_reader(response_type), message, "a message")
+            return fit(message_reader(response_type, self._core.decoding.max_elements), message, "a message")
         check_name(event)
-        read = reader(response_type, self._core.kind)
+        read = reader(response_type, self._core.decoding)
         data = self._wait(lambda: receiver.within(timeout, receiver.event(event), f"No event {event!r}"))
         return fit(read, data, f"the event {event!r}")
 
@@ -201,8 +201,8 @@ class Client:
         Args:
             code: The close code.
             reason: The reason.
-            timeout: Seconds to wait until all queued messages are sent. A log
-                line tells how many were not.
+            timeout: Seconds to wait until all queued messages are sent. If some
+                were not, the client logs how many.
         """
         self._end(timeout, code, reason)
 

@@ -38,7 +38,7 @@ PONG = WSMsgType.PONG
 CLOSE = WSMsgType.CLOSE
 
 _HIGH_WATER_BYTES: Final = 64 * 1024
-# What one read, and one turn of the loop, may take of the other work of the program.
+# How much one read, and one turn of the loop, may delay the rest of the program.
 _TURN_FRAMES: Final = 256
 _TURN_SECONDS: Final = 0.005
 _ABNORMAL: Final = 1006

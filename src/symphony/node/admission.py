@@ -44,7 +44,7 @@ class Admission:
         paths: The patterns of all paths.
 
     Attributes:
-        draining: Whether the server stops: nothing is admitted any more.
+        draining: Whether the server stops: it then admits nothing more.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ def the_handshake(socket: Any, subject: Any) -> Any:
 def as_coroutine(
     call: Callable[[Any, Any], Any], is_async: bool
 ) -> Callable[[Any, Any], Coroutine[Any, Any, Any]]:
-    """Return *call* as an async function, whichever it was.
+    """Return *call*, plain or async, as an async function.
 
     If a plain function returns an awaitable, that is awaited.
     """

@@ -43,7 +43,7 @@ async def lifespan_of(what: str, app: Any, scope: Event, *, timeout: float) -> A
 
 
 class _Lifespan:
-    """One app, and what it is asked and answers."""
+    """One app, and the messages exchanged with it."""
 
     def __init__(self, what: str, app: Any, scope: Event) -> None:
         self._what = what
@@ -69,7 +69,7 @@ class _Lifespan:
         error = self._error()
         if error is None:
             return
-        # As in uvicorn's mode "auto": whoever raises at once does not know lifespans.
+        # As in uvicorn's mode "auto": an app that raises at once has no lifespan.
         if self._has_received:
             raise RuntimeError(f"The {self._what} failed to start: {error!r}") from error
         logger.info("The %s has no lifespan: it raised %r.", self._what, error)

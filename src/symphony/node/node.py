@@ -265,9 +265,8 @@ class Node:
             try:
                 return await watched(work, self.limits.blocking_warning, slow)
             except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is not None and not task.cancelling():
-                    # Nobody has cancelled the task: its own code has raised this.
+                if not _is_cancelled():
+                    # The task was not cancelled: its own code has raised this.
                     self.report(error, socket, what)
                 raise
             except BaseException as error:
@@ -289,3 +288,10 @@ class Node:
 
 # Sockets closed a second by a stopping server, however few there are.
 _DRAIN_AT_LEAST = 500
+
+
+def _is_cancelled() -> bool:
+    # A function, because the task keeps the exception, whose traceback keeps the variables of
+    # the frames that it passed through. The task in one of them would be a reference cycle.
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -31,10 +31,12 @@ from symphony.node.checks import (
 )
 from symphony.outgoing.encoding import V1_DIALECTS, Dialect
 from symphony.protocol.annotations import bare
+from symphony.protocol.bounds import SMALL, bounded, calm
 from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.envelopes import Protocol
 from symphony.protocol.reading import Reader, event_readers, guarded
 from symphony.protocol.unencodable import UnencodableError
+from symphony.protocol.v1 import ERROR
 from symphony.rooms.room import Room
 from symphony.routing.events import EventTable, handler_names, names_in, payload_of
 from symphony.routing.handlers import EVENT_SEPARATOR, Handler, Handlers
@@ -54,7 +56,7 @@ __all__ = ("Compiler", "Defaults")
 
 logger = logging.getLogger("symphony.app")
 
-_ANYTHING: Final = {kind: guarded(read) for kind, read in event_readers(Any).items()}
+_ANYTHING: Final = {kind: guarded(calm(read)) for kind, read in event_readers(Any).items()}
 _KINDS: Final = tuple(_ANYTHING)
 _ITEMS_A_TURN: Final = 64
 
@@ -104,6 +106,7 @@ class Compiler:
         own = route.options if route is not None else Options()
         options = own.over(self._defaults.options)
         check_options(options)
+        limits = options.limits or self._defaults.limits
         names = PathPattern(path).converters
         state = options.state
         check_state(state, where)
@@ -121,13 +124,13 @@ class Compiler:
                     f"{where}: errors= is for raw routes. This route speaks events: errors are events too."
                 )
         else:
-            receive, is_async, takes_bytes = self._receive(message, where, names, state)
+            receive, is_async, takes_bytes = self._receive(message, where, names, state, limits)
             if stack["message"]:
                 receive, is_async = wrap(stack["message"], as_coroutine(receive, is_async)), True
         return Endpoint(
             pattern=path,
             profile=Profile(
-                options.limits or self._defaults.limits,
+                limits,
                 options.slow_consumer or "disconnect",
                 options.compression,
                 self._queued,
@@ -200,7 +203,7 @@ class Compiler:
         handle = answering(plan, where)
 
         async def connect(socket: Socket[Any]) -> None:
-            # First: whatever happens from here on, the disconnect handler runs.
+            # First: from here on, the disconnect handler runs in any case.
             begin(socket)
             result = await handle(socket, None)
             if result is not None:
@@ -212,22 +215,28 @@ class Compiler:
         return connect
 
     def _receive(
-        self, handler: Handler | None, where: str, names: Mapping[str, str], state: Any
+        self, handler: Handler | None, where: str, names: Mapping[str, str], state: Any, limits: Limits
     ) -> tuple[Callable[[Socket[Any], Any], Any], bool, bool]:
         """Return how to handle a message, whether that is async, and whether it takes binary ones only."""
         if handler is None:
             return _takes_no_messages, False, False
         plan = self._plan(handler, f"on_message of {where}", names, state, payload=MESSAGE)
-        call, read = plan.call, plan.reader
-        if plan.is_generator:
-            return partial(_stream, call, read), True, bare(plan.payload) is bytes
+        call, read, plain = plan.call, plan.reader, bare(plan.payload)
         if read is None:
-            return call, plan.is_async, False
+            return partial(_stream, call, None) if plan.is_generator else call, plan.is_async, False
+        decodes = plain not in (str, bytes)
+        read_large = bounded(read, limits.max_elements, is_json=True) if decodes else read
+        if plan.is_generator:
+            return partial(_stream, call, read_large), True, plain is bytes
+        harmless = min(SMALL, limits.max_elements)
 
         def receive(socket: Socket[Any], message: Any) -> Any:
             return call(socket, read(message))
 
-        return receive, plan.is_async, bare(plan.payload) is bytes
+        def receive_bounded(socket: Socket[Any], message: Any) -> Any:
+            return call(socket, read(message) if len(message) <= harmless else read_large(message))
+
+        return receive_bounded if decodes else receive, plan.is_async, plain is bytes
 
     def _event_handlers(
         self,
@@ -245,6 +254,10 @@ class Compiler:
         tables = {kind: EventTable(kind, unknown) for kind in _KINDS}
         for event, handler in _events(inside).items():
             here = f"on({event!r}) of {where}"
+            if event == ERROR and protocol is None:
+                raise ConfigurationError(
+                    f"{here}: symphony.v1 reserves the event 'error' for errors. Use another name."
+                )
             plan = self._plan(
                 handler, here, names, state, payload=payload_of(event), pattern_names=names_in(event)
             )

@@ -216,4 +216,8 @@ def frame_encoder(protocol: Protocol, encoding: Encoding) -> Callable[[Envelope]
 def _fail(error: Exception, envelope: Envelope) -> NoReturn:
     # Only the data of replies and items comes from a handler.
     given = "returned" if isinstance(envelope, Reply) else "yielded" if isinstance(envelope, Item) else ""
-    fail_to_encode(error, envelope, given)
+    try:
+        fail_to_encode(error, envelope, given)
+    finally:
+        # Kept in a frame of its own traceback, it would wait for the garbage collector.
+        del error

@@ -142,7 +142,7 @@ class Outbox:
             overflow: Called when *limit* is exceeded. `None` drops the oldest
                 frames instead.
             max_age: The same if the oldest frame waits for longer, in seconds.
-                It is noticed at most half of that later.
+                The check may be late by half of that.
         """
         self._max_age = max_age
         self._limit = limit

@@ -1,9 +1,9 @@
-"""Bounds on what decoding costs, whatever a peer sends.
+"""Bounds on what decoding a message of a peer may cost.
 
 Python hashes text with a secret, but not numbers and tuples of them. A peer that chooses such keys
 can give all of them one hash, and then a dict of n keys costs n² steps. So untyped data has text and
 64-bit integers as keys. Types that need other keys are limited to `MAX_HASHED` elements a message.
-Even small numbers can be chosen so that they meet in a dict, but each step costs less then. They are
+Even small numbers can be chosen so that they collide in a dict, but each step then costs less. They are
 limited to `MAX_HASHED_NUMBERS`.
 
 Each element becomes an object. A message of 1 MiB could become a million of them, so their number is
@@ -29,6 +29,7 @@ __all__ = (
     "MAX_HASHED_NUMBERS",
     "SMALL",
     "Hashed",
+    "bounded",
     "calm",
     "check_elements",
     "check_hashed",
@@ -66,7 +67,7 @@ _NUMBERS: Final = (inspect.FloatType, inspect.DateTimeType, inspect.TimeType, in
 _SEVERITY: Final = (None, "numbers", "integers", "others")
 _PYDANTIC_SAFE: Final = frozenset(("str", "bytes", "bool", "enum", "literal"))
 _PYDANTIC_NUMBERS: Final = frozenset(("float", "datetime", "time", "timedelta"))
-# From here on it does not matter what a message costs.
+# The message is above the bound; its exact cost no longer matters.
 _HARMLESS: Final = 256
 # A text without an end ends with the message. If it did not match, the search would begin again
 # at each escaped quote in it.
@@ -108,7 +109,7 @@ def _fits(data: bytes, most: int, *, any_key: bool) -> bool:
     """Return whether a MessagePack value has at most so many elements.
 
     Raises:
-        Reject: It has a key that is neither text nor an integer, or too many that are no text.
+        Reject: It has a key that is neither text nor an integer, or too many that are not text.
     """
     at, end = 0, len(data)
     numbers = MAX_HASHED_NUMBERS
@@ -126,7 +127,7 @@ def _fits(data: bytes, most: int, *, any_key: bool) -> bool:
             if not numbers:
                 raise Reject(
                     "invalid",
-                    f"more than {MAX_HASHED_NUMBERS:,} keys that are no text in one message",
+                    f"more than {MAX_HASHED_NUMBERS:,} keys that are not text in one message",
                     details={"path": "$"},
                 )
             numbers -= 1
@@ -304,3 +305,30 @@ def calm(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return read(data)
 
     return read_calmly
+
+
+def bounded(read: Callable[[Any], Any], most: int, *, is_json: bool) -> Callable[[Any], Any]:
+    """Return a reader that decodes data only if it does not contain too much.
+
+    While it decodes large data, the garbage collector does not run, as in `calm`.
+
+    Args:
+        read: Decodes the data: `Raw`, text or bytes.
+        most: How many values, items and keys the data may contain.
+        is_json: Whether it is JSON, and otherwise MessagePack.
+
+    Raises:
+        Reject: By the reader: the data contains more.
+    """
+
+    def read_bounded(data: Any) -> Any:
+        is_raw = type(data) is msgspec.Raw
+        size = memoryview(data).nbytes if is_raw else len(data)
+        if size <= SMALL and size <= most:
+            return read(data)
+        if size > most:
+            check_elements(bytes(data) if is_raw else data, most, is_json=is_json)
+        with _paused():
+            return read(data)
+
+    return read_bounded

@@ -14,7 +14,7 @@ __all__ = ("encode_json", "encode_msgpack", "json_encoder", "json_envelope", "ms
 
 T = TypeVar("T")
 
-# For type checkers, to whom the class of `Any` is unknown.
+# For type checkers, which do not know the class of `Any`.
 _type_of: Callable[[Any], type[Any]] = type
 
 _LEAST: Final = -MAX_INTEGER

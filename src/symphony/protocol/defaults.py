@@ -45,7 +45,7 @@ def completer(info: inspect.Type) -> Complete | None:
 
 def _missing_defaults(cls: type[Any]) -> dict[str, Any]:
     """Return the defaults that msgspec leaves in the class."""
-    # An instance without `__dict__` keeps its fields in slots, which are no defaults.
+    # An instance without `__dict__` keeps its fields in slots, which are not defaults.
     if not dataclasses.is_dataclass(cls) or not cast("Any", cls).__dictoffset__:
         return {}
     defaults = {

@@ -1,7 +1,7 @@
 """Reads and dumps pydantic models, by the rules that hold for all data.
 
 pydantic is imported only if an app uses it. In JSON, it writes bytes as UTF-8 and reads them so;
-Symphony uses base64 (`docs/events.md`), whatever the model's own configuration says.
+Symphony uses base64 (`docs/events.md`), even if the model's configuration says otherwise.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def model_readers(annotation: Any) -> tuple[Mapping[str, Callable[[Any], Any]], 
 
     def from_plain(value: Any) -> Any:
         encoded = _as_json(value)
-        # Middleware may have put objects there that JSON does not have.
+        # Middleware may have added objects that JSON does not have.
         return validators.of_python(value) if encoded is None else validators.of_json(encoded)
 
     def from_msgpack(data: Any) -> Any:
@@ -87,7 +87,7 @@ def dumped(value: Any) -> Any:
 @lru_cache(maxsize=512)
 def _dump_of(kind: type[Any]) -> Callable[[Any], Any]:
     schema = kind.__dict__.get("__pydantic_core_schema__")
-    # A model may have a `model_dump` of its own, and another library a class that looks like a model.
+    # A model may override `model_dump`, and a class of another library may look like a model.
     if not isinstance(schema, dict) or kind.model_dump.__module__ != "pydantic.main":
         return lambda model: model.model_dump(mode="json")
     from pydantic_core import SchemaSerializer
@@ -113,7 +113,7 @@ def _may_hold_bytes(node: dict[str, Any]) -> bool:
 
 
 def _with_bytes(text: Any, value: Any) -> Any:
-    """Return what JSON shows of a model, with bytes where the model has them."""
+    """Return a model as JSON shows it, except that its bytes stay bytes."""
     if isinstance(value, bytes | bytearray | memoryview):
         return cast("Any", value) if isinstance(text, str) else text
     if isinstance(text, dict) and isinstance(value, dict):

@@ -153,7 +153,7 @@ def _bounding(read: Reader, hashes: Hashed, kind: str) -> Reader:
 
 
 def _has_text_keys(part: Any) -> bool:
-    """Return whether these are dicts whose keys are text in MessagePack, too, but not to msgspec."""
+    """Return whether these are dicts with keys that Symphony sends as text, but msgspec does not."""
     keys = (msgspec.inspect.FloatType, msgspec.inspect.BytesType, msgspec.inspect.DateTimeType)
     return isinstance(part, msgspec.inspect.DictType) and isinstance(part.key_type, keys)
 

@@ -27,7 +27,8 @@ _CONFIGURED: Final = frozenset(("model", "dataclass", "typed-dict"))
 # Parts of a schema that describe values, not types.
 _OPAQUE: Final = frozenset(("cls", "config", "default", "expected", "metadata", "members", "serialization"))
 _FIELDS: Final = ("model-fields", "typed-dict", "dataclass-args")
-# All faults of a model with at most so many fields are looked for in `SMALL` bytes; with more, in less.
+# Data of up to `SMALL` bytes is searched for all faults if its model has at most so many fields.
+# With more fields, the data must be smaller.
 _FEW_FIELDS: Final = 4
 
 
@@ -60,7 +61,7 @@ class Validators:
             value = self._large.validate_json(text)
             if not self._is_strict:
                 return value
-            # What is left are values of another type, of which only the first is copied.
+            # Only values of another type are left, and only the first of them is copied.
         try:
             return self._first.validate_json(text)
         except ValueError as error:

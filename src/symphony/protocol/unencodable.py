@@ -82,7 +82,7 @@ def fail_to_encode(error: Exception, value: Any, given: str = "") -> NoReturn:
     try:
         raise error
     finally:
-        # Kept in a frame of its own traceback, it would wait for the garbage collector.
+        # An error that a frame of its own traceback refers to waits for the garbage collector.
         del error
 
 
@@ -98,7 +98,10 @@ def _described(value: Any) -> tuple[str, str]:
         hint = "Iterate over it with `async for`, and yield its items from an async generator."
         return f"the async generator {value.__qualname__}", hint
     if isinstance(value, Iterator):
-        return f"an object of type {_name(type(cast('object', value)))}", "Make a list of it."
+        return (
+            f"an object of type {_name(type(cast('object', value)))}",
+            "Make a list of it, or yield its items from an async generator.",
+        )
     if isinstance(value, tuple | frozenset):  # as a value, msgspec would have encoded it
         return f"a dict with a key of type {_name(type(cast('object', value)))}", "The keys of JSON are text."
     if isinstance(value, type):

@@ -71,7 +71,7 @@ class Changes:
         self._waiting: dict[tuple[Recipient, str], list[_Waiting]] = {}
 
     def of(self, recipient: Recipient) -> Mapping[str, Change]:
-        """Return those of one socket, by the name of the room."""
+        """Return the changes of one socket, by the name of the room."""
         return self._by_recipient.get(recipient, {})
 
     async def settled(self, recipient: Recipient, name: str) -> bool:

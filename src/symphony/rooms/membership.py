@@ -82,6 +82,18 @@ class Membership:
     def __len__(self) -> int:
         return len(self._rooms)
 
+    def room(self, name: str) -> Room:
+        """Return a handle of a room, whether or not it has members.
+
+        Raises:
+            Reject: `invalid`: no room can have this name.
+        """
+        # Nearly all publications are for a room with members, whose name was checked.
+        if not isinstance(name, str) or name not in self._rooms:  # pyright: ignore[reportUnnecessaryIsInstance]
+            Room.check_name(name, self._max_name)
+            self._find_family(name)
+        return Room(self, name)
+
     def batch(self, name: str) -> Batch | None:
         """Return the members of a room; of all sockets for the empty name."""
         return self._rooms.get(name) if name else self.everyone
@@ -120,8 +132,7 @@ class Membership:
             authorize: Whether to ask the `authorize` hook.
             most: In how many rooms a socket may be.
         """
-        Room.check_name(name, self._max_name)
-        room, recipient = Room(self, name), recipient_of(socket)
+        room, recipient = self.room(name), recipient_of(socket)
         was_undone = await self._changes.settled(recipient, name)
         refuse_gone(recipient, name)
         if was_undone:
@@ -151,7 +162,7 @@ class Membership:
 
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Take *socket* out of a room; whether it was in it."""
-        Room.check_name(name, self._max_name)
+        self.room(name)
         recipient = recipient_of(socket)
         change = self._changes.of(recipient).get(name)
         was_member = recipient in self._members(name)
@@ -304,7 +315,7 @@ class Membership:
     async def _run_empty(self, live: _Live) -> None:
         try:
             if tasks := live.tasks.running if live.tasks is not None else ():
-                # A task that has emptied its room has its patience, and one more turn.
+                # A task that has emptied its room may run for `patience` seconds and one more turn.
                 _, late = await asyncio.wait(tasks, timeout=self._patience + 1)
                 if late:
                     logger.error("%d tasks of room %r did not end and are abandoned.", len(late), live.name)
@@ -318,7 +329,7 @@ class Membership:
     async def _run_all(
         self, hooks: tuple[Hook, ...], socket: Socket[Any] | None, name: str, kind: str
     ) -> None:
-        """Run each hook, whatever those before it raise.
+        """Run each hook, even if an earlier one raises.
 
         Raises:
             BaseException: What the first of them raised; the rest is reported.

@@ -20,8 +20,8 @@ def fill_user(annotation: Any, default: Any, missing: Any) -> Any:
 
     Args:
         annotation: `Identity`, or `Identity | None`.
-        default: What it is if nobody is logged in.
-        missing: The value of *default* that stands for none.
+        default: The value if no user is logged in.
+        missing: The value of *default* that means that there is no default.
     """
     plain = bare(annotation)
     if plain is Identity:
@@ -48,7 +48,7 @@ def _user_or(default: Any) -> Any:
 def refuse_in_payload(annotation: Any, known: tuple[type, ...], where: str) -> None:
     """Refuse a payload that is, or contains, a type of the framework.
 
-    A client could otherwise write who it is.
+    Otherwise, a client could claim to be any user.
 
     Args:
         annotation: The annotation of the payload.
@@ -67,9 +67,9 @@ def refuse_in_payload(annotation: Any, known: tuple[type, ...], where: str) -> N
     else:
         problem = f"its type contains {name}, which is not data that a client sends"
     remedy = (
-        "Take `user: Identity` or `user: Identity | None` as a parameter of its own"
+        "Take `user: Identity` or `user: Identity | None` as a separate parameter"
         if issubclass(found, Identity)
-        else "Use a type of your own with the fields that the client sends"
+        else "Define a type with the fields that the client sends"
     )
     raise ConfigurationError(f"{where}: {problem}. {remedy}.")
 
@@ -84,7 +84,7 @@ def _find(annotation: Any, kinds: tuple[type, ...], seen: set[Any]) -> type | No
             return kind
         try:
             fields = get_type_hints(kind, include_extras=True) if kind.__module__ != "builtins" else {}
-        except Exception:  # what does not resolve is reported by the reader
+        except Exception:  # the reader reports annotations that do not resolve
             continue
         for field in fields.values():
             found = _find(field, kinds, seen)

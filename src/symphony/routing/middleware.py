@@ -35,7 +35,7 @@ __all__ = (
     "wrap",
 )
 
-# The list of stages. Whatever else names one is checked against it by pyright.
+# The list of stages. pyright checks all other names of stages against it.
 Stage: TypeAlias = Literal["connect", "message", "disconnect"]
 Middleware: TypeAlias = Callable[..., Awaitable[Any]]
 CallNext: TypeAlias = Callable[..., Awaitable[Any]]

@@ -6,7 +6,7 @@ match text that can be converted. `{rest:path}` matches the rest. The same code
 is used for the paths of routes (separator `/`) and for the names of rooms and
 events.
 
-Within a table the most specific pattern wins, whatever the order of
+Within a table the most specific pattern wins, in any order of
 registration. Patterns are compared segment by segment: literal text, then
 literal text with a parameter, then a typed parameter, then an untyped one,
 then `:path`.

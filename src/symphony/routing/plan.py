@@ -23,7 +23,7 @@ from symphony.routing.parameters import (
     underlying,
 )
 from symphony.routing.payload import payload_reader
-from symphony.routing.results import is_awaitable
+from symphony.routing.results import is_awaitable, keeping
 from symphony.routing.stage import Filler, Known, Rules, the_data, the_socket, the_subject
 from symphony.routing.threads import ThreadRunner, in_thread
 
@@ -348,20 +348,11 @@ def _running(
             if is_awaitable(result):
                 result = await result
             if inspect.isasyncgen(result):
-                result = _keeping(stack.pop_all(), cast("AsyncGenerator[Any]", result))
+                result = keeping(stack.pop_all(), cast("AsyncGenerator[Any]", result))
                 await anext(result)
             return result
 
     return call
-
-
-async def _keeping(stack: AsyncExitStack, items: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
-    """Yield `None`, then *items*; keep the dependencies open until then."""
-    async with stack, aclosing(items):
-        # A generator that was never started closes nothing, so it is started at once.
-        yield None
-        async for item in items:
-            yield item
 
 
 def _streaming(

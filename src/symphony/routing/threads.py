@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from symphony.routing.dependencies import Arguments, Step, close_context, resolve
+from symphony.routing.results import keeping
 
 __all__ = ("ThreadRunner", "Wait", "in_thread")
 
@@ -24,6 +25,14 @@ class Wait(Protocol):
 
         Raises:
             CancelledError: The call was cancelled.
+        """
+        ...
+
+    def stream(self, items: AsyncGenerator[Any]) -> None:
+        """Let the event loop send the items of a generator, and return when it has ended.
+
+        Raises:
+            BaseException: What ended the generator, such as a `CancelledError`.
         """
         ...
 
@@ -46,16 +55,20 @@ def in_thread(
     does. All others stay on the event loop. The order of the steps is kept either way.
 
     A cancelled call does not end the thread. All dependencies stay open until the handler has
-    returned, and they see what it raised, not the cancellation.
+    returned, and they see what it raised, not the cancellation. If it returns an async
+    generator, they stay open until that has ended; the thread waits if it must close one.
     """
     plain = next((index for index, step in enumerate(steps) if step.is_plain), len(steps))
     before, steps = steps[:plain], steps[plain:]
     closes_before = any(step.scope == "call" and step.kind != "value" for step in before)
+    closes_in_thread = any(step.is_plain and step.kind == "context" for step in steps)
 
     async def call(socket: Any, subject: Any) -> Any:
         # Taken once, in whichever thread is first: the thread of the handler closes what is
         # open when it begins, or this task if it never does.
         untaken: list[AsyncExitStack] = []
+        # What the thread has handed back to this task, to be closed after a stream.
+        kept: list[AsyncExitStack] = []
         async with AsyncExitStack() as stack:
             values = await resolve(before, socket, subject, stack)
             # What belongs to the socket is read here: it is not for other threads.
@@ -67,23 +80,46 @@ def in_thread(
             if (opened := _taken(untaken)) is None:
                 return None
             with ExitStack() as inner:
+                on_loop = [opened] if closes_before else []
                 if closes_before:
                     inner.push(partial(_close_on_loop, opened, wait))
                 for step, make in zip(steps, makes, strict=True):
                     if step.is_plain:
                         values.append(_opened(step, make(values), inner, wait))
                     else:
-                        values.append(_opened_on_loop(step, socket, subject, values, inner, wait))
+                        on_loop.append(exits := AsyncExitStack())
+                        # Pushed first: a cancelled `wait` may have opened it.
+                        inner.push(partial(_close_on_loop, exits, wait))
+                        values.append(wait(step.provide(socket, subject, values, exits)))
                 # Here, because the dependencies are closed after it.
-                return _finished(run(values), wait)
+                result = _finished(run(values), wait)
+                if not inspect.isasyncgen(result):
+                    return result
+                if closes_in_thread:
+                    return wait.stream(cast("AsyncGenerator[Any]", result))
+                # If the call was cancelled, this raises, and they are closed here.
+                wait(_keep(on_loop, kept))
+                inner.pop_all()
+                return result
 
         try:
-            return await thread(work)
+            result = await thread(work)
+            if (opened := _taken(kept)) is not None:
+                result = keeping(opened, result)
+                await anext(result)
+            return result
         finally:
-            if (opened := _taken(untaken)) is not None:
+            if (opened := _taken(untaken) or _taken(kept)) is not None:
                 await opened.__aexit__(*sys.exc_info())
 
     return call
+
+
+async def _keep(exits: list[AsyncExitStack], kept: list[AsyncExitStack]) -> None:
+    stack = AsyncExitStack()
+    for each in exits:
+        stack.push_async_exit(each)
+    kept.append(stack)
 
 
 def _taken(untaken: list[AsyncExitStack]) -> AsyncExitStack | None:
@@ -104,15 +140,6 @@ def _opened(step: Step, made: Any, stack: ExitStack, wait: Wait) -> Any:
 def _finished(made: Any, wait: Wait) -> Any:
     """Return what a plain function made; if that is a coroutine, let the event loop await it."""
     return wait(made) if inspect.iscoroutine(made) else made
-
-
-def _opened_on_loop(
-    step: Step, socket: Any, subject: Any, values: list[Any], stack: ExitStack, wait: Wait
-) -> Any:
-    exits = AsyncExitStack()
-    # Pushed first: a cancelled `wait` may have opened it.
-    stack.push(partial(_close_on_loop, exits, wait))
-    return wait(step.provide(socket, subject, values, exits))
 
 
 def _close_on_loop(exits: AsyncExitStack, wait: Wait, *error: Any) -> None:

@@ -71,7 +71,10 @@ def watched(
     """
     value: Any = None
     error: BaseException | None = None
+    awaited: Any
     while True:
+        # The future of the last step holds the exception that it raised: see below.
+        awaited = None
         began = monotonic()
         try:
             awaited = work.send(value) if error is None else work.throw(error)

@@ -20,6 +20,7 @@ from symphony.protocol.envelopes import (
     Envelope,
     Error,
     Event,
+    Failure,
     Grant,
     MalformedError,
     Ping,
@@ -28,7 +29,7 @@ from symphony.protocol.envelopes import (
     Reply,
     Retry,
 )
-from symphony.protocol.v1 import MAX_CREDIT, V1
+from symphony.protocol.v1 import ERROR, MAX_CREDIT, V1
 from symphony.session.answering import CANCELLED, INTERNAL, RESTARTS, Answering
 from symphony.session.requests import Requests
 from symphony.session.streams import OVERDRAWN
@@ -72,6 +73,7 @@ class Exchange:
         "_needs_check",
         "_protocol",
         "_session",
+        "_small",
         "answering",
         "requests",
         "runner",
@@ -100,9 +102,16 @@ class Exchange:
         self._highest = -1
         # Whether `_check` must decide if an event may enter the lane.
         self._needs_check = False
+        # A message of at most so many bytes is decoded without looking at its size.
+        self._small = min(SMALL, limits.max_elements)
         self.answering = Answering(session, connection, protocol, limits, context, name)
         self.requests = Requests(
-            self.answering.send, self.adjust_reading, protocol.payload, limits.max_requests, name
+            self.answering.send,
+            self.adjust_reading,
+            protocol.payload,
+            limits.max_requests,
+            limits.max_elements,
+            name,
         )
 
     def start(self, runner: Runner) -> None:
@@ -115,7 +124,7 @@ class Exchange:
         event = message
         # The data of queued events stays encoded: decoded it can be 20 times as large.
         runner = self.runner
-        if type(message) is self._kind and runner.is_idle and len(message) <= SMALL:
+        if type(message) is self._kind and runner.is_idle and len(message) <= self._small:
             decode = self._decode_event
             try:
                 event = decode(message)
@@ -135,7 +144,10 @@ class Exchange:
         if (self._needs_check or id in answering.active) and self._check(event):
             return None
         if id is None:
-            return self._reported() if event.event == "error" else runner.deliver(event)
+            if event.event == ERROR and self._kind is not None:
+                # Only `symphony.v1` reserves the name.
+                return self._reported()
+            return runner.deliver(event)
         # Most handlers finish in this call. Only the requests of others are remembered.
         answering.unsettled = True
         runner.deliver(event)
@@ -146,7 +158,7 @@ class Exchange:
     def _check(self, event: Event) -> bool:
         """Refuse an event that may not enter the lane; return whether it was refused."""
         id, answering = event.id, self.answering
-        if event.event == "error" and id is None:
+        if id is None and event.event == ERROR and self._kind is not None:
             # It is not for a handler: see `_reported`.
             return False
         if answering.draining:
@@ -183,7 +195,7 @@ class Exchange:
             answering.refuse(None, INTERNAL)
             return None
         # What is malformed is refused anyway.
-        is_large = len(message) > SMALL and not isinstance(decoded, MalformedError)
+        is_large = len(message) > self._small and not isinstance(decoded, MalformedError)
         too_complex = self._too_complex(message) if is_large else None
         envelopes = decoded if isinstance(decoded, Sequence) else (decoded,)
         # Their data refers to the message, which stays in memory until the last is handled.
@@ -204,7 +216,9 @@ class Exchange:
         return None
 
     def _take(self, envelope: Envelope | MalformedError) -> None:
-        if isinstance(envelope, Event):
+        if isinstance(envelope, Failure):
+            self._reported()
+        elif isinstance(envelope, Event):
             self.received(envelope)
         elif isinstance(envelope, MalformedError):
             answering = self.answering

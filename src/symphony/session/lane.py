@@ -330,7 +330,7 @@ class Lane:
                 raise
             await recover(task)
         finally:
-            # Only now: `recent` tells about the step that has just ended.
+            # Only now: `recent` is about the step that has just ended.
             self._in_step, self._step_began, self._latest = 0, 0.0, None
 
     def _fail(self, error: BaseException) -> None:

@@ -70,7 +70,7 @@ class Messages:
         try:
             pressure = self.done(message, await work)
         except GeneratorExit as error:
-            # Raised by the handler, or thrown in to close this, which must then not await.
+            # Raised by the handler, or thrown in to close this coroutine, which must then not await.
             self.failed(message, error)
             return
         except BaseException as error:
@@ -87,7 +87,7 @@ class Messages:
                     if (pressure := self.done(message, to_message(item))) is not None:
                         await pressure
                     if self._outbox.sealed:
-                        # Nobody receives the rest: let it close what it holds.
+                        # No client receives the rest: let the generator close what it holds.
                         return
             pressure = None
         except GeneratorExit as error:

@@ -10,6 +10,7 @@ from math import inf
 from typing import Any
 
 from symphony.errors import DisconnectedError, QueueFullError, Reject, RemoteError, RequestTimeoutError
+from symphony.protocol.bounds import bounded
 from symphony.protocol.envelopes import Cancel, Event
 from symphony.protocol.reading import EventReaders, event_readers, guarded
 from symphony.protocol.v1 import MAX_TIMEOUT
@@ -26,10 +27,21 @@ class Requests:
             pending, the connection must be read.
         payload: The form of the data in replies: see `Protocol.payload`.
         limit: How many requests may be pending at once.
+        max_elements: How many values, items and keys a reply may contain.
         name: The socket's name in errors.
     """
 
-    __slots__ = ("_adjust_reading", "_limit", "_lost", "_name", "_next_id", "_payload", "_send", "pending")
+    __slots__ = (
+        "_adjust_reading",
+        "_limit",
+        "_lost",
+        "_max_elements",
+        "_name",
+        "_next_id",
+        "_payload",
+        "_send",
+        "pending",
+    )
 
     def __init__(
         self,
@@ -37,6 +49,7 @@ class Requests:
         adjust_reading: Callable[[], None],
         payload: str,
         limit: int,
+        max_elements: int,
         name: str,
     ) -> None:
         self.pending: dict[int, asyncio.Future[Any]] = {}
@@ -44,6 +57,7 @@ class Requests:
         self._adjust_reading = adjust_reading
         self._payload = payload
         self._limit = limit
+        self._max_elements = max_elements
         self._name = name
         self._next_id = 1
         self._lost: str | None = None
@@ -69,7 +83,7 @@ class Requests:
             )
         if not 0 < timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout must be above 0 and at most {MAX_TIMEOUT} seconds, not {timeout!r}.")
-        read = _readers(response_type)[self._payload]
+        read = _readers(response_type, self._max_elements)[self._payload]
         id, self._next_id = self._next_id, self._next_id + 1
         self._send(Event(event, data, id, timeout))
         loop = asyncio.get_running_loop()
@@ -131,7 +145,7 @@ class Requests:
     def _remote(self, data: Any) -> RemoteError:
         error: dict[str, Any] = {}
         with suppress(Reject):
-            error = _readers(dict[str, Any])[self._payload](data)
+            error = _readers(dict[str, Any], self._max_elements)[self._payload](data)
         return RemoteError(
             str(error.get("code") or "invalid"),
             str(error.get("message") or "the client answered with an error"),
@@ -142,8 +156,11 @@ class Requests:
 
 
 @lru_cache(maxsize=256)
-def _readers(response_type: Any) -> EventReaders:
-    return {kind: guarded(read) for kind, read in event_readers(response_type).items()}
+def _readers(response_type: Any, most: int) -> EventReaders:
+    readers = dict(event_readers(response_type))
+    for kind in ("json", "msgpack"):  # the others get decoded data
+        readers[kind] = bounded(readers[kind], most, is_json=kind == "json")
+    return {kind: guarded(read) for kind, read in readers.items()}
 
 
 def _seconds(value: Any) -> float | None:

@@ -176,7 +176,7 @@ class Session:
         if self._close is None:
             self._close = close
         self._serving.connection_lost()
-        # At once, although handlers may still run: a member that has gone is no member.
+        # At once, although handlers may still run: a closed socket must not stay a member.
         hooks = self._node.rooms.leave_all(self.socket)
         if hooks is not None:
             self._leaving = asyncio.get_running_loop().create_task(

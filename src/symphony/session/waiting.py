@@ -15,8 +15,8 @@ class Waiting:
     """A queue of messages with a limit in bytes beside its count.
 
     Any event can be removed in constant time: a client may cancel thousands of
-    waiting requests at once. A message stays as it came until its handler runs: decoded it could be 20
-    times as large.
+    waiting requests at once. A message stays encoded until its handler runs:
+    decoded, it could be 20 times as large.
 
     Args:
         max_count: How many messages may wait.
@@ -58,7 +58,7 @@ class Waiting:
         key = id(message)
         if key in self._messages:
             # Equal texts may be the same object. Only events are removed, and each is an
-            # object of its own.
+            # separate object.
             self._repeated = key = self._repeated - 1
         self._messages[key] = message, size
         self.size += size

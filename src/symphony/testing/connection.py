@@ -180,9 +180,9 @@ class TestConnection(Client):
             raise self._reconnector.error()
         name, data = self._events.popleft()
         if name != event:
-            shown = reader(Any, self._core.kind)(data)
+            shown = reader(Any, self._core.decoding)(data)
             raise AssertionError(f"Expected {event!r} from {self.path}, but received {name!r}: {shown!r}")
-        return reader(type, self._core.kind)(data)
+        return reader(type, self._core.decoding)(data)
 
     async def nothing_more(self) -> None:
         """Wait until the app is idle, and check that nothing is left to receive.
@@ -196,7 +196,7 @@ class TestConnection(Client):
         came: list[str] = []
         while self._core.messages:
             came.append(repr(self._core.messages.take()))
-        came.extend(f"{name} {reader(Any, self._core.kind)(data)!r}" for name, data in self._events)
+        came.extend(f"{name} {reader(Any, self._core.decoding)(data)!r}" for name, data in self._events)
         if came:
             waiting = ", ".join(came)
             raise AssertionError(f"Expected nothing more from {self.path}, but received: {waiting}")

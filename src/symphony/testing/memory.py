@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 
 from symphony.client.link import Close, DialError, Listener, Offer
 from symphony.client.opening import retry_after
-from symphony.client.payload import error_said
+from symphony.client.payload import Decoding, error_said
 from symphony.errors import RefusedError
 from symphony.outgoing.encoding import Message
 from symphony.protocol.subprotocols import REFUSE, TOKEN_PREFIX
@@ -43,7 +43,7 @@ class HandshakeRefusedError(RefusedError):
             f"HTTP {status}: {shown}",
             4000 + status,
             shown,
-            refusal=error_said(body, "json"),
+            refusal=error_said(body, Decoding("json")),
             status=status,
             retry_after=retry_after(headers.get("retry-after"), time.time()),
         )

@@ -11,14 +11,13 @@ _IPV6_HOST_BITS: Final = 64
 
 
 def client_key(host: str) -> str:
-    """Return what addresses of one client have in common, to count by.
+    """Return the key that the addresses of one client have in common.
 
-    That is the address itself for IPv4, in whatever spelling, and the /64 for
-    IPv6: every customer has at least as many addresses. An address of IPv4
-    that is written as one of IPv6 is one of IPv4.
+    For IPv4 it is the address, also if it is written as IPv6. For IPv6 it is the
+    /64, because one customer usually has a whole /64.
 
     Args:
-        host: An address, or what a proxy has sent instead of one.
+        host: An address, or other text that a proxy has sent.
     """
     try:
         address = ip_address(host.strip().strip("[]").partition("%")[0])

@@ -73,6 +73,10 @@ _EMPTY_TEXT: Final = _EmptyText()
 _EMPTY_BYTES: Final = _EmptyBytes()
 
 
+def _nowhere(block: Any) -> None:
+    """Take what an outbox still writes after its connection has ended."""
+
+
 class _Last(NamedTuple):
     """Takes the place of the native transport's close frame in the outbox."""
 
@@ -97,8 +101,11 @@ async def serve(acceptor: Acceptor, scope: Scope, receive: Receive, send: Send) 
             session.closed(connection.ending())
             await session.ended()
         connection.finish()
-        await asyncio.wait((writer,), timeout=acceptor.limits.close_timeout)
-        writer.cancel()
+        try:
+            await asyncio.wait((writer,), timeout=acceptor.limits.close_timeout)
+        finally:
+            writer.cancel()
+            connection.release()
 
 
 class _AsgiConnection:
@@ -254,6 +261,11 @@ class _AsgiConnection:
             self._heartbeat.stop()
         self._finished = True
         self._wake.set()
+
+    def release(self) -> None:
+        """Break reference cycles, so that a closed socket is freed at once."""
+        self.session = self._heartbeat = self._timer = None
+        self.outbox.write = _nowhere
 
     def ending(self) -> Close:
         """Return how the connection ended."""

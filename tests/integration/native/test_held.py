@@ -2,24 +2,18 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 
 import pytest
 
 from support import raw
 from support.clients import connect, until
+from support.clock import Hold
 from support.raw import PING, frame, text
 from support.servers import serve_natively
 from symphony import Limits, Symphony
 
 SAY = '{"event":"say","data":null}'
-
-
-def hold(seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pass
 
 
 def warnings(caplog) -> list[str]:
@@ -29,7 +23,7 @@ def warnings(caplog) -> list[str]:
 
 
 @pytest.mark.beyond("blocking_warning")
-async def test_the_event_of_one_slow_handler_is_named(caplog):
+async def test_the_event_of_one_slow_handler_is_named(hold, caplog):
     app = Symphony(limits=Limits(blocking_warning=0.02))
 
     @app.on("say")
@@ -48,7 +42,7 @@ def event(name: str) -> bytes:
     return text(f'{{"event":"{name}"}}')
 
 
-def slow_among_fast(handled: list[str]) -> Symphony:
+def slow_among_fast(handled: list[str], hold: Hold) -> Symphony:
     app = Symphony(limits=Limits(blocking_warning=0.05))
     go_on = asyncio.Event()
 
@@ -74,9 +68,9 @@ def slow_among_fast(handled: list[str]) -> Symphony:
     return app
 
 
-async def test_the_slow_one_of_many_messages_is_named(caplog):
+async def test_the_slow_one_of_many_messages_is_named(hold, caplog):
     handled: list[str] = []
-    app = slow_among_fast(handled)
+    app = slow_among_fast(handled, hold)
     async with serve_natively(app) as url, raw.connect(f"{url}/x") as client:
         for before, after in ((5, 6), (2, 40), (0, 3)):
             caplog.clear()
@@ -92,10 +86,10 @@ async def test_the_slow_one_of_many_messages_is_named(caplog):
                 assert line.startswith("The handler of the event 'slow' of /{path:path}")
 
 
-async def test_the_slow_one_of_many_messages_that_waited_is_named(caplog):
+async def test_the_slow_one_of_many_messages_that_waited_is_named(hold, caplog):
     """They are handled one after the other by the socket's task, when what they waited for has come."""
     handled: list[str] = []
-    app = slow_among_fast(handled)
+    app = slow_among_fast(handled, hold)
     async with (
         serve_natively(app) as url,
         raw.connect(f"{url}/x") as client,
@@ -114,7 +108,7 @@ async def test_the_slow_one_of_many_messages_that_waited_is_named(caplog):
             assert "held the event loop for 0." in line
 
 
-async def test_a_stream_is_named_and_not_the_handler_beside_it(caplog):
+async def test_a_stream_is_named_and_not_the_handler_beside_it(hold, caplog):
     app = Symphony(limits=Limits(blocking_warning=0.02))
 
     @app.on("rows")

@@ -239,7 +239,8 @@ async def test_a_fragmented_message_that_never_ends_is_closed(
         await client.send(frame(BINARY, b"x", fin=False))
         for _ in range(pieces):
             await client.send(frame(CONTINUATION, b"x", fin=False), frame(PING, b"alive"))
-            assert (await client.frame()).opcode == PONG
-        end = await client.frame()
+        # On a slow machine the time is up before some of the pieces.
+        while (end := await client.frame()).opcode == PONG:
+            pass
         assert (end.code, end.payload[2:]) == (4408, b"a message took too long")
     assert app.stats.late_messages == 1

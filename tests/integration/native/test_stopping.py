@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 import textwrap
+from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from pathlib import Path
 
@@ -466,6 +467,34 @@ async def test_one_signal_ends_the_process_in_its_time_whatever_hangs(write: Wri
             server.signal()
             code, _ = await ended(server)
         assert code in (0, 1)
+
+
+@pytest.mark.beyond("shutdown_timeout")
+@pytest.mark.parametrize(
+    ("begin", "thread"),
+    [
+        ("threading.Thread(target=time.sleep, args=(60,), name='crunch').start()", "crunch"),
+        ("timer = threading.Timer(60, print); timer.name = 'later'; timer.start()", "later"),
+        ("ThreadPoolExecutor(thread_name_prefix='pool').submit(time.sleep, 60)", "pool_0"),
+    ],
+)
+async def test_threads_that_hold_up_the_end_of_the_program_are_named(write: Write, begin: str, thread: str):
+    """Python 3.12 waits for them and starts no thread in that time, as one that writes this line would be."""
+    body = f"""
+    import threading, time
+    from concurrent.futures import ThreadPoolExecutor
+
+    @app.on_startup
+    async def work() -> None:
+        {begin}
+    """
+    async with launch(sys.executable, "-W", "error", str(write(body, **SHORT)), stderr=PIPE) as server:
+        server.signal()
+        code, _ = await ended(server)
+        assert code == 1
+        [line] = await server.errors()
+    assert " ERROR symphony.transport: The stop took longer than " in line
+    assert line.endswith(f"Threads that still run: {thread}.")
 
 
 @pytest.mark.within("shutdown_timeout")

@@ -15,6 +15,8 @@ def high(low: float, high: float) -> float:
     return high
 
 
+@pytest.mark.within("client.max_backoff")
+@pytest.mark.beyond("client.max_backoff")
 def test_the_bound_grows_by_half_up_to_the_largest() -> None:
     backoff = Backoff(0.5, 1.5, high)
     assert [backoff.next() for _ in range(5)] == [0.5, 0.75, 1.125, 1.5, 1.5]

@@ -176,14 +176,14 @@ def test_untyped_messagepack_has_few_integers_as_keys(annotation: Any) -> None:
         return parts if annotation == list[Any] else {"parts": parts}
 
     read = guarded(event_readers(annotation)["msgpack"])
-    with pytest.raises(Reject, match="more than 10,000 keys that are no text in one message"):
+    with pytest.raises(Reject, match="more than 10,000 keys that are not text in one message"):
         read(encoded("msgpack", data(MAX_HASHED_NUMBERS + 1)))
     assert read(encoded("msgpack", data(MAX_HASHED_NUMBERS))) == data(MAX_HASHED_NUMBERS)
 
 
 def test_equal_keys_count_as_often_as_they_are_sent() -> None:
     number = MAX_HASHED_NUMBERS + 1
-    with pytest.raises(Reject, match="keys that are no text"):
+    with pytest.raises(Reject, match="keys that are not text"):
         event_readers(Any)["msgpack"](b"\xdf" + struct.pack(">I", number) + b"\x01\x02" * number)
 
 

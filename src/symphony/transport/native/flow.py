@@ -28,7 +28,7 @@ class Flow(FlowControl):
         self._unsent = 0
 
     def hold(self) -> None:
-        """Pause reading until `release`, whatever the app asks for."""
+        """Pause reading until `release`, even if the app asks to resume."""
         self._held = True
         self.pause_reading()
 

@@ -2,7 +2,7 @@
 
 uvicorn drops bytes that follow a handshake in the same segment, parses all
 requests of a segment before it answers the first, and has no bounds for the
-time and size of requests. All of that is different here.
+time and size of requests. This module changes all of that.
 """
 
 from __future__ import annotations

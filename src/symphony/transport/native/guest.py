@@ -92,7 +92,7 @@ class Guest:
         """Do nothing: the app runs in a task, not while messages are read."""
 
     def closing(self) -> None:
-        """Do nothing: what the app has not received yet is its own affair."""
+        """Do nothing: the app receives its queued messages when it wants."""
 
     def closed(self, close: Close) -> None:
         """Tell the app that the connection has ended."""
@@ -125,7 +125,7 @@ class Guest:
             # Not when the client has gone: the app may still read, and until then it waits.
             self._events.clear()
             self._forget(self._unread_bytes)
-            # What still comes is not received by anyone, and not counted.
+            # Messages that still arrive are not delivered, and not counted.
             self._queued = Queued(self._limits.max_queued_bytes)
 
     async def take(self, host: Servable, scope: Scope) -> None:

@@ -82,7 +82,7 @@ def _is_left(record: logging.LogRecord) -> bool:
 
 
 class _Escaping(logging.Formatter):
-    """Escapes control characters, whoever logs them. Line breaks and tabs stay."""
+    """Escapes control characters in the lines of all loggers. Line breaks and tabs stay."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""

@@ -79,8 +79,8 @@ class Meter:
     def after_head(self, size: int) -> None:
         """Count bytes after the head, once they are parsed.
 
-        Whatever is not data of the body is framing: chunk extensions, leading
-        zeros of sizes, trailers. It counts together with the head.
+        Everything except the data of the body is framing: chunk extensions,
+        leading zeros of sizes, trailers. It counts together with the head.
         """
         self._framing += size - (self.body - self._seen)
         self._seen = self.body

@@ -43,7 +43,7 @@ def make_config(app: Any, **options: Any) -> Config:
         app: A Symphony app or any other ASGI app, or an import string of one.
         **options: Options of `uvicorn.Config`.
     """
-    # uvicorn trusts the headers of local proxies unless it is told not to.
+    # By default, uvicorn trusts the headers of local proxies.
     options.setdefault("proxy_headers", False)
     return Config(
         app,

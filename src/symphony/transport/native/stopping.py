@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final
+from typing import Any, Final, cast
 
 __all__ = ("SIGNALS", "Deadline", "Signals", "end_at_once")
 
@@ -76,8 +76,8 @@ class Signals:
             self._stop()
 
     def _leave_the_next_to_the_system(self) -> None:
-        # Python runs handlers between two of its own instructions only. The system needs
-        # nobody, but it does not end process 1 of a container that way.
+        # Python runs signal handlers only between two of its instructions. The system's
+        # default action always works, except for process 1 of a container.
         if os.getpid() == 1 or threading.current_thread() is not threading.main_thread():
             return
         for number in SIGNALS:
@@ -88,17 +88,23 @@ class Signals:
 
 
 class Deadline:
-    """Ends the process if its stop takes too long, whatever hangs."""
+    """Ends the process if its stop takes too long, even if a thread or the event loop hangs."""
 
     def __init__(self) -> None:
         self._cancelled = threading.Event()
-        self._seconds: float | None = None
+        self._decided = threading.Event()
+        self._program_ends = threading.Event()
         self._returned = False
 
     def start(self, seconds: float) -> None:
         """Allow the stop this time from now on."""
-        self._seconds = seconds
-        threading.Thread(target=self._watch, args=(seconds,), name="symphony-stop", daemon=True).start()
+        # Both now: Python 3.12 starts no thread while it waits for the threads of the program.
+        writer = threading.Thread(target=self._write, args=(seconds,), name="symphony-log", daemon=True)
+        writer.start()
+        watch = threading.Thread(
+            target=self._watch, args=(seconds, writer), name="symphony-stop", daemon=True
+        )
+        watch.start()
 
     def returned(self) -> None:
         """Take note that the server has stopped, and its program goes on.
@@ -109,21 +115,30 @@ class Deadline:
         self._returned = True
         if not _threads():
             self._cancelled.set()
-
-    def _watch(self, seconds: float) -> None:
-        if self._cancelled.wait(seconds):
             return
-        if self._returned:
-            threading.main_thread().join()
-        said = threading.Thread(target=self._say, daemon=True)
-        said.start()
-        said.join(_LAST_WORDS)
-        os._exit(1)
+        # Private, but there is no other hook that runs before Python waits for threads:
+        # `atexit` and the end of the main thread come after the threads of pools.
+        try:
+            cast("Any", threading)._register_atexit(self._program_ends.set)
+        except RuntimeError:
+            self._program_ends.set()
 
-    def _say(self) -> None:
+    def _watch(self, seconds: float, writer: threading.Thread) -> None:
+        cancelled = self._cancelled.wait(seconds)
+        if not cancelled and self._returned:
+            self._program_ends.wait()
+        self._decided.set()
+        if not cancelled:
+            writer.join(_LAST_WORDS)
+            os._exit(1)
+
+    def _write(self, seconds: float) -> None:
+        self._decided.wait()
+        if self._cancelled.is_set():
+            return
         logger.error(
             "The stop took longer than %.1f s, so the process ends now. Threads that still run: %s.",
-            self._seconds,
+            seconds,
             ", ".join(_threads()) or "none",
         )
         logging.shutdown()

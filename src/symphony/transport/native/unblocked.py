@@ -67,7 +67,7 @@ class Unblocked:
 
     def _drain(self) -> None:
         assert self._descriptor is not None
-        with suppress(OSError, ValueError):  # closed, or nobody will ever read it
+        with suppress(OSError, ValueError):  # closed, or no longer read
             while self._waiting and select.select((), (self._descriptor,), (), 0)[1]:
                 part = self._waiting[0]
                 written = os.write(self._descriptor, part)
