@@ -86,7 +86,7 @@ class Admission:
             root = scope["path"].removesuffix(path)
             self._misnamed.look(scope["path"], (root + pattern for pattern in self._paths))
             # With the path of the mount: the client knows no other.
-            raise Reject("not_found", f"no WebSocket route for {scope['path']}")
+            raise Reject("not_found", f"no WebSocket route for {printable(scope['path'])}")
         endpoint, params = found
         self._check_origin(handshake, endpoint)
         self._check_limits(handshake, connected)
