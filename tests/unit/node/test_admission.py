@@ -64,7 +64,7 @@ def admission(chat: Endpoint = CHAT, **limits: Any) -> Admission:
             return chat, {}
         return (chat, {"name": path[6:]}) if path.startswith("/chat/") else None
 
-    return Admission(resolve, Limits(**limits), None)
+    return Admission(resolve, Limits(**limits), None, ("/chat", "/chat/{name}"))
 
 
 def refusal(admission: Admission, handshake: Handshake, *, connected: int = 0) -> Reject:
