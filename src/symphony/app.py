@@ -334,6 +334,7 @@ class Symphony(Router):
             families.add(hooks.family(rooms))
         return Node(
             table.match,
+            table.texts,
             families.find,
             limits=self.limits,
             hosts=self._hosts,

@@ -368,7 +368,7 @@ class FrontDoor(HttpToolsProtocol):
         transport = self.transport
         if transport.is_closing():
             return
-        client = printable(shown_address(self.client))
+        client = shown_address(self.client)
         logger.info("Refused a request from %s: %d %s", client, status, printable(message))
         self._flow.release()
         if self._answering:
