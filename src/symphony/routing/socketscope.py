@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Hashable
 
-__all__ = ("Home", "Signal", "SocketScope")
+__all__ = ("Change", "Home", "Signal", "SocketScope", "changes_since")
 
 _UNSET: Final = object()
-_Change = tuple[ContextVar[Any], Any, Any]
+Change = tuple[ContextVar[Any], Any, Any]
 """A variable that a dependency has set, its value before and after."""
 
 
@@ -61,7 +61,7 @@ class SocketScope:
 
     def __init__(self, signal: Callable[[], Signal], home: Home) -> None:
         self._home = home
-        self._changes: dict[Hashable, list[_Change]] = {}
+        self._changes: dict[Hashable, list[Change]] = {}
         self.values: dict[Hashable, Any] = {}
         self.stack = AsyncExitStack()
         self._signal = signal
@@ -103,11 +103,7 @@ class SocketScope:
     async def _create(self, key: Hashable, create: Callable[[AsyncExitStack], Awaitable[Any]]) -> Any:
         before = copy_context()
         value = await create(self.stack)
-        self._changes[key] = [
-            (variable, before.get(variable, _UNSET), new)
-            for variable, new in copy_context().items()
-            if before.get(variable, _UNSET) is not new
-        ]
+        self._changes[key] = changes_since(before)
         return value
 
     async def aclose(self, exc: BaseException | None = None) -> None:
@@ -130,3 +126,12 @@ class SocketScope:
         self.values.clear()
         self._changes.clear()
         await self.stack.__aexit__(type(exc) if exc else None, exc, exc.__traceback__ if exc else None)
+
+
+def changes_since(before: Context) -> list[Change]:
+    """Return the variables of the current context that differ from a copy made before."""
+    return [
+        (variable, before.get(variable, _UNSET), new)
+        for variable, new in copy_context().items()
+        if before.get(variable, _UNSET) is not new
+    ]
