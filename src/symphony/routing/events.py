@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Final, Literal, cast
 
@@ -35,6 +36,8 @@ class _Named:
         self.params = params
 
 
+# Asked several times for each event when a route is compiled.
+@lru_cache(maxsize=1024)
 def names_in(event: str) -> Mapping[str, str]:
     """Return the parameters in the name of an event, with their converters."""
     return _ANY_NAMES if event == ANY_EVENT else NamePattern(event, separator=EVENT_SEPARATOR).converters
