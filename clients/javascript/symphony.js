@@ -270,15 +270,26 @@ function nearest(name, names) {
   return best;
 }
 
-/** @param {string} one @param {string} other @returns {number} How many characters differ (Levenshtein). */
+/** @param {string} one @param {string} other @returns {number} How many typing mistakes are between them. */
 function distance(one, other) {
+  /** @type {number[]} */
+  let before = [];
   let row = Array.from({ length: other.length + 1 }, (_, i) => i);
   for (let i = 1; i <= one.length; i++) {
     const next = [i];
     for (let j = 1; j <= other.length; j++) {
       const changed = /** @type {number} */ (row[j - 1]) + Number(one[i - 1] !== other[j - 1]);
-      next.push(Math.min(changed, /** @type {number} */ (row[j]) + 1, /** @type {number} */ (next[j - 1]) + 1));
+      const swapped = i > 1 && j > 1 && one[i - 1] === other[j - 2] && one[i - 2] === other[j - 1];
+      next.push(
+        Math.min(
+          changed,
+          /** @type {number} */ (row[j]) + 1,
+          /** @type {number} */ (next[j - 1]) + 1,
+          swapped ? /** @type {number} */ (before[j - 2]) + 1 : Infinity,
+        ),
+      );
     }
+    before = row;
     row = next;
   }
   return /** @type {number} */ (row[other.length]);
@@ -2003,8 +2014,7 @@ export class Client {
     const near = nearest(event, this.#handlers.keys());
     if (near === null) return;
     const [came, has] = [printable(event), printable(near)];
-    const line = `symphony: the server sends "${came}", which has no handler. There is one for "${has}"`;
-    this.#complaints.warn("unheard", line);
+    console.warn(`symphony: the server sends "${came}", which has no handler. There is one for "${has}"`);
   }
 
   /** @param {string} event @returns {Heard[]} The handlers of the event, or those of "*". */

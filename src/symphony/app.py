@@ -206,10 +206,9 @@ class Symphony(Router):
         """Return a handle of a room, whether or not anybody is in it.
 
         Raises:
-            Reject: It cannot be the name of a room (`invalid`).
+            Reject: No room can have this name, as in `socket.join` (`invalid`).
         """
-        Room.check_name(name, self.limits.max_room_name)
-        return Room(self._core.node.rooms, name)
+        return self._core.node.rooms.room(name)
 
     def socket(self, id: str) -> Socket[Any] | None:
         """Return an open socket by its id, `None` if there is none (any more)."""
@@ -335,6 +334,7 @@ class Symphony(Router):
             families.add(hooks.family(rooms))
         return Node(
             table.match,
+            table.texts,
             families.find,
             limits=self.limits,
             hosts=self._hosts,

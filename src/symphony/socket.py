@@ -12,7 +12,7 @@ from typing_extensions import TypeForm, TypeVar
 from symphony.errors import WrongThreadError, check_close_code
 from symphony.outgoing.batch import Recipient
 from symphony.outgoing.encoding import RAW, Dialect
-from symphony.routing.dependencies import SocketScope
+from symphony.routing.socketscope import SocketScope
 from symphony.socketsession import ENDED, SocketSession
 from symphony.websocket.backpressure import READY, TURN
 

@@ -13,7 +13,7 @@ from symphony.websocket.backpressure import TURN
 if TYPE_CHECKING:
     from symphony.identity import Identity
     from symphony.rooms.room import Room
-    from symphony.routing.dependencies import Home
+    from symphony.routing.socketscope import Home
 
 __all__ = ("ENDED", "HomeContext", "SocketSession")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -72,12 +73,14 @@ class Threadsafe:
         """Return a handle of a room.
 
         Raises:
-            Reject: It cannot be the name of a room (`invalid`).
+            Reject: No room can have this name, as in `socket.join` (`invalid`).
+                Before the app runs, the name is checked against the patterns of
+                `app.rooms` only when the handle is used.
         """
         Room.check_name(name, self._max_name)
-        return ThreadsafeTarget(
-            self, f"app.threadsafe.room({name!r})", lambda: Room(self._node().rooms, name)
-        )
+        with suppress(RuntimeError):
+            self._node().rooms.room(name)
+        return ThreadsafeTarget(self, f"app.threadsafe.room({name!r})", lambda: self._node().rooms.room(name))
 
     def socket(self, id: str) -> ThreadsafeSocket:
         """Return a handle of a socket, whether or not it is still open."""

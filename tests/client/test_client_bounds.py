@@ -8,8 +8,8 @@ import pytest
 from client.opened import fast, pair
 from client.scripted import serve
 from support.clients import until
-from symphony.client import Client, connect
-from symphony.errors import MessageTooLargeError, QueueFullError
+from symphony.client import Client, connect, core
+from symphony.errors import MessageTooLargeError, QueueFullError, RequestTimeoutError
 from symphony.protocol.envelopes import Event
 
 KIB = 1024
@@ -254,3 +254,41 @@ async def test_the_limit_of_one_connection_does_not_hold_for_the_next() -> None:
         await peer.send(limits={"max_message_bytes": 50_000})
         client.emit("say", "x" * 20_000)
         assert len(await peer.receive_message()) > 20_000
+
+
+@pytest.mark.parametrize("most", [1, 2, 30])
+async def test_a_limit_of_a_few_bytes_stops_no_answer_and_no_cancel(most: int) -> None:
+    """The error about the size took the place of the timeout, and a refusal was not sent."""
+
+    def register(client: Client) -> None:
+        client.on("big", lambda: "x" * 10_000)
+
+    async with pair(register=register) as (client, peer, _):
+        waiting = asyncio.ensure_future(client.request("wait", timeout=0.2))
+        late = (await peer.receive())["id"]
+        await peer.send(limits={"max_message_bytes": most})
+        with pytest.raises(RequestTimeoutError):
+            await waiting
+        assert (await peer.receive())["cancel"] == late
+        for number, event in enumerate(("big", "absent")):
+            await peer.send(event=event, id=number)
+            answer = await peer.receive()
+            assert answer["error"] == number
+            assert answer["data"]["code"] == ("internal" if event == "big" else "not_found")
+        with pytest.raises(MessageTooLargeError):
+            await client.request("sum", "x" * 40)
+        assert client.state == "open"
+
+
+async def test_a_server_that_says_that_it_stops_and_does_not_close_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(core, "_STOP_TIMEOUT", 0.05)
+    async with pair() as (client, peer, server):
+        await peer.send(retry=0)
+        await peer.send(retry=0)
+        again = await server.accept()
+        await client.emit("say", 1)
+        assert (await again.receive())["data"] == 1
+        # The timer belonged to that connection.
+        assert client._core._stop is None

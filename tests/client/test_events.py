@@ -500,3 +500,25 @@ async def test_another_thread_is_refused() -> None:
                 await asyncio.to_thread(use)
         asyncio.get_running_loop().call_soon_threadsafe(client.emit, "x")
         assert (await peer.receive())["event"] == "x"
+
+
+async def test_an_event_whose_name_is_nearly_that_of_a_handler_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    heard = asyncio.Event()
+
+    def register(client: Client) -> None:
+        client.on("said", lambda: None)
+        client.on("user_joined", lambda: None)
+        client.on("last", heard.set)
+
+    async with pair(register=register) as (_, peer, _):
+        for _ in range(3):
+            for event in ("siad", "SAID", "userJoined", "weather", "x"):
+                await peer.send(event=event)
+        await peer.send(event="last")
+        await heard.wait()
+    assert [line for line in caplog.messages if "There is one for" in line] == [
+        f"The server sends the event '{came}', which has no handler. There is one for '{has}'."
+        for came, has in (("siad", "said"), ("SAID", "said"), ("userJoined", "user_joined"))
+    ]

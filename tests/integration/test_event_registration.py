@@ -346,10 +346,21 @@ async def starts(app: Symphony) -> None:
         pass
 
 
+@pytest.mark.parametrize("place", ["app", "router", "route"])
+async def test_the_reserved_name_of_symphony_v1_is_refused_at_start(place):
+    app = Symphony()
+    router = Router("/in")
+    app.include(router)
+    route = router.route("/")
+    route.on("other")(lambda: None)
+    {"app": app, "router": router, "route": route}[place].on("error")(lambda: None)
+    with pytest.raises(ConfigurationError, match=r"symphony\.v1 reserves the event 'error'"):
+        await starts(app)
+
+
 @pytest.mark.parametrize(
     ("event", "problem"),
     [
-        ("error", "the event 'error' is reserved for errors"),
         ("chat.*", "Use a parameter for a part that varies, 'chat.{name}'. '*' alone matches every event"),
         ("", "cannot be empty"),
         ("x" * 257, "at most 256 characters"),

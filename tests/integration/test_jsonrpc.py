@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from msgspec import Struct
 
-from support.clients import connect
-from symphony import Reject, Socket, Symphony
+from support.clients import Log, connect
+from symphony import Event, Reject, Socket, Symphony
+from symphony.protocol.envelopes import Failure
 from symphony.protocol.jsonrpc import MAX_BATCH, JsonRpc
 
 
@@ -305,3 +307,87 @@ async def test_the_server_calls_such_methods_too(serve, method):
         assert asked["method"] == method
         await client.send(json.dumps({"jsonrpc": "2.0", "result": "fine", "id": asked["id"]}))
         assert json.loads(await client.recv())["result"] == "fine"
+
+
+RESERVED = ["error", "message", "reply", "cancel", "ping", "item", "end", "*"]
+
+
+@pytest.mark.parametrize("on", ["*", "{event}", "exact"])
+@pytest.mark.parametrize("name", RESERVED)
+async def test_a_notification_with_a_name_of_another_protocol_reaches_its_handler(serve, name, on):
+    """The name `error`, which `symphony.v1` reserves, was dropped on routes of every protocol."""
+    if on == "exact" and name == "*":
+        pytest.skip("`*` as a handler means every event")
+    heard: Log = Log()
+    app = Symphony()
+    for path, protocol in (("/rpc", JsonRpc), ("/lines", Lines)):
+        route = app.route(path, protocol=protocol)
+        if on == "exact":
+            route.on(name)(lambda: heard.append(name))
+        else:
+            route.on(on)(lambda event: heard.append(event))
+
+    async with serve(app) as url:
+        async with connect(f"{url}/rpc") as client:
+            await client.send(json.dumps({"jsonrpc": "2.0", "method": name}))
+            await heard.reaches(1)
+        async with connect(f"{url}/lines") as client:
+            await client.send(name)
+            await heard.reaches(2)
+    assert heard == [name, name]
+
+
+@pytest.mark.parametrize("name", ["error", "reply", "message"])
+async def test_the_server_sends_a_notification_of_any_name(serve, name):
+    """`error` could not be sent, because `symphony.v1` reports errors with it."""
+    app = Symphony()
+
+    @app.route("/", protocol=JsonRpc).on_connect
+    async def enter(socket: Socket) -> None:
+        await socket.emit(name, [1])
+
+    async with serve(app) as url, connect(f"{url}/") as client:
+        assert json.loads(await client.recv()) == {"jsonrpc": "2.0", "method": name, "params": [1]}
+
+
+async def test_a_failure_that_a_protocol_decodes_is_logged_and_not_answered(serve, caplog):
+    caplog.set_level("INFO", "symphony.socket")
+    app = Symphony()
+    app.route("/", protocol=Lines).on("other")(lambda: None)
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await client.send("! it broke")
+        await client.send("unknown")
+        assert await client.recv() == "! not_found"
+    assert sum("reported an error" in message for message in caplog.messages) == 1
+
+
+async def test_in_symphony_v1_the_event_error_is_still_reserved(serve):
+    heard: Log = Log()
+    app = Symphony()
+    app.on("*")(lambda event: heard.append(event))
+    async with serve(app) as url, connect(f"{url}/") as client:
+        await client.send('{"event": "error", "data": {"code": "invalid", "message": "no"}}')
+        await client.send('{"event": "last", "id": 1}')
+        assert json.loads(await client.recv()) == {"reply": 1, "data": None}
+    assert heard == ["last"]
+
+
+class Lines:
+    """A line is the name of an event, or a report of a failure."""
+
+    subprotocol = None
+    payload = "plain"
+
+    def decode(self, message: str) -> Event:
+        if message.startswith("! "):
+            return Failure("!", message[2:])
+        return Event(message, None)
+
+    def encode(self, envelope: Any) -> str | None:
+        match envelope:
+            case Failure(data=data):
+                return f"! {data['code']}"
+            case Event(event):
+                return event
+            case _:
+                return None

@@ -1,10 +1,13 @@
 """A parameter whose name is nearly one of the path's, and handlers registered twice: found at start."""
 
+import json
 import re
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from support.clients import connect, refused
 from symphony import ConfigurationError, Depends, Query, Room, Router, Socket, Symphony
 from symphony.testing import TestClient
 
@@ -232,3 +235,47 @@ async def test_no_name_is_told_if_all_are_taken() -> None:
     async def say(room: str, xyz: str, text: str) -> None: ...
 
     assert "Of the pattern" not in await error_of(app)
+
+
+async def test_a_client_that_misspells_an_event_is_told_and_the_log_has_the_name(serve, caplog):
+    app = Symphony()
+    chat = app.route("/chat/{room}")
+
+    @chat.on("say")
+    async def say(data: str) -> None: ...
+
+    @chat.on("game.{id:int}.move")
+    async def move(data: str) -> None: ...
+
+    async with serve(app) as url, connect(f"{url}/chat/lobby") as socket:
+        for event in ("sya", "sya", "game.seven.move", "weather", "game.7.mvoe"):
+            await socket.send(json.dumps({"event": event}))
+            told = json.loads(await socket.recv())
+            assert (told["event"], told["data"]["code"]) == ("error", "not_found")
+            # Which names there are is for the log.
+            assert told["data"]["message"] == f"no handler for the event '{event}'"
+            await socket.send(json.dumps({"event": event, "id": 1}))
+            told = json.loads(await socket.recv())
+            assert (told["error"], told["data"]["code"]) == (1, "not_found")
+    assert [line for line in caplog.messages if "Did you mean" in line] == [
+        f"No handler for the event '{event}' in route '/chat/{{room}}'. Did you mean '{meant}'?"
+        for event, meant in (
+            ("sya", "say"),
+            ("game.seven.move", "game.{id:int}.move"),
+            ("game.7.mvoe", "game.{id:int}.move"),
+        )
+    ]
+
+
+async def test_a_client_that_misspells_a_path_is_told_and_the_log_has_the_path(serve, caplog):
+    app = Symphony()
+    app.route("/chat/{room}")
+    app.route("/news")
+    async with serve(app) as url:
+        mount = urlsplit(url).path
+        for path in ("/chta/lobby", "/nwes", "/nwes", "/admin.php", "/news/", f"/{'n' * 500}"):
+            assert (await refused(f"{url}{path}")).status == 404
+    assert [line for line in caplog.messages if "Did you mean" in line] == [
+        f"No WebSocket route for '{mount}{path}'. Did you mean '{mount}{meant}'?"
+        for path, meant in (("/chta/lobby", "/chat/{room}"), ("/nwes", "/news"), ("/news/", "/news"))
+    ]

@@ -214,6 +214,38 @@ def in_middleware(app: Symphony, route: Any, fail: Fail) -> None:
     route.on("go")(lambda: None)
 
 
+async def awaited(fail: Fail) -> None:
+    """Raise it in a task, and wait for that."""
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        fail()
+
+    await asyncio.create_task(work())
+
+
+def in_awaited_task(app: Symphony, route: Any, fail: Fail) -> None:
+    @route.on("go")
+    async def go() -> None:
+        await awaited(fail)
+
+
+def in_gathered_task(app: Symphony, route: Any, fail: Fail) -> None:
+    @route.on("go")
+    async def go() -> None:
+        await asyncio.sleep(0)
+        await asyncio.gather(awaited(fail), asyncio.sleep(0))
+
+
+def in_task_of_dependency(app: Symphony, route: Any, fail: Fail) -> None:
+    async def before() -> AsyncIterator[int]:
+        await awaited(fail)
+        yield 1
+
+    @route.on("go")
+    async def go(value: Annotated[int, Depends(before)]) -> None: ...
+
+
 def in_middleware_after_the_handler(app: Symphony, route: Any, fail: Fail) -> None:
     @route.middleware("message")
     async def middleware(socket: Socket, message: Any, call_next: Any) -> Any:
@@ -269,6 +301,9 @@ FAILING: list[Place] = [
     before_yield_of_dependency,
     after_yield_of_dependency,
     through_dependencies,
+    in_awaited_task,
+    in_gathered_task,
+    in_task_of_dependency,
     in_middleware,
     in_middleware_after_the_handler,
     in_on_join,
@@ -654,3 +689,43 @@ async def test_an_error_handler_that_raises_is_logged(serve, caplog, error):
         assert (await hear(client))["error"] == 1
         await works(client)
         await until(lambda: [text for text in caplog.messages if text.startswith("The error handler")])
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("stage", ["connect", "message", "disconnect"])
+async def test_a_task_that_a_raw_handler_awaits_does_not_end_its_socket(serve, caplog, stage, error):
+    """A `GeneratorExit` of an awaited task closed every coroutine of the socket's task."""
+    app = Symphony()
+    told = Told(app, error, caplog)
+    log: Log = Log()
+
+    @app.on_connect
+    async def enter() -> None:
+        if stage == "connect":
+            await awaited(told.fail)
+
+    @app.on_message
+    async def handle(message: str) -> str:
+        if message == "go" and stage == "message":
+            await awaited(told.fail)
+        return message
+
+    @app.on_disconnect
+    async def leave() -> None:
+        log.append("disconnect")
+        if stage == "disconnect":
+            await awaited(told.fail)
+
+    async with serve(app) as url:
+        if stage == "connect":
+            assert (await refused(f"{url}/")).code == "internal"
+        else:
+            async with connect(f"{url}/") as client:
+                await client.send("go")
+                answer = await client.recv()
+                assert answer == "go" if stage == "disconnect" else error_in(answer)["code"] == "internal"
+                await client.send("next")
+                assert await client.recv() == "next"
+        await log.reaches(1)
+        await told.once()
+    assert log == ["disconnect"]

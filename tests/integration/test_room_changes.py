@@ -309,13 +309,54 @@ async def test_a_name_that_is_not_that_of_a_room_is_invalid(serve, name: Any):
     async def leave(socket: Socket, data: Any) -> None:
         await socket.leave(data)
 
+    @app.on("handle")
+    async def handle(data: Any) -> None:
+        app.room(data)
+
+    @app.on("thread", thread=True)
+    def in_thread(data: Any) -> None:
+        app.threadsafe.room(data)
+
     async with serve(app) as url, connect(f"{url}/") as client:
         refused = await ask(client, "join", name)
         assert refused["code"] == "invalid"
         assert len(refused["message"]) < 500
-        for event in ("room", "leave"):
-            answer = await ask(client, event, name)
-            assert answer is None or answer["code"] == "invalid"
+        # A handle of such a room reached no one, silently.
+        for event in ("room", "leave", "handle", "thread"):
+            assert await ask(client, event, name) == refused, event
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("game:007", "game:7"),
+        ("at:1.50", "at:1.5"),
+        ("key:C0FFEE00-0000-4000-8000-000000000000", "key:c0ffee00-0000-4000-8000-000000000000"),
+        ("game:x", None),
+        ("game:", None),
+    ],
+)
+async def test_a_name_that_is_only_spelled_wrong_is_refused_with_the_right_one(name: str, right: str | None):
+    app = Symphony()
+    for pattern in ("game:{id:int}", "at:{x:float}", "key:{id:uuid}"):
+        app.rooms(pattern)
+    async with app.lifespan():
+        with pytest.raises(Reject, match="is not a name of the rooms") as caught:
+            app.room(name)
+    assert ("; write " in caught.value.message) == (right is not None)
+    if right is not None:
+        assert caught.value.message.endswith(f"; write {right!r}")
+
+
+async def test_a_threadsafe_room_is_checked_when_it_is_used_if_the_app_did_not_run_before():
+    app = Symphony()
+    app.rooms("game:{id:int}")
+    early = app.threadsafe.room("game:007")
+    async with app.lifespan():
+        with pytest.raises(Reject, match="write 'game:7'"):
+            await asyncio.to_thread(early.emit, "x")
+        with pytest.raises(Reject, match="write 'game:7'"):
+            app.threadsafe.room("game:007")
 
 
 @pytest.mark.parametrize("name", ["game:7", "game:0", "at:1.5", "at:1", "at:0.1", "slug:007"])

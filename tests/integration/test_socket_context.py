@@ -117,3 +117,46 @@ async def test_a_creation_in_a_stream_that_is_cancelled_is_made_again() -> None:
             await waiting
         assert [item async for item in client.stream("stream")] == ["ann"]
     go_on.set()
+
+
+def a_plain_one() -> Iterator[str]:
+    yield "plain"
+
+
+async def of_the_call(_: Annotated[str, Depends(a_plain_one)]) -> AsyncIterator[str]:
+    token = tenant.set("ann")
+    yield "opened"
+    tenant.reset(token)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize(("scope", "returns"), [("socket", "value"), ("socket", "stream"), ("call", "value")])
+async def test_a_thread_sees_what_is_set_on_the_loop_after_the_thread_began(
+    returns: str, scope: Any, concurrency: int
+) -> None:
+    """The thread copied the context when it began: what a later dependency set was missing."""
+    app = Symphony()
+    route = app.route("/", concurrency=concurrency)
+    opened = awaiting if scope == "socket" else of_the_call
+    seen: list[str] = []
+
+    async def items() -> AsyncIterator[str]:
+        yield tenant.get()
+
+    def work(
+        first: Annotated[str, Depends(a_plain_one)], then: Annotated[str, Depends(opened, scope=scope)]
+    ) -> Any:
+        seen.append(tenant.get())
+        return items() if returns == "stream" else "done"
+
+    route.on("work", thread=True)(work)
+    route.on("bare")(lambda: tenant.get())
+    async with TestClient(app) as test, test.connect("/") as client:
+        for _ in range(2):
+            if returns == "stream":
+                assert [item async for item in client.stream("work")] == ["ann"]
+            else:
+                await client.request("work")
+        # Only the socket's own is for its other handlers.
+        assert await client.request("bare") == ("ann" if scope == "socket" else "nobody")
+    assert seen == ["ann", "ann"]

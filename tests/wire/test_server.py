@@ -22,15 +22,21 @@ HANDSHAKE = load("handshake.json")
 )
 @pytest.mark.parametrize("transport", SERVERS)
 async def test_a_conversation(transport: str, conversation: dict[str, Any]) -> None:
-    for codec in conversation.get("codecs", ("json", "msgpack")):
-        limits = Limits(**conversation["limits"]) if "limits" in conversation else None
-        offers = (*OFFERS[codec], *conversation.get("offers", ()))
-        async with SERVERS[transport](limits) as server, server.connect("/", offers) as peer:
-            try:
-                await hold(conversation["steps"], server, peer, "json" if codec == "plain" else codec)
-            except BaseException as error:
-                error.add_note(f"in the codec {codec}")
-                raise
+    limits = Limits(**conversation["limits"]) if "limits" in conversation else None
+    codecs = conversation.get("codecs", ("json", "msgpack"))
+    # The codecs share a server, unless the conversation stops it.
+    shares = [codecs] if {"server": "stops"} not in conversation["steps"] else [[codec] for codec in codecs]
+    for share in shares:
+        async with SERVERS[transport](limits) as server:
+            for codec in share:
+                offers = (*OFFERS[codec], *conversation.get("offers", ()))
+                async with server.connect("/", offers) as peer:
+                    try:
+                        spoken = "json" if codec == "plain" else codec
+                        await hold(conversation["steps"], server, peer, spoken)
+                    except BaseException as error:
+                        error.add_note(f"in the codec {codec}")
+                        raise
 
 
 async def hold(steps: list[dict[str, Any]], server: Served, peer: Peer, codec: str) -> None:

@@ -286,12 +286,15 @@ test("an event whose name is nearly that of a handler is told once, and others a
   client.on("said", () => {});
   client.on("user_joined", () => {});
   for (let times = 0; times < 3; times++) {
-    for (const event of ["siad.", "sayd", "weather", "SAID", "userJoined", "x", "message"]) peer.frame({ event });
+    for (const event of ["siad", "sayd", "weather", "SAID", "userJoined", "x", "message"]) peer.frame({ event });
   }
   await handled(client, peer);
-  const [line, ...others] = warnings();
-  assert.equal(line, 'symphony: the server sends "sayd", which has no handler. There is one for "said"');
-  assert.deepEqual(others, []);
+  assert.deepEqual(
+    warnings(),
+    [["siad", "said"], ["sayd", "said"], ["SAID", "said"], ["userJoined", "user_joined"]].map(
+      ([came, has]) => `symphony: the server sends "${came}", which has no handler. There is one for "${has}"`,
+    ),
+  );
 });
 
 test("frames of no kind, of an unknown one, and answers that nobody waits for are passed over", async (t) => {

@@ -40,9 +40,12 @@ __all__ = ("RAW", "Core")
 logger = logging.getLogger("symphony.client")
 
 RAW: Final = "raw"
+_LOST: Final = 1006
 _ANSWERS: Final = (Reply, Error, Item, End)
 # A server that knows `symphony.limits` tells them with its first bytes.
 _LIMITS_TIMEOUT: Final = 1.0
+# How long a server may take to close after it has said that it stops.
+_STOP_TIMEOUT: Final = 300.0
 _CODECS: Final[dict[str | None, V1]] = {codec.subprotocol: codec for codec in (JSON, MSGPACK)}
 
 
@@ -76,6 +79,7 @@ class Core:
         "_greeting",
         "_last_error",
         "_readers",
+        "_stop",
         "_timer",
         "answers",
         "decoding",
@@ -107,6 +111,7 @@ class Core:
         self.messages: Backlog[str | bytes] = Backlog(self.gate, limit, size, self._overflow)
         self._readers: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._stop: asyncio.TimerHandle | None = None
         self._greeting: object = None
         self.state_handlers: list[Callable[[State], Any]] = []
         self.open_handlers: list[Callable[[], Any]] = []
@@ -172,6 +177,7 @@ class Core:
             # still accepts.
             if self.options.reconnect:
                 self.outgoing.hold()
+                self._await_stop()
         elif isinstance(envelope, Limits):
             self._tell(envelope.limits.max_message_bytes)
         elif not isinstance(envelope, Pong):
@@ -221,6 +227,9 @@ class Core:
         """Tell all waiting requests, streams and readers."""
         self.gate.use(None)
         self._stop_timer()
+        if self._stop is not None:
+            self._stop.cancel()
+            self._stop = None
         again = self.answers.lost(loss)
         self.dispatch.lost()
         if not loss.final:
@@ -258,6 +267,15 @@ class Core:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _await_stop(self) -> None:
+        """Leave a server that does not close: until then, nothing new is sent."""
+        if self._stop is None:
+            reason = f"the server has not closed the connection within {_STOP_TIMEOUT:g} s after its `retry`"
+            give_up = self.reconnector.give_up
+            self._stop = asyncio.get_running_loop().call_later(
+                _STOP_TIMEOUT, give_up, Close(_LOST, reason, clean=False)
+            )
 
     def _complain(self, what: str, *details: object) -> None:
         # Warn only once: a server of a later version may send something new a thousand

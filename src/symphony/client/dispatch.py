@@ -15,6 +15,7 @@ from symphony.client.outgoing import Outgoing
 from symphony.client.payload import Decoding, ErrorData, InvalidError, reader
 from symphony.client.tasks import start
 from symphony.errors import MessageTooLargeError, Reject
+from symphony.misnamed import Misnamed
 from symphony.protocol.envelopes import Error, Event, Reply
 from symphony.protocol.unencodable import UnencodableError
 
@@ -23,6 +24,7 @@ __all__ = ("Dispatch",)
 logger = logging.getLogger("symphony.client")
 
 _ERROR: Final = "error"
+_MISNAMED: Final = "The server sends the event '%s', which has no handler. There is one for '%s'."
 _MAX_REQUESTS: Final = 1000
 _PATIENCE: Final = 5.0
 
@@ -47,6 +49,7 @@ class Dispatch:
         "_backlog",
         "_beside",
         "_finishing",
+        "_misnamed",
         "_outgoing",
         "_requests",
         "_task",
@@ -67,6 +70,7 @@ class Dispatch:
         self._task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._finishing = False
+        self._misnamed = Misnamed(logger, _MISNAMED, ".")
 
     @property
     def queued(self) -> tuple[int, int]:
@@ -82,6 +86,9 @@ class Dispatch:
             self.unhandled(event.event, event.data)
         elif not handlers and event.event == _ERROR:
             _log_error(event.data, decoding)
+        elif not handlers:
+            # A program need not handle all events.
+            self._misnamed.look(event.event, self.handlers.events)
         for handler in handlers:
             self._put(_Call(handler, event, decoding), size)
 

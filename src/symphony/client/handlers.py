@@ -89,6 +89,11 @@ class Handlers:
         left = tuple(one for one in self._by_event.get(event, ()) if one.function != function)
         self._by_event[event] = left
 
+    @property
+    def events(self) -> list[str]:
+        """The names that have a handler."""
+        return [event for event, handlers in self._by_event.items() if handlers]
+
     def of(self, event: str) -> tuple[Handler, ...]:
         """Return the handlers of an event, or those of `"*"` if it has none."""
         return self._by_event.get(event) or self._by_event.get(ANY, ())

@@ -14,7 +14,7 @@ from symphony.client.loss import Loss
 from symphony.client.payload import Kind, snapshot
 from symphony.errors import MessageTooLargeError, QueueFullError
 from symphony.protocol.codec import to_message
-from symphony.protocol.envelopes import MESSAGE, Envelope, Event
+from symphony.protocol.envelopes import MESSAGE, Envelope, Event, Reply
 from symphony.protocol.v1 import JSON, MSGPACK, V1
 from symphony.websocket.backpressure import READY, Drained
 
@@ -28,6 +28,8 @@ AHEAD: Final[ContextVar[object]] = ContextVar("AHEAD", default=None)
 _CODECS: Final = {"json": JSON, "msgpack": MSGPACK}
 # Every server accepts messages of this size. Larger ones wait until the limit is known.
 _SMALL_BYTES: Final = 16 * 1024
+# An envelope without data has fewer. It is sent whatever the limits of the server are.
+_CONTROL_BYTES: Final = 1024
 
 
 class Outgoing:
@@ -144,7 +146,10 @@ class Outgoing:
         codec = self.codec
         if self._link is None or codec is None:
             return
-        message = self.fitting(codec.encode(envelope), "an answer")
+        message = codec.encode(envelope)
+        # Without an error or a `cancel`, the server would wait for nothing.
+        if isinstance(envelope, Reply) or len(message) > _CONTROL_BYTES:
+            message = self.fitting(message, "an answer")
         if self.clear or (not self.takes and not self._link.congested):
             self._link.send(message)
         else:

@@ -103,6 +103,8 @@ class Reconnector:
                 closed.
         """
         if self._first is None:
+            if self.ended is not None:
+                raise self.error()
             self._first = asyncio.get_running_loop().create_future()
             self._task = start(self._keep())
         first = self._first

@@ -14,6 +14,7 @@ from symphony.complaints import Complaint
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
+from symphony.misnamed import Misnamed
 from symphony.printable import MOST, printable
 from symphony.protocol.subprotocols import offered_token
 from symphony.session.endpoint import Endpoint
@@ -40,12 +41,15 @@ class Admission:
         resolve: The endpoint and parameters of a path, `None`: no such route.
         limits: The bounds of the app.
         hosts: The hosts that the app answers for, `None`: those of its server.
+        paths: The patterns of all paths.
 
     Attributes:
         draining: Whether the server stops: it then admits nothing more.
     """
 
-    def __init__(self, resolve: Resolve, limits: Limits, hosts: Sequence[str] | None) -> None:
+    def __init__(
+        self, resolve: Resolve, limits: Limits, hosts: Sequence[str] | None, paths: Sequence[str]
+    ) -> None:
         self.draining = False
         self._resolve = resolve
         self._limits = limits
@@ -53,6 +57,8 @@ class Admission:
         self._refused_origin = Complaint(
             logger, logging.WARNING, "Refused a browser on %s from origin %s: %s."
         )
+        self._paths = paths
+        self._misnamed = Misnamed(logger, "No WebSocket route for '%s'. Did you mean '%s'?", "/")
         self._per_address: Counter[str] = Counter()
 
     def admit(self, handshake: Handshake, *, connected: int) -> tuple[Endpoint, dict[str, Any]]:
@@ -77,8 +83,10 @@ class Admission:
         path = route_path(scope)
         found = self._resolve(path)
         if found is None:
+            root = scope["path"].removesuffix(path)
+            self._misnamed.look(scope["path"], (root + pattern for pattern in self._paths))
             # With the path of the mount: the client knows no other.
-            raise Reject("not_found", f"no WebSocket route for {scope['path']}")
+            raise Reject("not_found", f"no WebSocket route for {printable(scope['path'])}")
         endpoint, params = found
         self._check_origin(handshake, endpoint)
         self._check_limits(handshake, connected)

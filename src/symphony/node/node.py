@@ -39,6 +39,7 @@ class Node:
 
     Args:
         resolve: The endpoint and parameters of a path, `None`: no such route.
+        paths: The patterns of all paths.
         find_family: The family and parameters of a room's name.
         limits: The bounds of the app.
         hosts: The hosts that the app answers for, `None`: those of its server.
@@ -57,6 +58,7 @@ class Node:
     def __init__(
         self,
         resolve: Resolve,
+        paths: Sequence[str],
         find_family: FindFamily,
         *,
         limits: Limits,
@@ -81,7 +83,7 @@ class Node:
         self._on_exception = on_exception
         self.loop = asyncio.get_running_loop()
         self._sessions: dict[Session, None] = {}
-        self._admission = Admission(resolve, limits, hosts)
+        self._admission = Admission(resolve, limits, hosts, paths)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self._empty = asyncio.Event()

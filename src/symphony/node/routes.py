@@ -6,7 +6,8 @@ that can be found is found here, and names the handler and the parameter.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from starlette.datastructures import State
 from symphony.errors import ConfigurationError, Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
+from symphony.misnamed import Misnamed
 from symphony.node.checks import (
     NO_CLOSE,
     NO_ROOM,
@@ -34,9 +36,10 @@ from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.envelopes import Protocol
 from symphony.protocol.reading import Reader, event_readers, guarded
 from symphony.protocol.unencodable import UnencodableError
+from symphony.protocol.v1 import ERROR
 from symphony.rooms.room import Room
 from symphony.routing.events import EventTable, handler_names, names_in, payload_of
-from symphony.routing.handlers import Handler, Handlers
+from symphony.routing.handlers import EVENT_SEPARATOR, Handler, Handlers
 from symphony.routing.middleware import STAGES, Middleware, Stage, given, wrap
 from symphony.routing.patterns import PathPattern
 from symphony.routing.plan import MESSAGE, Plan, compile_middleware, compile_plan
@@ -50,6 +53,8 @@ from symphony.websocket.backpressure import TURN
 from symphony.websocket.queued import Queued
 
 __all__ = ("Compiler", "Defaults")
+
+logger = logging.getLogger("symphony.app")
 
 _ANYTHING: Final = {kind: guarded(calm(read)) for kind, read in event_readers(Any).items()}
 _KINDS: Final = tuple(_ANYTHING)
@@ -83,6 +88,8 @@ class Compiler:
         self._defaults = defaults
         self._overrides = overrides
         self._queued = Queued(defaults.limits.max_queued_bytes)
+        text = "No handler for the event '%s' in %s. Did you mean '%s'?"
+        self._misnamed = Misnamed(logger, text, EVENT_SEPARATOR)
 
     def endpoint(self, path: str, route: Route | None, inside: Sequence[Handlers]) -> Endpoint:
         """Compile one route, or with none the app's own handlers for every path.
@@ -240,9 +247,17 @@ class Compiler:
         protocol: Callable[[], Protocol] | None,
         middlewares: Sequence[Middleware],
     ) -> EventHandlers:
-        tables = {kind: EventTable(kind) for kind in _KINDS}
+
+        def unknown(event: str, events: Iterable[str]) -> None:
+            self._misnamed.look(event, events, where)
+
+        tables = {kind: EventTable(kind, unknown) for kind in _KINDS}
         for event, handler in _events(inside).items():
             here = f"on({event!r}) of {where}"
+            if event == ERROR and protocol is None:
+                raise ConfigurationError(
+                    f"{here}: symphony.v1 reserves the event 'error' for errors. Use another name."
+                )
             plan = self._plan(
                 handler, here, names, state, payload=payload_of(event), pattern_names=names_in(event)
             )

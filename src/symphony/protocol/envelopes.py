@@ -22,6 +22,7 @@ __all__ = (
     "Envelope",
     "Error",
     "Event",
+    "Failure",
     "Grant",
     "Item",
     "LimitValues",
@@ -57,6 +58,16 @@ class Event(Struct, omit_defaults=True):
     id: Any = None
     timeout: float | None = None
     credit: int | None = None
+
+
+class Failure(Event):
+    """Something failed that was not a request; data: that of an `Error`.
+
+    In `symphony.v1` it is an event with a reserved name. A protocol of yours may
+    encode it as the event that it is, in another way, or not at all. Such an
+    envelope that arrives is logged and never answered: two peers that answer
+    errors with errors would never stop.
+    """
 
 
 class Reply(Struct, gc=False):
@@ -176,7 +187,7 @@ class Protocol(Contract):
 
         Raises:
             MalformedError: The message does not follow this protocol. The
-                sender gets an `Error`, or an `Event` named "error".
+                sender gets an `Error`, or a `Failure`.
         """
         ...
 

@@ -27,7 +27,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from symphony.protocol.codec import encode_json
-from symphony.protocol.envelopes import Envelope, Error, Event, Item, MalformedError, Reply
+from symphony.protocol.envelopes import Envelope, Error, Event, Failure, Item, MalformedError, Reply
 from symphony.protocol.invalid import reason_and_path
 from symphony.protocol.v1 import MAX_NAME
 
@@ -125,7 +125,10 @@ class JsonRpc:
             TypeError: Its data cannot be encoded, or it is an item of a stream.
         """
         match envelope:
-            case Event(event, data, id) if event != "error" or id is not None:
+            case Failure():
+                # A notification is never answered, not even with an error.
+                return None
+            case Event(event, data, id):
                 params = {} if data is None else {"params": _params(data)}
                 number = {} if id is None else {"id": id}
                 return _encode({"jsonrpc": "2.0", "method": event, **params, **number}).decode()
@@ -136,7 +139,6 @@ class JsonRpc:
             case Item():
                 raise TypeError("JSON-RPC has no streams: the handler must return its answer.")
             case _:
-                # A notification is never answered, not even with an error.
                 return None
 
     def _read(self, text: bytes, batch: _Batch | None) -> Envelope | MalformedError:

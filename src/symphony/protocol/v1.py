@@ -29,7 +29,7 @@ from symphony.protocol.envelopes import (
 from symphony.protocol.invalid import reason_and_path
 from symphony.protocol.unencodable import fail_to_encode
 
-__all__ = ("JSON", "MAX_CREDIT", "MAX_ID", "MAX_NAME", "MAX_TIMEOUT", "MSGPACK", "V1", "TypedV1")
+__all__ = ("ERROR", "JSON", "MAX_CREDIT", "MAX_ID", "MAX_NAME", "MAX_TIMEOUT", "MSGPACK", "V1", "TypedV1")
 
 MAX_ID: Final = 2**53 - 1
 """The largest integer that a double holds exactly, so that every language can use ids."""
@@ -44,7 +44,8 @@ _Timeout = Annotated[float, Meta(gt=0, le=MAX_TIMEOUT)]
 _Credit = Annotated[int, Meta(ge=0, le=MAX_CREDIT)]
 _NULLS: Final = {"json": Raw(b"null"), "msgpack": Raw(b"\xc0")}
 _ABSENT: Final = Raw(b"")
-_ERROR: Final = "error"
+ERROR: Final = "error"
+"""The event that tells of a failure, reserved in this protocol alone."""
 
 
 class _LimitValues(LimitValues):
@@ -236,7 +237,7 @@ class TypedV1(V1):
         }
         # For a union of one class, msgspec accepts a map without `event`. So add the event
         # `error`, which every route has.
-        classes = {_ERROR: self._class(_ERROR, Raw), **self.classes}.values()
+        classes = {ERROR: self._class(ERROR, Raw), **self.classes}.values()
         module = msgspec.json if codec == "json" else msgspec.msgpack
         self.decode_event = module.Decoder(Union[tuple(classes)]).decode  # noqa: UP007
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,7 +50,7 @@ class Families:
 
     def __init__(self) -> None:
         self._table = NameTable[Family](separator=ROOM_SEPARATOR, exact=True)
-        self._alike: list[tuple[str, Callable[[str], object]]] = []
+        self._alike: list[tuple[NamePattern, Callable[[str], object]]] = []
 
     def add(self, family: Family) -> None:
         """Add a family.
@@ -59,7 +60,8 @@ class Families:
         """
         pattern = family.policy.pattern
         self._table.add(pattern, family)
-        self._alike.append((pattern, _alike(pattern)))
+        named = NamePattern(pattern, separator=ROOM_SEPARATOR)
+        self._alike.append((named, _alike(named)))
 
     def find(self, name: str) -> tuple[Family, dict[str, Any]]:
         """Return the family and the parameters of a room's name.
@@ -76,24 +78,31 @@ class Families:
             return found
         for pattern, is_alike in self._alike:
             if is_alike(name):
-                raise Reject(
-                    "invalid",
-                    f"{shortened(name)!r} is not a name of the rooms {pattern!r}",
-                    details={"room": shortened(name), "pattern": pattern},
-                )
+                raise _not_of(pattern, name)
         return DEFAULT_FAMILY, {}
 
 
-def _alike(pattern: str) -> Callable[[str], object]:
+def _not_of(pattern: NamePattern, name: str) -> Reject:
+    details = {"room": shortened(name), "pattern": pattern.text}
+    message = f"{shortened(name)!r} is not a name of the rooms {pattern.text!r}"
+    params = pattern.match(name)
+    if params is not None:
+        # It matches, but is written in another way. What a number has become may not fit.
+        with suppress(ValueError):
+            details["instead"] = shortened(pattern.format(**params))
+            message += f"; write {details['instead']!r}"
+    return Reject("invalid", message, details=details)
+
+
+def _alike(named: NamePattern) -> Callable[[str], object]:
     """Return what tells names that look like those of a pattern.
 
     They begin as the pattern does. If it begins with a parameter, they have the
     pattern's other text in the same order.
     """
-    prefix, *_ = literals = _PARAMETER.split(pattern)
+    prefix, *_ = literals = _PARAMETER.split(named.text)
     if prefix:
         return lambda name: name.startswith(prefix)
-    named = NamePattern(pattern, separator=ROOM_SEPARATOR)
     if not any(literals) and "str" not in named.converters.values():
         # With nothing but one number, `lobby` does not look like it, and `007` does.
         return lambda name: named.match(name) is not None

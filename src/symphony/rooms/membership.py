@@ -82,6 +82,18 @@ class Membership:
     def __len__(self) -> int:
         return len(self._rooms)
 
+    def room(self, name: str) -> Room:
+        """Return a handle of a room, whether or not it has members.
+
+        Raises:
+            Reject: `invalid`: no room can have this name.
+        """
+        # Nearly all publications are for a room with members, whose name was checked.
+        if not isinstance(name, str) or name not in self._rooms:  # pyright: ignore[reportUnnecessaryIsInstance]
+            Room.check_name(name, self._max_name)
+            self._find_family(name)
+        return Room(self, name)
+
     def batch(self, name: str) -> Batch | None:
         """Return the members of a room; of all sockets for the empty name."""
         return self._rooms.get(name) if name else self.everyone
@@ -120,8 +132,7 @@ class Membership:
             authorize: Whether to ask the `authorize` hook.
             most: In how many rooms a socket may be.
         """
-        Room.check_name(name, self._max_name)
-        room, recipient = Room(self, name), recipient_of(socket)
+        room, recipient = self.room(name), recipient_of(socket)
         was_undone = await self._changes.settled(recipient, name)
         refuse_gone(recipient, name)
         if was_undone:
@@ -151,7 +162,7 @@ class Membership:
 
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Take *socket* out of a room; whether it was in it."""
-        Room.check_name(name, self._max_name)
+        self.room(name)
         recipient = recipient_of(socket)
         change = self._changes.of(recipient).get(name)
         was_member = recipient in self._members(name)

@@ -31,6 +31,10 @@ class RoomTable(Protocol):
 
     thread: int
 
+    def room(self, name: str) -> Room:
+        """Return a handle of a room; raises `Reject` if no room can have this name."""
+        ...
+
     def batch(self, name: str) -> Batch | None:
         """Return the room's members, `None` if it has none."""
         ...

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import lru_cache
+from itertools import chain
 from typing import Any, Final, Literal, cast
 
 from msgspec import Raw
@@ -34,6 +36,8 @@ class _Named:
         self.params = params
 
 
+# Asked several times for each event when a route is compiled.
+@lru_cache(maxsize=1024)
 def names_in(event: str) -> Mapping[str, str]:
     """Return the parameters in the name of an event, with their converters."""
     return _ANY_NAMES if event == ANY_EVENT else NamePattern(event, separator=EVENT_SEPARATOR).converters
@@ -69,12 +73,15 @@ class EventTable:
 
     Args:
         kind: The value of `Protocol.payload`.
+        unknown: Called with the name of an event without a handler, and the
+            names and patterns of those that have one.
     """
 
-    __slots__ = ("_any", "_exact", "_is_exact", "_kind", "_patterns", "_typed", "_types")
+    __slots__ = ("_any", "_exact", "_is_exact", "_kind", "_patterns", "_typed", "_types", "_unknown")
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, unknown: Callable[[str, Iterable[str]], None]) -> None:
         self._kind = kind
+        self._unknown = unknown
         # The reader of the data, and the function to call with the result. A closure
         # over both would add one call, which is 2 % of a request.
         self._exact: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Work]]] = {}
@@ -160,6 +167,7 @@ class EventTable:
             return found[0](socket, event.data, found[1])
         if self._any is not None:
             return self._any(socket, event.data, {"event": name})
+        self._unknown(name, chain(self._exact, self._patterns.texts))
         shown = shortened(name)
         raise Reject("not_found", f"no handler for the event {shown!r}", details={"event": shown})
 

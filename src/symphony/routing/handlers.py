@@ -19,7 +19,6 @@ __all__ = ("ANY_EVENT", "EVENT_SEPARATOR", "Handler", "Handlers")
 
 EVENT_SEPARATOR: Final = "."
 ANY_EVENT: Final = "*"
-_ERROR: Final = "error"
 _NOT_PLAIN: Final = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -127,8 +126,7 @@ class Handlers:
             thread: Run a plain handler in a thread.
 
         Raises:
-            ConfigurationError: The name is not valid, is already registered,
-                or is `"error"`, which is reserved.
+            ConfigurationError: The name is not valid, or is already registered.
         """
         if not isinstance(event, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             kind = str(self).partition(" ")[0]
@@ -140,10 +138,6 @@ class Handlers:
                     f"{self}: {event!r} would be matched literally. Use a parameter for a part that varies, "
                     f"{event.replace(ANY_EVENT, '{name}')!r}. '*' alone matches every event."
                 )
-        if event == _ERROR:
-            raise ConfigurationError(
-                f"{self}: the event 'error' is reserved for errors from Symphony. Use another name."
-            )
         if len(event) > MAX_NAME:
             raise ConfigurationError(f"{self}: an event's name has at most {MAX_NAME} characters.")
 

@@ -291,6 +291,11 @@ class _Table(Generic[T]):
         else:
             self._literal[pattern.text] = value
 
+    @property
+    def texts(self) -> list[str]:
+        """The patterns as they were written."""
+        return [text for text, _ in self._shapes.values()]
+
     def match(self, name: str) -> tuple[T, dict[str, Any]] | None:
         """Return the value of the most specific match and its parameters."""
         if name in self._literal:

@@ -6,11 +6,13 @@ import inspect
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol, cast
 
 from symphony.routing.dependencies import Arguments, Step, close_context, resolve
 from symphony.routing.results import keeping
+from symphony.routing.socketscope import Change, changes_since
 
 __all__ = ("ThreadRunner", "Wait", "in_thread")
 
@@ -90,7 +92,11 @@ def in_thread(
                         on_loop.append(exits := AsyncExitStack())
                         # Pushed first: a cancelled `wait` may have opened it.
                         inner.push(partial(_close_on_loop, exits, wait))
-                        values.append(wait(step.provide(socket, subject, values, exits)))
+                        value, changes = wait(_provided(step, socket, subject, values, exits))
+                        values.append(value)
+                        # The thread has a copy of the context, made when it began.
+                        for variable, _, new in changes:
+                            variable.set(new)
                 # Here, because the dependencies are closed after it.
                 result = _finished(run(values), wait)
                 if not inspect.isasyncgen(result):
@@ -113,6 +119,13 @@ def in_thread(
                 await opened.__aexit__(*sys.exc_info())
 
     return call
+
+
+async def _provided(
+    step: Step, socket: Any, subject: Any, values: list[Any], exits: AsyncExitStack
+) -> tuple[Any, list[Change]]:
+    before = copy_context()
+    return await step.provide(socket, subject, values, exits), changes_since(before)
 
 
 async def _keep(exits: list[AsyncExitStack], kept: list[AsyncExitStack]) -> None:

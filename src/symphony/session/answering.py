@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from symphony.errors import ProtocolError, Reject
 from symphony.outgoing.encoding import frame_encoder
-from symphony.protocol.envelopes import End, Envelope, Error, Event, Protocol, Reply
+from symphony.protocol.envelopes import End, Envelope, Error, Event, Failure, Protocol, Reply
 from symphony.protocol.invalid import shortened
+from symphony.protocol.v1 import ERROR
 from symphony.session.streams import Streams
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class Answering:
         """Answer the request *id* with an error; without an id, send it as an event."""
         try:
             payload = refusal.payload()
-            return self.send(Event("error", payload) if id is None else Error(id, payload))
+            return self.send(Failure(ERROR, payload) if id is None else Error(id, payload))
         except Exception as error:
             self._session.report(error, "details of a Reject")
             if refusal is not INTERNAL:

@@ -20,6 +20,7 @@ from symphony.protocol.envelopes import (
     Envelope,
     Error,
     Event,
+    Failure,
     Grant,
     MalformedError,
     Ping,
@@ -28,7 +29,7 @@ from symphony.protocol.envelopes import (
     Reply,
     Retry,
 )
-from symphony.protocol.v1 import MAX_CREDIT, V1
+from symphony.protocol.v1 import ERROR, MAX_CREDIT, V1
 from symphony.session.answering import CANCELLED, INTERNAL, RESTARTS, Answering
 from symphony.session.requests import Requests
 from symphony.session.streams import OVERDRAWN
@@ -143,7 +144,10 @@ class Exchange:
         if (self._needs_check or id in answering.active) and self._check(event):
             return None
         if id is None:
-            return self._reported() if event.event == "error" else runner.deliver(event)
+            if event.event == ERROR and self._kind is not None:
+                # Only `symphony.v1` reserves the name.
+                return self._reported()
+            return runner.deliver(event)
         # Most handlers finish in this call. Only the requests of others are remembered.
         answering.unsettled = True
         runner.deliver(event)
@@ -154,7 +158,7 @@ class Exchange:
     def _check(self, event: Event) -> bool:
         """Refuse an event that may not enter the lane; return whether it was refused."""
         id, answering = event.id, self.answering
-        if event.event == "error" and id is None:
+        if id is None and event.event == ERROR and self._kind is not None:
             # It is not for a handler: see `_reported`.
             return False
         if answering.draining:
@@ -213,7 +217,9 @@ class Exchange:
         return None
 
     def _take(self, envelope: Envelope | MalformedError) -> None:
-        if isinstance(envelope, Event):
+        if isinstance(envelope, Failure):
+            self._reported()
+        elif isinstance(envelope, Event):
             self.received(envelope)
         elif isinstance(envelope, MalformedError):
             answering = self.answering

@@ -8,9 +8,9 @@ from symphony.complaints import Complaint
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.protocol import subprotocols
-from symphony.protocol.envelopes import Envelope, Event, Retry
+from symphony.protocol.envelopes import Envelope, Failure, Retry
 from symphony.protocol.refusals import http_refusal
-from symphony.protocol.v1 import JSON
+from symphony.protocol.v1 import ERROR, JSON
 from symphony.transport.base import Connection
 from symphony.websocket.handshake import HandshakeError
 
@@ -43,7 +43,7 @@ def refuse(connection: Connection, handshake: Handshake, refusal: Reject) -> Non
 
     connection.accept(subprotocols.REFUSE)
     # Before `retry`: after that, a client expects only the close frame.
-    send(Event("error", refusal.payload()))
+    send(Failure(ERROR, refusal.payload()))
     if refusal.retry_after is not None:
         send(Retry(refusal.retry_after))
     connection.close(refusal.close_code, refusal.message)

@@ -25,6 +25,7 @@ from symphony.session.cancelling import uncancel
 from symphony.session.contracts import SessionNode
 from symphony.session.refusal import refuse as refuse_handshake
 from symphony.session.serving import Serving
+from symphony.session.steady import Steady
 from symphony.socket import Socket, close_dependencies, release
 from symphony.socketsession import HomeContext
 from symphony.transport.base import Close, SlowRead, shown_address
@@ -119,7 +120,7 @@ class Session:
         self._serving = Serving(self, socket, self._endpoint, self._connection, self._dialect, context)
         self.received: Callable[..., None] = self._serving.received
         self._start_timer(self._limits.connect_timeout, self._too_late)
-        self._task = loop.create_task(self._live(), context=context)
+        self._task = loop.create_task(Steady(self._live()), context=context)
 
     def open(self) -> None:
         """Answer the handshake with 101, if it is not answered yet."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
+from symphony.printable import printable
 from symphony.websocket.close import Close
 from symphony.websocket.queued import Queued
 
@@ -243,11 +244,12 @@ def shown_address(client: tuple[str, int] | None) -> str:
     """Return a client's address for logs.
 
     A proxy sends the address of its client, and the port only if it is
-    configured to. Without a port, the port is 0.
+    configured to. Without a port, the port is 0. Some proxies pass on what the
+    client has written, so the address can be any text.
     """
     if not client:
         return "a local socket"
-    host, port = client
+    host, port = printable(client[0]), client[1]
     if not port:
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -124,9 +124,9 @@ async def test_clients_of_a_trusted_proxy_are_counted_by_their_own_addresses(nat
 
 EXHAUSTED = """
 import resource
-from symphony import Symphony
+from symphony import Limits, Symphony
 
-app = Symphony()
+app = Symphony(limits=Limits(close_timeout=0.2))
 files = []
 
 @app.on_message
@@ -147,6 +147,7 @@ app.run(port=0)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
+@pytest.mark.asyncio(loop_factories=["asyncio"])  # the client's; the server chooses its own
 async def test_a_server_without_descriptors_says_so_and_goes_on(tmp_path):
     file = tmp_path / "app.py"
     file.write_text(EXHAUSTED)

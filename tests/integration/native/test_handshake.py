@@ -336,7 +336,8 @@ async def test_bytes_that_begin_no_request_do_not_keep_a_connection_for_ever(
     """Any byte stopped uvicorn's keep-alive clock, and only the next answer started
     it again: after an empty line the connection stayed until the client went.
     """
-    async with native(echo_app(limits=Limits(keep_alive_timeout=0.2))) as url, await dial(url) as client:
+    limits = Limits(keep_alive_timeout=0.2, handshake_timeout=0.2)
+    async with native(echo_app(limits=limits)) as url, await dial(url) as client:
         await client.send(request_bytes)
         assert (await client.response()).status == 200
         await client.send(trickle)

@@ -339,3 +339,32 @@ async def test_unread_messages_of_all_websockets_of_the_outer_app_have_a_limit_t
         await until(lambda: queued.size == 0)
     assert sorted(counts) == [0, 6, 6, 6, 6]
     assert complaints == []
+
+
+@pytest.mark.parametrize("offer", [",", "a b", "chat, ?", "a;b", " "])
+@pytest.mark.parametrize("path", ["/ws0/chat/lobby", "/page", "/nothing"])
+async def test_a_malformed_offer_of_subprotocols_is_answered_with_400(offer, path, complaints):
+    """It was an exception in the event loop: the client got no answer, and each wrote a traceback."""
+    async with serve_natively(mounted(chat())) as url, await dial(url) as client:
+        await client.send(handshake(path, sec_websocket_protocol=offer))
+        response = await client.response()
+        assert response.status == 400
+        assert response.body == b"Sec-WebSocket-Protocol is not a list of tokens."
+        assert await client.at_end()
+    assert complaints == []
+
+
+@pytest.mark.parametrize("path", ["/nothing/" + "x" * 50_000, "/nothing/" + "%ff" * 15_000, "/%0a" * 3000])
+async def test_a_long_path_of_an_outer_app_is_a_short_log_line(path, caplog):
+    """A client could write 180 KiB into the log with each request."""
+    caplog.set_level("INFO", logger="symphony")
+    async with serve_natively(mounted(chat())) as url, await dial(url) as client:
+        await client.send(handshake(path))
+        assert (await client.response()).status == 403
+    lines = [
+        record.getMessage()
+        for record in caplog.records
+        if "/nothing" in record.getMessage() or "%0A" in record.getMessage()
+    ]
+    assert lines
+    assert all(len(line) < 300 and line.isprintable() for line in lines)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,37 +65,47 @@ def note(number: int, text_of: str) -> bytes:
 
 
 LARGE = "x" * (MIB - 200)
-FLOODS = {
-    "large messages of a slow handler": ("/slow", [text(LARGE)] * 60),
-    "large binary messages": ("/slow", [frame(BINARY, bytes(MIB - 200))] * 60),
-    "compressed messages": ("/packed", [bomb(MIB - 200)] * 700),
-    "smaller compressed ones": ("/packed", [bomb(100_000)] * 3000),
-    "an honest message and then compressed ones": ("/packed", [text("x" * 500_000), bomb(MIB - 200) * 500]),
-    "events behind a slow one": ("/events", [text('{"event":"slow"}'), *(note(1, LARGE) for _ in range(60))]),
+# Made when they are sent: together they are hundreds of megabytes.
+FLOODS: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
+    "large messages of a slow handler": ("/slow", lambda: [text(LARGE)] * 60),
+    "large binary messages": ("/slow", lambda: [frame(BINARY, bytes(MIB - 200))] * 60),
+    "compressed messages": ("/packed", lambda: [bomb(MIB - 200)] * 700),
+    "smaller compressed ones": ("/packed", lambda: [bomb(100_000)] * 3000),
+    "an honest message and then compressed ones": (
+        "/packed",
+        lambda: [text("x" * 500_000), bomb(MIB - 200) * 500],
+    ),
+    "events behind a slow one": (
+        "/events",
+        lambda: [text('{"event":"slow"}'), *(note(1, LARGE) for _ in range(60))],
+    ),
     "events while their client is asked": (
         "/events",
-        [text('{"event":"ask","id":1}'), *(note(number, LARGE) for number in range(2, 80))],
+        lambda: [text('{"event":"ask","id":1}'), *(note(number, LARGE) for number in range(2, 80))],
     ),
     "smaller events while their client is asked": (
         "/events",
-        [text('{"event":"ask","id":1}'), *(note(number, "y" * 100_000) for number in range(2, 800))],
+        lambda: [text('{"event":"ask","id":1}'), *(note(number, "y" * 100_000) for number in range(2, 800))],
     ),
     "events of a route with concurrency": (
         "/parallel",
-        [text('{"event":"slow","data":"' + LARGE + '"}')] * 60,
+        lambda: [text('{"event":"slow","data":"' + LARGE + '"}')] * 60,
     ),
 }
 
 
+# The event loop here is the client's; the server chooses its own.
+@pytest.mark.asyncio(loop_factories=["asyncio"])
 @pytest.mark.parametrize("flood", FLOODS)
 async def test_what_waits_of_one_client_takes_little_memory(tmp_path: Path, flood: str) -> None:
     path, chunks = FLOODS[flood]
+    sent = chunks()
     file = tmp_path / "app.py"
     file.write_text(APP)
     async with start(file) as server, raw.connect(f"{server.url}{path}", **OFFER) as client:
         before = resident_bytes(server.process.pid)
         reading = asyncio.ensure_future(_discard(client))
-        sending = client.in_background(client.send(*chunks))
+        sending = client.in_background(client.send(*sent))
         await asyncio.wait((sending,), timeout=1)
         # Another client's echoes: the server has handled what it has read.
         async with raw.connect(f"{server.url}/echo") as other:

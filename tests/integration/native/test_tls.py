@@ -172,6 +172,7 @@ app.run(port=0, ssl_certfile=sys.argv[1], ssl_keyfile=sys.argv[2], log_level="er
 """
 
 
+@pytest.mark.asyncio(loop_factories=["asyncio"])  # the client's; the server chooses its own
 async def test_a_tls_server_stops_in_order(certificate: Certificate, tmp_path: Path):
     file = tmp_path / "app.py"
     file.write_text(APP)

@@ -18,6 +18,7 @@ from support import raw
 from support.certificates import Certificate
 from support.clients import until
 from support.raw import BINARY, CONTINUATION, PING, PONG, TEXT, frame, text
+from support.sizes import size
 from symphony import Depends, Limits, Socket, Symphony
 
 
@@ -93,7 +94,7 @@ def app_with(turns: Turns, **limits: float) -> Symphony:
 
 
 RAW_END, END = text("end"), text('{"event":"end","id":1000000}')
-MANY = 12_000
+MANY = size(4096, full=12_000)
 # A turn, and the reads that one more turn may begin with.
 MOST = 1024
 FLOODS = {

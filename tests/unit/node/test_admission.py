@@ -64,7 +64,7 @@ def admission(chat: Endpoint = CHAT, **limits: Any) -> Admission:
             return chat, {}
         return (chat, {"name": path[6:]}) if path.startswith("/chat/") else None
 
-    return Admission(resolve, Limits(**limits), None)
+    return Admission(resolve, Limits(**limits), None, ("/chat", "/chat/{name}"))
 
 
 def refusal(admission: Admission, handshake: Handshake, *, connected: int = 0) -> Reject:
@@ -180,3 +180,13 @@ def test_a_token_that_cannot_be_read_is_refused_at_once():
 
 def test_a_path_is_shown_on_one_line():
     assert shown_path(handshake("/chat/a\nb é")) == "/chat/a%0Ab%20%C3%A9"
+
+
+@pytest.mark.parametrize(
+    "path", ["/" + "x" * 60_000, "/\u202e" * 9000, "/a\nb", "/\x9b31m", "/\ufffd" * 5000]
+)
+def test_a_path_without_a_route_is_quoted_as_one_short_line(path: str):
+    """A path of 64 KiB was a log line of 64 KiB, and of more if its characters were escaped."""
+    refused = refusal(admission(), handshake(path))
+    assert refused.message.isprintable()
+    assert len(str(refused)) < 300

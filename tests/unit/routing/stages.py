@@ -12,8 +12,8 @@ import pytest
 from starlette.datastructures import QueryParams
 
 from symphony.errors import ConfigurationError
-from symphony.routing.dependencies import SocketScope
 from symphony.routing.plan import MESSAGE, Plan, compile_plan
+from symphony.routing.socketscope import SocketScope
 from symphony.routing.stage import Known, the_socket, the_subject
 from symphony.socketsession import HomeContext
 

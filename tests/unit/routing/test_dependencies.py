@@ -3,17 +3,14 @@
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from contextvars import copy_context
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pytest
 
 from symphony.errors import Reject
-from symphony.routing.dependencies import SocketScope
 from symphony.routing.markers import Depends, Query, Scope
-from symphony.socketsession import HomeContext
 from unit.routing.stages import (
     Close,
     Handshake,
@@ -558,25 +555,6 @@ async def test_a_creation_that_is_cancelled_is_tried_again_by_who_waited() -> No
         await first
     gate.open.set()
     assert await second == 2
-
-
-async def test_closing_waits_for_a_creation_under_way_and_closes_what_it_made(log: Log) -> None:
-    scope = SocketScope(asyncio.Event, HomeContext(copy_context()))
-    entered, go_on = asyncio.Event(), asyncio.Event()
-
-    async def create(stack: AsyncExitStack) -> str:
-        entered.set()
-        await go_on.wait()
-        stack.callback(log.append, "close")
-        return "value"
-
-    creating = asyncio.create_task(scope.provide("key", create))
-    await entered.wait()
-    closing = asyncio.create_task(scope.aclose())
-    go_on.set()
-    assert await creating == "value"
-    await closing
-    assert log == ["close"]
 
 
 async def test_a_closed_scope_creates_nothing_more() -> None:

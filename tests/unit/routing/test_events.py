@@ -27,7 +27,7 @@ def add(table: EventTable, event: str, handler: Any) -> None:
 
 def table_of(*events: str) -> EventTable:
     """Make a table whose handlers give back the name they stand for."""
-    table = EventTable("plain")
+    table = EventTable("plain", lambda name, names: None)
     for event in events:
         plan = on_message(lambda data: data, payload=payload_of(event), pattern_names=names_in(event))
         table.add(event, plan, lambda socket, subject, event=event: event)
@@ -67,7 +67,7 @@ def test_the_payload_of_a_pattern_is_in_its_subject() -> None:
 
 @pytest.mark.parametrize("kind", RAW)
 async def test_data_and_parameters_are_read(kind: str) -> None:
-    table = EventTable(kind)
+    table = EventTable(kind, lambda name, names: None)
 
     async def exact(data: list[int]) -> Any:
         return data
@@ -94,7 +94,7 @@ async def test_data_and_parameters_are_read(kind: str) -> None:
 
 @pytest.mark.parametrize("error", UNREADABLE)
 async def test_what_the_body_of_a_handler_raises_is_its_own(error: type[Exception]) -> None:
-    table = EventTable("plain")
+    table = EventTable("plain", lambda name, names: None)
 
     async def handler() -> None:
         raise error("of the body")

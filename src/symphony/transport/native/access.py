@@ -40,7 +40,7 @@ class AccessLog:
             nonlocal logged
             logged = True
             # Not earlier: the app's middleware reads the proxy's headers.
-            address = printable(shown_address(scope.get("client")))
+            address = shown_address(scope.get("client"))
             logger.info("%s %s from %s: %d after %.3f s", method, path, address, status, monotonic() - began)
 
         async def watched(event: Any) -> None:

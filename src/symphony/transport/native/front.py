@@ -368,7 +368,7 @@ class FrontDoor(HttpToolsProtocol):
         transport = self.transport
         if transport.is_closing():
             return
-        client = printable(shown_address(self.client))
+        client = shown_address(self.client)
         text = "Refused a request from %s: %d %s"
         complaints = self.acceptor.complaints
         complaints.log(logger, logging.INFO, text, client, status, printable(message), kind=status)

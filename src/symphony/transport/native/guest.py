@@ -20,8 +20,10 @@ from starlette.websockets import WebSocketDisconnect
 from symphony.complaints import FAILURES, Complaints, place_of
 from symphony.errors import Reject
 from symphony.outgoing.encoding import Message
+from symphony.printable import printable
 from symphony.protocol.refusals import http_refusal
 from symphony.transport.base import Close, Profile, Scope, Servable, SlowRead, shown_address
+from symphony.websocket.handshake import HandshakeError
 from symphony.websocket.queued import Queued
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ class Guest:
         complaints: Complaints,
     ) -> None:
         self._connection = connection
-        self._path = quote(scope["path"])
+        self._path = printable(quote(scope["path"]))
         self._address = shown_address(scope["client"])
         self._limits = limits
         self._queued = queued
@@ -163,6 +165,10 @@ class Guest:
     def refuse(self, refusal: Reject) -> None:
         """Refuse the handshake."""
         self._refuse(*http_refusal(refusal))
+
+    def misread(self, error: HandshakeError) -> None:
+        """Refuse a request that is not a valid handshake."""
+        self._refuse(error.status, error.headers, error.message.encode())
 
     async def _receive(self) -> dict[str, Any]:
         while not self._events:

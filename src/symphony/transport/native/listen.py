@@ -40,13 +40,16 @@ def listening(host: str, port: int, uds: str | None) -> Generator[list[socket.so
         ListenError: The address could not be bound.
     """
     sockets = bind(host, port, uds)
+    ours = None if uds is None else _identity(uds)
     try:
         yield sockets
     finally:
         for bound in sockets:
             bound.close()
-        if uds is not None:
-            with suppress(FileNotFoundError):
+        # The next server may listen on the same path by now: this one stopped accepting
+        # when its stop began.
+        if uds is not None and ours is not None and _identity(uds) == ours:
+            with suppress(OSError):
                 os.unlink(uds)
 
 
@@ -141,6 +144,17 @@ def _make_way(path: str) -> None:
         if _answers(path):
             raise ListenError(f"{path} is in use by another server. Stop it or choose another path.")
         os.unlink(path)
+
+
+def _identity(path: str) -> tuple[int, ...] | None:
+    """Return what tells a file from every other that may take its path later."""
+    try:
+        file = os.lstat(path)
+    except OSError:
+        return None
+    # The number of a file that is gone is used again, so the time of its creation counts
+    # too. That is the time of the last change to its content, which a socket has not.
+    return file.st_dev, file.st_ino, file.st_mtime_ns
 
 
 def _answers(path: str) -> bool:

@@ -12,7 +12,7 @@ from symphony.stats import Stats
 from symphony.transport.base import CROWDED, NATIVE, NATIVE_HOSTS, Connection, Receiver, Scope, Servable
 from symphony.transport.native.crowd import Crowded, refusal_of
 from symphony.transport.native.guest import DENIAL, AsgiApp, Guest
-from symphony.websocket.handshake import offered_subprotocols
+from symphony.websocket.handshake import HandshakeError, offered_subprotocols
 from symphony.websocket.queued import Queued
 
 if TYPE_CHECKING:
@@ -67,7 +67,11 @@ class Outer:
         if crowded is not None:
             guest.refuse(refusal_of(crowded, retry_after=limits.retry_after))
             return None
-        scope["subprotocols"] = offered_subprotocols(scope["headers"])
+        try:
+            scope["subprotocols"] = offered_subprotocols(scope["headers"])
+        except HandshakeError as error:
+            guest.misread(error)
+            return None
         scope["extensions"] = {DENIAL: {}, NATIVE: guest.take}
         scope["state"] = self.state.copy()
         context = copy_context()

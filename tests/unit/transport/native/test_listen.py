@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,45 @@ def test_a_path_that_cannot_be_a_unix_socket_is_refused_in_one_line(tmp_path: Pa
         pass
     assert str(caught.value).startswith("Cannot listen on ")
     assert "\n" not in str(caught.value)
+
+
+def socket_in(path: Path) -> socket.socket:
+    bound = socket.socket(socket.AF_UNIX)
+    bound.bind(str(path))
+    bound.listen()
+    return bound
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["accepting", "not accepting any more"])
+def test_the_unix_socket_of_the_next_server_is_left_alone(tmp_path: Path, stopped: bool) -> None:
+    """A stopping server closes its socket first and drains for seconds. The next one starts meanwhile."""
+    path = tmp_path / "chat.sock"
+    with ExitStack() as after:
+        with listening("", 0, str(path)) as [bound]:
+            if stopped:
+                bound.close()
+            path.unlink()
+            after.enter_context(socket_in(path))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+
+
+@pytest.mark.parametrize("kind", ["a file", "a folder", "a link", "nothing"])
+def test_what_has_taken_the_place_of_a_unix_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "chat.sock"
+    with listening("", 0, str(path)):
+        path.unlink()
+        if kind == "a file":
+            path.write_text("precious")
+        elif kind == "a folder":
+            path.mkdir()
+        elif kind == "a link":
+            path.symlink_to(tmp_path)
+    assert os.path.lexists(path) == (kind != "nothing")
+
+
+def test_a_unix_socket_that_was_given_other_rights_is_still_removed(tmp_path: Path) -> None:
+    path = tmp_path / "chat.sock"
+    with listening("", 0, str(path)):
+        path.chmod(0o600)
+    assert not path.exists()

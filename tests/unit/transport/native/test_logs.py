@@ -175,3 +175,15 @@ def test_a_level_may_be_written_in_capitals() -> None:
 def test_an_address_without_a_port_is_shown_without_one(client: tuple[str, int] | None, shown: str) -> None:
     """Behind a proxy every client was `203.0.113.9:0`."""
     assert shown_address(client) == shown
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["1.2.3.4\n2026-01-01 INFO forged", "\x9b31m", "1.2.3.4\x85forged", "\u202e4.3.2.1", "1.2.3.4" * 10_000],
+)
+@pytest.mark.parametrize("port", [0, 443])
+def test_an_address_that_a_proxy_has_sent_is_one_short_line(host: str, port: int) -> None:
+    """Proxies that pass on `X-Forwarded-For` let clients write anything there."""
+    shown = shown_address((host, port))
+    assert shown.isprintable()
+    assert len(shown) <= 210
