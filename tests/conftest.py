@@ -21,6 +21,7 @@ Sizes
 """
 
 import gc
+import signal
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,10 @@ ONE_PYTHON = {
     "test_conformance.py",
     "test_hostile_frames.py",
 }
+
+# Under `nohup` it is ignored, also by the servers that tests start.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 _HERE = Path(__file__).parent
 
