@@ -51,9 +51,11 @@ ONE_PYTHON = {
     "unit/websocket/test_hosts.py",
 }
 
-# Under `nohup` it is ignored, also by the servers that tests start.
-if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# `nohup` ignores SIGHUP, and a shell script ignores SIGINT in what it starts with `&`. The servers
+# that tests start would inherit that, and would never see the signals that tests send them.
+for _number, _handler in (("SIGHUP", signal.SIG_DFL), ("SIGINT", signal.default_int_handler)):
+    if hasattr(signal, _number) and signal.getsignal(getattr(signal, _number)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, _number), _handler)
 
 _HERE = Path(__file__).parent
 
