@@ -14,6 +14,7 @@ from typing import Protocol as Contract
 from msgspec import Struct
 
 from symphony.errors import Reject
+from symphony.protocol.positions import Position
 
 __all__ = (
     "MESSAGE",
@@ -25,12 +26,18 @@ __all__ = (
     "Failure",
     "Grant",
     "Item",
+    "Join",
+    "Joined",
+    "Leave",
+    "Left",
     "LimitValues",
     "Limits",
+    "Lost",
     "MalformedError",
     "Ping",
     "Pong",
     "Protocol",
+    "Published",
     "Reply",
     "Retry",
 )
@@ -68,6 +75,23 @@ class Failure(Event):
     envelope that arrives is logged and never answered: two peers that answer
     errors with errors would never stop.
     """
+
+
+class Published(Event, omit_defaults=True):
+    """An event that was published to a room.
+
+    It has no id: it expects no answer. A protocol of yours may encode it as the event
+    that it is.
+
+    Attributes:
+        room: The name of the room; `None` from a server that did not say it.
+        offset: Its number in the room's history, if it is kept there.
+        epoch: The epoch of the offset, if it is not that of the one before.
+    """
+
+    room: str | None = None
+    offset: int | None = None
+    epoch: str | None = None
 
 
 class Reply(Struct, gc=False):
@@ -144,7 +168,77 @@ class Limits(Struct):
     limits: LimitValues
 
 
-Envelope: TypeAlias = Event | Reply | Error | Item | End | Grant | Cancel | Ping | Pong | Retry | Limits
+class Join(Struct, omit_defaults=True):
+    """The request `id`: make the client a member of the room `join`.
+
+    Attributes:
+        join: The name of the room.
+        id: As that of an event.
+        since: The position up to which the client has the room's publications;
+            `"start"`: it wants all that are kept.
+        timeout: As that of an event.
+    """
+
+    join: str
+    id: Any
+    since: Position | Literal["start"] | None = None
+    timeout: float | None = None
+
+
+class Leave(Struct, omit_defaults=True):
+    """The request `id`: end the membership in the room `leave`."""
+
+    leave: str
+    id: Any
+    timeout: float | None = None
+
+
+class Joined(Struct, omit_defaults=True):
+    """The client is a member of the room `joined`: its publications follow.
+
+    Attributes:
+        joined: The name of the room.
+        position: The publications that follow begin after it, in a room with history.
+        recovered: Whether they follow the `since` of the join; `None` if it had none.
+    """
+
+    joined: str
+    position: Position | None = None
+    recovered: bool | None = None
+
+
+class Left(Struct):
+    """The client is no longer a member of the room `left`; data: that of an `Error`."""
+
+    left: str
+    data: Any
+
+
+class Lost(Struct):
+    """The client has missed publications of the room `lost`; it goes on after `position`."""
+
+    lost: str
+    position: Position
+
+
+Envelope: TypeAlias = (
+    Event
+    | Reply
+    | Error
+    | Item
+    | End
+    | Grant
+    | Cancel
+    | Ping
+    | Pong
+    | Retry
+    | Limits
+    | Join
+    | Leave
+    | Joined
+    | Left
+    | Lost
+)
 
 
 class MalformedError(Reject):

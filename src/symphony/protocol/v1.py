@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import isfinite
 from typing import Annotated, Any, Final, Literal, Union
 
@@ -18,15 +19,22 @@ from symphony.protocol.envelopes import (
     Event,
     Grant,
     Item,
+    Join,
+    Joined,
+    Leave,
+    Left,
     Limits,
     LimitValues,
+    Lost,
     MalformedError,
     Ping,
     Pong,
+    Published,
     Reply,
     Retry,
 )
 from symphony.protocol.invalid import reason_and_path
+from symphony.protocol.positions import Position
 from symphony.protocol.unencodable import fail_to_encode
 
 __all__ = ("ERROR", "JSON", "MAX_CREDIT", "MAX_ID", "MAX_NAME", "MAX_TIMEOUT", "MSGPACK", "V1", "TypedV1")
@@ -42,6 +50,9 @@ _Id = Annotated[int, Meta(ge=0, le=MAX_ID)]
 _Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 _Timeout = Annotated[float, Meta(gt=0, le=MAX_TIMEOUT)]
 _Credit = Annotated[int, Meta(ge=0, le=MAX_CREDIT)]
+# How long the name of a room may be is for the server to say: `Limits.max_room_name`.
+_Room = Annotated[str, Meta(min_length=1)]
+_Epoch = Annotated[str, Meta(min_length=1, max_length=128)]
 _NULLS: Final = {"json": Raw(b"null"), "msgpack": Raw(b"\xc0")}
 _ABSENT: Final = Raw(b"")
 ERROR: Final = "error"
@@ -70,6 +81,14 @@ class _Frame(Struct, gc=False):
     pong: _Id | None = None
     retry: Annotated[float, Meta(ge=0)] | None = None
     limits: _LimitValues | None = None
+    join: _Room | None = None
+    leave: _Room | None = None
+    joined: _Room | None = None
+    left: _Room | None = None
+    lost: _Room | None = None
+    since: Position | Literal["start"] | None = None
+    position: Position | None = None
+    recovered: bool | None = None
 
 
 class _JsonEvent(Event, gc=False):
@@ -92,11 +111,32 @@ class _MsgpackEvent(_JsonEvent, gc=False):
     data: Raw = _NULLS["msgpack"]
 
 
+class _JsonPublished(Published, gc=False):
+    """An incoming event of a server, which may be a publication."""
+
+    event: _Name
+    data: Raw = _NULLS["json"]
+    id: _Id | None = None
+    timeout: _Timeout | None = None
+    credit: _Credit | None = None
+    room: _Room | None = None
+    offset: _Id | None = None
+    epoch: _Epoch | None = None
+
+
+class _MsgpackPublished(_JsonPublished, gc=False):
+    """The same in MessagePack, which encodes null differently."""
+
+    data: Raw = _NULLS["msgpack"]
+
+
 class _Request(Struct):
     """The fields that make a malformed envelope a request."""
 
-    event: Any
     id: _Id
+    event: Any = None
+    join: Any = None
+    leave: Any = None
 
 
 class V1:
@@ -104,6 +144,8 @@ class V1:
 
     Args:
         codec: `"json"` or `"msgpack"`.
+        publications: Whether events that arrive may be publications, as those of a
+            server may. They are then decoded to `Published`.
 
     Attributes:
         encode_payload: Encodes an envelope to the bytes of its message; for
@@ -127,8 +169,11 @@ class V1:
         "subprotocol",
     )
 
-    def __init__(self, codec: Literal["json", "msgpack"]) -> None:
+    def __init__(self, codec: Literal["json", "msgpack"], *, publications: bool = False) -> None:
         module = msgspec.json if codec == "json" else msgspec.msgpack
+        json_type, msgpack_type = (
+            (_JsonPublished, _MsgpackPublished) if publications else (_JsonEvent, _MsgpackEvent)
+        )
         self.subprotocol: str | None = f"symphony.v1.{codec}"
         self.payload: Literal["json", "msgpack", "plain"] = codec
         self.is_text = codec == "json"
@@ -136,7 +181,7 @@ class V1:
         self._null = _NULLS[codec]
         self.encode_payload: Callable[[Envelope], bytes] = json_envelope if self.is_text else msgpack_envelope
         self._decode_any_event: Callable[[str | bytes], Event] = module.Decoder(
-            _JsonEvent if self.is_text else _MsgpackEvent
+            json_type if self.is_text else msgpack_type
         ).decode  # type: ignore[assignment]
         self.decode_event = self._decode_any_event
         self._decode_frame: Callable[[str | bytes], _Frame] = module.Decoder(_Frame).decode  # type: ignore[assignment]
@@ -203,14 +248,37 @@ class V1:
             return Retry(frame.retry)
         if frame.limits is not None:
             return Limits(frame.limits)
+        of_room = _of_room(frame, data)
+        if of_room is not None:
+            return of_room
         raise MalformedError("an envelope of no known kind: it has no `event`, `reply`, `cancel`, …", "$")
 
     def _malformed(self, message: str | bytes, reason: str, path: str) -> MalformedError:
-        try:
-            id = self._decode_request(message).id
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            id = None
+        id = None
+        with suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
+            request = self._decode_request(message)
+            if (request.event, request.join, request.leave) != (None, None, None):
+                id = request.id
         return MalformedError(reason, path, id=id)
+
+
+def _of_room(frame: _Frame, data: Raw) -> Join | Leave | Joined | Left | Lost | None:
+    """Return the envelope about a room, `None` if it is none."""
+    if (room := frame.join or frame.leave) is not None:
+        if frame.id is None:
+            raise MalformedError("it needs an `id`, because it is a request", "$.id")
+        if frame.join is not None:
+            return Join(room, frame.id, frame.since, frame.timeout)
+        return Leave(room, frame.id, frame.timeout)
+    if frame.joined is not None:
+        return Joined(frame.joined, frame.position, frame.recovered)
+    if frame.left is not None:
+        return Left(frame.left, data)
+    if frame.lost is not None:
+        if frame.position is None:
+            raise MalformedError("a `lost` needs a `position`", "$.position")
+        return Lost(frame.lost, frame.position)
+    return None
 
 
 class TypedV1(V1):
