@@ -85,6 +85,7 @@ class MemoryBroker:
 
     Attributes:
         evicted: How many publications were dropped because of *max_bytes*.
+        held: The bytes of those that are kept.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class MemoryBroker:
         self._loop = asyncio.get_running_loop()
         self._max_bytes = max_bytes
         self._new_epoch = new_epoch
-        self._size = 0
+        self.held = 0
         # In the order of their last publications.
         self._logs: OrderedDict[str, _Log] = OrderedDict()
         # Rooms without records and subscribers: epoch and offset.
@@ -111,11 +112,11 @@ class MemoryBroker:
         size = kept.size + _OVERHEAD
         log.records.append((self._loop.time(), kept))
         log.size += size
-        self._size += size
+        self.held += size
         self._trim(log)
         if log.timer is None:
             log.timer = self._loop.call_later(history.ttl, self._expire, room)
-        if self._size > self._max_bytes:
+        if self.held > self._max_bytes:
             self._evict()
         if log.receive is not None:
             log.receive(kept._replace(source=draft.source))
@@ -195,17 +196,17 @@ class MemoryBroker:
         _, record = log.records.popleft()
         size = record.size
         log.size -= size + _OVERHEAD
-        self._size -= size + _OVERHEAD
+        self.held -= size + _OVERHEAD
         return size
 
     def _evict(self) -> None:
         # Each log without records is passed once, and then stands behind the others.
         for _ in range(len(self._logs)):
             room, log = next(iter(self._logs.items()))
-            while log.records and self._size > self._max_bytes:
+            while log.records and self.held > self._max_bytes:
                 self._drop(log)
                 self.evicted += 1
-            if self._size <= self._max_bytes:
+            if self.held <= self._max_bytes:
                 return
             self._logs.move_to_end(room)
             self._forget_if_quiet(room, log)

@@ -355,7 +355,7 @@ class Membership:
 
     def _end_if_empty(self, live: Live) -> None:
         over = live.linger is not None or live.ending is not None or self._rooms.get(live.name) is not live
-        if over or live.recipients or live.hooks:
+        if over or len(live) or live.hooks:
             return
         linger = live.family.policy.linger
         if not live.began:
