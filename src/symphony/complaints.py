@@ -1,4 +1,4 @@
-"""Log lines that strangers can cause: one a second for each kind."""
+"""Log lines that strangers can cause: few a second for each kind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EVERY: Final = 1.0
 
 
 class Complaint:
-    """A kind of log line, written at most once a second.
+    """A kind of log line, written at most so often in a second.
 
     The next line says how many were left out.
 
@@ -20,25 +20,33 @@ class Complaint:
         logger: Where it is logged.
         level: Its level.
         text: The line, with `%s` for its values.
+        burst: How many lines are written in one second.
     """
 
-    __slots__ = ("_left_out", "_level", "_logged_at", "_logger", "_text")
+    __slots__ = ("_began", "_burst", "_left_out", "_level", "_logger", "_text", "_written")
 
-    def __init__(self, logger: logging.Logger, level: int, text: str) -> None:
+    def __init__(self, logger: logging.Logger, level: int, text: str, *, burst: int = 1) -> None:
         self._logger = logger
         self._level = level
         self._text = text
-        self._logged_at = -_EVERY
+        self._burst = burst
+        # The second that began with a line, and the lines in it.
+        self._began = -_EVERY
+        self._written = 0
         self._left_out = 0
 
     def log(self, *values: object) -> None:
-        """Log the line, or count it if there was one within the last second."""
+        """Log the line, or count it if there were enough within the second."""
         if not self._logger.isEnabledFor(self._level):
             return
-        if monotonic() - self._logged_at < _EVERY:
+        now = monotonic()
+        if now - self._began >= _EVERY:
+            self._began = now
+            self._written = 0
+        elif self._written >= self._burst:
             self._left_out += 1
             return
-        self._logged_at = monotonic()
+        self._written += 1
         left_out, self._left_out = self._left_out, 0
         if left_out:
             text = self._text + " (%d more like this were not logged.)"

@@ -36,3 +36,22 @@ def test_nothing_is_counted_below_the_level(caplog: pytest.LogCaptureFixture) ->
     logger.setLevel(logging.INFO)
     complaint.log(2)
     assert [record.getMessage() for record in caplog.records] == ["x 2"]
+
+
+@pytest.mark.parametrize("burst", [1, 2, 10])
+def test_so_many_lines_are_written_in_a_second(
+    burst: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(complaints, "monotonic", lambda: now[0])
+    complaint = Complaint(logging.getLogger("symphony.test"), logging.WARNING, "%s.", burst=burst)
+    for _ in range(3):
+        for step in range(15):
+            complaint.log(step)
+        now[0] += 1.0
+    left_out = f" ({15 - burst} more like this were not logged.)"
+    first = [f"{step}." for step in range(burst)]
+    assert [record.getMessage() for record in caplog.records] == [
+        *first,
+        *(first[0] + left_out, *first[1:]) * 2,
+    ]

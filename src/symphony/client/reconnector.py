@@ -160,11 +160,12 @@ class Reconnector:
                 link.abort()
             raise
 
-    def give_up(self, close: Close) -> None:
-        """Abort the connection, and treat it as closed with *close*."""
-        if self._link is not None and self._verdict is None:
+    def give_up(self, close: Close) -> bool:
+        """Abort the connection, and treat it as closed with *close*; return whether it is the first call."""
+        if (first := self._verdict is None) and self._link is not None:
             self._verdict = close
             self._link.abort()
+        return first
 
     def retry_after(self, seconds: float) -> None:
         """Wait at least *seconds* before the next attempt."""
@@ -233,9 +234,8 @@ class Reconnector:
                 if self.ended is None:
                     delay = self._backoff.next()
                     # `symphony connect` reads `retry_in`.
-                    logger.info(
-                        "trying %s again in %.1f s", self._dial.where, delay, extra={"retry_in": delay}
-                    )
+                    extra = {"retry_in": delay}
+                    logger.info("trying %s again in %.1f s", self._dial.where, delay, extra=extra)
                     await asyncio.sleep(delay)
         except asyncio.CancelledError:
             # Not by `_stop`, which ends the client first.
@@ -390,7 +390,7 @@ class Reconnector:
         """Close because the first connection did not open in time."""
         often = f", in {self._attempts} attempts" if self._attempts > 1 else ""
         failure = self._failure
-        # A failed attempt explains more than one that is still in progress.
+        # A failed attempt explains more than one in progress.
         words, reason = (failure.message, failure.reason) if failure else (self._stage, "no answer")
         seconds = f"{self._options.connect_timeout:g} s"
         opened = verb(failure.code if failure else _LOST)
