@@ -12,8 +12,8 @@ Transports and event loops
 Interpreters
     All tests run on one Python. `--other-python` runs what an interpreter can change: annotations,
     dataclasses, asyncio, garbage collection, signals, TLS. These are the folders of `OTHER_PYTHON`, without
-    the modules of `ONE_PYTHON`: these test what is compiled, or what a program prints. There `serve` and
-    `native` use asyncio's loop alone, which is part of the interpreter.
+    the modules of `ONE_PYTHON`. There `serve` and `native` use asyncio's loop alone, which is part of the
+    interpreter.
 
 Sizes
     Load tests and properties are small where a bound is proven by less. `make soak` sets `SOAK=true` and
@@ -21,6 +21,7 @@ Sizes
 """
 
 import gc
+import signal
 from pathlib import Path
 
 import pytest
@@ -28,14 +29,33 @@ from hypothesis import settings
 
 from support.sizes import SOAK, size
 
-OTHER_PYTHON = ("unit", "integration", "client", "wire")
+OTHER_PYTHON = ("unit", "integration", "client")
+# What they test is compiled, printed, text and numbers, or a count that one Python proves.
 ONE_PYTHON = {
-    "test_cli.py",
-    "test_cli_connect.py",
-    "test_client_script.py",
-    "test_conformance.py",
-    "test_hostile_frames.py",
+    "client/test_many.py",
+    "client/test_vectors.py",
+    "integration/native/test_conformance.py",
+    "integration/native/test_hostile_frames.py",
+    "integration/native/test_hosts.py",
+    "integration/native/test_turns.py",
+    "integration/test_cli.py",
+    "integration/test_cli_connect.py",
+    "integration/test_cli_reloading.py",
+    "integration/test_client_script.py",
+    "unit/routing/test_patterns.py",
+    "unit/websocket/test_assembler.py",
+    "unit/websocket/test_backlog.py",
+    "unit/websocket/test_deflate.py",
+    "unit/websocket/test_frames.py",
+    "unit/websocket/test_handshake.py",
+    "unit/websocket/test_hosts.py",
 }
+
+# `nohup` ignores SIGHUP, and a shell script ignores SIGINT in what it starts with `&`. The servers
+# that tests start would inherit that, and would never see the signals that tests send them.
+for _number, _handler in (("SIGHUP", signal.SIG_DFL), ("SIGINT", signal.default_int_handler)):
+    if hasattr(signal, _number) and signal.getsignal(getattr(signal, _number)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, _number), _handler)
 
 _HERE = Path(__file__).parent
 
@@ -53,7 +73,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if not config.getoption("other_python"):
         return None
     if not collection_path.is_dir():
-        return collection_path.name in ONE_PYTHON or None
+        return collection_path.relative_to(_HERE).as_posix() in ONE_PYTHON or None
     if collection_path.parent != _HERE or collection_path.name in OTHER_PYTHON:
         return None
     return True

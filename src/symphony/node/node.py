@@ -140,7 +140,9 @@ class Node:
             # signal is a user who does not want to wait.
             if not self._stopping and not self._admission.draining:
                 self._stopping = True
-                signal.raise_signal(signal.SIGINT)
+                # A shell script ignores SIGINT in what it starts with `&`.
+                ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+                signal.raise_signal(signal.SIGTERM if ignored else signal.SIGINT)
             return
         if isinstance(error, asyncio.CancelledError):
             logger.warning("The %s%s was cancelled.", where, whose)

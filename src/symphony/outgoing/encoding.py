@@ -219,5 +219,5 @@ def _fail(error: Exception, envelope: Envelope) -> NoReturn:
     try:
         fail_to_encode(error, envelope, given)
     finally:
-        # Kept in a frame of its own traceback, it would wait for the garbage collector.
+        # An error waits for the garbage collector if a frame in its traceback refers to it.
         del error

@@ -82,7 +82,7 @@ def fail_to_encode(error: Exception, value: Any, given: str = "") -> NoReturn:
     try:
         raise error
     finally:
-        # An error that a frame of its own traceback refers to waits for the garbage collector.
+        # An error waits for the garbage collector if a frame in its traceback refers to it.
         del error
 
 

@@ -166,7 +166,11 @@ class Lane:
             if self._handed is not None:
                 (awaited,), self._handed = self._handed, None
                 self._latest = self._current
-                await _until_idle(self, driver, awaited)
+                work = _until_idle(self, driver, awaited)
+                # A future holds the exception that it raises, and that the frames it went
+                # through. From Python 3.12 on, this frame is one of them.
+                del awaited
+                await work
                 self._current = None
                 self._in_step += 1
             elif self.queue:

@@ -34,7 +34,7 @@ class Steady(Coroutine[Any, Any, Any]):
         try:
             return self._work.throw(error, *rest)
         finally:
-            # Kept in a frame of its own traceback, it would wait for the garbage collector.
+            # An error waits for the garbage collector if a frame in its traceback refers to it.
             del error
 
     def close(self) -> None:

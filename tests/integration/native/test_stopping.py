@@ -127,6 +127,21 @@ async def test_a_handler_that_ends_python_stops_the_server_in_order(write: Write
         assert await ended(server) == (0, ["left 2"])
 
 
+async def test_it_stops_also_where_a_shell_ignores_the_interrupt(write: Write):
+    """A shell script starts what ends in `&` with SIGINT ignored. The log said that the server stops,
+    and it went on.
+    """
+    ignoring = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    async with start(write(ignoring + textwrap.dedent(RAISING))) as server:
+        async with connect(server.url) as client:
+            await client.send(text("interrupt late"))
+            frames = [await client.frame()]
+            while frames[-1].opcode != CLOSE:
+                frames.append(await client.frame())
+            assert frames[-1].code == 1012
+        assert await ended(server) == (0, ["left 1"])
+
+
 async def test_two_handlers_that_end_python_are_one_wish_to_stop(write: Write):
     """Each raised a signal, and the second was taken for the impatience of a user."""
     async with start(write(RAISING)) as server:
