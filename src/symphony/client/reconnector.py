@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final, cast
 
 from symphony.client.backoff import Backoff
+from symphony.client.greeting import TOO_SLOW, greet
 from symphony.client.link import Close, Dial, DialError, Link, Listener
 from symphony.client.loss import Closed, Loss, how, sentence
 from symphony.client.offering import make_offer
@@ -161,11 +162,12 @@ class Reconnector:
             raise
 
     def give_up(self, close: Close) -> bool:
-        """Abort the connection, and treat it as closed with *close*; return whether it is the first call."""
-        if (first := self._verdict is None) and self._link is not None:
-            self._verdict = close
-            self._link.abort()
-        return first
+        """Abort the connection, and treat it as closed with *close*; return whether that was needed."""
+        if self._link is None or self._verdict is not None:
+            return False
+        self._verdict = close
+        self._link.abort()
+        return True
 
     def retry_after(self, seconds: float) -> None:
         """Wait at least *seconds* before the next attempt."""
@@ -234,8 +236,9 @@ class Reconnector:
                 if self.ended is None:
                     delay = self._backoff.next()
                     # `symphony connect` reads `retry_in`.
-                    extra = {"retry_in": delay}
-                    logger.info("trying %s again in %.1f s", self._dial.where, delay, extra=extra)
+                    logger.info(
+                        "trying %s again in %.1f s", self._dial.where, delay, extra={"retry_in": delay}
+                    )
                     await asyncio.sleep(delay)
         except asyncio.CancelledError:
             # Not by `_stop`, which ends the client first.
@@ -285,23 +288,11 @@ class Reconnector:
 
     async def _greet(self, gone: asyncio.Future[None]) -> bool:
         """Run `on_open`; return whether the connection may now be used."""
-        self._stage = "on_open did not return in time"
-        greeting = start(self._owner.greet())
-        await asyncio.wait(
-            (greeting, gone), timeout=self._options.connect_timeout, return_when=asyncio.FIRST_COMPLETED
-        )
+        self._stage = TOO_SLOW
+        error = await greet(self._owner, gone, self._options.connect_timeout)
         if gone.done() or self.ended is not None:
-            greeting.cancel()
-            await asyncio.wait((greeting,))
             return False
-        error: BaseException | None = TimeoutError(self._stage)
-        if greeting.done():
-            cancelled = asyncio.CancelledError("something that on_open awaited was cancelled")
-            error = cancelled if greeting.cancelled() else greeting.exception()
-        else:
-            greeting.cancel()
-            await asyncio.wait((greeting,))
-        if error is not None and not gone.done():
+        if error is not None:
             self._ungreeted(error)
         return error is None
 
@@ -390,7 +381,7 @@ class Reconnector:
         """Close because the first connection did not open in time."""
         often = f", in {self._attempts} attempts" if self._attempts > 1 else ""
         failure = self._failure
-        # A failed attempt explains more than one in progress.
+        # A failed attempt explains more than one that is still in progress.
         words, reason = (failure.message, failure.reason) if failure else (self._stage, "no answer")
         seconds = f"{self._options.connect_timeout:g} s"
         opened = verb(failure.code if failure else _LOST)
