@@ -1,4 +1,4 @@
-"""Log lines that strangers can cause: few a second for each kind."""
+"""Log lines that strangers can cause: a few per second of each kind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EVERY: Final = 1.0
 
 
 class Complaint:
-    """A kind of log line, written at most so often in a second.
+    """A kind of log line, with a limit per second.
 
     The next line says how many were left out.
 
@@ -36,7 +36,7 @@ class Complaint:
         self._left_out = 0
 
     def log(self, *values: object) -> None:
-        """Log the line, or count it if there were enough within the second."""
+        """Log the line, or count it if the limit is reached."""
         if not self._logger.isEnabledFor(self._level):
             return
         now = monotonic()
