@@ -315,7 +315,7 @@ class _RawCall:
 
 
 def _complaint(text: str) -> Complaint:
-    return Complaint(logger, logging.WARNING, text, burst=_LINES)
+    return Complaint(logger, logging.WARNING, text, most=_LINES)
 
 
 def _refusal(id: int, refusal: Reject) -> Error:

@@ -41,7 +41,7 @@ class Receiver:
         self._core = core
         self._changed: list[asyncio.Future[None]] = []
         self.inbox = Inbox(core.where, core.options.max_queue, core.options.max_queue_bytes)
-        self._told = Complaint(logger, logging.WARNING, "The server sent an error: '%s', '%s'.", burst=_LINES)
+        self._told = Complaint(logger, logging.WARNING, "The server sent an error: '%s', '%s'.", most=_LINES)
         core.dispatch.unhandled = self._take
         client.on_state(self._wake)
 
