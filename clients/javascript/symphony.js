@@ -2145,9 +2145,10 @@ export class Client {
     const name = [...this.#handlers.keys()].find((event) => !["message", "error", "*"].includes(event));
     if (name === undefined || this.#warnedOfHandlers) return;
     this.#warnedOfHandlers = true;
+    const where = place(this.#settings.url);
     console.warn(
-      `symphony: ${place(this.#settings.url)} is a raw connection, without events: the handler of "${name}" is ` +
-        "never called. Is the path right? A route that only sends events needs app.route(..., events=True)",
+      `symphony: ${where} is a raw connection, without events: the handler of "${name}" is never called. ` +
+        "Is the path right? A route that only sends events needs app.route(..., events=True)",
     );
   }
 
