@@ -11,6 +11,7 @@ from typing import Any, Final
 from symphony.client.answers import Answers
 from symphony.client.backlog import Backlog, Gate
 from symphony.client.dispatch import Dispatch
+from symphony.client.joining import Since
 from symphony.client.link import Close, Dial, Link
 from symphony.client.loss import Loss, sentence
 from symphony.client.offering import foreign
@@ -19,20 +20,27 @@ from symphony.client.outgoing import AHEAD, Outgoing
 from symphony.client.owner import State
 from symphony.client.payload import Decoding, Kind, error_said
 from symphony.client.reconnector import Reconnector
-from symphony.errors import RemoteError
+from symphony.client.room import Room
+from symphony.client.rooms import Rooms
+from symphony.errors import RemoteError, WrongRouteError
 from symphony.protocol.envelopes import (
     Cancel,
     End,
     Error,
     Event,
     Item,
+    Joined,
+    Left,
     Limits,
+    Lost,
     MalformedError,
     Pong,
+    Published,
     Reply,
     Retry,
 )
-from symphony.protocol.v1 import JSON, MSGPACK, V1
+from symphony.protocol.positions import Position
+from symphony.protocol.v1 import V1
 from symphony.websocket.frames import close_reason
 
 __all__ = ("RAW", "Core")
@@ -46,7 +54,10 @@ _ANSWERS: Final = (Reply, Error, Item, End)
 _LIMITS_TIMEOUT: Final = 1.0
 # How long a server may take to close after it has said that it stops.
 _STOP_TIMEOUT: Final = 300.0
-_CODECS: Final[dict[str | None, V1]] = {codec.subprotocol: codec for codec in (JSON, MSGPACK)}
+_OF_ROOMS: Final = (Joined, Left, Lost)
+_CODECS: Final[dict[str | None, V1]] = {
+    codec.subprotocol: codec for codec in (V1("json", publications=True), V1("msgpack", publications=True))
+}
 
 
 class Core:
@@ -64,6 +75,7 @@ class Core:
         outgoing: Sends messages.
         answers: Requests and streams in progress.
         dispatch: Runs the handlers.
+        rooms: The rooms that the client is in.
         gate: Pauses reading while too much waits for the program.
         no_events: Why there can be no events; empty if there can.
         messages: Messages of a raw connection that no handler takes.
@@ -81,6 +93,7 @@ class Core:
         "_readers",
         "_stop",
         "_timer",
+        "_warned",
         "answers",
         "decoding",
         "dispatch",
@@ -93,6 +106,7 @@ class Core:
         "outgoing",
         "protocol",
         "reconnector",
+        "rooms",
         "state_handlers",
         "subprotocol",
         "where",
@@ -104,10 +118,11 @@ class Core:
         self.kind: Kind = options.protocol
         self.decoding = Decoding(options.protocol, options.max_elements)
         limit, size = options.max_queue, options.max_queue_bytes
-        self.outgoing = Outgoing(options.protocol, limit, size, dial.where)
+        self.outgoing = Outgoing(options.protocol, limit, size, dial.where, self._unread)
         self.answers = Answers(self.outgoing, self.decoding)
         self.gate = Gate()
         self.dispatch = Dispatch(self.outgoing, self.gate, limit, size, self._overflow)
+        self.rooms = Rooms(self.answers, self.dispatch, self.gate, self.decoding, options, dial.where)
         self.messages: Backlog[str | bytes] = Backlog(self.gate, limit, size, self._overflow)
         self._readers: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -116,6 +131,7 @@ class Core:
         self.state_handlers: list[Callable[[State], Any]] = []
         self.open_handlers: list[Callable[[], Any]] = []
         self._complained = False
+        self._warned = False
         # The event `error` that came last, if only `retry` came after it.
         self._last_error: Event | None = None
         self.no_events = (
@@ -132,6 +148,19 @@ class Core:
         """End for good, because the program no longer refers to the client."""
         self.reconnector.drop()
         self.dispatch.spawn(self.dispatch.aclose())
+
+    async def join(self, room: str, since: Since, timeout: float | None) -> Room:
+        """Join a room; see `Client.join`."""
+        seconds = self.options.request_timeout if timeout is None else timeout
+        if not seconds > 0:
+            raise ValueError(f"timeout must be above 0, not {timeout!r}.")
+        if not room or not isinstance(room, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"The name of a room must be text that is not empty, not {room!r}.")
+        if not (since is None or since == "start" or isinstance(since, Position)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"since must be a Position, 'start' or None, not {since!r}.")
+        if self.no_events:
+            raise WrongRouteError(self.no_events)
+        return await self.rooms.join(room, since, seconds)
 
     async def wait_for_message(self) -> None:
         """Wait until there is a raw message or the state has changed; may wake early."""
@@ -164,7 +193,10 @@ class Core:
             if envelope.id is None:
                 if envelope.event == "error":
                     self._last_error = envelope
-                self.dispatch.event(envelope, self.decoding, len(message))
+                if isinstance(envelope, Published) and envelope.room is not None:
+                    self.rooms.published(envelope, len(message))
+                else:
+                    self.dispatch.event(envelope, self.decoding, len(message))
             else:
                 self.dispatch.request(envelope, self.decoding)
         elif isinstance(envelope, _ANSWERS):
@@ -178,6 +210,8 @@ class Core:
             if self.options.reconnect:
                 self.outgoing.hold()
                 self._await_stop()
+        elif isinstance(envelope, _OF_ROOMS):
+            self.rooms.take(envelope)
         elif isinstance(envelope, Limits):
             self._tell(envelope.limits.max_message_bytes)
         elif not isinstance(envelope, Pong):
@@ -196,6 +230,8 @@ class Core:
                 "Connect with raw=True, and use client.send() and `async for message in client`."
             )
             logger.warning("%s", self.no_events)
+        elif codec is None:
+            self._warn_of_handlers()
         self.subprotocol = link.subprotocol
         self.protocol = RAW if codec is None else link.subprotocol
         self.gate.use(link)
@@ -203,6 +239,18 @@ class Core:
         self.outgoing.use(link, codec, self._greeting)
         if codec is not None:
             self._timer = asyncio.get_running_loop().call_later(_LIMITS_TIMEOUT, self._tell, None)
+
+    def _warn_of_handlers(self) -> None:
+        """Log that the handlers of events are not called on a raw connection."""
+        names = [name for name in self.dispatch.handlers.events if name not in ("message", "error", "*")]
+        if names and not self._warned:
+            self._warned = True
+            logger.warning(
+                "%s is a raw connection, without events: the handler of %r is never called. Is the path "
+                "right? A route that only sends events needs app.route(..., events=True).",
+                self.where,
+                names[0],
+            )
 
     @property
     def greets(self) -> bool:
@@ -218,8 +266,9 @@ class Core:
                 await result
 
     def opened(self) -> None:
-        """Send the queued messages, before any new ones."""
+        """Join the rooms again, then send the queued messages, before any new ones."""
         self._greeting = None
+        self.rooms.rejoin()
         self.outgoing.greeted()
         self._wake()
 
@@ -231,6 +280,7 @@ class Core:
             self._stop.cancel()
             self._stop = None
         again = self.answers.lost(loss)
+        self.rooms.lost(loss)
         self.dispatch.lost()
         if not loss.final:
             self.outgoing.lost()
@@ -284,16 +334,27 @@ class Core:
         logger.log(level, f"%s sent {what}.", self.where, *details)
 
     def _overflow(self) -> None:
-        logger.warning(
-            "%s sends faster than the program handles its messages: %d events of %d bytes are queued "
-            "while the program waits for an answer. The client drops this connection. Make the handlers "
-            "faster, or raise max_queue and max_queue_bytes.",
-            self.where,
-            *self.dispatch.queued,
-        )
-        self.reconnector.give_up(
+        count, size = self.dispatch.queued
+        if self.reconnector.give_up(
             Close(1013, "too many events are queued while the program waits", clean=False)
-        )
+        ):
+            logger.warning(
+                "%s sends faster than the program handles its messages: %d events of %d bytes are queued "
+                "while the program waits for an answer. The client drops this connection. Make the handlers "
+                "faster, or raise max_queue and max_queue_bytes.",
+                self.where,
+                count,
+                size,
+            )
+
+    def _unread(self) -> None:
+        if self.reconnector.give_up(Close(1013, "the server does not read the answers", clean=False)):
+            logger.warning(
+                "%s sends requests but does not read the answers: %d bytes of them are queued. The client "
+                "drops this connection.",
+                self.where,
+                self.outgoing.unread_bytes,
+            )
 
     def _wake(self) -> None:
         readers, self._readers = self._readers, []
