@@ -9,7 +9,7 @@ Run them against your own engine. Each is a function that takes a new broker:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -171,8 +171,7 @@ def _data(record: Record) -> object:
     return msgspec.msgpack.decode(record.payload)
 
 
-def _content(records: object) -> list[object]:
-    assert isinstance(records, list | tuple)
+def _content(records: Sequence[Record]) -> list[object]:
     return [_data(record) for record in records]
 
 
