@@ -26,7 +26,7 @@ logger = logging.getLogger("symphony.client")
 _ERROR: Final = "error"
 _MISNAMED: Final = "The server sends the event '%s', which has no handler. There is one for '%s'."
 _MAX_REQUESTS: Final = 1000
-_PATIENCE: Final = 5.0
+_HANDLERS_TIMEOUT: Final = 5.0
 
 
 class Dispatch:
@@ -152,7 +152,7 @@ class Dispatch:
         going.extend(task for task in self._beside if task is not _current_task())
         if going:
             # A handler that ignores its cancellation must not block the program.
-            _, stuck = await asyncio.wait(going, timeout=_PATIENCE)
+            _, stuck = await asyncio.wait(going, timeout=_HANDLERS_TIMEOUT)
             for task in stuck:
                 task.cancel()
 
