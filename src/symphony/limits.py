@@ -49,8 +49,10 @@ class Limits:
         max_queue_bytes: How many bytes these messages may have. When they have
             more, reading is paused in the same way.
         max_queued_bytes: How many bytes may wait in all queues of the process
-            together. Above this, a socket with a waiting message is not read
-            from. It counts for the whole app, not for a route.
+            together, fragments and parts of large messages included. Above
+            this, a socket with a waiting message is not read from, and one whose
+            message does not fit is closed with 1013. It counts for the whole
+            app, not for a route.
         max_read_bytes: The most that one read takes from a socket.
         max_turn_messages: How many messages and other frames of one socket are
             handled in one turn of the event loop. The next ones wait for the
