@@ -33,7 +33,7 @@ const MAX_ANSWER = 64 * 1024;
 /** How much of `maxQueueBytes` answers to the server may fill: they leave room for what the program sends. */
 const ANSWER_SHARE = 0.5;
 /** Bytes of refusals and grants that may wait beyond that before the connection counts as lost. */
-const ANSWER_SLACK_BYTES = 1024 * 1024;
+const MAX_REFUSAL_BYTES = 1024 * 1024;
 /** Seconds after a ping in which only its pong is a sign of life: other messages may have waited before it. */
 const GRACE = 1;
 /** Bytes of a queued message up to which it is sent before the limits of the server are known. */
@@ -1493,6 +1493,8 @@ export class Client {
 
   /** @type {Map<string, Heard[]>} */
   #handlers = new Map();
+  /** Whether it has logged that they are not called. */
+  #warnedOfHandlers = false;
   /** @type {((state: State) => unknown)[]} */
   #stateHandlers = [];
   /** @type {((connection: any) => unknown)[]} */
@@ -2089,7 +2091,7 @@ export class Client {
     }
     link.toldFull = true;
     // Refusals and grants must not wait without a limit either.
-    if (link.unsentBytes > most + ANSWER_SLACK_BYTES) link.lose("the server does not read");
+    if (link.unsentBytes > most + MAX_REFUSAL_BYTES) link.lose("the server does not read");
     return false;
   }
 
@@ -2137,10 +2139,22 @@ export class Client {
       const where = place(this.#settings.url);
       const why = "it chose a subprotocol that Symphony never chooses. The connection is raw";
       this.#complaints.warn("foreign", `symphony: ${where} is not a Symphony server: ${why}`);
-    }
+    } else if (link.raw) this.#warnOfHandlers();
     if (!link.raw) this.#inbox.fail(new WrongRouteError("this is an event route: use client.on()"));
     if (this.#openHandlers.length) this.#prepare(link);
     else this.#flush(link);
+  }
+
+  /** Log that the handlers of events are not called on a raw connection. */
+  #warnOfHandlers() {
+    const name = [...this.#handlers.keys()].find((event) => !["message", "error", "*"].includes(event));
+    if (name === undefined || this.#warnedOfHandlers) return;
+    this.#warnedOfHandlers = true;
+    const where = place(this.#settings.url);
+    console.warn(
+      `symphony: ${where} is a raw connection, without events: the handler of "${name}" is never called. ` +
+        "Is the path right? A route that only sends events needs app.route(..., events=True)",
+    );
   }
 
   /** Do what comes before the queue. @param {Link} link */

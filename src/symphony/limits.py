@@ -16,6 +16,8 @@ __all__ = ("Limits",)
 class Limits:
     """The limits of an app: `Symphony(limits=Limits(max_message_bytes=65536))`.
 
+    Sizes are in bytes, durations in seconds. Every limit is above 0.
+
     Attributes:
         max_message_bytes: The largest incoming message, after decompression. A
             larger one closes the connection with 1009, before it is buffered
@@ -104,6 +106,12 @@ class Limits:
             server has refused them.
         blocking_warning: If a handler blocks the event loop longer than this, a
             warning names it.
+
+    Raises:
+        TypeError: A limit is not a number, or is `None` where no limit is not
+            possible.
+        ValueError: A limit is not above 0, or `low_water_bytes` is above
+            `high_water_bytes`.
     """
 
     max_message_bytes: int = 1024 * 1024
@@ -156,7 +164,11 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and value <= 0:
+            if value is None and "None" in str(field.type):
+                continue
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise TypeError(f"Limits.{field.name} must be a number, not {value!r}.")
+            if not value > 0:
                 raise ValueError(f"Limits.{field.name} must be above 0, not {value!r}.")
         if self.low_water_bytes > self.high_water_bytes:
             raise ValueError("Limits.low_water_bytes must not be above high_water_bytes.")
