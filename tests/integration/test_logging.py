@@ -1,6 +1,7 @@
 """What the log says: one line a connect and disconnect, and who holds the loop."""
 
 import asyncio
+import json
 import logging
 import re
 
@@ -8,7 +9,8 @@ import pytest
 
 from support.clients import connect, refused, until
 from support.servers import transport
-from symphony import Limits, Reject, Socket, Symphony
+from symphony import Limits, Reject, Socket, Symphony, complaints
+from symphony.node import node
 
 
 def lines(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
@@ -192,3 +194,75 @@ async def test_strangers_write_one_line_a_second(serve, caplog):
     warnings = [line for line in lines(caplog, logging.WARNING) if "Refused a browser" in line]
     assert len(warnings) <= 2
     assert all(len(line) < 700 for line in warnings)
+
+
+def app_of_strangers() -> Symphony:
+    app = Symphony()
+    raw, events, private = app.route("/raw"), app.route("/events"), app.route("/private")
+
+    @raw.on_message
+    async def fails(message: str) -> None:
+        raise ValueError(message)
+
+    @events.on("x")
+    async def fails_too(data: str) -> None:
+        raise KeyError(data)
+
+    @private.on_connect
+    async def enter() -> None:
+        raise Reject("forbidden", "members only")
+
+    return app
+
+
+async def malformed(url: str) -> None:
+    host, port = url.removeprefix("ws://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET / HTTP/1.1\r\nBad Header\r\n\r\n")
+    await reader.read()
+    writer.close()
+
+
+STRANGERS = {
+    "no route": (lambda url: refused(f"{url}/nothing"), "/nothing from"),
+    "a handler refuses": (lambda url: refused(f"{url}/private"), "refused on /private from"),
+    "malformed": (malformed, "Refused a request from"),
+    "a raw message": (lambda url: say(f"{url}/raw", "boo"), "ValueError: boo"),
+    "an event": (
+        lambda url: say(f"{url}/events", '{"event": "x", "data": "y"}'),
+        "KeyError: 'y'",
+    ),
+    "an error": (lambda url: say(f"{url}/events", '{"event": "error"}'), "reported an error"),
+}
+
+
+async def say(url: str, message: str) -> None:
+    async with connect(url) as client:
+        await client.send(message)
+        if url.endswith("/events"):
+            # It is answered after the first one was handled.
+            await client.send('{"event": "nothing", "id": 2}')
+            while json.loads(await client.recv()).get("error") != 2:
+                pass
+        else:
+            await client.recv()
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+async def test_whatever_strangers_cause_is_one_line_a_second(serve, caplog, monkeypatch, kind):
+    """A client that failed a handler, or was refused, wrote a line and a traceback each time."""
+    if kind == "malformed" and transport() != "native":
+        pytest.skip("uvicorn itself answers it")
+    caplog.set_level(logging.INFO, "symphony")
+    monkeypatch.setattr(node, "FAILURES", 1)
+    now = [1000.0]
+    monkeypatch.setattr(complaints, "monotonic", lambda: now[0])
+    cause, text = STRANGERS[kind]
+    async with serve(app_of_strangers()) as url:
+        for _ in range(4):
+            await cause(url)
+        now[0] += 1.0
+        await cause(url)
+    found = [record for record in caplog.records if text in logging.Formatter().format(record)]
+    assert len(found) == 2
+    assert found[1].getMessage().endswith("(3 more like this were not logged.)")

@@ -104,7 +104,7 @@ class Core:
         self.kind: Kind = options.protocol
         self.decoding = Decoding(options.protocol, options.max_elements)
         limit, size = options.max_queue, options.max_queue_bytes
-        self.outgoing = Outgoing(options.protocol, limit, size, dial.where)
+        self.outgoing = Outgoing(options.protocol, limit, size, dial.where, self._unread)
         self.answers = Answers(self.outgoing, self.decoding)
         self.gate = Gate()
         self.dispatch = Dispatch(self.outgoing, self.gate, limit, size, self._overflow)
@@ -284,16 +284,27 @@ class Core:
         logger.log(level, f"%s sent {what}.", self.where, *details)
 
     def _overflow(self) -> None:
-        logger.warning(
-            "%s sends faster than the program handles its messages: %d events of %d bytes are queued "
-            "while the program waits for an answer. The client drops this connection. Make the handlers "
-            "faster, or raise max_queue and max_queue_bytes.",
-            self.where,
-            *self.dispatch.queued,
-        )
-        self.reconnector.give_up(
+        count, size = self.dispatch.queued
+        if self.reconnector.give_up(
             Close(1013, "too many events are queued while the program waits", clean=False)
-        )
+        ):
+            logger.warning(
+                "%s sends faster than the program handles its messages: %d events of %d bytes are queued "
+                "while the program waits for an answer. The client drops this connection. Make the handlers "
+                "faster, or raise max_queue and max_queue_bytes.",
+                self.where,
+                count,
+                size,
+            )
+
+    def _unread(self) -> None:
+        if self.reconnector.give_up(Close(1013, "the server does not read the answers", clean=False)):
+            logger.warning(
+                "%s sends requests but does not read the answers: %d bytes of them are queued. The client "
+                "drops this connection.",
+                self.where,
+                self.outgoing.unread_bytes,
+            )
 
     def _wake(self) -> None:
         readers, self._readers = self._readers, []

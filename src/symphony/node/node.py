@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
+from symphony.complaints import FAILURES, Complaints, place_of
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.identity import Identity
@@ -47,6 +48,7 @@ class Node:
         on_exception: Called with every exception of a handler as it happens.
 
     Attributes:
+        complaints: The log lines that strangers can cause.
         sockets: The open sockets by id.
         rooms: The members of the rooms.
         users: The sockets of each user.
@@ -67,6 +69,7 @@ class Node:
     ) -> None:
         self.limits = limits
         self.stats = stats
+        self.complaints = Complaints()
         self.sockets: dict[str, Socket[Any]] = {}
         self.rooms = Membership(
             find_family,
@@ -145,10 +148,12 @@ class Node:
                 signal.raise_signal(signal.SIGTERM if ignored else signal.SIGINT)
             return
         if isinstance(error, asyncio.CancelledError):
-            logger.warning("The %s%s was cancelled.", where, whose)
+            text = "The %s%s was cancelled."
+            self.complaints.log(logger, logging.WARNING, text, where, whose, most=FAILURES)
             return
         self.stats.failed_handlers += 1
-        logger.error("The %s%s failed.", where, whose, exc_info=error)
+        text, kind = "The %s%s failed.", place_of(error)
+        self.complaints.log(logger, logging.ERROR, text, where, whose, kind=kind, most=FAILURES, error=error)
         if self._on_exception is not None:
             self._on_exception(error)
         for handler in self._on_error:
@@ -244,12 +249,15 @@ class Node:
 
     def _refused(self, handshake: Handshake, status: int, why: str) -> None:
         self.stats.refused += 1
-        logger.info(
+        self.complaints.log(
+            logger,
+            logging.INFO,
             "Refused %s from %s: %d %s",
             shown_path(handshake),
             shown_address(handshake.scope.get("client")),
             status,
             why,
+            kind=status,
         )
 
     def _start(
@@ -261,7 +269,9 @@ class Node:
         report: bool = True,
     ) -> asyncio.Task[Any]:
         def slow(seconds: float) -> None:
-            logger.warning("A %s held the event loop for %.2f s: %r.", what, seconds, work)
+            text = "A %s held the event loop for %.2f s: %r."
+            kind = what, getattr(work, "__qualname__", None)
+            self.complaints.log(logger, logging.WARNING, text, what, seconds, work, kind=kind)
 
         async def guarded() -> Any:
             try:
@@ -273,7 +283,10 @@ class Node:
                 raise
             except BaseException as error:
                 if not report and not isinstance(error, KeyboardInterrupt | SystemExit):
-                    logger.error("The %s failed itself.", what, exc_info=error)
+                    text, kind = "The %s failed itself.", place_of(error)
+                    self.complaints.log(
+                        logger, logging.ERROR, text, what, kind=kind, most=FAILURES, error=error
+                    )
                     if self._on_exception is not None:
                         self._on_exception(error)
                 else:

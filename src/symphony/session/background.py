@@ -7,11 +7,17 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from symphony.complaints import FAILURES, Complaint
 from symphony.errors import DisconnectedError
 
 __all__ = ("BackgroundTasks", "check_coroutine")
 
-logger = logging.getLogger("symphony.socket")
+_abandoned = Complaint(
+    logging.getLogger("symphony.socket"),
+    logging.ERROR,
+    "%d background tasks of socket %s did not end and are abandoned.",
+    most=FAILURES,
+)
 
 
 def check_coroutine(what: str, coroutine: object) -> None:
@@ -73,6 +79,4 @@ class BackgroundTasks:
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=timeout)
             if late:
-                logger.error(
-                    "%d background tasks of socket %s did not end and are abandoned.", len(late), self._name
-                )
+                _abandoned.log(len(late), self._name)

@@ -11,7 +11,10 @@ from symphony.outgoing.encoding import RAW, Dialect
 from symphony.protocol.invalid import shortened
 from symphony.transport.base import SlowRead
 
-__all__ = ("event_in", "watched", "what_held")
+__all__ = ("HELD", "event_in", "watched", "what_held")
+
+HELD: Final = "%s held the event loop for %.2f s (socket %s). %s"
+"""The warning: who, for how many seconds, a message of which socket, and what to do about it."""
 
 _ADVICE: Final = "Await something slow, or register a plain function with thread=True."
 _LOAD: Final = "Together they are slow: send fewer, or have the client wait for answers."

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from symphony.complaints import Complaints
     from symphony.identity import Identity
     from symphony.protocol.envelopes import Event
     from symphony.rooms.room import Room
@@ -87,6 +88,9 @@ class ErrorReporter(Protocol):
 class LiveSession(ErrorReporter, Protocol):
     """A session, as seen by the parts that handle its messages."""
 
+    complaints: Complaints
+    """The log lines that strangers can cause."""
+
     @property
     def is_over(self) -> bool:
         """Whether the connection has ended."""
@@ -115,6 +119,9 @@ class NodeRooms(Protocol):
 
 class SessionNode(Protocol):
     """What a session needs of the node it belongs to."""
+
+    complaints: Complaints
+    """The log lines that strangers can cause."""
 
     def opened(self, session: Any, *, everyone: bool) -> None:
         """Register a socket that has opened, and whether it receives what is sent to everyone."""

@@ -180,7 +180,8 @@ class Exchange:
     def _reported(self) -> None:
         # Requests of this name are answered. Never answer the event: two peers that
         # answer errors with errors would never stop.
-        logger.info("The client of socket %s reported an error.", self._name)
+        text = "The client of socket %s reported an error."
+        self._session.complaints.log(logger, logging.INFO, text, self._name)
 
     def _decode(self, message: Message) -> None:
         answering = self.answering

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from symphony.complaints import Complaint
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.protocol import subprotocols
@@ -15,7 +16,9 @@ from symphony.websocket.handshake import HandshakeError
 
 __all__ = ("refuse",)
 
-logger = logging.getLogger("symphony.app")
+_unencodable = Complaint(
+    logging.getLogger("symphony.app"), logging.ERROR, "The details of a Reject cannot be encoded: %s"
+)
 
 
 def refuse(connection: Connection, handshake: Handshake, refusal: Reject) -> None:
@@ -26,9 +29,9 @@ def refuse(connection: Connection, handshake: Handshake, refusal: Reject) -> Non
     """
     try:
         response = http_refusal(refusal)
-    except Exception:
+    except Exception as error:
         # The client must get an answer, even without the details.
-        logger.exception("The details of a Reject cannot be encoded: %s", refusal)
+        _unencodable.log(refusal, error=error)
         refusal.details = None
         response = http_refusal(refusal)
     if not _wants_a_close_code(handshake):

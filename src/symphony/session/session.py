@@ -20,7 +20,7 @@ from symphony.protocol.envelopes import Limits, LimitValues
 from symphony.protocol.subprotocols import LIMITS
 from symphony.protocol.unencodable import UnencodableError
 from symphony.session.background import BackgroundTasks
-from symphony.session.blocking import event_in, watched, what_held
+from symphony.session.blocking import HELD, event_in, watched, what_held
 from symphony.session.cancelling import uncancel
 from symphony.session.contracts import SessionNode
 from symphony.session.refusal import refuse as refuse_handshake
@@ -43,6 +43,7 @@ __all__ = ("Session",)
 logger = logging.getLogger("symphony.socket")
 
 SERVICE_RESTART = 1012
+_LINE = "%s %s on %s from %s%s"
 _INTERNAL = Reject("internal", "the connect handler failed")
 
 
@@ -83,6 +84,7 @@ class Session:
         "_task",
         "_timer",
         "began",
+        "complaints",
         "received",
         "socket",
     )
@@ -93,6 +95,7 @@ class Session:
         self, node: SessionNode, endpoint: Endpoint, connection: Connection, dialect: Dialect
     ) -> None:
         self._node = node
+        self.complaints = node.complaints
         self._endpoint = endpoint
         self._connection = connection
         self._dialect = dialect
@@ -157,16 +160,16 @@ class Session:
             read = SlowRead(messages, last, rest if rest > seconds / 2 else None)
         event = event_in(read.message, self._dialect)
         who, advice = what_held(self._phase.value, self._endpoint.pattern, event, read, seconds)
-        id = self.socket.id
-        logger.warning("%s held the event loop for %.2f s (socket %s). %s", who, seconds, id, advice)
+        values = who, seconds, self.socket.id, advice
+        self.complaints.log(logger, logging.WARNING, HELD, *values, kind=who)
 
     def closing(self) -> None:
         """Drop the messages that wait for handlers, because the server has closed."""
         if self._closed.done():
             return
-        dropped = self._serving.closing()
-        if dropped:
-            logger.info("%d messages of socket %s were dropped: it was closed.", dropped, self.socket.id)
+        if dropped := self._serving.closing():
+            text = "%d messages of socket %s were dropped: it was closed."
+            self.complaints.log(logger, logging.INFO, text, dropped, self.socket.id)
 
     def closed(self, close: Close) -> None:
         """Handle the end of the connection."""
@@ -243,7 +246,8 @@ class Session:
             error.blame(self._endpoint.handler_of(event))
         if self._outbox.sealed and isinstance(error, DisconnectedError):
             # The client left, and the handler has noticed: no bug of the handler.
-            logger.info("%s, in the %s of %s", error, what, self._endpoint.pattern)
+            values = error, what, self._endpoint.pattern
+            self.complaints.log(logger, logging.INFO, "%s, in the %s of %s", *values, kind=values[1:])
         else:
             self._fail(error, what)
 
@@ -298,7 +302,8 @@ class Session:
                 self._refuse(Reject("unavailable", "the server restarts", retry_after=after))
             elif self._late:
                 pattern, seconds = self._endpoint.pattern, self._limits.connect_timeout
-                logger.warning("The connect handler of %s did not answer within %g s.", pattern, seconds)
+                text = "The connect handler of %s did not answer within %g s."
+                self.complaints.log(logger, logging.WARNING, text, pattern, seconds, kind=pattern)
                 self._refuse(Reject("timeout", "the server took too long to answer", status=503))
             else:
                 self._fail(error, "connect handler")
@@ -387,8 +392,9 @@ class Session:
         self._background = self._leaving = None
 
     def _log(self, what: str, why: object = "", when: str = "") -> None:
-        socket = self.socket
-        more = f"{when}: {why}" if why else when
-        logger.info(
-            "%s %s on %s from %s%s", socket.id, what, socket.route, shown_address(socket.client), more
-        )
+        socket, more = self.socket, f"{when}: {why}" if why else when
+        values = socket.id, what, socket.route, shown_address(socket.client), more
+        if what == "refused":
+            self.complaints.log(logger, logging.INFO, _LINE, *values, kind=socket.route)
+        else:
+            logger.info(_LINE, *values)

@@ -10,6 +10,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
+from symphony.complaints import FAILURES, Complaint
 from symphony.errors import Reject
 from symphony.protocol.envelopes import Event, Item
 from symphony.protocol.invalid import shortened
@@ -17,7 +18,12 @@ from symphony.protocol.v1 import MAX_CREDIT
 
 __all__ = ("OVERDRAWN", "Streams")
 
-logger = logging.getLogger("symphony.socket")
+_abandoned = Complaint(
+    logging.getLogger("symphony.socket"),
+    logging.ERROR,
+    "%d streams of socket %s did not end and are abandoned.",
+    most=FAILURES,
+)
 
 OVERDRAWN: Final = Reject("invalid", f"more than {MAX_CREDIT} items of credit", details={"path": "$.credit"})
 """The error that ends a stream whose client granted too much credit."""
@@ -112,7 +118,7 @@ class Streams:
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=timeout)
             if late:
-                logger.error("%d streams of socket %s did not end and are abandoned.", len(late), self._name)
+                _abandoned.log(len(late), self._name)
 
     async def _run(self, event: Event, stream: _Stream) -> None:
         try:

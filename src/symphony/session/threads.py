@@ -11,11 +11,17 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from symphony.complaints import FAILURES, Complaint
 from symphony.routing.threads import Wait
 
 __all__ = ("run_in_thread",)
 
-logger = logging.getLogger("symphony.app")
+_failed_late = Complaint(
+    logging.getLogger("symphony.app"),
+    logging.ERROR,
+    "A handler in a thread failed after its call was cancelled.",
+    most=FAILURES,
+)
 
 _Outcome = tuple[Any, BaseException | None]
 
@@ -223,4 +229,4 @@ def _closed(answer: Future[Any], task: asyncio.Task[Any]) -> None:
 def _report(outcome: list[_Outcome]) -> None:
     _, error = outcome.pop()
     if error is not None and not isinstance(error, asyncio.CancelledError):
-        logger.error("A handler in a thread failed after its call was cancelled.", exc_info=error)
+        _failed_late.log(error=error)

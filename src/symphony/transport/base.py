@@ -18,6 +18,7 @@ from symphony.websocket.close import Close
 from symphony.websocket.queued import Queued
 
 if TYPE_CHECKING:
+    from symphony.complaints import Complaints
     from symphony.limits import Limits
     from symphony.outgoing.encoding import Encoding, Message
     from symphony.outgoing.outbox import Outbox
@@ -169,6 +170,9 @@ class Acceptor(Protocol):
     def stats(self) -> Stats:
         """The counters of the app, for what only the transport sees."""
         ...
+
+    complaints: Complaints
+    """The log lines of the app that strangers can cause."""
 
     def connect(self, scope: Scope, connection: Connection) -> Receiver | None:
         """Start a session for a handshake, or refuse it and return `None`."""

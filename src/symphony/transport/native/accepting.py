@@ -8,7 +8,6 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from time import monotonic
 from typing import Any, Final
 
 from symphony.complaints import Complaint
@@ -24,7 +23,6 @@ logger = logging.getLogger("symphony.transport")
 _BATCH: Final = 64
 # After the system had no descriptor or memory for a connection.
 _RETRY_AFTER: Final = 0.1
-_LOG_EVERY: Final = 10.0
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # The listening socket itself is gone. Every other error is that of one connection: accept(2)
 # also reports those of the network, and of a firewall.
@@ -45,14 +43,19 @@ class Doorman:
         self._crowd = crowd
         self._acceptor = acceptor
         self._is_proxy = is_proxy
-        self._exhausted = _Complaint(
+        self._exhausted = Complaint(
+            logger,
+            logging.WARNING,
             "The system has no descriptors for further connections (%s). They wait until others have closed: "
-            "raise the limit of open files, or lower max_connections."
+            "raise the limit of open files, or lower max_connections.",
         )
+        self._no_tls = Complaint(logger, logging.DEBUG, "A TLS handshake failed: %r")
         self._failed: dict[int, Complaint] = {}
-        self._closed = _Complaint(
+        self._closed = Complaint(
+            logger,
+            logging.WARNING,
             "Too many connections: some were closed without an answer, the last one from %s. "
-            "See max_connections and max_connections_per_client."
+            "See max_connections and max_connections_per_client.",
         )
 
     def admit(self, host: str | None) -> Place | None:
@@ -76,7 +79,7 @@ class Doorman:
         """Count a TLS handshake that failed."""
         if not isinstance(error, ssl.SSLError):
             self._acceptor.stats.late_handshakes += 1
-        logger.debug("A TLS handshake failed: %r", error)
+        self._no_tls.log(error)
 
     def not_accepted(self, error: OSError) -> None:
         """Log that a connection could not be accepted."""
@@ -88,19 +91,6 @@ class Doorman:
             text = "A connection could not be accepted (%s). The server goes on."
             self._failed[kind] = Complaint(logger, logging.WARNING, text)
         self._failed[kind].log(error.strerror or repr(error))
-
-
-class _Complaint:
-    """A warning that is logged at most once in a while."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._logged_at = -_LOG_EVERY
-
-    def log(self, *values: object) -> None:
-        if monotonic() - self._logged_at >= _LOG_EVERY:
-            self._logged_at = monotonic()
-            logger.warning(self._text, *values)
 
 
 class Listener:

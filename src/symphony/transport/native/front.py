@@ -369,7 +369,9 @@ class FrontDoor(HttpToolsProtocol):
         if transport.is_closing():
             return
         client = shown_address(self.client)
-        logger.info("Refused a request from %s: %d %s", client, status, printable(message))
+        text = "Refused a request from %s: %d %s"
+        complaints = self.acceptor.complaints
+        complaints.log(logger, logging.INFO, text, client, status, printable(message), kind=status)
         self._flow.release()
         if self._answering:
             cycle = self.cycle

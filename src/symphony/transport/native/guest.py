@@ -17,6 +17,7 @@ from urllib.parse import quote
 from starlette.datastructures import Headers
 from starlette.websockets import WebSocketDisconnect
 
+from symphony.complaints import FAILURES, Complaints, place_of
 from symphony.errors import Reject
 from symphony.outgoing.encoding import Message
 from symphony.printable import printable
@@ -52,6 +53,7 @@ class Guest:
         scope: The ASGI scope of the handshake.
         limits: The limits for WebSockets that the app serves itself.
         queued: The bytes that wait in the queues of all of them.
+        complaints: Where to log what fails.
 
     Attributes:
         task: The task that runs the app.
@@ -59,12 +61,20 @@ class Guest:
 
     task: asyncio.Task[None]
 
-    def __init__(self, connection: NativeConnection, scope: Scope, limits: Limits, queued: Queued) -> None:
+    def __init__(
+        self,
+        connection: NativeConnection,
+        scope: Scope,
+        limits: Limits,
+        queued: Queued,
+        complaints: Complaints,
+    ) -> None:
         self._connection = connection
         self._path = printable(quote(scope["path"]))
         self._address = shown_address(scope["client"])
         self._limits = limits
         self._queued = queued
+        self._complaints = complaints
         self._unread_bytes = 0
         # With the bytes of each, because text may grow in memory when it is used.
         self._events: deque[tuple[dict[str, Any], int]] = deque((({"type": "websocket.connect"}, 0),))
@@ -115,11 +125,15 @@ class Guest:
             await app(scope, self._receive, self._send)
         except Exception as error:
             if not (self._gone and isinstance(error, WebSocketDisconnect | ConnectionResetError)):
-                logger.error("The app failed on the WebSocket %s.", self._path, exc_info=error)
+                text, kind = "The app failed on the WebSocket %s.", place_of(error)
+                self._complaints.log(
+                    logger, logging.ERROR, text, self._path, kind=kind, most=FAILURES, error=error
+                )
             self._end(1011)
         else:
             if not (self._answered or self._taken or self._gone):
-                logger.error("The app did not answer the handshake on %s.", self._path)
+                text = "The app did not answer the handshake on %s."
+                self._complaints.log(logger, logging.ERROR, text, self._path)
             self._end(1000)
         finally:
             # Close the connection too if the app was cancelled.

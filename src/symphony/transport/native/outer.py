@@ -6,6 +6,7 @@ import asyncio
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, cast
 
+from symphony.complaints import Complaints
 from symphony.limits import Limits
 from symphony.stats import Stats
 from symphony.transport.base import CROWDED, NATIVE, NATIVE_HOSTS, Connection, Receiver, Scope, Servable
@@ -27,6 +28,7 @@ class Outer:
         app: The ASGI app.
 
     Attributes:
+        complaints: The log lines that strangers can cause.
         hosts: The running Symphony apps that are mounted in it.
         state: The state that the app's lifespan shares with its connections.
     """
@@ -37,6 +39,7 @@ class Outer:
         self._app = app
         self._limits = Limits()
         self._stats = Stats()
+        self.complaints = Complaints()
         self._queued = Queued(self._limits.max_queued_bytes)
         self._guests: set[Guest] = set()
         self._draining = False
@@ -56,7 +59,7 @@ class Outer:
         limits = self.limits
         # The first Symphony app, whose limits hold, may have started since.
         self._queued.limit = limits.max_queued_bytes
-        guest = Guest(cast("NativeConnection", connection), scope, limits, self._queued)
+        guest = Guest(cast("NativeConnection", connection), scope, limits, self._queued, self.complaints)
         if self._draining:
             guest.drain()
             return None

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from symphony import Limits
+from symphony.complaints import Complaints
 from symphony.transport.native.guest import Guest
 from symphony.websocket.queued import Queued
 
@@ -29,7 +30,7 @@ class Reading:
 @pytest.mark.parametrize("most", [1, 2, 9, 32])
 async def test_reading_pauses_above_max_queue_and_goes_on_at_half_of_it(most: int) -> None:
     reading: Any = Reading()
-    guest = Guest(reading, SCOPE, Limits(max_queue=most), Queued(10_000))
+    guest = Guest(reading, SCOPE, Limits(max_queue=most), Queued(10_000), Complaints())
     # The app reads the beginning, and then nothing.
     assert await guest._receive() == {"type": "websocket.connect"}
     for number in range(most):
@@ -49,7 +50,7 @@ async def test_all_websockets_together_have_a_limit_of_bytes_in_memory(message: 
     size = message.__sizeof__()
     queued = Queued(3 * size)
     readings: list[Any] = [Reading() for _ in range(4)]
-    guests = [Guest(reading, SCOPE, Limits(), queued) for reading in readings]
+    guests = [Guest(reading, SCOPE, Limits(), queued, Complaints()) for reading in readings]
     for guest in guests:
         await guest._receive()
     for guest in guests[:3]:
