@@ -81,6 +81,7 @@ class Core:
         "_readers",
         "_stop",
         "_timer",
+        "_warned",
         "answers",
         "decoding",
         "dispatch",
@@ -116,6 +117,7 @@ class Core:
         self.state_handlers: list[Callable[[State], Any]] = []
         self.open_handlers: list[Callable[[], Any]] = []
         self._complained = False
+        self._warned = False
         # The event `error` that came last, if only `retry` came after it.
         self._last_error: Event | None = None
         self.no_events = (
@@ -196,6 +198,8 @@ class Core:
                 "Connect with raw=True, and use client.send() and `async for message in client`."
             )
             logger.warning("%s", self.no_events)
+        elif codec is None:
+            self._warn_of_handlers()
         self.subprotocol = link.subprotocol
         self.protocol = RAW if codec is None else link.subprotocol
         self.gate.use(link)
@@ -203,6 +207,18 @@ class Core:
         self.outgoing.use(link, codec, self._greeting)
         if codec is not None:
             self._timer = asyncio.get_running_loop().call_later(_LIMITS_TIMEOUT, self._tell, None)
+
+    def _warn_of_handlers(self) -> None:
+        """Log that the handlers of events are not called on a raw connection."""
+        names = [name for name in self.dispatch.handlers.events if name not in ("message", "error", "*")]
+        if names and not self._warned:
+            self._warned = True
+            logger.warning(
+                "%s is a raw connection, without events: the handler of %r is never called. Is the path "
+                "right? A route that only sends events needs app.route(..., events=True).",
+                self.where,
+                names[0],
+            )
 
     @property
     def greets(self) -> bool:
