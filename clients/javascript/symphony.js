@@ -33,7 +33,7 @@ const MAX_ANSWER = 64 * 1024;
 /** How much of `maxQueueBytes` answers to the server may fill: they leave room for what the program sends. */
 const ANSWER_SHARE = 0.5;
 /** Bytes of refusals that may wait beyond that before the connection counts as lost. */
-const ANSWER_SLACK_BYTES = 1024 * 1024;
+const MAX_REFUSAL_BYTES = 1024 * 1024;
 /** Seconds after a ping in which only its pong is a sign of life: other messages may have waited before it. */
 const GRACE = 1;
 /** Bytes of a queued message up to which it is sent before the limits of the server are known. */
@@ -2086,7 +2086,7 @@ export class Client {
     }
     link.toldFull = true;
     // The refusals must not wait without a limit either.
-    if (link.unsentBytes > most + ANSWER_SLACK_BYTES) link.lose("the server does not read");
+    if (link.unsentBytes > most + MAX_REFUSAL_BYTES) link.lose("the server does not read");
     return false;
   }
 

@@ -218,6 +218,7 @@ FORBIDDEN = " May this client connect? Check the token and the `Origin`, and the
         (b"HTTP/1.1 799 \r\n\r\n", 4799, "HTTP 799."),
     ],
 )
+@pytest.mark.within("client.dialing._BODY_TIMEOUT")
 async def test_a_web_server_that_opens_no_websocket(answer: bytes, code: int, says: str) -> None:
     async with answering(answer) as place:
         error = await failure(f"ws://{place}/chat")
@@ -319,6 +320,7 @@ async def test_a_server_that_accepts_and_keeps_silent(secure: bool) -> None:
             )
 
 
+@pytest.mark.beyond("client.dialing._BODY_TIMEOUT")
 async def test_a_refusal_whose_body_does_not_end_is_heard_all_the_same() -> None:
     async with listen() as server:
         client = connect(server.url)

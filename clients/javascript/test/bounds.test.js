@@ -17,6 +17,8 @@ for (const protocol of ["json", "msgpack"]) {
     ["a list", Array.from({ length: 64 }, () => "x".repeat(16))],
     ["a large map", Object.fromEntries(Array.from({ length: 64 }, (_, i) => [`field number ${i}`, i]))],
   ]) {
+    // within: maxQueueBytes
+    // beyond: maxQueueBytes
     test(`${protocol}: ${what} without a connection: what fits waits, and is sent`, async (t) => {
       const client = await joinFake(t, { protocol, maxQueueBytes: 10_000 });
       let waiting = 0;
@@ -101,6 +103,7 @@ function clog(socket) {
   };
 }
 
+// within: MAX_REFUSAL_BYTES
 test("answers that do not fit are refused with too_many, and logged once", async (t) => {
   const warnings = quiet(t, "warn");
   const client = await joinFake(t, { maxQueueBytes: 100_000 });
@@ -125,6 +128,7 @@ for (const [what, answer] of [
   ["refusals", null],
   ["failures", () => { throw new Error("own"); }],
 ]) {
+  // beyond: MAX_REFUSAL_BYTES
   test(`a server that asks on and on and reads no ${what} loses the connection, not this process its memory`, async (t) => {
     quiet(t, "warn");
     quiet(t, "error");

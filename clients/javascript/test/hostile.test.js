@@ -102,6 +102,8 @@ for (const retry of [1e308, Number.MAX_SAFE_INTEGER, 1e10]) {
   });
 }
 
+// within: STOP_TIMEOUT
+// beyond: STOP_TIMEOUT
 test("a server that says retry and does not close is left after five minutes", async (t) => {
   const tick = stopTime(t);
   const client = await joinFake(t, { heartbeat: null });
@@ -304,6 +306,8 @@ test("a flood of nonsense is one warning a second, which says how many more ther
   assert.equal(warnings().filter((line) => /\((999|1999) more like this were not logged\)/.test(line)).length, 3);
 });
 
+// within: MAX_UNHEARD
+// beyond: MAX_UNHEARD
 test("names of events without a handler are looked at a limited number of times", async (t) => {
   const tick = stopTime(t);
   const warnings = quiet(t, "warn");
@@ -317,6 +321,19 @@ test("names of events without a handler are looked at a limited number of times"
   }
   // "messag0" to "messag99"; of those, 10 or 100 are near.
   assert.ok(warnings().length >= 10 && warnings().length <= 100, `${warnings().length}`);
+});
+
+// within: MAX_COMPARED
+// beyond: MAX_COMPARED
+test("a name that is too long is not compared with others", async (t) => {
+  const warnings = quiet(t, "warn");
+  const client = await joinFake(t, { heartbeat: null });
+  client.on(`${"m".repeat(63)}x`, () => {});
+  const socket = FakeSocket.last;
+  socket.open();
+  for (const event of ["m".repeat(65), "m".repeat(64)]) socket.onmessage({ data: JSON.stringify({ event }) });
+  assert.equal(warnings().length, 1);
+  assert.ok(warnings()[0].includes(`"${"m".repeat(64)}"`) && warnings()[0].includes("m".repeat(63)), warnings()[0]);
 });
 
 test("items of a stream without an end stop it, and everything after is ignored", async (t) => {
@@ -347,6 +364,8 @@ test("answers to nothing, twice, and of the wrong kind do no harm", async (t) =>
   await works(all);
 });
 
+// within: MAX_ANSWERING
+// beyond: MAX_ANSWERING
 test("requests of the server without end are bounded, and answered", async (t) => {
   const all = await under(t);
   const { client, peer } = all;
@@ -455,6 +474,7 @@ function drip(socket, head, more) {
 }
 
 for (const [what, answer] of ANSWERS) {
+  // beyond: MAX_ANSWER
   test(`a handshake that is answered with ${what}: the client goes on, and connects`, async (t) => {
     const warnings = quiet(t, "warn");
     const server = createServer((socket) => {

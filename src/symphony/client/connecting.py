@@ -109,11 +109,11 @@ def connect(
             client stops reading from the connection.
         max_queue_bytes: The limit in bytes of each of these queues, and of the
             items of each stream.
-        max_message_bytes: The size limit of an incoming message.
+        max_message_bytes: The size limit of an incoming message, in bytes.
         max_elements: The most values, items and keys in received data. Data with
             more is not decoded, as if it had the wrong type.
         ssl: For `wss`: a context; `None` or `True`: certificates are verified
-            with the system's; `False`: not at all.
+            with the system's authorities; `False`: not at all.
         origin: The `Origin` header of the handshake, as a browser sends it.
         subprotocols: Subprotocols to offer, for raw connections.
         raw: Whether to send and receive plain messages only. Use it for

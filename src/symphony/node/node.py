@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from symphony.complaints import FAILURES, Complaints, place_of
+from symphony.complaints import MAX_FAILURES, Complaints, place_of
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.identity import Identity
@@ -149,11 +149,13 @@ class Node:
             return
         if isinstance(error, asyncio.CancelledError):
             text = "The %s%s was cancelled."
-            self.complaints.log(logger, logging.WARNING, text, where, whose, most=FAILURES)
+            self.complaints.log(logger, logging.WARNING, text, where, whose, most=MAX_FAILURES)
             return
         self.stats.failed_handlers += 1
         text, kind = "The %s%s failed.", place_of(error)
-        self.complaints.log(logger, logging.ERROR, text, where, whose, kind=kind, most=FAILURES, error=error)
+        self.complaints.log(
+            logger, logging.ERROR, text, where, whose, kind=kind, most=MAX_FAILURES, error=error
+        )
         if self._on_exception is not None:
             self._on_exception(error)
         for handler in self._on_error:
@@ -285,7 +287,7 @@ class Node:
                 if not report and not isinstance(error, KeyboardInterrupt | SystemExit):
                     text, kind = "The %s failed itself.", place_of(error)
                     self.complaints.log(
-                        logger, logging.ERROR, text, what, kind=kind, most=FAILURES, error=error
+                        logger, logging.ERROR, text, what, kind=kind, most=MAX_FAILURES, error=error
                     )
                     if self._on_exception is not None:
                         self._on_exception(error)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from symphony.complaints import FAILURES, Complaint
+from symphony.complaints import MAX_FAILURES, Complaint
 from symphony.errors import DisconnectedError
 
 __all__ = ("BackgroundTasks", "check_coroutine")
@@ -16,7 +16,7 @@ _abandoned = Complaint(
     logging.getLogger("symphony.socket"),
     logging.ERROR,
     "%d background tasks of socket %s did not end and are abandoned.",
-    most=FAILURES,
+    most=MAX_FAILURES,
 )
 
 

@@ -10,7 +10,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
-from symphony.complaints import FAILURES, Complaint
+from symphony.complaints import MAX_FAILURES, Complaint
 from symphony.errors import Reject
 from symphony.protocol.envelopes import Event, Item
 from symphony.protocol.invalid import shortened
@@ -22,7 +22,7 @@ _abandoned = Complaint(
     logging.getLogger("symphony.socket"),
     logging.ERROR,
     "%d streams of socket %s did not end and are abandoned.",
-    most=FAILURES,
+    most=MAX_FAILURES,
 )
 
 OVERDRAWN: Final = Reject("invalid", f"more than {MAX_CREDIT} items of credit", details={"path": "$.credit"})

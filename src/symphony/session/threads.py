@@ -11,7 +11,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from symphony.complaints import FAILURES, Complaint
+from symphony.complaints import MAX_FAILURES, Complaint
 from symphony.routing.threads import Wait
 
 __all__ = ("run_in_thread",)
@@ -20,7 +20,7 @@ _failed_late = Complaint(
     logging.getLogger("symphony.app"),
     logging.ERROR,
     "A handler in a thread failed after its call was cancelled.",
-    most=FAILURES,
+    most=MAX_FAILURES,
 )
 
 _Outcome = tuple[Any, BaseException | None]

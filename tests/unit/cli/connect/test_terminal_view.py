@@ -116,6 +116,8 @@ def test_further_lines_of_a_message_stand_under_its_first() -> None:
     assert seen.lines == ["< one\n           two"]
 
 
+@pytest.mark.within("cli.connect.terminal_view._MAX_SHOWN", "cli.connect.terminal_view._MAX_BYTES")
+@pytest.mark.beyond("cli.connect.terminal_view._MAX_SHOWN", "cli.connect.terminal_view._MAX_BYTES")
 def test_a_message_that_is_too_long_to_read_is_cut() -> None:
     seen = Seen()
     seen.view.message("x" * 20_000)
