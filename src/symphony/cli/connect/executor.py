@@ -31,7 +31,6 @@ __all__ = ("Executor",)
 
 _RAW: Final = "raw"
 _MAX_NAMES: Final = 200
-_MAX_NAME: Final = 200
 # Scripts send faster than a person types.
 _MAX_PENDING: Final = 100
 # Help for lines without a command, by kind of connection.
@@ -226,9 +225,6 @@ class Executor:
         self._view.failed(number, why)
 
     def _learn(self, name: str) -> None:
-        if len(name) > _MAX_NAME:
-            # A server may send anything.
-            return
         self.event_names.pop(name, None)
         self.event_names[name] = None
         if len(self.event_names) > _MAX_NAMES:

@@ -58,14 +58,3 @@ async def test_a_script_waits_for_an_answer_when_many_requests_wait() -> None:
         for id in ids[1:]:
             await peer.send(reply=id, data=1)
         await executor.wait_for_replies()
-
-
-@pytest.mark.within("cli.connect.executor._MAX_NAME")
-@pytest.mark.beyond("cli.connect.executor._MAX_NAME")
-async def test_long_names_of_events_are_not_remembered() -> None:
-    sizes = (1, 199, 200, 201, 10_000, 500_000)
-    async with executing() as (executor, peer, seen):
-        for size in sizes:
-            await peer.send(event="x" * size)
-        await until(lambda: len(seen) == len(sizes))
-        assert [len(name) for name in executor.event_names] == [1, 199, 200]
