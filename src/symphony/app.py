@@ -263,7 +263,7 @@ class Symphony(Router):
             ConfigurationError: The app is not configured correctly.
         """
         if self._core.started:
-            raise RuntimeError("This app runs already.")
+            raise RuntimeError("This app runs already. Enter its lifespan once, in one place.")
         node = self._compile()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._core.running(node))
