@@ -32,7 +32,7 @@ const MAX_DEBUG = 2000;
 const MAX_ANSWER = 64 * 1024;
 /** How much of `maxQueueBytes` answers to the server may fill: they leave room for what the program sends. */
 const ANSWER_SHARE = 0.5;
-/** Bytes of refusals that may wait beyond that before the connection counts as lost. */
+/** Bytes of refusals and grants that may wait beyond that before the connection counts as lost. */
 const MAX_REFUSAL_BYTES = 1024 * 1024;
 /** Seconds after a ping in which only its pong is a sign of life: other messages may have waited before it. */
 const GRACE = 1;
@@ -1728,7 +1728,12 @@ export class Client {
       for await (const item of inbox) {
         signal?.throwIfAborted();
         if (++taken >= credit / 2) {
-          if (!call.settled) this.#link?.write({ grant: call.id, credit: taken });
+          const link = this.#link;
+          if (link && !call.settled) {
+            // A server that sends items whatever was granted may read no grant.
+            this.#fits(link);
+            link.write({ grant: call.id, credit: taken });
+          }
           taken = 0;
         }
         yield item;
@@ -2085,7 +2090,7 @@ export class Client {
       console.warn(`symphony: the server does not read: ${most} bytes wait, so its requests are refused`);
     }
     link.toldFull = true;
-    // The refusals must not wait without a limit either.
+    // Refusals and grants must not wait without a limit either.
     if (link.unsentBytes > most + MAX_REFUSAL_BYTES) link.lose("the server does not read");
     return false;
   }
