@@ -623,8 +623,8 @@ function copyForMsgpack(value, size, depth = 0) {
  * @property {boolean} [reconnect] Whether to reconnect when the connection is lost: true.
  * @property {number} [backoff] The longest first wait, in seconds: 0.5. It grows by half with each attempt.
  * @property {number} [maxBackoff] The longest of all waits, in seconds: 30.
- * @property {number | null} [giveUpAfter] Seconds that a client which was connected goes on while something
- *   else than Symphony answers with an HTTP status: 300. null: no limit. Only the WebSocket of the package `ws`
+ * @property {number | null} [giveUpAfter] Seconds that a client which was connected goes on while something other
+ *   than Symphony answers with an HTTP status: 300. null: no limit. Only the WebSocket of the package `ws`
  *   shows these answers.
  * @property {number} [maxQueue] Messages that may wait for a connection or, on a raw route, for the
  *   program: 1000.
