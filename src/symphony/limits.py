@@ -16,6 +16,8 @@ __all__ = ("Limits",)
 class Limits:
     """The limits of an app: `Symphony(limits=Limits(max_message_bytes=65536))`.
 
+    Sizes are in bytes, durations in seconds. Every limit is above 0.
+
     Attributes:
         max_message_bytes: The largest incoming message, after decompression. A
             larger one closes the connection with 1009, before it is buffered
@@ -106,6 +108,12 @@ class Limits:
             server has refused them.
         blocking_warning: If a handler blocks the event loop longer than this, a
             warning names it.
+
+    Raises:
+        TypeError: A limit is not a number, or is `None` where no limit is not
+            possible.
+        ValueError: A limit is not above 0, or `low_water_bytes` is above
+            `high_water_bytes`.
     """
 
     max_message_bytes: int = 1024 * 1024

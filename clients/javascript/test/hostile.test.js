@@ -9,7 +9,7 @@ import { test } from "node:test";
 import * as packed from "../msgpack.js";
 import { DisconnectedError, MessageTooLargeError, QueueFullError, RemoteError } from "../symphony.js";
 import { FakeSocket, joinFake } from "./fake.js";
-import { join, PackagedWebSocket, pair, quiet, reach, serve, stopTime } from "./server.js";
+import { Implementation, join, PackagedWebSocket, pair, quiet, reach, serve, stopTime } from "./server.js";
 
 /** A server and a client whose console is quiet. An unhandled rejection fails the test. */
 async function under(t, options) {
@@ -377,6 +377,34 @@ test("requests of the server without end are bounded, and answered", async (t) =
   for (let id = 0; id < MANY; id++) peer.frame({ cancel: id });
   for (let id = 0; id < 1000; id++) assert.equal((await peer.next()).data.code, "cancelled");
   await works(all);
+});
+
+test("a server that asks and does not read loses the connection before refusals fill the memory", async (t) => {
+  let socket;
+  class Watched extends Implementation {
+    constructor(...all) {
+      super(...all);
+      socket = this;
+    }
+  }
+  const all = await under(t, { WebSocket: Watched, maxQueueBytes: 100_000 });
+  const { client, server, peer } = all;
+  const held = socket;
+  peer.pause();
+  let most = 0;
+  for (let id = 0; client.state === "open" && id < 300_000; id++) {
+    peer.frame({ event: "x".repeat(256), id });
+    if (id % 500) continue;
+    await new Promise(setImmediate);
+    most = Math.max(most, held.bufferedAmount);
+  }
+  assert.notEqual(client.state, "open");
+  assert.ok(most > 20_000 && most < 1_500_000, `${most}`);
+  assert.equal(all.warnings().filter((line) => line.includes("does not read:")).length, 1);
+  peer.cut();
+  const next = await server.peer();
+  await reach(client, "open");
+  await works({ client, peer: next });
 });
 
 // -- refusals and ends

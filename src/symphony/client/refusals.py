@@ -163,7 +163,9 @@ def tls(problem: ssl.SSLError, address: Address) -> DialError:
     if not isinstance(problem, ssl.SSLCertVerificationError):
         # Errors that asyncio itself raises have no reason.
         words = getattr(problem, "reason", None) or _words(problem)
-        message = f"the TLS handshake with {address.place} failed ({words}). {_TRY_PLAIN}"
+        # Only a server with TLS sends an alert.
+        hint = "" if "ALERT" in words else f" {_TRY_PLAIN}"
+        message = f"the TLS handshake with {address.place} failed ({words}).{hint}"
         return DialError(_TLS, message, reason="TLS failed", again=False)
     words = problem.verify_message.rstrip(".")
     message = f"the certificate of {address.host} is not accepted: {words}."

@@ -8,7 +8,9 @@ import secrets
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException, WebSocketException
 
 from symphony.complaints import MAX_FAILURES, Complaints, place_of
 from symphony.errors import Reject
@@ -32,6 +34,11 @@ __all__ = ("Node", "OnError")
 logger = logging.getLogger("symphony.app")
 
 OnError = Callable[[Any, BaseException], Coroutine[Any, Any, Any]]
+
+_HTTP_HINT: Final = (
+    " Raise symphony.Reject instead: HTTPException and WebSocketException are for endpoints of Starlette "
+    "and FastAPI."
+)
 
 
 class Node:
@@ -152,10 +159,10 @@ class Node:
             self.complaints.log(logger, logging.WARNING, text, where, whose, most=MAX_FAILURES)
             return
         self.stats.failed_handlers += 1
-        text, kind = "The %s%s failed.", place_of(error)
-        self.complaints.log(
-            logger, logging.ERROR, text, where, whose, kind=kind, most=MAX_FAILURES, error=error
-        )
+        text, kind = "The %s%s failed.%s", place_of(error)
+        hint = _HTTP_HINT if isinstance(error, HTTPException | WebSocketException) else ""
+        values = (where, whose, hint)
+        self.complaints.log(logger, logging.ERROR, text, *values, kind=kind, most=MAX_FAILURES, error=error)
         if self._on_exception is not None:
             self._on_exception(error)
         for handler in self._on_error:

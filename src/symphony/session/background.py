@@ -28,7 +28,8 @@ def check_coroutine(what: str, coroutine: object) -> None:
     """
     if not asyncio.iscoroutine(coroutine):
         raise TypeError(
-            f"{what}() takes a coroutine, as of an `async def`, not {type(coroutine).__name__}. "
+            f"{what}() takes a coroutine, such as work() of an `async def work`, not "
+            f"{type(coroutine).__name__}. "
             "`send`, `emit` and `close` begin when you call them, and need no background task."
         )
 
