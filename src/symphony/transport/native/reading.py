@@ -117,9 +117,10 @@ class Reading:
             self.begin()
 
     def end(self) -> None:
-        """Count nothing any more."""
+        """Count nothing any more, and release the connection."""
         self._counts(0, 0)
         self._connection = None
+        self._broken = _ignore
 
     @property
     def is_due(self) -> bool:
@@ -159,3 +160,7 @@ class Reading:
 
 def _release(_: object) -> None:
     """Do nothing: the reference ends with the call."""
+
+
+def _ignore(code: int, reason: str) -> None:
+    """Do nothing: the connection has ended."""
