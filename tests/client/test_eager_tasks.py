@@ -12,8 +12,8 @@ from client.scripted import serve
 from support.clients import until
 from support.servers import serve_natively
 from symphony import Reject, Socket, Symphony
-from symphony.client import Client, Pool, connect
-from symphony.errors import DisconnectedError, RemoteError
+from symphony.client import Pool, connect
+from symphony.errors import DisconnectedError, RefusedError
 
 pytestmark = [
     pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 has no eager tasks"),
@@ -97,9 +97,9 @@ async def test_a_session(concurrency: int) -> None:
                 await waiting
             assert await client.request("sum", [1]) == 1
         await until(lambda: "socket" in left)
-        with pytest.raises(RemoteError) as caught:
-            await connect(f"{url}/chat", token="nobody").request("sum", [])
-        assert caught.value.code == "forbidden"
+        with pytest.raises(RefusedError) as caught:
+            await connect(f"{url}/chat", token="nobody")
+        assert caught.value.code == 4403
 
 
 async def test_it_reconnects_and_repeats_what_is_idempotent() -> None:
@@ -138,14 +138,15 @@ async def test_a_request_and_a_stream_are_cancelled_at_the_server() -> None:
 
 @pytest.mark.parametrize("ends", ["a handler", "another task", "on_open"])
 async def test_it_is_closed_from_anywhere(ends: str) -> None:
-    def register(client: Client) -> None:
-        client.on("end", client.close)
-        if ends == "on_open":
-            client.on_open(client.close)
-
     async with serve() as server:
         client = connect(server.url, **fast)
-        register(client)
+
+        async def end() -> None:
+            await client.close()
+
+        client.on("end", end)
+        if ends == "on_open":
+            client.on_open(end)
         if ends == "on_open":
             accepting = asyncio.create_task(server.accept())
             with pytest.raises(DisconnectedError):
