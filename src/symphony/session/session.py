@@ -66,28 +66,10 @@ class Session:
     """
 
     __slots__ = (
-        "_background",
-        "_close",
-        "_closed",
-        "_connection",
-        "_context",
-        "_dialect",
-        "_draining",
-        "_endpoint",
-        "_late",
-        "_leaving",
-        "_limits",
-        "_node",
-        "_opened_at",
-        "_outbox",
-        "_phase",
-        "_serving",
-        "_task",
-        "_timer",
-        "began",
-        "complaints",
-        "received",
-        "socket",
+        *("_background", "_close", "_closed", "_connection", "_context", "_dialect", "_draining"),
+        *("_endpoint", "_late", "_leaving", "_limits", "_node", "_opened_at", "_outbox"),
+        *("_phase", "_serving", "_task", "_timer"),
+        *("began", "complaints", "received", "socket"),
     )
 
     socket: Socket[Any]
@@ -373,11 +355,13 @@ class Session:
                 self._fail(error, "disconnect handler")
         if self._background is not None:
             await self._background.end(self._limits.finish_timeout)
-        self._node.left(self)
         try:
-            await close_dependencies(self.socket)
+            async with asyncio.timeout(self._limits.finish_timeout):
+                await close_dependencies(self.socket)
         except BaseException as error:
             self._fail(error, "dependencies")
+        # Not earlier: a stopping app waits for its sockets, and then closes what they may use.
+        self._node.left(self)
         if self.socket.opened:
             self._log("closed", close, f" after {time.monotonic() - self._opened_at:.3f} s")
         self._release()

@@ -60,30 +60,19 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_assembler",
-        "_blocked_at",
-        "_deflate",
-        "_ending",
-        "_extensions",
-        "_heartbeat",
-        "_key",
-        "_late_pong",
-        "_limits",
-        "_opening",
-        "_parser",
-        "_received",
-        "_receiving",
-        "_slow_after",
-        "_stats",
-        "_transport",
-        "_turn",
-        "buffer_updated",
-        "encoding",
-        "get_buffer",
-        "message_at",
-        "outbox",
-        "place",
-        "session",
+        *(
+            "_assembler",
+            "_blocked_at",
+            "_deflate",
+            "_ending",
+            "_extensions",
+            "_heartbeat",
+            "_key",
+            "_late_pong",
+        ),
+        *("_limits", "_opening", "_parser", "_received", "_receiving", "_slow_after", "_stats"),
+        *("_transport", "_turn"),
+        *("buffer_updated", "encoding", "get_buffer", "message_at", "outbox", "place", "session"),
     )
 
     def __init__(
@@ -316,9 +305,8 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
     # The event loop's calls
 
     def eof_received(self) -> bool:
-        """Let the transport close itself after it has written its buffer."""
-        self._ending.abort_later()
-        return False
+        """Close after what is queued; return whether the transport must stay open for that."""
+        return self._ending.end_of_file()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the session once that the connection has ended."""
@@ -341,11 +329,18 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         """Write the frames in the outbox again."""
+        # Not in this call: asyncio checks right after it whether the transport is closing. If
+        # a write failed here, asyncio would report the connection as lost twice.
+        asyncio.get_running_loop().call_soon(self._write_again)
+
+    def _write_again(self) -> None:
+        if self._transport.is_closing():
+            return
         self.outbox.unblock()
         if self._late_pong is not None and not self.outbox.blocked:
             self.outbox.send(self._late_pong)
             self._late_pong = None
-        self._ending.go_on()
+        self._ending.end_when_flushed()
 
     def pause_reading(self) -> None:
         """Stop reading, so that the kernel's buffers fill and slow down the peer."""

@@ -23,6 +23,7 @@ from symphony.transport.native.descriptors import descriptor_limit, raise_descri
 from symphony.transport.native.front import FrontDoor
 from symphony.transport.native.listen import ListenError, bind, keep_unsent_data, listening
 from symphony.transport.native.logs import check_level, configure_logging
+from symphony.transport.native.lostwrites import limit_lost_writes
 from symphony.transport.native.memory import trim_memory
 from symphony.transport.native.segments import Segments
 from symphony.transport.native.stopping import Deadline, Signals
@@ -107,6 +108,7 @@ class Server(uvicorn.Server):
 
     def _listen(self, sockets: list[socket.socket]) -> None:
         config = self.config
+        limit_lost_writes()
         config.bound_to(sockets)
         keep_unsent_data(sockets)
         self._crowd = Crowd(descriptor_limit())
