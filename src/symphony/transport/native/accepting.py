@@ -8,6 +8,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from symphony.complaints import Complaint
@@ -188,7 +189,14 @@ class Listener:
             return
         task = start(self._open(connection, place))
         self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        task.add_done_callback(partial(self._opened, connection, place))
+
+    def _opened(self, connection: socket.socket, place: Place, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        # Not in the task alone: one that is cancelled before its first step runs no line.
+        if task.cancelled():
+            place.leave()
+            connection.close()
 
     async def _open(self, connection: socket.socket, place: Place) -> None:
         timeouts = {} if self._tls is None else self._doorman.tls_timeouts()
