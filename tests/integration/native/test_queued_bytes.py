@@ -275,7 +275,7 @@ def part(kind: str, size: int) -> bytes:
 @pytest.mark.parametrize("kind", ["a frame", "text", "fragments"])
 async def test_parts_of_messages_have_a_bound_together(native, kind: str) -> None:
     """500 connections that each sent all but the end of a message held 630 MiB."""
-    app = Symphony(limits=Limits(max_queued_bytes=2 * MIB))
+    app = Symphony(limits=Limits(max_queued_bytes=2 * MIB, close_timeout=0.2))
     sizes: list[int] = []
 
     @app.on_message
