@@ -13,13 +13,13 @@ from symphony.client.backlog import Backlog, Gate
 from symphony.client.handlers import Handler, Handlers
 from symphony.client.outgoing import Outgoing
 from symphony.client.payload import Decoding, ErrorData, InvalidError, reader
-from symphony.client.tasks import start
 from symphony.complaints import MAX_FAILURES, Complaint
 from symphony.errors import MessageTooLargeError, Reject
 from symphony.misnamed import Misnamed
 from symphony.printable import printable
 from symphony.protocol.envelopes import Error, Event, Reply
 from symphony.protocol.unencodable import UnencodableError
+from symphony.tasks import start
 
 __all__ = ("Dispatch",)
 

@@ -25,6 +25,7 @@ from symphony.session.refusal import refuse
 from symphony.session.session import Session
 from symphony.socket import Socket, recipient_of
 from symphony.stats import Stats
+from symphony.tasks import start
 from symphony.transport.base import Connection, Profile, Scope, shown_address
 from symphony.websocket.handshake import HandshakeError
 from symphony.websocket.queued import Queued
@@ -302,7 +303,7 @@ class Node:
                     self.report(error, socket, what)
                 return None
 
-        task = self.loop.create_task(guarded())
+        task = start(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         # A task that is cancelled before its first step has not awaited it.

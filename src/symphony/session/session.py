@@ -28,6 +28,7 @@ from symphony.session.serving import Serving
 from symphony.session.steady import Steady
 from symphony.socket import Socket, close_dependencies, release
 from symphony.socketsession import HomeContext
+from symphony.tasks import start
 from symphony.transport.base import Close, SlowRead, shown_address
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Session:
         self._serving = Serving(self, socket, self._endpoint, self._connection, self._dialect, context)
         self.received: Callable[..., None] = self._serving.received
         self._start_timer(self._limits.connect_timeout, self._too_late)
-        self._task = loop.create_task(Steady(self._live()), context=context)
+        self._task = start(Steady(self._live()), context)
 
     def open(self) -> None:
         """Answer the handshake with 101, if it is not answered yet."""
@@ -165,9 +166,7 @@ class Session:
         # At once, although handlers may still run: a closed socket must not stay a member.
         hooks = self._node.rooms.leave_all(self.socket)
         if hooks is not None:
-            self._leaving = asyncio.get_running_loop().create_task(
-                self._carried_out(hooks), context=self._context
-            )
+            self._leaving = start(self._carried_out(hooks), self._context)
         if self._phase is _Phase.CONNECTING:
             # One turn later: a task that is cancelled before its first step cleans nothing up.
             asyncio.get_running_loop().call_soon(self._stop_connecting)

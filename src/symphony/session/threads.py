@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from symphony.complaints import MAX_FAILURES, Complaint
 from symphony.routing.threads import Wait
+from symphony.tasks import start
 
 __all__ = ("run_in_thread",)
 
@@ -209,7 +210,7 @@ def _answer_late(
         coroutine.close()
         answer.set_exception(asyncio.CancelledError())
         return
-    task = asyncio.get_running_loop().create_task(coroutine, context=context)
+    task = start(coroutine, context)
     _closing.add(task)
     # A callback, because a task that is cancelled before its first step runs no code, and
     # the thread waits for an answer.

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from symphony.complaints import Complaint
+from symphony.tasks import start
 from symphony.transport.address import client_key
 from symphony.transport.base import Acceptor
 from symphony.transport.native.crowd import Crowd, Place
@@ -123,7 +124,7 @@ class Listener:
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
-        self._accepting = self._loop.create_task(self._accept(bound))
+        self._accepting = start(self._accept(bound))
         # Not earlier: the event loop still watches the socket.
         self._accepting.add_done_callback(lambda _: bound.close())
 
@@ -186,7 +187,7 @@ class Listener:
         if place is None:
             connection.close()
             return
-        task = self._loop.create_task(self._open(connection, place))
+        task = start(self._open(connection, place))
         self._opening.add(task)
         task.add_done_callback(partial(self._opened, connection, place))
 
