@@ -263,6 +263,10 @@ class Reset:
         # All of it, as far as asyncio knows: nothing more is sent.
         return len(data)
 
+    def sendmsg(self, buffers: Any) -> int:
+        """Take what waited, as asyncio sends it since Python 3.12."""
+        return self.send(b"".join(buffers))
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._whole, name)
 

@@ -5,6 +5,7 @@ from contextvars import ContextVar, copy_context
 from typing import Any
 
 import pytest
+
 from symphony.tasks import start
 
 NAME: ContextVar[str] = ContextVar("NAME", default="none")
