@@ -1,7 +1,7 @@
 """Members that come and go, against the promise of a room with a history.
 
-From its position on, a member gets every publication that is kept, once and in order. Otherwise it is told that
-something is gone, once for each gap, with the position from which it goes on.
+From its position on, a member gets every publication that is kept, once and in order. Otherwise it is told
+that something is gone, once for each gap, with the position from which it goes on.
 """
 
 from __future__ import annotations
