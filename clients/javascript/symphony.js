@@ -24,6 +24,12 @@ const MAX_DEPTH = 500;
 const MAX_CREDIT = 2 ** 31 - 1;
 /** Characters of an event's name. */
 const MAX_NAME = 256;
+/** Characters of a room's name that the client takes from a server. */
+const MAX_ROOM_NAME = 4096;
+/** Characters of an epoch. */
+const MAX_EPOCH = 128;
+/** Rooms that the server put the client into, of which the client remembers the position. */
+const MAX_ROOMS = 1000;
 /** Characters of a peer's text that an error or a log line shows. */
 const MAX_SHOWN = 200;
 /** Characters of a message that `debug` shows. */
@@ -591,6 +597,19 @@ function copyForMsgpack(value, size, depth = 0) {
  */
 /** @typedef {(event: string, data: any, context?: any) => unknown} Heard */
 /**
+ * Where a publication stands in the history of its room. Two epochs can only be compared for equality.
+ *
+ * @typedef {{ epoch: string, offset: number }} Position
+ */
+/**
+ * What is published to a room. `position` is null if the room does not keep it.
+ *
+ * @template E
+ * @typedef {{
+ *   [K in Name<E, "receives">]: { event: K, data: Entry<E, "receives", K>, position: Position | null }
+ * }[Name<E, "receives">]} Publication
+ */
+/**
  * @template T
  * @typedef {(data: DataOf<T>, context: { signal: AbortSignal }) => ReplyOf<T> | Promise<ReplyOf<T>>} Answering
  */
@@ -601,7 +620,7 @@ function copyForMsgpack(value, size, depth = 0) {
  * Sends on one connection, before the queue.
  *
  * @template {EventMap} E
- * @typedef {Pick<Client<E>, "emit" | "send" | "request" | "stream">} Connection
+ * @typedef {Pick<Client<E>, "emit" | "send" | "request" | "stream" | "join">} Connection
  */
 /** @typedef {"new" | "connecting" | "open" | "waiting" | "closed"} State */
 /** @typedef {{ code: number, reason: string, refusal: RemoteError | null }} Closed How a client has ended. */
@@ -645,6 +664,14 @@ function copyForMsgpack(value, size, depth = 0) {
  * @typedef {object} StreamOptions
  * @property {number} [credit] The most items that wait here; the server pauses until they are taken: 64.
  * @property {AbortSignal} [signal] Cancels the stream, at the server as well.
+ */
+
+/**
+ * @typedef {object} JoinOptions
+ * @property {Position | "start" | null} [since] The last publication that you have: those after it are sent first.
+ *   "start": all that the history keeps.
+ * @property {number} [timeout] Seconds to wait for the answer: `requestTimeout`. Infinity: no limit.
+ * @property {AbortSignal} [signal] Cancels the join, at the server as well.
  */
 
 // ------------------------------------------------------------------ time
@@ -703,7 +730,10 @@ const ADVICE = new Map([
 ]);
 
 /** The kinds of envelopes that a server sends. The first of these fields decides. */
-const KINDS = /** @type {const} */ (["event", "reply", "error", "item", "end", "cancel", "pong", "retry", "limits"]);
+const KINDS = /** @type {const} */ ([
+  ...["event", "reply", "error", "item", "end", "cancel", "pong", "retry", "limits"],
+  ...["joined", "left", "lost"],
+]);
 
 /** @param {unknown} id */
 const isId = (id) => Number.isSafeInteger(id) && /** @type {number} */ (id) >= 0;
@@ -711,6 +741,39 @@ const isId = (id) => Number.isSafeInteger(id) && /** @type {number} */ (id) >= 0
 /** @param {unknown} name @returns {boolean} Whether an event can have this name. */
 const isName = (name) =>
   typeof name === "string" && name !== "" && name.length <= 2 * MAX_NAME && [...name].length <= MAX_NAME;
+
+/** @param {unknown} value @param {number} most @returns {boolean} Whether it is text with 1 to `most` characters. */
+const isText = (value, most) =>
+  typeof value === "string" &&
+  value !== "" &&
+  value.length <= 2 * most &&
+  [...value].length <= most &&
+  !LONE_SURROGATE.test(value);
+
+/** @param {any} value @returns {value is Position} */
+const isPosition = (value) =>
+  typeof value === "object" && value !== null && isText(value.epoch, MAX_EPOCH) && isId(value.offset);
+
+/**
+ * What is wrong with the fields of a publication, or of an envelope about a room.
+ *
+ * @param {any} envelope
+ * @param {"event" | "joined" | "left" | "lost"} kind
+ * @returns {string | null} As `invalidField`.
+ */
+function invalidRoomField(envelope, kind) {
+  const { room, offset, epoch, position, recovered } = envelope;
+  if (kind === "event") {
+    if (!isText(room, MAX_ROOM_NAME)) return "room";
+    if ((offset ?? null) !== null && !isId(offset)) return "offset";
+    return (epoch ?? null) === null || isText(epoch, MAX_EPOCH) ? null : "epoch";
+  }
+  if (!isText(envelope[kind], MAX_ROOM_NAME)) return kind;
+  if (kind === "left") return null;
+  const needed = kind === "lost" || (position ?? null) !== null;
+  if (needed && !isPosition(position)) return "position";
+  return kind === "lost" || ["boolean", "undefined"].includes(typeof (recovered ?? undefined)) ? null : "recovered";
+}
 
 /**
  * What is wrong with an envelope of the server.
@@ -723,8 +786,10 @@ function invalidField(envelope, kind) {
   const value = envelope[kind];
   if (kind === "event") {
     if ((envelope.id ?? null) !== null && !isId(envelope.id)) return "id";
-    return isName(value) ? null : kind;
+    if (!isName(value)) return kind;
+    return (envelope.room ?? null) === null ? null : invalidRoomField(envelope, kind);
   }
+  if (kind === "joined" || kind === "left" || kind === "lost") return invalidRoomField(envelope, kind);
   if (kind === "retry") return isDelay(value) ? null : kind;
   if (kind !== "limits") return isId(value) ? null : kind;
   const most = typeof value === "object" && !Array.isArray(value) ? (value.max_message_bytes ?? 1) : 0;
@@ -997,8 +1062,9 @@ class Link {
    * @throws {TypeError | RangeError | MessageTooLargeError} It cannot be encoded, or is larger than the server allows.
    */
   write(envelope) {
-    const { event, reply, data } = /** @type {any} */ (envelope);
-    const what = event === undefined ? "the answer" : `"${event}"`;
+    const { event, reply, join, leave, data } = /** @type {any} */ (envelope);
+    const room = join ?? leave;
+    const what = event !== undefined ? `"${event}"` : room !== undefined ? `the room "${room}"` : "the answer";
     const { protocol } = this.#settings;
     const message = encoding(() => this.codec.encode(envelope), what, data, protocol);
     // Without an error or a `cancel`, the other side would wait for nothing.
@@ -1144,9 +1210,13 @@ const base64url = (text) =>
 
 // ------------------------------------------------ queues, requests, streams
 
-/** Items that have come and were not taken yet. The caller limits how many. */
+/**
+ * Items that have come and were not taken yet. The caller limits how many.
+ *
+ * @template T
+ */
 class Inbox {
-  /** @type {{ item: any, bytes: number }[]} */
+  /** @type {{ item: T, bytes: number }[]} */
   #items = [];
   /** @type {(() => void)[]} */
   #waiting = [];
@@ -1158,16 +1228,16 @@ class Inbox {
     return this.#items.length;
   }
 
-  /** @param {unknown} item @param {number} bytes */
+  /** @param {T} item @param {number} bytes */
   push(item, bytes) {
     this.#items.push({ item, bytes });
     this.bytes += bytes;
-    this.#wake();
+    this.wake();
   }
 
   end() {
     this.#last = () => {};
-    this.#wake();
+    this.wake();
   }
 
   /** @param {unknown} error */
@@ -1175,28 +1245,45 @@ class Inbox {
     this.#last = () => {
       throw error;
     };
-    this.#wake();
+    this.wake();
   }
 
-  #wake() {
+
+  /** @returns {{ item: T } | undefined} The next item; undefined if none waits. */
+  take() {
+    const next = this.#items.shift();
+    if (next) this.bytes -= next.bytes;
+    return next;
+  }
+
+  /** What ends an iteration; null as long as more may come. */
+  get last() {
+    return this.#last;
+  }
+
+  /** @returns {Promise<void>} When something has come, or may have. */
+  changed() {
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  /** Let those who wait look again. */
+  wake() {
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
   /** Iterate over the items as they come. Several iterations share them. */
   async *[Symbol.asyncIterator]() {
     for (;;) {
-      const next = this.#items.shift();
-      if (next) {
-        this.bytes -= next.bytes;
-        yield next.item;
-      } else if (this.#last) return this.#last();
-      else await new Promise((resolve) => this.#waiting.push(() => resolve(null)));
+      const next = this.take();
+      if (next) yield next.item;
+      else if (this.#last) return this.#last();
+      else await this.changed();
     }
   }
 }
 
 /** @param {Call} call */
-const late = ({ event }) => new RequestTimeoutError(`"${event}" was not answered in time`);
+const late = ({ what }) => new RequestTimeoutError(`${what} was not answered in time`);
 
 /** @param {string} event @param {string} what How the server answers instead. */
 const misused = (event, what) => new RemoteError("invalid", `"${event}" ${what}`);
@@ -1251,12 +1338,15 @@ class Call {
    * @param {object} kind What differs between requests and streams.
    * @param {Link | null} kind.within The connection, if a handler of `onOpen` makes the call.
    * @param {boolean} [kind.idempotent] Sent again if the connection is lost.
+   * @param {"event" | "join" | "leave"} [kind.verb] The field of its envelope that has `event`: the name of an
+   *   event, or of a room.
    * @param {() => object} kind.terms Further fields of its envelope, asked for when it is sent.
    * @param {(kind: "reply" | "item" | "end", data: any, bytes: number) => void} kind.heard
    * @param {(error: unknown) => void} kind.failed
    */
-  constructor(event, data, { within, idempotent = false, terms, heard, failed }) {
+  constructor(event, data, { within, idempotent = false, verb = "event", terms, heard, failed }) {
     this.event = event;
+    this.verb = verb;
     this.data = data;
     this.within = within;
     // A handler of `onOpen` runs again on the next connection.
@@ -1265,6 +1355,284 @@ class Call {
     this.heard = heard;
     this.failed = failed;
   }
+
+  /** For errors: what was not done. */
+  get what() {
+    return this.verb === "event" ? `"${this.event}"` : `the ${this.verb} of "${this.event}"`;
+  }
+
+  /** What is sent. */
+  envelope() {
+    const { verb, event, data, id } = this;
+    return { [verb]: event, ...(verb === "event" && { data }), id, ...this.terms() };
+  }
+}
+
+// ----------------------------------------------------------------- rooms
+
+/** A publication that a handler or an iteration works on. @typedef {{ before: Position | null, left: number }} Mark */
+
+/**
+ * A publication, or news that some were lost, on its way to the program.
+ *
+ * @typedef {{ event: string, data: any, position: Position | null, mark: Mark | null, bytes: number }
+ *   | { lost: Position | null }} News
+ */
+
+/** @param {Position | null} one @param {Position | null} other */
+const isSame = (one, other) => one?.epoch === other?.epoch && one?.offset === other?.offset;
+
+/** @param {Position} position The peer's object has other fields too. @returns {Position} */
+const copied = ({ epoch, offset }) => ({ epoch, offset });
+
+/** What the client knows about a room, whether the program has joined it or the server has put the client into it. */
+class Membership {
+  /** What the program has; null if it has not joined, or not yet. @type {Room<any> | null} */
+  room = null;
+  /** The join of the program that is under way. @type {Promise<Room<any>> | null} */
+  pending = null;
+  /** The request of that join. @type {Call | null} */
+  call = null;
+  /** Whether the server put the client into the room first. */
+  served = false;
+  /** Whether a join is on its way on this connection. */
+  asked = false;
+  /** From which position that join asks. @type {Position | "start" | null} */
+  since = null;
+  /** Whether the client is a member on this connection, so that offsets count. */
+  live = false;
+  /** Whether the program leaves: what still comes is dropped. */
+  leaving = false;
+  /** Whether publications did not fit: the client joins again when those that wait are taken. */
+  behind = false;
+  /** As the last `joined` said it; null if the join had no `since`. @type {boolean | null} */
+  recovered = null;
+  /** Why the membership ended for good; null before. @type {Error | null} */
+  ended = null;
+  /** The last publication that came on this connection. @type {Position | null} */
+  last = null;
+  /** The last publication that was given to the program. @type {Position | null} */
+  tip = null;
+  /** Publications that the program still works on. @type {Set<Mark>} */
+  running = new Set();
+  /** What came before the program had the room; null once it has it. @type {Inbox<News> | null} */
+  held = null;
+  /** Publications for iterations; null before the first. @type {Inbox<Exclude<News, { lost: any }>> | null} */
+  inbox = null;
+  /** Iterations that are under way. */
+  iterations = 0;
+  /** @type {Map<string, Heard[]>} */
+  handlers = new Map();
+  /** @type {((position: Position | null) => unknown)[]} */
+  lostHandlers = [];
+  /** Attempts in a row to join again. */
+  failures = 0;
+  joinedAt = -Infinity;
+  /** @type {any} The next attempt to join again; null if there is none. */
+  timer = null;
+
+  /** @param {string} name */
+  constructor(name) {
+    this.name = name;
+  }
+
+  /** The last publication that the program has handled, after all those before it. @returns {Position | null} */
+  get position() {
+    for (const { before } of this.running) return before;
+    return this.tip;
+  }
+
+  /** Begin anew after a position. @param {Position | null} position */
+  reset(position) {
+    this.last = this.tip = position;
+    this.running.clear();
+  }
+
+  /** This connection's membership ends, or a join begins it anew. */
+  pause() {
+    clearTimeout(this.timer);
+    this.timer = null;
+    this.live = this.asked = false;
+    this.last = null;
+  }
+
+  /**
+   * What to do with a publication that has an offset.
+   *
+   * @param {Position} position
+   * @returns {"new" | "had" | "gap"}
+   */
+  follow(position) {
+    const { last, tip } = this;
+    if (last === null) return "new";
+    if (position.epoch === last.epoch && position.offset <= last.offset) return "had";
+    if (position.offset !== last.offset + 1) return "gap";
+    this.last = position;
+    return position.epoch === tip?.epoch && position.offset <= tip.offset ? "had" : "new";
+  }
+
+  /** It is for the program now. @param {Position} position @returns {Mark} */
+  begin(position) {
+    const mark = { before: this.tip, left: 0 };
+    this.tip = position;
+    this.running.add(mark);
+    return mark;
+  }
+
+  /** One of those that work on it is done. @param {Mark | null} mark */
+  done(mark) {
+    if (mark && --mark.left <= 0) this.running.delete(mark);
+  }
+
+  /** @param {string} event @returns {Heard[]} */
+  heardBy(event) {
+    return this.handlers.get(event) ?? this.handlers.get("*") ?? [];
+  }
+}
+
+/**
+ * A room that the program has joined. `client.join` makes one.
+ *
+ *     const room = await client.join("chat:lobby");
+ *     room.on("said", ({ text }) => console.log(text));
+ *
+ * Handlers that you register before you await anything else miss nothing. The client joins again on every
+ * connection, and asks for what it has missed.
+ *
+ * @template {EventMap} [E=Untyped]
+ */
+export class Room {
+  #membership;
+  #actions;
+
+  /**
+   * @param {Membership} membership
+   * @param {{ leave(): Promise<void>, iterate(): AsyncGenerator<any, void, undefined> }} actions
+   */
+  constructor(membership, actions) {
+    this.#membership = membership;
+    this.#actions = actions;
+    bind(this, Room.prototype);
+  }
+
+  /** As of `Client`. */
+  get [Symbol.toStringTag]() {
+    return "Room";
+  }
+
+  /** @returns {string} */
+  get name() {
+    return this.#membership.name;
+  }
+
+  /**
+   * Where the last publication stands that was handled, after all those before it: its handlers have
+   * returned, or what they returned has resolved, and the loop of an iteration has asked for the next
+   * one. null if the room has no history. It can be the `since` of a later join.
+   *
+   * @returns {Position | null}
+   */
+  get position() {
+    const { position } = this.#membership;
+    return position && copied(position);
+  }
+
+  /**
+   * Whether the last join with a position got everything after it. null if it had no position.
+   *
+   * @returns {boolean | null}
+   */
+  get recovered() {
+    return this.#membership.recovered;
+  }
+
+  /**
+   * Why the client is not a member any more, for good: a `RemoteError` after `leave`, if the server put
+   * the client out or refused that it joined again; otherwise the error with which the client ended.
+   * null before.
+   *
+   * @returns {Error | null}
+   */
+  get ended() {
+    return this.#membership.ended;
+  }
+
+  /**
+   * Register a handler for an event of this room. Events that have none here go to the handlers of
+   * the client, unless an iteration runs.
+   *
+   * `"*"` gets `(event, data)` of events that have no other handler here.
+   *
+   * @template {Name<E, "receives"> | "*"} K
+   * @param {K} event
+   * @param {Handler<E, K>} handler
+   * @returns {() => void} Removes the handler.
+   */
+  on(event, handler) {
+    return register(this.#membership.handlers, event, handler);
+  }
+
+  /**
+   * Register a handler that is called once for each time that publications were lost: the history does
+   * not have them any more. What comes next follows the position that it gets, which is null if the room
+   * has no history any more.
+   *
+   * @param {(position: Position | null) => unknown} handler
+   * @returns {() => void} Removes the handler.
+   */
+  onLost(handler) {
+    const membership = this.#membership;
+    const entry = (/** @type {Position | null} */ position) => handler(position);
+    membership.lostHandlers = [...membership.lostHandlers, entry];
+    return () => {
+      membership.lostHandlers = membership.lostHandlers.filter((other) => other !== entry);
+    };
+  }
+
+  /**
+   * Leave the room. An iteration ends after the publications that wait for it.
+   *
+   * @returns {Promise<void>} When the server has handled it. Without a connection, the client is not a
+   *   member anyway. Rejects with `RemoteError` and `RequestTimeoutError`; it does not join again even then.
+   */
+  leave() {
+    return this.#actions.leave();
+  }
+
+  /**
+   * The publications as they come, with their positions. After the first iteration has begun, they wait
+   * for the next. Several iterations share them.
+   *
+   * `maxQueue` publications or `maxQueueBytes` may wait. What comes then is fetched from the history
+   * when those are taken. In a room without a history, the iteration raises `QueueFullError` after them.
+   *
+   * The iteration ends after `leave`. It raises what `ended` is if the membership ends otherwise.
+   *
+   * @returns {AsyncGenerator<Publication<E>, void, undefined>}
+   */
+  [Symbol.asyncIterator]() {
+    return this.#actions.iterate();
+  }
+}
+
+/**
+ * Add a handler to a map of them.
+ *
+ * @param {Map<string, Heard[]>} handlers
+ * @param {string} event
+ * @param {any} call
+ * @returns {() => void} Removes the handler.
+ */
+function register(handlers, event, call) {
+  const rest = event === "*";
+  /** @type {Heard} */
+  const entry = (name, data, context) => (rest ? call(name, data, context) : call(data, context));
+  handlers.set(event, [...(handlers.get(event) ?? []), entry]);
+  return () => {
+    const others = (handlers.get(event) ?? []).filter((other) => other !== entry);
+    if (others.length) handlers.set(event, others);
+    else handlers.delete(event);
+  };
 }
 
 /**
@@ -1303,14 +1671,21 @@ class Opening {
   resume(link) {
     if (!link || link.prepared || this.#storage) return;
     this.#link = link;
-    // Not a timer: those may be slow in a page that is not visible.
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
+    later(() => {
       this.#link = null;
-      port1.close();
-    };
-    port2.postMessage(null);
+    });
   }
+}
+
+/** Run in the next turn of the event loop. @param {() => void} action */
+function later(action) {
+  // Not a timer: those may be slow in a page that is not visible.
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = () => {
+    port1.close();
+    action();
+  };
+  port2.postMessage(null);
 }
 
 // ---------------------------------------------------------------- settings
@@ -1410,6 +1785,21 @@ function checkName(event) {
   if (event === "error") throw new RangeError('the event "error" belongs to Symphony; use another name');
 }
 
+/** @param {string} name */
+function checkRoom(name) {
+  if (typeof name !== "string") throw new TypeError("the name of a room must be a string");
+  if (LONE_SURROGATE.test(name)) throw new RangeError(`the name of a room is not text: ${NOT_TEXT}`);
+  if (!isText(name, MAX_ROOM_NAME)) {
+    throw new RangeError(`the name of a room must have 1 to ${MAX_ROOM_NAME} characters`);
+  }
+}
+
+/** @param {unknown} since */
+function checkSince(since) {
+  if (since === null || since === "start" || isPosition(since)) return;
+  throw new TypeError('since must be "start", or a position: { epoch: text, offset: integer }');
+}
+
 // ---------------------------------------------------------------- client
 
 /**
@@ -1500,8 +1890,13 @@ export class Client {
   #opening = new Opening();
   /** Requests of the server that handlers here work on. @type {Map<number, AbortController>} */
   #answering = new Map();
+  /** @type {Inbox<any>} */
   #inbox = new Inbox();
   #complaints = new Complaints();
+  /** The rooms that the program has joined, or joins, and those that the server put the client into. @type {Map<string, Membership>} */
+  #rooms = new Map();
+  /** How many of them the server put the client into first. */
+  #served = 0;
   /** Names of events that came and had no handler. @type {Set<string>} */
   #unheardNames = new Set();
 
@@ -1517,25 +1912,8 @@ export class Client {
     this.#ended = new Promise((resolve) => {
       this.#hasEnded = resolve;
     });
-    this.#bind();
+    bind(this, Client.prototype);
     if (this.#settings.autoConnect) this.connect();
-  }
-
-  /**
-   * Bind everything public to this object. Private fields do not pass a Proxy,
-   * such as those of Vue and Alpine.
-   */
-  #bind() {
-    const own = Object.getOwnPropertyDescriptors(Client.prototype);
-    for (const name of /** @type {(keyof Client)[]} */ (Reflect.ownKeys(own))) {
-      const { get, value } = /** @type {PropertyDescriptor} */ (Reflect.get(own, name));
-      if (get) Object.defineProperty(this, name, { get: get.bind(this), configurable: true });
-      else if (typeof value === "function" && value !== Client) {
-        // A subclass may have another one.
-        const method = /** @type {any} */ (this)[name].bind(this);
-        Object.defineProperty(this, name, { value: method, configurable: true, writable: true });
-      }
-    }
   }
 
   /** Vue, Pinia and Alpine do not look into objects that are not plain: there is nothing to watch in a client. */
@@ -1689,6 +2067,7 @@ export class Client {
     if (!Number.isInteger(credit) || credit < 1 || credit > MAX_CREDIT) {
       throw new RangeError(`credit is a whole number from 1 to ${MAX_CREDIT}, not ${credit}`);
     }
+    /** @type {Inbox<any>} */
     const inbox = new Inbox();
     const call = new Call(event, data, {
       within: this.#opening.link,
@@ -1718,7 +2097,7 @@ export class Client {
     return items;
   }
 
-  /** @param {Call} call @param {Inbox} inbox @param {number} credit @param {AbortSignal} [signal] */
+  /** @param {Call} call @param {Inbox<any>} inbox @param {number} credit @param {AbortSignal} [signal] */
   async *#consume(call, inbox, credit, signal) {
     this.#begin(call, this.#settings.requestTimeout, signal);
     let taken = 0;
@@ -1801,7 +2180,7 @@ export class Client {
     }
     // A snapshot: if the caller changes the object later, that must not change the message.
     if (!takes || item.idempotent) {
-      const what = item.event === null ? "the message" : `"${item.event}"`;
+      const what = item instanceof Call ? item.what : item.event === null ? "the message" : `"${item.event}"`;
       const { data, bytes } = encoding(() => snapshot(item.data, protocol), what, item.data, protocol);
       if (this.#heldBytes + bytes > maxQueueBytes) {
         throw new QueueFullError(`${this.#heldBytes} bytes wait for a connection, and ${maxQueueBytes} may`);
@@ -1829,10 +2208,11 @@ export class Client {
   #write(link, item) {
     const { event, data } = item;
     if (item instanceof Call) {
-      if (link.raw) throw new WrongRouteError("this route is raw and has no requests; use client.send()");
+      const has = item.verb === "event" ? "requests; use client.send()" : "rooms";
+      if (link.raw) throw new WrongRouteError(`this route is raw and has no ${has}`);
       item.id = ++this.#lastId;
       item.refusal = null;
-      link.write({ event, data, id: item.id, ...item.terms() });
+      link.write(item.envelope());
       this.#calls.set(item.id, item);
       if (item.idempotent) return;
       item.data = null;
@@ -1841,6 +2221,505 @@ export class Client {
     else if (typeof data === "string") link.send(encoding(() => checkText(data), "the message", data, "json"));
     else link.send(asBytes(data) ?? json.encode(data));
     this.#free(item);
+  }
+
+  // -- rooms
+
+  /**
+   * Join a room, and stay in it: the client joins again on every connection, and gets the publications
+   * that it has missed, if the room has a history. Without a connection, the join waits for one.
+   *
+   * Joining a room that the client holds returns the same handle. Within a handler of `onOpen` it joins
+   * the room again at once.
+   *
+   * @param {string} name
+   * @param {JoinOptions} [options]
+   * @returns {Promise<Room<E>>} Rejects with `RemoteError`: the server refuses it; `RequestTimeoutError`: no answer in
+   *   time, and the room is not held; `WrongRouteError`: the route is raw; `DisconnectedError`: the client has ended for
+   *   good; what `emit` throws for the name; the reason of `signal`.
+   */
+  async join(name, options = {}) {
+    const { since = null, timeout = this.#settings.requestTimeout, signal } = options;
+    checkRoom(name);
+    checkSince(since);
+    checkAbove0({ timeout });
+    if (this.#closed) throw this.#disconnected();
+    const { link } = this.#opening;
+    const within = link && !link.prepared ? link : null;
+    if (within && within !== this.#link) {
+      throw new DisconnectedError("the connection for which onOpen was called has ended");
+    }
+    const known = this.#rooms.get(name);
+    if (known?.leaving || !(known?.room || known?.pending)) {
+      return this.#join(name, { since: since && since !== "start" ? copied(since) : since, timeout, signal });
+    }
+    // Otherwise a handler of `onOpen` would wait for what waits for it.
+    if (within && known.call && this.#queue.includes(known.call)) this.#sendNow(within, known.call);
+    if (known.room && within && !known.live && !known.asked) await this.#rejoin(within, known);
+    const room = /** @type {Room<any>} */ (known.room ?? (await known.pending));
+    if (within && within === this.#link) this.#opening.resume(within);
+    return room;
+  }
+
+  /**
+   * @param {string} name
+   * @param {{ since: Position | "start" | null, timeout: number, signal: AbortSignal | undefined }} options
+   * @returns {Promise<Room<E>>}
+   */
+  #join(name, { since, timeout, signal }) {
+    const known = this.#rooms.get(name);
+    const membership = known && !known.leaving ? known : new Membership(name);
+    this.#rooms.set(name, membership);
+    membership.pending = new Promise((resolve, reject) => {
+      const call = new Call(name, null, {
+        verb: "join",
+        within: this.#opening.link,
+        idempotent: true,
+        terms: () => {
+          this.#asks(membership, since);
+          // What came for an attempt before this one comes again.
+          membership.held = null;
+          if (since !== null) membership.reset(since === "start" ? null : since);
+          const left = Math.min(timeout, Math.max(call.deadline - now(), 0.001));
+          return { ...(since !== null && { since }), ...(isEndless(timeout) ? {} : { timeout: left }) };
+        },
+        heard: (kind) => {
+          if (kind !== "reply") return this.#drop(call, misused(name, "is answered with a stream"));
+          if (this.#settle(call)) resolve(this.#hold(membership));
+        },
+        failed: (error) => {
+          this.#unjoined(membership, error);
+          reject(error);
+        },
+      });
+      membership.call = call;
+      call.deadline = now() + timeout;
+      this.#begin(call, timeout, signal);
+    });
+    return membership.pending;
+  }
+
+  /** A join goes out. @param {Membership} membership @param {Position | "start" | null} since */
+  #asks(membership, since) {
+    const { live } = membership;
+    membership.pause();
+    // Without a position, nothing comes again.
+    if (since === null && live) membership.live = true;
+    membership.asked = true;
+    membership.since = since;
+    membership.behind = false;
+  }
+
+  /** The program has joined. @param {Membership} membership @returns {Room<any>} */
+  #hold(membership) {
+    membership.asked = false;
+    membership.pending = membership.call = null;
+    membership.live = true;
+    membership.room ??= new Room(membership, {
+      leave: () => this.#leaveRoom(membership),
+      iterate: () => this.#iterate(membership),
+    });
+    // The program registers its handlers when it has the room.
+    membership.held ??= new Inbox();
+    later(() => this.#release(membership));
+    return membership.room;
+  }
+
+  /** The program has the room: give it what came meanwhile. @param {Membership} membership */
+  #release(membership) {
+    const { held } = membership;
+    membership.held = null;
+    for (let next = held?.take(); next; next = held?.take()) this.#give(membership, next.item);
+    this.#catchUp(membership);
+  }
+
+  /** A join of the program has failed. @param {Membership} membership @param {unknown} error */
+  #unjoined(membership, error) {
+    const { name, asked, served, live } = membership;
+    membership.pending = membership.call = membership.held = null;
+    membership.asked = false;
+    if (!served || !live) this.#forget(membership);
+    // The server may have let the client in meanwhile.
+    const unknown = asked && !served && !(error instanceof RemoteError);
+    if (unknown && this.#link?.takes) this.#askToLeave(this.#link, name).catch(() => {});
+  }
+
+  /** Send what waits in the queue before a handler of `onOpen` goes on. @param {Link} link @param {Call} call */
+  #sendNow(link, call) {
+    this.#queue = this.#queue.filter((waiting) => waiting !== call);
+    try {
+      this.#write(link, call);
+    } catch (error) {
+      this.#fail(call, error);
+    }
+  }
+
+  /**
+   * Join a room again, on this connection, after the last publication that was handled.
+   *
+   * @param {Link} link
+   * @param {Membership} membership
+   * @returns {Promise<void>} Rejects with the error. It may be ignored.
+   */
+  #rejoin(link, membership) {
+    const { name } = membership;
+    const { requestTimeout: timeout } = this.#settings;
+    const since = membership.position;
+    this.#asks(membership, since);
+    membership.live = false;
+    /** @type {Promise<void>} */
+    const answered = new Promise((resolve, reject) => {
+      const call = new Call(name, null, {
+        verb: "join",
+        within: link,
+        terms: () => ({ ...(since && { since }), ...(isEndless(timeout) ? {} : { timeout }) }),
+        heard: (kind) => {
+          if (kind !== "reply") return this.#drop(call, misused(name, "is answered with a stream"));
+          if (!this.#settle(call)) return;
+          membership.asked = false;
+          membership.live = true;
+          resolve();
+        },
+        failed: (error) => {
+          this.#notRejoined(link, membership, error);
+          reject(error);
+        },
+      });
+      call.deadline = now() + timeout;
+      this.#begin(call, timeout);
+    });
+    answered.catch(() => {});
+    return answered;
+  }
+
+  /** @param {Link} link @param {Membership} membership @param {unknown} error */
+  #notRejoined(link, membership, error) {
+    // The next connection joins again. Or it was left, or joined anew.
+    if (this.#link !== link || membership.leaving || this.#rooms.get(membership.name) !== membership) return;
+    membership.pause();
+    const isRemote = error instanceof RemoteError;
+    if (!(isRemote ? !error.retryable : error instanceof WrongRouteError)) {
+      return this.#rejoinLater(link, membership, isRemote ? error.retryAfter : null);
+    }
+    const why = isRemote ? `${error.code}: ${error.message}` : error.message;
+    const { room } = membership;
+    const then = room ? "It does not hold the room any more" : "It does not get what it has missed there";
+    const line = `symphony: the client could not join "${printable(membership.name)}" again: ${why}. ${then}`;
+    this.#complaints.warn("room", line);
+    if (room) this.#endRoom(membership, error);
+    else this.#forget(membership);
+  }
+
+  /**
+   * Join again after a while, as long as the connection lasts.
+   *
+   * @param {Link} link
+   * @param {Membership} membership
+   * @param {number | null} retryAfter Seconds that the server asked for.
+   */
+  #rejoinLater(link, membership, retryAfter) {
+    const { backoff, maxBackoff } = this.#settings;
+    const growths = Math.min(membership.failures++, MAX_GROWTHS);
+    const bound = Math.min(maxBackoff, backoff * GROWTH ** growths);
+    const seconds = Math.min(retryAfter ?? 0, MAX_RETRY) + Math.random() * bound;
+    membership.pause();
+    membership.timer = after(seconds, () => {
+      membership.timer = null;
+      if (this.#link === link && link.takes && link.prepared) this.#rejoin(link, membership);
+    });
+  }
+
+  /** @param {Link} link @param {any} envelope */
+  #joined(link, envelope) {
+    const { joined: name } = envelope;
+    const recovered = envelope.recovered ?? null;
+    const told = (envelope.position ?? null) === null ? null : copied(envelope.position);
+    const membership = this.#rooms.get(name) ?? (told && this.#serve(name));
+    if (!membership || membership.leaving) return;
+    const { asked, since, position: own } = membership;
+    if (asked) {
+      // The server has put the client into the room: what the client has asked for comes later.
+      if (since !== null && recovered === null) return;
+      return this.#rejoined(membership, told, recovered);
+    }
+    // The join that is about to be sent decides.
+    if (membership.room && !membership.live) return;
+    if (told === null || own === null || isSame(told, membership.tip)) {
+      if (own === null) membership.reset(told);
+      membership.last = told;
+      membership.live = true;
+    } else if (link.takes) this.#rejoin(link, membership);
+  }
+
+  /** The server has answered a join. @param {Membership} membership @param {Position | null} told @param {boolean | null} recovered */
+  #rejoined(membership, told, recovered) {
+    const { since, tip, room } = membership;
+    const isFirst = room === null && membership.pending !== null;
+    if (isFirst) membership.held ??= new Inbox();
+    membership.live = true;
+    membership.recovered = recovered;
+    membership.joinedAt = now();
+    const known = since === "start" ? null : since;
+    // A server that skips some of them has not recovered.
+    const skips = known !== null && told?.epoch === known.epoch && told.offset > known.offset;
+    if (since !== null && (recovered === false || skips || (known && told === null))) {
+      membership.reset(told);
+      this.#tell(membership, { lost: told });
+    } else if (known && told?.epoch === tip?.epoch) membership.last = told;
+    else membership.reset(told);
+  }
+
+  /** @param {string} name @returns {Membership | null} A new one, for a room that the server put the client into. */
+  #serve(name) {
+    if (this.#served >= MAX_ROOMS) {
+      // Rooms of earlier connections into which the server has not put the client again.
+      for (const old of this.#rooms.values()) if (!old.room && !old.pending && !old.live) this.#forget(old);
+    }
+    if (this.#served >= MAX_ROOMS) {
+      const line = `symphony: the server put the client into more than ${MAX_ROOMS} rooms; it does not get what it misses in the others`;
+      this.#complaints.warn("rooms", line);
+      return null;
+    }
+    const membership = new Membership(name);
+    membership.served = true;
+    this.#served++;
+    this.#rooms.set(name, membership);
+    return membership;
+  }
+
+  /** @param {Membership} membership */
+  #forget(membership) {
+    membership.pause();
+    if (this.#rooms.get(membership.name) !== membership) return;
+    this.#rooms.delete(membership.name);
+    if (membership.served) this.#served--;
+  }
+
+  /** @param {string} name @param {any} data The error that says why. */
+  #left(name, data) {
+    const membership = this.#rooms.get(name);
+    if (!membership) return;
+    const error = errorIn(data) ?? new RemoteError("left", "the client is not a member any more");
+    membership.ended ??= membership.leaving ? error : null;
+    // The answer to the join, or to the leave, follows.
+    membership.live = false;
+    membership.last = null;
+    if (membership.asked || membership.leaving) return;
+    if (!membership.room) return this.#forget(membership);
+    this.#complaints.warn("room", `symphony: the server put the client out of "${printable(name)}": ${error.code}: ${error.message}`);
+    this.#endRoom(membership, error);
+  }
+
+  /** Publications of a room will not come. @param {string} name @param {Position} position */
+  #lostSome(name, position) {
+    const membership = this.#rooms.get(name);
+    // What comes before the answer to a join is about what that answer replaces.
+    if (!membership?.live || membership.leaving) return;
+    membership.reset(position);
+    this.#tell(membership, { lost: position });
+  }
+
+  /** @param {Link} link @param {any} envelope A publication. @param {number} bytes */
+  #published(link, envelope, bytes) {
+    const { event, room: name, data = null } = envelope;
+    const membership = this.#rooms.get(name);
+    if (!membership) return void this.#event(event, data);
+    if (membership.leaving) return;
+    const offset = envelope.offset ?? null;
+    /** @type {Position | null} */
+    let position = null;
+    if (offset !== null) {
+      // It comes again after the answer to the join.
+      if (!membership.live) return;
+      const epoch = envelope.epoch ?? membership.last?.epoch ?? null;
+      position = epoch === null ? null : { epoch, offset };
+    }
+    if (position !== null) {
+      const before = membership.last;
+      const verdict = membership.follow(position);
+      if (verdict === "gap") return this.#gap(link, membership);
+      if (verdict === "had") return;
+      if (!this.#fitsRoom(membership, bytes)) {
+        membership.last = before;
+        return this.#tooMany(membership, true);
+      }
+    } else if (!this.#fitsRoom(membership, bytes)) return this.#tooMany(membership, false);
+    const mark = position && membership.begin(position);
+    this.#tell(membership, { event, data, position, mark, bytes });
+  }
+
+  /** An offset is missing: this is a fault of the server, but the history may have it. @param {Link} link @param {Membership} membership */
+  #gap(link, membership) {
+    const name = printable(membership.name);
+    this.#complaints.warn("gap", `symphony: publications of "${name}" are missing; the client joins it again to get them`);
+    if (now() - membership.joinedAt > LASTING) membership.failures = 0;
+    membership.pause();
+    if (!link.takes) return;
+    if (membership.failures++) this.#rejoinLater(link, membership, null);
+    else this.#rejoin(link, membership);
+  }
+
+  /** @param {Membership} membership @param {number} bytes @returns {boolean} Whether one more may wait. */
+  #fitsRoom({ held, inbox }, bytes) {
+    const waits = held ?? inbox;
+    const { maxQueue, maxQueueBytes } = this.#settings;
+    return waits === null || (waits.size < maxQueue && (waits.size === 0 || waits.bytes + bytes <= maxQueueBytes));
+  }
+
+  /** A publication does not fit. @param {Membership} membership @param {boolean} kept Whether the history may have it. */
+  #tooMany(membership, kept) {
+    const { held, inbox, iterations, tip } = membership;
+    const waits = held ?? inbox;
+    const told = `symphony: ${waits?.size} publications of "${printable(membership.name)}" wait and are not taken`;
+    if (kept && (held || iterations)) {
+      membership.live = false;
+      membership.behind = true;
+      this.#complaints.warn("behind", `${told}; the client fetches the next ones from the history when they are`);
+    } else if (held || (iterations && tip)) this.#complaints.warn("unread", `${told}; one that the room does not keep was dropped`);
+    else {
+      this.#complaints.warn("unread", `${told}; they go to handlers from now on`);
+      inbox?.fail(new QueueFullError(`${inbox.size} publications of "${membership.name}" wait and are not taken`));
+      membership.inbox = null;
+    }
+  }
+
+  /** Give something to the program, when it has the room. @param {Membership} membership @param {News} news */
+  #tell(membership, news) {
+    const { held } = membership;
+    if (held) held.push(news, "lost" in news ? 0 : news.bytes);
+    else this.#give(membership, news);
+  }
+
+  /** @param {Membership} membership @param {News} news */
+  #give(membership, news) {
+    const { name, lostHandlers, inbox } = membership;
+    if ("lost" in news) {
+      for (const handler of lostHandlers) guard(`lost in ${name}`, () => handler(news.lost));
+      if (lostHandlers.length) return;
+      this.#complaints.warn("lost", `symphony: publications of "${printable(name)}" were lost: the history does not have them`);
+      return;
+    }
+    const { event, data, mark, bytes } = news;
+    /** @type {Promise<void>[]} */
+    const jobs = [];
+    const handlers = membership.heardBy(event);
+    for (const handler of handlers) jobs.push(guard(event, () => handler(event, data)));
+    if (inbox) inbox.push(news, bytes);
+    else if (!handlers.length) this.#event(event, data, jobs);
+    if (!mark) return;
+    mark.left = jobs.length + (inbox ? 1 : 0);
+    for (const job of jobs) job.then(() => membership.done(mark));
+    if (mark.left === 0) membership.done(mark);
+  }
+
+  /** @param {Membership} membership @returns {AsyncGenerator<any, void, undefined>} */
+  #iterate(membership) {
+    const state = { left: false };
+    const items = this.#publications(membership, state);
+    // Without this, `return` would wait for the next publication.
+    const leave = items.return.bind(items);
+    items.return = (value) => {
+      state.left = true;
+      membership.inbox?.wake();
+      return leave(value);
+    };
+    return items;
+  }
+
+  /** @param {Membership} membership @param {{ left: boolean }} state Whether the iteration was left. */
+  async *#publications(membership, state) {
+    const inbox = (membership.inbox ??= new Inbox());
+    if (membership.ended) this.#endInbox(membership);
+    membership.iterations++;
+    try {
+      while (!state.left) {
+        const next = inbox.take();
+        if (next) {
+          const { event, data, position, mark } = next.item;
+          try {
+            yield { event, data, position: position && copied(position) };
+          } finally {
+            membership.done(mark);
+          }
+        } else if (inbox.last) return inbox.last();
+        else {
+          this.#catchUp(membership);
+          await inbox.changed();
+        }
+      }
+    } finally {
+      membership.iterations--;
+    }
+  }
+
+  /** What did not fit may come now. @param {Membership} membership */
+  #catchUp(membership) {
+    const { behind, asked, room, leaving, ended } = membership;
+    const link = this.#link;
+    if (!behind || asked || !room || leaving || ended || !link?.takes || !link.prepared) return;
+    this.#rejoin(link, membership);
+  }
+
+  /** @param {Membership} membership */
+  async #leaveRoom(membership) {
+    const { name, asked, live, behind, leaving, ended } = membership;
+    if (ended || leaving) return;
+    membership.leaving = true;
+    membership.held = null;
+    membership.inbox?.end();
+    const link = this.#link;
+    // A membership ends with its connection.
+    const isMember = link?.takes && (asked || live || behind);
+    try {
+      if (isMember) await this.#askToLeave(link, name);
+    } catch (error) {
+      if (!(error instanceof DisconnectedError)) throw error;
+    } finally {
+      membership.ended ??= new RemoteError("left", "the client left the room");
+      this.#forget(membership);
+    }
+  }
+
+  /** @param {Link} link @param {string} name @returns {Promise<void>} */
+  #askToLeave(link, name) {
+    const { requestTimeout: timeout } = this.#settings;
+    return new Promise((resolve, reject) => {
+      const call = new Call(name, null, {
+        verb: "leave",
+        within: link,
+        terms: () => (isEndless(timeout) ? {} : { timeout }),
+        heard: (kind) => {
+          if (kind !== "reply") this.#drop(call, misused(name, "is answered with a stream"));
+          else if (this.#settle(call)) resolve();
+        },
+        failed: reject,
+      });
+      call.deadline = now() + timeout;
+      this.#begin(call, timeout);
+    });
+  }
+
+  /** A membership has ended for good. @param {Membership} membership @param {Error} error @param {boolean} [orderly] */
+  #endRoom(membership, error, orderly = false) {
+    membership.ended ??= error;
+    this.#forget(membership);
+    if (orderly) membership.inbox?.end();
+    else this.#endInbox(membership);
+  }
+
+  /** @param {Membership} membership */
+  #endInbox({ inbox, leaving, ended }) {
+    if (leaving) inbox?.end();
+    else inbox?.fail(ended);
+  }
+
+  /** The memberships end with the connection. */
+  #roomsLost() {
+    for (const membership of this.#rooms.values()) {
+      membership.pause();
+      membership.failures = 0;
+      if (membership.leaving) this.#forget(membership);
+    }
   }
 
   // -- receiving
@@ -1860,16 +2739,7 @@ export class Client {
    * @returns {() => void} Removes the handler.
    */
   on(event, handler) {
-    const call = /** @type {any} */ (handler);
-    const rest = event === "*";
-    /** @type {Heard} */
-    const entry = (name, data, context) => (rest ? call(name, data, context) : call(data, context));
-    this.#handlers.set(event, [...(this.#handlers.get(event) ?? []), entry]);
-    return () => {
-      const others = (this.#handlers.get(event) ?? []).filter((other) => other !== entry);
-      if (others.length) this.#handlers.set(event, others);
-      else this.#handlers.delete(event);
-    };
+    return register(this.#handlers, event, handler);
   }
 
   /**
@@ -1960,8 +2830,10 @@ export class Client {
     if (link.refused && kind !== "retry") return;
     const call = this.#calls.get(id);
     if (call) this.#opening.resume(call.within);
-    if (kind === "event" && (envelope.id ?? null) === null) this.#event(id, data);
-    else if (kind === "event") this.#answer(link, id, envelope.id, data);
+    if (kind === "event" && (envelope.id ?? null) === null) {
+      if (isError || (envelope.room ?? null) === null) this.#event(id, data);
+      else this.#published(link, envelope, bytes);
+    } else if (kind === "event") this.#answer(link, id, envelope.id, data);
     else if (kind === "reply" || kind === "item" || kind === "end") call?.heard(kind, data, bytes);
     else if (kind === "error") this.#refused(link, call, data);
     else if (kind === "pong") link.pong(id);
@@ -1971,6 +2843,9 @@ export class Client {
       // Without reconnecting, the client continues: the server answers what it refuses.
       if (this.#settings.reconnect) link.awaitStop();
     } else if (kind === "limits") link.maxMessageBytes = id.max_message_bytes ?? Infinity;
+    else if (kind === "joined") this.#joined(link, envelope);
+    else if (kind === "left") this.#left(id, data);
+    else if (kind === "lost") this.#lostSome(id, copied(envelope.position));
   }
 
   /** @param {Link} link @param {any} envelope @param {string} field That is not valid. */
@@ -1994,10 +2869,18 @@ export class Client {
     else this.#fail(call, error);
   }
 
-  /** @param {string} event @param {any} data @returns {boolean} Whether it has a handler. */
-  #event(event, data) {
+  /**
+   * @param {string} event
+   * @param {any} data
+   * @param {Promise<void>[]} [jobs] Gets what resolves when a handler is done.
+   * @returns {boolean} Whether it has a handler.
+   */
+  #event(event, data, jobs) {
     const handlers = this.#heardBy(event);
-    for (const handler of handlers) guard(event, () => handler(event, data));
+    for (const handler of handlers) {
+      const job = guard(event, () => handler(event, data));
+      jobs?.push(job);
+    }
     if (!handlers.length && event === "error") {
       const error = errorIn(data);
       const what = error ? `${error.code}: ${error.message}` : "without a code";
@@ -2135,7 +3018,16 @@ export class Client {
     }
     if (!link.raw) this.#inbox.fail(new WrongRouteError("this is an event route: use client.on()"));
     if (this.#openHandlers.length) this.#prepare(link);
-    else this.#flush(link);
+    else this.#begun(link);
+  }
+
+  /** Join the rooms again, and send the queue. @param {Link} link */
+  #begun(link) {
+    for (const membership of this.#rooms.values()) {
+      const { room, asked, live, timer } = membership;
+      if (room && !asked && !live && timer === null) this.#rejoin(link, membership);
+    }
+    this.#flush(link);
   }
 
   /** Do what comes before the queue. @param {Link} link */
@@ -2153,7 +3045,7 @@ export class Client {
           return handler(connection);
         });
       }
-      if (this.#link === link) this.#flush(link);
+      if (this.#link === link) this.#begun(link);
     } catch (error) {
       // If the connection was lost, that is why the handler failed, and it runs again.
       if (this.#link !== link) return;
@@ -2166,10 +3058,11 @@ export class Client {
 
   /** @param {Link} link @returns {Connection<any>} */
   #connection(link) {
-    /** @param {"emit" | "send" | "request" | "stream"} name */
+    /** @param {"emit" | "send" | "request" | "stream" | "join"} name */
     const on = (name) => (/** @type {any[]} */ ...rest) =>
       this.#opening.run(link, () => /** @type {any} */ (this)[name](...rest));
-    return /** @type {any} */ ({ emit: on("emit"), send: on("send"), request: on("request"), stream: on("stream") });
+    const [emit, send, request, stream, join] = [on("emit"), on("send"), on("request"), on("stream"), on("join")];
+    return /** @type {any} */ ({ emit, send, request, stream, join });
   }
 
   /**
@@ -2232,6 +3125,7 @@ export class Client {
       else this.#tellFailure(link, refusal, text);
     }
 
+    this.#roomsLost();
     const calls = [...this.#calls.values()];
     this.#calls.clear();
     // They were sent before all messages in the queue.
@@ -2329,6 +3223,7 @@ export class Client {
     }
     this.#queue = [];
     for (const call of calls) this.#fail(call, call.refusal ?? error);
+    for (const membership of this.#rooms.values()) this.#endRoom(membership, error, orderly);
     this.#heldBytes = 0;
     if (orderly) this.#inbox.end();
     else this.#inbox.fail(error);
@@ -2439,6 +3334,25 @@ export class Client {
       resume: hurry,
       visibilitychange: () => document.visibilityState === "visible" && hurry(),
     });
+  }
+}
+
+/**
+ * Bind everything public to an object. Private fields do not pass a Proxy, such as those of Vue and Alpine.
+ *
+ * @param {any} object
+ * @param {object} prototype
+ */
+function bind(object, prototype) {
+  const own = Object.getOwnPropertyDescriptors(prototype);
+  for (const name of Reflect.ownKeys(own)) {
+    const { get, value } = /** @type {PropertyDescriptor} */ (Reflect.get(own, name));
+    if (get) Object.defineProperty(object, name, { get: get.bind(object), configurable: true });
+    else if (typeof value === "function" && name !== "constructor") {
+      // A subclass may have another one.
+      const method = object[name].bind(object);
+      Object.defineProperty(object, name, { value: method, configurable: true, writable: true });
+    }
   }
 }
 
