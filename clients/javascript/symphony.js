@@ -1883,6 +1883,8 @@ export class Client {
 
   /** @type {Map<string, Heard[]>} */
   #handlers = new Map();
+  /** Whether it has logged that they are not called. */
+  #warnedOfHandlers = false;
   /** @type {((state: State) => unknown)[]} */
   #stateHandlers = [];
   /** @type {((connection: any) => unknown)[]} */
@@ -3015,7 +3017,7 @@ export class Client {
       const where = place(this.#settings.url);
       const why = "it chose a subprotocol that Symphony never chooses. The connection is raw";
       this.#complaints.warn("foreign", `symphony: ${where} is not a Symphony server: ${why}`);
-    }
+    } else if (link.raw) this.#warnOfHandlers();
     if (!link.raw) this.#inbox.fail(new WrongRouteError("this is an event route: use client.on()"));
     if (this.#openHandlers.length) this.#prepare(link);
     else this.#begun(link);
@@ -3028,6 +3030,18 @@ export class Client {
       if (room && !asked && !live && timer === null) this.#rejoin(link, membership);
     }
     this.#flush(link);
+  }
+
+  /** Log that the handlers of events are not called on a raw connection. */
+  #warnOfHandlers() {
+    const name = [...this.#handlers.keys()].find((event) => !["message", "error", "*"].includes(event));
+    if (name === undefined || this.#warnedOfHandlers) return;
+    this.#warnedOfHandlers = true;
+    const where = place(this.#settings.url);
+    console.warn(
+      `symphony: ${where} is a raw connection, without events: the handler of "${name}" is never called. ` +
+        "Is the path right? A route that only sends events needs app.route(..., events=True)",
+    );
   }
 
   /** Do what comes before the queue. @param {Link} link */

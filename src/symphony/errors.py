@@ -170,6 +170,7 @@ class Reject(SymphonyError):
             seconds sets *retry_after*, unless you pass that.
 
     Raises:
+        TypeError: The code is not text.
         ValueError: The code is neither Symphony's nor namespaced, the status
             is not 400-599, the close code must not be sent, or *retry_after*
             is negative or infinite.
@@ -187,12 +188,17 @@ class Reject(SymphonyError):
         close_code: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        if not isinstance(code, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"The code of a Reject is text, such as 'not_found' or 'shop.sold_out', not {code!r}. "
+                "For an HTTP status, write Reject('not_found', status=404)."
+            )
         known = CODES.get(code)
         if known is None:
             if "." not in code:
                 raise ValueError(
                     f"Reject code {code!r} is not one of Symphony's ({', '.join(CODES)}). "
-                    f"Give your own codes a namespace, such as 'shop.{code or 'sold_out'}'."
+                    f"Give your own codes a namespace, such as 'shop.{'_'.join(code.split()) or 'sold_out'}'."
                 )
             known = _APP_CODE
         if status is not None and not 400 <= status <= 599:

@@ -156,7 +156,11 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and value <= 0:
+            if value is None and "None" in str(field.type):
+                continue
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise TypeError(f"Limits.{field.name} must be a number, not {value!r}.")
+            if not value > 0:
                 raise ValueError(f"Limits.{field.name} must be above 0, not {value!r}.")
         if self.low_water_bytes > self.high_water_bytes:
             raise ValueError("Limits.low_water_bytes must not be above high_water_bytes.")

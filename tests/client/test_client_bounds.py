@@ -1,11 +1,14 @@
 """The bounds of a client's queues in bytes, and what passes them."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from client.opened import fast, pair
+from client.rawserver import listen, server_frame
 from client.scripted import serve
 from support.clients import until
 from symphony.client import Client, connect, core
@@ -292,3 +295,49 @@ async def test_a_server_that_says_that_it_stops_and_does_not_close_is_left(
         assert (await again.receive())["data"] == 1
         # The timer belonged to that connection.
         assert client._core._stop is None
+
+
+@pytest.mark.beyond("client.max_queue_bytes")
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda id: f'{{"event":"{"x" * 256}","id":{id}}}',
+        lambda id: f'{{"event":"x","id":{id},"timeout":-1}}',
+        lambda id: f'{{"event":"waits","id":{id}}}',
+    ],
+    ids=["unknown", "malformed", "too many"],
+)
+async def test_answers_that_a_server_does_not_read_are_bounded(
+    request_of: Callable[[int], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that sends requests and reads nothing filled the memory with refusals."""
+    async with listen() as server:
+        client = connect(server.url, max_queue_bytes=50 * KIB, **fast)
+        client.on("waits", asyncio.Event().wait)
+        opening = asyncio.ensure_future(client._open())
+        peer = await server.accept()
+        await opening
+        most = number = 0
+        with suppress(ConnectionError):
+            while client.state == "open":
+                for _ in range(100):
+                    peer.write(server_frame(1, request_of(number := number + 1)))
+                await peer.writer.drain()
+                await asyncio.sleep(0)
+                most = max(most, client._outgoing.unread_bytes)
+        assert most > 40 * KIB
+        assert most < 51 * KIB
+        # It comes back, and nothing of the old connection is sent.
+        peer = await server.accept()
+        await until(lambda: client.state == "open")
+        assert client._outgoing.unread_bytes == 0
+        await client.emit("hello")
+        assert b"hello" in (await peer.frame()).payload
+        peer.cut()
+        await client.close()
+    said = [
+        record.getMessage()
+        for record in caplog.records
+        if "does not read the answers:" in record.getMessage()
+    ]
+    assert len(said) == 1

@@ -169,3 +169,23 @@ async def test_a_server_that_says_goodbye_while_the_client_does() -> None:
         await asyncio.gather(client.close(), peer.close(1012))
         assert client.closed == Close(1000, "", clean=True)
         assert client.state == "closed"
+
+
+@pytest.mark.parametrize("reason", ["bye\n2026 ERROR forged", "\x1b[2J", "\x9b31m\x85", "\u202eesrever"])
+@pytest.mark.parametrize("code", [1000, 1012, 4401])
+async def test_the_reason_of_a_server_is_one_line_of_the_log(
+    code: int, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "symphony.client")
+    async with pair() as (client, peer, _):
+        waiting = asyncio.ensure_future(client.request("x", timeout=5))
+        await peer.receive()
+        await peer.close(code, reason)
+        with pytest.raises(DisconnectedError) as caught:
+            await waiting
+        await until(lambda: client.state != "open")
+    assert str(caught.value).isprintable()
+    assert caught.value.reason == reason
+    said = [record.getMessage() for record in caplog.records if record.name == "symphony.client"]
+    assert any(str(code) in line for line in said)
+    assert all(line.isprintable() for line in said)

@@ -522,3 +522,32 @@ async def test_an_event_whose_name_is_nearly_that_of_a_handler_is_logged_once(
         f"The server sends the event '{came}', which has no handler. There is one for '{has}'."
         for came, has in (("siad", "said"), ("SAID", "said"), ("userJoined", "user_joined"))
     ]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '{"event":"error","data":{"code":"invalid","message":"%s"}}' % ("x" * 5000),
+        '{"event":"error","data":[]}',
+        '{"event":"numbers","data":"none"}',
+        '{"event":"waits","id":1}',
+    ],
+)
+async def test_a_server_cannot_fill_the_log(frame: str, caplog: pytest.LogCaptureFixture) -> None:
+    def register(client: Client) -> None:
+        @client.on("numbers")
+        async def numbers(data: list[int]) -> None: ...
+
+        client.on("waits", asyncio.Event().wait)
+
+    done = asyncio.Event()
+    async with pair(register=register) as (client, peer, _):
+        client.on("done", done.set)
+        for _ in range(300):
+            await peer.say(frame)
+        await peer.send(event="done")
+        await done.wait()
+    said = [record.getMessage() for record in caplog.records if "server sent" in record.getMessage()]
+    # Ten in each second, and a machine that is busy may need some.
+    assert 10 <= len(said) <= 100
+    assert all(len(line) < 400 for line in said)

@@ -15,6 +15,7 @@ from support import raw
 from support.clients import until
 from symphony.client import connect
 from symphony.client.framelog import LoggedLink, shown, shown_head, shown_headers
+from symphony.errors import RefusedError
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -85,6 +86,8 @@ SECRET = "s3cret-t0ken"
         {"token": SECRET, "raw": True},
         {"headers": {"Authorization": f"Bearer {SECRET}"}},
         {"headers": {"Cookie": f"session={SECRET}", "authorization": SECRET}},
+        {"headers": {"X-Api-Key": SECRET, "X-Auth-Token": SECRET, "apikey": SECRET}},
+        {"headers": {"X-Session-Id": SECRET, "X-Password": SECRET, "Client-Secret": SECRET}},
     ],
     ids=str,
 )
@@ -154,3 +157,37 @@ async def test_the_environment_turns_it_on(value: str, logged: bool) -> None:
         _, errors = await process.communicate()
     assert (b"symphony.client sent text (5): hello" in errors) is logged
     assert bool(errors) is logged
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        f"Location: http://other.test/?token={SECRET}",
+        f"Location: http://me:{SECRET}@other.test/",
+        f"Content-Location: /?{SECRET}",
+        f"X-Access-Token: {SECRET}",
+        f"Set-Cookie: a={SECRET}",
+    ],
+)
+async def test_no_secret_of_a_response_is_logged_or_raised(
+    header: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A redirect repeats the query, and the query may have a token."""
+    caplog.set_level(logging.DEBUG, "symphony.client")
+    async with listen() as server:
+        opening = asyncio.ensure_future(connect(server.url)._open())
+        peer = await server.peer()
+        await peer.read_request()
+        peer.write(f"HTTP/1.1 302 Found\r\n{header}\r\nContent-Length: 0\r\n\r\n".encode())
+        with pytest.raises(RefusedError) as caught:
+            await opening
+    assert "***" in "\n".join(lines(caplog))
+    assert SECRET not in "\n".join(lines(caplog))
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["\x9b31m", "a\x85forged", "x" * 50_000, "\xad\xa0"])
+def test_a_header_of_the_server_is_one_short_line(value: str) -> None:
+    shown = shown_headers({"x-a": value, "sec-websocket-accept": value, "server": value})
+    assert shown.isprintable()
+    assert len(shown) < 3 * 450

@@ -16,7 +16,11 @@ from client.test_other_servers import echo
 from support.clients import until
 from support.proxies import http_proxy, socks_proxy
 from symphony.client import connect
+from symphony.client.address import parse_url
+from symphony.client.link import DialError
 from symphony.client.options import _context
+from symphony.client.proxies import parse_proxy
+from symphony.client.tunnels import Tunnel
 from symphony.errors import DisconnectedError
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -322,3 +326,23 @@ async def test_a_bad_url_is_refused_without_being_repeated(
     with pytest.raises(ValueError, match="all_proxy in the environment: ") as caught:
         connect("ws://a.test/")
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h"])
+async def test_a_proxy_that_sends_without_end_does_not_fill_the_memory(scheme: str) -> None:
+    """While the name of the server was looked up, all that a proxy sent was kept."""
+    async with listen() as flood:
+        proxy = parse_proxy(flood.url.replace("ws", scheme))
+        _, tunnel = await asyncio.get_running_loop().create_connection(
+            lambda: Tunnel(proxy), proxy.host, proxy.port
+        )
+        peer = await flood.peer()
+        for _ in range(300):
+            if tunnel.transport.is_reading():
+                peer.write(b"\x05" * 100_000)
+                await peer.writer.drain()
+            await asyncio.sleep(0)
+        assert len(tunnel._received) < 64 * 1024 + 256 * 1024
+        with pytest.raises(DialError):
+            await tunnel.lead_to(parse_url("ws://127.0.0.1/"), "127.0.0.1")
+        tunnel.transport.abort()

@@ -211,3 +211,35 @@ async def test_a_message_above_the_limit_ends_the_connection_and_says_so(
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "1001 > 1000" in warning
     assert "Raise max_message_bytes of symphony.connect()" in warning
+
+
+@pytest.mark.parametrize("choice", [RAW, None])
+async def test_handlers_of_events_on_a_raw_route_are_reported_once(
+    choice: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They were never called, and nothing said so."""
+
+    def register(client: Client) -> None:
+        for event in ("message", "error", "*", "said", "left"):
+            client.on(event, lambda *data: None)
+
+    async with pair(choice, register=register) as (_, peer, server):
+        await peer.close(1012)
+        await server.accept(choice)
+    warnings = [text for text in caplog.messages if "without events" in text]
+    assert warnings == [
+        f"{server.url} is a raw connection, without events: the handler of 'said' is never called. Is the "
+        "path right? A route that only sends events needs app.route(..., events=True)."
+    ]
+
+
+async def test_handlers_of_what_a_raw_route_has_are_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    def register(client: Client) -> None:
+        for event in ("message", "error", "*"):
+            client.on(event, lambda *data: None)
+
+    async with pair(RAW, register=register), pair(RAW):
+        pass
+    async with pair(register=lambda client: client.on("said", lambda: None)):
+        pass
+    assert not [text for text in caplog.messages if "without events" in text]

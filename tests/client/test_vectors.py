@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 import symphony.errors
 from client.scripted import Handshake, Peer, Server, serve
 from support.clients import until
-from symphony.client import Client, connect
+from symphony.client import Client, Position, Room, connect
 from symphony.client.backoff import UNAUTHORIZED, Backoff, answer_comes_back, comes_back
 from symphony.errors import Reject
 from symphony.protocol.subprotocols import token_subprotocol
@@ -31,7 +31,7 @@ def named_cases(cases: list[dict[str, Any]]) -> list[Any]:
 @pytest.mark.parametrize("conversation", named_cases(load("client.json")["conversations"]))
 async def test_a_conversation(conversation: dict[str, Any], codec: str) -> None:
     async with serve() as server:
-        run = Conversation(server, codec, conversation.get("options", {}))
+        run = Conversation(server, codec, conversation.get("options", {}), conversation.get("on_open", ()))
         try:
             for step in conversation["steps"]:
                 try:
@@ -46,15 +46,21 @@ async def test_a_conversation(conversation: dict[str, Any], codec: str) -> None:
 class Conversation:
     """One conversation under way: server, client and its user."""
 
-    def __init__(self, server: Server, codec: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, server: Server, codec: str, options: Mapping[str, Any], on_open: Sequence[dict[str, Any]] = ()
+    ) -> None:
         self.server = server
         self.codec = codec
         given = {"backoff": 0.01, "max_backoff": 0.05, **options}
         if "tokens" in given:
             given["token"] = iter(given.pop("tokens")).__next__
         self.client: Client = connect(server.url, protocol=codec, **given)
-        self.handled: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        # The handle of the room, or None for a handler of the client; the event; the data.
+        self.handled: asyncio.Queue[tuple[Room | None, str, Any]] = asyncio.Queue()
         self.raw = False
+        self.rooms: dict[str, Room] = {}
+        self.iterations: dict[str, Any] = {}
+        self.on_open = on_open
         self.register()
         self.begun = asyncio.Event()
         self.client.on_state(lambda state: self.begun.set())
@@ -71,7 +77,7 @@ class Conversation:
         for name in RECORDED:
 
             def record(data: Any, name: str = name) -> None:
-                self.handled.put_nowait((name, data))
+                self.handled.put_nowait((None, name, data))
 
             client.on(name, record)
         client.on("name", lambda: "Ada")
@@ -94,6 +100,15 @@ class Conversation:
         async def ask_back(data: Any) -> Any:
             return await client.request("echo", data)
 
+        if self.on_open:
+
+            @client.on_open
+            async def opened() -> None:
+                for call in self.on_open:
+                    await self.call(call)
+                    if call["call"] == "join":
+                        await self.tasks[call["as"]]
+
         self.record = client._core.dispatch.handlers.of("message")[0].function
 
     async def open(self) -> BaseException | None:
@@ -108,6 +123,8 @@ class Conversation:
         self.opening.cancel()
         for task in (*self.tasks.values(), *self.beside):
             task.cancel()
+        for iteration in self.iterations.values():
+            await iteration.aclose()
         await asyncio.gather(self.opening, *self.tasks.values(), *self.beside, return_exceptions=True)
 
     async def step(self, step: dict[str, Any]) -> None:
@@ -130,7 +147,11 @@ class Conversation:
             ("ends", self.ends),
             ("raises", lambda name: self.raises(name, step["error"])),
             ("leave", self.leave),
-            ("handled", lambda name: self.handles(name, step["data"])),
+            ("handled", lambda name: self.handles(step.get("room"), name, step["data"])),
+            ("lost", lambda name: self.handles(name, "lost", step["position"])),
+            ("joined", lambda name: self.joined(name, step)),
+            ("ended", lambda name: self.ended(name, step["error"])),
+            ("publication", lambda name: self.publication(name, step)),
             ("message", self.message),
             ("state", lambda state: until(lambda: self.client.state == state)),
             ("opened", self.opened),
@@ -148,6 +169,10 @@ class Conversation:
                 assert len({self.ids[name] for name in names}) == len(names)
             case {"silence": True}:
                 self.peer.silence()
+            case {"same": names}:
+                assert len({id(await self.wait(self.tasks[name])) for name in names}) == 1
+            case {"position_of": name, "value": value}:
+                await until(lambda: same(value, of_position(self.rooms[name].position)))
             case {"ask": name}:
                 self.ask(name)
             case {"abort": name}:
@@ -223,11 +248,56 @@ class Conversation:
             case "stream":
                 self.streams[step["as"]] = client.stream(step["event"], data, **options)
                 self.ask(step["as"])
+            case "join":
+                join = self.join(step["as"], step["room"], options, iterate=step.get("iterate", False))
+                self.tasks[step["as"]] = asyncio.ensure_future(join)
+            case "leave":
+                self.tasks[step["as"]] = asyncio.ensure_future(self.rooms[step["room"]].leave())
             case "close":
                 arguments = [step[name] for name in ("code", "reason") if name in step]
                 self.beside.append(asyncio.ensure_future(client.close(*arguments)))
         # What was called begins when the loop gets its turn.
         await asyncio.sleep(0)
+
+    async def join(self, name: str, room: str, options: dict[str, Any], *, iterate: bool) -> Room:
+        options = dict(options)
+        if isinstance(options.get("since"), dict):
+            options["since"] = Position(**options["since"])
+        handle = await self.client.join(room, **options)
+        known = handle in self.rooms.values()
+        self.rooms[name] = handle
+        if iterate:
+            self.iterations[name] = aiter(handle)
+        elif not known:
+            for event in ("said", "noticed"):
+
+                def record(data: Any, event: str = event) -> None:
+                    self.handled.put_nowait((handle, event, data))
+
+                handle.on(event, record)
+
+            @handle.on_lost
+            def lost(position: Position) -> None:
+                self.handled.put_nowait((handle, "lost", of_position(position)))
+
+        return handle
+
+    async def joined(self, name: str, expected: dict[str, Any]) -> None:
+        room = await self.wait(asyncio.shield(self.tasks[name]))
+        if "position" in expected:
+            assert same(expected["position"], of_position(room.position))
+        if "recovered" in expected:
+            assert room.recovered is expected["recovered"]
+
+    async def ended(self, name: str, expected: dict[str, Any]) -> None:
+        await until(lambda: self.rooms[name].ended is not None)
+        self.fails(self.rooms[name].ended, {"type": "RemoteError", **expected})
+
+    async def publication(self, name: str, expected: dict[str, Any]) -> None:
+        came = await self.wait(anext(self.iterations[name]))
+        assert came.event == expected["event"]
+        assert same(plain(expected["data"]), came.data)
+        assert same(expected["position"], of_position(came.position))
 
     async def result(self, name: str, value: Any) -> None:
         assert same(plain(value), await self.wait(self.tasks[name]))
@@ -243,12 +313,18 @@ class Conversation:
         assert same(plain(value), await self.wait(asked))
 
     async def ends(self, name: str) -> None:
+        if name in self.iterations:
+            with pytest.raises(StopAsyncIteration):
+                await self.wait(anext(self.iterations[name]))
+            return
         with pytest.raises(StopAsyncIteration):
             await self.wait(self.ask(name))
         del self.tasks[name]
 
     async def raises(self, name: str, expected: dict[str, Any]) -> None:
         asked = self.ask(name) if name in self.streams else self.tasks[name]
+        if name in self.iterations:
+            asked = anext(self.iterations[name])
         error = await self.wait(asyncio.gather(asked, return_exceptions=True))
         self.fails(error[0], expected)
 
@@ -259,9 +335,9 @@ class Conversation:
             await asyncio.wait((asked,))
         await self.streams[name].aclose()
 
-    async def handles(self, name: str, data: Any) -> None:
-        handled, came = await self.wait(self.handled.get())
-        assert handled == name
+    async def handles(self, room: str | None, name: str, data: Any) -> None:
+        handle, handled, came = await self.wait(self.handled.get())
+        assert (handle, handled) == (self.rooms[room] if room else None, name)
         assert same(plain(data), came)
 
     async def message(self, message: Any) -> None:
@@ -290,6 +366,10 @@ class Conversation:
             assert error is None
         else:
             Conversation.fails(error, {"type": "RemoteError", **expected})
+
+
+def of_position(position: Position | None) -> dict[str, Any] | None:
+    return None if position is None else {"epoch": position.epoch, "offset": position.offset}
 
 
 @pytest.mark.parametrize("vector", CLOSING["close_codes"], ids=lambda vector: str(vector["code"]))

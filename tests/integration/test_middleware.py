@@ -379,6 +379,18 @@ def test_a_middleware_of_the_wrong_shape_is_refused_where_it_is_registered():
     with pytest.raises(ConfigurationError, match="it has none of the methods connect, message, disconnect"):
         app.middleware(object())
 
+    async def bare(socket, call_next): ...
+
+    for given in (bare, app.route("/x").on("say"), len):
+        with pytest.raises(
+            ConfigurationError,
+            match=re.escape(
+                f"The middleware {given.__qualname__} has no stage. Write the name of one: "
+                'middleware("connect") or middleware("message") or middleware("disconnect").'
+            ),
+        ):
+            app.middleware(given)
+
 
 class Db:
     """A resource with a life that can be watched."""

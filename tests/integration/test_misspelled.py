@@ -214,7 +214,7 @@ def test_a_handler_registered_twice_names_both(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "lacking"),
-    [("/chat/{room}", "'room'"), ("/{a}/{b:int}", "'a' and 'b'"), ("/files/{name:path}", "'name'")],
+    [("/chat/{room}", "'room'"), ("/{a}/{b:int}", "'a' or 'b'"), ("/files/{name:path}", "'name'")],
 )
 async def test_a_parameter_that_is_like_no_name_of_the_path_is_told_the_names(
     path: str, lacking: str
@@ -225,7 +225,7 @@ async def test_a_parameter_that_is_like_no_name_of_the_path_is_told_the_names(
     @app.route(path).on_message
     async def say(xyz: str, text: str) -> None: ...
 
-    assert f"Of the pattern, it does not take {lacking}. " in await error_of(app)
+    assert f"The handler does not take {lacking} of the pattern. " in await error_of(app)
 
 
 async def test_no_name_is_told_if_all_are_taken() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import fastapi
 import pytest
+from starlette.requests import HTTPConnection, Request
 
 from support.clients import connect
 from symphony import (
@@ -218,7 +219,7 @@ async def test_a_handler_that_wants_state_of_a_route_without_is_told_what_to_wri
     @app.route("/plain").on_message
     async def handle(socket: Socket[ChatState], message: str) -> None: ...
 
-    await refuses(app, ".handle", "give it state=ChatState")
+    await refuses(app, ".handle", "Give it state=ChatState")
 
 
 class Demanding:
@@ -377,6 +378,14 @@ async def test_a_wrong_option_is_refused_with_what_to_write(options, problem):
 async def test_limits_are_checked_where_they_are_made():
     with pytest.raises(ValueError, match=r"Limits\.max_queue must be above 0, not 0"):
         Limits(max_queue=0)
+    for wrong in ("1MB", None, True, [1]):
+        with pytest.raises(
+            TypeError, match=re.escape(f"Limits.max_message_bytes must be a number, not {wrong!r}.")
+        ):
+            Limits(max_message_bytes=wrong)
+    with pytest.raises(ValueError, match=r"Limits\.close_timeout must be above 0, not nan"):
+        Limits(close_timeout=float("nan"))
+    assert Limits(max_outbox_age=None).max_outbox_age is None
     with pytest.raises(ValueError, match="low_water_bytes must not be above high_water_bytes"):
         Limits(low_water_bytes=2, high_water_bytes=1)
 
@@ -384,6 +393,14 @@ async def test_limits_are_checked_where_they_are_made():
 async def test_a_reject_code_without_a_namespace_is_refused():
     with pytest.raises(ValueError, match=r"'sold_out' is not one of Symphony's .* 'shop\.sold_out'"):
         Reject("sold_out")
+    with pytest.raises(ValueError, match=r"such as 'shop\.no_stock'"):
+        Reject("no stock")
+    for wrong in (404, None, b"not_found"):
+        with pytest.raises(
+            TypeError,
+            match=re.escape(f"not {wrong!r}. For an HTTP status, write Reject('not_found', status=404)"),
+        ):
+            Reject(wrong)
     with pytest.raises(ValueError, match=r"status 302 is not an HTTP error"):
         Reject("forbidden", status=302)
 
@@ -416,3 +433,33 @@ async def test_an_app_cannot_run_twice_at_once():
         with pytest.raises(RuntimeError, match="This app runs already"):
             await starts(app)
     await starts(app)
+
+
+@pytest.mark.parametrize("kind", [Request, HTTPConnection, fastapi.WebSocket, Request | None])
+@pytest.mark.parametrize(
+    "stage", ["on_connect", "on_message", "on_disconnect", "event", "dependency", "hook"]
+)
+async def test_types_of_starlette_and_fastapi_are_refused_with_what_to_write(kind, stage):
+    app = Symphony()
+
+    async def handler(socket: Socket, request: kind) -> None: ...
+
+    def depends(request: kind) -> int:
+        return 1
+
+    async def indirect(socket: Socket, number: Annotated[int, Depends(depends)]) -> None: ...
+
+    if stage == "event":
+        app.on("say")(handler)
+    elif stage == "dependency":
+        app.on("say")(indirect)
+    elif stage == "hook":
+        app.rooms("chat:{name}").on_join(handler)
+    else:
+        getattr(app, stage)(handler)
+    name = getattr(kind, "__name__", "Request")
+    await refuses(
+        app,
+        f"parameter 'request': {name} is a type of Starlette and FastAPI, which Symphony does not provide. "
+        "Annotate it with Socket for the connection, or with Handshake for its opening request.",
+    )

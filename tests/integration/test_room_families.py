@@ -773,7 +773,7 @@ async def test_the_annotated_state_of_a_room_is_compared_with_the_familys(kind):
         async with wants(state, annotation).lifespan():
             pass
     for state, annotation, problem in (
-        (None, Room[Game], "wants Room[Game], but the family has no state: give it state=Game"),
+        (None, Room[Game], "wants Room[Game], but the family has no state. Give it state=Game."),
         (Game, Room[Chess], "wants Room[Chess], but the state of the family is Game"),
         (dict, Room[Game], "wants Room[Game], but the state of the family is dict"),
     ):

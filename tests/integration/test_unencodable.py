@@ -237,3 +237,24 @@ async def test_a_client_says_what_it_cannot_emit() -> None:
             with pytest.raises(TypeError, match=r"Cannot encode the coroutine load\. An `await` is missing"):
                 send()
     gc.collect(1)
+
+
+async def test_a_count_that_is_not_awaited_has_the_name_that_users_know() -> None:
+    app = Symphony()
+
+    @app.on("everyone")
+    async def everyone() -> Any:
+        return app.everyone.count()
+
+    @app.on("room")
+    async def room() -> Any:
+        return {"present": app.room("lobby").count()}
+
+    async with TestClient(app, raise_errors=False) as test, test.connect("/") as ann:
+        for event in ("everyone", "room"):
+            with pytest.raises(RemoteError):
+                await ann.request(event)
+            assert (
+                "the coroutine Target.count. An `await` is missing: write `await count()`."
+                in await the_error(test)
+            )

@@ -29,7 +29,12 @@ FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
 
 _MODULES = {"json": msgspec.json, "msgpack": msgspec.msgpack}
 _IDS = ("id", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong")
-_KINDS = ("event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry", "limits")
+_OF_ROOMS = ("join", "leave", "joined", "left", "lost")
+_KINDS = (
+    *("event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry", "limits"),
+    *_OF_ROOMS,
+)
+_FIELDS = ("data", "id", "since", "timeout", "credit", "position", "recovered", "room", "offset", "epoch")
 
 Ids = dict[str, int]
 """What the variables of a conversation stand for: `{"$a": 1}`."""
@@ -74,12 +79,12 @@ def plain(value: Any) -> Any:
 def means(envelope: Mapping[str, Any]) -> dict[str, Any]:
     """Return the map that says an envelope of `envelopes.json`, in the canonical order."""
     kind = envelope["kind"]
-    if kind == "event":
-        names = ("event", "data", "id", "timeout", "credit")
-        return {name: plain(envelope[name]) for name in names if name in envelope}
-    about = {"ping": "number", "pong": "number", "retry": "seconds"}.get(kind, "id")
-    rest = {name: plain(envelope[name]) for name in ("data", "credit") if name in envelope}
-    return {kind: envelope[about], **rest}
+    about = {"event": "event", "ping": "number", "pong": "number", "retry": "seconds"}.get(kind, "id")
+    if kind in _OF_ROOMS:
+        about = "room"
+    return {kind: envelope[about]} | {
+        name: plain(envelope[name]) for name in _FIELDS if name in envelope and name != about
+    }
 
 
 def encoded(envelope: Any, codec: str) -> str | bytes:

@@ -159,3 +159,25 @@ test("where there are events there is nothing to iterate over, and it says what 
   await assert.rejects(client[Symbol.asyncIterator]().next(), /client\.on\(\)/);
   assert.equal(client.state, "open");
 });
+
+test("handlers of events on a raw route are told on the console, once", async (t) => {
+  const warnings = quiet(t, "warn");
+  const server = await serve(t);
+  server.raw();
+  const told = () => warnings().filter((line) => line.includes("without events"));
+  const plain = join(t, server.url);
+  for (const event of ["message", "error", "*"]) plain.on(event, () => {});
+  await server.peer();
+  await plain.opened;
+  assert.deepEqual(told(), []);
+
+  const client = join(t, server.url);
+  for (const event of ["message", "said", "left"]) client.on(event, () => {});
+  const peer = await server.peer();
+  await client.opened;
+  peer.close(1012);
+  await server.peer();
+  await reach(client, "open");
+  assert.equal(told().length, 1);
+  assert.match(told()[0], /is a raw connection, without events: the handler of "said" is never called/);
+});

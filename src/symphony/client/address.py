@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
-__all__ = ("Address", "parse_url")
+__all__ = ("Address", "parse_url", "without_secrets")
 
 _SCHEMES: Final = {"ws": False, "http": False, "wss": True, "https": True}
 _SAFE: Final = "/%:@!$&'()*+,;=~"
+_USER: Final = re.compile(r"//[^/?#]*@")
+_QUERY: Final = re.compile(r"[?#].*", re.DOTALL)
 
 
 class Address(NamedTuple):
@@ -80,6 +83,11 @@ def parse_url(url: str) -> Address:
     target = f"{path}?{quote(parts.query, safe=_SAFE + '?')}" if parts.query else path
     where = f"{'wss' if secure else 'ws'}://{authority}{parts.path or '/'}"
     return Address(secure, host, port or (443 if secure else 80), target, authority, where)
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL of a peer for messages: without user, password and query."""
+    return _QUERY.sub(lambda found: f"{found[0][0]}***", _USER.sub("//***@", url))
 
 
 def _ascii(host: str, url: str) -> str:

@@ -81,6 +81,7 @@ class Core:
         "_readers",
         "_stop",
         "_timer",
+        "_warned",
         "answers",
         "decoding",
         "dispatch",
@@ -104,7 +105,7 @@ class Core:
         self.kind: Kind = options.protocol
         self.decoding = Decoding(options.protocol, options.max_elements)
         limit, size = options.max_queue, options.max_queue_bytes
-        self.outgoing = Outgoing(options.protocol, limit, size, dial.where)
+        self.outgoing = Outgoing(options.protocol, limit, size, dial.where, self._unread)
         self.answers = Answers(self.outgoing, self.decoding)
         self.gate = Gate()
         self.dispatch = Dispatch(self.outgoing, self.gate, limit, size, self._overflow)
@@ -116,6 +117,7 @@ class Core:
         self.state_handlers: list[Callable[[State], Any]] = []
         self.open_handlers: list[Callable[[], Any]] = []
         self._complained = False
+        self._warned = False
         # The event `error` that came last, if only `retry` came after it.
         self._last_error: Event | None = None
         self.no_events = (
@@ -196,6 +198,8 @@ class Core:
                 "Connect with raw=True, and use client.send() and `async for message in client`."
             )
             logger.warning("%s", self.no_events)
+        elif codec is None:
+            self._warn_of_handlers()
         self.subprotocol = link.subprotocol
         self.protocol = RAW if codec is None else link.subprotocol
         self.gate.use(link)
@@ -203,6 +207,18 @@ class Core:
         self.outgoing.use(link, codec, self._greeting)
         if codec is not None:
             self._timer = asyncio.get_running_loop().call_later(_LIMITS_TIMEOUT, self._tell, None)
+
+    def _warn_of_handlers(self) -> None:
+        """Log that the handlers of events are not called on a raw connection."""
+        names = [name for name in self.dispatch.handlers.events if name not in ("message", "error", "*")]
+        if names and not self._warned:
+            self._warned = True
+            logger.warning(
+                "%s is a raw connection, without events: the handler of %r is never called. Is the path "
+                "right? A route that only sends events needs app.route(..., events=True).",
+                self.where,
+                names[0],
+            )
 
     @property
     def greets(self) -> bool:
@@ -284,16 +300,27 @@ class Core:
         logger.log(level, f"%s sent {what}.", self.where, *details)
 
     def _overflow(self) -> None:
-        logger.warning(
-            "%s sends faster than the program handles its messages: %d events of %d bytes are queued "
-            "while the program waits for an answer. The client drops this connection. Make the handlers "
-            "faster, or raise max_queue and max_queue_bytes.",
-            self.where,
-            *self.dispatch.queued,
-        )
-        self.reconnector.give_up(
+        count, size = self.dispatch.queued
+        if self.reconnector.give_up(
             Close(1013, "too many events are queued while the program waits", clean=False)
-        )
+        ):
+            logger.warning(
+                "%s sends faster than the program handles its messages: %d events of %d bytes are queued "
+                "while the program waits for an answer. The client drops this connection. Make the handlers "
+                "faster, or raise max_queue and max_queue_bytes.",
+                self.where,
+                count,
+                size,
+            )
+
+    def _unread(self) -> None:
+        if self.reconnector.give_up(Close(1013, "the server does not read the answers", clean=False)):
+            logger.warning(
+                "%s sends requests but does not read the answers: %d bytes of them are queued. The client "
+                "drops this connection.",
+                self.where,
+                self.outgoing.unread_bytes,
+            )
 
     def _wake(self) -> None:
         readers, self._readers = self._readers, []

@@ -14,8 +14,10 @@ from symphony.client.handlers import Handler, Handlers
 from symphony.client.outgoing import Outgoing
 from symphony.client.payload import Decoding, ErrorData, InvalidError, reader
 from symphony.client.tasks import start
+from symphony.complaints import Complaint
 from symphony.errors import MessageTooLargeError, Reject
 from symphony.misnamed import Misnamed
+from symphony.printable import printable
 from symphony.protocol.envelopes import Error, Event, Reply
 from symphony.protocol.unencodable import UnencodableError
 
@@ -27,6 +29,8 @@ _ERROR: Final = "error"
 _MISNAMED: Final = "The server sends the event '%s', which has no handler. There is one for '%s'."
 _MAX_REQUESTS: Final = 1000
 _PATIENCE: Final = 5.0
+# How many lines of one kind a server can cause in a second.
+_LINES: Final = 10
 
 
 class Dispatch:
@@ -52,7 +56,10 @@ class Dispatch:
         "_misnamed",
         "_outgoing",
         "_requests",
+        "_same_id",
         "_task",
+        "_told",
+        "_unfit",
         "_waiter",
         "handlers",
         "unhandled",
@@ -71,6 +78,11 @@ class Dispatch:
         self._waiter: asyncio.Future[None] | None = None
         self._finishing = False
         self._misnamed = Misnamed(logger, _MISNAMED, ".")
+        self._same_id = _complaint("The server sent a request %r with the id of a request in progress.")
+        self._unfit = _complaint("%s: the server sent data that does not fit: %s.")
+        self._told = _complaint(
+            "The server sent an error: '%s', '%s'. (To handle it, register @client.on('error').)"
+        )
 
     @property
     def queued(self) -> tuple[int, int]:
@@ -85,7 +97,7 @@ class Dispatch:
         if not handlers and self.unhandled is not None:
             self.unhandled(event.event, event.data)
         elif not handlers and event.event == _ERROR:
-            _log_error(event.data, decoding)
+            self._log_error(event.data, decoding)
         elif not handlers:
             # A program need not handle all events.
             self._misnamed.look(event.event, self.handlers.events)
@@ -108,7 +120,7 @@ class Dispatch:
     def request(self, event: Event, decoding: Decoding) -> None:
         """Handle an event with an id."""
         if event.id in self._requests:
-            logger.warning("The server sent a request %r with the id of a request in progress.", event.event)
+            self._same_id.log(event.event)
             return
         handlers = self.handlers.of(event.event)
         if not handlers:
@@ -200,7 +212,7 @@ class Dispatch:
             if inspect.isawaitable(result):
                 await result
         except InvalidError as error:
-            logger.warning("%s: the server sent data that does not fit: %s.", call, error)
+            self._unfit.log(call, error)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -257,6 +269,13 @@ class Dispatch:
         if task.cancelled():
             self._refuse(id, Reject("cancelled", "the request was cancelled"))
 
+    def _log_error(self, data: Any, decoding: Decoding) -> None:
+        try:
+            told: ErrorData = reader(ErrorData, decoding)(data)
+        except InvalidError:
+            told = ErrorData("error")
+        self._told.log(printable(told.code), printable(told.message))
+
     def _refuse(self, id: int, refusal: Reject) -> None:
         self._outgoing.say(_refusal(id, refusal))
 
@@ -295,6 +314,10 @@ class _RawCall:
         return f"The handler {self._handler.name} of messages"
 
 
+def _complaint(text: str) -> Complaint:
+    return Complaint(logger, logging.WARNING, text, most=_LINES)
+
+
 def _refusal(id: int, refusal: Reject) -> Error:
     return Error(id, refusal.payload())
 
@@ -302,18 +325,6 @@ def _refusal(id: int, refusal: Reject) -> Error:
 def _failure(handler: Handler, event: Event, error: BaseException) -> Error:
     logger.error("The handler %s of the request %r failed.", handler.name, event.event, exc_info=error)
     return _refusal(event.id, Reject("internal", "the client's handler failed"))
-
-
-def _log_error(data: Any, decoding: Decoding) -> None:
-    try:
-        told: ErrorData = reader(ErrorData, decoding)(data)
-    except InvalidError:
-        told = ErrorData("error")
-    logger.warning(
-        "The server sent an error: %r, %r. (To handle it, register @client.on('error').)",
-        told.code,
-        told.message,
-    )
 
 
 def _current_task() -> asyncio.Task[Any] | None:

@@ -54,13 +54,18 @@ class Entry(Protocol):
 
 
 class Waiting:
-    """A queue of entries that knows its bytes."""
+    """A queue of entries that knows its bytes.
 
-    __slots__ = ("_entries", "bytes")
+    Attributes:
+        bytes: The bytes of all entries.
+        bound_bytes: The bytes of those that belong to the current connection only.
+    """
+
+    __slots__ = ("_entries", "bound_bytes", "bytes")
 
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque()
-        self.bytes = 0
+        self.bytes = self.bound_bytes = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -68,17 +73,18 @@ class Waiting:
     def add(self, entry: Entry) -> None:
         """Add an entry at the end."""
         self._entries.append(entry)
-        self.bytes += entry.size
+        self._count(entry, entry.size)
 
     def add_first(self, entries: Sequence[Entry]) -> None:
         """Add entries at the beginning, in their order."""
         self._entries.extendleft(reversed(entries))
-        self.bytes += sum(entry.size for entry in entries)
+        for entry in entries:
+            self._count(entry, entry.size)
 
     def take(self) -> Entry:
         """Remove and return the first entry."""
         entry = self._entries.popleft()
-        self.bytes -= entry.size
+        self._count(entry, -entry.size)
         return entry
 
     def remove(self, entry: Entry) -> bool:
@@ -87,15 +93,20 @@ class Waiting:
             self._entries.remove(entry)
         except ValueError:
             return False
-        self.bytes -= entry.size
+        self._count(entry, -entry.size)
         return True
 
     def take_all(self) -> list[Entry]:
         """Remove and return all entries."""
         entries = list(self._entries)
         self._entries.clear()
-        self.bytes = 0
+        self.bytes = self.bound_bytes = 0
         return entries
+
+    def _count(self, entry: Entry, size: int) -> None:
+        self.bytes += size
+        if entry.bound:
+            self.bound_bytes += size
 
 
 class _Told:

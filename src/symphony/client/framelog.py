@@ -10,7 +10,9 @@ from typing import Final
 
 from picows import WSFrame, WSMsgType
 
+from symphony.client.address import without_secrets
 from symphony.client.websocket import WebSocketLink
+from symphony.printable import printable
 from symphony.websocket.frames import parse_close
 
 __all__ = ("LoggedLink", "configure", "frames_logged", "shown", "shown_head", "shown_headers")
@@ -21,7 +23,11 @@ _SHOWN: Final = 200
 # How many bytes of a message are examined: a character has at most 4 bytes in UTF-8.
 _READ_BYTES: Final = _SHOWN * 4
 _HIDDEN: Final = "***"
-_SECRET: Final = ("authorization", "cookie", "proxy-authorization", "set-cookie")
+# Programs give the headers that carry their secrets any name: `X-Api-Key`, `X-Auth-Token`.
+_SECRET: Final = re.compile(
+    r"(?!sec-websocket-).*(auth|cookie|credential|key|pass|secret|session|token)", re.I
+)
+_URL: Final = ("location", "content-location")
 _TOKEN: Final = re.compile(r"(symphony\.token\.)[^\s,;\"'\\]+")
 _QUERY: Final = re.compile(r"\?\S*")
 _CONTROL: Final = {WSMsgType.PING: "ping", WSMsgType.PONG: "pong"}
@@ -57,10 +63,7 @@ def shown(message: str | bytes) -> str:
 
 def shown_headers(headers: Mapping[str, str]) -> str:
     """Return headers for the log, without secrets."""
-    return "; ".join(
-        f"{name}: {_HIDDEN if name.lower() in _SECRET else _without_tokens(value)}"
-        for name, value in headers.items()
-    )
+    return "; ".join(f"{name}: {_shown_value(name, value)}" for name, value in headers.items())
 
 
 def shown_head(head: bytes) -> str:
@@ -101,6 +104,14 @@ class LoggedLink(WebSocketLink):
         elif (name := _CONTROL.get(kind)) is not None:
             logger.debug("received %s: %s", name, shown(frame.get_payload_as_bytes()))
         super()._unusual_frame(kind, frame)
+
+
+def _shown_value(name: str, value: str) -> str:
+    if _SECRET.match(name):
+        return _HIDDEN
+    if name.lower() in _URL:
+        value = without_secrets(value)
+    return printable(_without_tokens(value), 2 * _SHOWN)
 
 
 def _without_tokens(text: str) -> str:

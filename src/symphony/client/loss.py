@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from symphony.client.link import Close
 from symphony.errors import DisconnectedError, RemoteError
+from symphony.printable import printable
 
 __all__ = ("Closed", "Loss", "how", "sentence")
 
@@ -56,5 +57,6 @@ def sentence(text: str) -> str:
 
 
 def how(close: Close) -> str:
-    """Return code and reason, for parentheses: `1012: restarting`."""
-    return f"{close.code}: {close.reason}" if close.reason else str(close.code)
+    """Return code and reason, for parentheses and on one line: `1012: restarting`."""
+    reason = printable(close.reason)
+    return f"{close.code}: {reason}" if reason else str(close.code)

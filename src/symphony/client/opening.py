@@ -29,6 +29,8 @@ __all__ = (
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_BODY_BYTES: Final = 16 * 1024
+# Of the whole response: chunks of one byte, extensions of chunks, and trailers.
+_MAX_BYTES: Final = MAX_HEAD_BYTES + 8 * MAX_BODY_BYTES
 
 _NAME: Final = re.compile(TOKEN)
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -153,7 +155,7 @@ class Answer:
             self.complete = True
         if not self.status and self._fed > MAX_HEAD_BYTES:
             raise AnswerError(f"the head of the response is longer than {MAX_HEAD_BYTES} bytes")
-        if len(self.body) >= MAX_BODY_BYTES:
+        if len(self.body) >= MAX_BODY_BYTES or (self.status and self._fed > _MAX_BYTES):
             self.body = self.body[:MAX_BODY_BYTES]
             self.complete = True
 
@@ -200,22 +202,26 @@ class Answer:
 
     def on_message_begin(self) -> None:
         """Start anew: an interim response (103) may have come before this one."""
-        self.phrase = ""
-        self.headers = {}
+        if not self.status:
+            self.phrase = ""
+            self.headers = {}
 
     def on_status(self, status: bytes) -> None:
         """Collect the phrase, which may arrive in parts."""
-        self.phrase += status.decode("latin-1")
+        if not self.status:
+            self.phrase += status.decode("latin-1")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Join repeated headers (RFC 9110 §5.3)."""
+        """Join repeated headers (RFC 9110 §5.3), and leave out trailers."""
+        if self.status:
+            return
         key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
     def on_headers_complete(self) -> None:
         """Store the status, unless the response is an interim one."""
         status = self._parser.get_status_code()
-        if status == 101 or status >= 200:
+        if not self.status and (status == 101 or status >= 200):
             self.status = status
 
     def on_body(self, body: bytes) -> None:

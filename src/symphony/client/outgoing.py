@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, cast
 
@@ -41,8 +41,11 @@ class Outgoing:
     Args:
         kind: The encoding that is offered to the server.
         limit: How many entries may be queued.
-        max_bytes: How many bytes the queued entries may have.
+        max_bytes: How many bytes the queued entries may have, and the queued
+            answers among them.
         where: The address of the server, for the error.
+        overflow: Called instead of queueing an answer when too many bytes of
+            answers are queued.
 
     Attributes:
         codec: The codec that the server chose; `None` on a raw connection.
@@ -58,6 +61,7 @@ class Outgoing:
         "_limit",
         "_link",
         "_max_bytes",
+        "_overflow",
         "_told",
         "_waiters",
         "_waiting",
@@ -68,11 +72,14 @@ class Outgoing:
         "max_message_bytes",
     )
 
-    def __init__(self, kind: Kind, limit: int, max_bytes: int, where: str) -> None:
+    def __init__(
+        self, kind: Kind, limit: int, max_bytes: int, where: str, overflow: Callable[[], None]
+    ) -> None:
         self._kind: Kind = kind
         self._limit = limit
         self._max_bytes = max_bytes
         self._where = where
+        self._overflow = overflow
         self._link: Link | None = None
         self._waiting = Waiting()
         self._waiters: list[asyncio.Future[None]] = []
@@ -97,6 +104,11 @@ class Outgoing:
         if self._greeting is not None:
             return AHEAD.get() is self._greeting
         return self._told and not self._waiting
+
+    @property
+    def unread_bytes(self) -> int:
+        """The bytes of the queued answers."""
+        return self._waiting.bound_bytes
 
     @property
     def takes(self) -> bool:
@@ -152,9 +164,11 @@ class Outgoing:
             message = self.fitting(message, "an answer")
         if self.clear or (not self.takes and not self._link.congested):
             self._link.send(message)
-        else:
+        elif self.unread_bytes < self._max_bytes:
             self._waiting.add(Said(message))
             self.flush()
+        else:
+            self._overflow()
 
     def fitting(self, message: str | bytes, what: str, *names: str) -> str | bytes:
         """Return *message*, if the server accepts its size.

@@ -13,13 +13,17 @@ from symphony.client.core import RAW
 from symphony.client.inbox import Inbox
 from symphony.client.payload import error_said
 from symphony.client.reconnector import State
+from symphony.complaints import Complaint
 from symphony.errors import DisconnectedError, WrongRouteError
+from symphony.printable import printable
 
 __all__ = ("Receiver",)
 
 logger = logging.getLogger("symphony.client")
 
 _ERROR: Final = "error"
+# How many of these lines a server can cause in a second.
+_LINES: Final = 10
 
 
 class Receiver:
@@ -29,7 +33,7 @@ class Receiver:
     longer uses is freed, and warns.
     """
 
-    __slots__ = ("_changed", "_client", "_core", "inbox")
+    __slots__ = ("_changed", "_client", "_core", "_told", "inbox")
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -37,6 +41,7 @@ class Receiver:
         self._core = core
         self._changed: list[asyncio.Future[None]] = []
         self.inbox = Inbox(core.where, core.options.max_queue, core.options.max_queue_bytes)
+        self._told = Complaint(logger, logging.WARNING, "The server sent an error: '%s', '%s'.", most=_LINES)
         core.dispatch.unhandled = self._take
         client.on_state(self._wake)
 
@@ -91,7 +96,7 @@ class Receiver:
 
     def _take(self, event: str, data: Any) -> None:
         if event == _ERROR and (error := error_said(data, self._core.decoding)) is not None:
-            logger.warning("The server sent an error: %r, %r.", error.code, error.message)
+            self._told.log(printable(error.code), printable(error.message))
         self.inbox.put(event, data)
 
     def _wake(self, state: State) -> None:

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final, cast
 
 from symphony.client.backoff import Backoff
+from symphony.client.greeting import TOO_SLOW, greet
 from symphony.client.link import Close, Dial, DialError, Link, Listener
 from symphony.client.loss import Closed, Loss, how, sentence
 from symphony.client.offering import make_offer
@@ -160,11 +161,13 @@ class Reconnector:
                 link.abort()
             raise
 
-    def give_up(self, close: Close) -> None:
-        """Abort the connection, and treat it as closed with *close*."""
-        if self._link is not None and self._verdict is None:
-            self._verdict = close
-            self._link.abort()
+    def give_up(self, close: Close) -> bool:
+        """Abort the connection, and treat it as closed with *close*; return whether that was needed."""
+        if self._link is None or self._verdict is not None:
+            return False
+        self._verdict = close
+        self._link.abort()
+        return True
 
     def retry_after(self, seconds: float) -> None:
         """Wait at least *seconds* before the next attempt."""
@@ -285,23 +288,11 @@ class Reconnector:
 
     async def _greet(self, gone: asyncio.Future[None]) -> bool:
         """Run `on_open`; return whether the connection may now be used."""
-        self._stage = "on_open did not return in time"
-        greeting = start(self._owner.greet())
-        await asyncio.wait(
-            (greeting, gone), timeout=self._options.connect_timeout, return_when=asyncio.FIRST_COMPLETED
-        )
+        self._stage = TOO_SLOW
+        error = await greet(self._owner, gone, self._options.connect_timeout)
         if gone.done() or self.ended is not None:
-            greeting.cancel()
-            await asyncio.wait((greeting,))
             return False
-        error: BaseException | None = TimeoutError(self._stage)
-        if greeting.done():
-            cancelled = asyncio.CancelledError("something that on_open awaited was cancelled")
-            error = cancelled if greeting.cancelled() else greeting.exception()
-        else:
-            greeting.cancel()
-            await asyncio.wait((greeting,))
-        if error is not None and not gone.done():
+        if error is not None:
             self._ungreeted(error)
         return error is None
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from symphony.client.address import Address
+from symphony.client.address import Address, without_secrets
 from symphony.client.backoff import answer_comes_back, comes_back
 from symphony.client.link import Close, DialError
 from symphony.client.loss import sentence
@@ -223,7 +223,7 @@ def _told(body: bytes) -> ErrorData | None:
 
 def _hint(status: int, answer: Answer) -> str:
     if 300 <= status < 400 and (location := answer.headers.get("location")):
-        return f" That is a redirect: connect to {printable(location)} instead."
+        return f" That is a redirect: connect to {printable(without_secrets(location))} instead."
     if status == 404:
         return " The server has no such path."
     if status == 400 and b"HTTPS" in answer.body:

@@ -81,8 +81,12 @@ class Tunnel(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Buffer the received bytes."""
+        """Buffer the received bytes; more than an answer can have are left to the kernel."""
         self._received += data
+        if len(self._received) > _MAX_HEAD_BYTES and not self.transport.is_closing():
+            # `lead_to` refuses such an answer. But it may not have been called yet, while the
+            # name of the server is looked up.
+            self.transport.pause_reading()
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -105,7 +105,7 @@ def check_state(state: Callable[[], Any] | None, where: str) -> None:
     except TypeError as error:
         name = getattr(state, "__qualname__", repr(state))
         raise ConfigurationError(
-            f"{where}: state={name} is made without arguments, and cannot be: {error}. Give it defaults."
+            f"{where}: state={name} cannot be created without arguments: {error}. Give all of them defaults."
         ) from None
     except ValueError:
         # Some builtin classes, `dict` among them, have no signature to read.
@@ -127,7 +127,7 @@ def wrong_state(kind: type, state: Any, annotation: Any, *, of: str) -> str | No
         return None
     shown = f"{kind.__name__}[{wanted.__name__}]"
     if state is None:
-        return f"wants {shown}, but {of} has no state: give it state={wanted.__name__}"
+        return f"wants {shown}, but {of} has no state. Give it state={wanted.__name__}."
     if isinstance(state, type) and not issubclass(state, cast("type[Any]", wanted)):
         return f"wants {shown}, but the state of {of} is {state.__name__}"
     return None

@@ -147,6 +147,9 @@ class Target:
         await self._table.paced()
         return len(self._table.batch(self.name) or ())
 
+    # The name that users know, for the warnings about a missing `await`.
+    _count.__qualname__ = "Target.count"
+
     def _check_thread(self, verb: str) -> None:
         if get_ident() != self._table.thread:
             raise WrongThreadError(

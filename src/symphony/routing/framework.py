@@ -1,4 +1,4 @@
-"""Types of the framework: injected, and never read from what a client sends."""
+"""Types of the framework: injected, and never read from what a client sends; those of other frameworks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from symphony.limits import Limits
 from symphony.protocol.annotations import bare, is_union, types_in
 from symphony.protocol.envelopes import Event
 
-__all__ = ("fill_user", "refuse_in_payload")
+__all__ = ("fill_user", "refuse_http", "refuse_in_payload")
 
 _NEVER_DATA = (Identity, Event, Limits)
+_HTTP = ("starlette.requests", "starlette.websockets")
 
 
 def fill_user(annotation: Any, default: Any, missing: Any) -> Any:
@@ -43,6 +44,25 @@ def _user_or(default: Any) -> Any:
         return default if socket.user is None else socket.user
 
     return user
+
+
+def refuse_http(annotation: Any, where: str) -> None:
+    """Refuse a parameter that asks for the request or the WebSocket of Starlette or FastAPI.
+
+    Args:
+        annotation: The annotation of the parameter.
+        where: The parameter, for the error.
+
+    Raises:
+        ConfigurationError: It does.
+    """
+    for kind in types_in(annotation):
+        if isinstance(kind, type) and kind.__module__ in _HTTP:
+            raise ConfigurationError(
+                f"{where}: {kind.__name__} is a type of Starlette and FastAPI, which Symphony does not "
+                "provide. Annotate it with Socket for the connection, or with Handshake for its opening "
+                "request."
+            )
 
 
 def refuse_in_payload(annotation: Any, known: tuple[type, ...], where: str) -> None:

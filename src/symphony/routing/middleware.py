@@ -120,9 +120,13 @@ def methods(middleware: object) -> dict[Stage, Middleware]:
         stage: getattr(middleware, stage) for stage in STAGES if callable(getattr(middleware, stage, None))
     }
     if not found:
+        if inspect.isroutine(middleware):
+            raise ConfigurationError(
+                f"The middleware {middleware.__qualname__} has no stage. Write the name of one: "
+                f"""{" or ".join(f'middleware("{stage}")' for stage in STAGES)}."""
+            )
         raise ConfigurationError(
-            f"{middleware!r} is no middleware: it has none of the methods {', '.join(STAGES)}. "
-            'A function is registered with @app.middleware("message").'
+            f"{middleware!r} is not middleware: it has none of the methods {', '.join(STAGES)}."
         )
     return found
 

@@ -287,7 +287,7 @@ class _Compiler:
         except ConfigurationError as error:
             raise ConfigurationError(
                 f"{where}: {error}. It is taken for the payload because nothing else fills it. "
-                f"Or {self._rules.describe()}."
+                f"If that is wrong, {self._rules.describe()}."
             ) from None
         return source.filler
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from symphony.errors import ConfigurationError
 from symphony.protocol.annotations import bare, is_union, unalias
 from symphony.routing.convert import query_reader
-from symphony.routing.framework import fill_user, refuse_in_payload
+from symphony.routing.framework import fill_user, refuse_http, refuse_in_payload
 from symphony.routing.parameters import EMPTY, Parameter
 
 __all__ = ("Filler", "Known", "Rules", "belongs_to_call", "the_data", "the_socket", "the_subject")
@@ -121,6 +121,7 @@ class Rules:
         if user is not None:
             self.require_socket(where)
             return user
+        refuse_http(parameter.annotation, where)
         if parameter.name in self.pattern_names:
             return self._fill_named(parameter, self.pattern_names, _FromSubject, where)
         if parameter.name in self.path_names:
@@ -137,7 +138,8 @@ class Rules:
             why = (
                 ""
                 if parameter.query is not None
-                else f" It is read from the query string because nothing else fills it. Or {self.describe()}."
+                else f" It is read from the query string because nothing else fills it. "
+                f"If that is wrong, {self.describe()}."
             )
             raise ConfigurationError(f"{where}: {error}.{why}") from None
         # Convert in each call. It costs 0.75 us (an integer, Python 3.11, 2026-11-23),
@@ -170,7 +172,7 @@ class Rules:
     def unused(self, siblings: Collection[str]) -> str:
         """Name the parameters of the patterns that a function does not take, for errors."""
         names = [name for name in (*self.path_names, *self.pattern_names) if name not in siblings]
-        return f"Of the pattern, it does not take {' and '.join(map(repr, names))}. " if names else ""
+        return f"The handler does not take {' or '.join(map(repr, names))} of the pattern. " if names else ""
 
     def require_socket(self, where: str) -> None:
         """Raise an error if this stage has no socket."""

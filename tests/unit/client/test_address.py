@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from symphony.client.address import parse_url
+from symphony.client.address import parse_url, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,20 @@ def test_what_is_none(url: str, says: str) -> None:
 
 def test_what_people_are_shown_has_no_query() -> None:
     assert parse_url("wss://example.com/chat?token=secret").where == "wss://example.com/chat"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://other/path?token=s3cret", "http://other/path?***"),
+        ("/path?a=s3cret&b=s3cret#s3cret", "/path?***"),
+        ("http://me:s3cret@other/", "http://***@other/"),
+        ("//s3cret@s3cret@other/a@b", "//***@other/a@b"),
+        ("/path#s3cret", "/path#***"),
+        ("?s3cret", "?***"),
+        ("wss://other/path", "wss://other/path"),
+        ("/a?\ns3cret", "/a?***"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown

@@ -221,3 +221,40 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
 
 def test_names_that_cannot_be_offered() -> None:
     assert bad_names(["chat.v1", "a b", "", "a,b"]) == ["a b", "", "a,b"]
+
+
+CHUNKED = b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"0\r\n" + b"X: y\r\n" * 100_000,
+        b"1;" + b"x" * 1_000_000,
+        b"1\r\nA\r\n" * 100_000,
+        b"0\r\nX: " + b"y" * 1_000_000,
+    ],
+    ids=["trailers", "an extension", "small chunks", "a trailer"],
+)
+@pytest.mark.parametrize("size", [1000, 65536])
+def test_what_follows_the_head_is_bounded(more: bytes, size: int) -> None:
+    """Trailers were joined to the headers, in time quadratic in their number, and had no end."""
+    found = answer(CHUNKED)
+    fed = 0
+    while not found.complete and fed < len(more):
+        found.feed(more[fed : fed + size])
+        fed += size
+    assert found.complete
+    assert fed < 300_000
+    assert found.headers == {"transfer-encoding": "chunked", "x": "y"}
+    assert len(found.body) <= MAX_BODY_BYTES
+
+
+@pytest.mark.parametrize(
+    "second",
+    [b"HTTP/1.1 101 Go\r\nA: b\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: z\r\n\r\n", b"HTTP/1.1 103 Early\r\n\r\n"],
+)
+def test_a_second_response_does_not_replace_the_first(second: bytes) -> None:
+    found = answer(b"HTTP/1.1 404 Not Found\r\nX: y\r\nContent-Length: 0\r\n\r\n" + second)
+    assert (found.status, found.phrase) == (404, "Not Found")
+    assert found.headers == {"x": "y", "content-length": "0"}

@@ -188,8 +188,9 @@ def test_a_payload_that_json_does_not_give_is_an_error() -> None:
         "on_message of route '/': handler handler, parameter 'thing': <class 'Foreign'> cannot be "
         "decoded from JSON; "
         "a payload is a msgspec Struct, a dataclass, a TypedDict, a pydantic model, a builtin type, or "
-        "a combination of these. It is taken for the payload because nothing else fills it. Or annotate it "
-        "with a type known here (Socket, Handshake) or with Annotated[..., Depends(...)] or "
+        "a combination of these. It is taken for the payload because nothing else fills it. "
+        "If that is wrong, annotate it with a type known here (Socket, Handshake) or with "
+        "Annotated[..., Depends(...)] or "
         "Annotated[..., Query()], "
         "or name it like a parameter of the pattern (none)."
     )
