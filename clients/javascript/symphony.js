@@ -1397,6 +1397,8 @@ class Membership {
   served = false;
   /** Whether a join is on its way on this connection. */
   asked = false;
+  /** The answer to the last join on this connection that came after the first. @type {Promise<void> | null} */
+  answered = null;
   /** From which position that join asks. @type {Position | "start" | null} */
   since = null;
   /** Whether the client is a member on this connection, so that offsets count. */
@@ -1895,10 +1897,16 @@ export class Client {
   /** @type {Inbox<any>} */
   #inbox = new Inbox();
   #complaints = new Complaints();
-  /** The rooms that the program has joined, or joins, and those that the server put the client into. @type {Map<string, Membership>} */
+  /**
+   * The rooms that the program has joined, or joins, and those that the server put the client into.
+   *
+   * @type {Map<string, Membership>}
+   */
   #rooms = new Map();
   /** How many of them the server put the client into first. */
   #served = 0;
+  /** Whether there may be some of an earlier connection among those. */
+  #hasOld = false;
   /** Names of events that came and had no handler. @type {Set<string>} */
   #unheardNames = new Set();
 
@@ -2253,11 +2261,12 @@ export class Client {
     }
     const known = this.#rooms.get(name);
     if (known?.leaving || !(known?.room || known?.pending)) {
-      return this.#join(name, { since: since && since !== "start" ? copied(since) : since, timeout, signal });
+      const from = since && since !== "start" ? copied(since) : since;
+      return this.#join(name, { since: from, timeout, signal, within });
     }
     // Otherwise a handler of `onOpen` would wait for what waits for it.
     if (within && known.call && this.#queue.includes(known.call)) this.#sendNow(within, known.call);
-    if (known.room && within && !known.live && !known.asked) await this.#rejoin(within, known);
+    if (known.room && within && !known.live) await (known.asked ? known.answered : this.#rejoin(within, known));
     const room = /** @type {Room<any>} */ (known.room ?? (await known.pending));
     if (within && within === this.#link) this.#opening.resume(within);
     return room;
@@ -2265,17 +2274,22 @@ export class Client {
 
   /**
    * @param {string} name
-   * @param {{ since: Position | "start" | null, timeout: number, signal: AbortSignal | undefined }} options
+   * @param {object} how
+   * @param {Position | "start" | null} how.since
+   * @param {number} how.timeout
+   * @param {AbortSignal} [how.signal]
+   * @param {Link | null} how.within The connection, if a handler of `onOpen` joins.
    * @returns {Promise<Room<E>>}
    */
-  #join(name, { since, timeout, signal }) {
+  #join(name, { since, timeout, signal, within }) {
     const known = this.#rooms.get(name);
-    const membership = known && !known.leaving ? known : new Membership(name);
+    if (known?.leaving) this.#forget(known);
+    const membership = this.#rooms.get(name) ?? new Membership(name);
     this.#rooms.set(name, membership);
     membership.pending = new Promise((resolve, reject) => {
       const call = new Call(name, null, {
         verb: "join",
-        within: this.#opening.link,
+        within,
         idempotent: true,
         terms: () => {
           this.#asks(membership, since);
@@ -2303,10 +2317,8 @@ export class Client {
 
   /** A join goes out. @param {Membership} membership @param {Position | "start" | null} since */
   #asks(membership, since) {
-    const { live } = membership;
-    membership.pause();
-    // Without a position, nothing comes again.
-    if (since === null && live) membership.live = true;
+    // Without a position, nothing comes again: a member goes on until the answer.
+    if (since !== null || !membership.live) membership.pause();
     membership.asked = true;
     membership.since = since;
     membership.behind = false;
@@ -2332,6 +2344,8 @@ export class Client {
     const { held } = membership;
     membership.held = null;
     for (let next = held?.take(); next; next = held?.take()) this.#give(membership, next.item);
+    // An iteration that ends waits for these.
+    membership.inbox?.wake();
     this.#catchUp(membership);
   }
 
@@ -2367,8 +2381,8 @@ export class Client {
     const { name } = membership;
     const { requestTimeout: timeout } = this.#settings;
     const since = membership.position;
+    membership.pause();
     this.#asks(membership, since);
-    membership.live = false;
     /** @type {Promise<void>} */
     const answered = new Promise((resolve, reject) => {
       const call = new Call(name, null, {
@@ -2391,19 +2405,19 @@ export class Client {
       this.#begin(call, timeout);
     });
     answered.catch(() => {});
+    membership.answered = answered;
     return answered;
   }
 
-  /** @param {Link} link @param {Membership} membership @param {unknown} error */
+  /** @param {Link} link @param {Membership} membership @param {any} error */
   #notRejoined(link, membership, error) {
     // The next connection joins again. Or it was left, or joined anew.
     if (this.#link !== link || membership.leaving || this.#rooms.get(membership.name) !== membership) return;
     membership.pause();
-    const isRemote = error instanceof RemoteError;
-    if (!(isRemote ? !error.retryable : error instanceof WrongRouteError)) {
-      return this.#rejoinLater(link, membership, isRemote ? error.retryAfter : null);
-    }
-    const why = isRemote ? `${error.code}: ${error.message}` : error.message;
+    const refusal = error instanceof RemoteError ? error : null;
+    const isFinal = refusal ? !refusal.retryable : error instanceof WrongRouteError;
+    if (!isFinal) return this.#rejoinLater(link, membership, refusal?.retryAfter ?? null);
+    const why = refusal ? `${refusal.code}: ${refusal.message}` : error.message;
     const { room } = membership;
     const then = room ? "It does not hold the room any more" : "It does not get what it has missed there";
     const line = `symphony: the client could not join "${printable(membership.name)}" again: ${why}. ${then}`;
@@ -2427,7 +2441,7 @@ export class Client {
     membership.pause();
     membership.timer = after(seconds, () => {
       membership.timer = null;
-      if (this.#link === link && link.takes && link.prepared) this.#rejoin(link, membership);
+      if (this.#link === link && link.takes) this.#rejoin(link, membership);
     });
   }
 
@@ -2446,14 +2460,21 @@ export class Client {
     }
     // The join that is about to be sent decides.
     if (membership.room && !membership.live) return;
-    if (told === null || own === null || isSame(told, membership.tip)) {
-      if (own === null) membership.reset(told);
+    const begins = own === null || membership.pending !== null;
+    if (told === null || begins || isSame(told, membership.tip)) {
+      if (begins) membership.reset(told);
       membership.last = told;
       membership.live = true;
     } else if (link.takes) this.#rejoin(link, membership);
   }
 
-  /** The server has answered a join. @param {Membership} membership @param {Position | null} told @param {boolean | null} recovered */
+  /**
+   * The server has answered a join.
+   *
+   * @param {Membership} membership
+   * @param {Position | null} told
+   * @param {boolean | null} recovered
+   */
   #rejoined(membership, told, recovered) {
     const { since, tip, room } = membership;
     const isFirst = room === null && membership.pending !== null;
@@ -2463,8 +2484,8 @@ export class Client {
     membership.joinedAt = now();
     const known = since === "start" ? null : since;
     // A server that skips some of them has not recovered.
-    const skips = known !== null && told?.epoch === known.epoch && told.offset > known.offset;
-    if (since !== null && (recovered === false || skips || (known && told === null))) {
+    const skips = known !== null && (told === null || told.offset > known.offset);
+    if (since !== null && (recovered === false || skips)) {
       membership.reset(told);
       this.#tell(membership, { lost: told });
     } else if (known && told?.epoch === tip?.epoch) membership.last = told;
@@ -2473,13 +2494,16 @@ export class Client {
 
   /** @param {string} name @returns {Membership | null} A new one, for a room that the server put the client into. */
   #serve(name) {
-    if (this.#served >= MAX_ROOMS) {
+    if (this.#served >= MAX_ROOMS && this.#hasOld) {
+      this.#hasOld = false;
       // Rooms of earlier connections into which the server has not put the client again.
-      for (const old of this.#rooms.values()) if (!old.room && !old.pending && !old.live) this.#forget(old);
+      for (const old of this.#rooms.values()) {
+        if (!old.room && !old.pending && !old.live && !old.asked) this.#forget(old);
+      }
     }
     if (this.#served >= MAX_ROOMS) {
-      const line = `symphony: the server put the client into more than ${MAX_ROOMS} rooms; it does not get what it misses in the others`;
-      this.#complaints.warn("rooms", line);
+      const line = `symphony: the server put the client into more than ${MAX_ROOMS} rooms`;
+      this.#complaints.warn("rooms", `${line}. It does not get what it misses in the others`);
       return null;
     }
     const membership = new Membership(name);
@@ -2506,9 +2530,10 @@ export class Client {
     // The answer to the join, or to the leave, follows.
     membership.live = false;
     membership.last = null;
-    if (membership.asked || membership.leaving) return;
+    if (membership.asked || membership.leaving || membership.pending) return;
     if (!membership.room) return this.#forget(membership);
-    this.#complaints.warn("room", `symphony: the server put the client out of "${printable(name)}": ${error.code}: ${error.message}`);
+    const line = `symphony: the server put the client out of "${printable(name)}"`;
+    this.#complaints.warn("room", `${line}: ${error.code}: ${error.message}`);
     this.#endRoom(membership, error);
   }
 
@@ -2550,7 +2575,12 @@ export class Client {
     this.#tell(membership, { event, data, position, mark, bytes });
   }
 
-  /** An offset is missing: this is a fault of the server, but the history may have it. @param {Link} link @param {Membership} membership */
+  /**
+   * An offset is missing. That is a fault of the server, but its history may have it.
+   *
+   * @param {Link} link
+   * @param {Membership} membership
+   */
   #gap(link, membership) {
     const name = printable(membership.name);
     this.#complaints.warn("gap", `symphony: publications of "${name}" are missing; the client joins it again to get them`);
@@ -2577,8 +2607,9 @@ export class Client {
       membership.live = false;
       membership.behind = true;
       this.#complaints.warn("behind", `${told}; the client fetches the next ones from the history when they are`);
-    } else if (held || (iterations && tip)) this.#complaints.warn("unread", `${told}; one that the room does not keep was dropped`);
-    else {
+    } else if (held || (iterations && tip)) {
+      this.#complaints.warn("unread", `${told}; one that the room does not keep was dropped`);
+    } else {
       this.#complaints.warn("unread", `${told}; they go to handlers from now on`);
       inbox?.fail(new QueueFullError(`${inbox.size} publications of "${membership.name}" wait and are not taken`));
       membership.inbox = null;
@@ -2598,7 +2629,8 @@ export class Client {
     if ("lost" in news) {
       for (const handler of lostHandlers) guard(`lost in ${name}`, () => handler(news.lost));
       if (lostHandlers.length) return;
-      this.#complaints.warn("lost", `symphony: publications of "${printable(name)}" were lost: the history does not have them`);
+      const line = `symphony: publications of "${printable(name)}" were lost`;
+      this.#complaints.warn("lost", `${line}: the history does not have them any more`);
       return;
     }
     const { event, data, mark, bytes } = news;
@@ -2643,7 +2675,7 @@ export class Client {
           } finally {
             membership.done(mark);
           }
-        } else if (inbox.last) return inbox.last();
+        } else if (inbox.last && !membership.held) return inbox.last();
         else {
           this.#catchUp(membership);
           await inbox.changed();
@@ -2671,14 +2703,15 @@ export class Client {
     membership.inbox?.end();
     const link = this.#link;
     // A membership ends with its connection.
-    const isMember = link?.takes && (asked || live || behind);
+    const isMember = asked || live || behind;
     try {
-      if (isMember) await this.#askToLeave(link, name);
+      if (link?.takes && isMember) await this.#askToLeave(link, name);
+      // Until a server that stops has closed the connection, what it sends is dropped.
+      if (!link?.stopping || !isMember) this.#forget(membership);
     } catch (error) {
       if (!(error instanceof DisconnectedError)) throw error;
     } finally {
       membership.ended ??= new RemoteError("left", "the client left the room");
-      this.#forget(membership);
     }
   }
 
@@ -2717,6 +2750,7 @@ export class Client {
 
   /** The memberships end with the connection. */
   #roomsLost() {
+    this.#hasOld = true;
     for (const membership of this.#rooms.values()) {
       membership.pause();
       membership.failures = 0;
