@@ -29,7 +29,9 @@ const MAX_ROOM_NAME = 4096;
 /** Characters of an epoch. */
 const MAX_EPOCH = 128;
 /** Rooms that the server put the client into, of which the client remembers the position. */
-const MAX_ROOMS = 1000;
+const MAX_REMEMBERED_ROOMS = 1000;
+/** How many of them it forgets when there are more. */
+const FORGOTTEN_AT_ONCE = 100;
 /** Characters of a peer's text that an error or a log line shows. */
 const MAX_SHOWN = 200;
 /** Characters of a message that `debug` shows. */
@@ -1372,15 +1374,14 @@ class Call {
 
 /** A publication that a handler or an iteration works on. @typedef {{ before: Position | null, left: number }} Mark */
 
-/**
- * A publication, or news that some were lost, on its way to the program.
- *
- * @typedef {{ event: string, data: any, position: Position | null, mark: Mark | null, bytes: number }
- *   | { lost: Position | null }} News
- */
+/** @typedef {{ event: string, data: any, position: Position | null, mark: Mark | null, bytes: number }} Arrival */
+/** A publication, or the news that some were lost, on its way to the program. @typedef {Arrival | { lost: Position }} News */
 
 /** @param {Position | null} one @param {Position | null} other */
 const isSame = (one, other) => one?.epoch === other?.epoch && one?.offset === other?.offset;
+
+/** Bytes that the news of a loss counts for. */
+const LOST_BYTES = 0;
 
 /** @param {Position} position The peer's object has other fields too. @returns {Position} */
 const copied = ({ epoch, offset }) => ({ epoch, offset });
@@ -1393,40 +1394,57 @@ class Membership {
   pending = null;
   /** The request of that join. @type {Call | null} */
   call = null;
+  /** The answer to the last join that the client has sent without the program. @type {Promise<void> | null} */
+  answered = null;
+  /** The leave of the program that is under way. @type {Promise<void> | null} */
+  leaving = null;
   /** Whether the server put the client into the room first. */
   served = false;
   /** Whether a join is on its way on this connection. */
   asked = false;
-  /** The answer to the last join on this connection that came after the first. @type {Promise<void> | null} */
-  answered = null;
   /** From which position that join asks. @type {Position | "start" | null} */
   since = null;
-  /** Whether the client is a member on this connection, so that offsets count. */
+  /** Whether the server has said that the client is a member, on this connection. */
+  member = false;
+  /** Whether publications with an offset count. Otherwise they come again, after the answer to a join. */
   live = false;
-  /** Whether the program leaves: what still comes is dropped. */
-  leaving = false;
-  /** Whether publications did not fit: the client joins again when those that wait are taken. */
-  behind = false;
-  /** As the last `joined` said it; null if the join had no `since`. @type {boolean | null} */
+  /** The error of a `left` that came while a join or a leave is under way. @type {RemoteError | null} */
+  left = null;
+  /** As the last answer to a join said it; null if the join had no position. @type {boolean | null} */
   recovered = null;
   /** Why the membership ended for good; null before. @type {Error | null} */
   ended = null;
+  /** Whether iterations just end then. */
+  quiet = false;
+
   /** The last publication that came on this connection. @type {Position | null} */
   last = null;
-  /** The last publication that was given to the program. @type {Position | null} */
+  /** The last publication that was taken for the program. @type {Position | null} */
   tip = null;
   /** Publications that the program still works on. @type {Set<Mark>} */
   running = new Set();
-  /** What came before the program had the room; null once it has it. @type {Inbox<News> | null} */
-  held = null;
-  /** Publications for iterations; null before the first. @type {Inbox<Exclude<News, { lost: any }>> | null} */
-  inbox = null;
-  /** Iterations that are under way. */
-  iterations = 0;
+
   /** @type {Map<string, Heard[]>} */
   handlers = new Map();
-  /** @type {((position: Position | null) => unknown)[]} */
+  /** @type {((position: Position) => unknown)[]} */
   lostHandlers = [];
+  /** @type {((error: Error) => unknown)[]} */
+  leftHandlers = [];
+  /** What waits for the program. @type {Inbox<News>} */
+  news = new Inbox();
+  /** Whether everything waits: the program has not had its turn yet. */
+  holding = false;
+  /** Whether the program may still choose how it takes the publications. */
+  fresh = false;
+  /** Whether the program has begun to iterate. */
+  iterated = false;
+  /** Iterations that are under way. */
+  iterations = 0;
+  /** Whether publications did not fit: the client joins again when those that wait are taken. */
+  behind = false;
+  /** Publications that did not fit, and that the history does not have. */
+  dropped = 0;
+
   /** Attempts in a row to join again. */
   failures = 0;
   joinedAt = -Infinity;
@@ -1444,8 +1462,8 @@ class Membership {
     return this.tip;
   }
 
-  /** Begin anew after a position. @param {Position | null} position */
-  reset(position) {
+  /** Go on after a position: what was taken comes again. @param {Position | null} position */
+  restart(position) {
     this.last = this.tip = position;
     this.running.clear();
   }
@@ -1481,6 +1499,17 @@ class Membership {
     return mark;
   }
 
+  /** There was no room for what has begun last: it comes again. @param {Mark} mark */
+  giveBack(mark) {
+    this.tip = mark.before;
+    this.running.delete(mark);
+  }
+
+  /** @param {Arrival} arrival @returns {boolean} Whether it is still for the program: otherwise it comes again. */
+  waits({ mark }) {
+    return mark === null || this.running.has(mark);
+  }
+
   /** One of those that work on it is done. @param {Mark | null} mark */
   done(mark) {
     if (mark && --mark.left <= 0) this.running.delete(mark);
@@ -1498,8 +1527,10 @@ class Membership {
  *     const room = await client.join("chat:lobby");
  *     room.on("said", ({ text }) => console.log(text));
  *
- * Handlers that you register before you await anything else miss nothing. The client joins again on every
- * connection, and asks for what it has missed.
+ * The client joins again on every connection. If the room has a history, it then gets the publications
+ * that it has missed. A publication goes to the handlers of the room for its event. If there are none, it
+ * goes to the iteration over the room, if the program has begun one; otherwise to the handlers of the
+ * client. Handlers that you register before you await anything else miss nothing.
  *
  * @template {EventMap} [E=Untyped]
  */
@@ -1509,7 +1540,7 @@ export class Room {
 
   /**
    * @param {Membership} membership
-   * @param {{ leave(): Promise<void>, iterate(): AsyncGenerator<any, void, undefined> }} actions
+   * @param {{ leave(): Promise<void>, claim(): void, iterate(): AsyncGenerator<any, void, undefined> }} actions
    */
   constructor(membership, actions) {
     this.#membership = membership;
@@ -1528,9 +1559,10 @@ export class Room {
   }
 
   /**
-   * Where the last publication stands that was handled, after all those before it: its handlers have
-   * returned, or what they returned has resolved, and the loop of an iteration has asked for the next
-   * one. null if the room has no history. It can be the `since` of a later join.
+   * The position up to which all publications are handled; null if the room has no history. A publication
+   * is handled when its handlers have returned and their promises have resolved, or when the loop of an
+   * iteration asks for the next one. Pass it as `since` to `client.join`, for example after a page was
+   * loaded again.
    *
    * @returns {Position | null}
    */
@@ -1540,7 +1572,7 @@ export class Room {
   }
 
   /**
-   * Whether the last join with a position got everything after it. null if it had no position.
+   * Whether the last join with a position has got everything after it; null if there was none.
    *
    * @returns {boolean | null}
    */
@@ -1549,9 +1581,8 @@ export class Room {
   }
 
   /**
-   * Why the client is not a member any more, for good: a `RemoteError` after `leave`, if the server put
-   * the client out or refused that it joined again; otherwise the error with which the client ended.
-   * null before.
+   * Why the client is no longer in the room; null while it is, or joins it again. A `RemoteError` from the
+   * server, with the code `left` if the program has left it; otherwise the error with which the client ended.
    *
    * @returns {Error | null}
    */
@@ -1560,10 +1591,18 @@ export class Room {
   }
 
   /**
-   * Register a handler for an event of this room. Events that have none here go to the handlers of
-   * the client, unless an iteration runs.
+   * How many publications were dropped, because the program iterates too slowly. These are publications
+   * without a position. The client gets the others from the history when what waits is taken.
    *
-   * `"*"` gets `(event, data)` of events that have no other handler here.
+   * @returns {number}
+   */
+  get dropped() {
+    return this.#membership.dropped;
+  }
+
+  /**
+   * Register a handler for an event that is published to this room. `"*"` gets `(event, data)` of
+   * events that have no other handler of this room.
    *
    * @template {Name<E, "receives"> | "*"} K
    * @param {K} event
@@ -1571,20 +1610,22 @@ export class Room {
    * @returns {() => void} Removes the handler.
    */
   on(event, handler) {
-    return register(this.#membership.handlers, event, handler);
+    const off = register(this.#membership.handlers, event, handler);
+    this.#actions.claim();
+    return off;
   }
 
   /**
-   * Register a handler that is called once for each time that publications were lost: the history does
-   * not have them any more. What comes next follows the position that it gets, which is null if the room
-   * has no history any more.
+   * Register a handler that is called when publications are lost: the history does not have them any
+   * more. It is called once for each loss, with the position after which the room goes on. Without such a
+   * handler, the client logs the loss.
    *
-   * @param {(position: Position | null) => unknown} handler
+   * @param {(position: Position) => unknown} handler
    * @returns {() => void} Removes the handler.
    */
   onLost(handler) {
     const membership = this.#membership;
-    const entry = (/** @type {Position | null} */ position) => handler(position);
+    const entry = (/** @type {Position} */ position) => handler(position);
     membership.lostHandlers = [...membership.lostHandlers, entry];
     return () => {
       membership.lostHandlers = membership.lostHandlers.filter((other) => other !== entry);
@@ -1592,23 +1633,42 @@ export class Room {
   }
 
   /**
-   * Leave the room. An iteration ends after the publications that wait for it.
+   * Register a handler that is called when the server ends the membership, or refuses that the client joins
+   * again. It gets the error, as `ended` has it.
    *
-   * @returns {Promise<void>} When the server has handled it. Without a connection, the client is not a
-   *   member anyway. Rejects with `RemoteError` and `RequestTimeoutError`; it does not join again even then.
+   * @param {(error: Error) => unknown} handler
+   * @returns {() => void} Removes the handler.
+   */
+  onLeft(handler) {
+    const membership = this.#membership;
+    const entry = (/** @type {Error} */ error) => handler(error);
+    membership.leftHandlers = [...membership.leftHandlers, entry];
+    return () => {
+      membership.leftHandlers = membership.leftHandlers.filter((other) => other !== entry);
+    };
+  }
+
+  /**
+   * Leave the room. Afterwards, no handler of it is called. If the client has left it already, or is not
+   * connected, there is nothing to wait for.
+   *
+   * @returns {Promise<void>} Rejects with `RemoteError`: the server answers with an error; `RequestTimeoutError`: no
+   *   answer in time. The client no longer holds the room even then.
    */
   leave() {
     return this.#actions.leave();
   }
 
   /**
-   * The publications as they come, with their positions. After the first iteration has begun, they wait
-   * for the next. Several iterations share them.
+   * Iterate over the publications, in order, that no handler of the room takes. Once you have begun an
+   * iteration, they wait for the next one too. Several iterations share them.
    *
-   * `maxQueue` publications or `maxQueueBytes` may wait. What comes then is fetched from the history
-   * when those are taken. In a room without a history, the iteration raises `QueueFullError` after them.
+   * At most `maxQueue` publications or `maxQueueBytes` wait. When they are too many, the client gets the
+   * rest from the history of the room after the program has taken those. Publications that are not kept
+   * there are dropped, logged and counted in `dropped`.
    *
-   * The iteration ends after `leave`. It raises what `ended` is if the membership ends otherwise.
+   * The iteration ends after `leave`, and when the program closes the client. If the server ends the
+   * membership, or the client ends for good, it throws what `ended` is.
    *
    * @returns {AsyncGenerator<Publication<E>, void, undefined>}
    */
@@ -1677,6 +1737,33 @@ class Opening {
       this.#link = null;
     });
   }
+}
+
+/**
+ * Wait until a promise has settled.
+ *
+ * @param {Promise<unknown>} promise
+ * @param {number} deadline By `now()`.
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<boolean>} Whether it has resolved. Rejects with the reason of the signal.
+ */
+function settles(promise, deadline, signal) {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(signal.reason);
+    const abort = () => reject(signal?.reason);
+    signal?.addEventListener("abort", abort);
+    const seconds = deadline - now();
+    const timer = isEndless(seconds) ? undefined : after(seconds, () => resolve(false));
+    const settled = (/** @type {boolean} */ has) => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+      resolve(has);
+    };
+    promise.then(
+      () => settled(true),
+      () => settled(false),
+    );
+  });
 }
 
 /** Run in the next turn of the event loop. @param {() => void} action */
@@ -2259,17 +2346,23 @@ export class Client {
     if (within && within !== this.#link) {
       throw new DisconnectedError("the connection for which onOpen was called has ended");
     }
-    const known = this.#rooms.get(name);
-    if (known?.leaving || !(known?.room || known?.pending)) {
-      const from = since && since !== "start" ? copied(since) : since;
-      return this.#join(name, { since: from, timeout, signal, within });
+    const deadline = now() + timeout;
+    let known = this.#rooms.get(name);
+    while (known && !known.room && known.pending && !known.leaving) {
+      // Otherwise a handler of `onOpen` would wait for what waits for it.
+      if (within && known.call && this.#queue.includes(known.call)) this.#sendNow(within, known.call);
+      // If that join fails, this one is tried.
+      if (await settles(known.pending, deadline, signal)) break;
+      if (now() >= deadline) throw new RequestTimeoutError(`the join of "${name}" was not answered in time`);
+      known = this.#rooms.get(name);
     }
-    // Otherwise a handler of `onOpen` would wait for what waits for it.
-    if (within && known.call && this.#queue.includes(known.call)) this.#sendNow(within, known.call);
-    if (known.room && within && !known.live) await (known.asked ? known.answered : this.#rejoin(within, known));
-    const room = /** @type {Room<any>} */ (known.room ?? (await known.pending));
+    if (!known?.room || known.leaving) {
+      const from = since && since !== "start" ? copied(since) : since;
+      return this.#join(name, { since: from, timeout: Math.max(deadline - now(), 0.001), signal, within });
+    }
+    if (within && !known.live) await (known.asked ? known.answered : this.#rejoin(within, known));
     if (within && within === this.#link) this.#opening.resume(within);
-    return room;
+    return known.room;
   }
 
   /**
@@ -2286,22 +2379,24 @@ export class Client {
     if (known?.leaving) this.#forget(known);
     const membership = this.#rooms.get(name) ?? new Membership(name);
     this.#rooms.set(name, membership);
+    membership.holding = membership.fresh = true;
     membership.pending = new Promise((resolve, reject) => {
       const call = new Call(name, null, {
         verb: "join",
         within,
         idempotent: true,
         terms: () => {
-          this.#asks(membership, since);
-          // What came for an attempt before this one comes again.
-          membership.held = null;
-          if (since !== null) membership.reset(since === "start" ? null : since);
+          // The server may have put the client into the room, or have answered on a connection before this one.
+          const from = membership.position ?? since;
+          this.#asks(membership, from);
+          if (from && from !== "start") membership.tip ??= from;
           const left = Math.min(timeout, Math.max(call.deadline - now(), 0.001));
-          return { ...(since !== null && { since }), ...(isEndless(timeout) ? {} : { timeout: left }) };
+          return { ...(from && { since: from }), ...(isEndless(timeout) ? {} : { timeout: left }) };
         },
         heard: (kind) => {
-          if (kind !== "reply") return this.#drop(call, misused(name, "is answered with a stream"));
-          if (this.#settle(call)) resolve(this.#hold(membership));
+          if (kind !== "reply") this.#drop(call, misused(name, "is answered with a stream"));
+          else if (membership.left) this.#fail(call, membership.left);
+          else if (this.#settle(call)) resolve(this.#hold(membership));
         },
         failed: (error) => {
           this.#unjoined(membership, error);
@@ -2317,10 +2412,10 @@ export class Client {
 
   /** A join goes out. @param {Membership} membership @param {Position | "start" | null} since */
   #asks(membership, since) {
-    // Without a position, nothing comes again: a member goes on until the answer.
-    if (since !== null || !membership.live) membership.pause();
+    membership.pause();
     membership.asked = true;
     membership.since = since;
+    membership.left = null;
     membership.behind = false;
   }
 
@@ -2329,35 +2424,30 @@ export class Client {
     membership.asked = false;
     membership.pending = membership.call = null;
     membership.live = true;
-    membership.room ??= new Room(membership, {
-      leave: () => this.#leaveRoom(membership),
+    // Its handlers are registered in this turn.
+    later(() => this.#release(membership));
+    membership.room = new Room(membership, {
+      leave: () => (membership.leaving ??= this.#leaveRoom(membership)),
+      claim: () => this.#claim(membership),
       iterate: () => this.#iterate(membership),
     });
-    // The program registers its handlers when it has the room.
-    membership.held ??= new Inbox();
-    later(() => this.#release(membership));
     return membership.room;
-  }
-
-  /** The program has the room: give it what came meanwhile. @param {Membership} membership */
-  #release(membership) {
-    const { held } = membership;
-    membership.held = null;
-    for (let next = held?.take(); next; next = held?.take()) this.#give(membership, next.item);
-    // An iteration that ends waits for these.
-    membership.inbox?.wake();
-    this.#catchUp(membership);
   }
 
   /** A join of the program has failed. @param {Membership} membership @param {unknown} error */
   #unjoined(membership, error) {
-    const { name, asked, served, live } = membership;
-    membership.pending = membership.call = membership.held = null;
-    membership.asked = false;
-    if (!served || !live) this.#forget(membership);
+    const { name, asked, served, member } = membership;
+    membership.pending = membership.call = null;
+    membership.asked = membership.holding = membership.fresh = false;
+    membership.news = new Inbox();
+    if (served && member) {
+      // It is as before. What was kept for the program comes again.
+      membership.restart(membership.position);
+      membership.live = true;
+    } else this.#forget(membership);
     // The server may have let the client in meanwhile.
-    const unknown = asked && !served && !(error instanceof RemoteError);
-    if (unknown && this.#link?.takes) this.#askToLeave(this.#link, name).catch(() => {});
+    const isUnknown = asked && !served && !(error instanceof RemoteError);
+    if (isUnknown && this.#link?.takes) this.#askToLeave(this.#link, name).catch(() => {});
   }
 
   /** Send what waits in the queue before a handler of `onOpen` goes on. @param {Link} link @param {Call} call */
@@ -2381,7 +2471,6 @@ export class Client {
     const { name } = membership;
     const { requestTimeout: timeout } = this.#settings;
     const since = membership.position;
-    membership.pause();
     this.#asks(membership, since);
     /** @type {Promise<void>} */
     const answered = new Promise((resolve, reject) => {
@@ -2391,6 +2480,7 @@ export class Client {
         terms: () => ({ ...(since && { since }), ...(isEndless(timeout) ? {} : { timeout }) }),
         heard: (kind) => {
           if (kind !== "reply") return this.#drop(call, misused(name, "is answered with a stream"));
+          if (membership.left) return this.#fail(call, membership.left);
           if (!this.#settle(call)) return;
           membership.asked = false;
           membership.live = true;
@@ -2415,14 +2505,14 @@ export class Client {
     if (this.#link !== link || membership.leaving || this.#rooms.get(membership.name) !== membership) return;
     membership.pause();
     const refusal = error instanceof RemoteError ? error : null;
-    const isFinal = refusal ? !refusal.retryable : error instanceof WrongRouteError;
+    const isFinal = refusal ? !refusal.retryable || refusal === membership.left : error instanceof WrongRouteError;
     if (!isFinal) return this.#rejoinLater(link, membership, refusal?.retryAfter ?? null);
     const why = refusal ? `${refusal.code}: ${refusal.message}` : error.message;
     const { room } = membership;
     const then = room ? "It does not hold the room any more" : "It does not get what it has missed there";
     const line = `symphony: the client could not join "${printable(membership.name)}" again: ${why}. ${then}`;
     this.#complaints.warn("room", line);
-    if (room) this.#endRoom(membership, error);
+    if (room) this.#remove(membership, error);
     else this.#forget(membership);
   }
 
@@ -2451,66 +2541,71 @@ export class Client {
     const recovered = envelope.recovered ?? null;
     const told = (envelope.position ?? null) === null ? null : copied(envelope.position);
     const membership = this.#rooms.get(name) ?? (told && this.#serve(name));
-    if (!membership || membership.leaving) return;
-    const { asked, since, position: own } = membership;
-    if (asked) {
-      // The server has put the client into the room: what the client has asked for comes later.
-      if (since !== null && recovered === null) return;
-      return this.#rejoined(membership, told, recovered);
-    }
-    // The join that is about to be sent decides.
-    if (membership.room && !membership.live) return;
-    const begins = own === null || membership.pending !== null;
-    if (told === null || begins || isSame(told, membership.tip)) {
-      if (begins) membership.reset(told);
-      membership.last = told;
+    if (!membership) return;
+    membership.member = true;
+    const { asked, room, pending, since, tip } = membership;
+    // The answer to the join that is on its way, or about to be sent, names the position.
+    const ignores = asked ? since !== null : (room && !membership.live) || (pending && tip);
+    if (membership.leaving || (ignores && recovered === null)) return;
+    membership.left = null;
+    if (recovered !== null) this.#answered(membership, told, recovered);
+    else if (told && tip && !isSame(told, tip)) {
+      if (link.takes) this.#rejoin(link, membership);
+    } else {
+      membership.last = membership.tip = told;
       membership.live = true;
-    } else if (link.takes) this.#rejoin(link, membership);
+      if (asked) membership.recovered = null;
+    }
   }
 
   /**
-   * The server has answered a join.
+   * The server has answered a join with a position.
    *
    * @param {Membership} membership
    * @param {Position | null} told
-   * @param {boolean | null} recovered
+   * @param {boolean} recovered
    */
-  #rejoined(membership, told, recovered) {
-    const { since, tip, room } = membership;
-    const isFirst = room === null && membership.pending !== null;
-    if (isFirst) membership.held ??= new Inbox();
+  #answered(membership, told, recovered) {
+    const { tip } = membership;
     membership.live = true;
-    membership.recovered = recovered;
     membership.joinedAt = now();
-    const known = since === "start" ? null : since;
-    // A server that skips some of them has not recovered.
-    const skips = known !== null && (told === null || told.offset > known.offset);
-    if (since !== null && (recovered === false || skips)) {
-      membership.reset(told);
-      this.#tell(membership, { lost: told });
-    } else if (known && told?.epoch === tip?.epoch) membership.last = told;
-    else membership.reset(told);
+    membership.recovered = recovered;
+    membership.last = told;
+    const isSameEpoch = told?.epoch === tip?.epoch;
+    if (told === null || tip === null) {
+      membership.tip = told;
+      if (told && !recovered) this.#lose(membership, told);
+    } else if (isSame(told, tip) || (recovered && isSameEpoch && told.offset <= tip.offset)) {
+      // What was taken is complete, even if the history does not have it any more.
+      membership.recovered = true;
+    } else if (recovered && !isSameEpoch) {
+      // The history goes on in another epoch, in which what was taken may be different.
+      membership.restart(told);
+    } else {
+      membership.recovered = false;
+      this.#lose(membership, told);
+    }
   }
 
-  /** @param {string} name @returns {Membership | null} A new one, for a room that the server put the client into. */
+  /** @param {string} name @returns {Membership} A new one, for a room that the server put the client into. */
   #serve(name) {
-    if (this.#served >= MAX_ROOMS && this.#hasOld) {
-      this.#hasOld = false;
-      // Rooms of earlier connections into which the server has not put the client again.
-      for (const old of this.#rooms.values()) {
-        if (!old.room && !old.pending && !old.live && !old.asked) this.#forget(old);
-      }
-    }
-    if (this.#served >= MAX_ROOMS) {
-      const line = `symphony: the server put the client into more than ${MAX_ROOMS} rooms`;
-      this.#complaints.warn("rooms", `${line}. It does not get what it misses in the others`);
-      return null;
-    }
+    if (this.#served >= MAX_REMEMBERED_ROOMS) this.#forgetOld();
     const membership = new Membership(name);
     membership.served = true;
     this.#served++;
     this.#rooms.set(name, membership);
     return membership;
+  }
+
+  /** Make room for another one. */
+  #forgetOld() {
+    const others = [...this.#rooms.values()].filter(({ served, room, pending }) => served && !room && !pending);
+    const gone = this.#hasOld ? others.filter(({ member }) => !member) : [];
+    this.#hasOld = false;
+    for (const old of gone.length ? gone : others.slice(0, FORGOTTEN_AT_ONCE)) this.#forget(old);
+    if (gone.length) return;
+    const line = `symphony: the server put the client into more than ${MAX_REMEMBERED_ROOMS} rooms`;
+    this.#complaints.warn("rooms", `${line}. The client forgets the positions of the oldest ones`);
   }
 
   /** @param {Membership} membership */
@@ -2525,25 +2620,44 @@ export class Client {
   #left(name, data) {
     const membership = this.#rooms.get(name);
     if (!membership) return;
-    const error = errorIn(data) ?? new RemoteError("left", "the client is not a member any more");
-    membership.ended ??= membership.leaving ? error : null;
-    // The answer to the join, or to the leave, follows.
-    membership.live = false;
+    const error = errorIn(data) ?? new RemoteError("left", "the server has ended the membership");
+    membership.member = membership.live = false;
     membership.last = null;
-    if (membership.asked || membership.leaving || membership.pending) return;
+    if (membership.asked || membership.leaving) {
+      // The answer says what follows from it.
+      membership.left = error;
+      return;
+    }
+    if (membership.pending) return;
     if (!membership.room) return this.#forget(membership);
     const line = `symphony: the server put the client out of "${printable(name)}"`;
     this.#complaints.warn("room", `${line}: ${error.code}: ${error.message}`);
-    this.#endRoom(membership, error);
+    this.#remove(membership, error);
   }
 
   /** Publications of a room will not come. @param {string} name @param {Position} position */
   #lostSome(name, position) {
     const membership = this.#rooms.get(name);
     // What comes before the answer to a join is about what that answer replaces.
-    if (!membership?.live || membership.leaving) return;
-    membership.reset(position);
-    this.#tell(membership, { lost: position });
+    if (membership?.live && !membership.leaving) this.#lose(membership, position);
+  }
+
+  /** Go on after a position, and tell the program. @param {Membership} membership @param {Position} position */
+  #lose(membership, position) {
+    const { news, holding, iterations } = membership;
+    membership.last = membership.tip = position;
+    // In order with the publications.
+    if (holding || iterations) news.push({ lost: position }, LOST_BYTES);
+    else this.#tellLost(membership, position);
+  }
+
+  /** @param {Membership} membership @param {Position} position */
+  #tellLost({ name, lostHandlers, leaving }, position) {
+    if (leaving) return;
+    for (const handler of lostHandlers) guard(`lost in ${name}`, () => handler(copied(position)));
+    if (lostHandlers.length) return;
+    const line = `symphony: publications of "${printable(name)}" were lost: it goes on after the offset`;
+    this.#complaints.warn("lost", `${line} ${position.offset}`);
   }
 
   /** @param {Link} link @param {any} envelope A publication. @param {number} bytes */
@@ -2553,26 +2667,24 @@ export class Client {
     if (!membership) return void this.#event(event, data);
     if (membership.leaving) return;
     const offset = envelope.offset ?? null;
-    /** @type {Position | null} */
-    let position = null;
-    if (offset !== null) {
-      // It comes again after the answer to the join.
-      if (!membership.live) return;
-      const epoch = envelope.epoch ?? membership.last?.epoch ?? null;
-      position = epoch === null ? null : { epoch, offset };
+    const epoch = envelope.epoch ?? membership.last?.epoch ?? null;
+    if (offset === null || (membership.live && epoch === null)) {
+      this.#deliver(membership, { event, data, position: null, mark: null, bytes });
+      return;
     }
-    if (position !== null) {
-      const before = membership.last;
-      const verdict = membership.follow(position);
-      if (verdict === "gap") return this.#gap(link, membership);
-      if (verdict === "had") return;
-      if (!this.#fitsRoom(membership, bytes)) {
-        membership.last = before;
-        return this.#tooMany(membership, true);
-      }
-    } else if (!this.#fitsRoom(membership, bytes)) return this.#tooMany(membership, false);
-    const mark = position && membership.begin(position);
-    this.#tell(membership, { event, data, position, mark, bytes });
+    // Otherwise it comes again.
+    if (!membership.live) return;
+    const { last } = membership;
+    const position = { epoch, offset };
+    const verdict = membership.follow(position);
+    if (verdict === "gap") return this.#gap(link, membership);
+    if (verdict === "had") return;
+    const mark = membership.begin(position);
+    if (this.#deliver(membership, { event, data, position, mark, bytes })) return;
+    membership.giveBack(mark);
+    membership.last = last;
+    membership.live = false;
+    membership.behind = true;
   }
 
   /**
@@ -2591,70 +2703,112 @@ export class Client {
     else this.#rejoin(link, membership);
   }
 
-  /** @param {Membership} membership @param {number} bytes @returns {boolean} Whether one more may wait. */
-  #fitsRoom({ held, inbox }, bytes) {
-    const waits = held ?? inbox;
-    const { maxQueue, maxQueueBytes } = this.#settings;
-    return waits === null || (waits.size < maxQueue && (waits.size === 0 || waits.bytes + bytes <= maxQueueBytes));
+  /** @param {Membership} membership @param {Arrival} arrival @returns {boolean} False if it must come again. */
+  #deliver(membership, arrival) {
+    return membership.holding ? this.#queueNews(membership, arrival) : this.#pass(membership, arrival);
   }
 
-  /** A publication does not fit. @param {Membership} membership @param {boolean} kept Whether the history may have it. */
-  #tooMany(membership, kept) {
-    const { held, inbox, iterations, tip } = membership;
-    const waits = held ?? inbox;
-    const told = `symphony: ${waits?.size} publications of "${printable(membership.name)}" wait and are not taken`;
-    if (kept && (held || iterations)) {
-      membership.live = false;
-      membership.behind = true;
-      this.#complaints.warn("behind", `${told}; the client fetches the next ones from the history when they are`);
-    } else if (held || (iterations && tip)) {
-      this.#complaints.warn("unread", `${told}; one that the room does not keep was dropped`);
-    } else {
-      this.#complaints.warn("unread", `${told}; they go to handlers from now on`);
-      inbox?.fail(new QueueFullError(`${inbox.size} publications of "${membership.name}" wait and are not taken`));
-      membership.inbox = null;
-    }
-  }
-
-  /** Give something to the program, when it has the room. @param {Membership} membership @param {News} news */
-  #tell(membership, news) {
-    const { held } = membership;
-    if (held) held.push(news, "lost" in news ? 0 : news.bytes);
-    else this.#give(membership, news);
-  }
-
-  /** @param {Membership} membership @param {News} news */
-  #give(membership, news) {
-    const { name, lostHandlers, inbox } = membership;
-    if ("lost" in news) {
-      for (const handler of lostHandlers) guard(`lost in ${name}`, () => handler(news.lost));
-      if (lostHandlers.length) return;
-      const line = `symphony: publications of "${printable(name)}" were lost`;
-      this.#complaints.warn("lost", `${line}: the history does not have them any more`);
-      return;
-    }
-    const { event, data, mark, bytes } = news;
+  /** Give a publication to who takes it. @param {Membership} membership @param {Arrival} arrival @returns {boolean} */
+  #pass(membership, arrival) {
+    const { event, data, mark } = arrival;
     /** @type {Promise<void>[]} */
     const jobs = [];
-    const handlers = membership.heardBy(event);
-    for (const handler of handlers) jobs.push(guard(event, () => handler(event, data)));
-    if (inbox) inbox.push(news, bytes);
-    else if (!handlers.length) this.#event(event, data, jobs);
-    if (!mark) return;
-    mark.left = jobs.length + (inbox ? 1 : 0);
+    const own = membership.heardBy(event);
+    if (!own.length) {
+      const { iterated, fresh } = membership;
+      const waits = iterated || (fresh && !this.#heardBy(event).length);
+      if (waits) return this.#queueNews(membership, arrival);
+      this.#event(event, data, jobs);
+    }
+    for (const handler of own) jobs.push(guard(event, () => handler(event, data)));
+    if (mark) mark.left = jobs.length;
     for (const job of jobs) job.then(() => membership.done(mark));
-    if (mark.left === 0) membership.done(mark);
+    if (!jobs.length) membership.done(mark);
+    return true;
+  }
+
+  /** @param {Membership} membership @param {Arrival} arrival @returns {boolean} As `#deliver`. */
+  #queueNews(membership, arrival) {
+    const { news, fresh, holding, name } = membership;
+    if (this.#hasPlace(membership, arrival.bytes)) {
+      news.push(arrival, arrival.bytes);
+      return true;
+    }
+    if (fresh && !holding) {
+      this.#giveUp(membership);
+      return this.#pass(membership, arrival);
+    }
+    const line = `symphony: ${news.size} publications of "${printable(name)}" wait and are not taken`;
+    if (arrival.position !== null) {
+      this.#complaints.warn("behind", `${line}. The client gets the next ones from the history when they are`);
+      return false;
+    }
+    membership.dropped++;
+    this.#complaints.warn("dropped", `${line}. ${membership.dropped} without a position were dropped so far`);
+    return true;
+  }
+
+  /** @param {Membership} membership @param {number} bytes @returns {boolean} Whether one more may wait. */
+  #hasPlace({ news }, bytes) {
+    const { maxQueue, maxQueueBytes } = this.#settings;
+    return news.size < maxQueue && (news.size === 0 || news.bytes + bytes <= maxQueueBytes);
+  }
+
+  /** Drop what waits for a program that takes it in no way. @param {Membership} membership */
+  #giveUp(membership) {
+    const { news, name } = membership;
+    membership.fresh = false;
+    membership.news = new Inbox();
+    const why = "there is no handler for them, and no iteration";
+    this.#complaints.warn("given up", `symphony: ${news.size} publications of "${printable(name)}" were dropped: ${why}`);
+    for (let next = news.take(); next; next = news.take()) {
+      if ("lost" in next.item) this.#tellLost(membership, next.item.lost);
+      else membership.done(next.item.mark);
+    }
+  }
+
+  /** The program registers a handler. @param {Membership} membership */
+  #claim(membership) {
+    if (!membership.fresh) return;
+    membership.fresh = false;
+    if (membership.holding) return;
+    membership.holding = true;
+    // It may register more of them in this turn.
+    later(() => this.#release(membership));
+  }
+
+  /** The program has had its turn: pass on what waits. @param {Membership} membership */
+  #release(membership) {
+    const { news, iterations, iterated } = membership;
+    membership.holding = false;
+    // What still waits then is queued again, in order.
+    for (let left = news.size; left > 0; left--) {
+      const item = news.take()?.item;
+      if (item === undefined) break;
+      if ("lost" in item) {
+        if (iterations) news.push(item, LOST_BYTES);
+        else this.#tellLost(membership, item.lost);
+      } else if (membership.waits(item) && !membership.leaving) this.#pass(membership, item);
+    }
+    if (membership.ended) this.#tellLeft(membership);
+    if (membership.behind && !iterated) {
+      if (!this.#hasPlace(membership, 0)) this.#giveUp(membership);
+      this.#catchUp(membership);
+    }
+    membership.news.wake();
   }
 
   /** @param {Membership} membership @returns {AsyncGenerator<any, void, undefined>} */
   #iterate(membership) {
+    membership.fresh = false;
+    membership.iterated = true;
     const state = { left: false };
     const items = this.#publications(membership, state);
     // Without this, `return` would wait for the next publication.
     const leave = items.return.bind(items);
     items.return = (value) => {
       state.left = true;
-      membership.inbox?.wake();
+      membership.news.wake();
       return leave(value);
     };
     return items;
@@ -2662,23 +2816,24 @@ export class Client {
 
   /** @param {Membership} membership @param {{ left: boolean }} state Whether the iteration was left. */
   async *#publications(membership, state) {
-    const inbox = (membership.inbox ??= new Inbox());
-    if (membership.ended) this.#endInbox(membership);
     membership.iterations++;
     try {
       while (!state.left) {
-        const next = inbox.take();
-        if (next) {
-          const { event, data, position, mark } = next.item;
+        const item = membership.holding ? undefined : membership.news.take()?.item;
+        if (item && "lost" in item) this.#tellLost(membership, item.lost);
+        else if (item && membership.waits(item)) {
+          const { event, data, position, mark } = item;
           try {
             yield { event, data, position: position && copied(position) };
           } finally {
             membership.done(mark);
           }
-        } else if (inbox.last && !membership.held) return inbox.last();
-        else {
+        } else if (item === undefined && membership.ended && !membership.holding) {
+          if (membership.quiet) return;
+          throw membership.ended;
+        } else if (item === undefined) {
           this.#catchUp(membership);
-          await inbox.changed();
+          await membership.news.changed();
         }
       }
     } finally {
@@ -2688,22 +2843,21 @@ export class Client {
 
   /** What did not fit may come now. @param {Membership} membership */
   #catchUp(membership) {
-    const { behind, asked, room, leaving, ended } = membership;
+    const { behind, asked, timer, room, leaving, ended } = membership;
     const link = this.#link;
-    if (!behind || asked || !room || leaving || ended || !link?.takes || !link.prepared) return;
-    this.#rejoin(link, membership);
+    if (!behind || !room || leaving || ended) return;
+    // It comes anyway if a join is on its way or will be, as on the next connection.
+    if (!asked && timer === null && link?.takes && link.prepared) this.#rejoin(link, membership);
   }
 
   /** @param {Membership} membership */
   async #leaveRoom(membership) {
-    const { name, asked, live, behind, leaving, ended } = membership;
-    if (ended || leaving) return;
-    membership.leaving = true;
-    membership.held = null;
-    membership.inbox?.end();
+    const { name, asked, member, ended } = membership;
+    if (ended) return;
+    clearTimeout(membership.timer);
     const link = this.#link;
     // A membership ends with its connection.
-    const isMember = asked || live || behind;
+    const isMember = asked || member;
     try {
       if (link?.takes && isMember) await this.#askToLeave(link, name);
       // Until a server that stops has closed the connection, what it sends is dropped.
@@ -2711,7 +2865,7 @@ export class Client {
     } catch (error) {
       if (!(error instanceof DisconnectedError)) throw error;
     } finally {
-      membership.ended ??= new RemoteError("left", "the client left the room");
+      this.#endRoom(membership, membership.left ?? new RemoteError("left", "the client has left the room"), true);
     }
   }
 
@@ -2734,18 +2888,29 @@ export class Client {
     });
   }
 
-  /** A membership has ended for good. @param {Membership} membership @param {Error} error @param {boolean} [orderly] */
-  #endRoom(membership, error, orderly = false) {
-    membership.ended ??= error;
+  /** The server has ended a membership. @param {Membership} membership @param {Error} error */
+  #remove(membership, error) {
     this.#forget(membership);
-    if (orderly) membership.inbox?.end();
-    else this.#endInbox(membership);
+    this.#endRoom(membership, error, false);
+    // After the publications.
+    if (!membership.holding) this.#tellLeft(membership);
   }
 
   /** @param {Membership} membership */
-  #endInbox({ inbox, leaving, ended }) {
-    if (leaving) inbox?.end();
-    else inbox?.fail(ended);
+  #tellLeft(membership) {
+    const { leftHandlers, ended, name, quiet } = membership;
+    if (!ended || quiet || ended instanceof DisconnectedError) return;
+    membership.leftHandlers = [];
+    for (const handler of leftHandlers) guard(`left ${name}`, () => handler(ended));
+  }
+
+  /** A membership has ended for good. @param {Membership} membership @param {Error} error @param {boolean} quiet */
+  #endRoom(membership, error, quiet) {
+    if (membership.ended) return;
+    membership.pause();
+    membership.ended = error;
+    membership.quiet = quiet;
+    membership.news.wake();
   }
 
   /** The memberships end with the connection. */
@@ -2753,6 +2918,8 @@ export class Client {
     this.#hasOld = true;
     for (const membership of this.#rooms.values()) {
       membership.pause();
+      membership.member = false;
+      membership.left = null;
       membership.failures = 0;
       if (membership.leaving) this.#forget(membership);
     }
@@ -3272,6 +3439,7 @@ export class Client {
     this.#queue = [];
     for (const call of calls) this.#fail(call, call.refusal ?? error);
     for (const membership of this.#rooms.values()) this.#endRoom(membership, error, orderly);
+    this.#rooms.clear();
     this.#heldBytes = 0;
     if (orderly) this.#inbox.end();
     else this.#inbox.fail(error);
