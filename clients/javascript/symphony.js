@@ -1375,7 +1375,11 @@ class Call {
 /** A publication that a handler or an iteration works on. @typedef {{ before: Position | null, left: number }} Mark */
 
 /** @typedef {{ event: string, data: any, position: Position | null, mark: Mark | null, bytes: number }} Arrival */
-/** A publication, or the news that some were lost, on its way to the program. @typedef {Arrival | { lost: Position }} News */
+/**
+ * A publication, or the news that some were lost, on its way to the program.
+ *
+ * @typedef {Arrival | { lost: Position }} News
+ */
 
 /** @param {Position | null} one @param {Position | null} other */
 const isSame = (one, other) => one?.epoch === other?.epoch && one?.offset === other?.offset;
