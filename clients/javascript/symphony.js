@@ -30,8 +30,6 @@ const MAX_ROOM_NAME = 4096;
 const MAX_EPOCH = 128;
 /** Rooms that the server put the client into, of which the client remembers the position. */
 const MAX_REMEMBERED_ROOMS = 1000;
-/** How many of them it forgets when there are more. */
-const FORGOTTEN_AT_ONCE = 100;
 /** Characters of a peer's text that an error or a log line shows. */
 const MAX_SHOWN = 200;
 /** Characters of a message that `debug` shows. */
@@ -1384,9 +1382,6 @@ class Call {
 /** @param {Position | null} one @param {Position | null} other */
 const isSame = (one, other) => one?.epoch === other?.epoch && one?.offset === other?.offset;
 
-/** Bytes that the news of a loss counts for. */
-const LOST_BYTES = 0;
-
 /** @param {Position} position The peer's object has other fields too. @returns {Position} */
 const copied = ({ epoch, offset }) => ({ epoch, offset });
 
@@ -1436,6 +1431,8 @@ class Membership {
   leftHandlers = [];
   /** What waits for the program. @type {Inbox<News>} */
   news = new Inbox();
+  /** The news that waits last, if it is that of a loss. @type {{ lost: Position } | null} */
+  loss = null;
   /** Whether everything waits: the program has not had its turn yet. */
   holding = false;
   /** Whether the program may still choose how it takes the publications. */
@@ -1517,6 +1514,13 @@ class Membership {
   /** One of those that work on it is done. @param {Mark | null} mark */
   done(mark) {
     if (mark && --mark.left <= 0) this.running.delete(mark);
+  }
+
+  /** @returns {News | undefined} The next that waits. */
+  take() {
+    const item = this.news.take()?.item;
+    if (item === this.loss) this.loss = null;
+    return item;
   }
 
   /** @param {string} event @returns {Heard[]} */
@@ -1998,6 +2002,8 @@ export class Client {
   #served = 0;
   /** Whether there may be some of an earlier connection among those. */
   #hasOld = false;
+  /** Whether it was logged that there were too many. */
+  #toldForgotten = false;
   /** Names of events that came and had no handler. @type {Set<string>} */
   #unheardNames = new Set();
 
@@ -2444,6 +2450,7 @@ export class Client {
     membership.pending = membership.call = null;
     membership.asked = membership.holding = membership.fresh = false;
     membership.news = new Inbox();
+    membership.loss = null;
     if (served && member) {
       // It is as before. What was kept for the program comes again.
       membership.restart(membership.position);
@@ -2603,13 +2610,22 @@ export class Client {
 
   /** Make room for another one. */
   #forgetOld() {
-    const others = [...this.#rooms.values()].filter(({ served, room, pending }) => served && !room && !pending);
-    const gone = this.#hasOld ? others.filter(({ member }) => !member) : [];
-    this.#hasOld = false;
-    for (const old of gone.length ? gone : others.slice(0, FORGOTTEN_AT_ONCE)) this.#forget(old);
-    if (gone.length) return;
+    /** @type {Membership | null} */
+    let oldest = null;
+    for (const other of this.#rooms.values()) {
+      if (!other.served || other.room || other.pending) continue;
+      oldest ??= other;
+      if (this.#hasOld && other.member) continue;
+      // One of an earlier connection, into which the server has not put the client again, goes first.
+      oldest = other;
+      break;
+    }
+    if (oldest?.member) this.#hasOld = false;
+    if (oldest) this.#forget(oldest);
+    if (this.#toldForgotten) return;
+    this.#toldForgotten = true;
     const line = `symphony: the server put the client into more than ${MAX_REMEMBERED_ROOMS} rooms`;
-    this.#complaints.warn("rooms", `${line}. The client forgets the positions of the oldest ones`);
+    console.warn(`${line}. The client forgets the positions of the oldest ones, and cannot recover these`);
   }
 
   /** @param {Membership} membership */
@@ -2650,9 +2666,14 @@ export class Client {
   #lose(membership, position) {
     const { news, holding, iterations } = membership;
     membership.last = membership.tip = position;
-    // In order with the publications.
-    if (holding || iterations) news.push({ lost: position }, LOST_BYTES);
-    else this.#tellLost(membership, position);
+    if (!holding && !iterations) this.#tellLost(membership, position);
+    // Two losses without a publication between them are one.
+    else if (membership.loss) membership.loss.lost = position;
+    else {
+      // In order with the publications.
+      membership.loss = { lost: position };
+      news.push(membership.loss, 0);
+    }
   }
 
   /** @param {Membership} membership @param {Position} position */
@@ -2703,8 +2724,9 @@ export class Client {
     if (now() - membership.joinedAt > LASTING) membership.failures = 0;
     membership.pause();
     if (!link.takes) return;
-    if (membership.failures++) this.#rejoinLater(link, membership, null);
-    else this.#rejoin(link, membership);
+    if (membership.failures) return this.#rejoinLater(link, membership, null);
+    membership.failures++;
+    this.#rejoin(link, membership);
   }
 
   /** @param {Membership} membership @param {Arrival} arrival @returns {boolean} False if it must come again. */
@@ -2712,8 +2734,15 @@ export class Client {
     return membership.holding ? this.#queueNews(membership, arrival) : this.#pass(membership, arrival);
   }
 
-  /** Give a publication to who takes it. @param {Membership} membership @param {Arrival} arrival @returns {boolean} */
-  #pass(membership, arrival) {
+  /**
+   * Give a publication to what takes it.
+   *
+   * @param {Membership} membership
+   * @param {Arrival} arrival
+   * @param {boolean} [hasWaited] Whether it had its place.
+   * @returns {boolean} As `#deliver`.
+   */
+  #pass(membership, arrival, hasWaited = false) {
     const { event, data, mark } = arrival;
     /** @type {Promise<void>[]} */
     const jobs = [];
@@ -2721,7 +2750,7 @@ export class Client {
     if (!own.length) {
       const { iterated, fresh } = membership;
       const waits = iterated || (fresh && !this.#heardBy(event).length);
-      if (waits) return this.#queueNews(membership, arrival);
+      if (waits) return this.#queueNews(membership, arrival, hasWaited);
       this.#event(event, data, jobs);
     }
     for (const handler of own) jobs.push(guard(event, () => handler(event, data)));
@@ -2731,10 +2760,11 @@ export class Client {
     return true;
   }
 
-  /** @param {Membership} membership @param {Arrival} arrival @returns {boolean} As `#deliver`. */
-  #queueNews(membership, arrival) {
+  /** @param {Membership} membership @param {Arrival} arrival @param {boolean} [hasWaited] */
+  #queueNews(membership, arrival, hasWaited = false) {
     const { news, fresh, holding, name } = membership;
-    if (this.#hasPlace(membership, arrival.bytes)) {
+    if (hasWaited || this.#hasPlace(membership, arrival.bytes)) {
+      membership.loss = null;
       news.push(arrival, arrival.bytes);
       return true;
     }
@@ -2769,6 +2799,7 @@ export class Client {
       if ("lost" in next.item) this.#tellLost(membership, next.item.lost);
       else membership.done(next.item.mark);
     }
+    membership.loss = null;
   }
 
   /** The program registers a handler. @param {Membership} membership */
@@ -2787,12 +2818,12 @@ export class Client {
     membership.holding = false;
     // What still waits then is queued again, in order.
     for (let left = news.size; left > 0; left--) {
-      const item = news.take()?.item;
+      const item = membership.take();
       if (item === undefined) break;
       if ("lost" in item) {
-        if (iterations) news.push(item, LOST_BYTES);
+        if (iterations) news.push(item, 0);
         else this.#tellLost(membership, item.lost);
-      } else if (membership.waits(item) && !membership.leaving) this.#pass(membership, item);
+      } else if (membership.waits(item) && !membership.leaving) this.#pass(membership, item, true);
     }
     if (membership.ended) this.#tellLeft(membership);
     if (membership.behind && !iterated) {
@@ -2823,7 +2854,7 @@ export class Client {
     membership.iterations++;
     try {
       while (!state.left) {
-        const item = membership.holding ? undefined : membership.news.take()?.item;
+        const item = membership.holding ? undefined : membership.take();
         if (item && "lost" in item) this.#tellLost(membership, item.lost);
         else if (item && membership.waits(item)) {
           const { event, data, position, mark } = item;
