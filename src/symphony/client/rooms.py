@@ -279,7 +279,8 @@ class Rooms:
         """Return the position to join with, when the join is sent."""
         membership.asked = True
         membership.left = None
-        position = membership.place.handled or since
+        # What was taken waits in the client's own queue, which outlives the connection.
+        position = membership.place.seen or since
         membership.ignoring = position is not None
         return position
 
