@@ -1,6 +1,7 @@
 """Symphony: the real-time framework for Python."""
 
 from symphony.app import Symphony
+from symphony.broker.base import History
 from symphony.client import Client, connect
 from symphony.errors import (
     ConfigurationError,
@@ -20,7 +21,9 @@ from symphony.identity import Identity
 from symphony.limits import Limits
 from symphony.plugin import Plugin
 from symphony.protocol.envelopes import Event, Protocol
+from symphony.protocol.positions import Position
 from symphony.rooms.policy import Rooms
+from symphony.rooms.publishing import Publication
 from symphony.rooms.room import Room, Target
 from symphony.router import Router
 from symphony.routing.markers import Depends, Query
@@ -39,11 +42,14 @@ __all__ = (
     "DisconnectedError",
     "Event",
     "Handshake",
+    "History",
     "Identity",
     "Limits",
     "MessageTooLargeError",
     "Plugin",
+    "Position",
     "Protocol",
+    "Publication",
     "Query",
     "QueueFullError",
     "RefusedError",

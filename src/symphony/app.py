@@ -330,14 +330,17 @@ class Symphony(Router):
             table.add(EVERY_PATH, compiler.endpoint(EVERY_PATH, None, (self,)))
         hooks = HookCompiler(self.overrides)
         families = Families()
+        keeps_history = False
         for rooms in self.families():
             families.add(hooks.family(rooms))
+            keeps_history |= rooms.policy.history is not None
         return Node(
             table.match,
             table.texts,
             families.find,
             limits=self.limits,
             hosts=self._hosts,
+            keeps_history=keeps_history,
             stats=self.stats,
             on_error=[hooks.error_handler(handler) for handler in self._error_handlers],
             on_exception=self.on_exception,

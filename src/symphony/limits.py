@@ -97,6 +97,13 @@ class Limits:
             message. After that, the connection is closed with 4408.
         max_room_name: The most characters in the name of a room. A longer
             name is refused with `invalid`.
+        max_history_bytes: The most bytes of publications that all rooms with a
+            history keep together in the memory of the process. Above this, the room
+            that was published to least recently loses its oldest ones. Members that
+            come back to it are told. It counts for the whole app, not for a route.
+        max_recovery: How many publications a member that comes back may have missed.
+            If there are more, it is told that it has missed them, and gets none. It
+            counts for the whole app, not for a route.
         thread_timeout: How long another thread waits for the event loop, in
             `app.threadsafe`, before it raises `TimeoutError`. A request has its
             own timeout on top.
@@ -144,6 +151,8 @@ class Limits:
     max_awaiting_bytes: int = 4 * 1024 * 1024
     message_timeout: float = 60.0
     max_room_name: int = 512
+    max_history_bytes: int = 256 * 1024 * 1024
+    max_recovery: int = 1000
     thread_timeout: float = 5.0
     retry_after: float = 1.0
     blocking_warning: float = 0.1

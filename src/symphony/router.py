@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
+from symphony.broker.base import History
 from symphony.errors import ConfigurationError
 from symphony.limits import Limits
 from symphony.protocol.envelopes import Protocol
@@ -115,6 +116,8 @@ class Router(Handlers):
         max_members: int | None = None,
         linger: float = 0.0,
         state: Callable[[], Any] | None = None,
+        history: History | int | None = None,
+        client_join: bool = False,
     ) -> Rooms:
         """Give all rooms whose names match a pattern one policy.
 
@@ -127,6 +130,10 @@ class Router(Handlers):
                 refused with `room_full`. `None`: any number.
             linger: Seconds an empty room keeps its state, 0: none.
             state: A class without arguments, made once a room: `room.state`.
+            history: How many publications a room keeps for members that come back,
+                or a `History`. `None`: none, and delivery is at most once.
+            client_join: Whether clients may join by themselves. If the family has an
+                `authorize` hook, they may ask in any case, and it decides.
 
         Returns:
             The family, to register hooks on.
@@ -135,7 +142,14 @@ class Router(Handlers):
             ConfigurationError: The pattern or an option is wrong, or the
                 pattern is there already.
         """
-        policy = RoomPolicy(pattern, max_members=max_members, linger=linger, state=state)
+        policy = RoomPolicy(
+            pattern,
+            max_members=max_members,
+            linger=linger,
+            state=state,
+            history=History(history) if isinstance(history, int) else history,
+            client_join=client_join,
+        )
         if not pattern:
             raise ConfigurationError(f"{self}.rooms() takes a pattern such as 'chat:{{name}}'.")
         if pattern in self._families:

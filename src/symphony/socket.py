@@ -19,10 +19,20 @@ from symphony.websocket.backpressure import READY, TURN
 if TYPE_CHECKING:
     from symphony.handshake import Handshake
     from symphony.identity import Identity
+    from symphony.protocol.envelopes import Join, Leave
     from symphony.rooms.room import Room
     from symphony.transport.base import Connection
 
-__all__ = ("Socket", "SocketSession", "begin", "close_dependencies", "recipient_of", "release")
+__all__ = (
+    "Socket",
+    "SocketSession",
+    "begin",
+    "close_dependencies",
+    "join_by_client",
+    "leave_by_client",
+    "recipient_of",
+    "release",
+)
 
 StateT = TypeVar("StateT", default=Any)
 ReplyT = TypeVar("ReplyT", default=Any)
@@ -335,6 +345,16 @@ def recipient_of(socket: Socket[Any]) -> Recipient:
 def begin(socket: Socket[Any]) -> None:
     """Note that the connect handler is called, so that the disconnect handler will be, too."""
     socket._session.began = True  # pyright: ignore[reportPrivateUsage]
+
+
+async def join_by_client(socket: Socket[Any], asked: Join) -> None:
+    """Join the room that the client has asked for."""
+    await socket._session.join(asked.join, authorize=True, asked=asked)  # pyright: ignore[reportPrivateUsage]
+
+
+async def leave_by_client(socket: Socket[Any], asked: Leave) -> bool:
+    """Leave the room that the client has named; return whether it was a member."""
+    return await socket._session.leave(asked.leave)  # pyright: ignore[reportPrivateUsage]
 
 
 async def close_dependencies(socket: Socket[Any]) -> None:

@@ -12,6 +12,7 @@ from symphony.websocket.backpressure import TURN
 
 if TYPE_CHECKING:
     from symphony.identity import Identity
+    from symphony.protocol.envelopes import Join
     from symphony.rooms.room import Room
     from symphony.routing.socketscope import Home
 
@@ -73,8 +74,8 @@ class SocketSession(Protocol):
         """Ask the client and return its reply."""
         ...
 
-    async def join(self, name: str, *, authorize: bool) -> Room:
-        """Make the socket a member of a room."""
+    async def join(self, name: str, *, authorize: bool, asked: Join | None = None) -> Room:
+        """Make the socket a member of a room; *asked* is the request of its client, if it was one."""
         ...
 
     async def leave(self, name: str) -> bool:
@@ -108,7 +109,7 @@ class _Ended:
     async def request(self, event: str, data: Any, *, timeout: float, response_type: Any) -> Any:
         raise DisconnectedError(f"The socket is closed: {event!r} was not sent.")
 
-    async def join(self, name: str, *, authorize: bool) -> Room:
+    async def join(self, name: str, *, authorize: bool, asked: Join | None = None) -> Room:
         raise DisconnectedError(f"The socket is closed: it cannot join {name!r}.")
 
     async def leave(self, name: str) -> bool:

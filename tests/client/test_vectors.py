@@ -123,8 +123,6 @@ class Conversation:
         self.opening.cancel()
         for task in (*self.tasks.values(), *self.beside):
             task.cancel()
-        for iteration in self.iterations.values():
-            await iteration.aclose()
         await asyncio.gather(self.opening, *self.tasks.values(), *self.beside, return_exceptions=True)
 
     async def step(self, step: dict[str, Any]) -> None:

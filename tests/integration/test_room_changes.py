@@ -102,6 +102,9 @@ async def test_a_leave_during_a_join_undoes_it(serve, when: str):
         doors.may.set()
         doors.joined.set()
         assert await leaving is (when == "on_join")
+        if when == "on_join":
+            assert json.loads(await client.recv()) == {"joined": "door:1"}
+            assert json.loads(await client.recv())["left"] == "door:1"
         assert json.loads(await client.recv())["data"]["code"] == "cancelled"
         hooks = ["on_join", "on_join ends", "on_leave"] if when == "on_join" else []
         assert doors.log == ["authorize", *hooks, "cancelled"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from symphony import Handshake, Limits, Reject, Socket, Symphony
+from symphony import Handshake, Limits, Reject, Room, Socket, Symphony
 from symphony.errors import RemoteError, RequestTimeoutError
 
 __all__ = ("make_app",)
@@ -36,6 +36,13 @@ class Ask(Struct):
     event: str
     data: Any = None
     timeout: float = 10.0
+
+
+class Publish(Struct):
+    room: str
+    event: str
+    data: Any = None
+    transient: bool = False
 
 
 class Bye(Struct):
@@ -177,6 +184,32 @@ def make_app(limits: Limits | None = None) -> Symphony:
             return {"error": {name: getattr(error, name) for name in fields}}
         except RequestTimeoutError:
             return {"timeout": True}
+
+    kept = app.rooms("kept:{name}", history=3, client_join=True)
+    app.rooms("open:{name}", client_join=True)
+    app.rooms("closed:{name}", history=3)
+    strict = app.rooms("strict:{name}", client_join=True)
+
+    @strict.on_join
+    def refuse_all() -> None:
+        raise Reject("forbidden", "not today")
+
+    @kept.on_join
+    async def greet(socket: Socket, room: Room, name: str) -> None:
+        if name == "greeting":
+            await room.emit("came")
+
+    @events.on("publish")
+    async def publish(data: Publish) -> None:
+        await app.room(data.room).emit(data.event, data.data, transient=data.transient)
+
+    @events.on("enter")
+    async def enter(socket: Socket, room: str) -> None:
+        await socket.join(room)
+
+    @events.on("exit")
+    async def exit_room(socket: Socket, room: str) -> bool:
+        return await socket.leave(room)
 
     @events.on("bye")
     async def bye(socket: Socket, data: Bye | None) -> None:

@@ -24,8 +24,9 @@ HANDSHAKE = load("handshake.json")
 async def test_a_conversation(transport: str, conversation: dict[str, Any]) -> None:
     limits = Limits(**conversation["limits"]) if "limits" in conversation else None
     codecs = conversation.get("codecs", ("json", "msgpack"))
-    # The codecs share a server, unless the conversation stops it.
-    shares = [codecs] if {"server": "stops"} not in conversation["steps"] else [[codec] for codec in codecs]
+    # The codecs share a server, unless the conversation stops it or leaves something in its rooms.
+    alone = {"server": "stops"} in conversation["steps"] or _is_about_rooms(conversation["steps"])
+    shares = [[codec] for codec in codecs] if alone else [codecs]
     for share in shares:
         async with SERVERS[transport](limits) as server:
             for codec in share:
@@ -69,6 +70,10 @@ async def hold(steps: list[dict[str, Any]], server: Served, peer: Peer, codec: s
                 raise AssertionError(step)
     if stopping is not None:
         await stopping
+
+
+def _is_about_rooms(steps: list[dict[str, Any]]) -> bool:
+    return any("joined" in step.get("receive", ()) for step in steps)
 
 
 def _fitting(envelopes: list[dict[str, Any]], came: dict[str, Any], ids: Ids) -> dict[str, Any]:

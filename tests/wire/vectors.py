@@ -36,8 +36,8 @@ _KINDS = (
 )
 _FIELDS = ("data", "id", "since", "timeout", "credit", "position", "recovered", "room", "offset", "epoch")
 
-Ids = dict[str, int]
-"""What the variables of a conversation stand for: `{"$a": 1}`."""
+Ids = dict[str, Any]
+"""What the variables of a conversation stand for, ids and epochs: `{"$a": 1}`."""
 
 
 def load(name: str) -> dict[str, list[dict[str, Any]]]:
@@ -136,12 +136,15 @@ def _field_fits(key: str, envelope: Mapping[str, Any], found: Any, ids: Ids) -> 
     expected = envelope[key]
     if key in _IDS and isinstance(expected, str) and expected.startswith("$"):
         return ids.setdefault(expected, found) == found and type(found) is int
+    if key == "position" and isinstance(expected, dict):
+        epoch = ids.setdefault(expected["epoch"], found["epoch"])
+        return found == {"epoch": epoch, "offset": expected["offset"]}
     match expected:
         case {"$at_least": least}:
             return found >= least
         case {"$at_most": most}:
             return 0 < found <= most
-    if key == "data" and ("error" in envelope or envelope.get("event") == "error"):
+    if key == "data" and ("error" in envelope or "left" in envelope or envelope.get("event") == "error"):
         return _error_fits(expected, found)
     return same(plain(expected), found)
 
@@ -162,10 +165,15 @@ def _error_fits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
 
 def named(ids: Ids, envelope: Any) -> Any:
     """Return an envelope with the ids that its variables stand for."""
-    return {
-        key: ids[value] if key in _IDS and isinstance(value, str) and value.startswith("$") else value
-        for key, value in envelope.items()
-    }
+    return {key: _meant(ids, key, value) for key, value in envelope.items()}
+
+
+def _meant(ids: Ids, key: str, value: Any) -> Any:
+    if key in _IDS and isinstance(value, str) and value.startswith("$"):
+        return ids[value]
+    if key == "since" and isinstance(value, dict):
+        return {**value, "epoch": ids.get(value["epoch"], value["epoch"])}
+    return value
 
 
 def texts(file: Mapping[str, list[dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:

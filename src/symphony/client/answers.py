@@ -9,7 +9,7 @@ from symphony.client.loss import Loss
 from symphony.client.outgoing import Outgoing
 from symphony.client.payload import Decoding, error_said
 from symphony.errors import RemoteError, SymphonyError
-from symphony.protocol.envelopes import Cancel, End, Error, Event, Item, Reply
+from symphony.protocol.envelopes import Cancel, End, Error, Event, Item, Join, Leave, Reply
 from symphony.protocol.v1 import MAX_ID, V1
 
 __all__ = ("Answers", "Asking")
@@ -65,10 +65,13 @@ class Answers:
     def __len__(self) -> int:
         return len(self._asking)
 
-    def ask(
-        self, asking: Asking, codec: V1, event: str, data: Any, *, timeout: float | None, credit: int | None
-    ) -> str | bytes:
+    def ask(self, asking: Asking, codec: V1, envelope: Event | Join | Leave) -> str | bytes:
         """Give a request its id and return its message.
+
+        Args:
+            asking: The request.
+            codec: The codec of the connection.
+            envelope: Its envelope, without the id.
 
         Raises:
             MessageTooLargeError: It is larger than the server accepts.
@@ -76,8 +79,9 @@ class Answers:
         # An id is never reused on one connection, so that a late answer cannot be
         # taken for the answer to another request.
         id = self._last_id = self._last_id % MAX_ID + 1
-        message = codec.encode(Event(event, data, id, timeout, credit))
-        self.outgoing.fitting(message, "the request {!r}", event)
+        envelope.id = id
+        message = codec.encode(envelope)
+        self.outgoing.fitting(message, "{0.what}", asking)
         asking.id = id
         self._asking[id] = asking
         return message

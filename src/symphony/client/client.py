@@ -11,12 +11,14 @@ from typing_extensions import TypeForm, TypeVar
 from symphony.client.core import RAW, Core
 from symphony.client.handlers import ANY, check_name
 from symphony.client.home import Home
+from symphony.client.joining import Since
 from symphony.client.link import Dial
 from symphony.client.loss import Closed
 from symphony.client.options import Options
 from symphony.client.owner import State
 from symphony.client.payload import fit, reader, snapshot
 from symphony.client.requests import Request
+from symphony.client.room import Room
 from symphony.client.streams import Flow, Stream
 from symphony.errors import WrongRouteError, check_close_code
 from symphony.protocol.envelopes import MESSAGE
@@ -203,6 +205,30 @@ class Client:
             )
 
         return Stream(start, lambda item: fit(read, item, f"an item of {event!r}"))
+
+    async def join(self, room: str, *, since: Since = None, timeout: float | None = None) -> Room:
+        """Join a room, and join it again on every later connection.
+
+        Without a connection, this waits as `request` does. If the client holds
+        the room, it returns the same `Room`. In `on_open`, it then joins the room
+        again at once; otherwise that is done after `on_open`.
+
+        Args:
+            room: The name of the room.
+            since: Which publications of the past to get first, if the room has
+                a history: those after a position, such as that of a `Room`, or all
+                that are kept (`"start"`). `None`: none.
+            timeout: As for `request`; afterwards, the client does not hold the room.
+
+        Raises:
+            RemoteError: The server refused.
+            RequestTimeoutError: It did not answer in time.
+            DisconnectedError: The client is closed.
+            QueueFullError: As for `request`.
+            WrongRouteError: The connection is raw.
+        """
+        self._check()
+        return await self._core.join(room, since, timeout)
 
     # Handlers
 

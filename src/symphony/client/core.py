@@ -11,6 +11,7 @@ from typing import Any, Final
 from symphony.client.answers import Answers
 from symphony.client.backlog import Backlog, Gate
 from symphony.client.dispatch import Dispatch
+from symphony.client.joining import Since
 from symphony.client.link import Close, Dial, Link
 from symphony.client.loss import Loss, sentence
 from symphony.client.offering import foreign
@@ -19,20 +20,27 @@ from symphony.client.outgoing import AHEAD, Outgoing
 from symphony.client.owner import State
 from symphony.client.payload import Decoding, Kind, error_said
 from symphony.client.reconnector import Reconnector
-from symphony.errors import RemoteError
+from symphony.client.room import Room
+from symphony.client.rooms import Rooms
+from symphony.errors import RemoteError, WrongRouteError
 from symphony.protocol.envelopes import (
     Cancel,
     End,
     Error,
     Event,
     Item,
+    Joined,
+    Left,
     Limits,
+    Lost,
     MalformedError,
     Pong,
+    Published,
     Reply,
     Retry,
 )
-from symphony.protocol.v1 import JSON, MSGPACK, V1
+from symphony.protocol.positions import Position
+from symphony.protocol.v1 import V1
 from symphony.websocket.frames import close_reason
 
 __all__ = ("RAW", "Core")
@@ -46,7 +54,10 @@ _ANSWERS: Final = (Reply, Error, Item, End)
 _LIMITS_TIMEOUT: Final = 1.0
 # How long a server may take to close after it has said that it stops.
 _STOP_TIMEOUT: Final = 300.0
-_CODECS: Final[dict[str | None, V1]] = {codec.subprotocol: codec for codec in (JSON, MSGPACK)}
+_OF_ROOMS: Final = (Joined, Left, Lost)
+_CODECS: Final[dict[str | None, V1]] = {
+    codec.subprotocol: codec for codec in (V1("json", publications=True), V1("msgpack", publications=True))
+}
 
 
 class Core:
@@ -64,6 +75,7 @@ class Core:
         outgoing: Sends messages.
         answers: Requests and streams in progress.
         dispatch: Runs the handlers.
+        rooms: The rooms that the client is in.
         gate: Pauses reading while too much waits for the program.
         no_events: Why there can be no events; empty if there can.
         messages: Messages of a raw connection that no handler takes.
@@ -94,6 +106,7 @@ class Core:
         "outgoing",
         "protocol",
         "reconnector",
+        "rooms",
         "state_handlers",
         "subprotocol",
         "where",
@@ -109,6 +122,7 @@ class Core:
         self.answers = Answers(self.outgoing, self.decoding)
         self.gate = Gate()
         self.dispatch = Dispatch(self.outgoing, self.gate, limit, size, self._overflow)
+        self.rooms = Rooms(self.answers, self.dispatch, self.gate, self.decoding, options, dial.where)
         self.messages: Backlog[str | bytes] = Backlog(self.gate, limit, size, self._overflow)
         self._readers: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -134,6 +148,19 @@ class Core:
         """End for good, because the program no longer refers to the client."""
         self.reconnector.drop()
         self.dispatch.spawn(self.dispatch.aclose())
+
+    async def join(self, room: str, since: Since, timeout: float | None) -> Room:
+        """Join a room; see `Client.join`."""
+        seconds = self.options.request_timeout if timeout is None else timeout
+        if not seconds > 0:
+            raise ValueError(f"timeout must be above 0, not {timeout!r}.")
+        if not room or not isinstance(room, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"The name of a room must be text that is not empty, not {room!r}.")
+        if not (since is None or since == "start" or isinstance(since, Position)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"since must be a Position, 'start' or None, not {since!r}.")
+        if self.no_events:
+            raise WrongRouteError(self.no_events)
+        return await self.rooms.join(room, since, seconds)
 
     async def wait_for_message(self) -> None:
         """Wait until there is a raw message or the state has changed; may wake early."""
@@ -166,7 +193,10 @@ class Core:
             if envelope.id is None:
                 if envelope.event == "error":
                     self._last_error = envelope
-                self.dispatch.event(envelope, self.decoding, len(message))
+                if isinstance(envelope, Published) and envelope.room is not None:
+                    self.rooms.published(envelope, len(message))
+                else:
+                    self.dispatch.event(envelope, self.decoding, len(message))
             else:
                 self.dispatch.request(envelope, self.decoding)
         elif isinstance(envelope, _ANSWERS):
@@ -180,6 +210,8 @@ class Core:
             if self.options.reconnect:
                 self.outgoing.hold()
                 self._await_stop()
+        elif isinstance(envelope, _OF_ROOMS):
+            self.rooms.take(envelope)
         elif isinstance(envelope, Limits):
             self._tell(envelope.limits.max_message_bytes)
         elif not isinstance(envelope, Pong):
@@ -234,8 +266,9 @@ class Core:
                 await result
 
     def opened(self) -> None:
-        """Send the queued messages, before any new ones."""
+        """Join the rooms again, then send the queued messages, before any new ones."""
         self._greeting = None
+        self.rooms.rejoin()
         self.outgoing.greeted()
         self._wake()
 
@@ -247,6 +280,7 @@ class Core:
             self._stop.cancel()
             self._stop = None
         again = self.answers.lost(loss)
+        self.rooms.lost(loss)
         self.dispatch.lost()
         if not loss.final:
             self.outgoing.lost()

@@ -21,7 +21,7 @@ from symphony.printable import printable
 from symphony.protocol.envelopes import Error, Event, Reply
 from symphony.protocol.unencodable import UnencodableError
 
-__all__ = ("Dispatch",)
+__all__ = ("Call", "Dispatch")
 
 logger = logging.getLogger("symphony.client")
 
@@ -102,13 +102,26 @@ class Dispatch:
             # A program need not handle all events.
             self._misnamed.look(event.event, self.handlers.events)
         for handler in handlers:
-            self._put(_Call(handler, event, decoding), size)
+            self.add(Call(handler, event, decoding), size)
+
+    def add(self, call: Callable[[], Any], size: int) -> bool:
+        """Queue a call after the events; return `False` if there is no room and the connection is dropped.
+
+        Args:
+            call: Called like a handler; its `str` is its name in messages.
+            size: The bytes of the message that it is for.
+        """
+        if not self._backlog.put(call, size):
+            return False
+        self._ensure_running()
+        self._wake()
+        return True
 
     def message(self, message: str | bytes, max_elements: int) -> bool:
         """Handle a message of a raw connection; return whether it has a handler."""
         handlers = self.handlers.of("message")
         for handler in handlers:
-            self._put(_RawCall(handler, message, max_elements), len(message))
+            self.add(_RawCall(handler, message, max_elements), len(message))
         return bool(handlers)
 
     def spawn(self, call: Coroutine[Any, Any, None]) -> None:
@@ -168,12 +181,6 @@ class Dispatch:
             for task in stuck:
                 task.cancel()
 
-    def _put(self, call: Callable[[], Any], size: int) -> None:
-        if not self._backlog.put(call, size):
-            return
-        self._ensure_running()
-        self._wake()
-
     def _ensure_running(self) -> None:
         if self._task is None and not (self._finishing and not self._backlog):
             self._task = start(self._run())
@@ -187,7 +194,7 @@ class Dispatch:
         try:
             while self._backlog or not self._finishing:
                 if self._backlog:
-                    await self._handle(self._backlog.take())
+                    await self.handle(self._backlog.take())
                     continue
                 self._waiter = asyncio.get_running_loop().create_future()
                 try:
@@ -206,7 +213,8 @@ class Dispatch:
         if self._backlog and not self._finishing:
             self._ensure_running()
 
-    async def _handle(self, call: Callable[[], Any]) -> None:
+    async def handle(self, call: Callable[[], Any]) -> None:
+        """Run a call now, and log its exception."""
         try:
             result = call()
             if inspect.isawaitable(result):
@@ -280,7 +288,7 @@ class Dispatch:
         self._outgoing.say(_refusal(id, refusal))
 
 
-class _Call:
+class Call:
     """A handler and the event to call it with."""
 
     __slots__ = ("_decoding", "_event", "_handler")
@@ -291,6 +299,7 @@ class _Call:
         self._decoding = decoding
 
     def __call__(self) -> Any:
+        """Call it; return its result, perhaps an awaitable."""
         return self._handler.call(self._event.event, self._event.data, self._decoding)
 
     def __str__(self) -> str:

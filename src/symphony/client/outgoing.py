@@ -102,13 +102,18 @@ class Outgoing:
         if link is None or self.held or link.congested:
             return False
         if self._greeting is not None:
-            return AHEAD.get() is self._greeting
+            return self.ahead
         return self._told and not self._waiting
 
     @property
     def unread_bytes(self) -> int:
         """The bytes of the queued answers."""
         return self._waiting.bound_bytes
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the current task is part of `on_open`, on this link."""
+        return self._greeting is not None and AHEAD.get() is self._greeting
 
     @property
     def takes(self) -> bool:
@@ -170,7 +175,7 @@ class Outgoing:
         else:
             self._overflow()
 
-    def fitting(self, message: str | bytes, what: str, *names: str) -> str | bytes:
+    def fitting(self, message: str | bytes, what: str, *names: object) -> str | bytes:
         """Return *message*, if the server accepts its size.
 
         Args:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 from types import TracebackType
-from typing import Any, Final, Self, Unpack
+from typing import Any, Final, NoReturn, Self, Unpack
 from zlib import crc32
 
 from typing_extensions import TypeForm, TypeVar
@@ -17,7 +17,7 @@ from symphony.client.connecting import ConnectOptions, connect
 from symphony.client.options import Options
 from symphony.client.reconnector import State
 from symphony.client.streams import Stream
-from symphony.errors import DisconnectedError, RequestTimeoutError
+from symphony.errors import ConfigurationError, DisconnectedError, RequestTimeoutError
 
 __all__ = ("Pool",)
 
@@ -99,6 +99,13 @@ class Pool:
             timeout = await slot.replaced(seconds, f"{event!r} was not sent to {self._url}")
         return await slot.client.request(
             event, data, timeout=timeout, response_type=response_type, idempotent=idempotent
+        )
+
+    async def join(self, room: str) -> NoReturn:
+        """A pool has no rooms: raises `ConfigurationError`."""
+        raise ConfigurationError(
+            f"A pool has several connections, so it cannot be in the room {room!r}: "
+            "use a client of symphony.connect()."
         )
 
     def stream(

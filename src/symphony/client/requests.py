@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from symphony.client.answers import Answers
 from symphony.client.entries import size_of
-from symphony.client.loss import Loss
+from symphony.client.loss import Loss, sentence
 from symphony.errors import (
     MessageTooLargeError,
     RemoteError,
@@ -16,6 +16,7 @@ from symphony.errors import (
     SymphonyError,
     WrongRouteError,
 )
+from symphony.protocol.envelopes import Event, Join, Leave
 from symphony.protocol.v1 import V1
 
 __all__ = ("Request", "raw_connection")
@@ -77,11 +78,19 @@ class Request:
         """What it is, for messages."""
         return f"the request {self._event!r}"
 
+    @property
+    def _name(self) -> str:
+        return repr(self._event)
+
     async def reply(self) -> Any:
         """Send it and return the data of its reply, still encoded."""
         outgoing = self._answers.outgoing
         # No limit while there is a connection: the caller waits here for each request.
         outgoing.put(self, refuse=not outgoing.takes)
+        return await self.answered()
+
+    async def answered(self) -> Any:
+        """Return the data of its reply, still encoded; it is sent, or queued."""
         timer = self._loop.call_at(self._deadline, self._too_late) if self._deadline < inf else None
         try:
             return await self._future
@@ -102,12 +111,15 @@ class Request:
         if self._deadline < inf:
             timeout = round(max(self._deadline - self._loop.time(), _LEAST_TIMEOUT), 3)
         try:
-            message = self._answers.ask(self, codec, self._event, self._data, timeout=timeout, credit=None)
+            message = self._answers.ask(self, codec, self._envelope(timeout))
         except MessageTooLargeError as error:
             self._fail(error)
             return None
         self._sent = True
         return message
+
+    def _envelope(self, timeout: float | None) -> Event | Join | Leave:
+        return Event(self._event, self._data, timeout=timeout)
 
     def replied(self, data: Any) -> None:
         """Handle the reply."""
@@ -117,7 +129,7 @@ class Request:
     def item(self, data: Any, size: int) -> None:
         """Handle an item: fail, because the answer is a stream."""
         self._answers.give_up(self)
-        self._fail(RemoteError("invalid", f"{self._event!r} answers with a stream: use client.stream()"))
+        self._fail(RemoteError("invalid", f"{self._name} answers with a stream: use client.stream()"))
 
     def end(self) -> None:
         """Handle the end of a stream without items: fail likewise."""
@@ -147,22 +159,22 @@ class Request:
             return False
         more = "It may or may not have run"
         more += "." if loss.final else "; if it may safely run twice, idempotent=True sends it again."
-        self._fail(loss.error(f"{self._event!r} was not answered", more))
+        self._fail(loss.error(f"{self._name} was not answered", more))
         return False
 
     def dropped(self, loss: Loss) -> bool:
         """Fail, because it is never sent."""
         done = "answered" if self._sent else "sent"
-        self._fail(loss.error(f"{self._event!r} was not {done}"))
+        self._fail(loss.error(f"{self._name} was not {done}"))
         return False
 
     def _too_late(self) -> None:
-        what = f"{self._event!r} was not answered by {self._where} within {self._timeout:g} s"
+        what = f"{self._name} was not answered by {self._where} within {self._timeout:g} s"
         if self.id is None:
-            what = f"{self._event!r} was not sent to {self._where} within {self._timeout:g} s: "
+            what = f"{self._name} was not sent to {self._where} within {self._timeout:g} s: "
             what += "the server reads too slowly" if self._answers.outgoing.live else "there is no connection"
         self._withdraw()
-        self._fail(RequestTimeoutError(f"{what}."))
+        self._fail(RequestTimeoutError(sentence(what)))
 
     def _withdraw(self) -> None:
         if self.id is None:

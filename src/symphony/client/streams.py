@@ -19,7 +19,7 @@ from symphony.errors import (
     RequestTimeoutError,
     SymphonyError,
 )
-from symphony.protocol.envelopes import Grant
+from symphony.protocol.envelopes import Event, Grant
 from symphony.protocol.v1 import V1
 
 __all__ = ("Flow", "Stream")
@@ -150,7 +150,7 @@ class Flow:
         if self._timer is not None:
             self._timer.cancel()
         try:
-            return self._answers.ask(self, codec, self._event, self._data, timeout=None, credit=self._credit)
+            return self._answers.ask(self, codec, Event(self._event, self._data, credit=self._credit))
         except MessageTooLargeError as error:
             self._end(error)
             return None

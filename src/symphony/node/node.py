@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
+from symphony.broker.memory import MemoryBroker
 from symphony.complaints import FAILURES, Complaints, place_of
 from symphony.errors import Reject
 from symphony.handshake import Handshake
@@ -43,6 +44,7 @@ class Node:
         find_family: The family and parameters of a room's name.
         limits: The bounds of the app.
         hosts: The hosts that the app answers for, `None`: those of its server.
+        keeps_history: Whether there are rooms with a history.
         stats: Counts what happens.
         on_error: The app's error handlers.
         on_exception: Called with every exception of a handler as it happens.
@@ -63,6 +65,7 @@ class Node:
         *,
         limits: Limits,
         hosts: Sequence[str] | None,
+        keeps_history: bool,
         stats: Stats,
         on_error: Sequence[OnError],
         on_exception: Callable[[BaseException], None] | None = None,
@@ -75,8 +78,10 @@ class Node:
             find_family,
             self.run_in_background,
             self.report,
+            broker=MemoryBroker(max_bytes=limits.max_history_bytes) if keeps_history else None,
             patience=limits.finish_timeout,
             max_name=limits.max_room_name,
+            max_recovery=limits.max_recovery,
         )
         self.users = Users()
         self._on_error = on_error

@@ -60,15 +60,18 @@ class Recipient:
         cut: The number of the last publication that it has received or must
             not receive.
         batches: The batches of the rooms it is in.
+        behind: Those of them whose publications it gets from the history, until it
+            has caught up with the others.
     """
 
-    __slots__ = ("batches", "cut", "encoding", "outbox")
+    __slots__ = ("batches", "behind", "cut", "encoding", "outbox")
 
     def __init__(self, encoding: SharedEncoding, outbox: Outbox) -> None:
         self.encoding = encoding
         self.outbox = outbox
         self.cut = 0
         self.batches: dict[Batch, None] = {}
+        self.behind: set[Batch] | None = None
 
 
 class Batch:
@@ -78,14 +81,20 @@ class Batch:
         name: The room's name; empty for the batch of everyone.
         recipients: The recipients by encoding, in the order they were added,
             each with its owner: the socket.
+        behind: The recipients that get the publications from the history, until they
+            have caught up, with their owners.
         entries: Number and frames of each publication, in order.
+        announced: Whether clients are told about the room. Its publications then have
+            its name.
     """
 
-    __slots__ = ("entries", "name", "recipients")
+    __slots__ = ("announced", "behind", "entries", "name", "recipients")
 
-    def __init__(self, name: str = "") -> None:
+    def __init__(self, name: str = "", *, announced: bool = False) -> None:
         self.name = name
+        self.announced = announced
         self.recipients: dict[SharedEncoding, dict[Recipient, Any]] = {}
+        self.behind: dict[Recipient, Any] = {}
         self.entries: list[Entry] = []
 
     @property
@@ -93,13 +102,15 @@ class Batch:
         """The owners of the recipients, in their order."""
         for recipients in self.recipients.values():
             yield from recipients.values()
+        yield from self.behind.values()
 
     def __iter__(self) -> Iterator[Recipient]:
         for recipients in self.recipients.values():
             yield from recipients
+        yield from self.behind
 
     def __len__(self) -> int:
-        return sum(map(len, self.recipients.values()))
+        return sum(map(len, self.recipients.values())) + len(self.behind)
 
     def __contains__(self, recipient: Recipient) -> bool:
         return self in recipient.batches
@@ -143,10 +154,26 @@ class Batches:
         """Remove *recipient* from *batch*, after all earlier publications."""
         self.take(recipient)
         del recipient.batches[batch]
-        recipients = batch.recipients[recipient.encoding]
-        del recipients[recipient]
-        if not recipients:
-            del batch.recipients[recipient.encoding]
+        if recipient in batch.behind:
+            _no_longer_behind(batch, recipient)
+        else:
+            _take_out(batch, recipient)
+
+    def fall_behind(self, batch: Batch, recipient: Recipient) -> None:
+        """Let *recipient* get no later publications, until `catch_up`. It stays in *batch*."""
+        if recipient in batch.behind:
+            return
+        self.take(recipient)
+        batch.behind[recipient] = _take_out(batch, recipient)
+        if recipient.behind is None:
+            recipient.behind = set()
+        recipient.behind.add(batch)
+
+    def catch_up(self, batch: Batch, recipient: Recipient) -> None:
+        """Let *recipient*, which fell behind, get all later publications again."""
+        self.take(recipient)
+        owner = _no_longer_behind(batch, recipient)
+        batch.recipients.setdefault(recipient.encoding, {})[recipient] = owner
 
     def paced(self) -> Awaitable[None]:
         """Count a call that changes or asks about rooms; return what its caller awaits.
@@ -227,7 +254,10 @@ class Batches:
         batches = recipient.batches
         few, many = (batches, dirty) if len(batches) < len(dirty) else (dirty, batches)
         encoding, put = recipient.encoding, recipient.outbox.put
-        for _, frames in self._entries_above(cut, [batch for batch in few if batch in many]):
+        rooms = [batch for batch in few if batch in many]
+        if recipient.behind is not None:
+            rooms = [batch for batch in rooms if batch not in recipient.behind]
+        for _, frames in self._entries_above(cut, rooms):
             put(frames[encoding])
 
     def flush(self) -> None:
@@ -316,6 +346,24 @@ class Batches:
         found = [entry for batch in batches for entry in batch.entries if entry[0] > cut]
         found.sort(key=_NUMBER)
         return found
+
+
+def _take_out(batch: Batch, recipient: Recipient) -> Any:
+    """Let *recipient* get no more publications of *batch*; return its owner."""
+    recipients = batch.recipients[recipient.encoding]
+    owner = recipients.pop(recipient)
+    if not recipients:
+        del batch.recipients[recipient.encoding]
+    return owner
+
+
+def _no_longer_behind(batch: Batch, recipient: Recipient) -> Any:
+    behind = recipient.behind
+    assert behind is not None
+    behind.discard(batch)
+    if not behind:
+        recipient.behind = None
+    return batch.behind.pop(recipient)
 
 
 def _rooms_on(path: list[tuple[int, int]], node: int, dirty: list[Batch]) -> list[Batch]:

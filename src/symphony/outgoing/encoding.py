@@ -15,14 +15,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn, TypeAlias
 from typing import Protocol as Contract
 
-from symphony.protocol.codec import json_encoder, to_message
-from symphony.protocol.envelopes import MESSAGE, Envelope, Event, Item, Protocol, Reply
+import msgspec
+from msgspec import Raw
+
+from symphony.protocol.codec import encode_json, encode_msgpack, json_encoder, to_message
+from symphony.protocol.envelopes import MESSAGE, Envelope, Event, Item, Protocol, Published, Reply
 from symphony.protocol.unencodable import UnencodableError, fail_to_encode
 from symphony.protocol.v1 import JSON, MSGPACK, V1
 
 __all__ = (
     "RAW",
     "V1_DIALECTS",
+    "Announced",
+    "Content",
     "Dialect",
     "Emitted",
     "Encoding",
@@ -65,30 +70,123 @@ class Publication(Contract):
 
 
 class Sent:
-    """A message, published by `send`."""
+    """A message, published by `send`.
 
-    __slots__ = ("_message",)
+    Attributes:
+        event: `None`: it has no name.
+        plain: The message.
+    """
+
+    __slots__ = ("plain",)
+
+    event: Final = None
 
     def __init__(self, message: object) -> None:
-        self._message = message
+        self.plain = message
+
+    def data(self, dialect: Dialect) -> Any:
+        """Return the data that *dialect* encodes."""
+        return self.plain
 
     def encode(self, dialect: Dialect) -> Message:
         """Return its message in *dialect*."""
-        return dialect.message(self._message)
+        return dialect.message(self.plain)
 
 
 class Emitted:
-    """An event, published by `emit`."""
+    """An event, published by `emit`.
 
-    __slots__ = ("_data", "_event")
+    Attributes:
+        event: The name of the event.
+        plain: Its data.
+    """
+
+    __slots__ = ("event", "plain")
 
     def __init__(self, event: str, data: object) -> None:
-        self._event = event
-        self._data = data
+        self.event = event
+        self.plain = data
+
+    def data(self, dialect: Dialect) -> Any:
+        """Return the data that *dialect* encodes."""
+        return self.plain
 
     def encode(self, dialect: Dialect) -> Message:
         """Return its message in *dialect*."""
-        return dialect.event(self._event, self._data)
+        return dialect.event(self.event, self.plain)
+
+
+class Content:
+    """A publication that is kept: its data is encoded, for each codec at most once.
+
+    Args:
+        event: The name of the event; `None` for a message, which has no name.
+        packed: The data in MessagePack.
+        json: The data in JSON, if it is there already.
+
+    Attributes:
+        event: As given.
+        packed: As given.
+    """
+
+    __slots__ = ("_json", "event", "packed")
+
+    def __init__(self, event: str | None, packed: bytes, json: bytes | None = None) -> None:
+        self.event = event
+        self.packed = packed
+        self._json = json
+
+    @staticmethod
+    def of(publication: Sent | Emitted) -> Content:
+        """Encode a publication, for members with either codec.
+
+        Raises:
+            TypeError: The name is not a string, or one of the codecs cannot encode the data.
+        """
+        event, data = publication.event, publication.plain
+        if event is not None:
+            check_event_name(event)
+        try:
+            return Content(event, encode_msgpack(data), encode_json(data))
+        except Exception as error:
+            fail_to_encode(error, data)
+
+    def data(self, dialect: Dialect) -> Any:
+        """Return the data in the form that *dialect* encodes: encoded already, or plain."""
+        if not dialect.is_v1:
+            # A protocol of the app's own encodes plain values.
+            return self.plain
+        if dialect.is_packed:
+            return Raw(self.packed)
+        if self._json is None:
+            self._json = encode_json(self.plain)
+        return Raw(self._json)
+
+    @property
+    def plain(self) -> Any:
+        """The data, decoded from MessagePack."""
+        return msgspec.msgpack.decode(self.packed)
+
+
+class Announced:
+    """A publication of a room that clients are told about: it has the room's name.
+
+    Args:
+        content: Event and data.
+        room: The name of the room.
+        offset: The number in the room's history, if it is kept.
+    """
+
+    __slots__ = ("_content", "_offset", "_room")
+
+    def __init__(self, content: Sent | Emitted | Content, room: str, offset: int | None = None) -> None:
+        self._content = content
+        self._room = room
+        self._offset = offset
+
+    def encode(self, dialect: Dialect) -> Message:
+        """Return its message in *dialect*."""
+        return dialect.publication(self._content, self._room, self._offset)
 
 
 class SharedEncoding:
@@ -109,6 +207,10 @@ class SharedEncoding:
         """Return the frame of *publication*."""
         return self._frame(publication.encode(self._dialect))
 
+    def envelope(self, envelope: Envelope) -> Any:
+        """Return the frame of an envelope of `symphony.v1`; `None` for another protocol."""
+        return self._frame(self._dialect.envelope(envelope)) if self._dialect.is_v1 else None
+
 
 class Dialect:
     """Encodes messages and events for the connections of one protocol.
@@ -123,16 +225,18 @@ class Dialect:
         subprotocol: The subprotocol that a client offers to select it, or
             `None` if it has no subprotocol.
         is_v1: Whether it is `symphony.v1`. A client that offers no subprotocol
-            uses `symphony.v1` with JSON.
+            uses `symphony.v1` with JSON. `False` for `RAW`.
+        is_packed: Whether it is `symphony.v1` in MessagePack.
     """
 
-    __slots__ = ("_encodings", "_shared", "is_v1", "make", "subprotocol")
+    __slots__ = ("_encodings", "_shared", "is_packed", "is_v1", "make", "subprotocol")
 
     def __init__(self, make: Callable[[], Protocol], *, shared: Protocol | None = None) -> None:
         self.make = make
         self._shared = shared if shared is not None else make()
         self.subprotocol: str | None = self._shared.subprotocol
         self.is_v1 = isinstance(self._shared, V1)
+        self.is_packed = self.is_v1 and self._shared.payload == "msgpack"
         self._encodings: dict[Encoding, SharedEncoding] = {}
 
     def decoded_by(self, protocol: Protocol) -> Dialect:
@@ -172,12 +276,29 @@ class Dialect:
             TypeError: The name is not a string, the data cannot be encoded, or
                 the protocol has no events.
         """
-        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"The name of an event is a string, not {name!r}. Write emit('name', data).")
-        message = self._shared.encode(Event(name, data))
+        check_event_name(name)
+        return self._encoded(Event(name, data))
+
+    def publication(self, content: Sent | Emitted | Content, room: str, offset: int | None) -> Message:
+        """Return the message of a publication that has its room's name.
+
+        Raises:
+            TypeError: The protocol cannot encode it.
+        """
+        name = MESSAGE if content.event is None else content.event
+        return self._encoded(Published(name, content.data(self), room=room, offset=offset))
+
+    def _encoded(self, event: Event) -> Message:
+        message = self._shared.encode(event)
         if message is None:
-            raise TypeError(f"{type(self._shared).__name__} cannot encode the event {name!r}.")
+            raise TypeError(f"{type(self._shared).__name__} cannot encode the event {event.event!r}.")
         return message
+
+
+def check_event_name(name: object) -> None:
+    """Raise `TypeError` if *name* is no name of an event."""
+    if not isinstance(name, str):
+        raise TypeError(f"The name of an event is a string, not {name!r}. Write emit('name', data).")
 
 
 class _Raw(Dialect):
@@ -185,11 +306,23 @@ class _Raw(Dialect):
 
     __slots__ = ()
 
+    def __init__(self) -> None:
+        super().__init__(lambda: JSON)
+        self.is_v1 = False
+
     def message(self, value: object) -> Message:
         return to_message(value)
 
+    def publication(self, content: Sent | Emitted | Content, room: str, offset: int | None) -> Message:
+        # A raw connection is not told about rooms.
+        return (
+            to_message(content.plain)
+            if content.event is None
+            else self.event(content.event, content.data(self))
+        )
 
-RAW: Final[Dialect] = _Raw(lambda: JSON)
+
+RAW: Final[Dialect] = _Raw()
 V1_DIALECTS: Final = (Dialect(lambda: JSON), Dialect(lambda: MSGPACK))
 
 

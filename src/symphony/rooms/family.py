@@ -39,6 +39,16 @@ class Family:
     on_empty: tuple[Hook, ...] = ()
     tasks: tuple[Hook, ...] = ()
 
+    @property
+    def opens_to_clients(self) -> bool:
+        """Whether a client may ask to join: the policy allows it, or `authorize` decides."""
+        return self.policy.client_join or self.authorize is not None
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether clients are told of their membership."""
+        return self.policy.history is not None or self.opens_to_clients
+
 
 _PARAMETER: Final = re.compile(r"\{[^}]*\}")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Final, TypeVar
 
+from symphony.broker.base import History
 from symphony.errors import ConfigurationError
 from symphony.routing.patterns import NamePattern
 
@@ -25,6 +26,8 @@ class RoomPolicy:
         max_members: The most sockets in one room, `None`: any number.
         linger: Seconds an empty room keeps its state, 0: none.
         state: A class without arguments, made once a room; `None`: no state.
+        history: How much of its publications a room keeps; `None`: nothing.
+        client_join: Whether clients may join without being asked about.
 
     Raises:
         ConfigurationError: The pattern or a value is wrong.
@@ -35,6 +38,8 @@ class RoomPolicy:
     max_members: int | None = None
     linger: float = 0.0
     state: Callable[[], Any] | None = None
+    history: History | None = None
+    client_join: bool = False
 
     def __post_init__(self) -> None:
         where = f"rooms {self.pattern!r}"

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, cast
 from typing_extensions import TypeVar
 
 from symphony.errors import Reject, WrongThreadError
-from symphony.outgoing.encoding import Emitted, Publication, Sent
+from symphony.outgoing.encoding import Emitted, Sent
 from symphony.protocol.invalid import shortened
 from symphony.socket import Socket, recipient_of
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
+    from symphony.protocol.positions import Position
+    from symphony.rooms.publishing import Publication
 
 __all__ = ("Room", "RoomTable", "Target")
 
@@ -41,6 +43,16 @@ class RoomTable(Protocol):
 
     def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> Awaitable[None]:
         """Hand a message to the members; return what the publisher awaits."""
+        ...
+
+    def announce(
+        self, name: str, message: Sent | Emitted, exclude: Iterable[Recipient], *, transient: bool
+    ) -> Awaitable[Position | None]:
+        """Publish to a room that clients are told about, or that has no members."""
+        ...
+
+    async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
+        """Return the last publications that a room keeps."""
         ...
 
     def paced(self) -> Awaitable[None]:
@@ -71,7 +83,9 @@ class Target:
         self._table = table
         self.name = name
 
-    def send(self, message: object, *, exclude: Socket[Any] | Iterable[Socket[Any]] = ()) -> Awaitable[None]:
+    def send(
+        self, message: object, *, exclude: Socket[Any] | Iterable[Socket[Any]] = ()
+    ) -> Awaitable[Position | None]:
         """Send a message to every socket in it; on event connections, the event `"message"`.
 
         All members receive the publications of one process in the same order.
@@ -93,7 +107,7 @@ class Target:
 
     def emit(
         self, event: str, data: object = None, *, exclude: Socket[Any] | Iterable[Socket[Any]] = ()
-    ) -> Awaitable[None]:
+    ) -> Awaitable[Position | None]:
         """Send an event to every socket in it; otherwise as `send`.
 
         It is encoded once for each protocol in use. Raw connections receive the
@@ -111,8 +125,13 @@ class Target:
         return self._publish("emit", Emitted(event, data), exclude)
 
     def _publish(
-        self, verb: str, publication: Publication, exclude: Socket[Any] | Iterable[Socket[Any]]
-    ) -> Awaitable[None]:
+        self,
+        verb: str,
+        publication: Sent | Emitted,
+        exclude: Socket[Any] | Iterable[Socket[Any]],
+        *,
+        transient: bool = False,
+    ) -> Awaitable[Any]:
         self._check_thread(verb)
         if isinstance(exclude, Socket):
             exclude = (exclude,)
@@ -120,9 +139,10 @@ class Target:
             raise TypeError(f"exclude= takes sockets, not the id {exclude!r}. Use app.socket(id).")
         table = self._table
         batch = table.batch(self.name)
-        if batch is None:
-            return table.paced()
-        return table.publish(batch, publication, map(recipient_of, exclude))
+        left_out = map(recipient_of, exclude)
+        if batch is None or batch.announced:
+            return table.announce(self.name, publication, left_out, transient=transient)
+        return table.publish(batch, publication, left_out)
 
     @property
     def _shown_threadsafe(self) -> str:
@@ -176,6 +196,89 @@ class Room(Target, Generic[StateT, MemberT]):
     """
 
     __slots__ = ()
+
+    def send(
+        self,
+        message: object,
+        *,
+        exclude: Socket[Any] | Iterable[Socket[Any]] = (),
+        transient: bool = False,
+    ) -> Awaitable[Position | None]:
+        """Send a message to every socket in it; on event connections, the event `"message"`.
+
+        In a room with a history, the publication is kept there. Members whose connection
+        breaks get it when they come back, in order and once, as long as it is kept.
+
+        In other rooms, delivery is at most once: a member that leaves or reads too slowly
+        does not receive the message. All members receive the publications of one process
+        in the same order.
+
+        The message is encoded before this returns. Awaiting the result does not wait for
+        members. It suspends for one turn of the event loop if much was published in this
+        turn, so a loop of publications does not keep others waiting.
+
+        Args:
+            message: Text and bytes are sent unchanged, anything else as JSON.
+            exclude: One or several sockets that do not receive it. In a room with a history
+                only with *transient*, since it would be missing in what they recover.
+            transient: In a room with a history, do not keep it: a member that is away does
+                not get it. Use it for what is soon out of date, such as "is typing".
+
+        Returns:
+            When awaited, the position in the history, or `None` if it is not kept.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+            TypeError: The message cannot be encoded.
+            ValueError: *exclude* for a publication that is kept.
+        """
+        return self._publish("send", Sent(message), exclude, transient=transient)
+
+    def emit(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        exclude: Socket[Any] | Iterable[Socket[Any]] = (),
+        transient: bool = False,
+    ) -> Awaitable[Position | None]:
+        """Send an event to every socket in it; otherwise as `send`.
+
+        It is encoded once for each protocol in use. Raw connections receive the
+        event as JSON text.
+
+        Args:
+            event: The name of the event.
+            data: Data that all these protocols can encode.
+            exclude: As in `send`.
+            transient: As in `send`.
+
+        Returns:
+            As `send`.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+            TypeError: The data cannot be encoded.
+            ValueError: *exclude* for a publication that is kept.
+        """
+        return self._publish("emit", Emitted(event, data), exclude, transient=transient)
+
+    def history(self, limit: int = 100, *, before: Position | None = None) -> Awaitable[list[Publication]]:
+        """Return the last publications that the room keeps, the oldest first.
+
+        Args:
+            limit: The most publications.
+            before: Only those before this position; `None`: the newest.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+            ValueError: The room has no history.
+            Reject: `invalid`: *before* is not a position of this history.
+        """
+        self._check_thread("history")
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit}.")
+        return self._table.history(self.name, limit, before)
 
     @staticmethod
     def check_name(name: object, most: int) -> None:

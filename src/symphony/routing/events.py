@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from symphony.errors import Reject
 from symphony.protocol.bounds import calm
+from symphony.protocol.envelopes import Action
 from symphony.protocol.invalid import shortened
 from symphony.protocol.reading import UNREADABLE, type_read_by, unreadable
 from symphony.protocol.v1 import TypedV1
@@ -119,6 +120,10 @@ class EventTable:
         else:
             self._patterns.add(event, run, f"handler {plan.location}")
 
+    def add_action(self, action: Action, call: Callable[[Any, Any], Work]) -> None:
+        """Add what runs for an action, called with the socket and the action's data."""
+        self._exact[action] = (_unchanged, call)
+
     def protocol(self) -> TypedV1 | None:
         """Return the protocol that decodes these events and their data in one pass.
 
@@ -128,7 +133,7 @@ class EventTable:
             The protocol, or `None` if names have parameters. The type of the
             data is then not known before the handler is found.
         """
-        if not self._is_exact or not self._exact:
+        if not self._is_exact or not self._types:
             return None
         types = self._types
         protocol = TypedV1(cast("Literal['json', 'msgpack']", self._kind), types)
@@ -167,9 +172,14 @@ class EventTable:
             return found[0](socket, event.data, found[1])
         if self._any is not None:
             return self._any(socket, event.data, {"event": name})
-        self._unknown(name, chain(self._exact, self._patterns.texts))
+        self._unknown(name, chain(self._types, self._patterns.texts))
         shown = shortened(name)
         raise Reject("not_found", f"no handler for the event {shown!r}", details={"event": shown})
+
+
+def _unchanged(data: Any) -> Any:
+    """Return what is decoded already."""
+    return data
 
 
 def _nothing(data: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from symphony.complaints import Complaints
     from symphony.identity import Identity
-    from symphony.protocol.envelopes import Event
+    from symphony.protocol.envelopes import Event, Join
     from symphony.rooms.room import Room
     from symphony.session.waiting import Waiting
     from symphony.socket import Socket
@@ -104,7 +104,9 @@ class LiveSession(ErrorReporter, Protocol):
 class NodeRooms(Protocol):
     """What a session needs of the node's rooms."""
 
-    async def join(self, socket: Socket[Any], name: str, *, authorize: bool, most: int) -> Room:
+    async def join(
+        self, socket: Socket[Any], name: str, *, authorize: bool, most: int, asked: Join | None
+    ) -> Room:
         """Make *socket* a member of a room, unless it is in *most* rooms already."""
         ...
 

@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any, cast
 from symphony.errors import ProtocolError, Reject
 from symphony.protocol.bounds import SMALL, check_elements
 from symphony.protocol.envelopes import (
+    JOIN,
+    LEAVE,
     Cancel,
     Envelope,
     Error,
     Event,
     Failure,
     Grant,
+    Join,
+    Leave,
     MalformedError,
     Ping,
     Pong,
@@ -263,6 +267,10 @@ class Exchange:
                     self._expect(id, self._was_received(id))
             case Ping(number):
                 self.answering.send(Pong(number))
+            case Join():
+                self.received(Event(JOIN, envelope, envelope.id, envelope.timeout))
+            case Leave():
+                self.received(Event(LEAVE, envelope, envelope.id, envelope.timeout))
             case _:
                 kind = type(envelope).__name__.lower()
                 refusal = Reject("invalid", f"only a server sends `{kind}`", details={"path": "$"})

@@ -33,7 +33,7 @@ from symphony.transport.base import Close, SlowRead, shown_address
 if TYPE_CHECKING:
     from symphony.identity import Identity
     from symphony.outgoing.encoding import Dialect
-    from symphony.protocol.envelopes import Event
+    from symphony.protocol.envelopes import Event, Join
     from symphony.rooms.room import Room
     from symphony.session.endpoint import Endpoint
     from symphony.transport.base import Connection
@@ -222,10 +222,10 @@ class Session:
         self.open()
         return await requests.request(event, data, timeout=timeout, response_type=response_type)
 
-    async def join(self, name: str, *, authorize: bool) -> Room:
+    async def join(self, name: str, *, authorize: bool, asked: Join | None = None) -> Room:
         """Make the socket a member of a room."""
         most = self._limits.max_rooms
-        return await self._node.rooms.join(self.socket, name, authorize=authorize, most=most)
+        return await self._node.rooms.join(self.socket, name, authorize=authorize, most=most, asked=asked)
 
     async def leave(self, name: str) -> bool:
         """Remove the socket from a room; return whether it was a member."""

@@ -1,0 +1,169 @@
+"""The contract of a broker: what is published to rooms, and what of it is kept.
+
+An engine implements `Broker`. `symphony.testing.contracts` has the tests that each engine passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, NamedTuple, Protocol
+
+from symphony.errors import ConfigurationError
+from symphony.protocol.positions import Position
+
+__all__ = ("Broker", "Draft", "History", "Page", "Receive", "Record")
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """How much of its publications a room keeps: `app.rooms(pattern, history=History(100))`.
+
+    A publication is kept until one of these says otherwise.
+
+    Attributes:
+        size: The most publications.
+        ttl: For how many seconds.
+        bytes: The most bytes of all of them together, in MessagePack. The newest one is
+            kept in any case.
+
+    Raises:
+        ConfigurationError: A value is not above 0.
+    """
+
+    size: int = 100
+    _: KW_ONLY
+    ttl: float = 300.0
+    bytes: int = 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for name in ("size", "ttl", "bytes"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ConfigurationError(f"History: {name} must be a number above 0, not {value!r}.")
+        if not isinstance(self.size, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"History: size is a number of publications, not {self.size!r}.")
+
+
+class Draft(NamedTuple):
+    """A publication that has no position yet.
+
+    Attributes:
+        event: The name of the event; `None` for a message, which has no name.
+        payload: Its data, in MessagePack.
+        source: The publisher's own object. An engine that reaches subscribers in the
+            same process passes it on to them. Others ignore it, and it is never kept.
+    """
+
+    event: str | None
+    payload: bytes
+    source: Any = None
+
+
+class Record(NamedTuple):
+    """A publication with its position.
+
+    Attributes:
+        position: Where it stands.
+        event: As in `Draft`.
+        payload: As in `Draft`.
+        source: As in `Draft`; `None` if the engine does not pass it on, and for what is
+            read from the history.
+    """
+
+    position: Position
+    event: str | None
+    payload: bytes
+    source: Any = None
+
+    @property
+    def size(self) -> int:
+        """The bytes that it counts in `History.bytes`."""
+        return len(self.payload) + len(self.event or "")
+
+
+class Page(NamedTuple):
+    """A part of a room's history.
+
+    Attributes:
+        records: The publications, the oldest first.
+        top: The position of the room's last publication.
+        complete: Whether the records are all that followed the position asked for, as
+            far as the page goes. If not, something after that position is no longer
+            kept, or the position is not one of this history.
+    """
+
+    records: Sequence[Record]
+    top: Position
+    complete: bool
+
+
+Receive = Callable[[Record], None]
+
+
+class Broker(Protocol):
+    """Takes the publications of rooms with a history, keeps them, and passes them on.
+
+    Each room has one sequence of publications. The first has the offset 1, and each
+    later one the next offset. An *epoch* names one unbroken life of the sequence. An
+    engine that has forgotten the sequence, and only then, begins a new epoch.
+    """
+
+    def publish(self, room: str, draft: Draft, history: History) -> Awaitable[Position]:
+        """Append a publication to a room's history, and pass it to the subscribers.
+
+        The place in the order is taken when this is called. Subscribers in the same process
+        have received it before the result is there.
+
+        Args:
+            room: The name of the room.
+            draft: The publication.
+            history: How much the room keeps.
+
+        Returns:
+            What the publisher awaits: the position. It need not be awaited.
+        """
+        ...
+
+    async def subscribe(self, room: str, receive: Receive) -> Position:
+        """Receive all publications of a room after the position that this returns.
+
+        Args:
+            room: The name of the room. A process subscribes to it once at a time.
+            receive: Called with each publication, in the order of the positions. It
+                must not raise.
+
+        Returns:
+            The position of the last publication so far.
+        """
+        ...
+
+    def unsubscribe(self, room: str) -> None:
+        """End the subscription of this process; *receive* is not called any more."""
+        ...
+
+    async def after(self, room: str, position: Position | None, *, limit: int, max_bytes: int) -> Page:
+        """Read the history forwards.
+
+        Args:
+            room: The name of the room.
+            position: Read what follows it; `None`: from the oldest that is kept.
+            limit: The most records.
+            max_bytes: The most bytes of their payloads and names. One record is read in
+                any case.
+        """
+        ...
+
+    async def before(self, room: str, position: Position | None, *, limit: int) -> Page:
+        """Read the history backwards.
+
+        Args:
+            room: The name of the room.
+            position: Read what precedes it; `None`: from the newest.
+            limit: The most records.
+
+        Returns:
+            The records in the order of their positions. The page is complete, unless the
+            position is not one of this history.
+        """
+        ...

@@ -1,0 +1,233 @@
+"""The broker in this process: `memory://`."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Generator
+from itertools import islice
+from typing import Any, Final
+
+from symphony.broker.base import Draft, History, Page, Receive, Record
+from symphony.protocol.positions import Position
+
+__all__ = ("MemoryBroker",)
+
+# What a record takes beside its payload: the tuple, the position, the place in the deque.
+_OVERHEAD: Final = 300
+
+# Of how many rooms without publications the position is remembered. Without it, a member that
+# comes back to a quiet room would be told that it has missed something.
+_MAX_QUIET: Final = 100_000
+
+
+class _Log:
+    """The publications of one room.
+
+    Attributes:
+        epoch: The epoch of the sequence.
+        top: The offset of the last publication.
+        records: Those that are kept, with the times at which they were published.
+        size: The bytes of these.
+        receive: The subscriber, if there is one.
+        timer: Removes those that are too old.
+        history: How much is kept.
+    """
+
+    __slots__ = ("epoch", "history", "receive", "records", "size", "timer", "top")
+
+    def __init__(self, epoch: str, top: int) -> None:
+        self.epoch = epoch
+        self.top = top
+        self.records: deque[tuple[float, Record]] = deque()
+        self.size = 0
+        self.receive: Receive | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.history: History | None = None
+
+    @property
+    def position(self) -> Position:
+        return Position(self.epoch, self.top)
+
+    @property
+    def oldest(self) -> int:
+        """The offset of the oldest record; if there is none, of the next."""
+        return self.records[0][1].position.offset if self.records else self.top + 1
+
+    def knows(self, position: Position) -> bool:
+        """Whether everything after a position is still here."""
+        return position.epoch == self.epoch and self.oldest - 1 <= position.offset <= self.top
+
+
+class _Done:
+    """A result that is there already."""
+
+    __slots__ = ("_position",)
+
+    def __init__(self, position: Position) -> None:
+        self._position = position
+
+    def __await__(self) -> Generator[Any, None, Position]:
+        return self._position
+        yield
+
+
+class MemoryBroker:
+    """Keeps the publications of rooms in the memory of this process.
+
+    They are gone when the process ends.
+
+    Args:
+        max_bytes: The most bytes that all rooms together keep. Above this, the room that
+            was published to least recently loses its oldest publications.
+        new_epoch: Makes a text that was never used as an epoch.
+
+    Attributes:
+        evicted: How many publications were dropped because of *max_bytes*.
+        held: The bytes of those that are kept.
+    """
+
+    def __init__(
+        self, *, max_bytes: int, new_epoch: Callable[[], str] = lambda: secrets.token_urlsafe(9)
+    ) -> None:
+        self.evicted = 0
+        self._loop = asyncio.get_running_loop()
+        self._max_bytes = max_bytes
+        self._new_epoch = new_epoch
+        self.held = 0
+        # In the order of their last publications.
+        self._logs: OrderedDict[str, _Log] = OrderedDict()
+        # Rooms without records and subscribers: epoch and offset.
+        self._quiet: OrderedDict[str, tuple[str, int]] = OrderedDict()
+
+    def publish(self, room: str, draft: Draft, history: History) -> Awaitable[Position]:
+        """See `Broker.publish`."""
+        log = self._log(room)
+        self._logs.move_to_end(room)
+        log.history = history
+        log.top += 1
+        position = log.position
+        kept = Record(position, draft.event, draft.payload)
+        size = kept.size + _OVERHEAD
+        log.records.append((self._loop.time(), kept))
+        log.size += size
+        self.held += size
+        self._trim(log)
+        if log.timer is None:
+            log.timer = self._loop.call_later(history.ttl, self._expire, room)
+        if self.held > self._max_bytes:
+            self._evict()
+        if log.receive is not None:
+            log.receive(kept._replace(source=draft.source))
+        return _Done(position)
+
+    async def subscribe(self, room: str, receive: Receive) -> Position:
+        """See `Broker.subscribe`."""
+        log = self._log(room)
+        log.receive = receive
+        return log.position
+
+    def unsubscribe(self, room: str) -> None:
+        """See `Broker.unsubscribe`."""
+        log = self._logs.get(room)
+        if log is not None:
+            log.receive = None
+            self._forget_if_quiet(room, log)
+
+    async def after(self, room: str, position: Position | None, *, limit: int, max_bytes: int) -> Page:
+        """See `Broker.after`."""
+        log = self._log(room)
+        self._trim(log)
+        if position is None:
+            skip = 0
+        elif log.knows(position):
+            skip = position.offset + 1 - log.oldest
+        else:
+            return Page((), log.position, complete=False)
+        records: list[Record] = []
+        size = 0
+        for _, record in islice(log.records, skip, skip + limit):
+            size += record.size
+            if records and size > max_bytes:
+                break
+            records.append(record)
+        page = Page(records, log.position, complete=True)
+        self._forget_if_quiet(room, log)
+        return page
+
+    async def before(self, room: str, position: Position | None, *, limit: int) -> Page:
+        """See `Broker.before`."""
+        log = self._log(room)
+        self._trim(log)
+        end = len(log.records)
+        if position is not None:
+            if position.epoch != log.epoch or position.offset > log.top + 1:
+                return Page((), log.position, complete=False)
+            end = min(max(position.offset - log.oldest, 0), end)
+        records = [record for _, record in islice(log.records, max(end - limit, 0), end)]
+        page = Page(records, log.position, complete=True)
+        self._forget_if_quiet(room, log)
+        return page
+
+    def _log(self, room: str) -> _Log:
+        log = self._logs.get(room)
+        if log is None:
+            epoch, top = self._quiet.pop(room, None) or (self._new_epoch(), 0)
+            log = self._logs[room] = _Log(epoch, top)
+        return log
+
+    def _trim(self, log: _Log) -> None:
+        history = log.history
+        if history is None:
+            return
+        records = log.records
+        oldest = self._loop.time() - history.ttl
+        size = log.size - len(records) * _OVERHEAD
+        while records and (
+            records[0][0] <= oldest
+            or len(records) > history.size
+            or (size > history.bytes and len(records) > 1)
+        ):
+            size -= self._drop(log)
+
+    def _drop(self, log: _Log) -> int:
+        """Drop the oldest record; return its size without the overhead."""
+        _, record = log.records.popleft()
+        size = record.size
+        log.size -= size + _OVERHEAD
+        self.held -= size + _OVERHEAD
+        return size
+
+    def _evict(self) -> None:
+        # Each log without records is passed once, and then stands behind the others.
+        for _ in range(len(self._logs)):
+            room, log = next(iter(self._logs.items()))
+            while log.records and self.held > self._max_bytes:
+                self._drop(log)
+                self.evicted += 1
+            if self.held <= self._max_bytes:
+                return
+            self._logs.move_to_end(room)
+            self._forget_if_quiet(room, log)
+
+    def _expire(self, room: str) -> None:
+        log = self._logs.get(room)
+        if log is None:
+            return
+        log.timer = None
+        self._trim(log)
+        if log.records and log.history is not None:
+            due = log.records[0][0] + log.history.ttl
+            log.timer = self._loop.call_at(due, self._expire, room)
+        self._forget_if_quiet(room, log)
+
+    def _forget_if_quiet(self, room: str, log: _Log) -> None:
+        if log.records or log.receive is not None:
+            return
+        if log.timer is not None:
+            log.timer.cancel()
+        del self._logs[room]
+        self._quiet[room] = log.epoch, log.top
+        if len(self._quiet) > _MAX_QUIET:
+            self._quiet.popitem(last=False)

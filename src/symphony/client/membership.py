@@ -1,0 +1,170 @@
+"""What a client knows of one room, and what arrives from it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from symphony.client.arrivals import Arrival
+from symphony.client.backoff import Backoff
+from symphony.client.delivery import Delivery
+from symphony.client.joining import Joining, Leaving
+from symphony.client.places import GAP, HAD, Place
+from symphony.client.room import Room
+from symphony.errors import RemoteError
+from symphony.protocol.envelopes import Joined, Published
+from symphony.protocol.positions import Position
+
+__all__ = ("Membership",)
+
+
+class Membership:
+    """What a client knows of one room.
+
+    Args:
+        name: The name of the room.
+        delivery: Makes its `delivery`.
+        leave: Leaves the room.
+
+    Attributes:
+        place: How far the client has its publications.
+        delivery: Passes them to the program.
+        room: The room that the program has, or waits for; `None`: the server
+            has put the client into the room, and the program has not joined it.
+        recovered: As `Room.recovered`.
+        held: Whether the program has joined it. The client then joins it again on every connection.
+        member: Whether the server has said that the client is a member, on this connection.
+        asked: Whether a join was sent, or is about to be, on this connection.
+        ignoring: Whether publications with a position are ignored, because they come again.
+        left: The error of a `left` that came while a join is in progress.
+        request: The join, or the leave, in progress.
+        ending: Whether the program leaves the room.
+        timer: Runs until the next join.
+        backoff: The delays between joins that were refused.
+        waiters: Tasks that wait until it is joined or left.
+    """
+
+    __slots__ = (
+        "_leave",
+        "asked",
+        "backoff",
+        "delivery",
+        "ending",
+        "held",
+        "ignoring",
+        "left",
+        "member",
+        "name",
+        "place",
+        "recovered",
+        "request",
+        "room",
+        "timer",
+        "waiters",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        delivery: Callable[[Membership], Delivery],
+        leave: Callable[[Membership], Awaitable[None]],
+    ) -> None:
+        self.name = name
+        self._leave = leave
+        self.place = Place()
+        self.room: Room | None = None
+        self.recovered: bool | None = None
+        self.held = self.member = self.asked = self.ignoring = self.ending = False
+        self.left: RemoteError | None = None
+        self.request: Joining | Leaving | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.backoff: Backoff | None = None
+        self.waiters: list[asyncio.Future[None]] = []
+        self.delivery = delivery(self)
+
+    @property
+    def position(self) -> Position | None:
+        """The position up to which the program has the publications."""
+        return self.place.handled
+
+    def leave(self) -> Awaitable[None]:
+        """End the membership."""
+        return self._leave(self)
+
+    # What arrives
+
+    def publish(self, event: Published, size: int) -> bool:
+        """Handle a publication, in a message of so many bytes; return whether to join again."""
+        if self.ending:
+            return False
+        if event.offset is None or (self.place.seen is None and not self.ignoring):
+            self.delivery.publish(Arrival(event, size, None))
+            return False
+        if self.ignoring:
+            return False
+        position = self.place.judge(event.offset, event.epoch)
+        if position is HAD:
+            return False
+        if position is GAP:
+            return True
+        assert isinstance(position, Position)
+        self.backoff = None
+        self.place.take(position)
+        if not self.delivery.publish(Arrival(event, size, position)):
+            self.place.give_back(position)
+            # It comes again: when the program has caught up, or on the next connection.
+            self.ignoring = True
+        return False
+
+    def joined(self, envelope: Joined) -> bool:
+        """Handle that the client is a member; return whether to join again."""
+        self.member = True
+        self.left = None
+        recovered, position = envelope.recovered, envelope.position
+        if recovered is None and self.ignoring:
+            # The answer to the join that is in progress, or comes later, names the position.
+            return False
+        self.ignoring = False
+        seen = self.place.seen
+        if recovered is None:
+            if seen is None or position is None:
+                self.place.move(position)
+                return False
+            return position != seen
+        self.recovered = recovered
+        if position is None:
+            self.place.move(None)
+        elif seen is None:
+            self.place.move(position)
+            if not recovered:
+                self.lose(position)
+        elif seen == position or (recovered and self.place.ahead_of(position)):
+            # It has everything up to there.
+            self.recovered = True
+        elif recovered and position.offset == seen.offset:
+            # The history goes on in another epoch.
+            self.place.move(position)
+        else:
+            self.recovered = False
+            self.lose(position)
+        return False
+
+    def lose(self, position: Position) -> None:
+        """Handle that publications up to a position will not come."""
+        seen = self.place.seen
+        self.place.move(position)
+        if not self.delivery.lose(position):
+            # The connection is dropped. The server says it again on the next one.
+            self.place.move(seen)
+
+    def disconnect(self) -> None:
+        """Handle the loss of the connection."""
+        self.member = self.asked = self.ignoring = False
+        self.left = self.backoff = None
+        self.stop_timer()
+
+    def stop_timer(self) -> None:
+        """Forget a join that was put off."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None

@@ -1,0 +1,120 @@
+"""What a client is told of its memberships, and where the publications that it gets begin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from symphony.protocol.envelopes import Joined, Left
+from symphony.rooms.catchup import CatchUp
+
+if TYPE_CHECKING:
+    from symphony.outgoing.batch import Batches, Recipient
+    from symphony.protocol.positions import Position
+    from symphony.rooms.live import Live
+    from symphony.socket import Socket
+
+__all__ = ("LEFT", "NOW", "REMOVED", "Announcing", "End", "Start")
+
+
+class Start(NamedTuple):
+    """Where the publications begin that a member gets.
+
+    Attributes:
+        after: They follow this position; `None`: they are those from now on.
+        recovered: Whether they are all that the member has asked for; `None`: it has
+            not asked for earlier ones.
+    """
+
+    after: Position | None
+    recovered: bool | None
+
+
+NOW: Final = Start(None, None)
+
+
+class End(NamedTuple):
+    """Why a membership ended."""
+
+    code: str
+    message: str
+
+
+LEFT: Final = End("left", "it left the room")
+REMOVED: Final = End("removed", "the room refused the membership")
+
+
+class Announcing:
+    """Adds members to rooms, and tells their clients.
+
+    Args:
+        batches: The batches of the node.
+        background: Starts a task of the app's whose exception is reported.
+        max_recovery: `Limits.max_recovery`.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        background: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
+        max_recovery: int,
+    ) -> None:
+        self._batches = batches
+        self._background = background
+        self._max_recovery = max_recovery
+
+    async def start(self, live: Live, since: Position | str | None) -> Start:
+        """Return where a member begins that has the publications up to *since*.
+
+        Raises:
+            Reject: `unavailable`: the history cannot be read.
+        """
+        feed = live.feed
+        if feed is None:
+            return NOW
+        await feed.open()
+        if since is None:
+            return NOW
+        after = await feed.start_of(since, self._max_recovery)
+        return Start(after, after is not None)
+
+    def add(self, live: Live, recipient: Recipient, socket: Socket[Any], start: Start) -> None:
+        """Add a member: it gets the publications from *start* on."""
+        self._tell_joined(live, recipient, start)
+        self._batches.add(live, recipient, socket)
+        self._follow(live, recipient, start)
+
+    def restart(self, live: Live, recipient: Recipient, start: Start) -> None:
+        """Let a member begin again at *start*."""
+        self._tell_joined(live, recipient, start)
+        if live.catching.pop(recipient, None) is not None:
+            self._batches.catch_up(live, recipient)
+        self._follow(live, recipient, start)
+
+    def remove(self, live: Live, recipient: Recipient, why: End | None = None) -> None:
+        """Remove a member, and tell its client why, if the connection goes on."""
+        live.catching.pop(recipient, None)
+        self._batches.remove(live, recipient)
+        if live.announced and why is not None:
+            error = {"code": why.code, "message": why.message, "retryable": False, "details": None}
+            _send(recipient, Left(live.name, error))
+
+    def _tell_joined(self, live: Live, recipient: Recipient, start: Start) -> None:
+        if live.announced:
+            position = live.feed.last if live.feed is not None else None
+            _send(recipient, Joined(live.name, start.after or position, start.recovered))
+
+    def _follow(self, live: Live, recipient: Recipient, start: Start) -> None:
+        feed = live.feed
+        if feed is None or start.after is None or start.after == feed.last:
+            return
+        self._batches.fall_behind(live, recipient)
+        live.catching[recipient] = catching = CatchUp(self._batches, live, feed, recipient, start.after)
+        self._background(catching.run())
+
+
+def _send(recipient: Recipient, envelope: Joined | Left) -> None:
+    frame = recipient.encoding.envelope(envelope)
+    if frame is not None:
+        recipient.outbox.send(frame)

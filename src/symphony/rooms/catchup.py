@@ -1,0 +1,68 @@
+"""A member that is behind gets publications from the history, until it has caught up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from symphony.protocol.envelopes import Lost
+from symphony.websocket.backpressure import TURN
+
+if TYPE_CHECKING:
+    from symphony.outgoing.batch import Batches, Recipient
+    from symphony.protocol.positions import Position
+    from symphony.rooms.feed import Feed
+    from symphony.rooms.live import Live
+
+__all__ = ("CatchUp",)
+
+
+class CatchUp:
+    """Sends the history to one member of a room, page by page.
+
+    No publication is held for the member: the history has them all. The next page
+    is read when the member has taken the one before, so a slow member costs no memory.
+
+    Args:
+        batches: The batches of the node.
+        live: The room.
+        feed: Its history.
+        recipient: The member.
+        after: The position of the last publication that it has.
+    """
+
+    __slots__ = ("_after", "_batches", "_feed", "_live", "_recipient")
+
+    def __init__(
+        self, batches: Batches, live: Live, feed: Feed, recipient: Recipient, after: Position
+    ) -> None:
+        self._batches = batches
+        self._live = live
+        self._feed = feed
+        self._recipient = recipient
+        self._after = after
+
+    async def run(self) -> None:
+        """Send the pages; return when the member has caught up, has left, or begins anew."""
+        outbox = self._recipient.outbox
+        while self._goes_on:
+            if self._after == self._feed.last:
+                # No `await` in between: every later publication reaches it.
+                self._live.catching.pop(self._recipient)
+                self._batches.catch_up(self._live, self._recipient)
+                return
+            page = await self._feed.page(self._after)
+            if not self._goes_on:
+                return
+            if page.complete and page.records:
+                self._after = page.records[-1].position
+                for frame in self._feed.frames(page, self._recipient.encoding):
+                    outbox.send(frame)
+            elif not page.complete:
+                self._after = self._feed.last
+                outbox.send(self._recipient.encoding.envelope(Lost(self._live.name, self._after)))
+            await TURN
+            await outbox.drained()
+
+    @property
+    def _goes_on(self) -> bool:
+        return self._live.catching.get(self._recipient) is self and not self._recipient.outbox.sealed

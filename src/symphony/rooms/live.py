@@ -1,0 +1,60 @@
+"""A room that has members, or had them less than its linger ago."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from symphony.outgoing.batch import Batch, Recipient
+
+if TYPE_CHECKING:
+    from symphony.rooms.catchup import CatchUp
+    from symphony.rooms.family import Family
+    from symphony.rooms.feed import Feed
+    from symphony.rooms.tasks import RoomTasks
+
+__all__ = ("Live",)
+
+
+class Live(Batch):
+    """A room at work on this node.
+
+    Attributes:
+        family: Its policy and hooks.
+        params: The parameters in its name.
+        tasks: Its tasks, if its family has any.
+        state: Its state, if its family has one.
+        feed: Its history, if its family has one.
+        catching: The members that are behind.
+        linger: Ends it, while it lingers.
+        ending: Runs its last hooks.
+        began: Whether it has had a member.
+        hooks: How many joins and hooks are under way: it does not end before these are done.
+    """
+
+    __slots__ = (
+        "began",
+        "catching",
+        "ending",
+        "family",
+        "feed",
+        "hooks",
+        "linger",
+        "params",
+        "state",
+        "tasks",
+    )
+
+    def __init__(self, name: str, family: Family, params: dict[str, Any], tasks: RoomTasks | None) -> None:
+        super().__init__(name, announced=family.is_announced)
+        self.family = family
+        self.params = params
+        self.tasks = tasks
+        make = family.policy.state
+        self.state = make() if make is not None else None
+        self.feed: Feed | None = None
+        self.catching: dict[Recipient, CatchUp] = {}
+        self.linger: asyncio.TimerHandle | None = None
+        self.ending: asyncio.Task[Any] | None = None
+        self.began = False
+        self.hooks = 0

@@ -1,0 +1,111 @@
+"""Publications to rooms that clients are told about: with the room's name, and kept if it has a history."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from symphony.broker.base import Draft
+from symphony.errors import Reject
+from symphony.outgoing.encoding import Announced, Content
+
+if TYPE_CHECKING:
+    from symphony.broker.base import Broker
+    from symphony.outgoing.batch import Batches, Recipient
+    from symphony.outgoing.encoding import Emitted, Sent
+    from symphony.protocol.positions import Position
+    from symphony.rooms.family import Family
+    from symphony.rooms.live import Live
+
+__all__ = ("Publication", "Publishing")
+
+
+class Publication(NamedTuple):
+    """A publication in the history of a room.
+
+    Attributes:
+        event: The name of the event; `"message"` for what was sent without a name.
+        data: Its data, as plain Python values.
+        position: Where it stands.
+    """
+
+    event: str
+    data: Any
+    position: Position
+
+
+class Publishing:
+    """Publishes to the rooms of a node that are announced.
+
+    Args:
+        broker: Keeps the histories; `None`: no family has one.
+        batches: The batches of the node.
+        family_of: Returns the family of a room.
+    """
+
+    def __init__(self, broker: Broker | None, batches: Batches, family_of: Callable[[str], Family]) -> None:
+        self._broker = broker
+        self._batches = batches
+        self._family_of = family_of
+
+    def publish(
+        self,
+        name: str,
+        live: Live | None,
+        message: Sent | Emitted,
+        exclude: Iterable[Recipient],
+        *,
+        transient: bool,
+    ) -> Awaitable[Position | None]:
+        """Publish to a room, which may have no members.
+
+        Raises:
+            ValueError: The publication is kept, so it cannot leave out a member.
+        """
+        if live is None and self._broker is None:
+            return self._batches.paced()
+        family = self._family_of(name) if live is None else live.family
+        history = family.policy.history
+        if history is None or self._broker is None or transient:
+            if live is None:
+                return self._batches.paced()
+            return self._batches.publish(live, Announced(message, name), exclude)
+        if any(True for _ in exclude):
+            raise ValueError(
+                f"exclude= would leave a gap in the history of {name!r}. Leave it out, or use transient=True."
+            )
+        content = Content.of(message)
+        kept = self._broker.publish(name, Draft(content.event, content.packed, content), history)
+        return _Kept(kept, self._batches.paced())
+
+    async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
+        """Return the last publications that a room keeps, the oldest first."""
+        if self._broker is None or self._family_of(name).policy.history is None:
+            raise ValueError(
+                f"The room {name!r} has no history. Give its family one: app.rooms(…, history=100)."
+            )
+        page = await self._broker.before(name, before, limit=limit)
+        if not page.complete:
+            raise Reject("invalid", f"the history of {name!r} does not have this position")
+        await self._batches.paced()
+        return [
+            Publication(record.event or "message", msgspec.msgpack.decode(record.payload), record.position)
+            for record in page.records
+        ]
+
+
+class _Kept:
+    """The result of a publication that is kept: its position."""
+
+    __slots__ = ("_kept", "_paced")
+
+    def __init__(self, kept: Awaitable[Position], paced: Awaitable[None]) -> None:
+        self._kept = kept
+        self._paced = paced
+
+    def __await__(self) -> Generator[Any, Any, Position]:
+        position = yield from self._kept.__await__()
+        yield from self._paced.__await__()
+        return position

@@ -1,0 +1,181 @@
+"""The tests that each broker passes.
+
+Run them against your own engine. Each is a function that takes a new broker:
+
+    @pytest.mark.parametrize("check", contracts.BROKER, ids=lambda check: check.__name__)
+    async def test_it_is_a_broker(check):
+        await check(make_broker())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from symphony.broker.base import Broker, Draft, History, Record
+from symphony.protocol.positions import Position
+
+__all__ = ("BROKER",)
+
+_PAGE: Final = 1_000_000
+_LARGE: Final = History(1000)
+
+
+async def positions_follow_each_other(broker: Broker) -> None:
+    """The first publication has the offset 1, and each later one the next, in one epoch."""
+    positions = [await broker.publish("a", _draft(number), _LARGE) for number in range(3)]
+    assert [position.offset for position in positions] == [1, 2, 3]
+    assert len({position.epoch for position in positions}) == 1
+
+
+async def rooms_have_histories_of_their_own(broker: Broker) -> None:
+    """What is published to one room changes nothing in another."""
+    await broker.publish("a", _draft("to a"), _LARGE)
+    await broker.publish("b", _draft("to b"), _LARGE)
+    assert await _all(broker, "a") == ["to a"]
+    assert await _all(broker, "b") == ["to b"]
+
+
+async def a_subscriber_gets_everything_after_the_position(broker: Broker) -> None:
+    """In the order of the positions, each once, before the publisher has its result."""
+    heard: list[Record] = []
+    before = await broker.publish("a", _draft("before"), _LARGE)
+    assert await broker.subscribe("a", heard.append) == before
+    for number in range(3):
+        position = await broker.publish("a", _draft(number, "counted"), _LARGE)
+        assert heard[-1].position == position
+    assert [(record.position.offset, record.event, _data(record)) for record in heard] == [
+        (2, "counted", 0),
+        (3, "counted", 1),
+        (4, "counted", 2),
+    ]
+
+
+async def a_publication_that_is_not_awaited_is_published(broker: Broker) -> None:
+    """And it has the place of the call."""
+    heard: list[Record] = []
+    await broker.subscribe("a", heard.append)
+    for number in range(3):
+        broker.publish("a", _draft(number), _LARGE)
+    await broker.publish("a", _draft("last"), _LARGE)
+    assert [_data(record) for record in heard] == [0, 1, 2, "last"]
+
+
+async def nothing_is_received_after_the_subscription_has_ended(broker: Broker) -> None:
+    """But it is kept."""
+    heard: list[Record] = []
+    await broker.subscribe("a", heard.append)
+    broker.unsubscribe("a")
+    await broker.publish("a", _draft(1), _LARGE)
+    assert heard == []
+    top = await broker.subscribe("a", heard.append)
+    assert top.offset == 1
+    assert heard == []
+    assert await _all(broker, "a") == [1]
+
+
+async def a_message_has_no_event(broker: Broker) -> None:
+    """It comes back as it was published."""
+    await broker.publish("a", _draft("hi", None), _LARGE)
+    page = await broker.after("a", None, limit=1, max_bytes=_PAGE)
+    assert [(record.event, _data(record)) for record in page.records] == [(None, "hi")]
+
+
+async def the_history_is_read_forwards_in_pages(broker: Broker) -> None:
+    """A page is limited in number and in bytes, and says where the history ends."""
+    positions = [await broker.publish("a", _draft(number), _LARGE) for number in range(5)]
+    page = await broker.after("a", None, limit=2, max_bytes=_PAGE)
+    assert (_content(page.records), page.top, page.complete) == ([0, 1], positions[-1], True)
+    page = await broker.after("a", page.records[-1].position, limit=2, max_bytes=_PAGE)
+    assert (_content(page.records), page.complete) == ([2, 3], True)
+    page = await broker.after("a", positions[0], limit=10, max_bytes=1)
+    assert (_content(page.records), page.complete) == ([1], True)
+    page = await broker.after("a", positions[-1], limit=2, max_bytes=_PAGE)
+    assert (list(page.records), page.top, page.complete) == ([], positions[-1], True)
+
+
+async def the_history_is_read_backwards(broker: Broker) -> None:
+    """From the newest, or from a position."""
+    positions = [await broker.publish("a", _draft(number), _LARGE) for number in range(5)]
+    page = await broker.before("a", None, limit=2)
+    assert (_content(page.records), page.complete) == ([3, 4], True)
+    page = await broker.before("a", positions[3], limit=2)
+    assert (_content(page.records), page.complete) == ([1, 2], True)
+    page = await broker.before("a", positions[1], limit=10)
+    assert _content(page.records) == [0]
+    assert not (await broker.before("a", Position("another", 3), limit=1)).complete
+
+
+async def a_position_of_another_history_is_noticed(broker: Broker) -> None:
+    """Another epoch, and an offset that was never reached."""
+    top = await broker.publish("a", _draft(1), _LARGE)
+    for position in (Position("another", 1), Position(top.epoch, 2), Position("another", 0)):
+        page = await broker.after("a", position, limit=1, max_bytes=_PAGE)
+        assert (list(page.records), page.top, page.complete) == ([], top, False)
+
+
+async def a_room_without_publications_has_a_position(broker: Broker) -> None:
+    """What is published later follows it."""
+    before = await broker.subscribe("a", lambda record: None)
+    assert before.offset == 0
+    broker.unsubscribe("a")
+    await broker.publish("a", _draft(1), _LARGE)
+    page = await broker.after("a", before, limit=10, max_bytes=_PAGE)
+    assert (_content(page.records), page.complete) == ([1], True)
+
+
+async def the_history_is_limited_in_number(broker: Broker) -> None:
+    """And a position before the oldest is noticed."""
+    positions = [await broker.publish("a", _draft(number), History(3)) for number in range(5)]
+    assert await _all(broker, "a") == [2, 3, 4]
+    page = await broker.after("a", positions[1], limit=10, max_bytes=_PAGE)
+    assert (_content(page.records), page.complete) == ([2, 3, 4], True)
+    page = await broker.after("a", positions[0], limit=10, max_bytes=_PAGE)
+    assert (list(page.records), page.complete) == ([], False)
+
+
+async def the_history_is_limited_in_bytes(broker: Broker) -> None:
+    """The newest publication is kept in any case."""
+    history = History(100, bytes=120)
+    for number in range(5):
+        await broker.publish("a", _draft(str(number) * 30), history)
+    assert await _all(broker, "a") == [str(number) * 30 for number in (2, 3, 4)]
+    await broker.publish("a", _draft("x" * 1000), history)
+    assert await _all(broker, "a") == ["x" * 1000]
+
+
+BROKER: Final[tuple[Callable[[Broker], Awaitable[None]], ...]] = (
+    positions_follow_each_other,
+    rooms_have_histories_of_their_own,
+    a_subscriber_gets_everything_after_the_position,
+    a_publication_that_is_not_awaited_is_published,
+    nothing_is_received_after_the_subscription_has_ended,
+    a_message_has_no_event,
+    the_history_is_read_forwards_in_pages,
+    the_history_is_read_backwards,
+    a_position_of_another_history_is_noticed,
+    a_room_without_publications_has_a_position,
+    the_history_is_limited_in_number,
+    the_history_is_limited_in_bytes,
+)
+"""What each `Broker` does; each function takes a broker that is new."""
+
+
+def _draft(data: object, event: str | None = "said") -> Draft:
+    return Draft(event, msgspec.msgpack.encode(data))
+
+
+def _data(record: Record) -> object:
+    return msgspec.msgpack.decode(record.payload)
+
+
+def _content(records: Sequence[Record]) -> list[object]:
+    return [_data(record) for record in records]
+
+
+async def _all(broker: Broker, room: str) -> list[object]:
+    page = await broker.after(room, None, limit=1000, max_bytes=_PAGE)
+    assert page.complete
+    return _content(page.records)
