@@ -2390,34 +2390,41 @@ export class Client {
     const membership = this.#rooms.get(name) ?? new Membership(name);
     this.#rooms.set(name, membership);
     membership.holding = membership.fresh = true;
-    membership.pending = new Promise((resolve, reject) => {
-      const call = new Call(name, null, {
-        verb: "join",
-        within,
-        idempotent: true,
-        terms: () => {
-          // The server may have put the client into the room, or have answered on a connection before this one.
-          const from = membership.position ?? since;
-          this.#asks(membership, from);
-          if (from && from !== "start") membership.tip ??= from;
-          const left = Math.min(timeout, Math.max(call.deadline - now(), 0.001));
-          return { ...(from && { since: from }), ...(isEndless(timeout) ? {} : { timeout: left }) };
-        },
-        heard: (kind) => {
-          if (kind !== "reply") this.#drop(call, misused(name, "is answered with a stream"));
-          else if (membership.left) this.#fail(call, membership.left);
-          else if (this.#settle(call)) resolve(this.#hold(membership));
-        },
-        failed: (error) => {
-          this.#unjoined(membership, error);
-          reject(error);
-        },
-      });
-      membership.call = call;
-      call.deadline = now() + timeout;
-      this.#begin(call, timeout, signal);
+    /** @type {(room: Room<any>) => void} */
+    let resolve = () => {};
+    /** @type {(error: unknown) => void} */
+    let reject = () => {};
+    const pending = new Promise((...both) => {
+      [resolve, reject] = both;
     });
-    return membership.pending;
+    const call = new Call(name, null, {
+      verb: "join",
+      within,
+      idempotent: true,
+      terms: () => {
+        // The server may have put the client into the room, or have answered on a connection before this one.
+        const from = membership.position ?? since;
+        this.#asks(membership, from);
+        if (from && from !== "start") membership.tip ??= from;
+        const left = Math.min(timeout, Math.max(call.deadline - now(), 0.001));
+        return { ...(from && { since: from }), ...(isEndless(timeout) ? {} : { timeout: left }) };
+      },
+      heard: (kind) => {
+        if (kind !== "reply") this.#drop(call, misused(name, "is answered with a stream"));
+        else if (membership.left) this.#fail(call, membership.left);
+        else if (this.#settle(call)) resolve(this.#hold(membership));
+      },
+      failed: (error) => {
+        this.#unjoined(membership, error);
+        reject(error);
+      },
+    });
+    // Before it begins: it may fail at once.
+    membership.pending = pending;
+    membership.call = call;
+    call.deadline = now() + timeout;
+    this.#begin(call, timeout, signal);
+    return pending;
   }
 
   /** A join goes out. @param {Membership} membership @param {Position | "start" | null} since */
@@ -2446,15 +2453,18 @@ export class Client {
 
   /** A join of the program has failed. @param {Membership} membership @param {unknown} error */
   #unjoined(membership, error) {
-    const { name, asked, served, member } = membership;
+    const { name, asked, served, member, news } = membership;
     membership.pending = membership.call = null;
     membership.asked = membership.holding = membership.fresh = false;
     membership.news = new Inbox();
     membership.loss = null;
     if (served && member) {
-      // It is as before. What was kept for the program comes again.
+      // It is as before. What waited for the program comes again, if it can.
       membership.restart(membership.position);
       membership.live = true;
+      for (let next = news.take(); next; next = news.take()) {
+        if (!("lost" in next.item) && next.item.position === null) this.#pass(membership, next.item);
+      }
     } else this.#forget(membership);
     // The server may have let the client in meanwhile.
     const isUnknown = asked && !served && !(error instanceof RemoteError);
@@ -2583,9 +2593,13 @@ export class Client {
     membership.recovered = recovered;
     membership.last = told;
     const isSameEpoch = told?.epoch === tip?.epoch;
-    if (told === null || tip === null) {
+    if (told === null) {
+      membership.tip = null;
+      const line = `symphony: "${printable(membership.name)}" has no history any more`;
+      if (tip) this.#complaints.warn("lost", `${line}: what came after the offset ${tip.offset} is lost`);
+    } else if (tip === null) {
       membership.tip = told;
-      if (told && !recovered) this.#lose(membership, told);
+      if (!recovered) this.#lose(membership, told);
     } else if (isSame(told, tip) || (recovered && isSameEpoch && told.offset <= tip.offset)) {
       // What was taken is complete, even if the history does not have it any more.
       membership.recovered = true;

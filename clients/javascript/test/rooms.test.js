@@ -508,6 +508,47 @@ test("if that join is refused, the room goes on as before", async (t) => {
   assert.deepEqual([await heard.next(), await heard.next()], [5, 6]);
 });
 
+for (const [what, options] of [
+  ["was given up before", { signal: AbortSignal.abort(new Error("before")) }],
+  ["has no time", { timeout: 0.001 }],
+]) {
+  test(`a join that ${what} leaves a room of the server as it is`, async (t) => {
+    const all = await pair(t);
+    const { client, peer } = all;
+    const heard = new Incoming();
+    client.on("said", (data) => heard.push(data));
+    peer.frame({ joined: "r", position: at(3) });
+    await synced(all);
+    await assert.rejects(client.join("r", options));
+    peer.frame({ event: "said", data: "not kept", room: "r" });
+    assert.equal(await heard.next(), "not kept");
+    const joining = client.join("r");
+    let frame;
+    do frame = await peer.next();
+    while (!frame.join || frame.timeout < 1);
+    peer.frame({ joined: "r", position: at(3), recovered: true });
+    peer.frame({ reply: frame.id });
+    const came = recorded(await joining);
+    peer.frame(said(4));
+    assert.equal(await came.next(), 4);
+  });
+}
+
+test("a room that has no history any more goes on, and says so", async (t) => {
+  const warnings = quiet(t, "warn");
+  const { server, peer, room } = await member(t);
+  const came = recorded(room);
+  peer.frame(said(1));
+  assert.equal(await came.next(), 1);
+  peer.cut();
+  const next = await server.peer();
+  await admit(next, { position: null, recovered: false });
+  next.frame({ event: "said", data: "plain", room: "r" });
+  assert.equal(await came.next(), "plain");
+  assert.deepEqual([room.position, room.recovered], [null, false]);
+  assert.ok(warnings().some((line) => line.includes("no history any more")));
+});
+
 // -- leaving
 
 test("leaving is in order with what is sent, and ends the handlers at once", async (t) => {
