@@ -68,7 +68,7 @@ async def heard(peer: Peer) -> None:
 async def test_a_wrong_argument_is_named(name: Any, options: dict[str, Any], wrong: str) -> None:
     async with pair() as (client, peer, _):
         with pytest.raises(ValueError, match=wrong):
-            await client.join(name)
+            await client.join(name, **options)
         assert await peer.nothing_came()
 
 
