@@ -1,4 +1,4 @@
-"""Rooms of the Python client under random faults: each publication once and in order, or a loss that is told."""
+"""Rooms of the Python client under random faults: each publication once, in order, or told to be lost."""
 
 from __future__ import annotations
 

@@ -24,12 +24,13 @@ class Change:
         undone: Whether the socket has left or gone meanwhile.
     """
 
-    __slots__ = ("_ended", "joins", "undone")
+    __slots__ = ("_ended", "_is_over", "joins", "undone")
 
     def __init__(self) -> None:
         self.joins: Batch | None = None
         self.undone = False
         self._ended: asyncio.Future[None] | None = None
+        self._is_over = False
 
     def check(self, recipient: Recipient, name: str) -> None:
         """Refuse a join that was undone."""
@@ -39,6 +40,8 @@ class Change:
 
     async def wait(self) -> None:
         """Return when the hooks have ended."""
+        if self._is_over:
+            return
         if self._ended is None:
             self._ended = asyncio.get_running_loop().create_future()
         # Not the future itself: a waiter that is cancelled would cancel it for all.
@@ -46,6 +49,7 @@ class Change:
 
     def end(self) -> None:
         """Wake those that wait."""
+        self._is_over = True
         if self._ended is not None:
             self._ended.set_result(None)
 
