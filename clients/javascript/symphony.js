@@ -24,6 +24,12 @@ const MAX_DEPTH = 500;
 const MAX_CREDIT = 2 ** 31 - 1;
 /** Characters of an event's name. */
 const MAX_NAME = 256;
+/** Characters of a room's name that the client takes from a server. */
+const MAX_ROOM_NAME = 4096;
+/** Characters of an epoch. */
+const MAX_EPOCH = 128;
+/** Rooms that the server put the client into, of which the client remembers the position. */
+const MAX_REMEMBERED_ROOMS = 1000;
 /** Characters of a peer's text that an error or a log line shows. */
 const MAX_SHOWN = 200;
 /** Characters of a message that `debug` shows. */
@@ -591,6 +597,19 @@ function copyForMsgpack(value, size, depth = 0) {
  */
 /** @typedef {(event: string, data: any, context?: any) => unknown} Heard */
 /**
+ * Where a publication stands in the history of its room. Two epochs can only be compared for equality.
+ *
+ * @typedef {{ epoch: string, offset: number }} Position
+ */
+/**
+ * What is published to a room. `position` is null if the room does not keep it.
+ *
+ * @template E
+ * @typedef {{
+ *   [K in Name<E, "receives">]: { event: K, data: Entry<E, "receives", K>, position: Position | null }
+ * }[Name<E, "receives">]} Publication
+ */
+/**
  * @template T
  * @typedef {(data: DataOf<T>, context: { signal: AbortSignal }) => ReplyOf<T> | Promise<ReplyOf<T>>} Answering
  */
@@ -601,7 +620,7 @@ function copyForMsgpack(value, size, depth = 0) {
  * Sends on one connection, before the queue.
  *
  * @template {EventMap} E
- * @typedef {Pick<Client<E>, "emit" | "send" | "request" | "stream">} Connection
+ * @typedef {Pick<Client<E>, "emit" | "send" | "request" | "stream" | "join">} Connection
  */
 /** @typedef {"new" | "connecting" | "open" | "waiting" | "closed"} State */
 /** @typedef {{ code: number, reason: string, refusal: RemoteError | null }} Closed How a client has ended. */
@@ -645,6 +664,14 @@ function copyForMsgpack(value, size, depth = 0) {
  * @typedef {object} StreamOptions
  * @property {number} [credit] The most items that wait here; the server pauses until they are taken: 64.
  * @property {AbortSignal} [signal] Cancels the stream, at the server as well.
+ */
+
+/**
+ * @typedef {object} JoinOptions
+ * @property {Position | "start" | null} [since] The last publication that you have: those after it are sent first.
+ *   "start": all that the history keeps.
+ * @property {number} [timeout] Seconds to wait for the answer: `requestTimeout`. Infinity: no limit.
+ * @property {AbortSignal} [signal] Cancels the join, at the server as well.
  */
 
 // ------------------------------------------------------------------ time
@@ -703,7 +730,10 @@ const ADVICE = new Map([
 ]);
 
 /** The kinds of envelopes that a server sends. The first of these fields decides. */
-const KINDS = /** @type {const} */ (["event", "reply", "error", "item", "end", "cancel", "pong", "retry", "limits"]);
+const KINDS = /** @type {const} */ ([
+  ...["event", "reply", "error", "item", "end", "cancel", "pong", "retry", "limits"],
+  ...["joined", "left", "lost"],
+]);
 
 /** @param {unknown} id */
 const isId = (id) => Number.isSafeInteger(id) && /** @type {number} */ (id) >= 0;
@@ -711,6 +741,39 @@ const isId = (id) => Number.isSafeInteger(id) && /** @type {number} */ (id) >= 0
 /** @param {unknown} name @returns {boolean} Whether an event can have this name. */
 const isName = (name) =>
   typeof name === "string" && name !== "" && name.length <= 2 * MAX_NAME && [...name].length <= MAX_NAME;
+
+/** @param {unknown} value @param {number} most @returns {boolean} Whether it is text with 1 to `most` characters. */
+const isText = (value, most) =>
+  typeof value === "string" &&
+  value !== "" &&
+  value.length <= 2 * most &&
+  [...value].length <= most &&
+  !LONE_SURROGATE.test(value);
+
+/** @param {any} value @returns {value is Position} */
+const isPosition = (value) =>
+  typeof value === "object" && value !== null && isText(value.epoch, MAX_EPOCH) && isId(value.offset);
+
+/**
+ * What is wrong with the fields of a publication, or of an envelope about a room.
+ *
+ * @param {any} envelope
+ * @param {"event" | "joined" | "left" | "lost"} kind
+ * @returns {string | null} As `invalidField`.
+ */
+function invalidRoomField(envelope, kind) {
+  const { room, offset, epoch, position, recovered } = envelope;
+  if (kind === "event") {
+    if (!isText(room, MAX_ROOM_NAME)) return "room";
+    if ((offset ?? null) !== null && !isId(offset)) return "offset";
+    return (epoch ?? null) === null || isText(epoch, MAX_EPOCH) ? null : "epoch";
+  }
+  if (!isText(envelope[kind], MAX_ROOM_NAME)) return kind;
+  if (kind === "left") return null;
+  const needed = kind === "lost" || (position ?? null) !== null;
+  if (needed && !isPosition(position)) return "position";
+  return kind === "lost" || ["boolean", "undefined"].includes(typeof (recovered ?? undefined)) ? null : "recovered";
+}
 
 /**
  * What is wrong with an envelope of the server.
@@ -723,8 +786,10 @@ function invalidField(envelope, kind) {
   const value = envelope[kind];
   if (kind === "event") {
     if ((envelope.id ?? null) !== null && !isId(envelope.id)) return "id";
-    return isName(value) ? null : kind;
+    if (!isName(value)) return kind;
+    return (envelope.room ?? null) === null ? null : invalidRoomField(envelope, kind);
   }
+  if (kind === "joined" || kind === "left" || kind === "lost") return invalidRoomField(envelope, kind);
   if (kind === "retry") return isDelay(value) ? null : kind;
   if (kind !== "limits") return isId(value) ? null : kind;
   const most = typeof value === "object" && !Array.isArray(value) ? (value.max_message_bytes ?? 1) : 0;
@@ -997,8 +1062,9 @@ class Link {
    * @throws {TypeError | RangeError | MessageTooLargeError} It cannot be encoded, or is larger than the server allows.
    */
   write(envelope) {
-    const { event, reply, data } = /** @type {any} */ (envelope);
-    const what = event === undefined ? "the answer" : `"${event}"`;
+    const { event, reply, join, leave, data } = /** @type {any} */ (envelope);
+    const room = join ?? leave;
+    const what = event !== undefined ? `"${event}"` : room !== undefined ? `the room "${room}"` : "the answer";
     const { protocol } = this.#settings;
     const message = encoding(() => this.codec.encode(envelope), what, data, protocol);
     // Without an error or a `cancel`, the other side would wait for nothing.
@@ -1144,9 +1210,13 @@ const base64url = (text) =>
 
 // ------------------------------------------------ queues, requests, streams
 
-/** Items that have come and were not taken yet. The caller limits how many. */
+/**
+ * Items that have come and were not taken yet. The caller limits how many.
+ *
+ * @template T
+ */
 class Inbox {
-  /** @type {{ item: any, bytes: number }[]} */
+  /** @type {{ item: T, bytes: number }[]} */
   #items = [];
   /** @type {(() => void)[]} */
   #waiting = [];
@@ -1158,16 +1228,16 @@ class Inbox {
     return this.#items.length;
   }
 
-  /** @param {unknown} item @param {number} bytes */
+  /** @param {T} item @param {number} bytes */
   push(item, bytes) {
     this.#items.push({ item, bytes });
     this.bytes += bytes;
-    this.#wake();
+    this.wake();
   }
 
   end() {
     this.#last = () => {};
-    this.#wake();
+    this.wake();
   }
 
   /** @param {unknown} error */
@@ -1175,28 +1245,45 @@ class Inbox {
     this.#last = () => {
       throw error;
     };
-    this.#wake();
+    this.wake();
   }
 
-  #wake() {
+
+  /** @returns {{ item: T } | undefined} The next item; undefined if none waits. */
+  take() {
+    const next = this.#items.shift();
+    if (next) this.bytes -= next.bytes;
+    return next;
+  }
+
+  /** What ends an iteration; null as long as more may come. */
+  get last() {
+    return this.#last;
+  }
+
+  /** @returns {Promise<void>} When something has come, or may have. */
+  changed() {
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  /** Let those who wait look again. */
+  wake() {
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
   /** Iterate over the items as they come. Several iterations share them. */
   async *[Symbol.asyncIterator]() {
     for (;;) {
-      const next = this.#items.shift();
-      if (next) {
-        this.bytes -= next.bytes;
-        yield next.item;
-      } else if (this.#last) return this.#last();
-      else await new Promise((resolve) => this.#waiting.push(() => resolve(null)));
+      const next = this.take();
+      if (next) yield next.item;
+      else if (this.#last) return this.#last();
+      else await this.changed();
     }
   }
 }
 
 /** @param {Call} call */
-const late = ({ event }) => new RequestTimeoutError(`"${event}" was not answered in time`);
+const late = ({ what }) => new RequestTimeoutError(`${what} was not answered in time`);
 
 /** @param {string} event @param {string} what How the server answers instead. */
 const misused = (event, what) => new RemoteError("invalid", `"${event}" ${what}`);
@@ -1251,12 +1338,15 @@ class Call {
    * @param {object} kind What differs between requests and streams.
    * @param {Link | null} kind.within The connection, if a handler of `onOpen` makes the call.
    * @param {boolean} [kind.idempotent] Sent again if the connection is lost.
+   * @param {"event" | "join" | "leave"} [kind.verb] The field of its envelope that has `event`: the name of an
+   *   event, or of a room.
    * @param {() => object} kind.terms Further fields of its envelope, asked for when it is sent.
    * @param {(kind: "reply" | "item" | "end", data: any, bytes: number) => void} kind.heard
    * @param {(error: unknown) => void} kind.failed
    */
-  constructor(event, data, { within, idempotent = false, terms, heard, failed }) {
+  constructor(event, data, { within, idempotent = false, verb = "event", terms, heard, failed }) {
     this.event = event;
+    this.verb = verb;
     this.data = data;
     this.within = within;
     // A handler of `onOpen` runs again on the next connection.
@@ -1265,6 +1355,354 @@ class Call {
     this.heard = heard;
     this.failed = failed;
   }
+
+  /** For errors: what was not done. */
+  get what() {
+    return this.verb === "event" ? `"${this.event}"` : `the ${this.verb} of "${this.event}"`;
+  }
+
+  /** What is sent. */
+  envelope() {
+    const { verb, event, data, id } = this;
+    return { [verb]: event, ...(verb === "event" && { data }), id, ...this.terms() };
+  }
+}
+
+// ----------------------------------------------------------------- rooms
+
+/** A publication that a handler or an iteration works on. @typedef {{ before: Position | null, left: number }} Mark */
+
+/** @typedef {{ event: string, data: any, position: Position | null, mark: Mark | null, bytes: number }} Arrival */
+/**
+ * A publication, or the news that some were lost, on its way to the program.
+ *
+ * @typedef {Arrival | { lost: Position }} News
+ */
+
+/** @param {Position | null} one @param {Position | null} other */
+const isSame = (one, other) => one?.epoch === other?.epoch && one?.offset === other?.offset;
+
+/** @param {Position} position The peer's object has other fields too. @returns {Position} */
+const copied = ({ epoch, offset }) => ({ epoch, offset });
+
+/** What the client knows about a room, whether the program has joined it or the server has put the client into it. */
+class Membership {
+  /** What the program has; null if it has not joined, or not yet. @type {Room<any> | null} */
+  room = null;
+  /** The join of the program that is under way. @type {Promise<Room<any>> | null} */
+  pending = null;
+  /** The request of that join. @type {Call | null} */
+  call = null;
+  /** The answer to the last join that the client has sent without the program. @type {Promise<void> | null} */
+  answered = null;
+  /** The leave of the program that is under way. @type {Promise<void> | null} */
+  leaving = null;
+  /** Whether the server put the client into the room first. */
+  served = false;
+  /** Whether a join is on its way on this connection. */
+  asked = false;
+  /** From which position that join asks. @type {Position | "start" | null} */
+  since = null;
+  /** Whether the server has said that the client is a member, on this connection. */
+  member = false;
+  /** Whether publications with an offset count. Otherwise they come again, after the answer to a join. */
+  live = false;
+  /** The error of a `left` that came while a join or a leave is under way. @type {RemoteError | null} */
+  left = null;
+  /** As the last answer to a join said it; null if the join had no position. @type {boolean | null} */
+  recovered = null;
+  /** Why the membership ended for good; null before. @type {Error | null} */
+  ended = null;
+  /** Whether iterations just end then. */
+  quiet = false;
+
+  /** The last publication that came on this connection. @type {Position | null} */
+  last = null;
+  /** The last publication that was taken for the program. @type {Position | null} */
+  tip = null;
+  /** Publications that the program still works on. @type {Set<Mark>} */
+  running = new Set();
+
+  /** @type {Map<string, Heard[]>} */
+  handlers = new Map();
+  /** @type {((position: Position) => unknown)[]} */
+  lostHandlers = [];
+  /** @type {((error: Error) => unknown)[]} */
+  leftHandlers = [];
+  /** What waits for the program. @type {Inbox<News>} */
+  news = new Inbox();
+  /** The news that waits last, if it is that of a loss. @type {{ lost: Position } | null} */
+  loss = null;
+  /** Whether everything waits: the program has not had its turn yet. */
+  holding = false;
+  /** Whether the program may still choose how it takes the publications. */
+  fresh = false;
+  /** Whether the program has begun to iterate. */
+  iterated = false;
+  /** Iterations that are under way. */
+  iterations = 0;
+  /** Whether publications did not fit: the client joins again when those that wait are taken. */
+  behind = false;
+  /** Publications that did not fit, and that the history does not have. */
+  dropped = 0;
+
+  /** Attempts in a row to join again. */
+  failures = 0;
+  joinedAt = -Infinity;
+  /** @type {any} The next attempt to join again; null if there is none. */
+  timer = null;
+
+  /** @param {string} name */
+  constructor(name) {
+    this.name = name;
+  }
+
+  /** The last publication that the program has handled, after all those before it. @returns {Position | null} */
+  get position() {
+    for (const { before } of this.running) return before;
+    return this.tip;
+  }
+
+  /** Go on after a position: what was taken comes again. @param {Position | null} position */
+  restart(position) {
+    this.last = this.tip = position;
+    this.running.clear();
+  }
+
+  /** This connection's membership ends, or a join begins it anew. */
+  pause() {
+    clearTimeout(this.timer);
+    this.timer = null;
+    this.live = this.asked = false;
+    this.last = null;
+  }
+
+  /**
+   * What to do with a publication that has an offset.
+   *
+   * @param {Position} position
+   * @returns {"new" | "had" | "gap"}
+   */
+  follow(position) {
+    const { last, tip } = this;
+    if (last === null) return "new";
+    if (position.epoch === last.epoch && position.offset <= last.offset) return "had";
+    if (position.offset !== last.offset + 1) return "gap";
+    this.last = position;
+    return position.epoch === tip?.epoch && position.offset <= tip.offset ? "had" : "new";
+  }
+
+  /** It is for the program now. @param {Position} position @returns {Mark} */
+  begin(position) {
+    const mark = { before: this.tip, left: 0 };
+    this.tip = position;
+    this.running.add(mark);
+    return mark;
+  }
+
+  /** There was no room for what has begun last: it comes again. @param {Mark} mark */
+  giveBack(mark) {
+    this.tip = mark.before;
+    this.running.delete(mark);
+  }
+
+  /** @param {Arrival} arrival @returns {boolean} Whether it is still for the program: otherwise it comes again. */
+  waits({ mark }) {
+    return mark === null || this.running.has(mark);
+  }
+
+  /** One of those that work on it is done. @param {Mark | null} mark */
+  done(mark) {
+    if (mark && --mark.left <= 0) this.running.delete(mark);
+  }
+
+  /** @returns {News | undefined} The next that waits. */
+  take() {
+    const item = this.news.take()?.item;
+    if (item === this.loss) this.loss = null;
+    return item;
+  }
+
+  /** @param {string} event @returns {Heard[]} */
+  heardBy(event) {
+    return this.handlers.get(event) ?? this.handlers.get("*") ?? [];
+  }
+}
+
+/**
+ * A room that the program has joined. `client.join` makes one.
+ *
+ *     const room = await client.join("chat:lobby");
+ *     room.on("said", ({ text }) => console.log(text));
+ *
+ * The client joins again on every connection. If the room has a history, it then gets the publications
+ * that it has missed. A publication goes to the handlers of the room for its event. If there are none, it
+ * goes to the iteration over the room, if the program has begun one; otherwise to the handlers of the
+ * client. Handlers that you register before you await anything else miss nothing.
+ *
+ * @template {EventMap} [E=Untyped]
+ */
+export class Room {
+  #membership;
+  #actions;
+
+  /**
+   * @param {Membership} membership
+   * @param {{ leave(): Promise<void>, claim(): void, iterate(): AsyncGenerator<any, void, undefined> }} actions
+   */
+  constructor(membership, actions) {
+    this.#membership = membership;
+    this.#actions = actions;
+    bind(this, Room.prototype);
+  }
+
+  /** As of `Client`. */
+  get [Symbol.toStringTag]() {
+    return "Room";
+  }
+
+  /** @returns {string} */
+  get name() {
+    return this.#membership.name;
+  }
+
+  /**
+   * The position up to which all publications are handled; null if the room has no history. A publication
+   * is handled when its handlers have returned and their promises have resolved, or when the loop of an
+   * iteration asks for the next one. Pass it as `since` to `client.join`, for example after a page was
+   * loaded again.
+   *
+   * @returns {Position | null}
+   */
+  get position() {
+    const { position } = this.#membership;
+    return position && copied(position);
+  }
+
+  /**
+   * Whether the last join with a position has got everything after it; null if there was none.
+   *
+   * @returns {boolean | null}
+   */
+  get recovered() {
+    return this.#membership.recovered;
+  }
+
+  /**
+   * Why the client is no longer in the room; null while it is, or joins it again. A `RemoteError` from the
+   * server, with the code `left` if the program has left it; otherwise the error with which the client ended.
+   *
+   * @returns {Error | null}
+   */
+  get ended() {
+    return this.#membership.ended;
+  }
+
+  /**
+   * How many publications were dropped, because the program iterates too slowly. These are publications
+   * without a position. The client gets the others from the history when what waits is taken.
+   *
+   * @returns {number}
+   */
+  get dropped() {
+    return this.#membership.dropped;
+  }
+
+  /**
+   * Register a handler for an event that is published to this room. `"*"` gets `(event, data)` of
+   * events that have no other handler of this room.
+   *
+   * @template {Name<E, "receives"> | "*"} K
+   * @param {K} event
+   * @param {Handler<E, K>} handler
+   * @returns {() => void} Removes the handler.
+   */
+  on(event, handler) {
+    const off = register(this.#membership.handlers, event, handler);
+    this.#actions.claim();
+    return off;
+  }
+
+  /**
+   * Register a handler that is called when publications are lost: the history does not have them any
+   * more. It is called once for each loss, with the position after which the room goes on. Without such a
+   * handler, the client logs the loss.
+   *
+   * @param {(position: Position) => unknown} handler
+   * @returns {() => void} Removes the handler.
+   */
+  onLost(handler) {
+    const membership = this.#membership;
+    const entry = (/** @type {Position} */ position) => handler(position);
+    membership.lostHandlers = [...membership.lostHandlers, entry];
+    return () => {
+      membership.lostHandlers = membership.lostHandlers.filter((other) => other !== entry);
+    };
+  }
+
+  /**
+   * Register a handler that is called when the server ends the membership, or refuses that the client joins
+   * again. It gets the error, as `ended` has it.
+   *
+   * @param {(error: Error) => unknown} handler
+   * @returns {() => void} Removes the handler.
+   */
+  onLeft(handler) {
+    const membership = this.#membership;
+    const entry = (/** @type {Error} */ error) => handler(error);
+    membership.leftHandlers = [...membership.leftHandlers, entry];
+    return () => {
+      membership.leftHandlers = membership.leftHandlers.filter((other) => other !== entry);
+    };
+  }
+
+  /**
+   * Leave the room. Afterwards, no handler of it is called. If the client has left it already, or is not
+   * connected, there is nothing to wait for.
+   *
+   * @returns {Promise<void>} Rejects with `RemoteError`: the server answers with an error; `RequestTimeoutError`: no
+   *   answer in time. The client no longer holds the room even then.
+   */
+  leave() {
+    return this.#actions.leave();
+  }
+
+  /**
+   * Iterate over the publications, in order, that no handler of the room takes. Once you have begun an
+   * iteration, they wait for the next one too. Several iterations share them.
+   *
+   * At most `maxQueue` publications or `maxQueueBytes` wait. When they are too many, the client gets the
+   * rest from the history of the room after the program has taken those. Publications that are not kept
+   * there are dropped, logged and counted in `dropped`.
+   *
+   * The iteration ends after `leave`, and when the program closes the client. If the server ends the
+   * membership, or the client ends for good, it throws what `ended` is.
+   *
+   * @returns {AsyncGenerator<Publication<E>, void, undefined>}
+   */
+  [Symbol.asyncIterator]() {
+    return this.#actions.iterate();
+  }
+}
+
+/**
+ * Add a handler to a map of them.
+ *
+ * @param {Map<string, Heard[]>} handlers
+ * @param {string} event
+ * @param {any} call
+ * @returns {() => void} Removes the handler.
+ */
+function register(handlers, event, call) {
+  const rest = event === "*";
+  /** @type {Heard} */
+  const entry = (name, data, context) => (rest ? call(name, data, context) : call(data, context));
+  handlers.set(event, [...(handlers.get(event) ?? []), entry]);
+  return () => {
+    const others = (handlers.get(event) ?? []).filter((other) => other !== entry);
+    if (others.length) handlers.set(event, others);
+    else handlers.delete(event);
+  };
 }
 
 /**
@@ -1303,14 +1741,48 @@ class Opening {
   resume(link) {
     if (!link || link.prepared || this.#storage) return;
     this.#link = link;
-    // Not a timer: those may be slow in a page that is not visible.
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
+    later(() => {
       this.#link = null;
-      port1.close();
-    };
-    port2.postMessage(null);
+    });
   }
+}
+
+/**
+ * Wait until a promise has settled.
+ *
+ * @param {Promise<unknown>} promise
+ * @param {number} deadline By `now()`.
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<boolean>} Whether it has resolved. Rejects with the reason of the signal.
+ */
+function settles(promise, deadline, signal) {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(signal.reason);
+    const abort = () => reject(signal?.reason);
+    signal?.addEventListener("abort", abort);
+    const seconds = deadline - now();
+    const timer = isEndless(seconds) ? undefined : after(seconds, () => resolve(false));
+    const settled = (/** @type {boolean} */ has) => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+      resolve(has);
+    };
+    promise.then(
+      () => settled(true),
+      () => settled(false),
+    );
+  });
+}
+
+/** Run in the next turn of the event loop. @param {() => void} action */
+function later(action) {
+  // Not a timer: those may be slow in a page that is not visible.
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = () => {
+    port1.close();
+    action();
+  };
+  port2.postMessage(null);
 }
 
 // ---------------------------------------------------------------- settings
@@ -1410,6 +1882,21 @@ function checkName(event) {
   if (event === "error") throw new RangeError('the event "error" belongs to Symphony; use another name');
 }
 
+/** @param {string} name */
+function checkRoom(name) {
+  if (typeof name !== "string") throw new TypeError("the name of a room must be a string");
+  if (LONE_SURROGATE.test(name)) throw new RangeError(`the name of a room is not text: ${NOT_TEXT}`);
+  if (!isText(name, MAX_ROOM_NAME)) {
+    throw new RangeError(`the name of a room must have 1 to ${MAX_ROOM_NAME} characters`);
+  }
+}
+
+/** @param {unknown} since */
+function checkSince(since) {
+  if (since === null || since === "start" || isPosition(since)) return;
+  throw new TypeError('since must be "start", or a position: { epoch: text, offset: integer }');
+}
+
 // ---------------------------------------------------------------- client
 
 /**
@@ -1502,8 +1989,21 @@ export class Client {
   #opening = new Opening();
   /** Requests of the server that handlers here work on. @type {Map<number, AbortController>} */
   #answering = new Map();
+  /** @type {Inbox<any>} */
   #inbox = new Inbox();
   #complaints = new Complaints();
+  /**
+   * The rooms that the program has joined, or joins, and those that the server put the client into.
+   *
+   * @type {Map<string, Membership>}
+   */
+  #rooms = new Map();
+  /** How many of them the server put the client into first. */
+  #served = 0;
+  /** Whether there may be some of an earlier connection among those. */
+  #hasOld = false;
+  /** Whether it was logged that there were too many. */
+  #toldForgotten = false;
   /** Names of events that came and had no handler. @type {Set<string>} */
   #unheardNames = new Set();
 
@@ -1519,25 +2019,8 @@ export class Client {
     this.#ended = new Promise((resolve) => {
       this.#hasEnded = resolve;
     });
-    this.#bind();
+    bind(this, Client.prototype);
     if (this.#settings.autoConnect) this.connect();
-  }
-
-  /**
-   * Bind everything public to this object. Private fields do not pass a Proxy,
-   * such as those of Vue and Alpine.
-   */
-  #bind() {
-    const own = Object.getOwnPropertyDescriptors(Client.prototype);
-    for (const name of /** @type {(keyof Client)[]} */ (Reflect.ownKeys(own))) {
-      const { get, value } = /** @type {PropertyDescriptor} */ (Reflect.get(own, name));
-      if (get) Object.defineProperty(this, name, { get: get.bind(this), configurable: true });
-      else if (typeof value === "function" && value !== Client) {
-        // A subclass may have another one.
-        const method = /** @type {any} */ (this)[name].bind(this);
-        Object.defineProperty(this, name, { value: method, configurable: true, writable: true });
-      }
-    }
   }
 
   /** Vue, Pinia and Alpine do not look into objects that are not plain: there is nothing to watch in a client. */
@@ -1691,6 +2174,7 @@ export class Client {
     if (!Number.isInteger(credit) || credit < 1 || credit > MAX_CREDIT) {
       throw new RangeError(`credit is a whole number from 1 to ${MAX_CREDIT}, not ${credit}`);
     }
+    /** @type {Inbox<any>} */
     const inbox = new Inbox();
     const call = new Call(event, data, {
       within: this.#opening.link,
@@ -1720,7 +2204,7 @@ export class Client {
     return items;
   }
 
-  /** @param {Call} call @param {Inbox} inbox @param {number} credit @param {AbortSignal} [signal] */
+  /** @param {Call} call @param {Inbox<any>} inbox @param {number} credit @param {AbortSignal} [signal] */
   async *#consume(call, inbox, credit, signal) {
     this.#begin(call, this.#settings.requestTimeout, signal);
     let taken = 0;
@@ -1808,7 +2292,7 @@ export class Client {
     }
     // A snapshot: if the caller changes the object later, that must not change the message.
     if (!takes || item.idempotent) {
-      const what = item.event === null ? "the message" : `"${item.event}"`;
+      const what = item instanceof Call ? item.what : item.event === null ? "the message" : `"${item.event}"`;
       const { data, bytes } = encoding(() => snapshot(item.data, protocol), what, item.data, protocol);
       if (this.#heldBytes + bytes > maxQueueBytes) {
         throw new QueueFullError(`${this.#heldBytes} bytes wait for a connection, and ${maxQueueBytes} may`);
@@ -1836,10 +2320,11 @@ export class Client {
   #write(link, item) {
     const { event, data } = item;
     if (item instanceof Call) {
-      if (link.raw) throw new WrongRouteError("this route is raw and has no requests; use client.send()");
+      const has = item.verb === "event" ? "requests; use client.send()" : "rooms";
+      if (link.raw) throw new WrongRouteError(`this route is raw and has no ${has}`);
       item.id = ++this.#lastId;
       item.refusal = null;
-      link.write({ event, data, id: item.id, ...item.terms() });
+      link.write(item.envelope());
       this.#calls.set(item.id, item);
       if (item.idempotent) return;
       item.data = null;
@@ -1848,6 +2333,650 @@ export class Client {
     else if (typeof data === "string") link.send(encoding(() => checkText(data), "the message", data, "json"));
     else link.send(asBytes(data) ?? json.encode(data));
     this.#free(item);
+  }
+
+  // -- rooms
+
+  /**
+   * Join a room, and stay in it: the client joins again on every connection, and gets the publications
+   * that it has missed, if the room has a history. Without a connection, the join waits for one.
+   *
+   * Joining a room that the client holds returns the same handle. Within a handler of `onOpen` it joins
+   * the room again at once.
+   *
+   * @param {string} name
+   * @param {JoinOptions} [options]
+   * @returns {Promise<Room<E>>} Rejects with `RemoteError`: the server refuses it; `RequestTimeoutError`: no answer in
+   *   time, and the room is not held; `WrongRouteError`: the route is raw; `DisconnectedError`: the client has ended for
+   *   good; what `emit` throws for the name; the reason of `signal`.
+   */
+  async join(name, options = {}) {
+    const { since = null, timeout = this.#settings.requestTimeout, signal } = options;
+    checkRoom(name);
+    checkSince(since);
+    checkAbove0({ timeout });
+    if (this.#closed) throw this.#disconnected();
+    const { link } = this.#opening;
+    const within = link && !link.prepared ? link : null;
+    if (within && within !== this.#link) {
+      throw new DisconnectedError("the connection for which onOpen was called has ended");
+    }
+    const deadline = now() + timeout;
+    let known = this.#rooms.get(name);
+    while (known && !known.room && known.pending && !known.leaving) {
+      // Otherwise a handler of `onOpen` would wait for what waits for it.
+      if (within && known.call && this.#queue.includes(known.call)) this.#sendNow(within, known.call);
+      // If that join fails, this one is tried.
+      if (await settles(known.pending, deadline, signal)) break;
+      if (now() >= deadline) throw new RequestTimeoutError(`the join of "${name}" was not answered in time`);
+      known = this.#rooms.get(name);
+    }
+    if (!known?.room || known.leaving) {
+      const from = since && since !== "start" ? copied(since) : since;
+      return this.#join(name, { since: from, timeout: Math.max(deadline - now(), 0.001), signal, within });
+    }
+    if (within && !known.live) await (known.asked ? known.answered : this.#rejoin(within, known));
+    if (within && within === this.#link) this.#opening.resume(within);
+    return known.room;
+  }
+
+  /**
+   * @param {string} name
+   * @param {object} how
+   * @param {Position | "start" | null} how.since
+   * @param {number} how.timeout
+   * @param {AbortSignal} [how.signal]
+   * @param {Link | null} how.within The connection, if a handler of `onOpen` joins.
+   * @returns {Promise<Room<E>>}
+   */
+  #join(name, { since, timeout, signal, within }) {
+    const known = this.#rooms.get(name);
+    if (known?.leaving) this.#forget(known);
+    const membership = this.#rooms.get(name) ?? new Membership(name);
+    this.#rooms.set(name, membership);
+    membership.holding = membership.fresh = true;
+    /** @type {(room: Room<any>) => void} */
+    let resolve = () => {};
+    /** @type {(error: unknown) => void} */
+    let reject = () => {};
+    const pending = new Promise((...both) => {
+      [resolve, reject] = both;
+    });
+    const call = new Call(name, null, {
+      verb: "join",
+      within,
+      idempotent: true,
+      terms: () => {
+        // The server may have put the client into the room, or have answered on a connection before this one.
+        const from = membership.position ?? since;
+        this.#asks(membership, from);
+        if (from && from !== "start") membership.tip ??= from;
+        const left = Math.min(timeout, Math.max(call.deadline - now(), 0.001));
+        return { ...(from && { since: from }), ...(isEndless(timeout) ? {} : { timeout: left }) };
+      },
+      heard: (kind) => {
+        if (kind !== "reply") this.#drop(call, misused(name, "is answered with a stream"));
+        else if (membership.left) this.#fail(call, membership.left);
+        else if (this.#settle(call)) resolve(this.#hold(membership));
+      },
+      failed: (error) => {
+        this.#unjoined(membership, error);
+        reject(error);
+      },
+    });
+    // Before it begins: it may fail at once.
+    membership.pending = pending;
+    membership.call = call;
+    call.deadline = now() + timeout;
+    this.#begin(call, timeout, signal);
+    return pending;
+  }
+
+  /** A join goes out. @param {Membership} membership @param {Position | "start" | null} since */
+  #asks(membership, since) {
+    membership.pause();
+    membership.asked = true;
+    membership.since = since;
+    membership.left = null;
+    membership.behind = false;
+  }
+
+  /** The program has joined. @param {Membership} membership @returns {Room<any>} */
+  #hold(membership) {
+    membership.asked = false;
+    membership.pending = membership.call = null;
+    membership.live = true;
+    // Its handlers are registered in this turn.
+    later(() => this.#release(membership));
+    membership.room = new Room(membership, {
+      leave: () => (membership.leaving ??= this.#leaveRoom(membership)),
+      claim: () => this.#claim(membership),
+      iterate: () => this.#iterate(membership),
+    });
+    return membership.room;
+  }
+
+  /** A join of the program has failed. @param {Membership} membership @param {unknown} error */
+  #unjoined(membership, error) {
+    const { name, asked, served, member, news } = membership;
+    membership.pending = membership.call = null;
+    membership.asked = membership.holding = membership.fresh = false;
+    membership.news = new Inbox();
+    membership.loss = null;
+    if (served && member) {
+      // It is as before. What waited for the program comes again, if it can.
+      membership.restart(membership.position);
+      membership.live = true;
+      for (let next = news.take(); next; next = news.take()) {
+        if (!("lost" in next.item) && next.item.position === null) this.#pass(membership, next.item);
+      }
+    } else this.#forget(membership);
+    // The server may have let the client in meanwhile.
+    const isUnknown = asked && !served && !(error instanceof RemoteError);
+    if (isUnknown && this.#link?.takes) this.#askToLeave(this.#link, name).catch(() => {});
+  }
+
+  /** Send what waits in the queue before a handler of `onOpen` goes on. @param {Link} link @param {Call} call */
+  #sendNow(link, call) {
+    this.#queue = this.#queue.filter((waiting) => waiting !== call);
+    try {
+      this.#write(link, call);
+    } catch (error) {
+      this.#fail(call, error);
+    }
+  }
+
+  /**
+   * Join a room again, on this connection, after the last publication that was handled.
+   *
+   * @param {Link} link
+   * @param {Membership} membership
+   * @returns {Promise<void>} Rejects with the error. It may be ignored.
+   */
+  #rejoin(link, membership) {
+    const { name } = membership;
+    const { requestTimeout: timeout } = this.#settings;
+    const since = membership.position;
+    this.#asks(membership, since);
+    /** @type {Promise<void>} */
+    const answered = new Promise((resolve, reject) => {
+      const call = new Call(name, null, {
+        verb: "join",
+        within: link,
+        terms: () => ({ ...(since && { since }), ...(isEndless(timeout) ? {} : { timeout }) }),
+        heard: (kind) => {
+          if (kind !== "reply") return this.#drop(call, misused(name, "is answered with a stream"));
+          if (membership.left) return this.#fail(call, membership.left);
+          if (!this.#settle(call)) return;
+          membership.asked = false;
+          membership.live = true;
+          resolve();
+        },
+        failed: (error) => {
+          this.#notRejoined(link, membership, error);
+          reject(error);
+        },
+      });
+      call.deadline = now() + timeout;
+      this.#begin(call, timeout);
+    });
+    answered.catch(() => {});
+    membership.answered = answered;
+    return answered;
+  }
+
+  /** @param {Link} link @param {Membership} membership @param {any} error */
+  #notRejoined(link, membership, error) {
+    // The next connection joins again. Or it was left, or joined anew.
+    if (this.#link !== link || membership.leaving || this.#rooms.get(membership.name) !== membership) return;
+    membership.pause();
+    const refusal = error instanceof RemoteError ? error : null;
+    const isFinal = refusal ? !refusal.retryable || refusal === membership.left : error instanceof WrongRouteError;
+    if (!isFinal) return this.#rejoinLater(link, membership, refusal?.retryAfter ?? null);
+    const why = refusal ? `${refusal.code}: ${refusal.message}` : error.message;
+    const { room } = membership;
+    const then = room ? "It does not hold the room any more" : "It does not get what it has missed there";
+    const line = `symphony: the client could not join "${printable(membership.name)}" again: ${why}. ${then}`;
+    this.#complaints.warn("room", line);
+    if (room) this.#remove(membership, error);
+    else this.#forget(membership);
+  }
+
+  /**
+   * Join again after a while, as long as the connection lasts.
+   *
+   * @param {Link} link
+   * @param {Membership} membership
+   * @param {number | null} retryAfter Seconds that the server asked for.
+   */
+  #rejoinLater(link, membership, retryAfter) {
+    const { backoff, maxBackoff } = this.#settings;
+    const growths = Math.min(membership.failures++, MAX_GROWTHS);
+    const bound = Math.min(maxBackoff, backoff * GROWTH ** growths);
+    const seconds = Math.min(retryAfter ?? 0, MAX_RETRY) + Math.random() * bound;
+    membership.pause();
+    membership.timer = after(seconds, () => {
+      membership.timer = null;
+      if (this.#link === link && link.takes) this.#rejoin(link, membership);
+    });
+  }
+
+  /** @param {Link} link @param {any} envelope */
+  #joined(link, envelope) {
+    const { joined: name } = envelope;
+    const recovered = envelope.recovered ?? null;
+    const told = (envelope.position ?? null) === null ? null : copied(envelope.position);
+    const membership = this.#rooms.get(name) ?? (told && this.#serve(name));
+    if (!membership) return;
+    membership.member = true;
+    const { asked, room, pending, since, tip } = membership;
+    // The answer to the join that is on its way, or about to be sent, names the position.
+    const ignores = asked ? since !== null : (room && !membership.live) || (pending && tip);
+    if (membership.leaving || (ignores && recovered === null)) return;
+    membership.left = null;
+    if (recovered !== null) this.#answered(membership, told, recovered);
+    else if (told && tip && !isSame(told, tip)) {
+      if (link.takes) this.#rejoin(link, membership);
+    } else {
+      membership.last = membership.tip = told;
+      membership.live = true;
+      if (asked) membership.recovered = null;
+    }
+  }
+
+  /**
+   * The server has answered a join with a position.
+   *
+   * @param {Membership} membership
+   * @param {Position | null} told
+   * @param {boolean} recovered
+   */
+  #answered(membership, told, recovered) {
+    const { tip } = membership;
+    membership.live = true;
+    membership.joinedAt = now();
+    membership.recovered = recovered;
+    membership.last = told;
+    const isSameEpoch = told?.epoch === tip?.epoch;
+    if (told === null) {
+      membership.tip = null;
+      const line = `symphony: "${printable(membership.name)}" has no history any more`;
+      if (tip) this.#complaints.warn("lost", `${line}: what came after the offset ${tip.offset} is lost`);
+    } else if (tip === null) {
+      membership.tip = told;
+      if (!recovered) this.#lose(membership, told);
+    } else if (isSame(told, tip) || (recovered && isSameEpoch && told.offset <= tip.offset)) {
+      // What was taken is complete, even if the history does not have it any more.
+      membership.recovered = true;
+    } else if (recovered && !isSameEpoch) {
+      // The history goes on in another epoch, in which what was taken may be different.
+      membership.restart(told);
+    } else {
+      membership.recovered = false;
+      this.#lose(membership, told);
+    }
+  }
+
+  /** @param {string} name @returns {Membership} A new one, for a room that the server put the client into. */
+  #serve(name) {
+    if (this.#served >= MAX_REMEMBERED_ROOMS) this.#forgetOld();
+    const membership = new Membership(name);
+    membership.served = true;
+    this.#served++;
+    this.#rooms.set(name, membership);
+    return membership;
+  }
+
+  /** Make room for another one. */
+  #forgetOld() {
+    /** @type {Membership | null} */
+    let oldest = null;
+    for (const other of this.#rooms.values()) {
+      if (!other.served || other.room || other.pending) continue;
+      oldest ??= other;
+      if (this.#hasOld && other.member) continue;
+      // One of an earlier connection, into which the server has not put the client again, goes first.
+      oldest = other;
+      break;
+    }
+    if (oldest?.member) this.#hasOld = false;
+    if (oldest) this.#forget(oldest);
+    if (this.#toldForgotten) return;
+    this.#toldForgotten = true;
+    const line = `symphony: the server put the client into more than ${MAX_REMEMBERED_ROOMS} rooms`;
+    console.warn(`${line}. The client forgets the positions of the oldest ones, and cannot recover these`);
+  }
+
+  /** @param {Membership} membership */
+  #forget(membership) {
+    membership.pause();
+    if (this.#rooms.get(membership.name) !== membership) return;
+    this.#rooms.delete(membership.name);
+    if (membership.served) this.#served--;
+  }
+
+  /** @param {string} name @param {any} data The error that says why. */
+  #left(name, data) {
+    const membership = this.#rooms.get(name);
+    if (!membership) return;
+    const error = errorIn(data) ?? new RemoteError("left", "the server has ended the membership");
+    membership.member = membership.live = false;
+    membership.last = null;
+    if (membership.asked || membership.leaving) {
+      // The answer says what follows from it.
+      membership.left = error;
+      return;
+    }
+    if (membership.pending) return;
+    if (!membership.room) return this.#forget(membership);
+    const line = `symphony: the server put the client out of "${printable(name)}"`;
+    this.#complaints.warn("room", `${line}: ${error.code}: ${error.message}`);
+    this.#remove(membership, error);
+  }
+
+  /** Publications of a room will not come. @param {string} name @param {Position} position */
+  #lostSome(name, position) {
+    const membership = this.#rooms.get(name);
+    // What comes before the answer to a join is about what that answer replaces.
+    if (membership?.live && !membership.leaving) this.#lose(membership, position);
+  }
+
+  /** Go on after a position, and tell the program. @param {Membership} membership @param {Position} position */
+  #lose(membership, position) {
+    const { news, holding, iterations } = membership;
+    membership.last = membership.tip = position;
+    if (!holding && !iterations) this.#tellLost(membership, position);
+    // Two losses without a publication between them are one.
+    else if (membership.loss) membership.loss.lost = position;
+    else {
+      // In order with the publications.
+      membership.loss = { lost: position };
+      news.push(membership.loss, 0);
+    }
+  }
+
+  /** @param {Membership} membership @param {Position} position */
+  #tellLost({ name, lostHandlers, leaving }, position) {
+    if (leaving) return;
+    for (const handler of lostHandlers) guard(`lost in ${name}`, () => handler(copied(position)));
+    if (lostHandlers.length) return;
+    const line = `symphony: publications of "${printable(name)}" were lost: it goes on after the offset`;
+    this.#complaints.warn("lost", `${line} ${position.offset}`);
+  }
+
+  /** @param {Link} link @param {any} envelope A publication. @param {number} bytes */
+  #published(link, envelope, bytes) {
+    const { event, room: name, data = null } = envelope;
+    const membership = this.#rooms.get(name);
+    if (!membership) return void this.#event(event, data);
+    if (membership.leaving) return;
+    const offset = envelope.offset ?? null;
+    const epoch = envelope.epoch ?? membership.last?.epoch ?? null;
+    if (offset === null || (membership.live && epoch === null)) {
+      this.#deliver(membership, { event, data, position: null, mark: null, bytes });
+      return;
+    }
+    // Otherwise it comes again.
+    if (!membership.live) return;
+    const { last } = membership;
+    const position = { epoch, offset };
+    const verdict = membership.follow(position);
+    if (verdict === "gap") return this.#gap(link, membership);
+    if (verdict === "had") return;
+    const mark = membership.begin(position);
+    if (this.#deliver(membership, { event, data, position, mark, bytes })) return;
+    membership.giveBack(mark);
+    membership.last = last;
+    membership.live = false;
+    membership.behind = true;
+  }
+
+  /**
+   * An offset is missing. That is a fault of the server, but its history may have it.
+   *
+   * @param {Link} link
+   * @param {Membership} membership
+   */
+  #gap(link, membership) {
+    const name = printable(membership.name);
+    this.#complaints.warn("gap", `symphony: publications of "${name}" are missing; the client joins it again to get them`);
+    if (now() - membership.joinedAt > LASTING) membership.failures = 0;
+    membership.pause();
+    if (!link.takes) return;
+    if (membership.failures) return this.#rejoinLater(link, membership, null);
+    membership.failures++;
+    this.#rejoin(link, membership);
+  }
+
+  /** @param {Membership} membership @param {Arrival} arrival @returns {boolean} False if it must come again. */
+  #deliver(membership, arrival) {
+    return membership.holding ? this.#queueNews(membership, arrival) : this.#pass(membership, arrival);
+  }
+
+  /**
+   * Give a publication to what takes it.
+   *
+   * @param {Membership} membership
+   * @param {Arrival} arrival
+   * @param {boolean} [hasWaited] Whether it had its place.
+   * @returns {boolean} As `#deliver`.
+   */
+  #pass(membership, arrival, hasWaited = false) {
+    const { event, data, mark } = arrival;
+    /** @type {Promise<void>[]} */
+    const jobs = [];
+    const own = membership.heardBy(event);
+    if (!own.length) {
+      const { iterated, fresh } = membership;
+      const waits = iterated || (fresh && !this.#heardBy(event).length);
+      if (waits) return this.#queueNews(membership, arrival, hasWaited);
+      this.#event(event, data, jobs);
+    }
+    for (const handler of own) jobs.push(guard(event, () => handler(event, data)));
+    if (mark) mark.left = jobs.length;
+    for (const job of jobs) job.then(() => membership.done(mark));
+    if (!jobs.length) membership.done(mark);
+    return true;
+  }
+
+  /** @param {Membership} membership @param {Arrival} arrival @param {boolean} [hasWaited] */
+  #queueNews(membership, arrival, hasWaited = false) {
+    const { news, fresh, holding, name } = membership;
+    if (hasWaited || this.#hasPlace(membership, arrival.bytes)) {
+      membership.loss = null;
+      news.push(arrival, arrival.bytes);
+      return true;
+    }
+    if (fresh && !holding) {
+      this.#giveUp(membership);
+      return this.#pass(membership, arrival);
+    }
+    const line = `symphony: ${news.size} publications of "${printable(name)}" wait and are not taken`;
+    if (arrival.position !== null) {
+      this.#complaints.warn("behind", `${line}. The client gets the next ones from the history when they are`);
+      return false;
+    }
+    membership.dropped++;
+    this.#complaints.warn("dropped", `${line}. ${membership.dropped} without a position were dropped so far`);
+    return true;
+  }
+
+  /** @param {Membership} membership @param {number} bytes @returns {boolean} Whether one more may wait. */
+  #hasPlace({ news }, bytes) {
+    const { maxQueue, maxQueueBytes } = this.#settings;
+    return news.size < maxQueue && (news.size === 0 || news.bytes + bytes <= maxQueueBytes);
+  }
+
+  /** Drop what waits for a program that takes it in no way. @param {Membership} membership */
+  #giveUp(membership) {
+    const { news, name } = membership;
+    membership.fresh = false;
+    membership.news = new Inbox();
+    const why = "there is no handler for them, and no iteration";
+    this.#complaints.warn("given up", `symphony: ${news.size} publications of "${printable(name)}" were dropped: ${why}`);
+    for (let next = news.take(); next; next = news.take()) {
+      if ("lost" in next.item) this.#tellLost(membership, next.item.lost);
+      else membership.done(next.item.mark);
+    }
+    membership.loss = null;
+  }
+
+  /** The program registers a handler. @param {Membership} membership */
+  #claim(membership) {
+    if (!membership.fresh) return;
+    membership.fresh = false;
+    if (membership.holding) return;
+    membership.holding = true;
+    // It may register more of them in this turn.
+    later(() => this.#release(membership));
+  }
+
+  /** The program has had its turn: pass on what waits. @param {Membership} membership */
+  #release(membership) {
+    const { news, iterations, iterated } = membership;
+    membership.holding = false;
+    // What still waits then is queued again, in order.
+    for (let left = news.size; left > 0; left--) {
+      const item = membership.take();
+      if (item === undefined) break;
+      if ("lost" in item) {
+        if (iterations) news.push(item, 0);
+        else this.#tellLost(membership, item.lost);
+      } else if (membership.waits(item) && !membership.leaving) this.#pass(membership, item, true);
+    }
+    if (membership.ended) this.#tellLeft(membership);
+    if (membership.behind && !iterated) {
+      if (!this.#hasPlace(membership, 0)) this.#giveUp(membership);
+      this.#catchUp(membership);
+    }
+    membership.news.wake();
+  }
+
+  /** @param {Membership} membership @returns {AsyncGenerator<any, void, undefined>} */
+  #iterate(membership) {
+    membership.fresh = false;
+    membership.iterated = true;
+    const state = { left: false };
+    const items = this.#publications(membership, state);
+    // Without this, `return` would wait for the next publication.
+    const leave = items.return.bind(items);
+    items.return = (value) => {
+      state.left = true;
+      membership.news.wake();
+      return leave(value);
+    };
+    return items;
+  }
+
+  /** @param {Membership} membership @param {{ left: boolean }} state Whether the iteration was left. */
+  async *#publications(membership, state) {
+    membership.iterations++;
+    try {
+      while (!state.left) {
+        const item = membership.holding ? undefined : membership.take();
+        if (item && "lost" in item) this.#tellLost(membership, item.lost);
+        else if (item && membership.waits(item)) {
+          const { event, data, position, mark } = item;
+          try {
+            yield { event, data, position: position && copied(position) };
+          } finally {
+            membership.done(mark);
+          }
+        } else if (item === undefined && membership.ended && !membership.holding) {
+          if (membership.quiet) return;
+          throw membership.ended;
+        } else if (item === undefined) {
+          this.#catchUp(membership);
+          await membership.news.changed();
+        }
+      }
+    } finally {
+      membership.iterations--;
+    }
+  }
+
+  /** What did not fit may come now. @param {Membership} membership */
+  #catchUp(membership) {
+    const { behind, asked, timer, room, leaving, ended } = membership;
+    const link = this.#link;
+    if (!behind || !room || leaving || ended) return;
+    // It comes anyway if a join is on its way or will be, as on the next connection.
+    if (!asked && timer === null && link?.takes && link.prepared) this.#rejoin(link, membership);
+  }
+
+  /** @param {Membership} membership */
+  async #leaveRoom(membership) {
+    const { name, asked, member, ended } = membership;
+    if (ended) return;
+    clearTimeout(membership.timer);
+    const link = this.#link;
+    // A membership ends with its connection.
+    const isMember = asked || member;
+    try {
+      if (link?.takes && isMember) await this.#askToLeave(link, name);
+      // Until a server that stops has closed the connection, what it sends is dropped.
+      if (!link?.stopping || !isMember) this.#forget(membership);
+    } catch (error) {
+      if (!(error instanceof DisconnectedError)) throw error;
+    } finally {
+      this.#endRoom(membership, membership.left ?? new RemoteError("left", "the client has left the room"), true);
+    }
+  }
+
+  /** @param {Link} link @param {string} name @returns {Promise<void>} */
+  #askToLeave(link, name) {
+    const { requestTimeout: timeout } = this.#settings;
+    return new Promise((resolve, reject) => {
+      const call = new Call(name, null, {
+        verb: "leave",
+        within: link,
+        terms: () => (isEndless(timeout) ? {} : { timeout }),
+        heard: (kind) => {
+          if (kind !== "reply") this.#drop(call, misused(name, "is answered with a stream"));
+          else if (this.#settle(call)) resolve();
+        },
+        failed: reject,
+      });
+      call.deadline = now() + timeout;
+      this.#begin(call, timeout);
+    });
+  }
+
+  /** The server has ended a membership. @param {Membership} membership @param {Error} error */
+  #remove(membership, error) {
+    this.#forget(membership);
+    this.#endRoom(membership, error, false);
+    // After the publications.
+    if (!membership.holding) this.#tellLeft(membership);
+  }
+
+  /** @param {Membership} membership */
+  #tellLeft(membership) {
+    const { leftHandlers, ended, name, quiet } = membership;
+    if (!ended || quiet || ended instanceof DisconnectedError) return;
+    membership.leftHandlers = [];
+    for (const handler of leftHandlers) guard(`left ${name}`, () => handler(ended));
+  }
+
+  /** A membership has ended for good. @param {Membership} membership @param {Error} error @param {boolean} quiet */
+  #endRoom(membership, error, quiet) {
+    if (membership.ended) return;
+    membership.pause();
+    membership.ended = error;
+    membership.quiet = quiet;
+    membership.news.wake();
+  }
+
+  /** The memberships end with the connection. */
+  #roomsLost() {
+    this.#hasOld = true;
+    for (const membership of this.#rooms.values()) {
+      membership.pause();
+      membership.member = false;
+      membership.left = null;
+      membership.failures = 0;
+      if (membership.leaving) this.#forget(membership);
+    }
   }
 
   // -- receiving
@@ -1867,16 +2996,7 @@ export class Client {
    * @returns {() => void} Removes the handler.
    */
   on(event, handler) {
-    const call = /** @type {any} */ (handler);
-    const rest = event === "*";
-    /** @type {Heard} */
-    const entry = (name, data, context) => (rest ? call(name, data, context) : call(data, context));
-    this.#handlers.set(event, [...(this.#handlers.get(event) ?? []), entry]);
-    return () => {
-      const others = (this.#handlers.get(event) ?? []).filter((other) => other !== entry);
-      if (others.length) this.#handlers.set(event, others);
-      else this.#handlers.delete(event);
-    };
+    return register(this.#handlers, event, handler);
   }
 
   /**
@@ -1967,8 +3087,10 @@ export class Client {
     if (link.refused && kind !== "retry") return;
     const call = this.#calls.get(id);
     if (call) this.#opening.resume(call.within);
-    if (kind === "event" && (envelope.id ?? null) === null) this.#event(id, data);
-    else if (kind === "event") this.#answer(link, id, envelope.id, data);
+    if (kind === "event" && (envelope.id ?? null) === null) {
+      if (isError || (envelope.room ?? null) === null) this.#event(id, data);
+      else this.#published(link, envelope, bytes);
+    } else if (kind === "event") this.#answer(link, id, envelope.id, data);
     else if (kind === "reply" || kind === "item" || kind === "end") call?.heard(kind, data, bytes);
     else if (kind === "error") this.#refused(link, call, data);
     else if (kind === "pong") link.pong(id);
@@ -1978,6 +3100,9 @@ export class Client {
       // Without reconnecting, the client continues: the server answers what it refuses.
       if (this.#settings.reconnect) link.awaitStop();
     } else if (kind === "limits") link.maxMessageBytes = id.max_message_bytes ?? Infinity;
+    else if (kind === "joined") this.#joined(link, envelope);
+    else if (kind === "left") this.#left(id, data);
+    else if (kind === "lost") this.#lostSome(id, copied(envelope.position));
   }
 
   /** @param {Link} link @param {any} envelope @param {string} field That is not valid. */
@@ -2001,10 +3126,18 @@ export class Client {
     else this.#fail(call, error);
   }
 
-  /** @param {string} event @param {any} data @returns {boolean} Whether it has a handler. */
-  #event(event, data) {
+  /**
+   * @param {string} event
+   * @param {any} data
+   * @param {Promise<void>[]} [jobs] Gets what resolves when a handler is done.
+   * @returns {boolean} Whether it has a handler.
+   */
+  #event(event, data, jobs) {
     const handlers = this.#heardBy(event);
-    for (const handler of handlers) guard(event, () => handler(event, data));
+    for (const handler of handlers) {
+      const job = guard(event, () => handler(event, data));
+      jobs?.push(job);
+    }
     if (!handlers.length && event === "error") {
       const error = errorIn(data);
       const what = error ? `${error.code}: ${error.message}` : "without a code";
@@ -2142,7 +3275,16 @@ export class Client {
     } else if (link.raw) this.#warnOfHandlers();
     if (!link.raw) this.#inbox.fail(new WrongRouteError("this is an event route: use client.on()"));
     if (this.#openHandlers.length) this.#prepare(link);
-    else this.#flush(link);
+    else this.#begun(link);
+  }
+
+  /** Join the rooms again, and send the queue. @param {Link} link */
+  #begun(link) {
+    for (const membership of this.#rooms.values()) {
+      const { room, asked, live, timer } = membership;
+      if (room && !asked && !live && timer === null) this.#rejoin(link, membership);
+    }
+    this.#flush(link);
   }
 
   /** Log that the handlers of events are not called on a raw connection. */
@@ -2172,7 +3314,7 @@ export class Client {
           return handler(connection);
         });
       }
-      if (this.#link === link) this.#flush(link);
+      if (this.#link === link) this.#begun(link);
     } catch (error) {
       // If the connection was lost, that is why the handler failed, and it runs again.
       if (this.#link !== link) return;
@@ -2185,10 +3327,11 @@ export class Client {
 
   /** @param {Link} link @returns {Connection<any>} */
   #connection(link) {
-    /** @param {"emit" | "send" | "request" | "stream"} name */
+    /** @param {"emit" | "send" | "request" | "stream" | "join"} name */
     const on = (name) => (/** @type {any[]} */ ...rest) =>
       this.#opening.run(link, () => /** @type {any} */ (this)[name](...rest));
-    return /** @type {any} */ ({ emit: on("emit"), send: on("send"), request: on("request"), stream: on("stream") });
+    const [emit, send, request, stream, join] = [on("emit"), on("send"), on("request"), on("stream"), on("join")];
+    return /** @type {any} */ ({ emit, send, request, stream, join });
   }
 
   /**
@@ -2251,6 +3394,7 @@ export class Client {
       else this.#tellFailure(link, refusal, text);
     }
 
+    this.#roomsLost();
     const calls = [...this.#calls.values()];
     this.#calls.clear();
     // They were sent before all messages in the queue.
@@ -2348,6 +3492,8 @@ export class Client {
     }
     this.#queue = [];
     for (const call of calls) this.#fail(call, call.refusal ?? error);
+    for (const membership of this.#rooms.values()) this.#endRoom(membership, error, orderly);
+    this.#rooms.clear();
     this.#heldBytes = 0;
     if (orderly) this.#inbox.end();
     else this.#inbox.fail(error);
@@ -2458,6 +3604,25 @@ export class Client {
       resume: hurry,
       visibilitychange: () => document.visibilityState === "visible" && hurry(),
     });
+  }
+}
+
+/**
+ * Bind everything public to an object. Private fields do not pass a Proxy, such as those of Vue and Alpine.
+ *
+ * @param {any} object
+ * @param {object} prototype
+ */
+function bind(object, prototype) {
+  const own = Object.getOwnPropertyDescriptors(prototype);
+  for (const name of Reflect.ownKeys(own)) {
+    const { get, value } = /** @type {PropertyDescriptor} */ (Reflect.get(own, name));
+    if (get) Object.defineProperty(object, name, { get: get.bind(object), configurable: true });
+    else if (typeof value === "function" && name !== "constructor") {
+      // A subclass may have another one.
+      const method = object[name].bind(object);
+      Object.defineProperty(object, name, { value: method, configurable: true, writable: true });
+    }
   }
 }
 

@@ -28,7 +28,7 @@ FILES = {
 }
 # A page sees neither the answer to a handshake that failed nor, in numbers, whether they are
 # integers; and a browser fails what has chosen none of its subprotocols.
-CAN = {"bytes", "time", "nan", "int64", "ping envelopes"}
+CAN = {"bytes", "time", "nan", "int64", "ping envelopes", "rooms"}
 SPOKEN = "$spoken"
 
 pytestmark = [*IN_CHROMIUM, pytest.mark.timeout(120)]
@@ -76,7 +76,7 @@ async def test_it_holds_every_conversation(page: Page, codec: str) -> None:
             except Exception as error:
                 problems.append(f"{conversation['name']}: {error!r} {getattr(error, '__notes__', '')}")
     assert problems == []
-    assert len(conversations) > 40
+    assert len(conversations) > 80
 
 
 class Conversation:
@@ -98,7 +98,7 @@ class Conversation:
         options = self.conversation.get("options", {})
         await self.page.evaluate(
             "(how) => { window.user = new vectors.User(...how); }",
-            [self.server.url, self.codec, options, raw],
+            [self.server.url, self.codec, options, raw, self.conversation.get("on_open", [])],
         )
         try:
             for step in steps:
@@ -190,4 +190,5 @@ SERVER = {
 USER = {
     *("call", "result", "next", "ask", "ends", "raises", "abort", "leave", "handled", "message"),
     *("state", "protocol", "opened", "over"),
+    *("joined", "same", "position_of", "ended", "publication", "lost"),
 }

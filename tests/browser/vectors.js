@@ -37,7 +37,8 @@ const shown = (it) => JSON.stringify(it, (_, item) => (typeof item === "bigint" 
 
 // -- envelopes.json
 
-const FIELDS = ["event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry"];
+const ROOM_KINDS = ["join", "leave", "joined", "left", "lost"];
+const FIELDS = ["event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry", ...ROOM_KINDS];
 
 const whole = (message) =>
   typeof message === "string"
@@ -45,10 +46,13 @@ const whole = (message) =>
     : message.map((part) => (typeof part === "string" ? part : part.repeat.repeat(part.times))).join("");
 
 /** The map that a meaning is, as it goes over the wire. */
-function map({ kind, id, number, seconds, event, credit, ...fields }) {
-  const first = { event, ping: number, pong: number, retry: seconds }[kind] ?? id;
-  const rest = kind === "event" ? { ...fields, id } : fields;
-  const order = { [kind]: first, data: rest.data, id: rest.id, timeout: rest.timeout, credit };
+function map({ kind, id, number, seconds, event, credit, room, ...fields }) {
+  const isRoom = ROOM_KINDS.includes(kind);
+  const first = { event, ping: number, pong: number, retry: seconds }[kind] ?? (isRoom ? room : id);
+  const rest = kind === "event" || isRoom ? { ...fields, id } : fields;
+  const { data, since, timeout, position, recovered, offset, epoch } = rest;
+  const last = { position, recovered, room: isRoom ? undefined : room, offset, epoch };
+  const order = { [kind]: first, data, id: rest.id, since, timeout, credit, ...last };
   return value(Object.fromEntries(Object.entries(order).filter(([, item]) => item !== undefined)));
 }
 
@@ -122,21 +126,28 @@ export class User {
   #streams = new Map();
   #asked = new Map();
   #messages;
+  /** Handles of rooms that have their recording handlers. */
+  #recording = new Set();
 
-  constructor(url, spoken, { tokens, ...options }, raw) {
+  constructor(url, spoken, { tokens, ...options }, raw, calls) {
     const left = [...(tokens ?? [])];
     const token = tokens && (() => left.shift());
     this.#spoken = spoken;
     this.#client = connect(url, { protocol: spoken, backoff: 0.01, maxBackoff: 0.05, token, ...camel(options) });
     if (!raw) this.#register(this.#client);
+    if (!calls.length) return;
+    // Only Node follows a handler through whatever it awaits.
+    this.#client.onOpen(async (connection) => {
+      for (const call of calls) {
+        this.call(call.call, call, connection);
+        await this.#results.get(call.as);
+      }
+    });
   }
 
   #register(client) {
     for (const event of ["said", "noticed", "message", "error"]) {
-      client.on(event, (data) => {
-        this.#handled.push({ event, data });
-        this.#wake();
-      });
+      client.on(event, (data) => this.#record({ event, data }));
     }
     client.on("name", () => "Ada");
     client.on("double", (data) => data * 2);
@@ -151,13 +162,19 @@ export class User {
     client.on("ask_back", (data) => client.request("echo", data));
   }
 
-  call(verb, { as, event, data = null, options = {}, raises, code, reason }) {
+  #record(call) {
+    this.#handled.push(call);
+    this.#wake();
+  }
+
+  call(verb, { as, event, data = null, room, iterate, options = {}, raises, code, reason }, connection = this.#client) {
     const given = value(data);
+    if (verb === "leave") return void this.#results.set(as, settled(this.#left(room)));
     if (verb === "close") return void this.#client.close(code, reason);
     if (verb === "send") return this.#client.send(given);
     if (verb === "emit") {
       try {
-        this.#client.emit(event, given);
+        connection.emit(event, given);
       } catch (error) {
         if (!raises) throw error;
         return this.#is(error, raises);
@@ -168,12 +185,77 @@ export class User {
     const abort = new AbortController();
     this.#gone.set(as, abort);
     const camelled = { ...camel(options), signal: abort.signal };
-    if (verb === "request") this.#results.set(as, settled(this.#client.request(event, given, camelled)));
+    if (verb === "request") this.#results.set(as, settled(connection.request(event, given, camelled)));
+    else if (verb === "join") this.#results.set(as, settled(this.#joined(connection.join(room, camelled), iterate)));
     else {
       this.#streams.set(as, this.#client.stream(event, given, camelled));
       this.ask(as);
     }
     return undefined;
+  }
+
+  async #joined(joining, iterate = false) {
+    const room = await joining;
+    if (this.#recording.has(room)) return room;
+    this.#recording.add(room);
+    if (iterate) {
+      this.#streams.set(room, room[Symbol.asyncIterator]());
+      this.ask(room);
+      return room;
+    }
+    for (const event of ["said", "noticed"]) room.on(event, (data) => this.#record({ event, data, room }));
+    room.onLost((position) => this.#record({ event: "lost", data: position, room }));
+    return room;
+  }
+
+  /** The handle that a join has returned. */
+  async #room(name) {
+    const { value: room, error } = await this.#results.get(name);
+    if (error) throw error;
+    return room;
+  }
+
+  async #left(name) {
+    const room = await this.#room(name);
+    // `leave` returns nothing.
+    return (await room.leave()) ?? null;
+  }
+
+  async joined(name, expected) {
+    const room = await this.#room(name);
+    for (const field of ["position", "recovered"]) {
+      if (field in expected) check(room[field], expected[field], field);
+    }
+  }
+
+  async same(names) {
+    const rooms = await Promise.all(names.map((name) => this.#room(name)));
+    check(new Set(rooms).size, 1, "handles");
+  }
+
+  async position_of(name, { value: expected }) {
+    const room = await this.#room(name);
+    while (!equal(room.position, expected)) await new Promise((resolve) => setTimeout(resolve));
+  }
+
+  async ended(name, { error: expected }) {
+    const room = await this.#room(name);
+    while (room.ended === null) await new Promise((resolve) => setTimeout(resolve));
+    has(room.ended, expected);
+  }
+
+  async lost(name, { position }) {
+    const { event, data, room } = await this.#nextHandled();
+    check([event, data], ["lost", position], "lost");
+    if (room !== (await this.#room(name))) throw new Error("another room has lost something");
+  }
+
+  async publication(name, { event, data, position }) {
+    const { value: came, error } = await this.#next(await this.#room(name));
+    if (error) throw error;
+    check(came.done, false, "done");
+    check([came.value.event, came.value.position], [event, position], "publication");
+    this.#equals(came.value.data, data);
   }
 
   async result(name, { value: expected }) {
@@ -201,13 +283,16 @@ export class User {
   }
 
   async ends(name) {
-    const { value: came, error } = await this.#next(name);
+    const { value: room } = (await this.#results.get(name)) ?? {};
+    const { value: came, error } = await this.#next(room ?? name);
     if (error) throw error;
     check(came.done, true, "done");
   }
 
   async raises(name, { error: expected }) {
-    const { error } = await (this.#results.get(name) ?? this.#next(name));
+    const { value: room, error: failed } = (await this.#results.get(name)) ?? {};
+    const isIterated = this.#streams.has(room ?? name);
+    const error = failed ?? (isIterated ? (await this.#next(room ?? name)).error : undefined);
     if (!error) throw new Error("nothing was raised");
     this.#is(error, expected);
   }
@@ -220,10 +305,15 @@ export class User {
     await this.#streams.get(name).return();
   }
 
-  async handled(event, { data }) {
+  async #nextHandled() {
     while (!this.#handled.length) await new Promise((resolve) => (this.#wake = resolve));
-    const came = this.#handled.shift();
+    return this.#handled.shift();
+  }
+
+  async handled(event, { data, room }) {
+    const came = await this.#nextHandled();
     check(came.event, event, "event");
+    if (came.room !== (room && (await this.#room(room)))) throw new Error("another handler was called");
     this.#equals(came.data, data);
   }
 

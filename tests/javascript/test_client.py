@@ -1,12 +1,17 @@
 """The JavaScript client: its types hold, and its own tests pass, in Node."""
 
+import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from support.pages import ROOT
+from support.process import outcome
+from support.servers import serve_natively
+from symphony import Socket, Symphony
 
 CLIENT = ROOT / "clients" / "javascript"
 LOCK = CLIENT / "package-lock.json"
@@ -59,3 +64,40 @@ def test_what_is_published_comes_with_its_types() -> None:
     assert '"msgpack.js"' in listed
     assert '"types/symphony.d.ts"' in listed
     assert '"types/msgpack.d.ts"' in listed
+
+
+@pytest.mark.parametrize("protocol", ["json", "msgpack"])
+async def test_members_of_a_room_miss_nothing_and_hear_nothing_twice_however_often_they_are_cut_off(
+    protocol: str,
+) -> None:
+    count = 300
+    app = Symphony()
+    rooms = app.route("/rooms")
+    served = app.route("/served")
+    app.rooms("feed:{number}", history=2 * count, client_join=True)
+
+    @rooms.on("post")
+    async def post(data: int) -> None:
+        await app.room("feed:1").emit("said", data)
+
+    @served.on_connect
+    async def enter(socket: Socket) -> None:
+        await socket.join("feed:1")
+
+    @served.on("is_in")
+    async def is_in(socket: Socket) -> bool:
+        return "feed:1" in socket.rooms
+
+    async with serve_natively(app) as url:
+        script = Path(__file__).with_name("rooms.js")
+        code, output, errors = await outcome("node", str(script), url, protocol, str(count))
+    # It says only that connections end again and again.
+    unexpected = [line for line in errors.splitlines() if "connections in a row" not in line]
+    assert (code, unexpected) == (0, [])
+    found = json.loads(output)
+    for member in found["members"]:
+        assert member["got"] == list(range(1, count + 1))
+        assert member["lost"] == []
+    assert [member["position"]["offset"] for member in found["members"] if member["position"]] == [count] * 3
+    # After it has left, it hears nothing.
+    assert found["after"] == count

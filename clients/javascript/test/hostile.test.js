@@ -555,3 +555,93 @@ test("a queue that a stopping server fills is bounded, and told", async (t) => {
   for (let i = 0; i < 10; i++) client.emit("say", i);
   assert.throws(() => client.emit("say", 11), QueueFullError);
 });
+
+const NAMES = ["5", "0.5", '""', "true", "{}", "[]", '["r"]', '"\\ud800"', JSON.stringify("x".repeat(5_000_000))];
+const POSITIONS = [
+  ...["5", '"start"', "[]", "{}", "true", '{"epoch":"e"}', '{"offset":1}', '{"epoch":"","offset":1}', '{"epoch":7,"offset":1}'],
+  ...['{"epoch":"\\ud800","offset":1}', `{"epoch":"${"x".repeat(129)}","offset":1}`, '[{"epoch":"e","offset":1}]'],
+  ...["-1", "0.5", "1e400", "9007199254740992", '"1"', "{}", "null"].map((offset) => `{"epoch":"e","offset":${offset}}`),
+];
+for (const [what, ...messages] of [
+  ...NAMES.map((name) => [`a room called ${name.slice(0, 20)}`, `{"joined":${name}}`, `{"left":${name}}`, `{"lost":${name},"position":{"epoch":"e","offset":1}}`, `{"event":"said","room":${name},"offset":1}`]),
+  ...POSITIONS.map((at) => [`a position ${at.slice(0, 40)}`, `{"joined":"r","position":${at}}`, `{"joined":"r","position":${at},"recovered":true}`, `{"lost":"r","position":${at}}`]),
+  ...["-1", "0.5", "1e400", "9007199254740992", '"1"', "{}", "[]", "true"].map((offset) => [`an offset ${offset}`, `{"event":"said","room":"r","offset":${offset}}`]),
+  ...["7", '""', "{}", "[]", "true", `"${"x".repeat(129)}"`, '"\\ud800"'].map((epoch) => [`an epoch ${epoch.slice(0, 20)}`, `{"event":"said","room":"r","offset":8,"epoch":${epoch}}`]),
+  ...["1", '"true"', "{}", "[]"].map((value) => [`recovered ${value}`, `{"joined":"r","position":{"epoch":"e","offset":9},"recovered":${value}}`]),
+  ["lost without a position", '{"lost":"r"}', '{"lost":"r","position":null}'],
+]) {
+  test(`rooms: ${what} is told, and changes nothing`, async (t) => {
+    const all = await under(t);
+    const { client, peer, warnings } = all;
+    const joining = client.join("r");
+    const { id } = await peer.next();
+    raw(peer, { joined: "r", position: { epoch: "e", offset: 7 } });
+    raw(peer, { reply: id });
+    const room = await joining;
+    room.on("said", () => assert.fail("it is not valid"));
+    room.onLost(() => assert.fail("it is not valid"));
+    for (const message of messages) peer.message(message);
+    await works(all);
+    assert.ok(warnings().some((line) => line.includes("is not valid")), `${warnings()}`);
+    assert.deepEqual([room.position, room.ended], [{ epoch: "e", offset: 7 }, null]);
+  });
+}
+
+test("rooms: what says nothing, or comes at the wrong time, leaves the client whole", async (t) => {
+  const all = await under(t);
+  const { client, peer } = all;
+  // Of rooms that the client does not have.
+  for (const name of ["r", "__proto__", "constructor", "*"]) {
+    raw(peer, { left: name, data: null });
+    raw(peer, { left: name, data: { code: 7 } });
+    raw(peer, { lost: name, position: { epoch: "e", offset: 1 } });
+    raw(peer, { event: "said", room: name, offset: 5, epoch: "e" });
+    raw(peer, { joined: name, position: null, recovered: false });
+  }
+  const joining = client.join("r");
+  const { id } = await peer.next();
+  raw(peer, { lost: "r", position: { epoch: "e", offset: 1 } });
+  raw(peer, { event: "said", room: "r", offset: 5 });
+  raw(peer, { joined: "r", recovered: true });
+  raw(peer, { joined: "r" });
+  raw(peer, { reply: id });
+  const room = await joining;
+  for (let i = 0; i < 100; i++) {
+    raw(peer, { joined: "r", position: { epoch: `e${i}`, offset: i } });
+    raw(peer, { joined: "r", position: { epoch: `e${i}`, offset: 0 }, recovered: i % 2 === 0 });
+    raw(peer, { lost: "r", position: { epoch: "e", offset: i } });
+    raw(peer, { event: "said", room: "r", offset: 2 ** 53 - 1, epoch: `e${i}` });
+    raw(peer, { event: "said", room: "r", data: "x" });
+  }
+  await works(all);
+  assert.equal(room.ended, null);
+  // An answer to a join that is of another kind.
+  const other = client.join("other");
+  let frame;
+  do frame = await peer.next();
+  while (frame.join !== "other");
+  raw(peer, { item: frame.id, data: 1 });
+  await assert.rejects(other, { code: "invalid" });
+  raw(peer, { left: "r", data: "no error" });
+  await works(all);
+  await client.close();
+  assert.ok(room.ended instanceof DisconnectedError);
+});
+
+test("rooms: a flood of publications that nobody takes is limited", async (t) => {
+  const all = await under(t, { maxQueue: 10 });
+  const { client, peer } = all;
+  const joining = client.join("r");
+  const { id } = await peer.next();
+  raw(peer, { joined: "r" });
+  raw(peer, { reply: id });
+  const room = await joining;
+  const items = room[Symbol.asyncIterator]();
+  for (let i = 0; i < 5000; i++) raw(peer, { event: "said", room: "r", data: i });
+  for (let i = 0; i < 5000; i++) raw(peer, { lost: "r", position: { epoch: "e", offset: i } });
+  await works(all);
+  assert.equal(room.dropped, 4990);
+  let taken = 0;
+  for (; taken < 10; taken++) await items.next();
+  await items.return();
+});

@@ -13,6 +13,9 @@ const blocks = (language) =>
 
 const MODULE = JSON.stringify(new URL("../symphony.js", import.meta.url).href);
 
+/** What the example of rooms prints. */
+const ROOM = ["Ada hi", "load it again: some messages are gone", "bye Bob"];
+
 /** Answer whatever an example asks. */
 async function answer(peer) {
   for (;;) {
@@ -21,9 +24,18 @@ async function answer(peer) {
       peer.message(message);
       continue;
     }
-    const { event, data, id } = JSON.parse(message);
+    const { event, data, id, join: room, leave } = JSON.parse(message);
+    if (room) {
+      const position = { epoch: "e", offset: 0 };
+      peer.frame({ joined: room, position });
+      peer.frame({ reply: id });
+      peer.frame({ event: "said", data: { name: "Ada", text: "hi" }, room, offset: 1 });
+      peer.frame({ lost: room, position: { epoch: "e", offset: 6 } });
+      peer.frame({ event: "bye", data: "Bob", room, offset: 7 });
+    }
+    if (leave) peer.frame({ reply: id, data: true });
     if (event === "say") peer.frame({ event: "said", data: { name: "Ada", text: data.text } });
-    if (event === "join") peer.frame({ reply: id });
+    if (event === "sign in") peer.frame({ reply: id });
     if (event === "sum") peer.frame({ reply: id, data: data.reduce((a, b) => a + b) });
     if (event === "buy")
       peer.frame({ error: id, data: { code: "shop.sold_out", message: "no lamp is left" } });
@@ -52,7 +64,7 @@ for (const [number, block] of blocks("js").entries()) {
     await import(`data:text/javascript,${encodeURIComponent(source)}`);
     assert.deepEqual(
       printed(),
-      { 0: ["Ada hi", "1", "2", "3"], 1: ["shop.sold_out no lamp is left false null"], 4: ["text"] }[
+      { 0: ["Ada hi", "1", "2", "3"], 1: ["shop.sold_out no lamp is left false null"], 4: ROOM, 5: ["text"] }[
         number
       ] ?? [],
     );

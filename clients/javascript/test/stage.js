@@ -31,7 +31,10 @@ const camel = (options = {}) =>
     ]),
   );
 
-const FIELDS = ["event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry"];
+const FIELDS = [
+  ...["event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry"],
+  ...["join", "leave", "joined", "left", "lost"],
+];
 export const kindOf = (frame) => FIELDS.find((field) => (frame?.[field] ?? null) !== null);
 
 /** One conversation. */
@@ -54,6 +57,8 @@ export class Stage {
   #streams = new Map();
   /** What was asked for on a stream and not yet looked at. */
   #asked = new Map();
+  /** Handles of rooms that have their recording handlers. */
+  #recording = new Set();
 
   constructor(conversation, spoken, WebSocket = Implementation) {
     this.#conversation = conversation;
@@ -82,6 +87,15 @@ export class Stage {
     try {
       const { steps } = this.#conversation;
       if (!steps.some((step) => step.accept?.subprotocol === "symphony.raw")) this.#register(this.#client);
+      const calls = this.#conversation.on_open ?? [];
+      if (calls.length) {
+        this.#client.onOpen(async () => {
+          for (const call of calls) {
+            this.call(call.call, call);
+            await this.#results.get(call.as);
+          }
+        });
+      }
       for (const step of steps) await this.#step(step);
     } finally {
       const closing = this.#client.close();
@@ -197,8 +211,9 @@ export class Stage {
 
   // The user's steps
 
-  call(verb, { as, event, data, options, raises, code, reason }) {
+  call(verb, { as, event, data, room, iterate, options, raises, code, reason }) {
     const given = value(data);
+    if (verb === "leave") return void this.#results.set(as, settled(this.#left(room)));
     if (verb === "close") return void this.#client.close(code, reason);
     if (verb === "send") return this.#client.send(given);
     if (verb === "emit") {
@@ -212,10 +227,76 @@ export class Stage {
     this.#gone.set(as, abort);
     const camelled = { ...camel(options), signal: abort.signal };
     if (verb === "request") this.#results.set(as, settled(this.#client.request(event, given, camelled)));
+    else if (verb === "join") this.#results.set(as, settled(this.#joined(room, camelled, iterate)));
     else {
       this.#streams.set(as, this.#client.stream(event, given, camelled));
       this.ask(as);
     }
+  }
+
+  async #joined(name, options, iterate = false) {
+    const room = await this.#client.join(name, options);
+    if (this.#recording.has(room)) return room;
+    this.#recording.add(room);
+    if (iterate) {
+      this.#streams.set(room, room[Symbol.asyncIterator]());
+      this.ask(room);
+      return room;
+    }
+    for (const event of ["said", "noticed"]) room.on(event, (data) => this.#handled.push({ event, data, room }));
+    room.onLost((position) => this.#handled.push({ event: "lost", data: position, room }));
+    return room;
+  }
+
+  /** The handle that a join has returned. */
+  async #room(name) {
+    const { value: room, error } = await this.#results.get(name);
+    if (error) throw error;
+    return room;
+  }
+
+  async #left(name) {
+    // The membership ends in this turn.
+    const { value: room } = await this.#results.get(name);
+    // `leave` returns nothing.
+    return (await room.leave()) ?? null;
+  }
+
+  async joined(name, expected) {
+    const room = await this.#room(name);
+    for (const field of ["position", "recovered"]) {
+      if (field in expected) assert.deepEqual(room[field], expected[field], field);
+    }
+  }
+
+  async same(names) {
+    const rooms = await Promise.all(names.map((name) => this.#room(name)));
+    assert.equal(new Set(rooms).size, 1);
+  }
+
+  async position_of(name, { value: expected }) {
+    const room = await this.#room(name);
+    while (JSON.stringify(room.position) !== JSON.stringify(expected)) await new Promise(setImmediate);
+  }
+
+  async ended(name, { error: expected }) {
+    const room = await this.#room(name);
+    while (room.ended === null) await new Promise(setImmediate);
+    contains(room.ended, expected);
+  }
+
+  async lost(name, { position }) {
+    const came = await this.#handled.next();
+    assert.deepEqual(came, { event: "lost", data: position, room: await this.#room(name) });
+  }
+
+  async publication(name, { event, data, position }) {
+    const { value: came, error } = await this.#next(await this.#room(name));
+    if (error) throw error;
+    assert.equal(came.done, false);
+    const { data: has, ...rest } = came.value;
+    assert.deepEqual(rest, { event, position });
+    this.#equals(has, data);
   }
 
   async result(name, { value: expected }) {
@@ -243,13 +324,16 @@ export class Stage {
   }
 
   async ends(name) {
-    const { value: came, error } = await this.#next(name);
+    const { value: room } = (await this.#results.get(name)) ?? {};
+    const { value: came, error } = await this.#next(room ?? name);
     if (error) throw error;
     assert.equal(came.done, true);
   }
 
   async raises(name, { error: expected }) {
-    const { error } = await (this.#results.get(name) ?? this.#next(name));
+    const { value: room, error: failed } = (await this.#results.get(name)) ?? {};
+    const isIterated = this.#streams.has(room ?? name);
+    const error = failed ?? (isIterated ? (await this.#next(room ?? name)).error : undefined);
     assert.ok(error, "nothing was raised");
     assert.ok(this.#is(error, expected), `${error}`);
   }
@@ -262,9 +346,10 @@ export class Stage {
     await this.#streams.get(name).return();
   }
 
-  async handled(event, { data }) {
+  async handled(event, { data, room }) {
     const came = await this.#handled.next();
     assert.equal(came.event, event);
+    assert.equal(came.room, room && (await this.#room(room)));
     this.#equals(came.data, data);
   }
 
@@ -358,6 +443,12 @@ const STEPS = [
   "ask",
   "ends",
   "raises",
+  "joined",
+  "same",
+  "position_of",
+  "ended",
+  "publication",
+  "lost",
   "abort",
   "leave",
   "handled",

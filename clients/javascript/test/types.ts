@@ -4,11 +4,13 @@ import {
   connect,
   Client,
   DisconnectedError,
+  type Position,
   QueueFullError,
   RefusedError,
   Reject,
   RemoteError,
   RequestTimeoutError,
+  Room,
   SymphonyError,
   WrongRouteError,
 } from "../symphony.js";
@@ -114,6 +116,46 @@ client.on("name", () => 7);
 client.on("left", (name: number) => {});
 client.onState((state) => same<typeof state, "new" | "connecting" | "open" | "waiting" | "closed">(true));
 
+async function rooms(): Promise<void> {
+  const signal = new AbortController().signal;
+  const room = await client.join("chat:lobby", { since: { epoch: "e", offset: 1 }, timeout: 1, signal });
+  same<typeof room, Room<Events>>(true);
+  await client.join("chat:lobby", { since: "start" });
+  await client.join("chat:lobby", { since: room.position });
+  same<typeof room.name, string>(true);
+  same<typeof room.position, Position | null>(true);
+  same<typeof room.recovered, boolean | null>(true);
+  same<typeof room.ended, Error | null>(true);
+  same<typeof room.dropped, number>(true);
+  const off: () => void = room.on("said", ({ name }) => same<typeof name, string>(true));
+  off();
+  room.on("*", (event) => same<typeof event, string>(true));
+  room.onLost(({ offset, epoch }) => same<[typeof offset, typeof epoch], [number, string]>(true));
+  room.onLeft((error) => same<typeof error, Error>(true));
+  for await (const { event, data, position } of room) {
+    same<typeof position, Position | null>(true);
+    if (event === "said") same<typeof data, Said>(true);
+    else same<typeof data, string>(true);
+    same<typeof event, "said" | "left">(true);
+  }
+  await room.leave();
+  client.onOpen(async ({ join }) => void (await join("chat:lobby")));
+  // @ts-expect-error no such event
+  room.on("sayd", () => {});
+  // @ts-expect-error a request of the server is not published
+  room.on("name", () => "Ada");
+  // @ts-expect-error not a position
+  await client.join("chat:lobby", { since: 5 });
+  // @ts-expect-error no such option
+  await client.join("chat:lobby", { position: null });
+  const untyped = await connect("/").join("anything");
+  untyped.on("anything", (data) => data.goes.here);
+  for await (const { event, data } of untyped) {
+    same<typeof event, string>(true);
+    data.goes.here;
+  }
+}
+
 async function raw(): Promise<void> {
   const lines = connect<{ receives: { message: string } }>("/raw");
   lines.send({ anything: ["goes"] });
@@ -152,7 +194,7 @@ function errors(error: unknown): void {
   throw own[0];
 }
 
-void [requests, streams, raw, untyped, errors];
+void [requests, streams, rooms, raw, untyped, errors];
 
 /** As the README shows it. */
 async function shown(): Promise<void> {

@@ -14,7 +14,7 @@ import { kindOf, Stage, value } from "./stage.js";
 
 const FOLDER = new URL("../../../protocol/vectors/", import.meta.url);
 const read = (name) => JSON.parse(readFileSync(new URL(`${name}.json`, FOLDER), "utf8"));
-const HAS = new Set(["bytes", "time", "nan", "int64", "ping envelopes", "limits", "retryable"]);
+const HAS = new Set(["bytes", "time", "nan", "int64", "ping envelopes", "limits", "retryable", "rooms"]);
 // Only `ws` shows what a handshake was answered with.
 const HTTP = new Set(["http status", "http headers"]);
 // `ws` and browsers fail a connection for which the server chose no subprotocol.
@@ -85,12 +85,16 @@ const whole = (message) =>
     : message.map((part) => (typeof part === "string" ? part : part.repeat.repeat(part.times))).join("");
 const hex = (bytes) => Buffer.from(bytes).toString("hex");
 
+const ROOM_KINDS = ["join", "leave", "joined", "left", "lost"];
+
 /** The map that a meaning is, as it goes over the wire. */
-function map({ kind, id, number, seconds, event, credit, ...fields }) {
-  const first = { event, ping: number, pong: number, retry: seconds }[kind] ?? id;
-  const rest = kind === "event" ? { ...fields, id } : fields;
-  const { data, timeout } = rest;
-  const order = { [kind]: first, data, id: rest.id, timeout, credit };
+function map({ kind, id, number, seconds, event, credit, room, ...fields }) {
+  const isRoom = ROOM_KINDS.includes(kind);
+  const first = { event, ping: number, pong: number, retry: seconds }[kind] ?? (isRoom ? room : id);
+  const rest = kind === "event" || isRoom ? { ...fields, id } : fields;
+  const { data, since, timeout, position, recovered, offset, epoch } = rest;
+  const last = { position, recovered, room: isRoom ? undefined : room, offset, epoch };
+  const order = { [kind]: first, data, id: rest.id, since, timeout, credit, ...last };
   return value(Object.fromEntries(Object.entries(order).filter(([, item]) => item !== undefined)));
 }
 
@@ -100,7 +104,8 @@ function means(envelope, meaning) {
   const kind = kindOf(envelope);
   assert.equal(kind, meaning.kind);
   const came = { [kind]: envelope[kind] };
-  for (const field of ["data", "id", "timeout", "credit"]) {
+  const others = ["id", "since", "timeout", "credit", "position", "recovered", "room", "offset", "epoch"];
+  for (const field of ["data", ...others]) {
     if (field === "data" ? "data" in wanted : (envelope[field] ?? null) !== null && field in wanted)
       came[field] = envelope[field] ?? null;
   }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from symphony.client.answers import Answers
 from symphony.client.requests import Request
@@ -26,9 +26,13 @@ class Joining(Request):
         bound: Whether it belongs to the current connection only. Otherwise it is
             queued without one, and sent again if the connection is lost.
         where: The address of the server, for the errors.
+
+    Attributes:
+        settled: Called with the error when it has failed, or `None` when it has
+            succeeded: before anything that the server sends after its answer.
     """
 
-    __slots__ = ("_room", "_since", "bound")
+    __slots__ = ("_room", "_since", "bound", "settled")
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class Joining(Request):
         self.bound = bound
         self._room = room
         self._since = since
+        self.settled: Callable[[Exception | None], None] | None = None
 
     @property
     def what(self) -> str:
@@ -56,6 +61,19 @@ class Joining(Request):
 
     def _envelope(self, timeout: float | None) -> Event | Join | Leave:
         return Join(self._room, None, self._since(), timeout)
+
+    def replied(self, data: Any) -> None:
+        """Handle the reply."""
+        done = self._future.done()
+        super().replied(data)
+        if not done and self.settled is not None:
+            self.settled(None)
+
+    def _fail(self, error: Exception) -> None:
+        done = self._future.done()
+        super()._fail(error)
+        if not done and self.settled is not None:
+            self.settled(error)
 
 
 class Leaving(Request):

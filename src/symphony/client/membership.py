@@ -139,11 +139,11 @@ class Membership:
             if not recovered:
                 self.lose(position)
         elif seen == position or (recovered and self.place.ahead_of(position)):
-            # What it has taken is complete, even if the history does not have it any more.
+            # It has everything up to there.
             self.recovered = True
-        elif recovered and position.epoch != seen.epoch:
-            # The history goes on in another epoch, in which what was taken may be different.
-            self.place.restart(position)
+        elif recovered and position.offset == seen.offset:
+            # The history goes on in another epoch.
+            self.place.move(position)
         else:
             self.recovered = False
             self.lose(position)

@@ -88,7 +88,7 @@ class Place:
         self.seen = position
 
     def restart(self, position: Position | None) -> None:
-        """Continue after another position; what was taken is not to be handled, because it comes again."""
+        """Continue after another position. What was taken is no longer to be handled: it comes again."""
         self._pending.clear()
         self.seen = position
 

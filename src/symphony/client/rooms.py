@@ -17,7 +17,7 @@ from symphony.client.membership import Membership
 from symphony.client.options import Options
 from symphony.client.payload import Decoding, error_said
 from symphony.client.room import Room
-from symphony.client.tasks import start
+from symphony.tasks import start
 from symphony.errors import DisconnectedError, RemoteError, RequestTimeoutError, SymphonyError
 from symphony.protocol.envelopes import Joined, Left, Lost, Published
 
@@ -279,7 +279,8 @@ class Rooms:
         """Return the position to join with, when the join is sent."""
         membership.asked = True
         membership.left = None
-        position = membership.place.handled or since
+        # What was taken waits in the client's own queue, which outlives the connection.
+        position = membership.place.seen or since
         membership.ignoring = position is not None
         return position
 
@@ -288,20 +289,16 @@ class Rooms:
         self._outgoing.flush()
 
     def _watch(self, membership: Membership, request: Joining) -> asyncio.Task[SymphonyError | None]:
-        task = start(self._answered(membership, request))
+        request.settled = lambda failure: self._settled(membership, request, failure)
+        task = start(_failure(request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _answered(self, membership: Membership, request: Joining) -> SymphonyError | None:
-        """Handle the answer to a join; return its error."""
-        failure: SymphonyError | None = None
-        try:
-            await request.answered()
-        except SymphonyError as error:
-            failure = error
+    def _settled(self, membership: Membership, request: Joining, failure: Exception | None) -> None:
+        """Handle the answer to a join, or that there is none."""
         if membership.request is not request:
-            return failure
+            return
         membership.request = None
         if failure is None:
             if membership.left is not None:
@@ -311,7 +308,6 @@ class Rooms:
         elif isinstance(failure, RemoteError | RequestTimeoutError):
             logger.info("%s: the room %r is joined again later: %s", self._where, membership.name, failure)
             self._later(membership, failure.retry_after if isinstance(failure, RemoteError) else None)
-        return failure
 
     def _refused(self, membership: Membership, error: RemoteError) -> None:
         logger.warning(
@@ -385,3 +381,12 @@ class Rooms:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+
+async def _failure(request: Joining) -> SymphonyError | None:
+    """Wait for the answer to a join, and return its error."""
+    try:
+        await request.answered()
+    except SymphonyError as error:
+        return error
+    return None

@@ -24,15 +24,18 @@ from typing_extensions import TypeForm, TypeVar
 from symphony.client import connecting
 from symphony.client.client import Client as AsyncClient
 from symphony.client.handlers import check_name
+from symphony.client.joining import Since
 from symphony.client.loopthread import LoopThread
 from symphony.client.loss import Closed
 from symphony.client.payload import fit, message_reader, reader
 from symphony.client.receiving import Receiver
 from symphony.client.reconnector import State
+from symphony.client.room import Room as AsyncRoom
 from symphony.client.streams import Stream as AsyncStream
+from symphony.client.syncroom import Room
 from symphony.errors import DisconnectedError
 
-__all__ = ("Client", "Stream", "connect")
+__all__ = ("Client", "Room", "Stream", "connect")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -169,6 +172,15 @@ class Client:
         read = reader(response_type, self._core.decoding)
         data = self._wait(lambda: receiver.within(timeout, receiver.event(event), f"No event {event!r}"))
         return fit(read, data, f"the event {event!r}")
+
+    def join(self, room: str, *, since: Since = None, timeout: float | None = None) -> Room:
+        """Join a room, and join it again on every later connection; see `symphony.Client.join`."""
+
+        async def join() -> AsyncRoom:
+            # In one step: from here, its publications are queued.
+            return aiter(await self._client.join(room, since=since, timeout=timeout))
+
+        return Room(self._wait(join), self._receiver, self._wait)
 
     # Open and close
 
