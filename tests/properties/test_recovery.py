@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symphony import History, Limits, Socket, Symphony
+from symphony import History, Limits, Symphony
+from symphony.rooms import feed
 from symphony.testing import Clock, TestClient, TestConnection
 
 ROOM = "chat:a"
@@ -25,8 +27,12 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("publish"), st.integers(1, 12)),
     st.tuples(st.just("publish"), st.integers(1, 3)),
     st.tuples(st.just("transient"), st.integers(1, 3)),
+    st.tuples(st.just("tell"), which),
     st.tuples(st.just("join"), which),
     st.tuples(st.just("join again"), which),
+    st.tuples(st.just("join anew"), which),
+    # Twice in a row while it is still behind.
+    st.tuples(st.just("insist"), which),
     st.tuples(st.just("leave"), which),
     st.tuples(st.just("drop"), which),
     st.tuples(st.just("read"), which),
@@ -119,6 +125,10 @@ async def _run(operations: list[tuple[str, Any]], history: History, limits: Limi
                         position = await room(ROOM).emit("said", published)
                         assert position is not None
                         assert position.offset == published
+                case "tell":
+                    # Nothing may be overtaken by what is sent directly.
+                    for socket in app.everyone.sockets[argument : argument + 1]:
+                        await socket.emit("told")
                 case "transient":
                     for _ in range(argument):
                         assert await room(ROOM).emit("typing", transient=True) is None
@@ -134,6 +144,15 @@ async def _run(operations: list[tuple[str, Any]], history: History, limits: Limi
                         await member.join()
                     elif operation == "join again" and member.connection is not None:
                         await member.join()
+                    elif operation == "join anew" and member.connection is not None:
+                        await read(member)
+                        member.offset = None
+                        await member.join()
+                    elif operation == "insist" and member.connection is not None:
+                        for turns in (3, 5):
+                            await member.join()
+                            for _ in range(turns):
+                                await asyncio.sleep(0)
                     elif operation == "leave" and member.connection is not None:
                         member.id += 1
                         await member.connection.send(json.dumps({"leave": ROOM, "id": member.id}))
@@ -173,5 +192,9 @@ def test_members_get_each_publication_once_and_in_order_or_are_told(
     async def run() -> None:
         await _run(operations, History(size, ttl=TTL), Limits(max_recovery=most))
 
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+    # Small pages, so that members are behind for several turns.
+    with (
+        patch.object(feed, "_PAGE_RECORDS", 2),
+        asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner,
+    ):
         runner.run(run())
