@@ -194,7 +194,7 @@ def test_members_get_each_publication_once_and_in_order_or_are_told(
 
     # Small pages, so that members are behind for several turns.
     with (
-        patch.object(feed, "_PAGE_RECORDS", 2),
+        patch.object(feed, "_MAX_PAGE", 2),
         asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner,
     ):
         runner.run(run())

@@ -145,7 +145,7 @@ class Content:
         """
         event, data = publication.event, publication.plain
         if event is not None:
-            check_event_name(event)
+            _check_event_name(event)
         try:
             return Content(event, encode_msgpack(data), encode_json(data))
         except Exception as error:
@@ -276,7 +276,7 @@ class Dialect:
             TypeError: The name is not a string, the data cannot be encoded, or
                 the protocol has no events.
         """
-        check_event_name(name)
+        _check_event_name(name)
         return self._encoded(Event(name, data))
 
     def publication(self, content: Sent | Emitted | Content, room: str, offset: int | None) -> Message:
@@ -295,7 +295,7 @@ class Dialect:
         return message
 
 
-def check_event_name(name: object) -> None:
+def _check_event_name(name: object) -> None:
     """Raise `TypeError` if *name* is no name of an event."""
     if not isinstance(name, str):
         raise TypeError(f"The name of an event is a string, not {name!r}. Write emit('name', data).")

@@ -43,6 +43,13 @@ class CatchUp:
 
     async def run(self) -> None:
         """Send the pages; return when the member has caught up, has left, or begins anew."""
+        try:
+            await self._send_pages()
+        finally:
+            if not self._live.catching:
+                self._feed.forget_pages()
+
+    async def _send_pages(self) -> None:
         outbox = self._recipient.outbox
         while self._goes_on:
             if self._after == self._feed.last:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from symphony.errors import Reject
 from symphony.outgoing.encoding import Announced, Content
 from symphony.protocol.positions import Position
+from symphony.tasks import start
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker, Page, Record
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 __all__ = ("Feed",)
 
 # What a member that is behind gets at once, before its outbox is looked at again.
-_PAGE_RECORDS: Final = 100
-_PAGE_BYTES: Final = 64 * 1024
+_MAX_PAGE: Final = 100
+_MAX_PAGE_BYTES: Final = 64 * 1024
 
 # Members that come back together have much the same positions.
-_MAX_CACHED: Final = 16
+_MAX_CACHED_PAGES: Final = 16
 
 
 class Feed:
@@ -54,7 +55,7 @@ class Feed:
         """
         opening = self._opening
         if opening is None:
-            opening = self._opening = asyncio.get_running_loop().create_task(self._subscribe())
+            opening = self._opening = start(self._subscribe())
         # Not the task itself: a join that is cancelled would cancel it for all.
         await asyncio.wait((opening,))
         if opening.cancelled() or opening.exception() is not None:
@@ -81,7 +82,7 @@ class Feed:
             The position; `None`: something after it is gone, or there is too much of it.
         """
         after = since if isinstance(since, Position) else None
-        page = await self._broker.after(self._room, after, limit=1, max_bytes=_PAGE_BYTES)
+        page = await self._broker.after(self._room, after, limit=1, max_bytes=_MAX_PAGE_BYTES)
         if not page.complete:
             return None
         if after is None:
@@ -91,14 +92,14 @@ class Feed:
 
     async def page(self, after: Position) -> Page:
         """Read the publications that follow *after*."""
-        return await self._broker.after(self._room, after, limit=_PAGE_RECORDS, max_bytes=_PAGE_BYTES)
+        return await self._broker.after(self._room, after, limit=_MAX_PAGE, max_bytes=_MAX_PAGE_BYTES)
 
     def frames(self, page: Page, encoding: SharedEncoding) -> list[Any]:
         """Return the frames of a page in *encoding*, made once for all members."""
         key = encoding, page.records[0].position, len(page.records)
         frames = self._cached.get(key)
         if frames is None:
-            while len(self._cached) >= _MAX_CACHED:
+            while len(self._cached) >= _MAX_CACHED_PAGES:
                 del self._cached[next(iter(self._cached))]
             frames = self._cached[key] = [
                 encoding.encode(

@@ -17,7 +17,21 @@ import msgspec
 from symphony.broker.base import Broker, Draft, History, Record
 from symphony.protocol.positions import Position
 
-__all__ = ("BROKER",)
+__all__ = (
+    "BROKER",
+    "a_message_has_no_event",
+    "a_position_of_another_history_is_noticed",
+    "a_publication_that_is_not_awaited_is_published",
+    "a_room_without_publications_has_a_position",
+    "a_subscriber_gets_everything_after_the_position",
+    "nothing_is_received_after_the_subscription_has_ended",
+    "positions_follow_each_other",
+    "rooms_have_histories_of_their_own",
+    "the_history_is_limited_in_bytes",
+    "the_history_is_limited_in_number",
+    "the_history_is_read_backwards",
+    "the_history_is_read_forwards_in_pages",
+)
 
 _PAGE: Final = 1_000_000
 _LARGE: Final = History(1000)
