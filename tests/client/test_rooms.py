@@ -559,6 +559,19 @@ async def test_a_handler_may_iterate_over_its_room() -> None:
 # Rooms that the server puts the client into
 
 
+@pytest.mark.within("client.rooms.MAX_REMEMBERED_ROOMS")
+async def test_the_positions_in_so_many_rooms_are_remembered() -> None:
+    async with pair() as (_, peer, server):
+        for number in range(MAX_REMEMBERED_ROOMS):
+            await peer.send(joined=f"room:{number}", position=at(1))
+        await heard(peer)
+        await peer.drop()
+        peer = await server.accept()
+        await peer.send(joined="room:0", position=at(5))
+        await heard_joins(peer, ["room:0"])
+
+
+@pytest.mark.beyond("client.rooms.MAX_REMEMBERED_ROOMS")
 async def test_positions_are_remembered_for_so_many_rooms_only(caplog: pytest.LogCaptureFixture) -> None:
     async with pair() as (_, peer, server):
         for number in range(MAX_REMEMBERED_ROOMS + 2):

@@ -217,23 +217,14 @@ class Client:
     async def join(self, room: str, *, since: Since = None, timeout: float | None = None) -> Room:
         """Join a room, and join it again on every later connection.
 
-        Without a connection, this waits as `request` does. If the client holds
-        the room, it returns the same `Room`. In `on_open`, it then joins the room
-        again at once; otherwise that is done after `on_open`.
+        For a room that the client holds, this returns the same `Room`; in
+        `on_open`, it joins it again at once. It waits and raises as `request` does.
 
         Args:
             room: The name of the room.
-            since: Which publications of the past to get first, if the room has
-                a history: those after a position, such as that of a `Room`, or all
-                that are kept (`"start"`). `None`: none.
+            since: What to get of a history: the publications after a position,
+                or all (`"start"`). `None`: none.
             timeout: As for `request`; afterwards, the client does not hold the room.
-
-        Raises:
-            RemoteError: The server refused.
-            RequestTimeoutError: It did not answer in time.
-            DisconnectedError: The client is closed.
-            QueueFullError: As for `request`.
-            WrongRouteError: The connection is raw.
         """
         self._check()
         return await self._core.join(room, since, timeout)
