@@ -13,8 +13,9 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080; `make demo PORT=9000` takes another port
 	.venv/bin/symphony run examples/demo/app.py --port $(PORT)
 
-# Load and fault tests have the machine to themselves. What starts browsers and Node is kept
-# together by file, so that a worker shares one Chromium among its tests.
+# Load and fault tests have the machine to themselves: they compare what they see with memory and
+# with the clock. What starts browsers and Node is kept together by file, so that a worker shares
+# one Chromium among its tests.
 ALONE := tests/load tests/faults
 BROWSERS := tests/browser tests/javascript
 WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
@@ -23,7 +24,7 @@ SOAK_ROUNDS ?= 5
 test: test-main test-browsers test-alone ## Run the tests
 
 test-main: .venv/ready
-	.venv/bin/pytest -n $(WORKERS) $(addprefix --ignore=,$(ALONE) $(BROWSERS))
+	.venv/bin/pytest -n $(WORKERS) --dist worksteal $(addprefix --ignore=,$(ALONE) $(BROWSERS))
 
 test-browsers: .venv/ready
 	.venv/bin/pytest -n $(WORKERS) --dist loadfile $(BROWSERS)

@@ -13,7 +13,9 @@ Interpreters
     All tests run on one Python. `--other-python` runs what an interpreter can change: annotations,
     dataclasses, asyncio, garbage collection, signals, TLS. These are the folders of `OTHER_PYTHON`, without
     the modules of `ONE_PYTHON`. There `serve` and `native` use asyncio's loop alone, which is part of the
-    interpreter.
+    interpreter. Of a test with parameters, the first and the last case run: most cases differ in data, and
+    go through the same code. In the modules of `EVERY_CASE`, each case takes another way through the
+    interpreter, or is a conversation that the server or the client has to hold.
 
 Sizes
     Load tests and properties are small where a bound is proven by less. `make soak` sets `SOAK=true` and
@@ -29,11 +31,11 @@ from hypothesis import settings
 
 from support.sizes import SOAK, size
 
-OTHER_PYTHON = ("unit", "integration", "client")
+OTHER_PYTHON = ("unit", "integration", "client", "examples", "wire")
 # What they test is compiled, printed, text and numbers, or a count that one Python proves.
 ONE_PYTHON = {
     "client/test_many.py",
-    "client/test_vectors.py",
+    "examples/test_clients.py",
     "integration/native/test_conformance.py",
     "integration/native/test_hostile_frames.py",
     "integration/native/test_hosts.py",
@@ -49,6 +51,24 @@ ONE_PYTHON = {
     "unit/websocket/test_frames.py",
     "unit/websocket/test_handshake.py",
     "unit/websocket/test_hosts.py",
+    "wire/test_codecs.py",
+    "wire/test_vectors.py",
+}
+# Exceptions, generators, threads and reference cycles; types and their annotations; the vectors.
+EVERY_CASE = {
+    "client/test_vectors.py",
+    "examples/test_every_example.py",
+    "integration/test_events.py",
+    "integration/test_freed.py",
+    "integration/test_loops.py",
+    "integration/test_raised.py",
+    "integration/test_results.py",
+    "integration/test_thread_streams.py",
+    "unit/protocol/test_annotations.py",
+    "unit/protocol/test_defaults.py",
+    "unit/protocol/test_models.py",
+    "unit/routing/test_convert.py",
+    "wire/test_server.py",
 }
 
 # `nohup` ignores SIGHUP, and a shell script ignores SIGINT in what it starts with `&`. The servers
@@ -79,10 +99,31 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the cases between the first and the last."""
+    if not config.getoption("other_python"):
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out: set[pytest.Item] = set()
+    for of_one in cases.values():
+        if of_one[0].path.relative_to(_HERE).as_posix() not in EVERY_CASE:
+            left_out.update(of_one[1:-1])
+    config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+    items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection() -> None:
+    """Let the garbage collector rest until all tests are there: what is made until then stays."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Let `gc.collect()` look at what a test has made, not at the thousands of tests themselves."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_report_header() -> str:

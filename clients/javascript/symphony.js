@@ -38,8 +38,8 @@ const MAX_DEBUG = 2000;
 const MAX_ANSWER = 64 * 1024;
 /** How much of `maxQueueBytes` answers to the server may fill: they leave room for what the program sends. */
 const ANSWER_SHARE = 0.5;
-/** Bytes of refusals that may wait beyond that before the connection counts as lost. */
-const ANSWER_SLACK_BYTES = 1024 * 1024;
+/** Bytes of refusals and grants that may wait beyond that before the connection counts as lost. */
+const MAX_REFUSAL_BYTES = 1024 * 1024;
 /** Seconds after a ping in which only its pong is a sign of life: other messages may have waited before it. */
 const GRACE = 1;
 /** Bytes of a queued message up to which it is sent before the limits of the server are known. */
@@ -642,8 +642,8 @@ function copyForMsgpack(value, size, depth = 0) {
  * @property {boolean} [reconnect] Whether to reconnect when the connection is lost: true.
  * @property {number} [backoff] The longest first wait, in seconds: 0.5. It grows by half with each attempt.
  * @property {number} [maxBackoff] The longest of all waits, in seconds: 30.
- * @property {number | null} [giveUpAfter] Seconds that a client which was connected goes on while something
- *   else than Symphony answers with an HTTP status: 300. null: no limit. Only the WebSocket of the package `ws`
+ * @property {number | null} [giveUpAfter] Seconds that a client which was connected goes on while something other
+ *   than Symphony answers with an HTTP status: 300. null: no limit. Only the WebSocket of the package `ws`
  *   shows these answers.
  * @property {number} [maxQueue] Messages that may wait for a connection and, on a raw route or in one room,
  *   for the program: 1000.
@@ -2212,7 +2212,12 @@ export class Client {
       for await (const item of inbox) {
         signal?.throwIfAborted();
         if (++taken >= credit / 2) {
-          if (!call.settled) this.#link?.write({ grant: call.id, credit: taken });
+          const link = this.#link;
+          if (link && !call.settled) {
+            // A server that sends items whatever was granted may read no grant.
+            this.#fits(link);
+            link.write({ grant: call.id, credit: taken });
+          }
           taken = 0;
         }
         yield item;
@@ -3218,8 +3223,8 @@ export class Client {
       console.warn(`symphony: the server does not read: ${most} bytes wait, so its requests are refused`);
     }
     link.toldFull = true;
-    // The refusals must not wait without a limit either.
-    if (link.unsentBytes > most + ANSWER_SLACK_BYTES) link.lose("the server does not read");
+    // Refusals and grants must not wait without a limit either.
+    if (link.unsentBytes > most + MAX_REFUSAL_BYTES) link.lose("the server does not read");
     return false;
   }
 

@@ -66,12 +66,13 @@ class Symphony(Router):
         compression: Compress messages of at least this many bytes, if the
             client supports it (RFC 7692). `None`: never.
         slow_consumer: What happens when a client's outbox is full:
-            `"disconnect"` it with 1013, or `"drop_oldest"` messages.
+            `"disconnect"` closes the socket with 1013, and `"drop_oldest"`
+            drops the oldest messages and counts them.
         client_script: Whether to serve the JavaScript client at
             `/_symphony/client.js`, to pages of this origin and of `origins`.
 
     Attributes:
-        state: For values of yours that the whole app shares.
+        state: Your data that the whole app shares.
         limits: The limits of the app.
         stats: The counters of the app.
         overrides: Replacements for dependencies in tests:
@@ -199,23 +200,42 @@ class Symphony(Router):
 
         A route whose handler takes `bytes` needs `everyone=True`: its clients speak a
         binary protocol.
+
+        Raises:
+            RuntimeError: The app is not running.
         """
         return Target(self._core.node.rooms, "")
 
     def room(self, name: str) -> Room:
-        """Return a handle of a room, whether or not anybody is in it.
+        """Return a handle of a room, whether or not it has members.
+
+        Args:
+            name: The full name of the room.
 
         Raises:
             Reject: No room can have this name, as in `socket.join` (`invalid`).
+            RuntimeError: The app is not running.
         """
         return self._core.node.rooms.room(name)
 
     def socket(self, id: str) -> Socket[Any] | None:
-        """Return an open socket by its id, `None` if there is none (any more)."""
+        """Return an open socket by its id; `None` if it is not open, or not any more.
+
+        Raises:
+            RuntimeError: The app is not running.
+        """
         return self._core.node.sockets.get(id)
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine until the app stops; an exception is logged and goes to `on_error`."""
+        """Run a coroutine in a task, which is cancelled when the app stops.
+
+        An exception ends the task. It is logged and passed to `on_error`.
+
+        Raises:
+            RuntimeError: The app is not running.
+            TypeError: It is not a coroutine.
+            WrongThreadError: Called from another thread than the event loop's.
+        """
         check_coroutine("app.background", coroutine)
         try:
             node = self._core.node
@@ -234,16 +254,16 @@ class Symphony(Router):
 
     @asynccontextmanager
     async def lifespan(self, outer: Any = None) -> AsyncGenerator[None]:
-        """Run the app's life: `FastAPI(lifespan=ws.lifespan)`.
+        """Start the app, and stop it at the end of the block: `FastAPI(lifespan=ws.lifespan)`.
 
         Args:
             outer: The app that this one is mounted in.
 
         Raises:
-            ConfigurationError: The app was put together wrongly.
+            ConfigurationError: The app is not configured correctly.
         """
         if self._core.started:
-            raise RuntimeError("This app runs already.")
+            raise RuntimeError("This app runs already. Enter its lifespan once, in one place.")
         node = self._compile()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._core.running(node))
@@ -283,7 +303,7 @@ class Symphony(Router):
         proxy_headers: bool = False,
         forwarded_allow_ips: str = "127.0.0.1",
     ) -> None:
-        """Serve the app natively until SIGINT or SIGTERM, then stop it in order.
+        """Serve the app natively until SIGINT or SIGTERM, then stop it gracefully.
 
         The first line of output says where it listens. If the server cannot
         start, the process exits with 1 and one line says why.

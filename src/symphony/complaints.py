@@ -7,13 +7,13 @@ from collections.abc import Hashable
 from time import monotonic
 from typing import Final
 
-__all__ = ("FAILURES", "Complaint", "Complaints", "place_of")
+__all__ = ("MAX_FAILURES", "Complaint", "Complaints", "place_of")
 
-FAILURES: Final = 10
+MAX_FAILURES: Final = 10
 """How many failures of one kind are logged in a second. Each could be the one that a developer looks for."""
 
 _EVERY: Final = 1.0
-_MOST_KINDS: Final = 1000
+_MAX_KINDS: Final = 1000
 
 
 class Complaint:
@@ -99,7 +99,7 @@ class Complaints:
         key = (text, kind)
         complaint = self._by_kind.get(key)
         if complaint is None:
-            if len(self._by_kind) >= _MOST_KINDS:
+            if len(self._by_kind) >= _MAX_KINDS:
                 key = (text, None)
             complaint = self._by_kind.setdefault(key, Complaint(logger, level, text, most=most))
         complaint.log(*values, error=error)

@@ -16,6 +16,8 @@ __all__ = ("Limits",)
 class Limits:
     """The limits of an app: `Symphony(limits=Limits(max_message_bytes=65536))`.
 
+    Sizes are in bytes, durations in seconds. Every limit is above 0.
+
     Attributes:
         max_message_bytes: The largest incoming message, after decompression. A
             larger one closes the connection with 1009, before it is buffered
@@ -49,8 +51,10 @@ class Limits:
         max_queue_bytes: How many bytes these messages may have. When they have
             more, reading is paused in the same way.
         max_queued_bytes: How many bytes may wait in all queues of the process
-            together. Above this, a socket with a waiting message is not read
-            from. It counts for the whole app, not for a route.
+            together, fragments and parts of large messages included. Above
+            this, a socket with a waiting message is not read from, and one whose
+            message does not fit is closed with 1013. It counts for the whole
+            app, not for a route.
         max_read_bytes: The most that one read takes from a socket.
         max_turn_messages: How many messages and other frames of one socket are
             handled in one turn of the event loop. The next ones wait for the
@@ -111,6 +115,12 @@ class Limits:
             server has refused them.
         blocking_warning: If a handler blocks the event loop longer than this, a
             warning names it.
+
+    Raises:
+        TypeError: A limit is not a number, or is `None` where no limit is not
+            possible.
+        ValueError: A limit is not above 0, or `low_water_bytes` is above
+            `high_water_bytes`.
     """
 
     max_message_bytes: int = 1024 * 1024

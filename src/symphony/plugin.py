@@ -34,7 +34,7 @@ class Plugin:
         """Acquire resources; called when the app starts, in the order of adding."""
 
     async def shutdown(self, app: Symphony) -> None:
-        """Release them; called when the app stops, in reverse order, if `startup` succeeded."""
+        """Release resources; called when the app stops, in reverse order, if `startup` succeeded."""
 
 
 AnyPlugin: TypeAlias = "Plugin | Callable[[Symphony], Any]"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ("MOST", "escaped", "printable")
+__all__ = ("MAX_SHOWN", "escaped", "printable")
 
-MOST: Final = 200
+MAX_SHOWN: Final = 200
 """How many characters of a peer's text are shown."""
 
 
-def printable(text: object, most: int = MOST) -> str:
+def printable(text: object, most: int = MAX_SHOWN) -> str:
     """Return a peer's text in a form that is safe in a log line or an exception.
 
     It has no line breaks, no control characters (C0 and C1), and none that

@@ -127,12 +127,14 @@ class Router(Handlers):
         Args:
             pattern: Such as `"chat:{name}"`; `:` separates the segments.
             max_members: The most sockets in one room. A further join is
-                refused with `room_full`. `None`: any number.
-            linger: Seconds an empty room keeps its state, 0: none.
-            state: A class without arguments, made once a room: `room.state`.
+                refused with `room_full`. `None`: no limit.
+            linger: How many seconds an empty room keeps its state. 0: it is
+                dropped at once.
+            state: Creates `room.state`: a class or a function that is called
+                without arguments, once for each room. `None`: no state.
             history: How many publications a room keeps for members that come back,
                 or a `History`. `None`: none, and delivery is at most once.
-            client_join: Whether clients may join by themselves. If the family has an
+            client_join: Whether clients may join on their own. If the family has an
                 `authorize` hook, they may ask in any case, and it decides.
 
         Returns:
@@ -140,7 +142,7 @@ class Router(Handlers):
 
         Raises:
             ConfigurationError: The pattern or an option is wrong, or the
-                pattern is there already.
+                pattern has rooms already.
         """
         policy = RoomPolicy(
             pattern,
@@ -153,7 +155,10 @@ class Router(Handlers):
         if not pattern:
             raise ConfigurationError(f"{self}.rooms() takes a pattern such as 'chat:{{name}}'.")
         if pattern in self._families:
-            raise ConfigurationError(f"There are rooms {pattern!r} already.")
+            raise ConfigurationError(
+                f"There are rooms {pattern!r} already. Register further hooks on the object that the "
+                "first rooms() returned."
+            )
         rooms = self._families[pattern] = Rooms(policy)
         return rooms
 

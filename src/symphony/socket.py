@@ -112,7 +112,7 @@ class Socket(Generic[StateT]):
 
     @property
     def state(self) -> StateT:
-        """Yours, of the type that the route names with `state=`; made when first asked for."""
+        """Your data for this socket, created by the route's `state=` at the first use."""
         if self._state is None:
             self._state = self._make_state()
         return self._state
@@ -152,7 +152,7 @@ class Socket(Generic[StateT]):
     def send(self, message: object) -> Awaitable[None]:
         """Send a message; on an event connection, the event `"message"`.
 
-        It is on its way when this returns. Awaiting the result waits while more
+        It is queued when this returns. Awaiting the result waits while more
         than the high-water mark is unsent, and suspends for one turn of the event
         loop if this turn has sent that much. If the socket is closed, the message
         is dropped and counted (`dropped`), and awaiting suspends for one turn.
@@ -254,8 +254,8 @@ class Socket(Generic[StateT]):
     async def join(self, name: str, *, authorize: bool = True) -> Room:
         """Become a member of a room.
 
-        From here on the socket gets what is published to it, in order with
-        its own sends. A second join of the same room changes nothing.
+        From now on, the socket receives the publications of the room, in one order
+        with its direct messages. A second join of the same room changes nothing.
 
         Args:
             name: Full name of the room.
@@ -304,14 +304,16 @@ class Socket(Generic[StateT]):
         self._session.login(identity, before)
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine beside the handlers, at most as long as the socket lives.
+        """Run a coroutine in a task, which is cancelled when the socket ends.
 
-        An exception is logged and goes to `on_error`. When the socket ends, its tasks
-        are cancelled, and its dependencies are closed after they have ended.
+        The task runs concurrently with the handlers. An exception is logged and
+        passed to `on_error`. Dependencies with `scope="socket"` stay open until all
+        tasks of the socket have ended.
 
         Raises:
             DisconnectedError: The socket is closed.
-            RuntimeError: `Limits.max_background_tasks` of its tasks run already.
+            RuntimeError: The socket has `Limits.max_background_tasks` running tasks.
+            TypeError: It is not a coroutine.
             WrongThreadError: Called from another thread than the socket's.
         """
         if get_ident() != self._thread:

@@ -8,6 +8,7 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from symphony.errors import DisconnectedError
+from symphony.tasks import start
 from symphony.websocket.backpressure import TURN
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class HomeContext:
 
     def run(self, coroutine: Coroutine[Any, Any, Any], /) -> asyncio.Task[Any]:
         """Run a coroutine in it."""
-        return asyncio.get_running_loop().create_task(coroutine, context=self._context)
+        return start(coroutine, self._context)
 
 
 def _nothing() -> None:

@@ -283,6 +283,7 @@ async def test_a_limit_of_a_few_bytes_stops_no_answer_and_no_cancel(most: int) -
         assert client.state == "open"
 
 
+@pytest.mark.beyond("client.core._STOP_TIMEOUT")
 async def test_a_server_that_says_that_it_stops_and_does_not_close_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -295,6 +296,48 @@ async def test_a_server_that_says_that_it_stops_and_does_not_close_is_left(
         assert (await again.receive())["data"] == 1
         # The timer belonged to that connection.
         assert client._core._stop is None
+
+
+@pytest.mark.within("client.core._STOP_TIMEOUT")
+async def test_a_server_that_says_that_it_stops_may_take_some_time_to_close() -> None:
+    async with pair() as (client, peer, server):
+        client.on("said", lambda data: client.emit("heard", data))
+        await peer.send(retry=0)
+        await peer.send(event="said", data=1)
+        await peer.close(1012)
+        again = await server.accept()
+        assert (await again.receive())["data"] == 1
+
+
+@pytest.mark.within("client.core._LIMITS_TIMEOUT")
+@pytest.mark.beyond("client.core._LIMITS_TIMEOUT")
+@pytest.mark.parametrize("tells", [True, False])
+async def test_a_large_message_waits_a_bounded_time_for_the_limits(
+    tells: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "_LIMITS_TIMEOUT", 100.0 if tells else 0.05)
+    async with pair() as (client, peer, _):
+        client.emit("say", "x" * 20_000)
+        if tells:
+            await peer.send(limits={"max_message_bytes": 50_000})
+        assert len(await peer.receive_message()) > 20_000
+
+
+@pytest.mark.within("client.dispatch._MAX_REQUESTS")
+@pytest.mark.beyond("client.dispatch._MAX_REQUESTS")
+async def test_the_requests_of_a_server_are_bounded() -> None:
+    go_on = asyncio.Event()
+
+    async with pair() as (client, peer, _):
+        client.on("wait", go_on.wait)
+        for id in range(1001):
+            await peer.send(event="wait", id=id)
+        answer = await peer.receive()
+        assert (answer["error"], answer["data"]["code"]) == (1000, "too_many")
+        go_on.set()
+        assert sorted([(await peer.receive())["reply"] for _ in range(1000)]) == [*range(1000)]
+        await peer.send(event="wait", id=1001)
+        assert (await peer.receive())["reply"] == 1001
 
 
 @pytest.mark.beyond("client.max_queue_bytes")

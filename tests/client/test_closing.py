@@ -9,12 +9,13 @@ from client.rawserver import listen
 from client.scripted import serve
 from support.clients import until
 from support.raw import BINARY
-from symphony.client import Close, connect
+from symphony.client import Close, connect, connecting, dispatch
 from symphony.errors import DisconnectedError, QueueFullError
 
 MIB = 1024 * 1024
 
 
+@pytest.mark.within("client.connecting._CLOSE_TIMEOUT")
 async def test_what_was_sent_is_delivered_before_the_end() -> None:
     async with pair() as (client, peer, _):
         for n in range(100):
@@ -169,6 +170,50 @@ async def test_a_server_that_says_goodbye_while_the_client_does() -> None:
         await asyncio.gather(client.close(), peer.close(1012))
         assert client.closed == Close(1000, "", clean=True)
         assert client.state == "closed"
+
+
+@pytest.mark.beyond("client.connecting._CLOSE_TIMEOUT")
+async def test_a_server_that_does_not_answer_a_close_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "_CLOSE_TIMEOUT", 0.05)
+    async with listen() as server:
+        client = connect(server.url)
+        accepting = asyncio.ensure_future(server.accept())
+        await client
+        peer = await accepting
+        await client.close()
+        assert client.state == "closed"
+        assert await peer.close_frame() == (1000, "")
+        assert await peer.at_end()
+
+
+@pytest.mark.within("client.dispatch._HANDLERS_TIMEOUT")
+@pytest.mark.beyond("client.dispatch._HANDLERS_TIMEOUT")
+@pytest.mark.parametrize("ends", [True, False])
+async def test_handlers_have_a_bounded_time_to_end(ends: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not ends:
+        monkeypatch.setattr(dispatch, "_HANDLERS_TIMEOUT", 0.05)
+    asked, go_on, done = asyncio.Event(), asyncio.Event(), False
+
+    async with pair() as (client, peer, _):
+
+        @client.on("wait")
+        async def wait() -> None:
+            nonlocal done
+            asked.set()
+            try:
+                await go_on.wait()
+            except asyncio.CancelledError:
+                if ends:
+                    await asyncio.sleep(0)
+                else:
+                    await go_on.wait()
+                done = True
+
+        await peer.send(event="wait", id=1)
+        await asked.wait()
+        await client.close()
+        assert done is ends
+        go_on.set()
 
 
 @pytest.mark.parametrize("reason", ["bye\n2026 ERROR forged", "\x1b[2J", "\x9b31m\x85", "\u202eesrever"])

@@ -218,6 +218,7 @@ FORBIDDEN = " May this client connect? Check the token and the `Origin`, and the
         (b"HTTP/1.1 799 \r\n\r\n", 4799, "HTTP 799."),
     ],
 )
+@pytest.mark.within("client.dialing._BODY_TIMEOUT")
 async def test_a_web_server_that_opens_no_websocket(answer: bytes, code: int, says: str) -> None:
     async with answering(answer) as place:
         error = await failure(f"ws://{place}/chat")
@@ -319,6 +320,7 @@ async def test_a_server_that_accepts_and_keeps_silent(secure: bool) -> None:
             )
 
 
+@pytest.mark.beyond("client.dialing._BODY_TIMEOUT")
 async def test_a_refusal_whose_body_does_not_end_is_heard_all_the_same() -> None:
     async with listen() as server:
         client = connect(server.url)
@@ -458,6 +460,14 @@ async def test_leaving_the_block_with_an_error_closes_too() -> None:
         ({"subprotocols": "chat"}, ValueError, r"subprotocols must be a list: write \['chat'\]"),
         ({"subprotocols": ["a b"]}, ValueError, "'a b' cannot be a subprotocol"),
         ({"headers": {"Upgrade": "x"}}, ValueError, "set by the handshake itself"),
+        ({"connect_timeout": "5"}, TypeError, "connect_timeout must be a number above 0, not '5'"),
+        ({"max_queue": None}, TypeError, "max_queue must be a number above 0, not None"),
+        ({"backoff": [1]}, TypeError, r"backoff must be a number 0 or more, not \[1\]"),
+        ({"give_up_after": "x"}, TypeError, "give_up_after must be a number 0 or more, or None, not 'x'"),
+        ({"heartbeat": True}, TypeError, "heartbeat must be a number above 0, or None, not True"),
+        ({"compression": "0"}, TypeError, "compression must be a number 0 or more, or None, not '0'"),
+        ({"max_message_bytes": "1MB"}, TypeError, "max_message_bytes must be a number above 0"),
+        ({"headers": ["a: b"]}, TypeError, r"headers must be a mapping of names to values, not \['a: b'\]"),
         ({"token": 5}, TypeError, "token must be a string or a function that returns one, not int"),
         ({"ssl": True}, ValueError, "ssl= is for TLS, but the URL is ws://: write wss://"),
     ],

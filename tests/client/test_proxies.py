@@ -271,6 +271,7 @@ async def test_a_socks_proxy_that_refuses(code: int, words: str) -> None:
     ],
     ids=["ssh", "nothing", "half", "extra", "long"],
 )
+@pytest.mark.beyond("client.tunnels._MAX_HEAD_BYTES")
 async def test_a_proxy_that_is_not_one(answer: bytes, words: str) -> None:
     async with named() as (_, where), http_proxy(HOSTS) as proxy:
         proxy.answer = answer
@@ -281,6 +282,13 @@ async def test_a_proxy_that_is_not_one(answer: bytes, words: str) -> None:
         assert "nothing listens" in str(
             await failure("ws://a.test/", proxy=f"socks5://127.0.0.1:{proxy.port}")
         )
+
+
+@pytest.mark.within("client.tunnels._MAX_HEAD_BYTES")
+async def test_a_proxy_may_say_much() -> None:
+    async with named() as (_, where), http_proxy(HOSTS) as proxy:
+        proxy.fields = b"".join(b"X-%d: %s\r\n" % (n, b"x" * 1000) for n in range(60))
+        await echoed(f"ws://{where}/", proxy=f"http://127.0.0.1:{proxy.port}")
 
 
 async def test_a_proxy_that_says_nothing() -> None:

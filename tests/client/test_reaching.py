@@ -91,6 +91,8 @@ async def test_a_redirect_elsewhere_is_not_followed(location: str) -> None:
         assert server.peers.empty()
 
 
+@pytest.mark.within("client.redirects.MAX_REDIRECTS")
+@pytest.mark.beyond("client.redirects.MAX_REDIRECTS")
 async def test_redirects_are_bounded() -> None:
     async with listen() as server:
         failing = asyncio.ensure_future(failure(server.url))
@@ -100,6 +102,16 @@ async def test_redirects_are_bounded() -> None:
             redirect(peer, f"/{at}")
         assert "it redirected more than 5 times" in str(await failing)
         assert server.peers.empty()
+        client = connect(server.url, raw=True)
+        opening = asyncio.ensure_future(client._open())
+        for at in range(5):
+            peer = await server.peer()
+            await peer.read_request()
+            redirect(peer, f"/{at}")
+        peer = await server.accept(None)
+        await opening
+        peer.cut()
+        await client.close()
 
 
 async def test_ws_may_be_redirected_to_wss_but_not_back(

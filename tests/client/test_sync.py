@@ -352,6 +352,7 @@ def test_bytes_of_events_are_bounded_too(chat: tuple[Chat, str]) -> None:
         assert client.receive("big").endswith(f"x{client.dropped}")
 
 
+@pytest.mark.within("client.sync._FLUSH_TIMEOUT")
 def test_leaving_sends_what_is_queued() -> None:
     chat = Chat()
     with serving(chat.app) as url:
@@ -367,6 +368,7 @@ def test_leaving_sends_what_is_queued() -> None:
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, SystemExit])
+@pytest.mark.beyond("client.sync._FLUSH_TIMEOUT")
 def test_leaving_without_a_server_takes_a_bounded_time(
     error: type[BaseException] | None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,13 +5,14 @@ import hashlib
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
 import trustme
 
 from client.rawserver import RawPeer, RawServer, listen, server_frame
 from support.clients import until
-from support.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
+from support.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Reset
 from symphony.client import Client, Close, connect
 from symphony.client.address import parse_url
 from symphony.client.dialing import WebSocketDial
@@ -389,3 +390,36 @@ async def test_tls(authority: trustme.CA, check: str) -> None:
         peer.writer.close()
         async with asyncio.timeout(2):
             await closing
+
+
+@pytest.mark.parametrize("size", [100, 70_000, MIB])
+async def test_a_server_that_vanishes_while_its_client_writes_is_lost_once(
+    size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio reported the connection as lost a second time, with a traceback: a write inside
+    of its call that the transport has room again had failed.
+    """
+    if not isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop):
+        pytest.skip("uvloop sends without a socket of Python")
+
+    class Talker(Ear):
+        def relieved(self) -> None:
+            super().relieved()
+            link.send(b"x" * size)
+
+    async with listen() as server:
+        link, peer = await dialled(server)
+        ear = Talker()
+        link.start(ear)
+        while not link.congested:
+            link.send(b"x" * 64 * 1024)
+            await asyncio.sleep(0)
+        transport: Any = cast("Any", link)._transport
+        transport._sock = Reset(transport._sock)
+        reading = asyncio.ensure_future(peer.reader.read())
+        await until(lambda: ear.close is not None)
+        async with asyncio.timeout(2):
+            await link.wait_closed()
+        reading.cancel()
+    assert ear.relief == 1
+    assert not [record for record in caplog.records if record.name == "asyncio"]

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Annotated, Any
 
 import pytest
@@ -365,3 +365,69 @@ async def test_room_hooks_and_the_error_handler_have_dependencies(serve):
         await client.send("x")
         await log.reaches(6)
     assert log == ["open session", "a joined", "close session", "open session", "on_error", "close session"]
+
+
+@pytest.mark.parametrize("count", [1, 20])
+async def test_a_stopping_app_waits_for_the_clean_up_of_socket_dependencies(serve, count: int):
+    """The shutdown handlers ran meanwhile, so that a clean-up found its database closed."""
+    app = Symphony()
+    log = Log()
+    entered = asyncio.Event()
+
+    async def unit(socket: Socket):
+        yield socket.id
+        entered.set()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        log.append("cleaned up")
+
+    @app.on_message
+    async def use(message: str, unit: Annotated[str, Depends(unit, scope="socket")]) -> str:
+        return message
+
+    @app.on_shutdown
+    async def close_database() -> None:
+        log.append("shutdown")
+
+    async with serve(app) as url, AsyncExitStack() as stack:
+        for _ in range(count):
+            client = await stack.enter_async_context(connect(f"{url}/"))
+            await client.send("x")
+            assert await client.recv() == "x"
+        await stack.aclose()
+        await entered.wait()
+    assert log == ["cleaned up"] * count + ["shutdown"]
+
+
+@pytest.mark.parametrize("how", ["sleeps", "waits for nothing", "fails after it was cancelled"])
+async def test_a_clean_up_of_a_socket_dependency_that_does_not_end_is_cancelled(serve, how: str):
+    app = Symphony(limits=Limits(finish_timeout=0.05))
+    log = Log()
+
+    async def unit():
+        try:
+            yield "unit"
+        finally:
+            try:
+                await (asyncio.sleep(1000) if how == "sleeps" else asyncio.Event().wait())
+            except asyncio.CancelledError:
+                log.append("cancelled")
+                if how.startswith("fails"):
+                    raise RuntimeError("the clean-up failed") from None
+                raise
+
+    @app.on_message
+    async def use(message: str, unit: Annotated[str, Depends(unit, scope="socket")]) -> str:
+        return message
+
+    @app.on_error
+    async def failed(socket: Socket | None, error: Exception) -> None:
+        log.append(type(error).__name__)
+
+    async with serve(app) as url:
+        async with connect(f"{url}/") as client:
+            await client.send("x")
+            assert await client.recv() == "x"
+        await log.reaches(2)
+        await until(lambda: not app._core.node._sessions)
+    assert log == ["cancelled", "RuntimeError" if how.startswith("fails") else "TimeoutError"]

@@ -483,7 +483,7 @@ async def test_two_patterns_of_the_same_names_are_refused():
 async def test_concurrency_below_1_is_refused(concurrency):
     app = Symphony()
     app.route("/x", concurrency=concurrency).on("x")(named("x"))
-    with pytest.raises(ConfigurationError, match="concurrency= is at least 1"):
+    with pytest.raises(ConfigurationError, match="concurrency= must be at least 1"):
         await starts(app)
 
 

@@ -214,8 +214,12 @@ async def test_events_of_the_server_are_notifications(serve) -> None:
         ]
 
 
+@pytest.mark.within("protocol.jsonrpc.MAX_BATCH")
+@pytest.mark.beyond("protocol.jsonrpc.MAX_BATCH")
 async def test_a_batch_has_a_bound(serve) -> None:
     async with serve(calculator()) as url, connect(f"{url}/") as client:
+        await client.send("[" + ",".join(["1"] * MAX_BATCH) + "]")
+        assert len(json.loads(await client.recv())) == MAX_BATCH
         await client.send("[" + ",".join(["1"] * (MAX_BATCH + 1)) + "]")
         assert essence(json.loads(await client.recv())) == (-32600, None)
 

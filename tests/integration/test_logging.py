@@ -254,7 +254,7 @@ async def test_whatever_strangers_cause_is_one_line_a_second(serve, caplog, monk
     if kind == "malformed" and transport() != "native":
         pytest.skip("uvicorn itself answers it")
     caplog.set_level(logging.INFO, "symphony")
-    monkeypatch.setattr(node, "FAILURES", 1)
+    monkeypatch.setattr(node, "MAX_FAILURES", 1)
     now = [1000.0]
     monkeypatch.setattr(complaints, "monotonic", lambda: now[0])
     cause, text = STRANGERS[kind]
@@ -266,3 +266,18 @@ async def test_whatever_strangers_cause_is_one_line_a_second(serve, caplog, monk
     found = [record for record in caplog.records if text in logging.Formatter().format(record)]
     assert len(found) == 2
     assert found[1].getMessage().endswith("(3 more like this were not logged.)")
+
+
+@pytest.mark.within("complaints.MAX_FAILURES")
+@pytest.mark.beyond("complaints.MAX_FAILURES")
+async def test_the_first_failures_of_a_second_are_logged_each(serve, caplog, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(complaints, "monotonic", lambda: now[0])
+    async with serve(app_of_strangers()) as url:
+        for _ in range(12):
+            await say(f"{url}/raw", "boo")
+        now[0] += 1.0
+        await say(f"{url}/raw", "boo")
+    found = [record for record in caplog.records if record.exc_info and "boo" in str(record.exc_info[1])]
+    assert len(found) == 11
+    assert found[10].getMessage().endswith("(2 more like this were not logged.)")

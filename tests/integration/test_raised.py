@@ -8,10 +8,13 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Annotated, Any, NoReturn
 
+import fastapi
 import pytest
+from starlette.exceptions import HTTPException
 
 from support.clients import Client, Log, closed, connect, error_in, refused, until
-from symphony import Depends, Room, Socket, Symphony
+from symphony import Depends, RemoteError, Room, Socket, Symphony
+from symphony.testing import HandshakeRefusedError, TestClient
 
 Fail = Callable[[], NoReturn]
 Place = Callable[[Symphony, Any, Fail], object]
@@ -729,3 +732,34 @@ async def test_a_task_that_a_raw_handler_awaits_does_not_end_its_socket(serve, c
         await log.reaches(1)
         await told.once()
     assert log == ["disconnect"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [fastapi.HTTPException(404, "gone"), HTTPException(403), fastapi.WebSocketException(1008)],
+    ids=repr,
+)
+async def test_exceptions_of_other_frameworks_are_logged_with_what_to_raise(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Symphony()
+
+    @app.on_connect
+    async def enter(socket: Socket, fail: bool = False) -> None:
+        if fail:
+            raise error
+
+    @app.on("say")
+    async def say() -> None:
+        raise error
+
+    hint = "failed. Raise symphony.Reject instead: HTTPException and WebSocketException are for endpoints"
+    async with TestClient(app, raise_errors=False) as test:
+        with pytest.raises(HandshakeRefusedError):
+            await test.connect("/?fail=1")
+        assert caplog.text.count(hint) == 1
+        async with test.connect("/") as ann:
+            with pytest.raises(RemoteError, match="internal"):
+                await ann.request("say")
+        assert caplog.text.count(hint) == 2
+        test.errors.clear()

@@ -367,7 +367,7 @@ async def test_a_raw_socket_has_no_requests_and_says_so(serve):
 
     @app.route("/raw").on_message
     async def handle(socket: Socket, message: str) -> str:
-        with pytest.raises(WrongRouteError, match=r"Route /raw is raw.*@route\.on"):
+        with pytest.raises(WrongRouteError, match=r"Route /raw is raw.*events=True"):
             await socket.request("q")
         return "raw"
 

@@ -88,6 +88,7 @@ async def report(control: RawClient) -> dict[str, int]:
 
 async def stopped(control: RawClient) -> int:
     """Wait until no generator gives anything any more; return how much they gave."""
+    # Not an event: a server that waits for its clients does not say that it will give no more.
     earlier = 0
     async with asyncio.timeout(20):
         while not (earlier and earlier == (await report(control))["given"]):

@@ -273,7 +273,7 @@ async def play(steps: list[str], way: str, *, anew: bool) -> None:
             await program.hears(server.count)
         program.check(anew=anew)
         if room is not None:
-            await until(lambda: room.position == Position(f"e{server.epoch}", server.offset))
+            await until(lambda: room.position is not None and room.position.offset == server.offset)
     if iterating is not None:
         await asyncio.wait_for(iterating, 5)
 

@@ -1,7 +1,7 @@
 """Members that come and go, against the promise of a room with a history.
 
-From its position on, a member gets every publication that is kept, once and in order. Otherwise it is told that
-something is gone, once for each gap, with the position from which it goes on.
+From its position on, a member gets every publication that is kept, once and in order. Otherwise it is told
+that something is gone, once for each gap, with the position from which it goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symphony import History, Limits, Socket, Symphony
+from symphony import History, Limits, Symphony
 from symphony.rooms import feed
 from symphony.testing import Clock, TestClient, TestConnection
 
@@ -30,6 +30,9 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("tell"), which),
     st.tuples(st.just("join"), which),
     st.tuples(st.just("join again"), which),
+    st.tuples(st.just("join anew"), which),
+    # Twice in a row while it is still behind.
+    st.tuples(st.just("insist"), which),
     st.tuples(st.just("leave"), which),
     st.tuples(st.just("drop"), which),
     st.tuples(st.just("read"), which),
@@ -141,6 +144,15 @@ async def _run(operations: list[tuple[str, Any]], history: History, limits: Limi
                         await member.join()
                     elif operation == "join again" and member.connection is not None:
                         await member.join()
+                    elif operation == "join anew" and member.connection is not None:
+                        await read(member)
+                        member.offset = None
+                        await member.join()
+                    elif operation == "insist" and member.connection is not None:
+                        for turns in (3, 5):
+                            await member.join()
+                            for _ in range(turns):
+                                await asyncio.sleep(0)
                     elif operation == "leave" and member.connection is not None:
                         member.id += 1
                         await member.connection.send(json.dumps({"leave": ROOM, "id": member.id}))

@@ -90,6 +90,7 @@ async def until(condition: Callable[[], Any], *, timeout: float = 5.0) -> None:
 
 async def settled(measure: Callable[[], int]) -> int:
     """Return what *measure* gives once it is above 0 and changes no more."""
+    # Not an event: what the system's buffers still take, no program is told.
     earlier = 0
     async with asyncio.timeout(10):
         while not (earlier and earlier == measure()):

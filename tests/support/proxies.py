@@ -19,6 +19,7 @@ class Proxy:
         heads: The requests of an HTTP proxy.
         hosts: Where targets really are, by the name that is asked for.
         answer: What an HTTP proxy says instead of opening a tunnel.
+        fields: Header fields of its answer when it opens one.
         user: `user:password`, if it requires one.
         code: The code with which a SOCKS proxy refuses.
     """
@@ -29,6 +30,7 @@ class Proxy:
         self.heads: list[str] = []
         self.hosts = hosts
         self.answer: bytes | None = None
+        self.fields = b""
         self.user: str | None = None
         self.code = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -48,7 +50,9 @@ class Proxy:
             writer.write(self.answer)
             return
         host, _, port = target.rpartition(":")
-        await self._tunnel(reader, writer, host.strip("[]"), int(port), b"HTTP/1.1 200 OK\r\n\r\n")
+        await self._tunnel(
+            reader, writer, host.strip("[]"), int(port), b"HTTP/1.1 200 OK\r\n" + self.fields + b"\r\n"
+        )
 
     async def socks(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         version, count = await reader.readexactly(2)

@@ -8,7 +8,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 __all__ = (
@@ -20,6 +20,7 @@ __all__ = (
     "TEXT",
     "Frame",
     "RawClient",
+    "Reset",
     "Response",
     "close",
     "connect",
@@ -242,6 +243,32 @@ class RawClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+class Reset:
+    """A socket inside of asyncio, whose peer vanishes right after it has taken some bytes.
+
+    Args:
+        whole: The socket.
+    """
+
+    def __init__(self, whole: Any) -> None:
+        self._whole = whole
+        self.sent = 0
+
+    def send(self, data: Any) -> int:
+        self.sent += 1
+        if self.sent > 1:
+            raise ConnectionResetError(104, "Connection reset by peer")
+        # All of it, as far as asyncio knows: nothing more is sent.
+        return len(data)
+
+    def sendmsg(self, buffers: Any) -> int:
+        """Take what waited, as asyncio sends it since Python 3.12."""
+        return self.send(b"".join(buffers))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
 
 
 async def dial(

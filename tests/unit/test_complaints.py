@@ -38,11 +38,13 @@ def test_nothing_is_counted_below_the_level(caplog: pytest.LogCaptureFixture) ->
     assert [record.getMessage() for record in caplog.records] == ["x 2"]
 
 
+@pytest.mark.within("complaints._MAX_KINDS")
+@pytest.mark.beyond("complaints._MAX_KINDS")
 def test_kinds_are_told_apart_and_their_number_is_bounded(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(complaints, "monotonic", lambda: 100.0)
-    monkeypatch.setattr(complaints, "_MOST_KINDS", 3)
+    monkeypatch.setattr(complaints, "_MAX_KINDS", 3)
     logger, lines = logging.getLogger("symphony.test"), Complaints()
     for _ in range(3):
         for status in (400, 404):

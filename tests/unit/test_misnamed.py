@@ -72,6 +72,8 @@ class Names:
             yield f"event{number}"
 
 
+@pytest.mark.within("misnamed.MAX_LOOKED_AT", "misnamed.MAX_COMPARED")
+@pytest.mark.beyond("misnamed.MAX_LOOKED_AT", "misnamed.MAX_COMPARED", "misnamed.MAX_CHARACTERS")
 def test_a_stranger_can_cause_a_limited_number_of_looks(caplog: pytest.LogCaptureFixture) -> None:
     misnamed = Misnamed(logging.getLogger("symphony.test"), "No '%s', but '%s'.", ".")
     names = Names(10 * MAX_COMPARED)
@@ -81,6 +83,13 @@ def test_a_stranger_can_cause_a_limited_number_of_looks(caplog: pytest.LogCaptur
         misnamed.look(f"evnt{number}", names)
     assert names.given == MAX_LOOKED_AT * MAX_COMPARED
     assert len(caplog.messages) == MAX_LOOKED_AT
+
+
+@pytest.mark.within("misnamed.MAX_CHARACTERS")
+def test_the_longest_name_is_compared(caplog: pytest.LogCaptureFixture) -> None:
+    misnamed = Misnamed(logging.getLogger("symphony.test"), "No '%s', but '%s'.", ".")
+    misnamed.look("e" * MAX_CHARACTERS, ["e" * (MAX_CHARACTERS + 1)])
+    assert len(caplog.messages) == 1
 
 
 def test_a_long_name_that_exists_is_not_compared() -> None:

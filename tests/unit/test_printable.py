@@ -33,6 +33,8 @@ def test_a_peer_cannot_write_lines_or_controls(text: str) -> None:
     assert "\x1b" not in str(DisconnectedError(text))
 
 
+@pytest.mark.within("printable.MAX_SHOWN")
+@pytest.mark.beyond("printable.MAX_SHOWN")
 def test_other_text_is_unchanged() -> None:
     assert printable("Grüße, 世界 🎵") == "Grüße, 世界 🎵"
     assert printable(None) == "None"

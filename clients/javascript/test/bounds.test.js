@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { QueueFullError } from "../symphony.js";
+import { DisconnectedError, QueueFullError } from "../symphony.js";
 import { FakeSocket, handshake, joinFake } from "./fake.js";
 import { join, pair, quiet, reach, serve } from "./server.js";
 
@@ -17,6 +17,8 @@ for (const protocol of ["json", "msgpack"]) {
     ["a list", Array.from({ length: 64 }, () => "x".repeat(16))],
     ["a large map", Object.fromEntries(Array.from({ length: 64 }, (_, i) => [`field number ${i}`, i]))],
   ]) {
+    // within: maxQueueBytes
+    // beyond: maxQueueBytes
     test(`${protocol}: ${what} without a connection: what fits waits, and is sent`, async (t) => {
       const client = await joinFake(t, { protocol, maxQueueBytes: 10_000 });
       let waiting = 0;
@@ -101,6 +103,7 @@ function clog(socket) {
   };
 }
 
+// within: MAX_REFUSAL_BYTES
 test("answers that do not fit are refused with too_many, and logged once", async (t) => {
   const warnings = quiet(t, "warn");
   const client = await joinFake(t, { maxQueueBytes: 100_000 });
@@ -125,6 +128,7 @@ for (const [what, answer] of [
   ["refusals", null],
   ["failures", () => { throw new Error("own"); }],
 ]) {
+  // beyond: MAX_REFUSAL_BYTES
   test(`a server that asks on and on and reads no ${what} loses the connection, not this process its memory`, async (t) => {
     quiet(t, "warn");
     quiet(t, "error");
@@ -140,6 +144,36 @@ for (const [what, answer] of [
     }
     assert.equal(client.state, "waiting");
     assert.ok(socket.bufferedAmount < 1_100_000);
+  });
+}
+
+for (const credit of [1, 7]) {
+  test(`a server that does not read the grants of a stream with a credit of ${credit} loses the connection`, async (t) => {
+    const warnings = quiet(t, "warn");
+    const client = await joinFake(t, { maxQueueBytes: 10_000, backoff: 100 });
+    const socket = FakeSocket.last;
+    clog(socket);
+    socket.open();
+    const items = client.stream("items", null, { credit });
+    const first = items.next();
+    const { id } = JSON.parse(socket.sent.at(-1));
+    const say = (data) => socket.onmessage({ data: JSON.stringify({ item: id, data }) });
+    say(0);
+    await first;
+    let taken = 1;
+    // It sends items as long as they are taken, and reads no grant.
+    await assert.rejects(async () => {
+      for (; taken < 200_000; taken++) {
+        const next = items.next();
+        // The grant leaves before the item is awaited.
+        await null;
+        say(taken);
+        await next;
+      }
+    }, DisconnectedError);
+    assert.equal(client.state, "waiting");
+    assert.ok(socket.bufferedAmount < 1_100_000);
+    assert.ok(warnings().some((line) => line.includes("does not read")));
   });
 }
 

@@ -37,12 +37,21 @@ test("closing after the server has ended it changes nothing", async (t) => {
   assert.deepEqual(client.closed, { code: 4403, reason: "out", refusal: null });
 });
 
+// beyond: MAX_REASON_BYTES
 test("codes and reasons that may not be sent are refused", async (t) => {
   const { client } = await pair(t);
   for (const code of [0, 999, 1001, 1006, 2999, 5000, NaN])
     assert.throws(() => client.close(code), RangeError);
   assert.throws(() => client.close(1000, "é".repeat(62)), RangeError);
   assert.equal(client.state, "open");
+});
+
+// within: MAX_REASON_BYTES
+test("a reason of 123 bytes is sent", async (t) => {
+  const { client } = await pair(t);
+  const reason = `x${"é".repeat(61)}`;
+  await client.close(4000, reason);
+  assert.equal(client.closed.reason, reason);
 });
 
 test("a client that is closed before it was open rejects `opened`", async (t) => {
@@ -63,6 +72,8 @@ test("a client that is closed while it waits does not come back", async (t) => {
   assert.equal(client.state, "closed");
 });
 
+// within: CLOSE_TIMEOUT
+// beyond: CLOSE_TIMEOUT
 test("a server that does not answer the close is waited for five seconds", async (t) => {
   const tick = stopTime(t);
   const client = await joinFake(t);

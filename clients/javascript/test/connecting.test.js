@@ -153,6 +153,8 @@ test("a server that comes later is waited for", async (t) => {
   await client.opened;
 });
 
+// within: connectTimeout
+// beyond: connectTimeout
 test("a server that does not answer is given up after connectTimeout", async (t) => {
   const tick = stopTime(t);
   const silent = createServer().listen(0, "127.0.0.1");

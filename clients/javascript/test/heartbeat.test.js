@@ -5,6 +5,7 @@ import { FakeSocket, joinFake } from "./fake.js";
 import { page } from "./page.js";
 import { join, pair, reach, serve, stopTime } from "./server.js";
 
+// beyond: heartbeat
 test("a server that goes silent is pinged, given up and reconnected to", async (t) => {
   const tick = stopTime(t);
   t.mock.method(Math, "random", () => 1);
@@ -24,6 +25,7 @@ test("a server that goes silent is pinged, given up and reconnected to", async (
   await reach(client, "open");
 });
 
+// within: heartbeat
 test("a pong keeps the connection, and the next silence is asked about again", async (t) => {
   const tick = stopTime(t);
   const { client, peer } = await pair(t, { heartbeat: 20 });

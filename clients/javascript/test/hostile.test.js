@@ -9,7 +9,7 @@ import { test } from "node:test";
 import * as packed from "../msgpack.js";
 import { DisconnectedError, MessageTooLargeError, QueueFullError, RemoteError } from "../symphony.js";
 import { FakeSocket, joinFake } from "./fake.js";
-import { join, PackagedWebSocket, pair, quiet, reach, serve, stopTime } from "./server.js";
+import { Implementation, join, PackagedWebSocket, pair, quiet, reach, serve, stopTime } from "./server.js";
 
 /** A server and a client whose console is quiet. An unhandled rejection fails the test. */
 async function under(t, options) {
@@ -102,6 +102,8 @@ for (const retry of [1e308, Number.MAX_SAFE_INTEGER, 1e10]) {
   });
 }
 
+// within: STOP_TIMEOUT
+// beyond: STOP_TIMEOUT
 test("a server that says retry and does not close is left after five minutes", async (t) => {
   const tick = stopTime(t);
   const client = await joinFake(t, { heartbeat: null });
@@ -304,6 +306,8 @@ test("a flood of nonsense is one warning a second, which says how many more ther
   assert.equal(warnings().filter((line) => /\((999|1999) more like this were not logged\)/.test(line)).length, 3);
 });
 
+// within: MAX_UNHEARD
+// beyond: MAX_UNHEARD
 test("names of events without a handler are looked at a limited number of times", async (t) => {
   const tick = stopTime(t);
   const warnings = quiet(t, "warn");
@@ -317,6 +321,19 @@ test("names of events without a handler are looked at a limited number of times"
   }
   // "messag0" to "messag99"; of those, 10 or 100 are near.
   assert.ok(warnings().length >= 10 && warnings().length <= 100, `${warnings().length}`);
+});
+
+// within: MAX_COMPARED
+// beyond: MAX_COMPARED
+test("a name that is too long is not compared with others", async (t) => {
+  const warnings = quiet(t, "warn");
+  const client = await joinFake(t, { heartbeat: null });
+  client.on(`${"m".repeat(63)}x`, () => {});
+  const socket = FakeSocket.last;
+  socket.open();
+  for (const event of ["m".repeat(65), "m".repeat(64)]) socket.onmessage({ data: JSON.stringify({ event }) });
+  assert.equal(warnings().length, 1);
+  assert.ok(warnings()[0].includes(`"${"m".repeat(64)}"`) && warnings()[0].includes("m".repeat(63)), warnings()[0]);
 });
 
 test("items of a stream without an end stop it, and everything after is ignored", async (t) => {
@@ -347,6 +364,8 @@ test("answers to nothing, twice, and of the wrong kind do no harm", async (t) =>
   await works(all);
 });
 
+// within: MAX_ANSWERING
+// beyond: MAX_ANSWERING
 test("requests of the server without end are bounded, and answered", async (t) => {
   const all = await under(t);
   const { client, peer } = all;
@@ -358,6 +377,34 @@ test("requests of the server without end are bounded, and answered", async (t) =
   for (let id = 0; id < MANY; id++) peer.frame({ cancel: id });
   for (let id = 0; id < 1000; id++) assert.equal((await peer.next()).data.code, "cancelled");
   await works(all);
+});
+
+test("a server that asks and does not read loses the connection before refusals fill the memory", async (t) => {
+  let socket;
+  class Watched extends Implementation {
+    constructor(...all) {
+      super(...all);
+      socket = this;
+    }
+  }
+  const all = await under(t, { WebSocket: Watched, maxQueueBytes: 100_000 });
+  const { client, server, peer } = all;
+  const held = socket;
+  peer.pause();
+  let most = 0;
+  for (let id = 0; client.state === "open" && id < 300_000; id++) {
+    peer.frame({ event: "x".repeat(256), id });
+    if (id % 500) continue;
+    await new Promise(setImmediate);
+    most = Math.max(most, held.bufferedAmount);
+  }
+  assert.notEqual(client.state, "open");
+  assert.ok(most > 20_000 && most < 1_500_000, `${most}`);
+  assert.equal(all.warnings().filter((line) => line.includes("does not read:")).length, 1);
+  peer.cut();
+  const next = await server.peer();
+  await reach(client, "open");
+  await works({ client, peer: next });
 });
 
 // -- refusals and ends
@@ -455,6 +502,7 @@ function drip(socket, head, more) {
 }
 
 for (const [what, answer] of ANSWERS) {
+  // beyond: MAX_ANSWER
   test(`a handshake that is answered with ${what}: the client goes on, and connects`, async (t) => {
     const warnings = quiet(t, "warn");
     const server = createServer((socket) => {

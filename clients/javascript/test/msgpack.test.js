@@ -120,6 +120,8 @@ test("what cannot be said is refused", () => {
   }
 });
 
+// within: MAX_DEPTH
+// beyond: MAX_DEPTH
 test("two hundred levels of nesting are read and written, and a million are refused", () => {
   let deep = 1;
   for (let i = 0; i < 200; i++) deep = i % 2 ? [deep] : { deep };

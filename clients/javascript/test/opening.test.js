@@ -297,6 +297,8 @@ for (const protocol of ["json", "msgpack"]) {
   });
 }
 
+// within: LIMITS_TIMEOUT
+// beyond: LIMITS_TIMEOUT
 test("a server without limits gets what was queued, and large messages a little later", async (t) => {
   const tick = stopTime(t);
   const client = await joinFake(t);

@@ -247,6 +247,8 @@ test("a subclass may have its own methods, and frameworks see that it is no plai
 // -- debug
 
 for (const protocol of ["json", "msgpack"]) {
+  // within: MAX_DEBUG
+  // beyond: MAX_DEBUG
   test(`${protocol}: debug shows what goes over the connection, without the token`, async (t) => {
     const lines = quiet(t, "log");
     const token = 'se"same\u2028x';

@@ -68,6 +68,21 @@ for (const [what, text] of EVIL) {
   });
 }
 
+// within: MAX_SHOWN
+// beyond: MAX_SHOWN
+test("text of 200 characters is shown whole, and longer text is cut to that", async (t) => {
+  const { client, peer } = await pair(t);
+  for (const length of [199, 200, 201, 10_000]) {
+    const message = "é".repeat(length);
+    const asked = client.request("sum");
+    peer.frame({ error: (await peer.next()).id, data: { code: "test.no", message } });
+    await assert.rejects(asked, (error) => {
+      assert.equal(error.message, length <= 200 ? message : `${"é".repeat(199)}…`);
+      return true;
+    });
+  }
+});
+
 test("plain text of any script stays as it is", async (t) => {
   const { client, peer } = await pair(t);
   for (const text of ["naïve", "日本語", "می\u200cخواهم", "👨\u200d👩\u200d👧"]) {

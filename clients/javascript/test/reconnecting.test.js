@@ -12,6 +12,8 @@ async function waits(client, tick, seconds) {
   assert.equal(client.state, "connecting");
 }
 
+// within: maxBackoff
+// beyond: maxBackoff
 test("the first wait is a random part of a bound, later ones are in the upper half of one that grows", async (t) => {
   const tick = stopTime(t);
   const server = await serve(t);
@@ -86,6 +88,8 @@ test("a server that says when to come back begins the waits anew, once in a row"
   }
 });
 
+// within: MAX_RETRY
+// beyond: MAX_RETRY
 test("a wait that is absurd is cut to a day", async (t) => {
   const tick = stopTime(t);
   t.mock.method(Math, "random", () => 0);

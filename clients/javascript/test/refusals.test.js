@@ -138,6 +138,7 @@ for (const [status, error] of [
   [403, { code: "shop.busy", message: "later", retryable: true }],
   [400, { code: "shop.odd", message: "later", retryable: true }],
 ]) {
+  // within: MAX_ANSWER
   test(`HTTP ${status} with a retryable error of Symphony is tried again`, http, async (t) => {
     const server = await answering(t, [marked(status, error), marked(404, { code: "not_found", message: "gone" })]);
     quiet(t, "warn");

@@ -235,6 +235,7 @@ test("data that cannot be sent fails its request only", async (t) => {
   assert.equal(await sum, 1);
 });
 
+// beyond: MAX_NAME
 test("names and times that make no sense are refused", async (t) => {
   const { client } = await pair(t);
   await assert.rejects(client.request("", 1), RangeError);
@@ -244,6 +245,7 @@ test("names and times that make no sense are refused", async (t) => {
   await assert.rejects(client.request("sum", 1, { timeout: NaN }), RangeError);
 });
 
+// within: MAX_NAME
 test("the name of 256 characters is one, also where characters are pairs", async (t) => {
   const { client, peer } = await pair(t);
   client.emit("🎺".repeat(256));

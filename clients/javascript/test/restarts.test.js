@@ -81,6 +81,8 @@ for (const [giveUpAfter, ends] of [
   [0, true],
   [null, false],
 ]) {
+  // within: giveUpAfter
+  // beyond: giveUpAfter
   test(`giveUpAfter ${giveUpAfter}`, { skip: Implementation !== PackagedWebSocket }, async (t) => {
     quiet(t, "warn");
     const tick = stopTime(t);

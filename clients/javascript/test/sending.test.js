@@ -50,6 +50,8 @@ test("the queue survives attempts that fail", async (t) => {
   assert.equal((await (await server.peer()).next()).data, 1);
 });
 
+// within: maxQueue
+// beyond: maxQueue
 test("a full queue refuses what comes and keeps what it has", async (t) => {
   const server = await serve(t);
   const client = join(t, server.url, { maxQueue: 2 });

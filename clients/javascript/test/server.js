@@ -76,6 +76,11 @@ export class Peer {
     this.#socket.close(code, reason);
   }
 
+  /** Read nothing more. What the client sends fills the buffers of the kernel, then its own. */
+  pause() {
+    this.#socket.pause();
+  }
+
   /** As when the network goes: no close frame. */
   cut() {
     this.#socket.terminate();

@@ -198,6 +198,7 @@ test("a server that sends more than was granted is not heard further", async (t)
   assert.match(error.message, /more than was granted/);
 });
 
+// within: requestTimeout
 test("a stream waits for a connection, and once it is sent it may last", async (t) => {
   const tick = stopTime(t);
   t.mock.method(Math, "random", () => 1);
@@ -215,6 +216,7 @@ test("a stream waits for a connection, and once it is sent it may last", async (
   assert.deepEqual(await all, [["still"], null]);
 });
 
+// beyond: requestTimeout
 test("a stream for which no connection comes in time fails", async (t) => {
   const tick = stopTime(t);
   t.mock.method(Math, "random", () => 1);
@@ -227,11 +229,14 @@ test("a stream for which no connection comes in time fails", async (t) => {
   assert.ok((await never)[1] instanceof RequestTimeoutError);
 });
 
+// within: MAX_CREDIT
+// beyond: MAX_CREDIT
 test("a credit that makes no sense is refused at once", async (t) => {
   const { client } = await pair(t);
   for (const credit of [0, -1, 1.5, NaN, 2 ** 31])
     assert.throws(() => client.stream("count", 1, { credit }), RangeError);
   assert.throws(() => client.stream("", 1), RangeError);
+  client.stream("count", 1, { credit: 2 ** 31 - 1 });
 });
 
 test("data that cannot be sent is raised by the iteration", async (t) => {

@@ -14,7 +14,7 @@ LASTED: Final = 5.0
 
 _COME_BACK: Final = frozenset((1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429, 4503))
 _STAY_AWAY: Final = frozenset((4400, 4401, 4403, 4404, 4409))
-_LONGEST_HINT: Final = 24 * 3600.0
+_MAX_HINT: Final = 24 * 3600.0
 # Measured with 500 clients and a server that was away for 8 s, Nov 2026, see
 # tests/faults/test_storm.py.
 _GROWTH: Final = 1.5
@@ -65,7 +65,7 @@ class Backoff:
         """Add *seconds* to the next delay, as the server asked."""
         # At most a day: a wrong value must not keep a client away forever. NaN counts as
         # no delay.
-        self._hint = min(max(seconds, 0.0), _LONGEST_HINT) if not isnan(seconds) else 0.0
+        self._hint = min(max(seconds, 0.0), _MAX_HINT) if not isnan(seconds) else 0.0
         # A server that answers is back. Only the first such answer resets the delays, or
         # clients of a full server would never slow down.
         if not self._later:

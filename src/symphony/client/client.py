@@ -176,14 +176,22 @@ class Client:
     ) -> Stream[ReplyT]:
         """Send a request for a stream, and iterate over its items.
 
-        Leaving the loop early cancels the stream at the server.
+        Nothing is sent before the first item is requested. Leaving the loop early
+        cancels the stream at the server. The loop raises `RemoteError`,
+        `DisconnectedError` and `RequestTimeoutError` as `request` does, after the
+        items that arrived before.
 
         Args:
             event: The name of the event.
             data: The data.
-            credit: How many items may be buffered here; the server's generator
-                continues as you take them.
+            credit: How many items may be buffered here, 1 or more; the server's
+                generator continues as you take them.
             response_type: The type of each item, as in `request`.
+
+        Raises:
+            RuntimeError: The client was never opened.
+            ValueError: The credit is not 1 or more.
+            WrongRouteError: As for `emit`.
         """
         self._check(event)
         if not 1 <= credit <= MAX_CREDIT:
@@ -312,6 +320,10 @@ class Client:
         Messages that were sent are still delivered; requests in progress fail.
         Waits for the server's close frame, at most 5 seconds. Cancels the
         handlers and waits for them. Closing a closed client does nothing.
+
+        Args:
+            code: The close code.
+            reason: For the server; cut at 123 bytes.
 
         Raises:
             ValueError: The code must not be sent; use 1000 or 3000 to 4999.

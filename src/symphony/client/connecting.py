@@ -11,7 +11,7 @@ from symphony.client.address import parse_url
 from symphony.client.client import Client
 from symphony.client.dialing import WebSocketDial
 from symphony.client.framelog import configure
-from symphony.client.options import Options, Token, tls_context
+from symphony.client.options import Options, Token, check_number, tls_context
 from symphony.client.payload import MAX_ELEMENTS
 
 __all__ = ("ConnectOptions", "connect")
@@ -109,11 +109,11 @@ def connect(
             client stops reading from the connection.
         max_queue_bytes: The limit in bytes of each of these queues, and of the
             items of each stream.
-        max_message_bytes: The size limit of an incoming message.
+        max_message_bytes: The size limit of an incoming message, in bytes.
         max_elements: The most values, items and keys in received data. Data with
             more is not decoded, as if it had the wrong type.
         ssl: For `wss`: a context; `None` or `True`: certificates are verified
-            with the system's; `False`: not at all.
+            with the system's authorities; `False`: not at all.
         origin: The `Origin` header of the handshake, as a browser sends it.
         subprotocols: Subprotocols to offer, for raw connections.
         raw: Whether to send and receive plain messages only. Use it for
@@ -131,6 +131,7 @@ def connect(
             `None`: no compression.
 
     Raises:
+        TypeError: An option has the wrong type.
         ValueError: An option is not valid.
     """
     configure()
@@ -141,15 +142,14 @@ def connect(
         if not hasattr(socket, "AF_UNIX"):
             raise ValueError("unix= is not available on this system.")
         address = address._replace(unix=unix)
-    if compression is not None and not compression >= 0:
-        raise ValueError(f"compression must be 0 or more, or None, not {compression!r}.")
+    check_number("compression", compression, zero=True, none=True)
+    if headers is not None and not isinstance(headers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"headers must be a mapping of names to values, not {headers!r}.")
     given = dict(headers or {})
     if origin is not None:
         given["Origin"] = origin
-    if heartbeat is not None and not heartbeat > 0:
-        raise ValueError(f"heartbeat must be above 0, or None, not {heartbeat!r}.")
-    if not max_message_bytes > 0:
-        raise ValueError(f"max_message_bytes must be above 0, not {max_message_bytes!r}.")
+    check_number("heartbeat", heartbeat, none=True)
+    check_number("max_message_bytes", max_message_bytes)
     options = Options(
         token=token,
         headers=given,

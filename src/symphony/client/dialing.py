@@ -164,7 +164,11 @@ class WebSocketDial:
     async def _answer(self, opening: _Opening, address: Address) -> Answer:
         """Wait for the head of the response, and briefly for the body of a refusal."""
         await asyncio.wait((opening.head,))
-        if (problem := opening.head.result()) is not None:
+        problem = opening.head.result()
+        if isinstance(problem, ssl.SSLError):
+            # With TLS 1.3, a server refuses the client when the handshake is done for the client.
+            raise refusals.tls(problem, address) from problem
+        if problem is not None:
             raise refusals.no_http(problem, address)
         if opening.answer.status != 101:
             await asyncio.wait((opening.body,), timeout=_BODY_TIMEOUT)

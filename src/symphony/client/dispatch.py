@@ -13,13 +13,13 @@ from symphony.client.backlog import Backlog, Gate
 from symphony.client.handlers import Handler, Handlers
 from symphony.client.outgoing import Outgoing
 from symphony.client.payload import Decoding, ErrorData, InvalidError, reader
-from symphony.client.tasks import start
-from symphony.complaints import Complaint
+from symphony.complaints import MAX_FAILURES, Complaint
 from symphony.errors import MessageTooLargeError, Reject
 from symphony.misnamed import Misnamed
 from symphony.printable import printable
 from symphony.protocol.envelopes import Error, Event, Reply
 from symphony.protocol.unencodable import UnencodableError
+from symphony.tasks import start
 
 __all__ = ("Call", "Dispatch")
 
@@ -28,9 +28,7 @@ logger = logging.getLogger("symphony.client")
 _ERROR: Final = "error"
 _MISNAMED: Final = "The server sends the event '%s', which has no handler. There is one for '%s'."
 _MAX_REQUESTS: Final = 1000
-_PATIENCE: Final = 5.0
-# How many lines of one kind a server can cause in a second.
-_LINES: Final = 10
+_HANDLERS_TIMEOUT: Final = 5.0
 
 
 class Dispatch:
@@ -177,7 +175,7 @@ class Dispatch:
         going.extend(task for task in self._beside if task is not _current_task())
         if going:
             # A handler that ignores its cancellation must not block the program.
-            _, stuck = await asyncio.wait(going, timeout=_PATIENCE)
+            _, stuck = await asyncio.wait(going, timeout=_HANDLERS_TIMEOUT)
             for task in stuck:
                 task.cancel()
 
@@ -324,7 +322,7 @@ class _RawCall:
 
 
 def _complaint(text: str) -> Complaint:
-    return Complaint(logger, logging.WARNING, text, most=_LINES)
+    return Complaint(logger, logging.WARNING, text, most=MAX_FAILURES)
 
 
 def _refusal(id: int, refusal: Reject) -> Error:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from symphony.client.owner import ConnectionOwner
-from symphony.client.tasks import start
+from symphony.tasks import start
 
 __all__ = ("TOO_SLOW", "greet")
 

@@ -103,9 +103,13 @@ def check_name(event: str) -> None:
     """Check the name of an event.
 
     Raises:
-        ValueError: The name is not valid.
+        TypeError: It is not text.
+        ValueError: It is empty or too long.
     """
-    if not isinstance(event, str) or not 0 < len(event) <= MAX_NAME:  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(event, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        hint = " Write @client.on('said')." if callable(event) else ""
+        raise TypeError(f"The name of an event is text, not {event!r}.{hint}")
+    if not 0 < len(event) <= MAX_NAME:
         raise ValueError(f"The name of an event must have 1 to {MAX_NAME} characters, not {event!r}.")
 
 

@@ -30,7 +30,7 @@ __all__ = (
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_BODY_BYTES: Final = 16 * 1024
 # Of the whole response: chunks of one byte, extensions of chunks, and trailers.
-_MAX_BYTES: Final = MAX_HEAD_BYTES + 8 * MAX_BODY_BYTES
+_MAX_RESPONSE_BYTES: Final = MAX_HEAD_BYTES + 8 * MAX_BODY_BYTES
 
 _NAME: Final = re.compile(TOKEN)
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -155,7 +155,7 @@ class Answer:
             self.complete = True
         if not self.status and self._fed > MAX_HEAD_BYTES:
             raise AnswerError(f"the head of the response is longer than {MAX_HEAD_BYTES} bytes")
-        if len(self.body) >= MAX_BODY_BYTES or (self.status and self._fed > _MAX_BYTES):
+        if len(self.body) >= MAX_BODY_BYTES or (self.status and self._fed > _MAX_RESPONSE_BYTES):
             self.body = self.body[:MAX_BODY_BYTES]
             self.complete = True
 

@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias
 from symphony.client.opening import bad_names, check_headers
 from symphony.client.payload import MAX_ELEMENTS
 
-__all__ = ("Options", "Token", "bearer", "tls_context")
+__all__ = ("Options", "Token", "bearer", "check_number", "tls_context")
 
 Token: TypeAlias = str | Callable[[], str | Awaitable[str | None] | None] | None
 
@@ -48,13 +48,10 @@ class Options:
                 f"token must be a string or a function that returns one, not {type(self.token).__name__}."
             )
         for name in ("connect_timeout", "request_timeout", "max_queue", "max_queue_bytes", "max_elements"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}.")
+            check_number(name, getattr(self, name))
         for name in ("backoff", "max_backoff"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)!r}.")
-        if self.give_up_after is not None and not self.give_up_after >= 0:
-            raise ValueError(f"give_up_after must be 0 or more, or None, not {self.give_up_after!r}.")
+            check_number(name, getattr(self, name), zero=True)
+        check_number("give_up_after", self.give_up_after, zero=True, none=True)
         if isinstance(self.subprotocols, str):
             raise ValueError(f"subprotocols must be a list: write [{self.subprotocols!r}].")
         if bad := bad_names(self.subprotocols):
@@ -62,6 +59,28 @@ class Options:
         check_headers(self.headers)
         if self.raw and isinstance(self.token, str):
             check_headers(bearer(self.token))
+
+
+def check_number(name: str, value: object, *, zero: bool = False, none: bool = False) -> None:
+    """Check an option that is a number.
+
+    Args:
+        name: The name of the option, for the error.
+        value: Its value.
+        zero: Whether it may be 0.
+        none: Whether it may be `None`.
+
+    Raises:
+        TypeError: It is not a number.
+        ValueError: It is below 0, or 0 and may not be.
+    """
+    if value is None and none:
+        return
+    least = f"{'0 or more' if zero else 'above 0'}{', or None' if none else ''}"
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number {least}, not {value!r}.")
+    if not (value >= 0 if zero else value > 0):
+        raise ValueError(f"{name} must be {least}, not {value!r}.")
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from symphony.client.options import Options
 from symphony.client.reconnector import State
 from symphony.client.streams import Stream
 from symphony.errors import ConfigurationError, DisconnectedError, RequestTimeoutError
+from symphony.tasks import start
 
 __all__ = ("Pool",)
 
@@ -150,7 +151,7 @@ class Pool:
             await self.close()
             raise
         for slot in self._slots:
-            slot.task = asyncio.create_task(self._keep(slot))
+            slot.task = start(self._keep(slot))
         return self
 
     async def __aexit__(

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from symphony.client import refusals
 from symphony.client.address import Address
+from symphony.tasks import start
 
 __all__ = ("reach", "resolve")
 
@@ -83,13 +84,12 @@ async def _race(infos: Sequence[_Info], failures: list[OSError]) -> socket.socke
         except OSError as error:
             failures.append(error)
             return None
-    loop = asyncio.get_running_loop()
     waiting = list(infos)
     running: set[asyncio.Task[socket.socket]] = set()
     try:
         while waiting or running:
             if waiting:
-                running.add(loop.create_task(_connect(waiting.pop(0))))
+                running.add(start(_connect(waiting.pop(0))))
             done, _ = await asyncio.wait(
                 running, timeout=_HEAD_START if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )

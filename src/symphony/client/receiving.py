@@ -13,7 +13,7 @@ from symphony.client.core import RAW
 from symphony.client.inbox import Inbox
 from symphony.client.payload import error_said
 from symphony.client.reconnector import State
-from symphony.complaints import Complaint
+from symphony.complaints import MAX_FAILURES, Complaint
 from symphony.errors import DisconnectedError, WrongRouteError
 from symphony.printable import printable
 
@@ -22,8 +22,6 @@ __all__ = ("Receiver",)
 logger = logging.getLogger("symphony.client")
 
 _ERROR: Final = "error"
-# How many of these lines a server can cause in a second.
-_LINES: Final = 10
 
 
 class Receiver:
@@ -41,7 +39,9 @@ class Receiver:
         self._core = core
         self._changed: list[asyncio.Future[None]] = []
         self.inbox = Inbox(core.where, core.options.max_queue, core.options.max_queue_bytes)
-        self._told = Complaint(logger, logging.WARNING, "The server sent an error: '%s', '%s'.", most=_LINES)
+        self._told = Complaint(
+            logger, logging.WARNING, "The server sent an error: '%s', '%s'.", most=MAX_FAILURES
+        )
         core.dispatch.unhandled = self._take
         client.on_state(self._wake)
 

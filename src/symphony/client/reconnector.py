@@ -17,8 +17,8 @@ from symphony.client.options import Options
 from symphony.client.owner import ConnectionOwner, State
 from symphony.client.refusals import UNREACHED, verb
 from symphony.client.returning import Returning, advice
-from symphony.client.tasks import start
 from symphony.errors import DisconnectedError, RefusedError, RemoteError
+from symphony.tasks import start
 
 __all__ = ("Reconnector",)
 

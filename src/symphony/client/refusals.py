@@ -16,7 +16,7 @@ from symphony.client.loss import sentence
 from symphony.client.opening import Answer
 from symphony.client.payload import ErrorData
 from symphony.errors import CODES, RemoteError
-from symphony.printable import MOST, printable
+from symphony.printable import MAX_SHOWN, printable
 from symphony.protocol.refusals import REFUSAL
 
 __all__ = (
@@ -43,7 +43,7 @@ _LOST: Final = 1006
 _NOT_ALLOWED: Final = 1002
 _TLS: Final = 1015
 # Symphony's own sentences, which quote the server.
-_OF_A_PROBLEM: Final = 2 * MOST
+_OF_A_PROBLEM: Final = 2 * MAX_SHOWN
 
 _FAILED: Final = 1011
 _UNAVAILABLE: Final = 4503
@@ -163,7 +163,9 @@ def tls(problem: ssl.SSLError, address: Address) -> DialError:
     if not isinstance(problem, ssl.SSLCertVerificationError):
         # Errors that asyncio itself raises have no reason.
         words = getattr(problem, "reason", None) or _words(problem)
-        message = f"the TLS handshake with {address.place} failed ({words}). {_TRY_PLAIN}"
+        # Only a server with TLS sends an alert.
+        hint = "" if "ALERT" in words else f" {_TRY_PLAIN}"
+        message = f"the TLS handshake with {address.place} failed ({words}).{hint}"
         return DialError(_TLS, message, reason="TLS failed", again=False)
     words = problem.verify_message.rstrip(".")
     message = f"the certificate of {address.host} is not accepted: {words}."

@@ -17,7 +17,7 @@ from symphony.client.membership import Membership
 from symphony.client.options import Options
 from symphony.client.payload import Decoding, error_said
 from symphony.client.room import Room
-from symphony.client.tasks import start
+from symphony.tasks import start
 from symphony.errors import DisconnectedError, RemoteError, RequestTimeoutError, SymphonyError
 from symphony.protocol.envelopes import Joined, Left, Lost, Published
 

@@ -282,6 +282,13 @@ class WebSocketLink(WSListener, asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         """Let the client continue to send."""
+        # Not in this call: if a write failed here, asyncio would report the connection as
+        # lost twice.
+        self._loop.call_soon(self._send_again)
+
+    def _send_again(self) -> None:
+        if self._ended:
+            return
         self._blocked = False
         if self._late_pong is not None:
             self._put(self._late_pong)

@@ -15,7 +15,7 @@ from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.limits import Limits
 from symphony.misnamed import Misnamed
-from symphony.printable import MOST, printable
+from symphony.printable import MAX_SHOWN, printable
 from symphony.protocol.subprotocols import offered_token
 from symphony.session.endpoint import Endpoint
 from symphony.transport.address import client_key
@@ -114,7 +114,7 @@ class Admission:
             return
         origin = printable(handshake.origin)
         advice = origin_advice(handshake.origin, host=host, secure=secure)
-        self._refused_origin.log(shown_path(handshake), origin, printable(advice, 2 * MOST))
+        self._refused_origin.log(shown_path(handshake), origin, printable(advice, 2 * MAX_SHOWN))
         raise Reject("forbidden", f"origin {origin} is not allowed")
 
     def _check_limits(self, handshake: Handshake, connected: int) -> None:
@@ -147,7 +147,7 @@ def refuse_host(scope: Scope, hosts: Sequence[str] | None) -> None:
     if host_allowed(host, secure=scope.get("scheme") in ("wss", "https"), allowed=allowed):
         return
     advice = host_advice(host, listed=hosts is not None)
-    advice = printable(advice, 2 * MOST)
+    advice = printable(advice, 2 * MAX_SHOWN)
     _refused_host.log(printable(quote(scope["path"])), advice)
     raise Reject("forbidden", advice)
 

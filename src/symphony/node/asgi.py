@@ -210,7 +210,7 @@ class AppCore:
         """Log that limits and heartbeats are those of another server."""
         if not self.native:
             logger.warning(
-                "The native transport is not in use: this ASGI server bounds message sizes, sends "
-                "heartbeats and writes as it is configured, not as Limits say. "
-                "`symphony run` or app.run() serve natively."
+                "The native transport is not in use. The settings of this ASGI server apply to message "
+                "sizes, heartbeats and writes, instead of Limits. "
+                "`symphony run` and app.run() use the native transport."
             )

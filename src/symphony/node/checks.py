@@ -93,7 +93,7 @@ def check_options(options: Options) -> None:
     if options.errors not in (None, "close", "message"):
         raise ConfigurationError(f"errors= is 'close' or 'message', not {options.errors!r}.")
     if options.concurrency is not None and options.concurrency < 1:
-        raise ConfigurationError(f"concurrency= is at least 1, not {options.concurrency!r}.")
+        raise ConfigurationError(f"concurrency= must be at least 1, not {options.concurrency!r}.")
 
 
 def check_state(state: Callable[[], Any] | None, where: str) -> None:

@@ -8,10 +8,12 @@ import secrets
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException, WebSocketException
 
 from symphony.broker.memory import MemoryBroker
-from symphony.complaints import FAILURES, Complaints, place_of
+from symphony.complaints import MAX_FAILURES, Complaints, place_of
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.identity import Identity
@@ -24,6 +26,7 @@ from symphony.session.refusal import refuse
 from symphony.session.session import Session
 from symphony.socket import Socket, recipient_of
 from symphony.stats import Stats
+from symphony.tasks import start
 from symphony.transport.base import Connection, Profile, Scope, shown_address
 from symphony.websocket.handshake import HandshakeError
 from symphony.websocket.queued import Queued
@@ -33,6 +36,11 @@ __all__ = ("Node", "OnError")
 logger = logging.getLogger("symphony.app")
 
 OnError = Callable[[Any, BaseException], Coroutine[Any, Any, Any]]
+
+_HTTP_HINT: Final = (
+    " Raise symphony.Reject instead: HTTPException and WebSocketException are for endpoints of Starlette "
+    "and FastAPI."
+)
 
 
 class Node:
@@ -154,11 +162,13 @@ class Node:
             return
         if isinstance(error, asyncio.CancelledError):
             text = "The %s%s was cancelled."
-            self.complaints.log(logger, logging.WARNING, text, where, whose, most=FAILURES)
+            self.complaints.log(logger, logging.WARNING, text, where, whose, most=MAX_FAILURES)
             return
         self.stats.failed_handlers += 1
-        text, kind = "The %s%s failed.", place_of(error)
-        self.complaints.log(logger, logging.ERROR, text, where, whose, kind=kind, most=FAILURES, error=error)
+        text, kind = "The %s%s failed.%s", place_of(error)
+        hint = _HTTP_HINT if isinstance(error, HTTPException | WebSocketException) else ""
+        values = (where, whose, hint)
+        self.complaints.log(logger, logging.ERROR, text, *values, kind=kind, most=MAX_FAILURES, error=error)
         if self._on_exception is not None:
             self._on_exception(error)
         for handler in self._on_error:
@@ -290,7 +300,7 @@ class Node:
                 if not report and not isinstance(error, KeyboardInterrupt | SystemExit):
                     text, kind = "The %s failed itself.", place_of(error)
                     self.complaints.log(
-                        logger, logging.ERROR, text, what, kind=kind, most=FAILURES, error=error
+                        logger, logging.ERROR, text, what, kind=kind, most=MAX_FAILURES, error=error
                     )
                     if self._on_exception is not None:
                         self._on_exception(error)
@@ -298,7 +308,7 @@ class Node:
                     self.report(error, socket, what)
                 return None
 
-        task = self.loop.create_task(guarded())
+        task = start(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         # A task that is cancelled before its first step has not awaited it.

@@ -6,13 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-__all__ = ("MOST_EXAMINED", "Fault", "details_of", "faults", "reason_and_path", "shortened")
+from symphony.printable import MAX_SHOWN
 
-MOST_EXAMINED: Final = 1000
+__all__ = ("MAX_EXAMINED", "Fault", "details_of", "faults", "reason_and_path", "shortened")
+
+MAX_EXAMINED: Final = 1000
 """If pydantic finds more faults, none of them is named. To name one takes as long as to name all."""
 
-_SHOWN: Final = 200
-_MOST_SHOWN: Final = 20
+_MAX_FAULTS: Final = 20
 _PATH: Final = re.compile(r"(.*) - at (?:`key` in )?`([^`]*)`", re.DOTALL)
 
 
@@ -36,10 +37,10 @@ def faults(error: Any, at: str = "$") -> list[Fault]:
         at: Where in the data the model is.
     """
     count = error.error_count()
-    if count > MOST_EXAMINED:
+    if count > MAX_EXAMINED:
         return [Fault(at, f"{count:,} faults")]
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    return [Fault(shortened(_path(at, one["loc"])), shortened(one["msg"])) for one in found[:_MOST_SHOWN]]
+    return [Fault(shortened(_path(at, one["loc"])), shortened(one["msg"])) for one in found[:_MAX_FAULTS]]
 
 
 def details_of(faults: Sequence[Fault]) -> dict[str, Any]:
@@ -63,4 +64,4 @@ def reason_and_path(problem: str) -> tuple[str, str]:
 
 def shortened(text: str) -> str:
     """Shorten text that may quote the peer's message, which can be very long."""
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, Final, NoReturn, TypeAlias, cast
 
 from symphony.protocol.bounds import SMALL
-from symphony.protocol.invalid import MOST_EXAMINED
+from symphony.protocol.invalid import MAX_EXAMINED
 
 __all__ = ("Validators", "build", "nodes")
 
@@ -91,7 +91,7 @@ class Validators:
             try:
                 validate(data)
             except ValidationError as all_faults:
-                if all_faults.error_count() <= MOST_EXAMINED:
+                if all_faults.error_count() <= MAX_EXAMINED:
                     raise
         raise error
 

@@ -23,10 +23,12 @@ class RoomPolicy:
 
     Attributes:
         pattern: The name pattern; empty for the rooms that match none.
-        max_members: The most sockets in one room, `None`: any number.
-        linger: Seconds an empty room keeps its state, 0: none.
-        state: A class without arguments, made once a room; `None`: no state.
-        history: How much of its publications a room keeps; `None`: nothing.
+        max_members: The most sockets in one room. `None`: no limit.
+        linger: How many seconds an empty room keeps its state. 0: it is
+            dropped at once.
+        state: Creates the state of a room: a class or a function that is called
+            without arguments, once for each room. `None`: no state.
+        history: How much of its publications a room keeps. `None`: nothing.
         client_join: Whether clients may join without being asked about.
 
     Raises:
@@ -70,14 +72,14 @@ class Rooms:
     def authorize(self, hook: F) -> F:
         """Call *hook* before each join; `False` or a `Reject` refuses it.
 
-        With several hooks, a join needs the consent of each.
+        With several hooks, each must allow the join.
         """
         return self._register("authorize", hook)
 
     def on_join(self, hook: F) -> F:
         """Call *hook* when a socket has joined.
 
-        What it raises undoes the join, and the hooks after it are not called.
+        If it raises, the join is undone, and the hooks after it are not called.
         """
         return self._register("on_join", hook)
 

@@ -69,9 +69,10 @@ class RoomTable(Protocol):
 
 
 class Target:
-    """What can be sent to: a room, or everyone.
+    """A target for messages: a room, or everyone.
 
-    A handle: making one costs nothing and keeps nothing alive.
+    It is only a handle. Creating one costs nothing, and does not keep a room
+    alive.
 
     Attributes:
         name: The full name of a room; empty for everyone.
@@ -150,7 +151,7 @@ class Target:
 
     @property
     def sockets(self) -> tuple[Socket[Any], ...]:
-        """The sockets in it, in the order they came; this process's."""
+        """The sockets of this process in it, in the order in which they joined."""
         batch = self._table.batch(self.name)
         return () if batch is None else tuple(batch.owners)
 
@@ -307,9 +308,9 @@ class Room(Target, Generic[StateT, MemberT]):
 
     @property
     def state(self) -> StateT:
-        """The room's state, made at the first join; `None` while it is gone.
+        """The room's state, created by the `state=` of `app.rooms` at the first join.
 
-        Of the type that `app.rooms(pattern, state=T)` names.
+        `None` if the rooms have no `state=`, or while the room does not exist.
         """
         return self._table.state(self.name)
 

@@ -71,6 +71,9 @@ class Handlers:
         Args:
             handler: The handler, plain or async.
             thread: Run a plain handler in a thread.
+
+        Raises:
+            ConfigurationError: There is such a handler already, or it is not a function.
         """
         return self._register("connect", handler, thread)
 
@@ -89,6 +92,9 @@ class Handlers:
         Args:
             handler: The handler, plain, async or an async generator.
             thread: Run a plain handler in a thread.
+
+        Raises:
+            ConfigurationError: There is such a handler already, or it is not a function.
         """
         return self._register("message", handler, thread)
 
@@ -107,6 +113,9 @@ class Handlers:
             handler: The handler, plain or async. A `Close` parameter receives
                 how the connection ended.
             thread: Run a plain handler in a thread.
+
+        Raises:
+            ConfigurationError: There is such a handler already, or it is not a function.
         """
         return self._register("disconnect", handler, thread)
 
@@ -162,6 +171,14 @@ class Handlers:
         an object: its methods `connect`, `message` and `disconnect` are
         registered, if they exist.
 
+        Middleware is `async def`. It takes `(socket, call_next)` at `"connect"`,
+        `(socket, message, call_next)` at `"message"` and
+        `(socket, close, call_next)` at `"disconnect"`, and then what a handler
+        can take, such as dependencies.
+
+        Args:
+            stage: The name of a stage, or an object with such methods.
+
         Raises:
             ConfigurationError: There is no such stage, or the middleware has
                 the wrong signature.
@@ -183,7 +200,7 @@ class Handlers:
         """Check each message as it arrives: `(socket, message)`.
 
         It runs before the message is decoded or waits for its turn, so it can
-        refuse a message for less than it costs to read it: a rate limit does.
+        refuse a message for less than it costs to read it, for example in a rate limit.
         The checks of the app run first, then those of its routers, then those
         of the route. A `Reject` refuses the message and tells the sender; the
         socket stays open. An event connection that refuses a request answers

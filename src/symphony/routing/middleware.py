@@ -39,6 +39,7 @@ __all__ = (
 Stage: TypeAlias = Literal["connect", "message", "disconnect"]
 Middleware: TypeAlias = Callable[..., Awaitable[Any]]
 CallNext: TypeAlias = Callable[..., Awaitable[Any]]
+"""The next middleware of a stage, or its handler: `await call_next(socket, message)`."""
 
 
 class _Connect(Protocol):
@@ -57,11 +58,20 @@ MiddlewareObject: TypeAlias = _Connect | _Message | _Disconnect
 """An object with a method for at least one stage."""
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
-_SHAPES: dict[Stage, tuple[str, ...]] = {
-    "connect": ("socket", "call_next"),
-    "message": ("socket", "message", "call_next"),
-    "disconnect": ("socket", "close", "call_next"),
-}
+
+
+def _shape(stage: Stage) -> tuple[str, ...]:
+    """Return the arguments that a stage gives its middleware."""
+    match stage:  # pyright reports a stage that is missing here
+        case "connect":
+            return "socket", "call_next"
+        case "message":
+            return "socket", "message", "call_next"
+        case "disconnect":
+            return "socket", "close", "call_next"
+
+
+_SHAPES: dict[Stage, tuple[str, ...]] = {stage: _shape(stage) for stage in STAGES}
 
 
 def no_such_stage(stage: str) -> ConfigurationError:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from symphony.complaints import FAILURES, Complaint
+from symphony.complaints import MAX_FAILURES, Complaint
 from symphony.errors import DisconnectedError
 
 __all__ = ("BackgroundTasks", "check_coroutine")
@@ -16,7 +16,7 @@ _abandoned = Complaint(
     logging.getLogger("symphony.socket"),
     logging.ERROR,
     "%d background tasks of socket %s did not end and are abandoned.",
-    most=FAILURES,
+    most=MAX_FAILURES,
 )
 
 
@@ -28,7 +28,8 @@ def check_coroutine(what: str, coroutine: object) -> None:
     """
     if not asyncio.iscoroutine(coroutine):
         raise TypeError(
-            f"{what}() takes a coroutine, as of an `async def`, not {type(coroutine).__name__}. "
+            f"{what}() takes a coroutine, such as work() of an `async def work`, not "
+            f"{type(coroutine).__name__}. "
             "`send`, `emit` and `close` begin when you call them, and need no background task."
         )
 

@@ -41,7 +41,7 @@ def own_dialect(make: Callable[[], Protocol], where: str) -> Dialect:
         if kind not in _PAYLOADS:
             raise TypeError(f"its payload is {kind!r}, and not one of {', '.join(_PAYLOADS)}")
     except (TypeError, AttributeError) as error:
-        raise ConfigurationError(f"{where}: protocol={make!r} makes no Protocol: {error}.") from None
+        raise ConfigurationError(f"{where}: protocol={make!r} does not create a Protocol: {error}.") from None
     return Dialect(make, shared=shared)
 
 

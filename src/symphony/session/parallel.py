@@ -14,6 +14,7 @@ from typing import Any
 
 from symphony.session.contracts import LaneReports
 from symphony.session.waiting import Waiting
+from symphony.tasks import start
 
 __all__ = ("Parallel",)
 
@@ -161,7 +162,7 @@ class Parallel:
         return False
 
     def _start(self, message: Any) -> None:
-        task = self._loop.create_task(self._run(message), context=self._context.copy())
+        task = start(self._run(message), self._context.copy())
         self._running[task] = message
         task.add_done_callback(self._finished)
 

@@ -104,7 +104,7 @@ class Serving:
         if self._exchange is None:
             raise WrongRouteError(
                 f"Route {self._endpoint.pattern} is raw, and a raw connection has no requests. "
-                "A route with an event handler, @route.on('…'), has."
+                "Register an event handler on the route, or write app.route(path, events=True)."
             )
         return self._exchange.requests
 

@@ -28,6 +28,7 @@ from symphony.session.serving import Serving
 from symphony.session.steady import Steady
 from symphony.socket import Socket, close_dependencies, release
 from symphony.socketsession import HomeContext
+from symphony.tasks import start
 from symphony.transport.base import Close, SlowRead, shown_address
 
 if TYPE_CHECKING:
@@ -65,28 +66,10 @@ class Session:
     """
 
     __slots__ = (
-        "_background",
-        "_close",
-        "_closed",
-        "_connection",
-        "_context",
-        "_dialect",
-        "_draining",
-        "_endpoint",
-        "_late",
-        "_leaving",
-        "_limits",
-        "_node",
-        "_opened_at",
-        "_outbox",
-        "_phase",
-        "_serving",
-        "_task",
-        "_timer",
-        "began",
-        "complaints",
-        "received",
-        "socket",
+        *("_background", "_close", "_closed", "_connection", "_context", "_dialect", "_draining"),
+        *("_endpoint", "_late", "_leaving", "_limits", "_node", "_opened_at", "_outbox"),
+        *("_phase", "_serving", "_task", "_timer"),
+        *("began", "complaints", "received", "socket"),
     )
 
     socket: Socket[Any]
@@ -120,7 +103,7 @@ class Session:
         self._serving = Serving(self, socket, self._endpoint, self._connection, self._dialect, context)
         self.received: Callable[..., None] = self._serving.received
         self._start_timer(self._limits.connect_timeout, self._too_late)
-        self._task = loop.create_task(Steady(self._live()), context=context)
+        self._task = start(Steady(self._live()), context)
 
     def open(self) -> None:
         """Answer the handshake with 101, if it is not answered yet."""
@@ -183,9 +166,7 @@ class Session:
         # At once, although handlers may still run: a closed socket must not stay a member.
         hooks = self._node.rooms.leave_all(self.socket)
         if hooks is not None:
-            self._leaving = asyncio.get_running_loop().create_task(
-                self._carried_out(hooks), context=self._context
-            )
+            self._leaving = start(self._carried_out(hooks), self._context)
         if self._phase is _Phase.CONNECTING:
             # One turn later: a task that is cancelled before its first step cleans nothing up.
             asyncio.get_running_loop().call_soon(self._stop_connecting)
@@ -374,11 +355,13 @@ class Session:
                 self._fail(error, "disconnect handler")
         if self._background is not None:
             await self._background.end(self._limits.finish_timeout)
-        self._node.left(self)
         try:
-            await close_dependencies(self.socket)
+            async with asyncio.timeout(self._limits.finish_timeout):
+                await close_dependencies(self.socket)
         except BaseException as error:
             self._fail(error, "dependencies")
+        # Not earlier: a stopping app waits for its sockets, and then closes what they may use.
+        self._node.left(self)
         if self.socket.opened:
             self._log("closed", close, f" after {time.monotonic() - self._opened_at:.3f} s")
         self._release()

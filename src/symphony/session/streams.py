@@ -10,11 +10,12 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
-from symphony.complaints import FAILURES, Complaint
+from symphony.complaints import MAX_FAILURES, Complaint
 from symphony.errors import Reject
 from symphony.protocol.envelopes import Event, Item
 from symphony.protocol.invalid import shortened
 from symphony.protocol.v1 import MAX_CREDIT
+from symphony.tasks import start
 
 __all__ = ("OVERDRAWN", "Streams")
 
@@ -22,7 +23,7 @@ _abandoned = Complaint(
     logging.getLogger("symphony.socket"),
     logging.ERROR,
     "%d streams of socket %s did not end and are abandoned.",
-    most=FAILURES,
+    most=MAX_FAILURES,
 )
 
 OVERDRAWN: Final = Reject("invalid", f"more than {MAX_CREDIT} items of credit", details={"path": "$.credit"})
@@ -85,8 +86,7 @@ class Streams:
             )
         stream = _Stream(event.id, items, event.credit, self._send)
         self._streams[event.id] = stream
-        loop = asyncio.get_running_loop()
-        stream.task = loop.create_task(self._run(event, stream), context=self._context.copy())
+        stream.task = start(self._run(event, stream), self._context.copy())
         # A callback, not a `finally` in the task: a task that is cancelled before its
         # first step runs no code at all.
         stream.task.add_done_callback(partial(self._end, event, stream))

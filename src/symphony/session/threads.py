@@ -11,8 +11,9 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from symphony.complaints import FAILURES, Complaint
+from symphony.complaints import MAX_FAILURES, Complaint
 from symphony.routing.threads import Wait
+from symphony.tasks import start
 
 __all__ = ("run_in_thread",)
 
@@ -20,7 +21,7 @@ _failed_late = Complaint(
     logging.getLogger("symphony.app"),
     logging.ERROR,
     "A handler in a thread failed after its call was cancelled.",
-    most=FAILURES,
+    most=MAX_FAILURES,
 )
 
 _Outcome = tuple[Any, BaseException | None]
@@ -209,7 +210,7 @@ def _answer_late(
         coroutine.close()
         answer.set_exception(asyncio.CancelledError())
         return
-    task = asyncio.get_running_loop().create_task(coroutine, context=context)
+    task = start(coroutine, context)
     _closing.add(task)
     # A callback, because a task that is cancelled before its first step runs no code, and
     # the thread waits for an answer.

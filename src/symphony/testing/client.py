@@ -40,6 +40,11 @@ class TestClient:
     __test__ = False
 
     def __init__(self, app: Symphony, *, timeout: float = 1.0, raise_errors: bool = True) -> None:
+        if not isinstance(app, Symphony):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"TestClient takes a Symphony app, not {type(app).__name__}. If the Symphony app is mounted "
+                "in another one, pass the Symphony app."
+            )
         self.app = app
         self.errors: list[BaseException] = []
         self._timeout = timeout

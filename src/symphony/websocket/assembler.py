@@ -45,6 +45,15 @@ class Assembler:
         self._decoder: codecs.IncrementalDecoder | None = None
         self._buffer = bytearray()
 
+    def __len__(self) -> int:
+        """Return how many bytes of an unfinished message are here."""
+        return len(self._buffer)
+
+    def clear(self) -> None:
+        """Drop an unfinished message."""
+        self._buffer = bytearray()
+        self.active = False
+
     def feed(
         self, opcode: int, fin: bool, rsv1: bool, rsv2: bool, rsv3: bool, payload: bytes
     ) -> str | bytes | None:

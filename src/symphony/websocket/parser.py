@@ -62,6 +62,9 @@ class Parser:
         max_read_bytes: The most that one read takes. picows doubles its buffer
             when a read fills it, without a limit.
         is_client: Whether the frames come from a server and are not masked.
+        grown: Called before a read into a buffer with room for more than
+            *max_read_bytes*, with the most bytes that the buffer may have.
+            picows never shrinks it: make a new parser.
 
     Attributes:
         get_buffer: For the event loop: returns the buffer to read into.
@@ -78,6 +81,7 @@ class Parser:
         broken: Callable[[int, str], None],
         max_read_bytes: int = MAX_READ_BYTES,
         is_client: bool = False,
+        grown: Callable[[int], None] | None = None,
     ) -> None:
         shim = _Shim(broken)
         # Not public API, hence the pinned minor version.
@@ -99,7 +103,9 @@ class Parser:
             _READ_BUFFER_BYTES,
         )
         protocol.connection_made(shim)
-        self.get_buffer = _capped(protocol.get_buffer, max_read_bytes)
+        # picows doubles the buffer when 90 % of it are in use.
+        largest = 2 * (max_frame_bytes + max_read_bytes)
+        self.get_buffer = _capped(protocol.get_buffer, max_read_bytes, grown, largest)
         self.buffer_updated: Callable[[int], None] = protocol.buffer_updated
         # The real handshake is over. picows gets a constant one.
         self.feed(shim.answer() if is_client else _REQUEST)
@@ -120,12 +126,19 @@ class Parser:
             view = view[size:]
 
 
-def _capped(get_buffer: Callable[[int], memoryview], most: int) -> Callable[[int], memoryview]:
+def _capped(
+    get_buffer: Callable[[int], memoryview], most: int, grown: Callable[[int], None] | None, largest: int
+) -> Callable[[int], memoryview]:
     """Return a `get_buffer` that offers at most *most* bytes."""
 
     def offer(size_hint: int) -> memoryview:
         view = get_buffer(size_hint)
-        return view if len(view) <= most else view[:most]
+        if len(view) <= most:
+            return view
+        if grown is not None:
+            # After the buffer has grown, half of it or more is free.
+            grown(min(2 * len(view), largest))
+        return view[:most]
 
     return offer
 

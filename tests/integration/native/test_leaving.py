@@ -283,7 +283,9 @@ async def test_a_stop_during_our_close_reads_the_answer_to_it(native):
         closes.append(close)
 
     async def answer(client: RawClient) -> None:
-        await asyncio.sleep(0.2)
+        (session,) = app._core.node._sessions
+        # The stop pauses reading in the step that sets this.
+        await until(lambda: session._draining)
         await client.send(close(4000))
         assert await client.at_end()
 

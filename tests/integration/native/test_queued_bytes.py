@@ -255,3 +255,87 @@ async def test_a_fragmented_message_that_never_ends_is_closed(
             pass
         assert (end.code, end.payload[2:]) == (4408, b"a message took too long")
     assert app.stats.late_messages == 1
+
+
+def part(kind: str, size: int) -> bytes:
+    """Return the beginning of a message of 1 MiB, without its end."""
+    match kind:
+        case "a frame":
+            return frame(BINARY, b"x" * MIB)[:size]
+        case "text":
+            return frame(TEXT, b"x" * size, fin=False)
+        case _:
+            piece = b"x" * (size // 10)
+            rest = b"".join(frame(CONTINUATION, piece, fin=False) for _ in range(9))
+            return frame(BINARY, piece, fin=False) + rest
+
+
+@pytest.mark.within("max_queued_bytes")
+@pytest.mark.beyond("max_queued_bytes")
+@pytest.mark.parametrize("kind", ["a frame", "text", "fragments"])
+async def test_parts_of_messages_have_a_bound_together(native, kind: str) -> None:
+    """500 connections that each sent all but the end of a message held 630 MiB."""
+    app = Symphony(limits=Limits(max_queued_bytes=2 * MIB, close_timeout=0.2))
+    sizes: list[int] = []
+
+    @app.on_message
+    async def message(message: str | bytes) -> None:
+        sizes.append(len(message))
+
+    async with contextlib.AsyncExitStack() as stack:
+        url = await stack.enter_async_context(native(app))
+        clients = [await stack.enter_async_context(raw.connect(f"{url}/x")) for _ in range(12)]
+        closed: list[raw.RawClient] = []
+        for client in clients:
+            await client.send(part(kind, 900_000), frame(PING, b"?") if kind != "a frame" else b"")
+
+        async def watch(client: raw.RawClient) -> None:
+            while (answer := await client.frame()).opcode == PONG:
+                pass
+            assert answer.code == 1013
+            closed.append(client)
+
+        watching = [asyncio.ensure_future(watch(client)) for client in clients]
+        await until(lambda: len(closed) >= 8)
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
+        left = [client for client in clients if client not in closed]
+        assert 1 <= len(left) <= 4
+        for client in clients:
+            client.reset()
+        await until(lambda: app.stats.closed == 12)
+        # All is free again, and a message alone always fits.
+        async with raw.connect(f"{url}/x") as client:
+            await client.send(frame(BINARY, b"x" * MIB))
+            await until(lambda: sizes == [MIB])
+
+
+@pytest.mark.parametrize("limit", [256 * MIB, 3 * MIB])
+async def test_a_large_buffer_is_given_back(native, limit: int) -> None:
+    """Idle connections held a buffer of up to twice the size of the largest message."""
+    app = Symphony(limits=Limits(max_queued_bytes=limit, ping_interval=0.05))
+    sockets: list[Socket] = []
+
+    @app.on_message
+    async def message(message: str | bytes, socket: Socket) -> str:
+        sockets.append(socket)
+        return f"{len(message)}"
+
+    async with native(app) as url, raw.connect(f"{url}/x") as client, raw.connect(f"{url}/x") as other:
+        for size in (MIB, 500_000, MIB):
+            for each in (client, other):
+                sockets.clear()
+                await each.send(frame(BINARY, b"x" * size))
+                await until(lambda: sockets)
+                reading = sockets[0]._connection._reading
+                while reading._buffer_bytes:
+                    answer = await each.frame()
+                    if answer.opcode == PING:
+                        await each.send(frame(PONG, answer.payload))
+                        await asyncio.sleep(0)
+        queued = reading._queued
+        assert queued.size == 0
+        await client.send(text("small"))
+        while (await client.frame()).payload != b"5":
+            pass

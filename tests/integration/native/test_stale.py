@@ -85,3 +85,27 @@ async def test_little_waits_in_the_kernel(native) -> None:
         served = sockets[0]._connection._transport.get_extra_info("socket")
         option = getattr(sockets_of_python, "TCP_NOTSENT_LOWAT", 25)
         assert served.getsockopt(sockets_of_python.IPPROTO_TCP, option) == 128 * 1024
+
+
+@pytest.mark.within("transport.native.listen._MAX_UNSENT_BYTES")
+@pytest.mark.beyond("transport.native.listen._MAX_UNSENT_BYTES")
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of the queue is read as Linux has it")
+async def test_what_the_kernel_does_not_take_waits_where_it_can_be_dropped(native) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    app, sockets = app_with("disconnect")
+    async with native(app) as url, raw.connect(f"{url}/x", buffer=65536) as client:
+        client.writer.transport.pause_reading()
+        await client.send(text("begin"))
+        await until(lambda: sockets)
+        socket = sockets[0]
+        for _ in range(3):
+            socket.send(CHUNK)
+            await asyncio.sleep(0)
+        assert socket._connection.outbox.size == 0
+        while len(socket._connection.outbox.frames) < 50:
+            socket.send(CHUNK)
+            await asyncio.sleep(0)
+        fd = socket._connection._transport.get_extra_info("socket").fileno()
+        # A write that begins below the bound is taken whole. SIOCOUTQNSD: bytes that were not sent.
+        unsent = int.from_bytes(fcntl.ioctl(fd, 0x894B, bytes(4)), sys.byteorder)
+        assert 0 < unsent <= 2 * 128 * 1024

@@ -467,7 +467,8 @@ async def test_a_second_signal_ends_the_process_whatever_hangs(
             await make_it_hang(server, client, other)
             for number in signals:
                 server.signal(number)
-                # Two that are pending at once are one.
+                # Two that are pending at once are one, and nothing that hangs says when it has
+                # seen the first.
                 await asyncio.sleep(0.3)
             code, _ = await ended(server)
         assert code in (-signals[1], 128 + signals[1])
@@ -537,7 +538,8 @@ async def test_a_supervisor_passes_on_the_first_signal_and_ends_at_the_second(
             await client.send(text("hang"))
             assert await server.line() == "hangs"
             server.signal(number)
-            # Two that are pending at once are one.
+            # Two that are pending at once are one, and the supervisor does not say that it has
+            # seen the first.
             await asyncio.sleep(0.5)
             server.signal(number)
             # The output ends with the last of the two processes.

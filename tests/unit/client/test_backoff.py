@@ -74,7 +74,12 @@ def test_clients_that_a_server_sends_away_return_over_as_long_as_it_asked_for() 
     assert waits == [8.0, 16.0]
 
 
-@pytest.mark.parametrize(("hint", "wait"), [(-1.0, 0.0), (1e12, 86400.0)])
+@pytest.mark.parametrize(
+    ("hint", "wait"),
+    [(-1.0, 0.0), (86399.0, 86399.0), (86400.0, 86400.0), (86401.0, 86400.0), (1e12, 86400.0)],
+)
+@pytest.mark.within("client.backoff._MAX_HINT")
+@pytest.mark.beyond("client.backoff._MAX_HINT")
 def test_a_hint_is_within_reason(hint: float, wait: float) -> None:
     backoff = Backoff(0.5, 30.0, low)
     backoff.hint(hint)

@@ -186,6 +186,8 @@ def test_what_is_not_http(data: bytes) -> None:
         answer(data)
 
 
+@pytest.mark.within("client.opening.MAX_HEAD_BYTES")
+@pytest.mark.beyond("client.opening.MAX_HEAD_BYTES")
 def test_a_head_is_bounded() -> None:
     found = answer(b"HTTP/1.1 200 OK\r\nX: ")
     for _ in range(MAX_HEAD_BYTES // 1024 - 1):
@@ -194,7 +196,11 @@ def test_a_head_is_bounded() -> None:
         found.feed(b"x" * 1024)
 
 
+@pytest.mark.within("client.opening.MAX_BODY_BYTES")
+@pytest.mark.beyond("client.opening.MAX_BODY_BYTES")
 def test_a_body_is_bounded() -> None:
+    whole = answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % MAX_BODY_BYTES + b"x" * MAX_BODY_BYTES)
+    assert (whole.complete, len(whole.body)) == (True, MAX_BODY_BYTES)
     found = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 100_000)
     assert found.complete
     assert len(found.body) == MAX_BODY_BYTES
@@ -226,6 +232,13 @@ def test_names_that_cannot_be_offered() -> None:
 CHUNKED = b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n"
 
 
+@pytest.mark.within("client.opening._MAX_RESPONSE_BYTES")
+def test_a_body_may_come_in_small_chunks() -> None:
+    found = answer(CHUNKED + b"1\r\nA\r\n" * 16_000 + b"0\r\n\r\n")
+    assert (found.complete, found.body) == (True, b"A" * 16_000)
+
+
+@pytest.mark.beyond("client.opening._MAX_RESPONSE_BYTES")
 @pytest.mark.parametrize(
     "more",
     [

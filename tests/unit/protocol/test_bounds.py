@@ -113,6 +113,8 @@ def encoded(kind: str, data: Any) -> Any:
         (Around, {"model": {"cells": [[n, n] for n in range(MAX_HASHED)]}}),
     ],
 )
+@pytest.mark.within("protocol.bounds.MAX_HASHED")
+@pytest.mark.beyond("protocol.bounds.MAX_HASHED")
 def test_more_keys_than_that_are_refused(annotation: Any, many: Any, kind: str) -> None:
     """7,000 tuples with one hash held the loop for seconds."""
     read = guarded(event_readers(annotation)[kind])
@@ -146,6 +148,7 @@ MANY = range(MAX_HASHED_NUMBERS + 1)
         (AroundCounts, {"inside": {"counts": {str(n): n for n in MANY}}}),
     ],
 )
+@pytest.mark.beyond("protocol.bounds.MAX_HASHED_NUMBERS")
 def test_more_numbers_than_that_are_refused(annotation: Any, many: Any, kind: str) -> None:
     """Small numbers can collide in a dict, too: 43,600 of them held the loop for seconds."""
     read = guarded(event_readers(annotation)[kind])
@@ -169,6 +172,8 @@ def test_numbers_as_keys_have_the_same_bound(annotation: Any, kind: str) -> None
 
 
 @pytest.mark.parametrize("annotation", [Any, dict, dict[str, Any], list[Any], object])
+@pytest.mark.within("protocol.bounds.MAX_HASHED_NUMBERS")
+@pytest.mark.beyond("protocol.bounds.MAX_HASHED_NUMBERS")
 def test_untyped_messagepack_has_few_integers_as_keys(annotation: Any) -> None:
     def data(number: int) -> Any:
         # In one map, and spread over several.

@@ -67,6 +67,7 @@ def test_nan_and_infinity_are_an_error_at_the_sender(
 
 @pytest.mark.parametrize("wrap", WRAPS)
 @pytest.mark.parametrize("number", [2**53 + 1, -(2**53) - 1, 2**63, 2**64 - 1, 2**64, 10**400, Size.huge])
+@pytest.mark.beyond("protocol.exact.MAX_INTEGER")
 def test_integers_beyond_2_to_the_53_are_an_error_in_json(number: int, wrap: Any) -> None:
     with pytest.raises(UnencodableError, match="In JSON, integers are exact up to 2\\^53"):
         JSON.encode(Reply(1, wrap(number)))
@@ -112,6 +113,7 @@ def test_the_error_says_where() -> None:
     ],
     ids=str,
 )
+@pytest.mark.within("protocol.exact.MAX_INTEGER")
 def test_what_only_looks_like_a_fault_is_sent(data: Any) -> None:
     assert encode_json(data) == msgspec.json.encode(data)
     assert encode_msgpack(data) == msgspec.msgpack.encode(data)

@@ -11,7 +11,7 @@ import pytest
 from symphony.errors import Reject
 from symphony.protocol.bounds import SMALL
 from symphony.protocol.codec import encode_json, encode_msgpack
-from symphony.protocol.invalid import MOST_EXAMINED
+from symphony.protocol.invalid import MAX_EXAMINED
 from symphony.protocol.reading import event_readers
 from symphony.protocol.schemas import Validators
 from unit.protocol.test_models import EVERYTHING, MODELS, Everything
@@ -134,6 +134,7 @@ def test_validation_ends_at_the_first_faulty_item_of_much_data(annotation: Any, 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("annotation", "data"), FAULTY, ids=lambda case: str(case)[:30])
+@pytest.mark.within("protocol.invalid._MAX_FAULTS")
 def test_all_faults_of_little_data_are_found(annotation: Any, data: Any, kind: str) -> None:
     few = data[:3] if isinstance(data, list) else dict(list(data.items())[:3])
     assert len(refusal(annotation, few, kind).details["errors"]) == 3
@@ -141,19 +142,22 @@ def test_all_faults_of_little_data_are_found(annotation: Any, data: Any, kind: s
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [30, 3_000])
+@pytest.mark.beyond("protocol.invalid._MAX_FAULTS")
 def test_the_more_fields_a_model_has_the_less_data_is_searched_for_all_faults(kind: str, count: int) -> None:
     fields: Any = {f"f{n}": (int, ...) for n in range(count)}
     wide = pydantic.create_model("Wide", **fields)
     items = [{}] * (SMALL // 4)
-    if count <= MOST_EXAMINED:
+    if count <= MAX_EXAMINED:
         assert refusal(list[wide], items, kind).details["errors"][-1]["path"] == "$[0].f19"
     else:
         assert refusal(list[wide], items, kind).details == {"path": "$"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.within("protocol.invalid.MAX_EXAMINED")
+@pytest.mark.beyond("protocol.invalid.MAX_EXAMINED")
 def test_too_many_faults_are_counted_and_not_named(kind: str) -> None:
-    some = {f"k{n}": 1 for n in range(MOST_EXAMINED)}
+    some = {f"k{n}": 1 for n in range(MAX_EXAMINED)}
     assert refusal(Refused, some, kind).details["path"] == "$.k0"
     error = refusal(Refused, {**some, "more": 1}, kind)
     assert error.message == "1,001 faults"

@@ -68,6 +68,9 @@ def decode(protocol: V1, frame: Any) -> Any:
         ({"error": 1, "reply": 2}, Reply(2, None)),
     ],
 )
+@pytest.mark.within(
+    "protocol.v1.MAX_ID", "protocol.v1.MAX_CREDIT", "protocol.v1.MAX_NAME", "protocol.v1.MAX_TIMEOUT"
+)
 def test_a_frame_is_of_the_first_kind_that_it_has(protocol: V1, frame: Any, envelope: Any) -> None:
     assert decode(protocol, frame) == envelope
 
@@ -101,6 +104,9 @@ def test_a_frame_is_of_the_first_kind_that_it_has(protocol: V1, frame: Any, enve
         ({"retry": -1}, "$.retry", None),
         ({"reply": None}, "$", None),
     ],
+)
+@pytest.mark.beyond(
+    "protocol.v1.MAX_ID", "protocol.v1.MAX_CREDIT", "protocol.v1.MAX_NAME", "protocol.v1.MAX_TIMEOUT"
 )
 def test_what_is_no_frame_is_malformed_with_path_and_id(
     protocol: V1, frame: Any, path: str, id: int | None

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from support.clients import until
+from symphony.session import threads
 from symphony.session.threads import run_in_thread
+from symphony.tasks import start
 
 
 async def answer(value: Any) -> Any:
@@ -102,27 +104,21 @@ async def test_after_a_cancellation_the_thread_sees_how_closing_fails(closing: A
         assert not caplog.records
 
 
-async def test_a_thread_is_answered_if_closing_is_cancelled_before_its_first_step():
+async def test_a_thread_is_answered_if_closing_is_cancelled_before_its_first_step(monkeypatch):
     """It waited for ever, and with it the end of the process."""
     call = Cancelled()
 
     def rest(wait: Any) -> Any:
         return wait(answer(1), closes=True)
 
-    loop = asyncio.get_running_loop()
-    before = asyncio.all_tasks()
-
-    def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-        task = asyncio.Task(coroutine, loop=loop, **options)
-        if coroutine.__name__ == "answer":
-            task.cancel()
+    def cancelled(*all: Any) -> asyncio.Task[Any]:
+        task = start(*all)
+        task.cancel()
         return task
 
-    loop.set_task_factory(factory)
-    try:
-        assert await call.run(rest) is asyncio.CancelledError
-    finally:
-        loop.set_task_factory(None)
+    before = asyncio.all_tasks()
+    monkeypatch.setattr(threads, "start", cancelled)
+    assert await call.run(rest) is asyncio.CancelledError
     assert asyncio.all_tasks() == before
 
 

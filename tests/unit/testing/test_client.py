@@ -896,3 +896,11 @@ async def test_a_route_may_speak_events_without_a_handler_of_one(on_router: bool
             assert connection.protocol == "symphony.v1.msgpack"
         async with client.connect("/shouting") as connection:
             assert await connection.request("message", "hi") == "HI"
+
+
+@pytest.mark.parametrize("app", [FastAPI(), Router(), Symphony, None], ids=lambda app: type(app).__name__)
+def test_what_is_not_a_symphony_app_is_refused_with_what_to_pass(app: Any) -> None:
+    with pytest.raises(
+        TypeError, match=f"TestClient takes a Symphony app, not {type(app).__name__}. If the "
+    ):
+        TestClient(app)

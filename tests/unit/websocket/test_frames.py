@@ -82,7 +82,10 @@ def test_a_close_code_that_must_not_be_sent_is_refused(code: int):
         close_frame(code)
 
 
+@pytest.mark.within("websocket.frames._MAX_REASON_BYTES")
+@pytest.mark.beyond("websocket.frames._MAX_REASON_BYTES")
 def test_a_long_reason_is_cut_at_a_character():
+    assert close_frame(1000, "x" * 123) == bytes((0x80 | CLOSE, 125)) + b"\x03\xe8" + b"x" * 123
     sent = close_frame(1000, "x" * 122 + "ä")
     assert sent == bytes((0x80 | CLOSE, 124)) + b"\x03\xe8" + b"x" * 122
 

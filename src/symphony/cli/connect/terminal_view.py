@@ -11,6 +11,7 @@ from rich.text import Text
 
 from symphony.cli.connect.text import compact, escape_controls, indented, to_json
 from symphony.errors import RemoteError
+from symphony.printable import printable
 
 __all__ = ("TerminalView",)
 
@@ -95,7 +96,9 @@ class TerminalView:
     def refused(self, event: str) -> None:
         """Show it, and how to answer the next one."""
         self._line(
-            _OUT, Text("not_found", "red"), self._dim(f"type /answer {event} DATA to answer the next one")
+            _OUT,
+            Text("not_found", "red"),
+            self._dim(f"type /answer {printable(event)} DATA to answer the next one"),
         )
 
     def cancelled(self, id: int) -> None:
@@ -104,7 +107,7 @@ class TerminalView:
 
     def failed(self, id: int, why: str) -> None:
         """Show it after the number of the request."""
-        self._line(_PROBLEM, self._tag(id), Text(escape_controls(why)))
+        self._line(_PROBLEM, self._tag(id), _shown(why))
 
     def help(self, typed: str, does: str) -> None:
         """Show it without a time."""
@@ -112,7 +115,7 @@ class TerminalView:
 
     def note(self, text: str) -> None:
         """Show it."""
-        self._line(_NOTE, Text(escape_controls(text)))
+        self._line(_NOTE, _shown(text))
 
     def typed(self, line: str) -> None:
         """Show a line that was typed but not executed."""
@@ -120,7 +123,7 @@ class TerminalView:
 
     def problem(self, text: str) -> None:
         """Show it."""
-        self._line(_PROBLEM, Text(escape_controls(text)))
+        self._line(_PROBLEM, _shown(text))
 
     def _line(self, mark: tuple[str, str], *parts: Text) -> None:
         time = Text(f"{self._now():%H:%M:%S}", "dim")
@@ -128,14 +131,15 @@ class TerminalView:
         self._show(line)
 
     def _error(self, code: Any, message: Any, details: Any, *tag: Text) -> None:
-        text = escape_controls(f"{code}: {message}" if message else f"{code}")
-        self._line(_IN, *tag, Text(text, "red"), *self._data(details))
+        text = _shown(f"{code}: {message}" if message else f"{code}", "red")
+        self._line(_IN, *tag, text, *self._data(details))
 
     def _tag(self, id: int) -> Text:
         return Text(f"#{id}", "magenta")
 
     def _name(self, name: str) -> Text:
-        return Text(escape_controls(name), "bold")
+        # On one line: a name with line breaks could look like other lines.
+        return Text(printable(name), "bold")
 
     def _dim(self, text: str) -> Text:
         return Text(f"({text})", "dim")
@@ -158,9 +162,9 @@ class TerminalView:
         return (_highlight(_shown(indented(message))),)
 
 
-def _shown(text: str) -> Text:
+def _shown(text: str, style: str = "") -> Text:
     cut = text[:_MAX_SHOWN]
-    shown = Text(escape_controls(cut).replace("\n", _INDENT))
+    shown = Text(escape_controls(cut).replace("\n", _INDENT), style)
     if len(text) > len(cut):
         shown.append(f"… ({len(text):,} characters in all)", "dim")
     return shown

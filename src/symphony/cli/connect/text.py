@@ -9,8 +9,9 @@ import msgspec
 
 __all__ = ("compact", "escape_controls", "indented", "text_or_hex", "to_json")
 
-# C0 except tab and newline, DEL, C1: a terminal executes these.
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# C0 except tab and newline, DEL, C1: a terminal executes these. Then what changes the direction of
+# text, or breaks lines.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _SHORT: Final = 60
 
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
@@ -50,5 +51,8 @@ def text_or_hex(message: str | bytes) -> str:
 
 
 def escape_controls(text: str) -> str:
-    """Return text without control characters, so that no peer can control the terminal."""
+    """Return text whose control characters are escaped, so that no peer can control the terminal.
+
+    Line breaks and tabs stay.
+    """
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

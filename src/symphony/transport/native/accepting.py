@@ -8,9 +8,11 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from symphony.complaints import Complaint
+from symphony.tasks import start
 from symphony.transport.address import client_key
 from symphony.transport.base import Acceptor
 from symphony.transport.native.crowd import Crowd, Place
@@ -122,7 +124,7 @@ class Listener:
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
-        self._accepting = self._loop.create_task(self._accept(bound))
+        self._accepting = start(self._accept(bound))
         # Not earlier: the event loop still watches the socket.
         self._accepting.add_done_callback(lambda _: bound.close())
 
@@ -185,9 +187,16 @@ class Listener:
         if place is None:
             connection.close()
             return
-        task = self._loop.create_task(self._open(connection, place))
+        task = start(self._open(connection, place))
         self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        task.add_done_callback(partial(self._opened, connection, place))
+
+    def _opened(self, connection: socket.socket, place: Place, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        # Not in the task alone: one that is cancelled before its first step runs no line.
+        if task.cancelled():
+            place.leave()
+            connection.close()
 
     async def _open(self, connection: socket.socket, place: Place) -> None:
         timeouts = {} if self._tls is None else self._doorman.tls_timeouts()

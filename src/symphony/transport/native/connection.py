@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,13 +21,12 @@ from symphony.transport.base import Acceptor, Profile, Receiver, Scope
 from symphony.transport.heartbeat import Heartbeat
 from symphony.transport.native.encoding import PLAIN, deflated
 from symphony.transport.native.ending import Ending
+from symphony.transport.native.reading import Reading
 from symphony.transport.native.timing import held_loop
 from symphony.websocket import frames
 from symphony.websocket.assembler import Assembler
 from symphony.websocket.deflate import max_compressed_bytes, negotiate
-from symphony.websocket.frames import parse_close
 from symphony.websocket.handshake import http_response, switching_protocols
-from symphony.websocket.parser import Parser, assemble
 from symphony.websocket.turn import BRIEF, Turn
 
 if TYPE_CHECKING:
@@ -60,30 +58,19 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_assembler",
-        "_blocked_at",
-        "_deflate",
-        "_ending",
-        "_extensions",
-        "_heartbeat",
-        "_key",
-        "_late_pong",
-        "_limits",
-        "_opening",
-        "_parser",
-        "_received",
-        "_receiving",
-        "_slow_after",
-        "_stats",
-        "_transport",
-        "_turn",
-        "buffer_updated",
-        "encoding",
-        "get_buffer",
-        "message_at",
-        "outbox",
-        "place",
-        "session",
+        *(
+            "_assembler",
+            "_blocked_at",
+            "_deflate",
+            "_ending",
+            "_extensions",
+            "_heartbeat",
+            "_key",
+            "_late_pong",
+        ),
+        *("_limits", "_opening", "_queued", "_reading", "_received", "_receiving", "_slow_after", "_stats"),
+        *("_transport", "_turn"),
+        *("buffer_updated", "encoding", "get_buffer", "message_at", "outbox", "place", "session"),
     )
 
     def __init__(
@@ -94,7 +81,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         self._extensions = extensions
         self._opening: Opening | None = opening
         self._stats = stats
-        self._parser: Parser | None = None
+        self._reading: Reading = cast("Any", None)
         self._assembler: Assembler | None = None
         self._deflate: Deflate | None = None
         self._heartbeat: Heartbeat | None = None
@@ -164,6 +151,8 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
     def _unusual_frame(self, kind: WSMsgType, frame: WSFrame) -> None:
         if self._ending.theirs is not None or not (self._receiving or kind is CLOSE):
             return
+        if kind is PING or kind is PONG:
+            self._reading.settle(frame)
         try:
             if kind is TEXT or kind is BINARY or kind is WSMsgType.CONTINUATION:
                 self._fragment(frame)
@@ -175,35 +164,37 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
                 if self._heartbeat is not None:
                     self._heartbeat.pong(frame.get_payload_as_bytes())
             else:
-                code, reason = parse_close(frame.get_payload_as_bytes())
+                code, reason = frames.parse_close(frame.get_payload_as_bytes())
                 self._receiving = False
                 self._ending.answer(code, reason)
         except ProtocolError as error:
             self.fail(error.code, error.reason)
 
     def _answer_ping(self, pong: bytes) -> None:
-        outbox = self.outbox
-        if outbox.size <= outbox.high:
-            outbox.send(pong)
+        if self.outbox.size <= self.outbox.high:
+            self.outbox.send(pong)
         else:
             # RFC 6455 §5.5.3: only the latest. 2 bytes of pong take 43 in the outbox.
             self._late_pong = pong
 
     def _fragment(self, frame: WSFrame) -> None:
-        assembler = self._assembler
-        if assembler is None:
-            assembler = Assembler(self._limits.max_message_bytes, deflate=self._deflate is not None)
-            self._assembler = assembler
+        assembler = self.assemble_next()
         self.message_at = self._turn.began
-        message = assemble(assembler, frame)
+        message = self._reading.assemble(assembler, frame)
         # With compression every frame comes here. picows then accepts frames that are
         # slightly above the limit, and only the assembler is exact.
-        if not assembler.active and self._deflate is None:
+        if not assembler.active and self._deflate is None and not self._reading.is_due:
             self._assembler = None
         if self._heartbeat is not None:
             self._heartbeat.fragment(more=assembler.active)
         if message is not None:
             self._received(message)
+
+    def assemble_next(self) -> Assembler:
+        """Let the next frame pass an assembler."""
+        if self._assembler is None:
+            self._assembler = Assembler(self._limits.max_message_bytes, deflate=False)
+        return self._assembler
 
     # Opening
 
@@ -211,6 +202,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         """Apply the profile of the route."""
         self._limits = limits = profile.limits
         self._slow_after = limits.blocking_warning
+        self._queued = profile.queued
         self._turn.configure(
             max_frames=limits.max_turn_messages, max_seconds=limits.max_turn_time, queued=profile.queued
         )
@@ -242,25 +234,21 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
         # Set the limits before the protocol: uvloop and asyncio report a full buffer
         # only to the protocol that is set when it fills.
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
-        limits = self._limits
-        limit = limits.max_message_bytes
+        limit = self._limits.max_message_bytes
         if self._deflate is not None:
             # A message that cannot be compressed becomes slightly larger.
             self._assembler = Assembler(limit, deflate=True)
             limit = max_compressed_bytes(limit)
-        self._parser = parser = Parser(
-            self, max_frame_bytes=limit, broken=self._broken, max_read_bytes=limits.max_read_bytes
+        self._reading = Reading(
+            self, transport, self._queued, limit, self._limits.max_read_bytes, self._broken
         )
-        # The event loop calls the parser directly, without a Python frame in between.
-        self.get_buffer = cast("Any", parser.get_buffer)
-        self.buffer_updated = cast("Any", parser.buffer_updated)
         # Without a session the handshake is refused with a close code, and no message
         # is received.
         self._received = cast("Any", self.session and self.session.received)
         # It may be closed already, because a room has filled its outbox meanwhile.
         self._receiving = not self._ending.begun
         self.message_at = self._blocked_at = monotonic()
-        transport.set_protocol(self)
+        parser = self._reading.begin()
         if transport.get_write_buffer_size() <= _HIGH_WATER_BYTES:
             self.outbox.unblock()
         self._heartbeat = Heartbeat(self, self._limits)
@@ -301,7 +289,7 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
 
     def _broken(self, code: int, reason: str) -> None:
         # picows looks one frame ahead: it still has to deliver the frame before this one.
-        self._turn.end(partial(self.fail, code, reason))
+        self._turn.end(lambda: self.fail(code, reason))
 
     def _overflow(self) -> None:
         self._stats.slow_consumers += 1
@@ -316,21 +304,21 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
     # The event loop's calls
 
     def eof_received(self) -> bool:
-        """Let the transport close itself after it has written its buffer."""
-        self._ending.abort_later()
-        return False
+        """Close after what is queued; return whether the transport must stay open for that."""
+        return self._ending.end_of_file()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the session once that the connection has ended."""
         if self._heartbeat is not None:
             self._heartbeat.stop()
+            self._reading.end()
         close = self._ending.result()
         if self.session is not None:
             self.session.closed(close)
         if self.place is not None:
             self.place.leave()
         # Break the reference cycles, so that this object is freed at once.
-        self.session = self._parser = self._opening = self._heartbeat = None
+        self.session = self._opening = self._heartbeat = None
         self._turn.release()
         self.get_buffer = self.buffer_updated = self._received = cast("Any", None)
 
@@ -341,11 +329,18 @@ class NativeConnection(WSListener, asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         """Write the frames in the outbox again."""
+        # Not in this call: asyncio checks right after it whether the transport is closing. If
+        # a write failed here, asyncio would report the connection as lost twice.
+        asyncio.get_running_loop().call_soon(self._write_again)
+
+    def _write_again(self) -> None:
+        if self._transport.is_closing():
+            return
         self.outbox.unblock()
         if self._late_pong is not None and not self.outbox.blocked:
             self.outbox.send(self._late_pong)
             self._late_pong = None
-        self._ending.go_on()
+        self._ending.end_when_flushed()
 
     def pause_reading(self) -> None:
         """Stop reading, so that the kernel's buffers fill and slow down the peer."""

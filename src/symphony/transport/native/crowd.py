@@ -20,8 +20,8 @@ _DESCRIPTORS_OF_THE_APP: Final = 64
 _TURNS: Final = 100
 
 # How many connections beyond a limit are accepted, only to be refused with an answer.
-_REFUSED_AT_ONCE: Final = 32
-_REFUSED_OF_ONE_ADDRESS: Final = 8
+_MAX_REFUSED: Final = 32
+_MAX_REFUSED_OF_ONE: Final = 8
 
 
 def capacity(descriptors: int) -> int:
@@ -29,7 +29,7 @@ def capacity(descriptors: int) -> int:
 
     Some descriptors are for connections that are refused, and for the app.
     """
-    return max(descriptors - _REFUSED_AT_ONCE - _DESCRIPTORS_OF_THE_APP, descriptors // 2)
+    return max(descriptors - _MAX_REFUSED - _DESCRIPTORS_OF_THE_APP, descriptors // 2)
 
 
 def refusal_of(crowded: Crowded, *, retry_after: float) -> Reject:
@@ -95,11 +95,11 @@ class Crowd:
         # First, so that one address does not take all places for refusals of a full server.
         if key is not None and most_of_one is not None and self.by_address[key] >= most_of_one:
             crowded = "address"
-            if self.by_address[key] >= most_of_one + _REFUSED_OF_ONE_ADDRESS:
+            if self.by_address[key] >= most_of_one + _MAX_REFUSED_OF_ONE:
                 return None
         if self.total >= most:
             crowded = crowded or "server"
-            if self.total >= most + _REFUSED_AT_ONCE:
+            if self.total >= most + _MAX_REFUSED:
                 return None
         self.total += 1
         if key is not None:

@@ -27,13 +27,16 @@ class Ending:
         theirs: The peer's close frame.
     """
 
-    __slots__ = ("_finishing", "_outbox", "_timer", "_transport", "close_timeout", "ours", "theirs")
+    __slots__ = (
+        *("_finishing", "_outbox", "_peer_is_done", "_timer", "_transport"),
+        *("close_timeout", "ours", "theirs"),
+    )
 
     def __init__(self, transport: asyncio.Transport, outbox: Outbox) -> None:
         self._transport = transport
         self._outbox = outbox
         self.close_timeout = 0.0
-        self._finishing = False
+        self._finishing = self._peer_is_done = False
         self._timer: asyncio.TimerHandle | None = None
         self.ours: Close | None = None
         self.theirs: Close | None = None
@@ -92,12 +95,20 @@ class Ending:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self.close_timeout, self._transport.abort)
 
-    def go_on(self) -> None:
-        """Continue after the transport accepts bytes again."""
-        if self._finishing:
-            # Not in this call: asyncio checks right after it whether the transport is
-            # closing, and would report it as lost a second time.
-            asyncio.get_running_loop().call_soon(self.end_when_flushed)
+    def end_of_file(self) -> bool:
+        """Close after everything that is queued, because the peer sends nothing more.
+
+        Returns:
+            Whether the transport must stay open for that.
+        """
+        self.abort_later()
+        # TLS is always closed in both directions.
+        if not self._outbox.frames or not self._transport.can_write_eof():
+            return False
+        self._peer_is_done = True
+        self._outbox.seal()
+        self._finish()
+        return True
 
     def end_when_flushed(self) -> None:
         """End the TCP connection as soon as the last frame has been written."""
@@ -107,7 +118,7 @@ class Ending:
         self._outbox.flush()
         if self._outbox.frames or transport.is_closing():
             return
-        if self.theirs is not None or not transport.can_write_eof():
+        if self.theirs is not None or self._peer_is_done or not transport.can_write_eof():
             transport.close()
             return
         # Closing with unread bytes in the kernel's buffer resets the connection, and

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from starlette.datastructures import Headers
 from starlette.websockets import WebSocketDisconnect
 
-from symphony.complaints import FAILURES, Complaints, place_of
+from symphony.complaints import MAX_FAILURES, Complaints, place_of
 from symphony.errors import Reject
 from symphony.outgoing.encoding import Message
 from symphony.printable import printable
@@ -127,7 +127,7 @@ class Guest:
             if not (self._gone and isinstance(error, WebSocketDisconnect | ConnectionResetError)):
                 text, kind = "The app failed on the WebSocket %s.", place_of(error)
                 self._complaints.log(
-                    logger, logging.ERROR, text, self._path, kind=kind, most=FAILURES, error=error
+                    logger, logging.ERROR, text, self._path, kind=kind, most=MAX_FAILURES, error=error
                 )
             self._end(1011)
         else:

@@ -15,7 +15,7 @@ __all__ = ("ListenError", "bind", "keep_unsent_data", "listening")
 
 # Python before 3.12 does not name the option everywhere.
 _NOTSENT_LOWAT: Final = {"linux": 25, "darwin": 0x201}
-_UNSENT_BYTES: Final = 128 * 1024
+_MAX_UNSENT_BYTES: Final = 128 * 1024
 
 # The same mode as in uvicorn: every user with access to the folder may connect.
 _UDS_MODE = 0o666
@@ -72,7 +72,7 @@ def keep_unsent_data(listeners: Iterable[Any]) -> None:
     for listener in listeners:
         if option is not None and listener.family in (socket.AF_INET, socket.AF_INET6):
             with suppress(OSError):
-                listener.setsockopt(socket.IPPROTO_TCP, option, _UNSENT_BYTES)
+                listener.setsockopt(socket.IPPROTO_TCP, option, _MAX_UNSENT_BYTES)
 
 
 def _bind_tcp(host: str, port: int) -> list[socket.socket]:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import ctypes
 import sys
 
-__all__ = ("trim_memory",)
+__all__ = ("freed", "trim_memory")
+
+
+class _Freed:
+    """How many bytes of large buffers were freed since the last trim. The heap is that of the process."""
+
+    size = 0
+
+
+freed = _Freed()
 
 
 def trim_memory() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from symphony.complaints import Complaints
 from symphony.limits import Limits
 from symphony.stats import Stats
+from symphony.tasks import start
 from symphony.transport.base import CROWDED, NATIVE, NATIVE_HOSTS, Connection, Receiver, Scope, Servable
 from symphony.transport.native.crowd import Crowded, refusal_of
 from symphony.transport.native.guest import DENIAL, AsgiApp, Guest
@@ -77,7 +78,7 @@ class Outer:
         context = copy_context()
         # A Symphony app without a lifespan starts at its first connection.
         context.run(NATIVE_HOSTS.set, self.hosts)
-        guest.task = asyncio.get_running_loop().create_task(guest.run(self._app, scope), context=context)
+        guest.task = start(guest.run(self._app, scope), context)
         self._guests.add(guest)
         guest.task.add_done_callback(lambda _: self._guests.discard(guest))
         return guest

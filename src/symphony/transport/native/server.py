@@ -23,7 +23,8 @@ from symphony.transport.native.descriptors import descriptor_limit, raise_descri
 from symphony.transport.native.front import FrontDoor
 from symphony.transport.native.listen import ListenError, bind, keep_unsent_data, listening
 from symphony.transport.native.logs import check_level, configure_logging
-from symphony.transport.native.memory import trim_memory
+from symphony.transport.native.lostwrites import limit_lost_writes
+from symphony.transport.native.memory import freed, trim_memory
 from symphony.transport.native.segments import Segments
 from symphony.transport.native.stopping import Deadline, Signals
 
@@ -61,6 +62,9 @@ def make_config(app: Any, **options: Any) -> Config:
 
 # Memory is returned to the system only after a peak of at least this many connections.
 _MANY_CONNECTIONS = 1000
+# The same for large read buffers that were freed. It takes some milliseconds, so not more often than this.
+_MUCH_MEMORY = 16 * 1024 * 1024
+_TICKS = 50
 
 
 class Server(uvicorn.Server):
@@ -107,6 +111,7 @@ class Server(uvicorn.Server):
 
     def _listen(self, sockets: list[socket.socket]) -> None:
         config = self.config
+        limit_lost_writes()
         config.bound_to(sockets)
         keep_unsent_data(sockets)
         self._crowd = Crowd(descriptor_limit())
@@ -123,13 +128,16 @@ class Server(uvicorn.Server):
             self.servers.append(cast("Any", Listener(bound, doorman, protocol, config.ssl)))
 
     async def on_tick(self, counter: int) -> bool:
-        """Return memory after half of the connections of a peak have closed."""
+        """Return memory after many connections have closed, or many large messages were read."""
         stats = self.config.acceptor.stats
         count = stats.opened - stats.closed
         if count > self._peak:
             self._peak = count
         elif self._peak >= _MANY_CONNECTIONS and count <= self._peak // 2:
             self._peak = count
+            trim_memory()
+        if counter % _TICKS == 0 and freed.size >= _MUCH_MEMORY:
+            freed.size = 0
             trim_memory()
         return await super().on_tick(counter)
 

@@ -52,6 +52,8 @@ def test_two_sessions_at_once_lose_nothing(file: Path) -> None:
     assert lines(LineHistory(file)) == ["one", "other"]
 
 
+@pytest.mark.within("cli.connect.history.MAX_LINES")
+@pytest.mark.beyond("cli.connect.history.MAX_LINES")
 def test_the_newest_lines_are_kept_and_the_file_is_cut_at_the_next_start(file: Path) -> None:
     history = LineHistory(file)
     for number in range(10):

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 import msgspec
+import pytest
 from rich.text import Text
 
 from symphony.cli.connect.terminal_view import TerminalView
@@ -68,17 +69,45 @@ def test_an_event_error_reads_like_an_error() -> None:
     assert seen.lines == ['< not_found: no handler {"event":"x"}', '< error "something else"']
 
 
-def test_nothing_that_a_server_sends_is_obeyed_by_the_terminal() -> None:
-    seen = Seen()
-    evil = "\x1b[2J\x07\x9b\r[red]"
-    seen.view.message(evil)
-    seen.view.event(evil, evil)
-    seen.view.error(1, RemoteError("internal", evil))
-    seen.view.note(evil)
+def everything(view: TerminalView, evil: str) -> None:
+    """Show a text wherever a server can put one."""
+    view.message(evil)
+    view.event(evil, evil)
+    view.event("error", {"code": evil, "message": evil, "details": evil})
+    view.server_request(evil, evil)
+    view.refused(evil)
+    view.reply(1, evil, 0.1)
+    view.item(1, {evil: evil})
+    view.error(1, RemoteError("internal", evil, details=evil))
+    view.failed(1, evil)
+    view.note(evil)
+    view.problem(evil)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_nothing_that_a_server_sends_is_obeyed_by_the_terminal(as_json: bool) -> None:
+    seen = Seen(as_json=as_json)
+    everything(seen.view, "\x1b[2J\x07\x9b\r[red]\u202e\u2066\u2028\x7f")
     for text in seen.texts:
         assert "\\x1b[2J" in text.plain or "\\u001b[2J" in text.plain
-        assert not set(text.plain) & set("\x1b\x07\x9b\r")
-        assert "[red]" in text.plain
+        assert not set(text.plain) & set("\x1b\x07\x9b\r\u202e\u2066\u2028\x7f")
+
+
+def test_no_text_of_a_server_looks_like_another_line() -> None:
+    seen = Seen()
+    everything(seen.view, "x\n12:00:00 * Closed.\n* Closed.\n> bye")
+    for text in seen.texts:
+        first, *others = text.plain.split("\n")
+        assert first.startswith("12:00:00 ")
+        assert all(line.startswith(" " * len("12:00:00 < ")) for line in others)
+
+
+@pytest.mark.parametrize("size", [10_001, 1_000_000])
+def test_no_text_of_a_server_fills_the_terminal(size: int) -> None:
+    seen = Seen()
+    everything(seen.view, "x" * size)
+    # An event has a name and data, and an error has a message and details.
+    assert max(len(text.plain) for text in seen.texts) < 21_000
 
 
 def test_further_lines_of_a_message_stand_under_its_first() -> None:
@@ -87,6 +116,8 @@ def test_further_lines_of_a_message_stand_under_its_first() -> None:
     assert seen.lines == ["< one\n           two"]
 
 
+@pytest.mark.within("cli.connect.terminal_view._MAX_SHOWN", "cli.connect.terminal_view._MAX_BYTES")
+@pytest.mark.beyond("cli.connect.terminal_view._MAX_SHOWN", "cli.connect.terminal_view._MAX_BYTES")
 def test_a_message_that_is_too_long_to_read_is_cut() -> None:
     seen = Seen()
     seen.view.message("x" * 20_000)

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import socket
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from symphony.limits import Limits
 from symphony.stats import Stats
 from symphony.transport.native.accepting import Doorman, Listener
-from symphony.transport.native.crowd import Crowd
+from symphony.transport.native.crowd import Crowd, Place
 
 
 class Failing(socket.socket):
@@ -84,3 +85,30 @@ async def test_a_listening_socket_that_is_gone_ends_it(number: int, caplog: pyte
     with pytest.raises(OSError, match=os.strerror(number)):
         await listener._accepting
     assert "The server stopped accepting connections." in caplog.text
+
+
+@pytest.mark.parametrize("clients", [1, 2, 5])
+async def test_a_connection_that_is_accepted_as_the_server_stops_is_closed(clients: int) -> None:
+    """Its task was cancelled before the first step, so that nothing closed it or counted it out."""
+    loop = asyncio.get_running_loop()
+
+    class Closing(Doorman):
+        def admit(self, host: str | None) -> Place | None:
+            # Before the first step of the task that opens it.
+            loop.call_soon(listener.close)
+            return super().admit(host)
+
+    app: Any = App()
+    crowd = Crowd(None)
+    bound = socket.create_server(("127.0.0.1", 0))
+    bound.setblocking(False)
+    with ExitStack() as stack:
+        address = bound.getsockname()
+        crowding = [stack.enter_context(socket.create_connection(address)) for _ in range(clients)]
+        listener = Listener(bound, Closing(crowd, app, lambda _: False), lambda _: asyncio.Protocol(), None)
+        async with asyncio.timeout(10):
+            await listener.wait_closed()
+        for client in crowding:
+            client.settimeout(10)
+            assert client.recv(1) == b""
+        assert crowd.total == 0

@@ -12,6 +12,8 @@ def test_a_connection_within_the_limits_is_served():
     assert [place and place.crowded for place in places] == [None, None]
 
 
+@pytest.mark.within("transport.native.crowd._MAX_REFUSED")
+@pytest.mark.beyond("transport.native.crowd._MAX_REFUSED")
 def test_a_few_beyond_a_limit_are_refused_and_the_rest_is_closed():
     crowd, limits = Crowd(None), Limits(max_connections=2)
     found = [crowd.enter("a", limits) for _ in range(100)]
@@ -20,6 +22,8 @@ def test_a_few_beyond_a_limit_are_refused_and_the_rest_is_closed():
     assert crowd.total == 34
 
 
+@pytest.mark.within("transport.native.crowd._MAX_REFUSED_OF_ONE")
+@pytest.mark.beyond("transport.native.crowd._MAX_REFUSED_OF_ONE")
 def test_a_few_beyond_the_limit_of_an_address_are_refused_and_others_are_served():
     crowd, limits = Crowd(None), Limits(max_connections_per_client=2)
     found = [crowd.enter("a", limits) for _ in range(100)]

@@ -37,6 +37,8 @@ def test_lines_arrive_at_once_and_in_order(pipe: tuple[int, Unblocked]) -> None:
 
 
 @pytest.mark.parametrize("size", [10, 4096, 50_000])
+@pytest.mark.within("transport.native.unblocked.MAX_WAITING_BYTES")
+@pytest.mark.beyond("transport.native.unblocked.MAX_WAITING_BYTES")
 def test_a_reader_that_stops_costs_lines_and_not_time(pipe: tuple[int, Unblocked], size: int) -> None:
     """A pipe that nobody read stopped the server at its third long line."""
     reader, stream = pipe
