@@ -645,10 +645,10 @@ function copyForMsgpack(value, size, depth = 0) {
  * @property {number | null} [giveUpAfter] Seconds that a client which was connected goes on while something other
  *   than Symphony answers with an HTTP status: 300. null: no limit. Only the WebSocket of the package `ws`
  *   shows these answers.
- * @property {number} [maxQueue] Messages that may wait for a connection or, on a raw route, for the
- *   program: 1000.
+ * @property {number} [maxQueue] Messages that may wait for a connection and, on a raw route or in one room,
+ *   for the program: 1000.
  * @property {number} [maxQueueBytes] Bytes that may wait for a connection, in the WebSocket, on a raw route for
- *   the program, and as items of one stream: 16 MiB each.
+ *   the program, as publications of one room, and as items of one stream: 16 MiB each.
  * @property {boolean} [debug] Whether to log every message to the console: false. Tokens are hidden.
  * @property {any} [WebSocket] The constructor, if there is no global one (Node 20).
  */
@@ -3015,7 +3015,7 @@ export class Client {
 
   /**
    * Register a handler that runs on every connection before anything else is sent on
-   * it: the client waits for what it returns. Use it to sign in, or to join rooms. What
+   * it: the client waits for what it returns. Use it to sign in. What
    * it sends goes out at once. Everything else, such as messages that were queued
    * without a connection, is sent after it. Several handlers run one after the other. A
    * handler that you register on an open connection runs on the next one.
@@ -3023,7 +3023,7 @@ export class Client {
    * If a handler fails, the error is logged, and the client connects again. In a
    * browser, the client does not recognize the handler any more after it has awaited
    * something else, such as `fetch`. It then sends with the argument, which has `emit`,
-   * `send`, `request` and `stream` for this connection.
+   * `send`, `request`, `stream` and `join` for this connection.
    *
    * @param {(connection: Connection<E>) => unknown} handler
    * @returns {() => void} Removes the handler.

@@ -628,7 +628,7 @@ test("rooms: what says nothing, or comes at the wrong time, leaves the client wh
   assert.ok(room.ended instanceof DisconnectedError);
 });
 
-test("rooms: a flood of publications that nobody takes is limited", async (t) => {
+test("rooms: a flood of publications that are not taken is limited", async (t) => {
   const all = await under(t, { maxQueue: 10 });
   const { client, peer } = all;
   const joining = client.join("r");

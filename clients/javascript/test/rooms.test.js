@@ -137,7 +137,7 @@ test("a server that says it has recovered, and skips some, has lost them", async
   assert.equal(room.recovered, false);
 });
 
-test("a loss that nobody listens for is logged", async (t) => {
+test("a loss that has no handler is logged", async (t) => {
   const warnings = quiet(t, "warn");
   const all = await member(t);
   all.peer.frame({ lost: "r", position: at(9) });
@@ -152,7 +152,7 @@ test("a loss that nobody listens for is logged", async (t) => {
 
 // -- handlers
 
-test("an event goes to the handlers of the room, else to its '*', else to those of the client", async (t) => {
+test("an event goes to the handlers of the room, then to those of its '*', then to those of the client", async (t) => {
   const { client, peer, room } = await member(t);
   const came = new Incoming();
   client.on("*", (event, data) => came.push(["client *", event, data]));
@@ -406,7 +406,7 @@ test("a join that was given up is left, in case the server has let the client in
   assert.deepEqual(await peer.next(), { cancel: asked.id });
   assert.equal((await peer.next()).leave, "r");
   peer.frame({ reply: asked.id });
-  // It is not held: the next one is a join of its own.
+  // It is not held: the next one is another join.
   const again = client.join("r");
   await admit(peer);
   await again;
