@@ -374,6 +374,20 @@ for (const since of [5, "end", {}, [], at(-1), at(1.5), at(2 ** 53), at(1, ""), 
   });
 }
 
+// within: MAX_ROOM_NAME, MAX_EPOCH
+// beyond: MAX_ROOM_NAME, MAX_EPOCH
+test("names of rooms and epochs have a limited length", async (t) => {
+  const { client, peer } = await pair(t);
+  const [name, epoch] = ["n".repeat(4096), "e".repeat(128)];
+  const joining = client.join(name, { since: at(1, epoch) });
+  const { id } = await peer.next();
+  peer.frame({ joined: name, position: at(1, epoch), recovered: true });
+  peer.frame({ reply: id });
+  assert.deepEqual((await joining).position, at(1, epoch));
+  await assert.rejects(client.join(`${name}n`), RangeError);
+  await assert.rejects(client.join("r", { since: at(1, `${epoch}e`) }), TypeError);
+});
+
 test("a raw route has no rooms", async (t) => {
   const server = await serve(t);
   server.raw();
@@ -651,6 +665,8 @@ test("a room that jumps again and again is joined again with growing delays", as
   for (let i = 2; i < 5; i++) assert.ok(delays[i] > delays[i - 1], `${delays}`);
 });
 
+// within: MAX_REMEMBERED_ROOMS
+// beyond: MAX_REMEMBERED_ROOMS
 test("of rooms that the server puts the client into, it remembers a limited number", async (t) => {
   const warnings = quiet(t, "warn");
   const all = await pair(t);

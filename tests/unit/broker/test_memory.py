@@ -105,6 +105,8 @@ async def test_a_quiet_room_frees_its_publications_in_time_without_being_asked()
     assert len(heard) == 1
 
 
+@pytest.mark.within("broker.memory._MAX_QUIET")
+@pytest.mark.beyond("broker.memory._MAX_QUIET")
 async def test_rooms_without_publications_are_remembered_up_to_a_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
