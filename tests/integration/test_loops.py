@@ -48,6 +48,9 @@ CALLS: dict[str, Callable[[Symphony, Socket], Awaitable[Any]]] = {
     "join and leave": joins_and_leaves,
     "publish to an empty room": lambda app, socket: app.room("empty").send("x"),
     "publish to a room": lambda app, socket: app.room("other").emit("tick", 1),
+    "publish to a room with a history": lambda app, socket: app.room("kept:1").emit("tick", 1),
+    "send to a room with a history": lambda app, socket: app.room("kept:1").send("tick", transient=True),
+    "read a history": lambda app, socket: app.room("kept:1").history(),
     "publish to everyone": lambda app, socket: app.everyone.send("x"),
     "count": lambda app, socket: app.room("other").count(),
     "count everyone": lambda app, socket: app.everyone.count(),
@@ -57,6 +60,7 @@ CALLS: dict[str, Callable[[Symphony, Socket], Awaitable[Any]]] = {
 def app_with_a_loop(call: Callable[[Symphony, Socket], Awaitable[Any]], seen: list[str]) -> Symphony:
     app = Symphony(limits=LIMITS)
     rooms = app.rooms("hooked:{name}")
+    app.rooms("kept:{name}", history=10)
 
     @rooms.authorize
     async def may(room: Room) -> bool:
@@ -229,6 +233,9 @@ REACHABLE = {
     "Socket.join": "join",
     "Socket.leave": "leave",
     "Socket.background": "background",
+    "Room.send": "send to a room with a history",
+    "Room.emit": "publish to a room with a history",
+    "Room.history": "read a history",
     "Target.send": "publish to everyone",
     "Target.emit": "publish to a room",
     "Target.count": "count",

@@ -2,6 +2,7 @@
 
 import json
 import math
+from copy import copy
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from support.clients import closed, connect, refused
 from symphony import DisconnectedError, RefusedError, Reject, Socket, Symphony
 from symphony import connect as connect_client
 from symphony.errors import CODES
+from symphony.session import refusal
 
 BUSY = {
     "code": "test.busy",
@@ -110,7 +112,10 @@ async def test_our_client_has_the_refusal_before_and_after_opening(serve) -> Non
         assert late.closed.refusal is lost.value.refusal
 
 
-async def test_details_that_cannot_be_encoded_are_left_out(serve, caplog) -> None:
+async def test_details_that_cannot_be_encoded_are_left_out(serve, caplog, monkeypatch) -> None:
+    # It is logged once a second, and this test runs more often.
+    monkeypatch.setattr(refusal, "_unencodable", copy(refusal._unencodable))
+    monkeypatch.setattr(refusal._unencodable, "_logged", 0)
     app = Symphony()
 
     @app.route("/").on_connect
