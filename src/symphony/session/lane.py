@@ -267,6 +267,8 @@ class Lane:
                     # From `serve`, which closes this generator.
                     raise
                 pressure = self._failed(message, error)
+            # While the lane is idle, this frame must not keep the last message in memory.
+            message = result = None
             if pressure is not None:
                 yield from relieved(pressure)
 
@@ -280,6 +282,7 @@ class Lane:
                 pressure = done(message, result)
             except BaseException as error:
                 pressure = self._failed(message, error)
+            message = result = None
             if pressure is not None:
                 yield from relieved(pressure)
 
@@ -308,6 +311,9 @@ class Lane:
     async def _sleep(self, driver: Driver) -> None:
         self._asleep = self._loop.create_future()
         self.is_idle = True
+        if self._latest is not None:
+            # Who measures this step asks for it when the step ends. An idle lane then frees it.
+            self._loop.call_soon(self._free_latest)
         try:
             await self._asleep
         except asyncio.CancelledError as error:
@@ -323,6 +329,10 @@ class Lane:
             self.is_idle = False
             self._asleep = self._latest = None
             self._in_step, self._step_began = 0, 0.0
+
+    def _free_latest(self) -> None:
+        if self.is_idle:
+            self._latest = None
 
     async def _yield(self, task: asyncio.Task[Any]) -> None:
         """Let the event loop turn between two queued messages."""

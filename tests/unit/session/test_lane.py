@@ -85,6 +85,45 @@ async def test_a_handler_that_gives_nothing_is_done_without_a_word(begin: Begin)
     assert handled == [1, 2]
 
 
+class Large:
+    """A message, or a result, of which one can see when it is freed."""
+
+
+@pytest.mark.parametrize("inline", [True, False])
+@pytest.mark.parametrize("how", ["plain", "async", "suspends", "fails"])
+async def test_an_idle_lane_keeps_neither_the_last_message_nor_its_result(
+    begin: Begin, how: str, inline: bool
+) -> None:
+    """Each idle connection kept its last message in memory: 1 MiB if it was large."""
+    refs: list[weakref.ref[Any]] = []
+
+    def plain(message: Any) -> Large:
+        refs.extend((weakref.ref(message), weakref.ref(result := Large())))
+        return result
+
+    async def handle(message: Any) -> Large:
+        if how == "suspends":
+            await asyncio.sleep(0)
+        result = plain(message)
+        if how == "fails":
+            raise ValueError
+        return result
+
+    bench = await begin(
+        plain if how == "plain" else handle,
+        is_async=how != "plain",
+        done=lambda result: None,
+        failed=lambda error: None,
+    )
+    if inline:
+        await bench.receive(Large())
+    else:
+        bench.lane.deliver(Large())
+    await bench.turn(5)
+    assert len(refs) == 2
+    assert [ref() for ref in refs] == [None, None]
+
+
 async def test_falsy_results_are_results(begin: Begin) -> None:
     bench = await begin(echo)
     assert await bench.receive("", 0, False, None, b"") == ["", 0, False, b""]
