@@ -1403,6 +1403,8 @@ class Membership {
   asked = false;
   /** From which position that join asks. @type {Position | "start" | null} */
   since = null;
+  /** The position that the program has named in a join that is not answered. @type {Position | "start" | null} */
+  wanted = null;
   /** Whether the server has said that the client is a member, on this connection. */
   member = false;
   /** Whether publications with an offset count. Otherwise they come again, after the answer to a join. */
@@ -2395,6 +2397,7 @@ export class Client {
     const membership = this.#rooms.get(name) ?? new Membership(name);
     this.#rooms.set(name, membership);
     membership.holding = membership.fresh = true;
+    membership.wanted = since;
     /** @type {(room: Room<any>) => void} */
     let resolve = () => {};
     /** @type {(error: unknown) => void} */
@@ -2408,9 +2411,8 @@ export class Client {
       idempotent: true,
       terms: () => {
         // The server may have put the client into the room, or have answered on a connection before this one.
-        const from = membership.position ?? since;
+        const from = membership.wanted ?? membership.position;
         this.#asks(membership, from);
-        if (from && from !== "start") membership.tip ??= from;
         const left = Math.min(timeout, Math.max(call.deadline - now(), 0.001));
         return { ...(from && { since: from }), ...(isEndless(timeout) ? {} : { timeout: left }) };
       },
@@ -2459,7 +2461,7 @@ export class Client {
   /** A join of the program has failed. @param {Membership} membership @param {unknown} error */
   #unjoined(membership, error) {
     const { name, asked, served, member, news } = membership;
-    membership.pending = membership.call = null;
+    membership.pending = membership.call = membership.wanted = null;
     membership.asked = membership.holding = membership.fresh = false;
     membership.news = new Inbox();
     membership.loss = null;
@@ -2569,9 +2571,9 @@ export class Client {
     const membership = this.#rooms.get(name) ?? (told && this.#serve(name));
     if (!membership) return;
     membership.member = true;
-    const { asked, room, pending, since, tip } = membership;
+    const { asked, room, pending, since, tip, wanted } = membership;
     // The answer to the join that is on its way, or about to be sent, names the position.
-    const ignores = asked ? since !== null : (room && !membership.live) || (pending && tip);
+    const ignores = asked ? since !== null : (room && !membership.live) || (pending && (wanted ?? tip));
     if (membership.leaving || (ignores && recovered === null)) return;
     membership.left = null;
     if (recovered !== null) this.#answered(membership, told, recovered);
@@ -2592,6 +2594,11 @@ export class Client {
    * @param {boolean} recovered
    */
   #answered(membership, told, recovered) {
+    if (membership.wanted !== null) {
+      // The server may have put the client into the room, at another position.
+      membership.restart(membership.wanted === "start" ? null : membership.wanted);
+      membership.wanted = null;
+    }
     const { tip } = membership;
     membership.live = true;
     membership.joinedAt = now();

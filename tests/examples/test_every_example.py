@@ -15,15 +15,20 @@ from symphony.cli.finding import load, locate
 NAMES = sorted(
     str(path.relative_to(EXAMPLES)) for path in EXAMPLES.glob("ws/**/*.py") if "__pycache__" not in path.parts
 )
-PATHS = {"ws/middleware.py": "/?token=sesame", "ws/rooms.py": "/rooms/lobby?user=alice"}
+PATHS = {
+    "ws/middleware.py": "/?token=sesame",
+    "ws/rooms.py": "/rooms/lobby?user=alice",
+    "ws/history.py": "/?user=alice",
+}
 # What an example may import beside `from symphony import …`: it is public as well.
 MODULES = {"ws/custom_protocol.py": {"symphony.protocol.envelopes", "symphony.protocol.jsonrpc"}}
 
 
-def test_all_nine_are_here() -> None:
+def test_all_ten_are_here() -> None:
     assert NAMES == [
         "ws/custom_protocol.py",
         "ws/echo_server.py",
+        "ws/history.py",
         "ws/middleware.py",
         "ws/plugins/basic_plugin.py",
         "ws/requests.py",

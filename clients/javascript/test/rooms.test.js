@@ -480,6 +480,23 @@ test("what the server says of a held room before the client joins it again is no
   for (let offset = 1; offset <= 5; offset++) assert.equal(await came.next(), offset);
 });
 
+for (const since of ["start", at(1)]) {
+  test(`since ${JSON.stringify(since)} counts, even if the server has put the client into the room`, async (t) => {
+    const { client, peer } = await pair(t);
+    peer.frame({ joined: "r", position: at(3) });
+    await synced({ client, peer });
+    const joining = client.join("r", { since });
+    const asked = await peer.next();
+    assert.deepEqual(asked.since, since);
+    const from = since === "start" ? at(0) : since;
+    peer.frame({ joined: "r", position: from, recovered: true });
+    peer.frame({ reply: asked.id });
+    for (let offset = from.offset + 1; offset <= 3; offset++) peer.frame(said(offset));
+    const came = recorded(await joining);
+    for (let offset = from.offset + 1; offset <= 3; offset++) assert.equal(await came.next(), offset);
+  });
+}
+
 test("a room that the server put the client into is joined with its position", async (t) => {
   const { client, peer } = await pair(t);
   const heard = new Incoming();

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from symphony.client.arrivals import Arrival
 from symphony.client.backoff import Backoff
 from symphony.client.delivery import Delivery
-from symphony.client.joining import Joining, Leaving
+from symphony.client.joining import Joining, Leaving, Since
 from symphony.client.places import GAP, HAD, Place
 from symphony.client.room import Room
 from symphony.errors import RemoteError
@@ -40,6 +40,7 @@ class Membership:
         request: The join, or the leave, in progress.
         ending: Whether the program leaves the room.
         timer: Runs until the next join.
+        wanted: The position that the program has named in a join that is not answered.
         backoff: The delays between joins that were refused.
         waiters: Tasks that wait until it is joined or left.
     """
@@ -61,6 +62,7 @@ class Membership:
         "room",
         "timer",
         "waiters",
+        "wanted",
     )
 
     def __init__(
@@ -76,6 +78,7 @@ class Membership:
         self.recovered: bool | None = None
         self.held = self.member = self.asked = self.ignoring = self.ending = False
         self.left: RemoteError | None = None
+        self.wanted: Since = None
         self.request: Joining | Leaving | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.backoff: Backoff | None = None
@@ -121,10 +124,14 @@ class Membership:
         self.member = True
         self.left = None
         recovered, position = envelope.recovered, envelope.position
-        if recovered is None and self.ignoring:
+        if recovered is None and (self.ignoring or self.wanted is not None):
             # The answer to the join that is in progress, or comes later, names the position.
             return False
         self.ignoring = False
+        if self.wanted is not None:
+            # The server may have put the client into the room, at another position.
+            self.place.restart(None if self.wanted == "start" else self.wanted)
+            self.wanted = None
         seen = self.place.seen
         if recovered is None:
             if seen is None or position is None:

@@ -100,11 +100,12 @@ class Rooms:
     async def _enter(self, membership: Membership, since: Since, timeout: float) -> Room:
         membership.delivery = self._deliver(membership)
         membership.delivery.hold()
+        membership.wanted = since
         room = membership.room = Room(membership)
         request = membership.request = Joining(
             self._answers,
             membership.name,
-            lambda: self._sends(membership, since),
+            lambda: self._sends(membership),
             timeout=timeout,
             bound=False,
             where=self._where,
@@ -127,7 +128,7 @@ class Rooms:
 
     def _not_entered(self, membership: Membership) -> None:
         """Let a room be as it was before the join."""
-        membership.room = None
+        membership.room = membership.wanted = None
         membership.delivery = self._deliver(membership)
         # What was kept for the program is to be sent again if the server has put the client there.
         membership.place.restart(membership.place.handled)
@@ -268,19 +269,19 @@ class Rooms:
         request = membership.request = Joining(
             self._answers,
             membership.name,
-            lambda: self._sends(membership, None),
+            lambda: self._sends(membership),
             timeout=self._options.request_timeout,
             bound=True,
             where=self._where,
         )
         return request
 
-    def _sends(self, membership: Membership, since: Since) -> Since:
+    def _sends(self, membership: Membership) -> Since:
         """Return the position to join with, when the join is sent."""
         membership.asked = True
         membership.left = None
         # What was taken waits in the client's own queue, which outlives the connection.
-        position = membership.place.seen or since
+        position = membership.wanted or membership.place.seen
         membership.ignoring = position is not None
         return position
 
