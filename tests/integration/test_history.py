@@ -248,6 +248,25 @@ async def test_what_is_trimmed_during_a_recovery_is_told_once(serve):
             assert len(lost) == len([1 for a, b in pairwise(offsets) if b != a + 1])
 
 
+async def test_a_member_of_many_rooms_catches_up_in_all_of_them(serve):
+    """Together they have ten times as much as the outbox may hold."""
+    app, _ = make(limits=Limits(max_outbox_bytes=200_000, high_water_bytes=20_000, low_water_bytes=10_000))
+    rooms = [f"chat:{number}" for number in range(40)]
+    async with serve(app) as url:
+        for room in rooms:
+            for number in range(1, 51):
+                await app.room(room).emit("said", [number, "x" * 1000])
+        async with member(url) as one:
+            for id, room in enumerate(rooms):
+                await one.say({"join": room, "id": id, "since": "start"})
+            heard: dict[str, list[int]] = {room: [] for room in rooms}
+            while any(len(numbers) < 50 for numbers in heard.values()):
+                envelope = await one.hear()
+                if "event" in envelope:
+                    heard[envelope["room"]].append(envelope["offset"])
+            assert all(numbers == list(range(1, 51)) for numbers in heard.values())
+
+
 async def test_a_handler_that_joins_tells_the_client_its_position(serve):
     app = Symphony()
     app.rooms("chat:{name}", history=10)

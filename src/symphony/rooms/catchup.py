@@ -57,9 +57,15 @@ class CatchUp:
                 self._live.catching.pop(self._recipient)
                 self._batches.catch_up(self._live, self._recipient)
                 return
+            if outbox.size > outbox.high:
+                await outbox.drained()
+                continue
             page = await self._feed.page(self._after)
             if not self._goes_on:
                 return
+            if outbox.size > outbox.high:
+                # The member catches up in other rooms too, and a page of these came first.
+                continue
             if page.complete and page.records:
                 self._after = page.records[-1].position
                 for frame in self._feed.frames(page, self._recipient.encoding):
@@ -68,7 +74,6 @@ class CatchUp:
                 self._after = self._feed.last
                 outbox.send(self._recipient.encoding.envelope(Lost(self._live.name, self._after)))
             await TURN
-            await outbox.drained()
 
     @property
     def _goes_on(self) -> bool:
