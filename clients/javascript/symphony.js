@@ -2375,7 +2375,7 @@ export class Client {
     }
     if (!known?.room || known.leaving) {
       const from = since && since !== "start" ? copied(since) : since;
-      return this.#join(name, { since: from, timeout: Math.max(deadline - now(), 0.001), signal, within });
+      return this.#join(name, { since: from, timeout: Math.min(timeout, Math.max(deadline - now(), 0.001)), signal, within });
     }
     if (within && !known.live) await (known.asked ? known.answered : this.#rejoin(within, known));
     if (within && within === this.#link) this.#opening.resume(within);

@@ -7,12 +7,16 @@ import json
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
 
-from support.clients import Client, connect, until
-from symphony import ConfigurationError, History, Limits, Position, Reject, Room, Socket, Symphony
+from support.clients import Client, closed, connect, until
+from symphony import ConfigurationError, Event, History, Limits, Position, Reject, Room, Socket, Symphony
+from symphony.broker.memory import MemoryBroker
+from symphony.rooms.feed import Feed
+from symphony.testing import TestClient
 
 
 class Member:
@@ -191,7 +195,7 @@ async def test_an_absence_above_the_limit_is_told(serve):
             # The most recent ones that the limit allows.
             await one.say({"join": "chat:a", "id": 2, "since": "start"})
             await one.hears(
-                {"joined": "chat:a", "position": {"epoch": top.epoch, "offset": 2}, "recovered": True}
+                {"joined": "chat:a", "position": {"epoch": top.epoch, "offset": 2}, "recovered": False}
             )
 
 
@@ -483,3 +487,156 @@ async def test_the_options_of_a_history_are_checked():
     for options in ({"size": 1.5}, {"ttl": 0}, {"bytes": -5}):
         with pytest.raises(ConfigurationError):
             History(**options)
+
+
+async def test_a_room_that_was_about_to_end_goes_on_for_who_joins():
+    """The join waited for the history, and the room ended meanwhile: the new member heard nothing."""
+    for turns in range(5):
+        app = Symphony()
+        rooms = app.rooms("chat:{name}", history=10)
+        may_end = asyncio.Event()
+
+        @rooms.on_empty
+        async def empty(may_end: asyncio.Event = may_end) -> None:
+            await may_end.wait()
+
+        app.route("/", events=True)
+        async with TestClient(app) as client, client.connect("/") as one:
+            [socket] = app.everyone.sockets
+            await socket.join("chat:a")
+            leaving = asyncio.ensure_future(socket.leave("chat:a"))
+            await client.settle()
+            joining = asyncio.ensure_future(socket.join("chat:a"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            may_end.set()
+            await asyncio.gather(joining, leaving)
+            await client.settle()
+            await app.room("chat:a").emit("said", turns)
+            assert await one.receive_event("said") == turns
+
+
+async def test_from_the_start_of_a_full_history_comes_what_is_still_kept(serve):
+    """What `on_join` publishes drops the oldest publication, before the first page is read."""
+    app = Symphony()
+    rooms = app.rooms("chat:{name}", history=3, client_join=True)
+
+    @rooms.on_join
+    async def arrived(room: Room) -> None:
+        await room.emit("said", 4)
+
+    app.route("/", events=True)
+    async with serve(app) as url:
+        for number in (1, 2, 3):
+            await app.room("chat:a").emit("said", number)
+        async with member(url) as one:
+            await one.say({"join": "chat:a", "id": 1, "since": "start"})
+            heard = []
+            while not heard or heard[-1].get("offset") != 4:
+                heard.append(await one.hear())
+            assert heard[0]["recovered"] is True
+            lost = [each["position"]["offset"] for each in heard if "lost" in each]
+            numbers = [each["offset"] for each in heard if "event" in each]
+            assert (lost, numbers) in (([1], [2, 3, 4]), ([], [1, 2, 3, 4]))
+
+
+async def test_a_leave_while_a_member_joins_again_is_said_to_the_client(serve):
+    app, sockets = make()
+    async with serve(app) as url, member(url) as one:
+        await one.join("chat:a")
+        top = await app.room("chat:a").emit("said", 1)
+        await one.hears(said(1))
+        # Until the server has read the history.
+        after = MemoryBroker.after
+
+        async def slowly(broker: MemoryBroker, *args: Any, **options: Any) -> Any:
+            await sockets[0].leave("chat:a")
+            return await after(broker, *args, **options)
+
+        with patch.object(MemoryBroker, "after", slowly):
+            await one.say({"join": "chat:a", "id": 2, "since": at(top)})
+            await one.hears({"left": "chat:a"}, {"error": 2})
+        assert not sockets[0].rooms
+
+
+class OnlyWords:
+    """A protocol that cannot say lists."""
+
+    subprotocol = None
+    payload = "plain"
+
+    def decode(self, message: str | bytes) -> Event:
+        return Event(str(message), None)
+
+    def encode(self, envelope: Any) -> str | None:
+        if not isinstance(envelope, Event):
+            return None
+        if isinstance(envelope.data, list):
+            raise TypeError("no lists")
+        return f"{envelope.event} {envelope.data}"
+
+
+async def test_a_protocol_that_cannot_say_a_publication_keeps_nobody_from_it(serve, caplog):
+    app = Symphony()
+    app.rooms("chat:{name}", history=10)
+    route = app.route("/", protocol=OnlyWords)
+
+    @route.on("enter")
+    async def enter(socket: Socket) -> None:
+        await socket.join("chat:a")
+
+    async with serve(app) as url, connect(f"{url}/") as one:
+        await one.send("enter")
+        await until(lambda: app.room("chat:a").sockets)
+        # It is kept, so its publisher must not publish it again.
+        assert (await app.room("chat:a").emit("said", [1])).offset == 1
+        await app.room("chat:a").emit("said", 2)
+        assert await one.recv() == "said 2"
+        assert [each.data for each in await app.room("chat:a").history()] == [[1], 2]
+    assert "no lists" in caplog.text
+
+
+async def test_a_member_whose_history_cannot_be_read_is_sent_away_to_come_back(serve):
+    app, _ = make()
+    async with serve(app) as url:
+        top = await app.room("chat:a").emit("said", 1)
+        await app.room("chat:a").emit("said", 2)
+        async with member(url) as one:
+            calls: list[Position | None] = []
+
+            async def fails(feed: Feed, after: Position | None) -> Any:
+                calls.append(after)
+                raise OSError("the store is away")
+
+            with patch.object(Feed, "page", fails):
+                await one.say({"join": "chat:a", "id": 1, "since": at(top)})
+                assert await closed(one.client) == (1013, "the history cannot be read")
+        assert calls
+        async with member(url) as one:
+            await one.say({"join": "chat:a", "id": 1, "since": at(top)})
+            heard = [await one.hear() for _ in range(3)]
+            assert said(2) in heard
+
+
+async def test_nothing_of_the_histories_is_left_when_the_app_has_stopped():
+    app, _ = make(History(10, ttl=1000))
+    loop = asyncio.get_running_loop()
+    async with TestClient(app):
+        for number in range(3):
+            await app.room(f"chat:{number}").emit("said", 1)
+        assert [timer for timer in loop._scheduled if "_expire" in repr(timer)]
+    assert not [timer for timer in loop._scheduled if "_expire" in repr(timer) and not timer.cancelled()]
+
+
+async def test_wrong_arguments_are_named(serve):
+    app, _ = make()
+    for wrong in ("x", 10.0, {"size": 3}):
+        with pytest.raises(ConfigurationError, match="history must be"):
+            app.rooms("a:{x}", history=wrong)
+    with pytest.raises(ConfigurationError, match="client_join"):
+        app.rooms("a:{x}", client_join="no")
+    async with serve(app):
+        room = app.room("chat:a")
+        for arguments, named in (({"limit": "5"}, "limit"), ({"before": {"epoch": "a"}}, "before")):
+            with pytest.raises(TypeError, match=named):
+                await room.history(**arguments)

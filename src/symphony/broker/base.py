@@ -142,6 +142,10 @@ class Broker(Protocol):
         """End the subscription of this process; *receive* is not called any more."""
         ...
 
+    def close(self) -> None:
+        """Free everything, because the app has stopped."""
+        ...
+
     async def after(self, room: str, position: Position | None, *, limit: int, max_bytes: int) -> Page:
         """Read the history forwards.
 

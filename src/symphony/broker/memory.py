@@ -6,7 +6,6 @@ import asyncio
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Generator
-from itertools import islice
 from typing import Any, Final
 
 from symphony.broker.base import Draft, History, Page, Receive, Record
@@ -135,6 +134,15 @@ class MemoryBroker:
             log.receive = None
             self._forget_if_quiet(room, log)
 
+    def close(self) -> None:
+        """See `Broker.close`."""
+        for log in self._logs.values():
+            if log.timer is not None:
+                log.timer.cancel()
+        self._logs.clear()
+        self._quiet.clear()
+        self.held = 0
+
     async def after(self, room: str, position: Position | None, *, limit: int, max_bytes: int) -> Page:
         """See `Broker.after`."""
         log = self._log(room)
@@ -147,7 +155,9 @@ class MemoryBroker:
             return Page((), log.position, complete=False)
         records: list[Record] = []
         size = 0
-        for _, record in islice(log.records, skip, skip + limit):
+        # By index: a deque is entered from its nearer end.
+        for index in range(skip, min(skip + limit, len(log.records))):
+            _, record = log.records[index]
             size += record.size
             if records and size > max_bytes:
                 break
@@ -165,7 +175,7 @@ class MemoryBroker:
             if position.epoch != log.epoch or position.offset > log.top + 1:
                 return Page((), log.position, complete=False)
             end = min(max(position.offset - log.oldest, 0), end)
-        records = [record for _, record in islice(log.records, max(end - limit, 0), end)]
+        records = [log.records[index][1] for index in range(max(end - limit, 0), end)]
         page = Page(records, log.position, complete=True)
         self._forget_if_quiet(room, log)
         return page
@@ -200,7 +210,7 @@ class MemoryBroker:
         return size
 
     def _evict(self) -> None:
-        # Each log without records is passed once, and then stands behind the others.
+        # Each log without records is passed once, and is then the last.
         for _ in range(len(self._logs)):
             room, log = next(iter(self._logs.items()))
             while log.records and self.held > self._max_bytes:

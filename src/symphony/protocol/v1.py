@@ -263,7 +263,7 @@ class V1:
 
 
 def _of_room(frame: _Frame, data: Raw) -> Join | Leave | Joined | Left | Lost | None:
-    """Return the envelope about a room, `None` if it is none."""
+    """Return the envelope about a room, `None` if the frame is not about a room."""
     if (room := frame.join or frame.leave) is not None:
         if frame.id is None:
             raise MalformedError("it needs an `id`, because it is a request", "$.id")

@@ -76,8 +76,7 @@ class Announcing:
         await feed.open()
         if since is None:
             return NOW
-        after = await feed.start_of(since, self._max_recovery)
-        return Start(after, after is not None)
+        return Start(*await feed.start_of(since, self._max_recovery))
 
     def add(self, live: Live, recipient: Recipient, socket: Socket[Any], start: Start) -> None:
         """Add a member: it gets the publications from *start* on."""
@@ -95,6 +94,8 @@ class Announcing:
     def remove(self, live: Live, recipient: Recipient, why: End | None = None) -> None:
         """Remove a member, and tell its client why, if the connection goes on."""
         live.catching.pop(recipient, None)
+        if live.feed is not None and not live.catching:
+            live.feed.forget_pages()
         self._batches.remove(live, recipient)
         if live.announced and why is not None:
             error = {"code": why.code, "message": why.message, "retryable": False, "details": None}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from symphony.protocol.envelopes import Lost
+from symphony.protocol.positions import Position
 from symphony.websocket.backpressure import TURN
 
 if TYPE_CHECKING:
+    from symphony.broker.base import Page
     from symphony.outgoing.batch import Batches, Recipient
-    from symphony.protocol.positions import Position
     from symphony.rooms.feed import Feed
     from symphony.rooms.live import Live
 
@@ -43,8 +44,14 @@ class CatchUp:
 
     async def run(self) -> None:
         """Send the pages; return when the member has caught up, has left, or begins anew."""
+        owner = self._live.behind.get(self._recipient)
         try:
             await self._send_pages()
+        except Exception:
+            # Without its publications the member would wait for ever. So it comes back.
+            if owner is not None:
+                owner.close(1013, "the history cannot be read")
+            raise
         finally:
             if not self._live.catching:
                 self._feed.forget_pages()
@@ -61,19 +68,29 @@ class CatchUp:
                 await outbox.drained()
                 continue
             page = await self._feed.page(self._after)
+            lost = not page.complete
+            if lost:
+                # It goes on with the oldest that is kept.
+                page = await self._feed.page(None)
             if not self._goes_on:
                 return
             if outbox.size > outbox.high:
                 # The member catches up in other rooms too, and a page of these came first.
                 continue
-            if page.complete and page.records:
+            if lost:
+                self._tell_lost(page)
+            if page.records:
                 self._after = page.records[-1].position
                 for frame in self._feed.frames(page, self._recipient.encoding):
                     outbox.send(frame)
-            elif not page.complete:
-                self._after = self._feed.last
-                outbox.send(self._recipient.encoding.envelope(Lost(self._live.name, self._after)))
             await TURN
+
+    def _tell_lost(self, page: Page) -> None:
+        first = page.records[0].position if page.records else None
+        self._after = page.top if first is None else Position(first.epoch, first.offset - 1)
+        frame = self._recipient.encoding.envelope(Lost(self._live.name, self._after))
+        if frame is not None:
+            self._recipient.outbox.send(frame)
 
     @property
     def _goes_on(self) -> bool:

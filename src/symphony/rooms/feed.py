@@ -32,17 +32,26 @@ class Feed:
         broker: The broker.
         room: The name of the room.
         deliver: Called with each publication, to hand it to the members.
+        not_encoded: Called with the error of an encoding that cannot encode a publication
+            of the history. Its members do not get this publication.
 
     Attributes:
         last: The position of the last publication that was handed to the members.
     """
 
-    __slots__ = ("_broker", "_cached", "_deliver", "_opening", "_room", "last")
+    __slots__ = ("_broker", "_cached", "_deliver", "_not_encoded", "_opening", "_room", "last")
 
-    def __init__(self, broker: Broker, room: str, deliver: Callable[[Announced], object]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        room: str,
+        deliver: Callable[[Announced], object],
+        not_encoded: Callable[[Exception], object],
+    ) -> None:
         self._broker = broker
         self._room = room
         self._deliver = deliver
+        self._not_encoded = not_encoded
         self._opening: asyncio.Task[None] | None = None
         self._cached: dict[tuple[SharedEncoding, Position, int], list[Any]] = {}
         self.last = Position("-", 0)
@@ -56,42 +65,52 @@ class Feed:
         opening = self._opening
         if opening is None:
             opening = self._opening = start(self._subscribe())
+        elif opening.done() and not opening.cancelled() and opening.exception() is None:
+            return
         # Not the task itself: a join that is cancelled would cancel it for all.
         await asyncio.wait((opening,))
         if opening.cancelled() or opening.exception() is not None:
             if self._opening is opening:
                 self._opening = None
-            raise Reject("unavailable", f"the history of {self._room!r} cannot be reached") from (
-                None if opening.cancelled() else opening.exception()
-            )
+            raise self._unavailable() from (None if opening.cancelled() else opening.exception())
 
     def close(self) -> None:
         """End the subscription."""
         if self._opening is not None:
             self._opening.cancel()
             self._broker.unsubscribe(self._room)
+        # Otherwise the room would wait for the garbage collector.
+        self._deliver = self._not_encoded = _nothing
 
-    async def start_of(self, since: Position | str, most: int) -> Position | None:
-        """Return the position after which a member gets all publications that it wants.
+    async def start_of(self, since: Position | str, most: int) -> tuple[Position | None, bool]:
+        """Return the position after which a member gets publications, and whether these are all.
 
         Args:
             since: The position it has, or `"start"` for the oldest that is kept.
             most: How many publications it may get.
 
         Returns:
-            The position; `None`: something after it is gone, or there is too much of it.
+            The position; `None`: it gets none of those before this moment, because
+            something after its position is gone, or there is too much.
+
+        Raises:
+            Reject: `unavailable`: the broker failed.
         """
         after = since if isinstance(since, Position) else None
-        page = await self._broker.after(self._room, after, limit=1, max_bytes=_MAX_PAGE_BYTES)
-        if not page.complete:
-            return None
-        if after is None:
-            offset = page.records[0].position.offset - 1 if page.records else page.top.offset
-            after = Position(page.top.epoch, max(offset, page.top.offset - most))
-        return after if page.top.offset - after.offset <= most else None
+        try:
+            page = await self._broker.after(self._room, after, limit=1, max_bytes=_MAX_PAGE_BYTES)
+        except Exception as error:
+            raise self._unavailable() from error
+        if after is not None:
+            if page.complete and page.top.offset - after.offset <= most:
+                return after, True
+            return None, False
+        offset = page.records[0].position.offset - 1 if page.records else page.top.offset
+        first = max(offset, page.top.offset - most)
+        return Position(page.top.epoch, first), first == offset
 
-    async def page(self, after: Position) -> Page:
-        """Read the publications that follow *after*."""
+    async def page(self, after: Position | None) -> Page:
+        """Read the publications that follow *after*; from the oldest for `None`."""
         return await self._broker.after(self._room, after, limit=_MAX_PAGE, max_bytes=_MAX_PAGE_BYTES)
 
     def frames(self, page: Page, encoding: SharedEncoding) -> list[Any]:
@@ -101,17 +120,21 @@ class Feed:
         if frames is None:
             while len(self._cached) >= _MAX_CACHED_PAGES:
                 del self._cached[next(iter(self._cached))]
-            frames = self._cached[key] = [
-                encoding.encode(
-                    Announced(Content(record.event, record.payload), self._room, record.position.offset)
-                )
-                for record in page.records
-            ]
+            frames = self._cached[key] = []
+            for record in page.records:
+                content = Content(record.event, record.payload)
+                try:
+                    frames.append(encoding.encode(Announced(content, self._room, record.position.offset)))
+                except Exception as error:
+                    self._not_encoded(error)
         return frames
 
     def forget_pages(self) -> None:
         """Free the frames of pages, because no member is behind."""
         self._cached.clear()
+
+    def _unavailable(self) -> Reject:
+        return Reject("unavailable", f"the history of {self._room!r} cannot be read")
 
     async def _subscribe(self) -> None:
         self.last = await self._broker.subscribe(self._room, self._received)
@@ -121,4 +144,12 @@ class Feed:
         content = record.source
         if not isinstance(content, Content):
             content = Content(record.event, record.payload)
-        self._deliver(Announced(content, self._room, record.position.offset))
+        try:
+            self._deliver(Announced(content, self._room, record.position.offset))
+        except Exception as error:
+            # The publication is kept already.
+            self._not_encoded(error)
+
+
+def _nothing(ignored: object) -> None:
+    """Stand where a closed feed hands nothing on."""

@@ -58,3 +58,10 @@ class Live(Batch):
         self.ending: asyncio.Task[Any] | None = None
         self.began = False
         self.hooks = 0
+
+    def stay(self) -> None:
+        """Go on, if it was about to end."""
+        if self.linger is not None:
+            self.linger.cancel()
+            self.linger = None
+        self.ending = None

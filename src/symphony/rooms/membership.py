@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -179,6 +180,8 @@ class Membership:
                     return room
             live = self._at_work(name, family, params)
             live.hooks += 1
+            # If it is about to end, it goes on: `_end_if_empty` decides anew.
+            live.stay()
             try:
                 start = await self._announcing.start(live, None if asked is None else asked.since)
                 change.check(recipient, name)
@@ -198,8 +201,9 @@ class Membership:
         with self._changes.changing(recipient, name) as change:
             start = await self._announcing.start(live, since)
             change.check(recipient, name)
-            if recipient in live:
-                self._announcing.restart(live, recipient, start)
+            if recipient not in live:
+                raise undone(name)
+            self._announcing.restart(live, recipient, start)
 
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Take *socket* out of a room; whether it was in it."""
@@ -308,6 +312,8 @@ class Membership:
         endings = [live.ending for live in rooms if live.ending is not None]
         if endings:
             await asyncio.wait(endings, timeout=timeout)
+        if self._broker is not None:
+            self._broker.close()
 
     def _enter(
         self,
@@ -324,10 +330,7 @@ class Membership:
         live = self._at_work(name, family, params)
         if (most := family.policy.max_members) is not None and len(live) >= most:
             raise Reject("room_full", f"{name!r} is full", details={"room": name, "max_members": most})
-        if live.linger is not None:
-            live.linger.cancel()
-            live.linger = None
-        live.ending = None
+        live.stay()
         live.began = True
         self._announcing.add(live, recipient, socket, start)
         if live.tasks is not None:
@@ -346,11 +349,8 @@ class Membership:
         )
         live = self._rooms[name] = Live(name, family, params, tasks)
         if family.policy.history is not None and self._broker is not None:
-
-            def deliver(publication: Any) -> None:
-                self.batches.publish(live, publication)
-
-            live.feed = Feed(self._broker, name, deliver)
+            deliver = partial(self.batches.publish, live)
+            live.feed = Feed(self._broker, name, deliver, partial(self._not_encoded, batch=live))
         return live
 
     def _end_if_empty(self, live: Live) -> None:
@@ -370,7 +370,7 @@ class Membership:
             live.tasks.end()
         if live.family.on_empty or (live.tasks is not None and live.tasks.running):
             # The room is still there for its tasks and its hook, and gone once these have
-            # ended, unless somebody joined meanwhile.
+            # ended, unless a socket joined meanwhile.
             live.ending = self._background(self._run_empty(live))
         else:
             self._remove(live)

@@ -49,6 +49,12 @@ class RoomPolicy:
             NamePattern(self.pattern, separator=ROOM_SEPARATOR)
         if self.max_members is not None and self.max_members < 1:
             raise ConfigurationError(f"{where}: max_members must be at least 1, not {self.max_members}.")
+        if self.history is not None and not isinstance(self.history, History):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(
+                f"{where}: history must be a number of publications or a History, not {self.history!r}."
+            )
+        if not isinstance(self.client_join, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"{where}: client_join must be True or False, not {self.client_join!r}.")
         if self.linger < 0:
             raise ConfigurationError(f"{where}: linger must not be negative, not {self.linger}.")
 

@@ -12,11 +12,11 @@ from typing_extensions import TypeVar
 from symphony.errors import Reject, WrongThreadError
 from symphony.outgoing.encoding import Emitted, Sent
 from symphony.protocol.invalid import shortened
+from symphony.protocol.positions import Position
 from symphony.socket import Socket, recipient_of
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
-    from symphony.protocol.positions import Position
     from symphony.rooms.publishing import Publication
 
 __all__ = ("Room", "RoomTable", "Target")
@@ -277,6 +277,10 @@ class Room(Target, Generic[StateT, MemberT]):
             Reject: `invalid`: *before* is not a position of this history.
         """
         self._check_thread("history")
+        if not isinstance(limit, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"limit is a number of publications, not {limit!r}.")
+        if before is not None and not isinstance(before, Position):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"before is a Position, not {before!r}.")
         if limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}.")
         return self._table.history(self.name, limit, before)

@@ -38,7 +38,8 @@ async def feed_of(count: int, size: int = 10) -> tuple[Feed, Position]:
             "a", Draft("said", msgspec.msgpack.encode("x" * size)), History(10_000, bytes=100_000_000)
         )
     delivered: list[Announced] = []
-    return Feed(broker, "a", delivered.append), Position(top.epoch, 0)
+    failed: list[Exception] = []
+    return Feed(broker, "a", delivered.append, failed.append), Position(top.epoch, 0)
 
 
 @pytest.mark.within("rooms.feed._MAX_PAGE")
