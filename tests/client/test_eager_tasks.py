@@ -24,7 +24,13 @@ pytestmark = [
 @pytest.fixture
 async def eager() -> None:
     if sys.version_info >= (3, 12):
-        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+
+        def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+            # uvloop passes it on from Python 3.13 on, and asyncio's own factory does not take it there.
+            options.pop("eager_start", None)
+            return asyncio.eager_task_factory(loop, work, **options)
+
+        asyncio.get_running_loop().set_task_factory(factory)
 
 
 def chat(concurrency: int, left: list[str]) -> Symphony:
