@@ -640,3 +640,42 @@ async def test_wrong_arguments_are_named(serve):
         for arguments, named in (({"limit": "5"}, "limit"), ({"before": {"epoch": "a"}}, "before")):
             with pytest.raises(TypeError, match=named):
                 await room.history(**arguments)
+
+
+@pytest.mark.parametrize("ends", ["cancel", "leave", "close", "drop"])
+async def test_a_join_that_ends_while_the_history_is_opened_leaves_nothing(serve, ends: str):
+    app, _ = make()
+    subscribe, may = MemoryBroker.subscribe, asyncio.Event()
+    waiting = asyncio.Event()
+
+    async def slowly(broker: MemoryBroker, *args: Any) -> Position:
+        waiting.set()
+        await may.wait()
+        return await subscribe(broker, *args)
+
+    rooms = None
+    with patch.object(MemoryBroker, "subscribe", slowly):
+        async with serve(app) as url:
+            rooms = app._core.node.rooms
+            async with member(url) as one:
+                await one.say({"join": "chat:a", "id": 1, "since": "start"})
+                await waiting.wait()
+                if ends == "cancel":
+                    await one.say({"cancel": 1})
+                    assert (await one.hear())["data"]["code"] == "cancelled"
+                elif ends == "leave":
+                    [socket] = app.everyone.sockets
+                    leaving = asyncio.ensure_future(socket.leave("chat:a"))
+                    await asyncio.sleep(0)
+                    may.set()
+                    assert not await leaving
+                    assert (await one.hear())["data"]["code"] == "cancelled"
+                elif ends == "drop":
+                    one.client.transport.abort()
+            may.set()
+            await until(lambda: not len(rooms) and not app.everyone.sockets)
+            # The next one finds the room as it should be.
+            async with member(url) as two:
+                await two.join("chat:a")
+                await app.room("chat:a").emit("said", 1)
+                await two.hears(said(1))

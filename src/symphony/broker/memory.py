@@ -51,7 +51,7 @@ class _Log:
 
     @property
     def oldest(self) -> int:
-        """The offset of the oldest record; if there is none, of the next."""
+        """The offset of the oldest record, or of the next one if no record is kept."""
         return self.records[0][1].position.offset if self.records else self.top + 1
 
     def knows(self, position: Position) -> bool:

@@ -297,7 +297,7 @@ class Rooms:
         return task
 
     def _settled(self, membership: Membership, request: Joining, failure: Exception | None) -> None:
-        """Handle the answer to a join, or that there is none."""
+        """Handle the answer to a join, or its failure."""
         if membership.request is not request:
             return
         membership.request = None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from symphony.protocol.envelopes import Joined, Left
-from symphony.rooms.catchup import CatchUp
+from symphony.rooms.catchup import CatchUp, tell
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batches, Recipient
@@ -99,12 +99,12 @@ class Announcing:
         self._batches.remove(live, recipient)
         if live.announced and why is not None:
             error = {"code": why.code, "message": why.message, "retryable": False, "details": None}
-            _send(recipient, Left(live.name, error))
+            tell(recipient, Left(live.name, error))
 
     def _tell_joined(self, live: Live, recipient: Recipient, start: Start) -> None:
         if live.announced:
             position = live.feed.last if live.feed is not None else None
-            _send(recipient, Joined(live.name, start.after or position, start.recovered))
+            tell(recipient, Joined(live.name, start.after or position, start.recovered))
 
     def _follow(self, live: Live, recipient: Recipient, start: Start) -> None:
         feed = live.feed
@@ -113,9 +113,3 @@ class Announcing:
         self._batches.fall_behind(live, recipient)
         live.catching[recipient] = catching = CatchUp(self._batches, live, feed, recipient, start.after)
         self._background(catching.run())
-
-
-def _send(recipient: Recipient, envelope: Joined | Left) -> None:
-    frame = recipient.encoding.envelope(envelope)
-    if frame is not None:
-        recipient.outbox.send(frame)

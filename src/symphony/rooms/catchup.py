@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from symphony.protocol.envelopes import Lost
+from symphony.protocol.envelopes import Joined, Left, Lost
 from symphony.protocol.positions import Position
 from symphony.websocket.backpressure import TURN
 
@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from symphony.rooms.feed import Feed
     from symphony.rooms.live import Live
 
-__all__ = ("CatchUp",)
+__all__ = ("CatchUp", "tell")
+
+
+def tell(recipient: Recipient, envelope: Joined | Left | Lost) -> None:
+    """Send an envelope to a member, if its protocol has it."""
+    frame = recipient.encoding.envelope(envelope)
+    if frame is not None:
+        recipient.outbox.send(frame)
 
 
 class CatchUp:
@@ -48,7 +55,7 @@ class CatchUp:
         try:
             await self._send_pages()
         except Exception:
-            # Without its publications the member would wait for ever. So it comes back.
+            # It would get nothing more. After this close code its client comes back.
             if owner is not None:
                 owner.close(1013, "the history cannot be read")
             raise
@@ -88,9 +95,7 @@ class CatchUp:
     def _tell_lost(self, page: Page) -> None:
         first = page.records[0].position if page.records else None
         self._after = page.top if first is None else Position(first.epoch, first.offset - 1)
-        frame = self._recipient.encoding.envelope(Lost(self._live.name, self._after))
-        if frame is not None:
-            self._recipient.outbox.send(frame)
+        tell(self._recipient, Lost(self._live.name, self._after))
 
     @property
     def _goes_on(self) -> bool:

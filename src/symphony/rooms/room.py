@@ -151,7 +151,7 @@ class Target:
 
     @property
     def sockets(self) -> tuple[Socket[Any], ...]:
-        """The sockets of this process in it, in the order in which they joined."""
+        """The sockets of this process in it."""
         batch = self._table.batch(self.name)
         return () if batch is None else tuple(batch.owners)
 
