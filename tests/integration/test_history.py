@@ -679,3 +679,35 @@ async def test_a_join_that_ends_while_the_history_is_opened_leaves_nothing(serve
                 await two.join("chat:a")
                 await app.room("chat:a").emit("said", 1)
                 await two.hears(said(1))
+
+
+@pytest.mark.parametrize("since", [None, 0, 2])
+async def test_a_member_that_begins_anew_gets_nothing_of_its_earlier_recovery(serve, since: int | None):
+    app, _ = make()
+    page, may, waiting = Feed.page, asyncio.Event(), asyncio.Event()
+
+    async def slowly_at_first(feed: Feed, after: Position | None) -> Any:
+        if not waiting.is_set():
+            waiting.set()
+            await may.wait()
+        return await page(feed, after)
+
+    async with serve(app) as url:
+        for number in (1, 2, 3):
+            top = await app.room("chat:a").emit("said", number)
+        async with member(url) as one:
+            with patch.object(Feed, "page", slowly_at_first):
+                await one.join("chat:a", 1, since={"epoch": top.epoch, "offset": 0})
+                await waiting.wait()
+                fields = {} if since is None else {"since": {"epoch": top.epoch, "offset": since}}
+                await one.say({"join": "chat:a", "id": 2, **fields})
+                await one.hears({"joined": "chat:a"})
+                may.set()
+                heard = []
+                while {"reply": 2, "data": None} not in heard:
+                    heard.append(await one.hear())
+                await app.room("chat:a").emit("said", 4)
+                while heard[-1].get("offset") != 4:
+                    heard.append(await one.hear())
+            begin = 4 if since is None else since + 1
+            assert [each["offset"] for each in heard if "event" in each] == list(range(begin, 5))
