@@ -14,23 +14,32 @@ from typing import Final
 
 import msgspec
 
-from symphony.broker.base import Broker, Draft, History, Record
+from symphony.broker.base import Broker, Draft, History, Key, Record
+from symphony.errors import Reject
 from symphony.protocol.positions import Position
 
 __all__ = (
     "BROKER",
+    "a_key_and_a_replacement_are_one_edit",
+    "a_key_belongs_to_its_publisher_and_room",
     "a_message_has_no_event",
     "a_position_of_another_history_is_noticed",
     "a_publication_that_is_not_awaited_is_published",
+    "a_repeat_has_the_position_of_the_first",
+    "a_replaced_publication_leaves_its_place_empty",
     "a_room_without_publications_has_a_position",
     "a_subscriber_gets_everything_after_the_position",
+    "an_empty_place_does_not_count_as_lost",
+    "another_content_with_the_same_key_is_a_conflict",
     "nothing_is_received_after_the_subscription_has_ended",
+    "of_a_chain_of_replacements_only_the_last_is_kept",
     "positions_follow_each_other",
     "rooms_have_histories_of_their_own",
     "the_history_is_limited_in_bytes",
     "the_history_is_limited_in_number",
     "the_history_is_read_backwards",
     "the_history_is_read_forwards_in_pages",
+    "what_replaces_something_unknown_is_published",
 )
 
 _PAGE: Final = 1_000_000
@@ -102,12 +111,14 @@ async def the_history_is_read_forwards_in_pages(broker: Broker) -> None:
     positions = [await broker.publish("a", _draft(number), _LARGE) for number in range(5)]
     page = await broker.after("a", None, limit=2, max_bytes=_PAGE)
     assert (_content(page.records), page.top, page.complete) == ([0, 1], positions[-1], True)
+    assert page.end == positions[1]
     page = await broker.after("a", page.records[-1].position, limit=2, max_bytes=_PAGE)
     assert (_content(page.records), page.complete) == ([2, 3], True)
     page = await broker.after("a", positions[0], limit=10, max_bytes=1)
     assert (_content(page.records), page.complete) == ([1], True)
     page = await broker.after("a", positions[-1], limit=2, max_bytes=_PAGE)
     assert (list(page.records), page.top, page.complete) == ([], positions[-1], True)
+    assert page.end == positions[-1]
 
 
 async def the_history_is_read_backwards(broker: Broker) -> None:
@@ -160,6 +171,130 @@ async def the_history_is_limited_in_bytes(broker: Broker) -> None:
     assert await _all(broker, "a") == ["x" * 1000]
 
 
+async def a_repeat_has_the_position_of_the_first(broker: Broker) -> None:
+    """It is neither kept nor passed on, even if the first is no longer kept."""
+    heard: list[Record] = []
+    await broker.subscribe("a", heard.append)
+    first = await broker.publish("a", _keyed("ann", "k1", "hi"), History(2))
+    other = await broker.publish("a", _keyed("ann", "k2", "hi"), History(2))
+    assert [first.offset, other.offset] == [1, 2]
+    assert await broker.publish("a", _keyed("ann", "k1", "hi"), History(2)) == first
+    await broker.publish("a", _draft("bye"), History(2))
+    assert await broker.publish("a", _keyed("ann", "k1", "hi"), History(2)) == first
+    assert await _all(broker, "a") == ["hi", "bye"]
+    assert _content(heard) == ["hi", "hi", "bye"]
+
+
+async def a_key_belongs_to_its_publisher_and_room(broker: Broker) -> None:
+    """Others may use the same one."""
+    offsets = [
+        (await broker.publish(room, _keyed(publisher, "k", "hi"), _LARGE)).offset
+        for room, publisher in (("a", "ann"), ("a", "bob"), ("b", "ann"))
+    ]
+    assert offsets == [1, 2, 1]
+
+
+async def another_content_with_the_same_key_is_a_conflict(broker: Broker) -> None:
+    """Nothing is published, and the key stays what it was."""
+    first = await broker.publish("a", _keyed("ann", "k", "hi"), _LARGE)
+    try:
+        await broker.publish("a", _keyed("ann", "k", "bye"), _LARGE)
+    except Reject as refused:
+        assert refused.code == "conflict"
+    else:
+        raise AssertionError("it was published")
+    assert await _all(broker, "a") == ["hi"]
+    assert await broker.publish("a", _keyed("ann", "k", "hi"), _LARGE) == first
+
+
+async def a_replaced_publication_leaves_its_place_empty(broker: Broker) -> None:
+    """The replacement has a new position, and pages cover the empty place."""
+    heard: list[Record] = []
+    await broker.subscribe("a", heard.append)
+    one, two, three = [await broker.publish("a", _draft(number), _LARGE) for number in (1, 2, 3)]
+    edit = await broker.publish("a", _replacing(two, "two"), _LARGE)
+    assert edit.offset == 4
+    assert heard[-1].replaces == two
+    page = await broker.after("a", None, limit=10, max_bytes=_PAGE)
+    assert (_content(page.records), page.complete, page.end) == ([1, 3, "two"], True, edit)
+    assert [(record.position.offset, record.replaces) for record in page.records] == [
+        (1, None),
+        (3, None),
+        (4, two),
+    ]
+    for after in (one, two):
+        page = await broker.after("a", after, limit=1, max_bytes=_PAGE)
+        assert (_content(page.records), page.complete, page.end) == ([3], True, three)
+    page = await broker.after("a", three, limit=1, max_bytes=_PAGE)
+    assert (_content(page.records), page.complete, page.end) == (["two"], True, edit)
+    page = await broker.before("a", edit, limit=10)
+    assert (_content(page.records), page.end) == ([1, 3], three)
+    page = await broker.before("a", three, limit=10)
+    assert (_content(page.records), page.end) == ([1], two)
+
+
+async def of_a_chain_of_replacements_only_the_last_is_kept(broker: Broker) -> None:
+    """It replaces the first of the chain, whichever was named."""
+    first = await broker.publish("a", _draft(1), _LARGE)
+    await broker.publish("a", _draft("between"), _LARGE)
+    second = await broker.publish("a", _replacing(first, 2), _LARGE)
+    third = await broker.publish("a", _replacing(second, 3), _LARGE)
+    assert await _replaced(broker, "a") == [("between", None), (3, first)]
+    await broker.publish("a", _replacing(first, 4), _LARGE)
+    assert await _replaced(broker, "a") == [("between", None), (4, first)]
+    # The third is not kept any more, so nothing says what it stood for.
+    await broker.publish("a", _replacing(third, 5), _LARGE)
+    assert await _replaced(broker, "a") == [("between", None), (4, first), (5, third)]
+
+
+async def what_replaces_something_unknown_is_published(broker: Broker) -> None:
+    """It was trimmed, never there, or is of another epoch."""
+    positions = [await broker.publish("a", _draft(number), History(2)) for number in range(3)]
+    epoch = positions[0].epoch
+    unknown = [positions[0], Position(epoch, 1000), Position("another", 2)]
+    for number, position in enumerate(unknown, start=4):
+        assert (await broker.publish("a", _replacing(position, number), History(5))).offset == number
+    assert await _replaced(broker, "a") == [(1, None), (2, None)] + [
+        (number, position) for number, position in enumerate(unknown, start=4)
+    ]
+    # And each can be replaced in its turn.
+    for number, position in enumerate(unknown, start=7):
+        await broker.publish("a", _replacing(position, number), History(5))
+    assert await _replaced(broker, "a") == [(1, None), (2, None)] + [
+        (number, position) for number, position in enumerate(unknown, start=7)
+    ]
+
+
+async def an_empty_place_does_not_count_as_lost(broker: Broker) -> None:
+    """A member that stands before, at or after it has missed nothing; one before the oldest has."""
+    history = History(2)
+    positions = [await broker.publish("a", _draft(number), history) for number in (1, 2)]
+    for number in (3, 4, 5):
+        positions.append(await broker.publish("a", _replacing(positions[1], number), history))
+    for position in positions[:4]:
+        page = await broker.after("a", position, limit=10, max_bytes=_PAGE)
+        expected = [5]
+        assert (_content(page.records), page.complete, page.end) == (expected, True, positions[4])
+    top = await broker.publish("a", _draft(6), history)
+    page = await broker.after("a", positions[0], limit=10, max_bytes=_PAGE)
+    assert (_content(page.records), page.complete, page.end) == ([5, 6], True, top)
+    await broker.publish("a", _draft(7), history)
+    page = await broker.after("a", positions[4], limit=10, max_bytes=_PAGE)
+    assert (_content(page.records), page.complete) == ([6, 7], True)
+    page = await broker.after("a", positions[3], limit=10, max_bytes=_PAGE)
+    assert (list(page.records), page.complete) == ([], False)
+
+
+async def a_key_and_a_replacement_are_one_edit(broker: Broker) -> None:
+    """It is done once."""
+    first = await broker.publish("a", _draft(1), _LARGE)
+    edit = _keyed("ann", "k", 2)._replace(replaces=first)
+    position = await broker.publish("a", edit, _LARGE)
+    await broker.publish("a", _replacing(first, 3), _LARGE)
+    assert await broker.publish("a", edit, _LARGE) == position
+    assert await _replaced(broker, "a") == [(3, first)]
+
+
 BROKER: Final[tuple[Callable[[Broker], Awaitable[None]], ...]] = (
     positions_follow_each_other,
     rooms_have_histories_of_their_own,
@@ -173,12 +308,34 @@ BROKER: Final[tuple[Callable[[Broker], Awaitable[None]], ...]] = (
     a_room_without_publications_has_a_position,
     the_history_is_limited_in_number,
     the_history_is_limited_in_bytes,
+    a_repeat_has_the_position_of_the_first,
+    a_key_belongs_to_its_publisher_and_room,
+    another_content_with_the_same_key_is_a_conflict,
+    a_replaced_publication_leaves_its_place_empty,
+    of_a_chain_of_replacements_only_the_last_is_kept,
+    what_replaces_something_unknown_is_published,
+    an_empty_place_does_not_count_as_lost,
+    a_key_and_a_replacement_are_one_edit,
 )
 """What each `Broker` does; each function takes a broker that is new."""
 
 
 def _draft(data: object, event: str | None = "said") -> Draft:
     return Draft(event, msgspec.msgpack.encode(data))
+
+
+def _keyed(publisher: str, key: str, data: object) -> Draft:
+    draft = _draft(data)
+    return draft._replace(key=Key(publisher, key, draft.payload))
+
+
+def _replacing(position: Position, data: object) -> Draft:
+    return _draft(data)._replace(replaces=position)
+
+
+async def _replaced(broker: Broker, room: str) -> list[tuple[object, Position | None]]:
+    page = await broker.after(room, None, limit=1000, max_bytes=_PAGE)
+    return [(_data(record), record.replaces) for record in page.records]
 
 
 def _data(record: Record) -> object:
