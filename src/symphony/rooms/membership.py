@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from symphony.rooms.changes import Change, Changes, refuse_gone, undone
 from symphony.rooms.family import Family, Hook
 from symphony.rooms.feed import Feed
 from symphony.rooms.live import Live
+from symphony.rooms.options import Delivery
 from symphony.rooms.publishing import Publication, Publishing
 from symphony.rooms.room import Room
 from symphony.rooms.running import run_all
@@ -102,11 +103,10 @@ class Membership:
         return self.batches.publish(batch, message, exclude)
 
     def announce(
-        self, name: str, message: Sent | Emitted, exclude: Iterable[Recipient], *, transient: bool
+        self, name: str, message: Sent | Emitted, exclude: Sequence[Recipient], delivery: Delivery
     ) -> Awaitable[Position | None]:
         """Publish *message* to a room that clients are told about, or that has no members."""
-        live = self._rooms.get(name)
-        return self._publishing.publish(name, live, message, exclude, transient=transient)
+        return self._publishing.publish(name, self._rooms.get(name), message, exclude, delivery)
 
     async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
         """Return the last publications that a room keeps."""
