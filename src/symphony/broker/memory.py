@@ -89,7 +89,7 @@ class MemoryBroker:
         held: The bytes of those that are kept.
     """
 
-    shared: Final = False
+    shared = False
 
     def __init__(
         self, *, max_bytes: int, new_epoch: Callable[[], str] = lambda: secrets.token_urlsafe(9)
