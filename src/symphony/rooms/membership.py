@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from symphony.rooms.changes import Changes
 from symphony.rooms.joining import FindFamily, Joining
 from symphony.rooms.leaving import Leaving
 from symphony.rooms.lives import Lives
+from symphony.rooms.options import Delivery
 from symphony.rooms.publishing import Publication, Publishing
 from symphony.rooms.room import Room
 
@@ -104,11 +105,10 @@ class Membership:
         return self.batches.publish(batch, message, exclude)
 
     def announce(
-        self, name: str, message: Sent | Emitted, exclude: Iterable[Recipient], *, transient: bool
+        self, name: str, message: Sent | Emitted, exclude: Sequence[Recipient], delivery: Delivery
     ) -> Awaitable[Position | None]:
         """Publish *message* to a room that clients are told about, or that has no members."""
-        live = self._rooms.get(name)
-        return self._publishing.publish(name, live, message, exclude, transient=transient)
+        return self._publishing.publish(name, self._rooms.get(name), message, exclude, delivery)
 
     async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
         """Return the last publications that a room keeps."""
