@@ -602,12 +602,21 @@ function copyForMsgpack(value, size, depth = 0) {
  * @typedef {{ epoch: string, offset: number }} Position
  */
 /**
- * What is published to a room. `position` is null if the room does not keep it.
+ * What is published to a room. `position` is null if the room does not keep it. `replaces` is the position of
+ * an earlier publication that this one replaces, such as an edited message. Of several edits, each names the
+ * first publication.
  *
  * @template E
- * @typedef {{
- *   [K in Name<E, "receives">]: { event: K, data: Entry<E, "receives", K>, position: Position | null }
- * }[Name<E, "receives">]} Publication
+ * @typedef {{ [K in Name<E, "receives">]: Published<K, Entry<E, "receives", K>> }[Name<E, "receives">]} Publication
+ */
+/**
+ * @template K @template D
+ * @typedef {{ event: K, data: D, position: Position | null, replaces: Position | null }} Published
+ */
+/**
+ * @template E @template {string} K
+ * @typedef {K extends "*" ? (event: string, data: any, publication: Published<string, any>) => unknown
+ *   : (data: Entry<E, "receives", K>, publication: Published<K, Entry<E, "receives", K>>) => unknown} RoomHandler
  */
 /**
  * @template T
@@ -762,10 +771,12 @@ const isPosition = (value) =>
  * @returns {string | null} As `invalidField`.
  */
 function invalidRoomField(envelope, kind) {
-  const { room, offset, epoch, position, recovered } = envelope;
+  const { room, offset, epoch, after, replaces, position, recovered } = envelope;
   if (kind === "event") {
     if (!isText(room, MAX_ROOM_NAME)) return "room";
     if ((offset ?? null) !== null && !isId(offset)) return "offset";
+    if ((after ?? null) !== null && !isId(after)) return "after";
+    if ((replaces ?? null) !== null && !isPosition(replaces)) return "replaces";
     return (epoch ?? null) === null || isText(epoch, MAX_EPOCH) ? null : "epoch";
   }
   if (!isText(envelope[kind], MAX_ROOM_NAME)) return kind;
@@ -1372,7 +1383,10 @@ class Call {
 
 /** A publication that a handler or an iteration works on. @typedef {{ before: Position | null, left: number }} Mark */
 
-/** @typedef {{ event: string, data: any, position: Position | null, mark: Mark | null, bytes: number }} Arrival */
+/**
+ * @typedef {{ event: string, data: any, position: Position | null, replaces: Position | null, mark: Mark | null,
+ *   bytes: number }} Arrival
+ */
 /**
  * A publication, or the news that some were lost, on its way to the program.
  *
@@ -1381,6 +1395,14 @@ class Call {
 
 /** @param {Position | null} one @param {Position | null} other */
 const isSame = (one, other) => one?.epoch === other?.epoch && one?.offset === other?.offset;
+
+/** @param {Arrival} arrival @returns {any} What the program gets. */
+const published = ({ event, data, position, replaces }) => ({
+  event,
+  data,
+  position: position && copied(position),
+  replaces: replaces && copied(replaces),
+});
 
 /** @param {Position} position The peer's object has other fields too. @returns {Position} */
 const copied = ({ epoch, offset }) => ({ epoch, offset });
@@ -1483,13 +1505,15 @@ class Membership {
    * What to do with a publication that has an offset.
    *
    * @param {Position} position
+   * @param {number | null} after The places between this offset and that of the position are empty.
    * @returns {"new" | "had" | "gap"}
    */
-  follow(position) {
+  follow(position, after) {
     const { last, tip } = this;
     if (last === null) return "new";
     if (position.epoch === last.epoch && position.offset <= last.offset) return "had";
-    if (position.offset !== last.offset + 1) return "gap";
+    const isNext = after !== null && after <= last.offset && last.offset < position.offset;
+    if (position.offset !== last.offset + 1 && !isNext) return "gap";
     this.last = position;
     return position.epoch === tip?.epoch && position.offset <= tip.offset ? "had" : "new";
   }
@@ -1611,12 +1635,12 @@ export class Room {
   }
 
   /**
-   * Register a handler for an event that is published to this room. `"*"` gets `(event, data)` of
-   * events that have no other handler of this room.
+   * Register a handler for an event that is published to this room. It gets the data and the publication.
+   * `"*"` gets `(event, data, publication)` of events that have no other handler of this room.
    *
    * @template {Name<E, "receives"> | "*"} K
    * @param {K} event
-   * @param {Handler<E, K>} handler
+   * @param {RoomHandler<E, K>} handler
    * @returns {() => void} Removes the handler.
    */
   on(event, handler) {
@@ -2719,19 +2743,20 @@ export class Client {
     if (membership.leaving) return;
     const offset = envelope.offset ?? null;
     const epoch = envelope.epoch ?? membership.last?.epoch ?? null;
+    const replaces = (envelope.replaces ?? null) === null ? null : copied(envelope.replaces);
     if (offset === null || (membership.live && epoch === null)) {
-      this.#deliver(membership, { event, data, position: null, mark: null, bytes });
+      this.#deliver(membership, { event, data, position: null, replaces, mark: null, bytes });
       return;
     }
     // Otherwise it comes again.
     if (!membership.live) return;
     const { last } = membership;
     const position = { epoch, offset };
-    const verdict = membership.follow(position);
+    const verdict = membership.follow(position, envelope.after ?? null);
     if (verdict === "gap") return this.#gap(link, membership);
     if (verdict === "had") return;
     const mark = membership.begin(position);
-    if (this.#deliver(membership, { event, data, position, mark, bytes })) return;
+    if (this.#deliver(membership, { event, data, position, replaces, mark, bytes })) return;
     membership.giveBack(mark);
     membership.last = last;
     membership.live = false;
@@ -2779,7 +2804,7 @@ export class Client {
       if (waits) return this.#queueNews(membership, arrival, hasWaited);
       this.#event(event, data, jobs);
     }
-    for (const handler of own) jobs.push(guard(event, () => handler(event, data)));
+    for (const handler of own) jobs.push(guard(event, () => handler(event, data, published(arrival))));
     if (mark) mark.left = jobs.length;
     for (const job of jobs) job.then(() => membership.done(mark));
     if (!jobs.length) membership.done(mark);
@@ -2883,11 +2908,10 @@ export class Client {
         const item = membership.holding ? undefined : membership.take();
         if (item && "lost" in item) this.#tellLost(membership, item.lost);
         else if (item && membership.waits(item)) {
-          const { event, data, position, mark } = item;
           try {
-            yield { event, data, position: position && copied(position) };
+            yield published(item);
           } finally {
-            membership.done(mark);
+            membership.done(item.mark);
           }
         } else if (item === undefined && membership.ended && !membership.holding) {
           if (membership.quiet) return;

@@ -105,7 +105,7 @@ class Membership:
             return False
         if self.ignoring:
             return False
-        position = self.place.judge(event.offset, event.epoch)
+        position = self.place.judge(event.offset, event.epoch, event.after)
         if position is HAD:
             return False
         if position is GAP:

@@ -20,6 +20,7 @@ from msgspec import Raw
 
 from symphony.protocol.codec import encode_json, encode_msgpack, json_encoder, to_message
 from symphony.protocol.envelopes import MESSAGE, Envelope, Event, Item, Protocol, Published, Reply
+from symphony.protocol.positions import Position
 from symphony.protocol.unencodable import UnencodableError, fail_to_encode
 from symphony.protocol.v1 import JSON, MSGPACK, V1
 
@@ -175,18 +176,29 @@ class Announced:
         content: Event and data.
         room: The name of the room.
         offset: The number in the room's history, if it is kept.
+        after: All places between this offset and *offset* are empty; `None`: there are none.
+        replaces: The publication that this one replaces; `None`: none.
     """
 
-    __slots__ = ("_content", "_offset", "_room")
+    __slots__ = ("_after", "_content", "_offset", "_replaces", "_room")
 
-    def __init__(self, content: Sent | Emitted | Content, room: str, offset: int | None = None) -> None:
+    def __init__(
+        self,
+        content: Sent | Emitted | Content,
+        room: str,
+        offset: int | None = None,
+        after: int | None = None,
+        replaces: Position | None = None,
+    ) -> None:
         self._content = content
         self._room = room
         self._offset = offset
+        self._after = after
+        self._replaces = replaces
 
     def encode(self, dialect: Dialect) -> Message:
         """Return its message in *dialect*."""
-        return dialect.publication(self._content, self._room, self._offset)
+        return dialect.publication(self._content, self._room, self._offset, self._after, self._replaces)
 
 
 class SharedEncoding:
@@ -279,14 +291,23 @@ class Dialect:
         _check_event_name(name)
         return self._encoded(Event(name, data))
 
-    def publication(self, content: Sent | Emitted | Content, room: str, offset: int | None) -> Message:
+    def publication(
+        self,
+        content: Sent | Emitted | Content,
+        room: str,
+        offset: int | None,
+        after: int | None,
+        replaces: Position | None,
+    ) -> Message:
         """Return the message of a publication that has its room's name.
 
         Raises:
             TypeError: The protocol cannot encode it.
         """
         name = MESSAGE if content.event is None else content.event
-        return self._encoded(Published(name, content.data(self), room=room, offset=offset))
+        return self._encoded(
+            Published(name, content.data(self), room=room, offset=offset, after=after, replaces=replaces)
+        )
 
     def _encoded(self, event: Event) -> Message:
         message = self._shared.encode(event)
@@ -313,7 +334,14 @@ class _Raw(Dialect):
     def message(self, value: object) -> Message:
         return to_message(value)
 
-    def publication(self, content: Sent | Emitted | Content, room: str, offset: int | None) -> Message:
+    def publication(
+        self,
+        content: Sent | Emitted | Content,
+        room: str,
+        offset: int | None,
+        after: int | None,
+        replaces: Position | None,
+    ) -> Message:
         # A raw connection is not told about rooms.
         return (
             to_message(content.plain)

@@ -106,11 +106,16 @@ class Published(Event, omit_defaults=True):
         room: The name of the room; `None` from a server that did not say it.
         offset: Its number in the room's history, if it is kept there.
         epoch: The epoch of the offset, if it is not that of the one before.
+        after: All places between this offset and `offset` are empty, if there are any: what
+            stood there was replaced.
+        replaces: The position of the publication that this one replaces.
     """
 
     room: str | None = None
     offset: int | None = None
     epoch: str | None = None
+    after: int | None = None
+    replaces: Position | None = None
 
 
 class Reply(Struct, gc=False):

@@ -122,6 +122,8 @@ class _JsonPublished(Published, gc=False):
     room: _Room | None = None
     offset: _Id | None = None
     epoch: _Epoch | None = None
+    after: _Id | None = None
+    replaces: Position | None = None
 
 
 class _MsgpackPublished(_JsonPublished, gc=False):

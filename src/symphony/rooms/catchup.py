@@ -87,9 +87,9 @@ class CatchUp:
             if lost:
                 self._tell_lost(page)
             if page.records:
-                self._after = page.records[-1].position
-                for frame in self._feed.frames(page, self._recipient.encoding):
+                for frame in self._feed.frames(page, self._after, self._recipient.encoding):
                     outbox.send(frame)
+            self._after = page.end
             await TURN
 
     def _tell_lost(self, page: Page) -> None:

@@ -53,7 +53,7 @@ class Feed:
         self._deliver = deliver
         self._not_encoded = not_encoded
         self._opening: asyncio.Task[None] | None = None
-        self._cached: dict[tuple[SharedEncoding, Position, int], list[Any]] = {}
+        self._cached: dict[tuple[SharedEncoding, Position, Position, int], list[Any]] = {}
         self.last = Position("-", 0)
 
     async def open(self) -> None:
@@ -99,34 +99,44 @@ class Feed:
         after = since if isinstance(since, Position) else None
         try:
             page = await self._broker.after(self._room, after, limit=1, max_bytes=_MAX_PAGE_BYTES)
+            before = page.records[0].position.offset - 1 if page.records else page.top.offset
+            if page.complete and page.top.offset - before > most:
+                # These are fewer publications if some places are empty.
+                newest = await self._broker.before(self._room, None, limit=most)
+                first = newest.records[0].position.offset - 1 if newest.records else newest.top.offset
+            else:
+                first = before
         except Exception as error:
             raise self._unavailable() from error
         if after is not None:
-            if page.complete and page.top.offset - after.offset <= most:
-                return after, True
-            return None, False
-        offset = page.records[0].position.offset - 1 if page.records else page.top.offset
-        first = max(offset, page.top.offset - most)
-        return Position(page.top.epoch, first), first == offset
+            return (after, True) if page.complete and first <= before else (None, False)
+        return Position(page.top.epoch, max(first, before)), first <= before
 
     async def page(self, after: Position | None) -> Page:
         """Read the publications that follow *after*; from the oldest for `None`."""
         return await self._broker.after(self._room, after, limit=_MAX_PAGE, max_bytes=_MAX_PAGE_BYTES)
 
-    def frames(self, page: Page, encoding: SharedEncoding) -> list[Any]:
-        """Return the frames of a page in *encoding*, made once for all members."""
-        key = encoding, page.records[0].position, len(page.records)
+    def frames(self, page: Page, after: Position, encoding: SharedEncoding) -> list[Any]:
+        """Return the frames of a page in *encoding*, made once for all members.
+
+        Args:
+            page: The page.
+            after: The position that the page follows.
+            encoding: Encodes the frames.
+        """
+        # Publications between two positions may be replaced, but none is ever added.
+        key = encoding, after, page.end, len(page.records)
         frames = self._cached.get(key)
         if frames is None:
             while len(self._cached) >= _MAX_CACHED_PAGES:
                 del self._cached[next(iter(self._cached))]
             frames = self._cached[key] = []
             for record in page.records:
-                content = Content(record.event, record.payload)
                 try:
-                    frames.append(encoding.encode(Announced(content, self._room, record.position.offset)))
+                    frames.append(encoding.encode(self._announced(record, after)))
                 except Exception as error:
                     self._not_encoded(error)
+                after = record.position
         return frames
 
     def forget_pages(self) -> None:
@@ -141,14 +151,25 @@ class Feed:
 
     def _received(self, record: Record) -> None:
         self.last = record.position
-        content = record.source
-        if not isinstance(content, Content):
-            content = Content(record.event, record.payload)
         try:
-            self._deliver(Announced(content, self._room, record.position.offset))
+            self._deliver(self._announced(record))
         except Exception as error:
             # The publication is kept already.
             self._not_encoded(error)
+
+    def _announced(self, record: Record, after: Position | None = None) -> Announced:
+        """Return a publication for the members.
+
+        Args:
+            record: The publication.
+            after: The position that is known to be the one before; `None`: it is the next one.
+        """
+        content = record.source
+        if not isinstance(content, Content):
+            content = Content(record.event, record.payload)
+        offset = record.position.offset
+        gap = None if after is None or after.offset + 1 == offset else after.offset
+        return Announced(content, self._room, offset, gap, record.replaces)
 
 
 def _nothing(ignored: object) -> None:

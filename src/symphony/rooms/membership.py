@@ -77,7 +77,7 @@ class Membership:
         self._joining = Joining(
             find_family, handle, lives, changes, announcing, self._leaving, everyone=self.everyone
         )
-        self._publishing = Publishing(broker, batches, lambda name: find_family(name)[0])
+        self._publishing = Publishing(broker, batches, lambda name: find_family(name)[0], report)
         # The rooms that exist: each publication looks one up.
         self._rooms = lives.rooms
 

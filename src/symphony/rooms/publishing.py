@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from symphony.broker.base import Draft
+from symphony.broker.base import Draft, Key
 from symphony.errors import Reject
 from symphony.outgoing.encoding import Announced, Content
-from symphony.rooms.options import check
+from symphony.protocol.envelopes import MESSAGE
+from symphony.rooms.options import PLAIN, check
 
 if TYPE_CHECKING:
-    from symphony.broker.base import Broker
+    from symphony.broker.base import Broker, History
     from symphony.outgoing.batch import Batches, Recipient
     from symphony.outgoing.encoding import Emitted, Sent
     from symphony.protocol.positions import Position
@@ -21,7 +25,10 @@ if TYPE_CHECKING:
     from symphony.rooms.live import Live
     from symphony.rooms.options import Delivery
 
-__all__ = ("Publication", "Publishing")
+__all__ = ("Publication", "Publishing", "digest_of")
+
+# The publisher of all code of the app: a repeat may come from another node of it.
+_APP: Final = "app"
 
 
 class Publication(NamedTuple):
@@ -31,11 +38,14 @@ class Publication(NamedTuple):
         event: The name of the event; `"message"` for what was sent without a name.
         data: Its data, as plain Python values.
         position: Where it stands.
+        replaces: The position of the publication that it replaces, the first of a chain;
+            `None`: it replaces none.
     """
 
     event: str
     data: Any
     position: Position
+    replaces: Position | None = None
 
 
 class Publishing:
@@ -45,12 +55,20 @@ class Publishing:
         broker: Keeps the histories; `None`: no family has one.
         batches: The batches of the node.
         family_of: Returns the family of a room.
+        report: Called with the error of a publication that is not awaited.
     """
 
-    def __init__(self, broker: Broker | None, batches: Batches, family_of: Callable[[str], Family]) -> None:
+    def __init__(
+        self,
+        broker: Broker | None,
+        batches: Batches,
+        family_of: Callable[[str], Family],
+        report: Callable[[BaseException, Any, str], None],
+    ) -> None:
         self._broker = broker
         self._batches = batches
         self._family_of = family_of
+        self._report = report
 
     def publish(
         self,
@@ -74,8 +92,26 @@ class Publishing:
             shown = Announced(message, name) if live.announced else message
             return self._batches.publish(live, shown, exclude)
         content = Content.of(message)
-        kept = self._broker.publish(name, Draft(content.event, content.packed, content), history)
+        draft = Draft(content.event, content.packed, content)
+        if delivery is not PLAIN:
+            key = delivery.key
+            draft = draft._replace(
+                key=None if key is None else Key(_APP, key, digest_of(content, delivery.replaces)),
+                replaces=delivery.replaces,
+            )
+        return self._keep(name, draft, history)
+
+    def _keep(self, name: str, draft: Draft, history: History) -> Awaitable[Position]:
+        assert self._broker is not None
+        kept = self._broker.publish(name, draft, history)
+        if isinstance(kept, asyncio.Future):
+            failed = partial(self._failed, name)
+            return _Pending(kept, self._batches.paced(), failed)
         return _Kept(kept, self._batches.paced())
+
+    def _failed(self, name: str, kept: asyncio.Future[Position]) -> None:
+        if not kept.cancelled() and (error := kept.exception()) is not None:
+            self._report(error, None, f"publication to room {name!r}")
 
     async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
         """Return the last publications that a room keeps, the oldest first."""
@@ -88,9 +124,22 @@ class Publishing:
             raise Reject("invalid", f"the history of {name!r} does not have this position")
         await self._batches.paced()
         return [
-            Publication(record.event or "message", msgspec.msgpack.decode(record.payload), record.position)
+            Publication(
+                record.event or MESSAGE,
+                msgspec.msgpack.decode(record.payload),
+                record.position,
+                record.replaces,
+            )
             for record in page.records
         ]
+
+
+def digest_of(content: Content, replaces: Position | None) -> bytes:
+    """Return what tells a publication from another one with the same key."""
+    digest = blake2b(content.packed, digest_size=16)
+    for part in (content.event, replaces and replaces.epoch, replaces and str(replaces.offset)):
+        digest.update(b"\0" if part is None else b"\1" + part.encode() + b"\0")
+    return digest.digest()
 
 
 class _Kept:
@@ -106,3 +155,41 @@ class _Kept:
         position = yield from self._kept.__await__()
         yield from self._paced.__await__()
         return position
+
+
+class _Pending:
+    """The result of a publication that the broker has not answered yet.
+
+    Args:
+        kept: The answer.
+        paced: What a publisher awaits on top.
+        failed: Called with the answer if the publisher does not wait for it.
+    """
+
+    __slots__ = ("_failed", "_kept", "_paced", "_waits")
+
+    def __init__(
+        self,
+        kept: asyncio.Future[Position],
+        paced: Awaitable[None],
+        failed: Callable[[asyncio.Future[Position]], None],
+    ) -> None:
+        self._kept = kept
+        self._paced = paced
+        self._failed = failed
+        self._waits = False
+
+    def __await__(self) -> Generator[Any, Any, Position]:
+        self._waits = True
+        try:
+            # The publisher may be cancelled. The publication goes on.
+            position = yield from asyncio.shield(self._kept).__await__()
+        except asyncio.CancelledError:
+            self._waits = False
+            raise
+        yield from self._paced.__await__()
+        return position
+
+    def __del__(self) -> None:
+        if not self._waits:
+            self._kept.add_done_callback(self._failed)

@@ -192,6 +192,8 @@ class RoomTarget(Target):
         *,
         exclude: Socket[Any] | Iterable[Socket[Any]] = (),
         transient: bool = False,
+        key: str | None = None,
+        replaces: Position | None = None,
     ) -> Awaitable[Position | None]:
         """Send a message to every socket in it; on event connections, the event `"message"`.
 
@@ -204,7 +206,10 @@ class RoomTarget(Target):
 
         The message is encoded before this returns. Awaiting the result does not wait for
         members. It suspends for one turn of the event loop if much was published in this
-        turn, so a loop of publications does not keep others waiting.
+        turn, so a loop of publications does not keep others waiting. In a room with a
+        history, it waits until the broker has accepted the publication. Cancelling stops
+        the waiting, not the publishing. If you do not await the result, `on_error` gets
+        the error of a publication that fails later.
 
         Args:
             message: Text and bytes are sent unchanged, anything else as JSON.
@@ -212,6 +217,12 @@ class RoomTarget(Target):
                 only with *transient*, since it would be missing in what they recover.
             transient: In a room with a history, do not keep it: a member that is away does
                 not get it. Use it for what is soon out of date, such as "is typing".
+            key: Publish it once: for 5 minutes, a repeat with the same key, on any node of
+                the app, publishes nothing and returns the first position. Only for what is
+                kept.
+            replaces: The position of a publication that this one replaces, such as an
+                edited message. Members get it as a new publication that names the replaced
+                one. Members that recover get only the last of them. Only for what is kept.
 
         Returns:
             When awaited, the position in the history, or `None` if it is not kept.
@@ -219,9 +230,15 @@ class RoomTarget(Target):
         Raises:
             WrongThreadError: Called from another thread than the app's.
             TypeError: The message cannot be encoded.
-            ValueError: *exclude* for a publication that is kept.
+            ValueError: An option is not possible in this room, or not together with another.
+            Reject: `conflict`: *key* was used for another message.
+            BrokerUnavailableError: The broker cannot be reached. Nothing was published.
+            OutcomeUnknownError: The broker did not answer in time. It may have been
+                published. Only with a *key* is it safe to repeat it.
         """
-        return self._publish("send", Sent(message), exclude, delivery_of(transient))
+        return self._publish(
+            "send", Sent(message), exclude, delivery_of(transient, key=key, replaces=replaces)
+        )
 
     def emit(
         self,
@@ -230,6 +247,8 @@ class RoomTarget(Target):
         *,
         exclude: Socket[Any] | Iterable[Socket[Any]] = (),
         transient: bool = False,
+        key: str | None = None,
+        replaces: Position | None = None,
     ) -> Awaitable[Position | None]:
         """Send an event to every socket in it; otherwise as `send`.
 
@@ -241,6 +260,8 @@ class RoomTarget(Target):
             data: Data that all these protocols can encode.
             exclude: As in `send`.
             transient: As in `send`.
+            key: As in `send`.
+            replaces: As in `send`.
 
         Returns:
             As `send`.
@@ -248,9 +269,11 @@ class RoomTarget(Target):
         Raises:
             WrongThreadError: Called from another thread than the app's.
             TypeError: The data cannot be encoded.
-            ValueError: *exclude* for a publication that is kept.
+            ValueError: As in `send`; likewise the other errors.
         """
-        return self._publish("emit", Emitted(event, data), exclude, delivery_of(transient))
+        return self._publish(
+            "emit", Emitted(event, data), exclude, delivery_of(transient, key=key, replaces=replaces)
+        )
 
     def history(self, limit: int = 100, *, before: Position | None = None) -> Awaitable[list[Publication]]:
         """Return the last publications that the room keeps, the oldest first.

@@ -64,21 +64,22 @@ async def test_members_share_the_frames_of_pages_up_to_a_number() -> None:
     feed, before = await feed_of(30)
     frames = Frames()
     encoding = SharedEncoding(DIALECTS[0], frames)
-    pages = [await feed.page(Position(before.epoch, offset)) for offset in range(17)]
+    places = [Position(before.epoch, offset) for offset in range(17)]
+    pages = [await feed.page(place) for place in places]
     sizes = [len(page.records) for page in pages]
-    for page in pages[:16]:
-        feed.frames(page, encoding)
+    for page, place in zip(pages[:16], places, strict=False):
+        feed.frames(page, place, encoding)
     assert frames.made == sum(sizes[:16])
-    for page in pages[:16]:
-        feed.frames(page, encoding)
+    for page, place in zip(pages[:16], places, strict=False):
+        feed.frames(page, place, encoding)
     assert frames.made == sum(sizes[:16])
     # One more: the first is made again.
-    feed.frames(pages[16], encoding)
-    feed.frames(pages[15], encoding)
-    feed.frames(pages[0], encoding)
+    feed.frames(pages[16], places[16], encoding)
+    feed.frames(pages[15], places[15], encoding)
+    feed.frames(pages[0], places[0], encoding)
     assert frames.made == sum(sizes) + sizes[0]
     feed.forget_pages()
-    feed.frames(pages[15], encoding)
+    feed.frames(pages[15], places[15], encoding)
     assert frames.made == sum(sizes) + sizes[0] + sizes[15]
 
 
@@ -86,7 +87,7 @@ async def test_the_frames_of_each_codec_are_those_of_the_publication() -> None:
     feed, before = await feed_of(1, 2)
     page = await feed.page(before)
     for dialect, decode in zip(DIALECTS, (msgspec.json.decode, msgspec.msgpack.decode), strict=True):
-        [frame] = feed.frames(page, SharedEncoding(dialect, Frames()))
+        [frame] = feed.frames(page, before, SharedEncoding(dialect, Frames()))
         assert decode(frame) == {"event": "said", "data": "xx", "room": "a", "offset": 1}
 
 
