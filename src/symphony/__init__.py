@@ -4,9 +4,11 @@ from symphony.app import Symphony
 from symphony.broker.base import History
 from symphony.client import Client, connect
 from symphony.errors import (
+    BrokerUnavailableError,
     ConfigurationError,
     DisconnectedError,
     MessageTooLargeError,
+    OutcomeUnknownError,
     QueueFullError,
     RefusedError,
     Reject,
@@ -24,7 +26,8 @@ from symphony.protocol.envelopes import Event, Protocol
 from symphony.protocol.positions import Position
 from symphony.rooms.policy import Rooms
 from symphony.rooms.publishing import Publication
-from symphony.rooms.room import Room, Target
+from symphony.rooms.room import Room
+from symphony.rooms.target import Target
 from symphony.router import Router
 from symphony.routing.markers import Depends, Query
 from symphony.routing.middleware import CallNext
@@ -34,6 +37,7 @@ from symphony.stats import Stats
 from symphony.transport.base import Close
 
 __all__ = (
+    "BrokerUnavailableError",
     "CallNext",
     "Client",
     "Close",
@@ -46,6 +50,7 @@ __all__ = (
     "Identity",
     "Limits",
     "MessageTooLargeError",
+    "OutcomeUnknownError",
     "Plugin",
     "Position",
     "Protocol",
