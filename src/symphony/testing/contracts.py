@@ -23,7 +23,7 @@ import msgspec
 
 from symphony.broker.base import Broker, Draft, History, Record
 from symphony.protocol.positions import Position
-from symphony.testing.presencechecks import PRESENCE
+from symphony.testing.leasechecks import PRESENCE
 
 __all__ = (
     "BROKER",
