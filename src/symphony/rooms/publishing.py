@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from symphony.broker.base import Draft
 from symphony.errors import Reject
 from symphony.outgoing.encoding import Announced, Content
+from symphony.rooms.options import check
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from symphony.protocol.positions import Position
     from symphony.rooms.family import Family
     from symphony.rooms.live import Live
+    from symphony.rooms.options import Delivery
 
 __all__ = ("Publication", "Publishing")
 
@@ -55,27 +57,22 @@ class Publishing:
         name: str,
         live: Live | None,
         message: Sent | Emitted,
-        exclude: Iterable[Recipient],
-        *,
-        transient: bool,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
     ) -> Awaitable[Position | None]:
         """Publish to a room, which may have no members.
 
         Raises:
-            ValueError: The publication is kept, so it cannot leave out a member.
+            ValueError: The options do not go together.
         """
-        if live is None and self._broker is None:
-            return self._batches.paced()
         family = self._family_of(name) if live is None else live.family
         history = family.policy.history
-        if history is None or self._broker is None or transient:
+        check(delivery, room=name, history=history is not None, excludes=bool(exclude))
+        if history is None or self._broker is None or not delivery.is_kept:
             if live is None:
                 return self._batches.paced()
-            return self._batches.publish(live, Announced(message, name), exclude)
-        if any(True for _ in exclude):
-            raise ValueError(
-                f"exclude= would leave a gap in the history of {name!r}. Leave it out, or use transient=True."
-            )
+            shown = Announced(message, name) if live.announced else message
+            return self._batches.publish(live, shown, exclude)
         content = Content.of(message)
         kept = self._broker.publish(name, Draft(content.event, content.packed, content), history)
         return _Kept(kept, self._batches.paced())

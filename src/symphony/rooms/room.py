@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, cast
 
@@ -13,6 +13,7 @@ from symphony.errors import Reject, WrongThreadError
 from symphony.outgoing.encoding import Emitted, Sent
 from symphony.protocol.invalid import shortened
 from symphony.protocol.positions import Position
+from symphony.rooms.options import PLAIN, Delivery, delivery_of
 from symphony.socket import Socket, recipient_of
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class RoomTable(Protocol):
         ...
 
     def announce(
-        self, name: str, message: Sent | Emitted, exclude: Iterable[Recipient], *, transient: bool
+        self, name: str, message: Sent | Emitted, exclude: Sequence[Recipient], delivery: Delivery
     ) -> Awaitable[Position | None]:
         """Publish to a room that clients are told about, or that has no members."""
         ...
@@ -130,8 +131,7 @@ class Target:
         verb: str,
         publication: Sent | Emitted,
         exclude: Socket[Any] | Iterable[Socket[Any]],
-        *,
-        transient: bool = False,
+        delivery: Delivery = PLAIN,
     ) -> Awaitable[Any]:
         self._check_thread(verb)
         if isinstance(exclude, Socket):
@@ -140,9 +140,9 @@ class Target:
             raise TypeError(f"exclude= takes sockets, not the id {exclude!r}. Use app.socket(id).")
         table = self._table
         batch = table.batch(self.name)
-        left_out = map(recipient_of, exclude)
-        if batch is None or batch.announced:
-            return table.announce(self.name, publication, left_out, transient=transient)
+        left_out = [recipient_of(socket) for socket in exclude] if exclude else ()
+        if batch is None or batch.announced or delivery is not PLAIN:
+            return table.announce(self.name, publication, left_out, delivery)
         return table.publish(batch, publication, left_out)
 
     @property
@@ -233,7 +233,7 @@ class Room(Target, Generic[StateT, MemberT]):
             TypeError: The message cannot be encoded.
             ValueError: *exclude* for a publication that is kept.
         """
-        return self._publish("send", Sent(message), exclude, transient=transient)
+        return self._publish("send", Sent(message), exclude, delivery_of(transient))
 
     def emit(
         self,
@@ -262,7 +262,7 @@ class Room(Target, Generic[StateT, MemberT]):
             TypeError: The data cannot be encoded.
             ValueError: *exclude* for a publication that is kept.
         """
-        return self._publish("emit", Emitted(event, data), exclude, transient=transient)
+        return self._publish("emit", Emitted(event, data), exclude, delivery_of(transient))
 
     def history(self, limit: int = 100, *, before: Position | None = None) -> Awaitable[list[Publication]]:
         """Return the last publications that the room keeps, the oldest first.
