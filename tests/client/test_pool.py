@@ -1,7 +1,6 @@
 """Several connections to one server."""
 
 import asyncio
-import gc
 import inspect
 import os
 import warnings
@@ -304,11 +303,9 @@ async def test_one_that_is_dropped_warns_and_closes(state: str) -> None:
             for peer in peers:
                 await peer.close(1012 if state == "reconnecting" else 4403)
             expected = "waiting" if state == "reconnecting" else "closed"
-            await until(lambda: {client.state for client in pool.clients} == {expected})
-        gc.collect()
+            await until(lambda clients=pool.clients: {client.state for client in clients} == {expected})
         with pytest.warns(ResourceWarning, match="<Pool .* was dropped without being closed"):
             del pool
-            gc.collect()
         if state == "open":
             for peer in peers:
                 await peer.closed()

@@ -33,8 +33,7 @@ class Busy:
             await asyncio.Event().wait()
         finally:
             self.cancelled.set()
-            while not self.may_end.is_set():
-                await asyncio.sleep(0)
+            await asyncio.to_thread(self.may_end.wait)
 
     def begin(self, thread: LoopThread) -> threading.Thread:
         caller = threading.Thread(target=self._wait, args=(thread,))
