@@ -164,12 +164,11 @@ class Presence(RuleBasedStateMachine):
         assert tracked.kind == self.model.track(room, id, connection, counts)
         if tracked.arrival is not None:
             self.model.rooms[room][id].arrival = tracked.arrival
-        if tracked.kind == "full":
-            if connection not in self.answered:
-                seated = [(each, known) for each, known in self.model.rooms[room].items() if known.counts]
-                assert len(seated) == MOST[room]
-                soft = any(each == "ann" or not known.connections for each, known in seated)
-                assert tracked.retryable == soft
+        if tracked.kind == "full" and connection not in self.answered:
+            seated = [(each, known) for each, known in self.model.rooms[room].items() if known.counts]
+            assert len(seated) == MOST[room]
+            soft = any(each == "ann" or not known.connections for each, known in seated)
+            assert tracked.retryable == soft
         self.answered[connection] = tracked.kind
 
     @precondition(lambda self: self.connections)
