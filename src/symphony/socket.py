@@ -19,7 +19,8 @@ from symphony.websocket.backpressure import READY, TURN
 if TYPE_CHECKING:
     from symphony.handshake import Handshake
     from symphony.identity import Identity
-    from symphony.protocol.envelopes import Join, Leave
+    from symphony.protocol.envelopes import Join, Leave, Publish, ReadHistory
+    from symphony.protocol.positions import Position
     from symphony.rooms.room import Room
     from symphony.transport.base import Connection
 
@@ -30,6 +31,8 @@ __all__ = (
     "close_dependencies",
     "join_by_client",
     "leave_by_client",
+    "publish_by_client",
+    "read_by_client",
     "recipient_of",
     "release",
 )
@@ -360,6 +363,16 @@ async def join_by_client(socket: Socket[Any], asked: Join) -> None:
 async def leave_by_client(socket: Socket[Any], asked: Leave) -> bool:
     """Leave the room that the client has named; return whether it was a member."""
     return await socket._session.leave(asked.leave)  # pyright: ignore[reportPrivateUsage]
+
+
+async def publish_by_client(kind: str, socket: Socket[Any], asked: Publish) -> Position | None:
+    """Publish what the client publishes; its data has the form *kind*, as `Protocol.payload`."""
+    return await socket._session.publish(asked, kind)  # pyright: ignore[reportPrivateUsage]
+
+
+async def read_by_client(socket: Socket[Any], asked: ReadHistory) -> Any:
+    """Return what the client reads of a room's history."""
+    return await socket._session.read_history(asked)  # pyright: ignore[reportPrivateUsage]
 
 
 async def close_dependencies(socket: Socket[Any]) -> None:

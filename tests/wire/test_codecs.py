@@ -21,7 +21,9 @@ from symphony.protocol.envelopes import (
     Lost,
     Ping,
     Pong,
+    Publish,
     Published,
+    ReadHistory,
     Reply,
     Retry,
 )
@@ -44,12 +46,21 @@ KINDS = {
     "retry": Retry,
     "join": Join,
     "leave": Leave,
+    "publish": Publish,
+    "history": ReadHistory,
     "joined": Joined,
     "left": Left,
     "lost": Lost,
 }
-OF_ROOMS = dict.fromkeys(("join", "leave", "joined", "left", "lost"), "room")
-FIRST = {"event": "event", "ping": "number", "pong": "number", "retry": "seconds", **OF_ROOMS}
+OF_ROOMS = dict.fromkeys(("join", "leave", "history", "joined", "left", "lost"), "room")
+FIRST = {
+    "event": "event",
+    "publish": "event",
+    "ping": "number",
+    "pong": "number",
+    "retry": "seconds",
+    **OF_ROOMS,
+}
 ENVELOPES = load("envelopes.json")
 MALFORMED = load("malformed.json")
 
@@ -75,17 +86,24 @@ def envelope(meaning: dict[str, Any]) -> Envelope:
 
 
 def _field(name: str, value: Any) -> Any:
-    return Position(**value) if name in ("since", "position") and isinstance(value, dict) else value
+    return (
+        Position(**value)
+        if name in ("since", "position", "replaces", "before") and isinstance(value, dict)
+        else value
+    )
 
 
 def meaning(envelope: Envelope, codec: str) -> dict[str, Any]:
     """Return what was decoded, as `envelopes.json` would have it."""
     module = msgspec.json if codec == "json" else msgspec.msgpack
-    kind = "event" if isinstance(envelope, Event) else type(envelope).__name__.lower()
+    kinds = {Publish: "publish", ReadHistory: "history"}
+    kind = kinds.get(type(envelope)) or (
+        "event" if isinstance(envelope, Event) else type(envelope).__name__.lower()
+    )
     said = {FIRST.get(kind, "id") if name == kind else name: value for name, value in _fields(envelope)}
     if "data" in said:
         said["data"] = module.decode(said["data"])
-    for name in ("since", "position"):
+    for name in ("since", "position", "replaces", "before"):
         if isinstance(said.get(name), Position):
             said[name] = msgspec.structs.asdict(said[name])
     return {"kind": kind} | said

@@ -29,12 +29,16 @@ FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
 
 _MODULES = {"json": msgspec.json, "msgpack": msgspec.msgpack}
 _IDS = ("id", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong")
-_OF_ROOMS = ("join", "leave", "joined", "left", "lost")
+_OF_ROOMS = ("join", "leave", "history", "joined", "left", "lost")
 _KINDS = (
     *("event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry", "limits"),
     *_OF_ROOMS,
+    "publish",
 )
-_FIELDS = ("data", "id", "since", "timeout", "credit", "position", "recovered", "room", "offset", "epoch")
+_FIELDS = (
+    *("data", "id", "since", "timeout", "credit", "position", "recovered", "room", "offset", "epoch"),
+    *("after", "replaces", "key", "client", "limit", "before"),
+)
 
 Ids = dict[str, Any]
 """What the variables of a conversation stand for, ids and epochs: `{"$a": 1}`."""
@@ -79,7 +83,13 @@ def plain(value: Any) -> Any:
 def means(envelope: Mapping[str, Any]) -> dict[str, Any]:
     """Return the map that says an envelope of `envelopes.json`, in the canonical order."""
     kind = envelope["kind"]
-    about = {"event": "event", "ping": "number", "pong": "number", "retry": "seconds"}.get(kind, "id")
+    about = {
+        "event": "event",
+        "publish": "event",
+        "ping": "number",
+        "pong": "number",
+        "retry": "seconds",
+    }.get(kind, "id")
     if kind in _OF_ROOMS:
         about = "room"
     return {kind: envelope[about]} | {
@@ -136,7 +146,7 @@ def _field_fits(key: str, envelope: Mapping[str, Any], found: Any, ids: Ids) -> 
     expected = envelope[key]
     if key in _IDS and isinstance(expected, str) and expected.startswith("$"):
         return ids.setdefault(expected, found) == found and type(found) is int
-    if key == "position" and isinstance(expected, dict):
+    if key in ("position", "replaces") and isinstance(expected, dict):
         epoch = ids.setdefault(expected["epoch"], found["epoch"])
         return found == {"epoch": epoch, "offset": expected["offset"]}
     match expected:
@@ -171,7 +181,7 @@ def named(ids: Ids, envelope: Any) -> Any:
 def _meant(ids: Ids, key: str, value: Any) -> Any:
     if key in _IDS and isinstance(value, str) and value.startswith("$"):
         return ids[value]
-    if key == "since" and isinstance(value, dict):
+    if key in ("since", "before", "replaces") and isinstance(value, dict):
         return {**value, "epoch": ids.get(value["epoch"], value["epoch"])}
     return value
 

@@ -290,12 +290,12 @@ export class Stage {
     assert.deepEqual(came, { event: "lost", data: position, room: await this.#room(name) });
   }
 
-  async publication(name, { event, data, position }) {
+  async publication(name, { event, data, position, replaces = null }) {
     const { value: came, error } = await this.#next(await this.#room(name));
     if (error) throw error;
     assert.equal(came.done, false);
     const { data: has, ...rest } = came.value;
-    assert.deepEqual(rest, { event, position });
+    assert.deepEqual(rest, { event, position, replaces });
     this.#equals(has, data);
   }
 

@@ -15,11 +15,14 @@ from symphony.node.checks import (
     the_handshake,
     wrong_state,
 )
+from symphony.protocol.bounds import calm
+from symphony.protocol.reading import event_readers
+from symphony.rooms.clients import OnPublish
 from symphony.rooms.family import Family, Hook
 from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy, Rooms
 from symphony.rooms.room import Room
 from symphony.routing.patterns import NamePattern
-from symphony.routing.plan import Plan, compile_plan
+from symphony.routing.plan import NAMED_EVENT, Payload, Plan, compile_plan
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
 from symphony.socket import Socket
 from symphony.transport.base import Close
@@ -55,7 +58,17 @@ class HookCompiler:
             on_leave=tuple(hooks.get("on_leave", [])),
             on_empty=tuple(hooks.get("on_empty", [])),
             tasks=tuple(hooks.get("task", [])),
+            publishes={
+                event: self._on_publish(hook, event, policy) for event, hook in rooms.publishes.items()
+            },
         )
+
+    def _on_publish(self, function: Callable[..., Any], event: str, policy: RoomPolicy) -> OnPublish:
+        where = f"on_publish({event!r}) of rooms {policy.pattern!r}"
+        plan = self._plan(function, where, policy, for_socket=True, room=_the_room, payload=NAMED_EVENT)
+        readers: Mapping[str, Callable[[Any], Any]] = plan.reader or event_readers(Any)
+        calm_readers = {kind: calm(readers[kind]) for kind in ("json", "msgpack", "plain", "unpacked")}
+        return OnPublish(calm_readers, answering(plan, where))
 
     def factory(
         self, make: Callable[..., Any], option: str, policy: RoomPolicy, *, for_socket: bool = False
@@ -96,8 +109,10 @@ class HookCompiler:
         *,
         for_socket: bool,
         is_factory: bool = False,
+        room: Filler = the_subject,
+        payload: Payload | None = None,
     ) -> Plan:
-        types: dict[type, Filler] = {Room: the_subject}
+        types: dict[type, Filler] = {Room: room}
         refused = {Close: NO_CLOSE}
         if for_socket:
             types |= {Socket: the_socket, Handshake: the_handshake}
@@ -110,7 +125,12 @@ class HookCompiler:
             pattern_names=NamePattern(policy.pattern, separator=ROOM_SEPARATOR).converters,
             overrides=self._overrides,
             is_factory=is_factory,
+            payload=payload,
         )
+
+
+def _the_room(socket: Any, subject: Any) -> Any:
+    return subject.room
 
 
 def _wrong_room_state(state: Any, annotation: Any) -> str | None:

@@ -32,7 +32,7 @@ from symphony.node.checks import (
 from symphony.outgoing.encoding import V1_DIALECTS, Dialect
 from symphony.protocol.annotations import bare
 from symphony.protocol.bounds import SMALL, bounded, calm
-from symphony.protocol.envelopes import JOIN, LEAVE, Action, Protocol
+from symphony.protocol.envelopes import HISTORY, JOIN, LEAVE, PUBLISH, Action, Protocol
 from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.reading import Reader, event_readers, guarded
 from symphony.protocol.unencodable import UnencodableError
@@ -47,7 +47,7 @@ from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
 from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
 from symphony.session.threads import run_in_thread
-from symphony.socket import Socket, begin, join_by_client, leave_by_client
+from symphony.socket import Socket, begin, join_by_client, leave_by_client, publish_by_client, read_by_client
 from symphony.transport.base import Close, Profile
 from symphony.websocket.backpressure import TURN
 from symphony.websocket.queued import Queued
@@ -267,20 +267,25 @@ class Compiler:
                     table.add(event, plan, call)
             except ConfigurationError as error:
                 raise ConfigurationError(f"{here}: {error}") from None
-        for table in tables.values():
+        for kind, table in tables.items():
             table.add_action(JOIN, join_by_client)
             table.add_action(LEAVE, leave_by_client)
+            table.add_action(HISTORY, read_by_client)
+            table.add_action(PUBLISH, partial(publish_by_client, kind))
         dialects = V1_DIALECTS if protocol is None else (own_dialect(protocol, where),)
         if not middlewares:
             if protocol is None:
                 dialects = tuple(_typed(dialect, tables) for dialect in dialects)
             return EventHandlers(dialects, {kind: table.handle for kind, table in tables.items()})
         chains = {kind: wrap(middlewares, tables[kind].handle) for kind in ("plain", "unpacked")}
+        publishes = {
+            kind: wrap(middlewares, partial(publish_by_client, kind)) for kind in ("plain", "unpacked")
+        }
         seen = {"json": "plain", "msgpack": "unpacked", "plain": "plain"}
         return EventHandlers(
             dialects,
             {
-                kind: partial(_seen, chains[sees], tables[kind].handle, _ANYTHING[kind])
+                kind: partial(_seen, chains[sees], publishes[sees], tables[kind].handle, _ANYTHING[kind])
                 for kind, sees in seen.items()
             },
         )
@@ -323,13 +328,16 @@ def _typed(dialect: Dialect, tables: Mapping[str, EventTable]) -> Dialect:
 
 def _seen(
     chain: Callable[[Any, Any], Any],
+    publish: Callable[[Any, Any], Any],
     handle: Callable[[Any, Any], Any],
     read: Reader,
     socket: Any,
     event: Any,
 ) -> Any:
     """Call message middleware, which sees the data of an event decoded."""
-    if isinstance(event.event, Action):
+    if event.event is PUBLISH:
+        chain, event = publish, event.data
+    elif isinstance(event.event, Action):
         # `authorize` decides about joins, and middleware is for events.
         return handle(socket, event)
     event.data = read(event.data)

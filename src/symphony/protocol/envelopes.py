@@ -11,15 +11,17 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal, TypeAlias
 from typing import Protocol as Contract
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from symphony.errors import Reject
 from symphony.protocol.positions import Position
 
 __all__ = (
+    "HISTORY",
     "JOIN",
     "LEAVE",
     "MESSAGE",
+    "PUBLISH",
     "Action",
     "Cancel",
     "End",
@@ -40,7 +42,9 @@ __all__ = (
     "Ping",
     "Pong",
     "Protocol",
+    "Publish",
     "Published",
+    "ReadHistory",
     "Reply",
     "Retry",
 )
@@ -63,6 +67,8 @@ class Action(str):
 
 JOIN: Final = Action("join")
 LEAVE: Final = Action("leave")
+PUBLISH: Final = Action("publish")
+HISTORY: Final = Action("history")
 
 
 class Event(Struct, omit_defaults=True):
@@ -116,6 +122,22 @@ class Published(Event, omit_defaults=True):
     epoch: str | None = None
     after: int | None = None
     replaces: Position | None = None
+
+
+class Publish(Event, omit_defaults=True):
+    """A client publishes an event to a room; without an id, it is volatile.
+
+    Attributes:
+        room: The name of the room.
+        key: A repeat with the same key is not published again.
+        client: A text that the client keeps while it reconnects. If the client is not
+            logged in, its keys belong to this text.
+    """
+
+    event: str = field(name="publish")
+    room: str = ""
+    key: str | None = None
+    client: str | None = None
 
 
 class Reply(Struct, gc=False):
@@ -217,6 +239,24 @@ class Leave(Struct, omit_defaults=True):
     timeout: float | None = None
 
 
+class ReadHistory(Struct, omit_defaults=True):
+    """The request `id`: the last publications in the history of the room `history`.
+
+    Attributes:
+        history: The name of the room.
+        id: As in `Event`.
+        timeout: As in `Event`.
+        limit: The most publications; `None`: as many as the server likes.
+        before: Only those before this position; `None`: the newest.
+    """
+
+    history: str
+    id: Any
+    timeout: float | None = None
+    limit: int | None = None
+    before: Position | None = None
+
+
 class Joined(Struct, omit_defaults=True):
     """The client is a member of the room `joined`: its publications follow.
 
@@ -259,6 +299,7 @@ Envelope: TypeAlias = (
     | Limits
     | Join
     | Leave
+    | ReadHistory
     | Joined
     | Left
     | Lost

@@ -29,7 +29,9 @@ from symphony.protocol.envelopes import (
     MalformedError,
     Ping,
     Pong,
+    Publish,
     Published,
+    ReadHistory,
     Reply,
     Retry,
 )
@@ -37,12 +39,26 @@ from symphony.protocol.invalid import reason_and_path
 from symphony.protocol.positions import Position
 from symphony.protocol.unencodable import fail_to_encode
 
-__all__ = ("ERROR", "JSON", "MAX_CREDIT", "MAX_ID", "MAX_NAME", "MAX_TIMEOUT", "MSGPACK", "V1", "TypedV1")
+__all__ = (
+    "ERROR",
+    "JSON",
+    "MAX_CLIENT",
+    "MAX_CREDIT",
+    "MAX_ID",
+    "MAX_KEY",
+    "MAX_NAME",
+    "MAX_TIMEOUT",
+    "MSGPACK",
+    "V1",
+    "TypedV1",
+)
 
 MAX_ID: Final = 2**53 - 1
 """The largest integer that a double holds exactly, so that every language can use ids."""
 MAX_CREDIT: Final = 2**31 - 1
 MAX_NAME: Final = 256
+MAX_KEY: Final = 128
+MAX_CLIENT: Final = 64
 MAX_TIMEOUT: Final = 2**31 - 1
 """Seconds; timers have an upper limit."""
 
@@ -53,6 +69,8 @@ _Credit = Annotated[int, Meta(ge=0, le=MAX_CREDIT)]
 # How long the name of a room may be is for the server to say: `Limits.max_room_name`.
 _Room = Annotated[str, Meta(min_length=1)]
 _Epoch = Annotated[str, Meta(min_length=1, max_length=128)]
+_Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)]
+_Client = Annotated[str, Meta(min_length=1, max_length=MAX_CLIENT)]
 _NULLS: Final = {"json": Raw(b"null"), "msgpack": Raw(b"\xc0")}
 _ABSENT: Final = Raw(b"")
 ERROR: Final = "error"
@@ -86,6 +104,13 @@ class _Frame(Struct, gc=False):
     joined: _Room | None = None
     left: _Room | None = None
     lost: _Room | None = None
+    publish: _Name | None = None
+    room: _Room | None = None
+    key: _Key | None = None
+    client: _Client | None = None
+    history: _Room | None = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_ID)] | None = None
+    before: Position | None = None
     since: Position | Literal["start"] | None = None
     position: Position | None = None
     recovered: bool | None = None
@@ -139,6 +164,8 @@ class _Request(Struct):
     event: Any = None
     join: Any = None
     leave: Any = None
+    publish: Any = None
+    history: Any = None
 
 
 class V1:
@@ -259,13 +286,20 @@ class V1:
         id = None
         with suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
             request = self._decode_request(message)
-            if (request.event, request.join, request.leave) != (None, None, None):
+            kinds = request.event, request.join, request.leave, request.publish, request.history
+            if any(kind is not None for kind in kinds):
                 id = request.id
         return MalformedError(reason, path, id=id)
 
 
-def _of_room(frame: _Frame, data: Raw) -> Join | Leave | Joined | Left | Lost | None:
+def _of_room(frame: _Frame, data: Raw) -> Publish | ReadHistory | Join | Leave | Joined | Left | Lost | None:
     """Return the envelope about a room, `None` if the frame is not about a room."""
+    if frame.publish is not None:
+        return _publish(frame.publish, frame, data)
+    if frame.history is not None:
+        if frame.id is None:
+            raise MalformedError("it needs an `id`, because it is a request", "$.id")
+        return ReadHistory(frame.history, frame.id, frame.timeout, frame.limit, frame.before)
     if (room := frame.join or frame.leave) is not None:
         if frame.id is None:
             raise MalformedError("it needs an `id`, because it is a request", "$.id")
@@ -281,6 +315,22 @@ def _of_room(frame: _Frame, data: Raw) -> Join | Leave | Joined | Left | Lost | 
             raise MalformedError("a `lost` needs a `position`", "$.position")
         return Lost(frame.lost, frame.position)
     return None
+
+
+def _publish(event: str, frame: _Frame, data: Raw) -> Publish:
+    if frame.room is None:
+        raise MalformedError("a `publish` needs a `room`", "$.room", id=frame.id)
+    if frame.id is None and frame.key is not None:
+        raise MalformedError("a `key` needs an `id`: without one, nothing is kept", "$.key")
+    return Publish(
+        event,
+        data,
+        frame.id,
+        frame.timeout,
+        room=frame.room,
+        key=frame.key,
+        client=frame.client,
+    )
 
 
 class TypedV1(V1):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 from symphony.errors import Reject
 from symphony.protocol.invalid import shortened
 from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy
 from symphony.routing.patterns import NamePattern, NameTable
+
+if TYPE_CHECKING:
+    from symphony.rooms.clients import OnPublish
 
 __all__ = ("DEFAULT_FAMILY", "Families", "Family", "Hook")
 
@@ -31,6 +34,7 @@ class Family:
         on_leave: Called after a socket has left.
         on_empty: Called when the last has left and the linger has passed.
         tasks: Run from the first join to the end of the linger.
+        publishes: What clients may publish, by the name of the event.
     """
 
     policy: RoomPolicy
@@ -40,6 +44,7 @@ class Family:
     on_leave: tuple[Hook, ...] = ()
     on_empty: tuple[Hook, ...] = ()
     tasks: tuple[Hook, ...] = ()
+    publishes: Mapping[str, OnPublish] = field(default_factory=dict[str, "OnPublish"])
 
     @property
     def opens_to_clients(self) -> bool:
@@ -49,7 +54,7 @@ class Family:
     @property
     def is_announced(self) -> bool:
         """Whether clients are told of their membership."""
-        return self.policy.history is not None or self.opens_to_clients
+        return self.policy.history is not None or self.opens_to_clients or bool(self.publishes)
 
 
 _PARAMETER: Final = re.compile(r"\{[^}]*\}")

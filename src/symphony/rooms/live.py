@@ -32,6 +32,7 @@ class Live(Batch):
         linger: Ends it, while it lingers.
         ending: Runs its last hooks.
         began: Whether its life has begun: its state was created, or it has had a member.
+        speaking: Held while a publication of a client is handled; `None`: there was none.
         hooks: How many joins and hooks are under way: it does not end before these are done.
     """
 
@@ -46,6 +47,7 @@ class Live(Batch):
         "linger",
         "making",
         "params",
+        "speaking",
         "state",
         "tasks",
     )
@@ -63,6 +65,7 @@ class Live(Batch):
         self.linger: asyncio.TimerHandle | None = None
         self.ending: asyncio.Task[Any] | None = None
         self.began = False
+        self.speaking: asyncio.Lock | None = None
         self.hooks = 0
 
     def has_state(self, state: Any) -> None:

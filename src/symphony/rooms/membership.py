@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from symphony.broker.base import Broker
 from symphony.outgoing.batch import Batch, Batches, Recipient
 from symphony.outgoing.encoding import Emitted, Sent
-from symphony.protocol.envelopes import Join
+from symphony.protocol.envelopes import Join, Publish, ReadHistory
 from symphony.protocol.positions import Position
 from symphony.rooms.announcing import Announcing
 from symphony.rooms.changes import Changes
+from symphony.rooms.clients import ClientRooms
 from symphony.rooms.joining import FindFamily, Joining
 from symphony.rooms.leaving import Leaving
 from symphony.rooms.lives import Lives
@@ -78,6 +79,7 @@ class Membership:
             find_family, handle, lives, changes, announcing, self._leaving, everyone=self.everyone
         )
         self._publishing = Publishing(broker, batches, lambda name: find_family(name)[0], report)
+        self._clients = ClientRooms(lives.rooms, handle, self._publishing)
         # The rooms that exist: each publication looks one up.
         self._rooms = lives.rooms
 
@@ -142,6 +144,14 @@ class Membership:
         await self._joining.join(socket, name, authorize=authorize, most=most, asked=asked)
         await self.batches.paced()
         return room
+
+    async def published(self, socket: Socket[Any], asked: Publish, kind: str) -> Position | None:
+        """Publish what a client publishes: see `ClientRooms.publish`."""
+        return await self._clients.publish(socket, asked, kind)
+
+    async def read(self, socket: Socket[Any], asked: ReadHistory) -> dict[str, Any]:
+        """Return what a client reads of a room's history: see `ClientRooms.read`."""
+        return await self._clients.read(socket, asked)
 
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Take *socket* out of a room; whether it was in it."""

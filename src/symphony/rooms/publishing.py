@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
+from msgspec import Raw
 
 from symphony.broker.base import Draft, Key
 from symphony.errors import Reject
@@ -17,7 +18,7 @@ from symphony.protocol.envelopes import MESSAGE
 from symphony.rooms.options import PLAIN, check
 
 if TYPE_CHECKING:
-    from symphony.broker.base import Broker, History
+    from symphony.broker.base import Broker, History, Record
     from symphony.outgoing.batch import Batches, Recipient
     from symphony.outgoing.encoding import Emitted, Sent
     from symphony.protocol.positions import Position
@@ -101,6 +102,26 @@ class Publishing:
             )
         return self._keep(name, draft, history)
 
+    def publish_for(
+        self, live: Live, message: Emitted, delivery: Delivery, *, by: str, said: object
+    ) -> Awaitable[Position | None]:
+        """Publish for a client, to a room that exists.
+
+        Args:
+            live: The room.
+            message: What is published.
+            delivery: Its options.
+            by: Whose key it is.
+            said: What the client has sent: a repeat must be the same.
+        """
+        history = live.family.policy.history
+        if history is None or delivery.key is None:
+            return self.publish(live.name, live, message, (), delivery)
+        content = Content.of(message)
+        raw = bytes(said) if isinstance(said, Raw) else msgspec.msgpack.encode(said)
+        key = Key(by, delivery.key, digest_of(Content(message.event, raw), None))
+        return self._keep(live.name, Draft(content.event, content.packed, content, key), history)
+
     def _keep(self, name: str, draft: Draft, history: History) -> Awaitable[Position]:
         assert self._broker is not None
         kept = self._broker.publish(name, draft, history)
@@ -113,8 +134,24 @@ class Publishing:
         if not kept.cancelled() and (error := kept.exception()) is not None:
             self._report(error, None, f"publication to room {name!r}")
 
+    async def newest(
+        self, name: str, limit: int, before: Position | None, max_bytes: int
+    ) -> tuple[list[Publication], int]:
+        """Return the last publications, and how many there would be without the limit in bytes."""
+        records = await self._records(name, limit, before)
+        size, first = 0, len(records)
+        while first > 0:
+            size += records[first - 1].size
+            if size > max_bytes and first < len(records):
+                break
+            first -= 1
+        return [_publication(record) for record in records[first:]], len(records)
+
     async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
         """Return the last publications that a room keeps, the oldest first."""
+        return [_publication(record) for record in await self._records(name, limit, before)]
+
+    async def _records(self, name: str, limit: int, before: Position | None) -> Sequence[Record]:
         if self._broker is None or self._family_of(name).policy.history is None:
             raise ValueError(
                 f"The room {name!r} has no history. Give its family one: app.rooms(…, history=100)."
@@ -123,15 +160,12 @@ class Publishing:
         if not page.complete:
             raise Reject("invalid", f"the history of {name!r} does not have this position")
         await self._batches.paced()
-        return [
-            Publication(
-                record.event or MESSAGE,
-                msgspec.msgpack.decode(record.payload),
-                record.position,
-                record.replaces,
-            )
-            for record in page.records
-        ]
+        return page.records
+
+
+def _publication(record: Record) -> Publication:
+    data = msgspec.msgpack.decode(record.payload)
+    return Publication(record.event or MESSAGE, data, record.position, record.replaces)
 
 
 def digest_of(content: Content, replaces: Position | None) -> bytes:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from symphony.complaints import Complaints
     from symphony.identity import Identity
-    from symphony.protocol.envelopes import Event, Join
+    from symphony.protocol.envelopes import Event, Join, Publish, ReadHistory
+    from symphony.protocol.positions import Position
     from symphony.rooms.room import Room
     from symphony.session.waiting import Waiting
     from symphony.socket import Socket
@@ -112,6 +113,14 @@ class NodeRooms(Protocol):
 
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Remove *socket* from a room; return whether it was a member."""
+        ...
+
+    async def published(self, socket: Socket[Any], asked: Publish, kind: str) -> Position | None:
+        """Publish what a client publishes; its data has the form *kind*, as `Protocol.payload`."""
+        ...
+
+    async def read(self, socket: Socket[Any], asked: ReadHistory) -> Any:
+        """Return what a client reads of a room's history."""
         ...
 
     def leave_all(self, socket: Socket[Any]) -> Coroutine[Any, Any, None] | None:

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, cast
 from symphony.errors import ProtocolError, Reject
 from symphony.protocol.bounds import SMALL, check_elements
 from symphony.protocol.envelopes import (
+    HISTORY,
     JOIN,
     LEAVE,
+    PUBLISH,
     Cancel,
     Envelope,
     Error,
@@ -30,6 +32,8 @@ from symphony.protocol.envelopes import (
     Ping,
     Pong,
     Protocol,
+    Publish,
+    ReadHistory,
     Reply,
     Retry,
 )
@@ -223,6 +227,8 @@ class Exchange:
     def _take(self, envelope: Envelope | MalformedError) -> None:
         if isinstance(envelope, Failure):
             self._reported()
+        elif isinstance(envelope, Publish):
+            self.received(Event(PUBLISH, envelope, envelope.id, envelope.timeout))
         elif isinstance(envelope, Event):
             self.received(envelope)
         elif isinstance(envelope, MalformedError):
@@ -271,6 +277,8 @@ class Exchange:
                 self.received(Event(JOIN, envelope, envelope.id, envelope.timeout))
             case Leave():
                 self.received(Event(LEAVE, envelope, envelope.id, envelope.timeout))
+            case ReadHistory():
+                self.received(Event(HISTORY, envelope, envelope.id, envelope.timeout))
             case _:
                 kind = type(envelope).__name__.lower()
                 refusal = Reject("invalid", f"only a server sends `{kind}`", details={"path": "$"})

@@ -34,7 +34,8 @@ from symphony.transport.base import Close, SlowRead, shown_address
 if TYPE_CHECKING:
     from symphony.identity import Identity
     from symphony.outgoing.encoding import Dialect
-    from symphony.protocol.envelopes import Event, Join
+    from symphony.protocol.envelopes import Event, Join, Publish, ReadHistory
+    from symphony.protocol.positions import Position
     from symphony.rooms.room import Room
     from symphony.session.endpoint import Endpoint
     from symphony.transport.base import Connection
@@ -211,6 +212,14 @@ class Session:
     async def leave(self, name: str) -> bool:
         """Remove the socket from a room; return whether it was a member."""
         return await self._node.rooms.leave(self.socket, name)
+
+    async def publish(self, asked: Publish, kind: str) -> Position | None:
+        """Publish what the client publishes."""
+        return await self._node.rooms.published(self.socket, asked, kind)
+
+    async def read_history(self, asked: ReadHistory) -> Any:
+        """Return what the client reads of a room's history."""
+        return await self._node.rooms.read(self.socket, asked)
 
     def login(self, identity: Identity, before: Identity | None) -> None:
         """Tell the node the new identity of the socket."""
