@@ -82,6 +82,9 @@ class Feed:
         # Otherwise the room would wait for the garbage collector.
         self._deliver = self._not_encoded = _nothing
 
+    async def reached(self, position: Position) -> None:
+        """Wait until the members have got everything up to a position, or will not get it."""
+
     async def start_of(self, since: Position | str, most: int) -> tuple[Position | None, bool]:
         """Return the position after which a member gets publications, and whether these are all.
 
