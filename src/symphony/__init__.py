@@ -4,9 +4,11 @@ from symphony.app import Symphony
 from symphony.broker.base import History
 from symphony.client import Client, connect
 from symphony.errors import (
+    BrokerUnavailableError,
     ConfigurationError,
     DisconnectedError,
     MessageTooLargeError,
+    OutcomeUnknownError,
     QueueFullError,
     RefusedError,
     Reject,
@@ -34,6 +36,7 @@ from symphony.stats import Stats
 from symphony.transport.base import Close
 
 __all__ = (
+    "BrokerUnavailableError",
     "CallNext",
     "Client",
     "Close",
@@ -46,6 +49,7 @@ __all__ = (
     "Identity",
     "Limits",
     "MessageTooLargeError",
+    "OutcomeUnknownError",
     "Plugin",
     "Position",
     "Protocol",

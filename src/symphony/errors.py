@@ -2,17 +2,19 @@
 
 ```
 SymphonyError
-├── ConfigurationError    an app is configured incorrectly; raised at start
-├── WrongThreadError      a socket or room was used outside the thread of its event loop
-├── WrongRouteError       the route cannot do this: a raw route has no requests, for example
-├── Reject                a refusal with a code, at any stage
-├── RemoteError           the peer answered a request with an error
-├── RequestTimeoutError   the peer did not answer in time (also a TimeoutError)
-├── QueueFullError        a queue is full
-├── MessageTooLargeError  a message is larger than the peer accepts (also a ValueError)
-└── DisconnectedError     the connection has ended
-    └── RefusedError      the server refused the connection
-ProtocolError             the peer violated RFC 6455 or RFC 7692; handlers never see it
+├── ConfigurationError     an app is configured incorrectly; raised at start
+├── WrongThreadError       a socket or room was used outside the thread of its event loop
+├── WrongRouteError        the route cannot do this: a raw route has no requests, for example
+├── Reject                 a refusal with a code, at any stage
+├── RemoteError            the peer answered a request with an error
+├── RequestTimeoutError    the peer did not answer in time (also a TimeoutError)
+├── QueueFullError         a queue is full
+├── BrokerUnavailableError the broker of the rooms cannot be reached; nothing was published
+├── OutcomeUnknownError    it may or may not have been published (also a TimeoutError)
+├── MessageTooLargeError   a message is larger than the peer accepts (also a ValueError)
+└── DisconnectedError      the connection has ended
+    └── RefusedError       the server refused the connection
+ProtocolError              the peer violated RFC 6455 or RFC 7692; handlers never see it
 ```
 
 The attributes of exceptions are plain values, so every layer may import this module.
@@ -28,11 +30,13 @@ from symphony.printable import escaped, printable
 
 __all__ = (
     "CODES",
+    "BrokerUnavailableError",
     "Code",
     "ConfigurationError",
     "DisconnectedError",
     "KnownCode",
     "MessageTooLargeError",
+    "OutcomeUnknownError",
     "ProtocolError",
     "QueueFullError",
     "RefusedError",
@@ -289,6 +293,17 @@ class RequestTimeoutError(SymphonyError, TimeoutError):
 
 class QueueFullError(SymphonyError):
     """The queue is full. Nothing was added to it."""
+
+
+class BrokerUnavailableError(SymphonyError):
+    """The broker of the rooms cannot be reached, or cannot store anything. Nothing was published."""
+
+
+class OutcomeUnknownError(SymphonyError, TimeoutError):
+    """The answer did not come in time: it may or may not have been published.
+
+    Only a publication with a `key` can be repeated without being published twice.
+    """
 
 
 class MessageTooLargeError(SymphonyError, ValueError):

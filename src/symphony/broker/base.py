@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from symphony.errors import ConfigurationError
 from symphony.protocol.positions import Position
 
-__all__ = ("Broker", "Draft", "History", "Page", "Receive", "Record")
+__all__ = ("Broker", "Draft", "Heard", "History", "Page", "Receive", "Record")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,7 @@ class Page(NamedTuple):
 
 
 Receive = Callable[[Record], None]
+Heard = Callable[[bytes], None]
 
 
 class Broker(Protocol):
@@ -106,14 +107,36 @@ class Broker(Protocol):
 
     Each room has one sequence of publications. The first has the offset 1, and each
     later one the next offset. An *epoch* names one unbroken life of the sequence. An
-    engine that has forgotten the sequence, and only then, begins a new epoch.
+    engine that has forgotten the sequence, or may have forgotten its end, and only then,
+    begins a new epoch.
+
+    Several processes may share a broker. It also carries messages between them, which are
+    not kept: see `relay`.
+
+    What fails raises one of these, when it is awaited:
+
+    * `QueueFullError`: too much waits for the broker already. Nothing was done.
+    * `BrokerUnavailableError`: the broker cannot be reached, or cannot store anything.
+      Nothing was done.
+    * `OutcomeUnknownError`: the call may or may not have been carried out.
+
+    An engine repeats what it can repeat safely until `Limits.publish_timeout` is over, so the
+    last two are raised after that time. All attempts to publish one draft have the same key.
+
+    Attributes:
+        shared: Whether other processes may use the same rooms. If not, nothing is relayed.
     """
+
+    @property
+    def shared(self) -> bool:
+        """See the attributes of the class."""
+        ...
 
     def publish(self, room: str, draft: Draft, history: History) -> Awaitable[Position]:
         """Append a publication to a room's history, and pass it to the subscribers.
 
-        The place in the order is taken when this is called. Subscribers in the same process
-        have received it before the result is there.
+        The place among the publications of this process is taken when this is called. The
+        subscriber in the same process has received it before the result is there.
 
         Args:
             room: The name of the room.
@@ -122,16 +145,29 @@ class Broker(Protocol):
 
         Returns:
             What the publisher awaits: the position. It need not be awaited.
+
+        Raises:
+            QueueFullError: When awaited, as all others: nothing was published.
+            BrokerUnavailableError: Nothing was published.
+            OutcomeUnknownError: It may have been published, and the place in the order is
+                then before that of all later publications of this process.
         """
         ...
 
-    async def subscribe(self, room: str, receive: Receive) -> Position:
+    async def subscribe(
+        self, room: str, receive: Receive, interrupted: Callable[[], None] | None = None
+    ) -> Position:
         """Receive all publications of a room after the position that this returns.
+
+        If the broker is shared, publications may be missed, and received late or twice. The
+        subscriber compares the positions, and reads the history.
 
         Args:
             room: The name of the room. A process subscribes to it once at a time.
             receive: Called with each publication, in the order of the positions. It
                 must not raise.
+            interrupted: Called when the engine has subscribed again after it had lost the
+                broker: what was published meanwhile is not received. It must not raise.
 
         Returns:
             The position of the last publication so far.
@@ -140,6 +176,35 @@ class Broker(Protocol):
 
     def unsubscribe(self, room: str) -> None:
         """End the subscription of this process; *receive* is not called any more."""
+        ...
+
+    def relay(self, topic: str, message: bytes) -> Awaitable[None]:
+        """Pass a message to every other process that listens to a topic, at most once.
+
+        All messages of this process on one topic arrive in the order of the calls.
+
+        Args:
+            topic: Any name. The names of topics and of rooms have nothing to do with each
+                other.
+            message: Any bytes.
+
+        Returns:
+            What the sender awaits: that the message was handed to the broker. It need not be
+            awaited.
+        """
+        ...
+
+    async def listen(self, topic: str, heard: Heard) -> None:
+        """Receive what other processes relay to a topic, from when this returns.
+
+        Args:
+            topic: The name. A process listens to a topic once at a time.
+            heard: Called with each message. It must not raise.
+        """
+        ...
+
+    def unlisten(self, topic: str) -> None:
+        """Stop to listen; *heard* is not called any more."""
         ...
 
     def close(self) -> None:

@@ -8,8 +8,9 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final
 
-from symphony.broker.base import Draft, History, Page, Receive, Record
+from symphony.broker.base import Draft, Heard, History, Page, Receive, Record
 from symphony.protocol.positions import Position
+from symphony.websocket.backpressure import READY
 
 __all__ = ("MemoryBroker",)
 
@@ -83,9 +84,12 @@ class MemoryBroker:
         new_epoch: Makes a text that was never used as an epoch.
 
     Attributes:
+        shared: `False`: no other process has these rooms.
         evicted: How many publications were dropped because of *max_bytes*.
         held: The bytes of those that are kept.
     """
+
+    shared = False
 
     def __init__(
         self, *, max_bytes: int, new_epoch: Callable[[], str] = lambda: secrets.token_urlsafe(9)
@@ -121,7 +125,9 @@ class MemoryBroker:
             log.receive(kept._replace(source=draft.source))
         return _Done(position)
 
-    async def subscribe(self, room: str, receive: Receive) -> Position:
+    async def subscribe(
+        self, room: str, receive: Receive, interrupted: Callable[[], None] | None = None
+    ) -> Position:
         """See `Broker.subscribe`."""
         log = self._log(room)
         log.receive = receive
@@ -133,6 +139,16 @@ class MemoryBroker:
         if log is not None:
             log.receive = None
             self._forget_if_quiet(room, log)
+
+    def relay(self, topic: str, message: bytes) -> Awaitable[None]:
+        """See `Broker.relay`: there is no other process."""
+        return READY
+
+    async def listen(self, topic: str, heard: Heard) -> None:
+        """See `Broker.listen`."""
+
+    def unlisten(self, topic: str) -> None:
+        """See `Broker.unlisten`."""
 
     def close(self) -> None:
         """See `Broker.close`."""

@@ -20,7 +20,8 @@ from symphony.identity import Identity
 from symphony.limits import Limits
 from symphony.node.admission import Admission, Resolve, shown_path
 from symphony.node.users import Users
-from symphony.rooms.membership import FindFamily, Membership
+from symphony.rooms.joining import FindFamily
+from symphony.rooms.membership import Membership
 from symphony.session.blocking import watched
 from symphony.session.refusal import refuse
 from symphony.session.session import Session

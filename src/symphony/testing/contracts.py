@@ -9,6 +9,7 @@ Run them against your own engine. Each is a function that takes a new broker:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -19,11 +20,15 @@ from symphony.protocol.positions import Position
 
 __all__ = (
     "BROKER",
+    "SHARED_BROKER",
     "a_message_has_no_event",
     "a_position_of_another_history_is_noticed",
+    "a_process_that_has_stopped_to_listen_hears_nothing",
     "a_publication_that_is_not_awaited_is_published",
     "a_room_without_publications_has_a_position",
     "a_subscriber_gets_everything_after_the_position",
+    "all_processes_have_the_same_positions",
+    "each_process_gets_what_the_others_publish",
     "nothing_is_received_after_the_subscription_has_ended",
     "positions_follow_each_other",
     "rooms_have_histories_of_their_own",
@@ -31,9 +36,12 @@ __all__ = (
     "the_history_is_limited_in_number",
     "the_history_is_read_backwards",
     "the_history_is_read_forwards_in_pages",
+    "what_is_relayed_arrives_in_order_at_the_others",
+    "what_is_relayed_does_not_come_back",
 )
 
 _PAGE: Final = 1_000_000
+_PATIENCE: Final = 10.0
 _LARGE: Final = History(1000)
 
 
@@ -160,6 +168,92 @@ async def the_history_is_limited_in_bytes(broker: Broker) -> None:
     assert await _all(broker, "a") == ["x" * 1000]
 
 
+async def what_is_relayed_does_not_come_back(broker: Broker) -> None:
+    """And it has nothing to do with the room of the same name."""
+    heard: list[object] = []
+    await broker.subscribe("a", heard.append)
+    await broker.listen("a", heard.append)
+    await broker.relay("a", b"1")
+    broker.unlisten("a")
+    await broker.relay("a", b"2")
+    await broker.publish("a", _draft("kept"), _LARGE)
+    assert [type(each) for each in heard] == [Record]
+
+
+async def all_processes_have_the_same_positions(first: Broker, second: Broker) -> None:
+    """And they read the same history."""
+    assert first.shared
+    assert second.shared
+    one = await first.publish("a", _draft("one"), _LARGE)
+    two = await second.publish("a", _draft("two"), _LARGE)
+    assert (two.epoch, two.offset) == (one.epoch, one.offset + 1)
+    assert await second.subscribe("a", lambda record: None) == two
+    assert await _all(first, "a") == await _all(second, "a") == ["one", "two"]
+
+
+async def each_process_gets_what_the_others_publish(first: Broker, second: Broker) -> None:
+    """In the order of the positions, and its own publications too."""
+    heard: tuple[list[Record], list[Record]] = [], []
+    arrived = asyncio.Event()
+
+    def receive(record: Record) -> None:
+        heard[1].append(record)
+        if _data(record) == "last":
+            arrived.set()
+
+    await first.subscribe("a", heard[0].append)
+    await second.subscribe("a", receive)
+    for number in range(5):
+        await first.publish("a", _draft(number), _LARGE)
+        await second.publish("a", _draft(number + 100), _LARGE)
+    await first.publish("a", _draft("last", None), _LARGE)
+    async with asyncio.timeout(_PATIENCE):
+        await arrived.wait()
+    assert [record.position.offset for record in heard[1]] == list(range(1, 12))
+    assert [(each.event, _data(each)) for each in heard[0]] == [
+        (each.event, _data(each)) for each in heard[1]
+    ]
+
+
+async def what_is_relayed_arrives_in_order_at_the_others(first: Broker, second: Broker) -> None:
+    """On each topic by itself, and not at the sender."""
+    heard: list[bytes] = []
+    others: list[bytes] = []
+    arrived = asyncio.Event()
+
+    def receive(message: bytes) -> None:
+        heard.append(message)
+        if message == b"last":
+            arrived.set()
+
+    await second.listen("a", receive)
+    await second.listen("b", others.append)
+    await first.listen("a", others.append)
+    for number in range(100):
+        first.relay("a", b"%d" % number)
+    await first.relay("a", b"last")
+    async with asyncio.timeout(_PATIENCE):
+        await arrived.wait()
+    assert heard == [*(b"%d" % number for number in range(100)), b"last"]
+    assert others == []
+
+
+async def a_process_that_has_stopped_to_listen_hears_nothing(first: Broker, second: Broker) -> None:
+    """Messages on other topics still arrive."""
+    heard: list[bytes] = []
+    arrived = asyncio.Event()
+    await second.listen("a", heard.append)
+    await second.listen("b", lambda message: arrived.set())
+    second.unlisten("a")
+    # An answer says that the engine has carried out what was called before.
+    await second.subscribe("any", lambda record: None)
+    await first.relay("a", b"1")
+    await first.relay("b", b"2")
+    async with asyncio.timeout(_PATIENCE):
+        await arrived.wait()
+    assert heard == []
+
+
 BROKER: Final[tuple[Callable[[Broker], Awaitable[None]], ...]] = (
     positions_follow_each_other,
     rooms_have_histories_of_their_own,
@@ -173,8 +267,17 @@ BROKER: Final[tuple[Callable[[Broker], Awaitable[None]], ...]] = (
     a_room_without_publications_has_a_position,
     the_history_is_limited_in_number,
     the_history_is_limited_in_bytes,
+    what_is_relayed_does_not_come_back,
 )
 """What each `Broker` does; each function takes a broker that is new."""
+
+SHARED_BROKER: Final[tuple[Callable[[Broker, Broker], Awaitable[None]], ...]] = (
+    all_processes_have_the_same_positions,
+    each_process_gets_what_the_others_publish,
+    what_is_relayed_arrives_in_order_at_the_others,
+    a_process_that_has_stopped_to_listen_hears_nothing,
+)
+"""What each `Broker` does that is shared; each function takes two that use the same new store."""
 
 
 def _draft(data: object, event: str | None = "said") -> Draft:

@@ -1,0 +1,172 @@
+"""How a socket becomes a member of a room, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from symphony.errors import Reject
+from symphony.rooms.announcing import NOW, REMOVED
+from symphony.rooms.changes import refuse_gone, undone
+from symphony.socket import recipient_of
+
+if TYPE_CHECKING:
+    from symphony.outgoing.batch import Batch, Recipient
+    from symphony.protocol.envelopes import Join
+    from symphony.protocol.positions import Position
+    from symphony.rooms.announcing import Announcing, Start
+    from symphony.rooms.changes import Change, Changes
+    from symphony.rooms.family import Family
+    from symphony.rooms.leaving import Leaving
+    from symphony.rooms.live import Live
+    from symphony.rooms.lives import Lives
+    from symphony.rooms.room import Room
+    from symphony.socket import Socket
+
+__all__ = ("FindFamily", "Joining")
+
+FindFamily = Callable[[str], "tuple[Family, dict[str, Any]]"]
+
+
+class Joining:
+    """Lets sockets into the rooms of a node.
+
+    Args:
+        find_family: The family and parameters of a room's name.
+        handle: Returns the handle of a room.
+        lives: The rooms.
+        changes: The joins and leaves that are under way.
+        announcing: Adds members, and tells their clients.
+        leaving: Undoes a join.
+        everyone: The batch of all sockets, which is not a room.
+    """
+
+    def __init__(
+        self,
+        find_family: FindFamily,
+        handle: Callable[[str], Room],
+        lives: Lives,
+        changes: Changes,
+        announcing: Announcing,
+        leaving: Leaving,
+        *,
+        everyone: Batch,
+    ) -> None:
+        self._find_family = find_family
+        self._handle = handle
+        self._lives = lives
+        self._changes = changes
+        self._announcing = announcing
+        self._leaving = leaving
+        self._everyone = everyone
+
+    async def join(
+        self, socket: Socket[Any], name: str, *, authorize: bool, most: int, asked: Join | None
+    ) -> None:
+        """Make *socket* a member, if the hooks of the room allow it.
+
+        Joins and leaves of one socket and one room run one after the other. A leave during
+        a join undoes the join: what `on_join` has begun, `on_leave` then ends.
+
+        Args:
+            socket: The socket.
+            name: The name of the room, which is valid.
+            authorize: Whether to ask the `authorize` hook.
+            most: In how many rooms a socket may be.
+            asked: The request of the client, if it has asked for it. Its publications then
+                begin anew if it is a member already.
+        """
+        recipient = recipient_of(socket)
+        was_undone = await self._changes.settled(recipient, name)
+        refuse_gone(recipient, name)
+        if was_undone:
+            raise undone(name)
+        if self._is_member(recipient, name):
+            if asked is not None:
+                await self._restart(recipient, name, asked.since)
+            return
+        family, params = self._find_family(name)
+        if asked is not None and not family.opens_to_clients:
+            raise Reject("forbidden", f"clients may not ask to join {name!r}")
+        asks = authorize and family.authorize is not None
+        if not asks and family.on_join is None and family.policy.history is None:
+            self._check_count(recipient, most)
+            self._attach(socket, self._lives.at_work(name, family, params), NOW)
+            return
+        with self._changes.changing(recipient, name) as change:
+            if asks and not await self._allowed(socket, name, family, change):
+                return
+            live = self._lives.at_work(name, family, params)
+            with self._lives.held(live):
+                # If it is about to end, it goes on: `Lives.let_go` decides anew.
+                live.stay()
+                await self._enter(socket, live, most, None if asked is None else asked.since, change)
+
+    async def _allowed(self, socket: Socket[Any], name: str, family: Family, change: Change) -> bool:
+        """Ask the `authorize` hook; return whether there is still something to do."""
+        assert family.authorize is not None
+        if await family.authorize(socket, self._handle(name)) is False:
+            raise Reject("forbidden", f"you may not join {name!r}")
+        recipient = recipient_of(socket)
+        change.check(recipient, name)
+        # The hook itself may have let it join.
+        return not self._is_member(recipient, name)
+
+    async def _enter(
+        self, socket: Socket[Any], live: Live, most: int, since: Position | str | None, change: Change
+    ) -> None:
+        """Do what follows after `authorize`, while the room is held."""
+        recipient = recipient_of(socket)
+        start = await self._announcing.start(live, since)
+        change.check(recipient, live.name)
+        self._check_count(recipient, most)
+        self._attach(socket, live, start)
+        if live.family.on_join is not None:
+            change.joins = live
+            await self._greet(socket, live, change)
+
+    def _check_count(self, recipient: Recipient, most: int) -> None:
+        if len(recipient.batches) - (recipient in self._everyone) >= most:
+            raise Reject("too_many", f"the socket is in {most} rooms already", details={"max_rooms": most})
+
+    def _attach(self, socket: Socket[Any], live: Live, start: Start) -> None:
+        """Add a member, in one step: from here on it gets the publications."""
+        recipient = recipient_of(socket)
+        if (most := live.family.policy.max_members) is not None and len(live) >= most:
+            details = {"room": live.name, "max_members": most}
+            raise Reject("room_full", f"{live.name!r} is full", details=details)
+        live.stay()
+        live.began = True
+        self._announcing.add(live, recipient, socket, start)
+        if live.tasks is not None:
+            live.tasks.start()
+
+    async def _greet(self, socket: Socket[Any], live: Live, change: Change) -> None:
+        """Run the `on_join` hook of a socket that has just entered."""
+        assert live.family.on_join is not None
+        recipient = recipient_of(socket)
+        try:
+            await live.family.on_join(socket, self._handle(live.name))
+        except BaseException:
+            if recipient in live:
+                self._announcing.remove(live, recipient, REMOVED)
+            raise
+        finally:
+            if change.undone:
+                # It was a member, and has left: nothing of `on_join` may stay.
+                await self._leaving.run_hooks(socket, live)
+        change.check(recipient, live.name)
+
+    async def _restart(self, recipient: Recipient, name: str, since: Position | str | None) -> None:
+        """Let a member begin again, at *since*."""
+        live = self._lives.rooms[name]
+        with self._changes.changing(recipient, name) as change:
+            start = await self._announcing.start(live, since)
+            change.check(recipient, name)
+            if recipient not in live:
+                raise undone(name)
+            self._announcing.restart(live, recipient, start)
+
+    def _is_member(self, recipient: Recipient, name: str) -> bool:
+        live = self._lives.rooms.get(name)
+        return live is not None and recipient in live
