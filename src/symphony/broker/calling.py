@@ -29,8 +29,8 @@ _PATIENCE: Final = 0.5
 # Relayed messages wait in the link. Above this, senders that await them wait, too.
 _HIGH_WATER: Final = 256 * 1024
 
-_BACKOFF: Final = 0.05
-_MAX_BACKOFF: Final = 1.0
+_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
 # How long the broker may be gone before `ended` is called.
 _GONE: Final = 2.0
 
@@ -236,7 +236,7 @@ class Caller:
             if lost_at is not None and now - lost_at > _GONE and self._ended is not None:
                 ended, self._ended = self._ended, None
                 ended()
-            pause = min(_MAX_BACKOFF, _BACKOFF * 2**attempt)
+            pause = min(_LONGEST_PAUSE, _PAUSE * 2**attempt)
             attempt = min(attempt + 1, 10)
             await asyncio.sleep(pause * (0.5 + self._random() / 2))
 

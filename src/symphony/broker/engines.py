@@ -13,7 +13,7 @@ from symphony.broker.remote import RemoteBroker
 from symphony.errors import ConfigurationError
 from symphony.limits import Limits
 
-__all__ = ("MEMORY", "check", "is_local", "open_broker", "serve")
+__all__ = ("MEMORY", "check", "is_in_memory", "open_broker", "serve")
 
 MEMORY: Final = "memory://"
 """The URL of the broker in the memory of the process."""
@@ -37,9 +37,9 @@ def check(url: str) -> None:
         dial_to(url)
 
 
-def is_local(url: str) -> bool:
-    """Whether the broker lives in the process that opens it."""
-    return not url.startswith("ipc:")
+def is_in_memory(url: str) -> bool:
+    """Return whether the broker is one in the memory of the process."""
+    return url == MEMORY
 
 
 async def open_broker(url: str, limits: Limits, *, ended: Callable[[], None] | None = None) -> Broker:
@@ -55,7 +55,7 @@ async def open_broker(url: str, limits: Limits, *, ended: Callable[[], None] | N
         BrokerUnavailableError: It cannot be reached.
     """
     check(url)
-    if is_local(url):
+    if is_in_memory(url):
         return MemoryBroker(max_bytes=limits.max_history_bytes)
     broker = RemoteBroker(
         dial_to(url),
@@ -79,6 +79,6 @@ def serve(url: str, limits: Limits) -> ServedBroker:
         ConfigurationError: The URL is wrong, or names the broker of another process.
     """
     check(url)
-    if not is_local(url):
+    if url.startswith("ipc:"):
         raise ConfigurationError(f"The broker {url!r} lives in another process, which serves it.")
     return serve_engine(lambda: open_broker(url, limits))
