@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from symphony import Limits
+from symphony import BrokerUnavailableError, Limits
 from symphony.broker.base import Broker
 from symphony.broker.engines import open_broker, serve
 from symphony.broker.ipc import ServedBroker
@@ -55,3 +59,31 @@ async def test_processes_share_it(
     check: Callable[[Broker, Broker], Awaitable[None]], connect: Connect
 ) -> None:
     await check(await connect(), await connect())
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="Unix sockets have owners and modes")
+def test_only_its_user_can_reach_the_socket_and_nothing_is_left_of_it() -> None:
+    server = serve("memory://", LIMITS)
+    path = Path(urlsplit(server.url).path)
+    try:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    finally:
+        server.close()
+    assert not path.parent.exists()
+
+
+async def test_a_process_of_another_user_is_refused(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve("memory://", LIMITS)
+    uid = os.getuid()
+    # Both ends compare with the user of their own process.
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    try:
+        with pytest.raises(BrokerUnavailableError):
+            await open_broker(server.url, Limits(publish_timeout=0.2))
+    finally:
+        monkeypatch.undo()
+        server.close()
+    assert "another user" in caplog.text
