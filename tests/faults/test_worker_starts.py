@@ -107,6 +107,15 @@ async def test_reloading_serves_with_one_process(file: Path) -> None:
     assert (code, errors) == (2, "Error: --reload serves with one process: leave out --workers.\n")
 
 
+@pytest.mark.within("cli.main.MAX_WORKERS")
+@pytest.mark.beyond("cli.main.MAX_WORKERS")
+async def test_there_are_1_to_256_workers(file: Path) -> None:
+    for count, said in (("256", "There is no file"), ("257", "or equal to"), ("0", "or equal to")):
+        code, errors = await failure(file.with_name("missing.py"), "--workers", count)
+        assert code == 2
+        assert said in errors
+
+
 # Failures
 
 

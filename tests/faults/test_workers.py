@@ -11,7 +11,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from support.clients import Client, closed, connect
-from support.fleets import APP, Fleet, visit, workers
+from support.fleets import APP, Fleet, dial, visit, workers
+from support.raw import handshake
 from support.sizes import size
 
 pytestmark = pytest.mark.timeout(size(60, full=240))
@@ -136,6 +137,26 @@ async def test_a_worker_that_is_told_to_stop_is_replaced(fleet: Fleet) -> None:
     seen = {await fleet.greeting() for _ in range(40)}
     assert len(seen) == 3
     assert fleet.first[0] not in seen
+
+
+@pytest.mark.within("cli.workers.worker._FIRST_REQUEST_TIMEOUT")
+@pytest.mark.beyond("cli.workers.worker._FIRST_REQUEST_TIMEOUT")
+async def test_the_first_request_of_an_accepted_connection_is_answered_by_a_worker_that_stops(
+    fleet: Fleet,
+) -> None:
+    # Enough that each worker has some.
+    silent, late = [[await dial(fleet.url) for _ in range(20)] for _ in range(2)]
+    for pid in fleet.first:
+        os.kill(pid, signal.SIGTERM)
+    await fleet.logged("was told to stop. A new one replaces it", 3)
+    for client in late:
+        await client.send(handshake())
+    for client in late:
+        assert (await client.response()).status == 101
+    for client in silent:
+        assert await client.at_end()
+    for client in (*silent, *late):
+        client.writer.close()
 
 
 async def test_new_connections_are_spread_evenly(file: Path) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from support.clients import connect
 from support.process import Running, launch
-from support.raw import handshake
+from support.raw import RawClient, handshake
 
-__all__ = ("APP", "Fleet", "visit", "workers")
+__all__ = ("APP", "Fleet", "dial", "visit", "workers")
 
 APP = """
 import os
@@ -129,6 +129,12 @@ class Fleet:
         async for line in self.running.process.stderr:
             self.log.append(line.decode().rstrip("\n"))
             self._changed.set()
+
+
+async def dial(url: str) -> RawClient:
+    """Open a TCP connection, and say nothing."""
+    host, _, port = url.partition("//")[2].partition(":")
+    return RawClient(*await asyncio.open_connection(host, int(port)))
 
 
 async def visit(url: str) -> tuple[int | None, asyncio.StreamWriter]:

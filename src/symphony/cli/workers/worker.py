@@ -28,7 +28,7 @@ logger = logging.getLogger("symphony.workers")
 _BEAT_TICKS: Final = 5
 
 # How long a worker that stops waits for the requests of connections that it has accepted.
-_FIRST_REQUEST_TIMEOUT: Final = 0.5
+_FIRST_REQUEST_TIMEOUT: Final = 1.0
 _LOOK_AGAIN: Final = 0.01
 
 
