@@ -108,6 +108,9 @@ class Limits:
         max_recovery: How many publications a member that comes back may have missed.
             If there are more, it is told that it has missed them, and gets none. It
             counts for the whole app, not for a route.
+        page_timeout: How many seconds a member of a room with a history that reads too
+            slowly may take for one page of it: 64 KiB or one publication. After that,
+            it is closed with 1013. It counts for the whole app, not for a route.
         thread_timeout: How long another thread waits for the event loop, in
             `app.threadsafe`, before it raises `TimeoutError`. A request has its
             own timeout on top.
@@ -163,6 +166,7 @@ class Limits:
     max_room_name: int = 512
     max_history_bytes: int = 256 * 1024 * 1024
     max_recovery: int = 1000
+    page_timeout: float = 30.0
     thread_timeout: float = 5.0
     retry_after: float = 1.0
     blocking_warning: float = 0.1

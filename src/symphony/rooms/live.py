@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from symphony.outgoing.batch import Batch, Recipient
 
 if TYPE_CHECKING:
+    from symphony.protocol.positions import Position
     from symphony.rooms.catchup import CatchUp
     from symphony.rooms.family import Family
     from symphony.rooms.feed import Feed
@@ -25,6 +27,7 @@ class Live(Batch):
         tasks: Its tasks, if its family has any.
         state: Its state, if its family has one.
         feed: Its history, if its family has one.
+        follow: Lets a member get what follows a position from the history.
         catching: The members that are behind.
         linger: Ends it, while it lingers.
         ending: Runs its last hooks.
@@ -38,6 +41,7 @@ class Live(Batch):
         "ending",
         "family",
         "feed",
+        "follow",
         "hooks",
         "linger",
         "params",
@@ -53,11 +57,17 @@ class Live(Batch):
         make = family.policy.state
         self.state = make() if make is not None else None
         self.feed: Feed | None = None
+        self.follow: Callable[[Live, Recipient, Position], None] | None = None
         self.catching: dict[Recipient, CatchUp] = {}
         self.linger: asyncio.TimerHandle | None = None
         self.ending: asyncio.Task[Any] | None = None
         self.began = False
         self.hooks = 0
+
+    def fell_behind(self, recipient: Recipient, position: Position) -> None:
+        """Let *recipient* get what follows *position* from the history."""
+        if self.follow is not None:
+            self.follow(self, recipient, position)
 
     def stay(self) -> None:
         """Go on, if it was about to end."""
