@@ -26,7 +26,8 @@ from symphony.protocol.envelopes import Event, Protocol
 from symphony.protocol.positions import Position
 from symphony.rooms.policy import Rooms
 from symphony.rooms.publishing import Publication
-from symphony.rooms.room import Room, Target
+from symphony.rooms.room import Room
+from symphony.rooms.target import Target
 from symphony.router import Router
 from symphony.routing.markers import Depends, Query
 from symphony.routing.middleware import CallNext

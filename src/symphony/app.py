@@ -21,7 +21,8 @@ from symphony.node.routes import Compiler, Defaults
 from symphony.node.script import SCRIPT_PATH, ClientScript
 from symphony.plugin import AnyPlugin, Plugins
 from symphony.rooms.family import Families
-from symphony.rooms.room import Room, Target
+from symphony.rooms.room import Room
+from symphony.rooms.target import Target
 from symphony.router import Router
 from symphony.routing.patterns import PathTable
 from symphony.routing.route import Options

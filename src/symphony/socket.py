@@ -265,9 +265,12 @@ class Socket(Generic[StateT]):
             The room.
 
         Raises:
-            Reject: The room's `authorize` or `on_join` refused, or it is full. The
-                name cannot be that of a room (`invalid`), or the socket is in
-                `Limits.max_rooms` rooms (`too_many`).
+            Reject: `forbidden`: the room's `authorize` returned `False`; it and `on_join`
+                may also raise a `Reject` with another code. `room_full`: the room has
+                `max_members`. `too_many`: the socket is in `Limits.max_rooms` rooms.
+                `cancelled`: the socket left the room before it had joined.
+                `unavailable`: the history cannot be read. `invalid`: no room can have
+                this name.
             DisconnectedError: The socket is closed, or was closed meanwhile.
             WrongThreadError: Called from another thread than the socket's.
         """

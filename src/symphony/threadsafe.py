@@ -13,7 +13,8 @@ from typing_extensions import TypeForm, TypeVar
 
 from symphony.errors import DisconnectedError, WrongThreadError
 from symphony.limits import Limits
-from symphony.rooms.room import Room, RoomTable, Target
+from symphony.rooms.room import Room
+from symphony.rooms.target import RoomTable, Target
 
 if TYPE_CHECKING:
     from symphony.socket import Socket

@@ -32,7 +32,7 @@ __all__ = (
     "Emitted",
     "Encoding",
     "Message",
-    "Publication",
+    "Publishable",
     "Sent",
     "SharedEncoding",
     "frame_encoder",
@@ -61,7 +61,7 @@ class Encoding(Contract):
         ...
 
 
-class Publication(Contract):
+class Publishable(Contract):
     """A publication before it is encoded."""
 
     def encode(self, dialect: Dialect, /) -> Message:
@@ -203,7 +203,7 @@ class SharedEncoding:
         self._frame = encoding.encode
         self.join = encoding.join
 
-    def encode(self, publication: Publication) -> Any:
+    def encode(self, publication: Publishable) -> Any:
         """Return the frame of *publication*."""
         return self._frame(publication.encode(self._dialect))
 

@@ -1,0 +1,274 @@
+"""Targets: what handlers send messages and events to."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from symphony.errors import WrongThreadError
+from symphony.outgoing.encoding import Emitted, Sent
+from symphony.protocol.positions import Position
+from symphony.rooms.options import PLAIN, Delivery, delivery_of
+from symphony.socket import Socket, recipient_of
+
+if TYPE_CHECKING:
+    from symphony.outgoing.batch import Batch, Recipient
+    from symphony.rooms.publishing import Publication
+    from symphony.rooms.room import Room
+
+__all__ = ("RoomTable", "RoomTarget", "Target")
+
+
+class RoomTable(Protocol):
+    """What a room needs of the table it is in."""
+
+    thread: int
+
+    def room(self, name: str) -> Room:
+        """Return a handle of a room; raises `Reject` if no room can have this name."""
+        ...
+
+    def batch(self, name: str) -> Batch | None:
+        """Return the room's members, `None` if it has none."""
+        ...
+
+    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> Awaitable[None]:
+        """Hand a message to the members; return what the publisher awaits."""
+        ...
+
+    def announce(
+        self, name: str, message: Sent | Emitted, exclude: Sequence[Recipient], delivery: Delivery
+    ) -> Awaitable[Position | None]:
+        """Publish to a room that clients are told about, or that has no members."""
+        ...
+
+    async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
+        """Return the last publications that a room keeps."""
+        ...
+
+    def paced(self) -> Awaitable[None]:
+        """Return what a call awaits that may be repeated in a loop."""
+        ...
+
+    def state(self, name: str) -> Any:
+        """Return the room's state."""
+        ...
+
+    def params(self, name: str) -> Mapping[str, Any]:
+        """Return the parameters in the room's name."""
+        ...
+
+
+class Target:
+    """A target for messages: a room, or everyone.
+
+    It is only a handle. Creating one costs nothing, and does not keep a room
+    alive.
+
+    Attributes:
+        name: The full name of a room; empty for everyone.
+    """
+
+    __slots__ = ("_table", "name")
+
+    def __init__(self, table: RoomTable, name: str) -> None:
+        self._table = table
+        self.name = name
+
+    def send(
+        self, message: object, *, exclude: Socket[Any] | Iterable[Socket[Any]] = ()
+    ) -> Awaitable[Position | None]:
+        """Send a message to every socket in it; on event connections, the event `"message"`.
+
+        All members receive the publications of one process in the same order.
+        Delivery is at most once: a member that leaves or reads too slowly does
+        not receive the message. The message is encoded before this returns.
+        Awaiting the result does not wait for members. It suspends for one turn of
+        the event loop if much was published in this turn, so a loop of publications
+        does not keep others waiting.
+
+        Args:
+            message: Text and bytes are sent unchanged, anything else as JSON.
+            exclude: One or several sockets that do not receive it.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+            TypeError: The message cannot be encoded.
+        """
+        return self._publish("send", Sent(message), exclude)
+
+    def emit(
+        self, event: str, data: object = None, *, exclude: Socket[Any] | Iterable[Socket[Any]] = ()
+    ) -> Awaitable[Position | None]:
+        """Send an event to every socket in it; otherwise as `send`.
+
+        It is encoded once for each protocol in use. Raw connections receive the
+        event as JSON text.
+
+        Args:
+            event: The name of the event.
+            data: Data that all these protocols can encode.
+            exclude: One or several sockets that do not receive it.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+            TypeError: The data cannot be encoded.
+        """
+        return self._publish("emit", Emitted(event, data), exclude)
+
+    def _publish(
+        self,
+        verb: str,
+        publication: Sent | Emitted,
+        exclude: Socket[Any] | Iterable[Socket[Any]],
+        delivery: Delivery = PLAIN,
+    ) -> Awaitable[Any]:
+        self._check_thread(verb)
+        if isinstance(exclude, Socket):
+            exclude = (exclude,)
+        elif isinstance(exclude, str):
+            raise TypeError(f"exclude= takes sockets, not the id {exclude!r}. Use app.socket(id).")
+        table = self._table
+        batch = table.batch(self.name)
+        left_out = [recipient_of(socket) for socket in exclude] if exclude else ()
+        if batch is None or batch.announced or delivery is not PLAIN:
+            return table.announce(self.name, publication, left_out, delivery)
+        return table.publish(batch, publication, left_out)
+
+    @property
+    def _shown_threadsafe(self) -> str:
+        return f"app.threadsafe.room({self.name!r})" if self.name else "app.threadsafe.everyone"
+
+    @property
+    def sockets(self) -> tuple[Socket[Any], ...]:
+        """The sockets of this process in it."""
+        batch = self._table.batch(self.name)
+        return () if batch is None else tuple(batch.owners)
+
+    def count(self) -> Awaitable[int]:
+        """Return how many sockets are in it.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+        """
+        self._check_thread("count")
+        return self._count()
+
+    async def _count(self) -> int:
+        await self._table.paced()
+        return len(self._table.batch(self.name) or ())
+
+    # The name that users know, for the warnings about a missing `await`.
+    _count.__qualname__ = "Target.count"
+
+    def _check_thread(self, verb: str) -> None:
+        if get_ident() != self._table.thread:
+            raise WrongThreadError(
+                f"{self!r}.{verb}() was called from another thread than the event loop's. "
+                f"Use {self._shown_threadsafe}.{verb}(…) there."
+            )
+
+    def __contains__(self, socket: object) -> bool:
+        batch = self._table.batch(self.name)
+        return (
+            batch is not None
+            and isinstance(socket, Socket)
+            and recipient_of(cast("Socket[Any]", socket)) in batch
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name or 'everyone'}>"
+
+
+class RoomTarget(Target):
+    """A target that is a room: it may have a history."""
+
+    __slots__ = ()
+
+    def send(
+        self,
+        message: object,
+        *,
+        exclude: Socket[Any] | Iterable[Socket[Any]] = (),
+        transient: bool = False,
+    ) -> Awaitable[Position | None]:
+        """Send a message to every socket in it; on event connections, the event `"message"`.
+
+        In a room with a history, the publication is kept there. Members whose connection
+        breaks get it when they come back, in order and once, as long as it is kept.
+
+        In other rooms, delivery is at most once: a member that leaves or reads too slowly
+        does not receive the message. All members receive the publications of one process
+        in the same order.
+
+        The message is encoded before this returns. Awaiting the result does not wait for
+        members. It suspends for one turn of the event loop if much was published in this
+        turn, so a loop of publications does not keep others waiting.
+
+        Args:
+            message: Text and bytes are sent unchanged, anything else as JSON.
+            exclude: One or several sockets that do not receive it. In a room with a history
+                only with *transient*, since it would be missing in what they recover.
+            transient: In a room with a history, do not keep it: a member that is away does
+                not get it. Use it for what is soon out of date, such as "is typing".
+
+        Returns:
+            When awaited, the position in the history, or `None` if it is not kept.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+            TypeError: The message cannot be encoded.
+            ValueError: *exclude* for a publication that is kept.
+        """
+        return self._publish("send", Sent(message), exclude, delivery_of(transient))
+
+    def emit(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        exclude: Socket[Any] | Iterable[Socket[Any]] = (),
+        transient: bool = False,
+    ) -> Awaitable[Position | None]:
+        """Send an event to every socket in it; otherwise as `send`.
+
+        It is encoded once for each protocol in use. Raw connections receive the
+        event as JSON text.
+
+        Args:
+            event: The name of the event.
+            data: Data that all these protocols can encode.
+            exclude: As in `send`.
+            transient: As in `send`.
+
+        Returns:
+            As `send`.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+            TypeError: The data cannot be encoded.
+            ValueError: *exclude* for a publication that is kept.
+        """
+        return self._publish("emit", Emitted(event, data), exclude, delivery_of(transient))
+
+    def history(self, limit: int = 100, *, before: Position | None = None) -> Awaitable[list[Publication]]:
+        """Return the last publications that the room keeps, the oldest first.
+
+        Args:
+            limit: The most publications.
+            before: Only those before this position; `None`: the newest.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+            ValueError: The room has no history.
+            Reject: `invalid`: *before* is not a position of this history.
+        """
+        self._check_thread("history")
+        if not isinstance(limit, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"limit is a number of publications, not {limit!r}.")
+        if before is not None and not isinstance(before, Position):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"before is a Position, not {before!r}.")
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit}.")
+        return self._table.history(self.name, limit, before)
