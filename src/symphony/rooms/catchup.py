@@ -95,16 +95,15 @@ class CatchUp:
                 continue
             if lost:
                 self._tell_lost(page)
-            if page.last is not None:
-                self._after = page.last
-                for frame in self._feed.frames(page, self._recipient.encoding):
-                    outbox.send(frame)
+            for frame in self._feed.frames(page, self._recipient.encoding):
+                outbox.send(frame)
+            self._after = page.end
             await TURN
 
     def _tell_lost(self, page: Excerpt) -> None:
         first = page.first
-        self._after = page.top if first is None else Position(first.epoch, first.offset - 1)
-        if not tell(self._recipient, Lost(self._live.name, self._after)):
+        after = page.top if first is None else Position(first.epoch, first.offset - 1)
+        if not tell(self._recipient, Lost(self._live.name, after)):
             # A raw connection cannot be told. Its client learns it from the close.
             self._close("publications were lost")
 

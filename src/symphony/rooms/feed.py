@@ -124,7 +124,7 @@ class Feed:
         """Return the frames of a page in *encoding*, made once for all members."""
         return page.frames(encoding, self._encode)
 
-    def _encode(self, record: Record, encoding: SharedEncoding) -> Any:
+    def _encode(self, record: Record, before: Position, encoding: SharedEncoding) -> Any:
         content = Content(record.event, record.payload)
         try:
             return encoding.encode(Announced(content, self._room, record.position.offset))
@@ -143,6 +143,9 @@ class Feed:
 
     def _received(self, record: Record) -> None:
         self.last = record.position
+        if record.replaces is not None:
+            # They may have the one that is replaced.
+            self._pages.forget()
         content = record.source
         if not isinstance(content, Content):
             content = Content(record.event, record.payload)

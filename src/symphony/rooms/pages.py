@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from symphony.protocol.positions import Position
+
 if TYPE_CHECKING:
     from symphony.broker.base import Page, Record
     from symphony.outgoing.encoding import SharedEncoding
-    from symphony.protocol.positions import Position
 
 __all__ = ("Excerpt", "Pages")
 
@@ -28,24 +29,26 @@ class _Read:
     """What one read of the history has returned.
 
     Attributes:
-        after: The offset before its first publication.
+        after: The position that it follows.
+        end: How far it goes.
         records: The publications.
         frames: Their frames in each encoding, made when they are needed.
         until: The loop's time up to which it is shared.
     """
 
-    __slots__ = ("after", "frames", "records", "until")
+    __slots__ = ("after", "end", "frames", "records", "until")
 
-    def __init__(self, after: int, records: list[Record], until: float) -> None:
+    def __init__(self, after: Position, page: Page, until: float) -> None:
         self.after = after
-        self.records = records
+        self.end = page.end
+        self.records = page.records
         self.frames: dict[SharedEncoding, list[Any]] = {}
         self.until = until
 
     def has(self, position: Position) -> bool:
-        """Whether the publication after a position is in it."""
-        last = self.records[-1].position
-        return position.epoch == last.epoch and self.after <= position.offset < last.offset
+        """Whether what follows a position is in it."""
+        end = self.end
+        return position.epoch == end.epoch and self.after.offset <= position.offset < end.offset
 
 
 class Excerpt:
@@ -54,45 +57,45 @@ class Excerpt:
     Attributes:
         complete: Whether nothing between the position and these is missing.
         top: The position of the room's last publication, when they were read.
+        end: How far it goes; the next page follows it.
     """
 
-    __slots__ = ("_begin", "_read", "complete", "top")
+    __slots__ = ("_begin", "_read", "complete", "end", "top")
 
-    def __init__(self, read: _Read | None, begin: int, top: Position, *, complete: bool) -> None:
+    def __init__(self, read: _Read, begin: int, top: Position, *, complete: bool) -> None:
         self._read = read
         self._begin = begin
         self.top = top
         self.complete = complete
+        self.end = read.end
+
+    def __len__(self) -> int:
+        return len(self._read.records) - self._begin
 
     @property
     def first(self) -> Position | None:
         """The position of the first publication; `None`: there is none."""
-        return None if self._read is None else self._read.records[self._begin].position
+        return self._read.records[self._begin].position if len(self) else None
 
-    @property
-    def last(self) -> Position | None:
-        """The position of the last publication; `None`: there is none."""
-        return None if self._read is None else self._read.records[-1].position
-
-    def __len__(self) -> int:
-        return 0 if self._read is None else len(self._read.records) - self._begin
-
-    def frames(self, encoding: SharedEncoding, encode: Callable[[Record, SharedEncoding], Any]) -> list[Any]:
-        """Return the frames of the publications.
+    def frames(
+        self, encoding: SharedEncoding, encode: Callable[[Record, Position, SharedEncoding], Any]
+    ) -> list[Any]:
+        """Return the frames of the publications, each made once for all members.
 
         Args:
             encoding: The encoding of the member.
-            encode: Returns the frame of one publication; `None` if the encoding has none.
+            encode: Returns the frame of one publication, `None` if the encoding has none.
+                It is called with the position before it, too. All places between the two
+                are empty.
         """
         read = self._read
-        if read is None:
-            return []
         made = read.frames.get(encoding)
         if made is None:
             made = read.frames[encoding] = [_NOT_MADE] * len(read.records)
         for index in range(self._begin, len(made)):
             if made[index] is _NOT_MADE:
-                made[index] = encode(read.records[index], encoding)
+                before = read.records[index - 1].position if index else read.after
+                made[index] = encode(read.records[index], before, encoding)
         return [frame for frame in made[self._begin :] if frame is not None]
 
 
@@ -134,13 +137,11 @@ class Pages:
             if found is not None:
                 return found
             page = await self._read(position)
-            if not page.records:
-                return Excerpt(None, 0, page.top, complete=page.complete)
-            first = page.records[0].position
-            after = first.offset - 1
-            if position is not None and page.complete:
-                after = position.offset
-            return self._keep(_Read(after, list(page.records), self._now + _SHARED_FOR), page)
+            after = position if position is not None and page.complete else _before(page)
+            read = _Read(after, page, self._now + _SHARED_FOR)
+            if page.records:
+                self._keep(read)
+            return Excerpt(read, 0, page.top, complete=page.complete)
 
     def forget(self) -> None:
         """Free all pages."""
@@ -159,13 +160,12 @@ class Pages:
                 return Excerpt(read, begin, last, complete=True)
         return None
 
-    def _keep(self, read: _Read, page: Page) -> Excerpt:
+    def _keep(self, read: _Read) -> None:
         if len(self._reads) >= _MAX_CACHED_PAGES:
             del self._reads[0]
         self._reads.append(read)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_SHARED_FOR, self._expire)
-        return Excerpt(read, 0, page.top, complete=page.complete)
 
     def _expire(self) -> None:
         self._timer = None
@@ -178,3 +178,11 @@ class Pages:
     @property
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _before(page: Page) -> Position:
+    """Return the position before the first publication of a page."""
+    if not page.records:
+        return page.top
+    first = page.records[0].position
+    return Position(first.epoch, first.offset - 1)

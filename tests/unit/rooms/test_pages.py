@@ -32,10 +32,11 @@ class History:
         self.at_once -= 1
         first = self.oldest if position is None else position.offset + 1
         if first < self.oldest or (position is not None and position.epoch != "e"):
-            return Page((), at(TOP), complete=False)
+            return Page((), at(TOP), complete=False, end=at(TOP))
         numbers = range(first, min(first + self._page, TOP + 1))
         records = [Record(at(number), "said", str(number).encode()) for number in numbers]
-        return Page(records, at(TOP), complete=True)
+        end = records[-1].position if records else at(TOP)
+        return Page(records, at(TOP), complete=True, end=end)
 
 
 def at(offset: int) -> Position:
@@ -43,7 +44,7 @@ def at(offset: int) -> Position:
 
 
 def offsets(page: Excerpt, encoded: list[int] | None = None) -> list[int]:
-    def encode(record: Record, encoding: Any) -> int:
+    def encode(record: Record, before: Position, encoding: Any) -> int:
         if encoded is not None:
             encoded.append(record.position.offset)
         return record.position.offset
@@ -63,8 +64,7 @@ async def test_a_thousand_positions_cost_a_few_reads() -> None:
             page = await pages.after(position, at(TOP))
             assert page.complete
             had += offsets(page, encoded)
-            assert page.last is not None
-            position = page.last
+            position = page.end
         assert had == list(range(offset + 1, position.offset + 1))
 
     await asyncio.gather(*(come_back(4000 + index % 97) for index in range(1000)))
@@ -119,7 +119,7 @@ async def test_a_page_from_the_oldest_serves_those_who_have_some_of_it() -> None
     assert len(history.reads) == 1
     for gone in (at(998), at(1), Position("another", 1050)):
         page = await pages.after(gone, at(TOP))
-        assert (page.complete, len(page), page.first, page.last) == (False, 0, None, None)
+        assert (page.complete, len(page), page.first) == (False, 0, None)
     assert len(history.reads) == 4
     # Only the first page knows what is the oldest.
     await pages.after(None, at(TOP))
@@ -131,7 +131,7 @@ async def test_what_no_frame_can_be_made_of_is_left_out_and_tried_once() -> None
     pages = Pages(History().read)
     tried: list[int] = []
 
-    def encode(record: Record, encoding: Any) -> int | None:
+    def encode(record: Record, before: Position, encoding: Any) -> int | None:
         tried.append(record.position.offset)
         return None if record.position.offset % 2 else record.position.offset
 
@@ -140,4 +140,35 @@ async def test_what_no_frame_can_be_made_of_is_left_out_and_tried_once() -> None
         frames = page.frames("an encoding", encode)  # pyright: ignore[reportArgumentType]
         assert frames == list(range(2, 101, 2))
     assert tried == list(range(1, 101))
+    pages.forget()
+
+
+async def test_empty_places_are_between_the_positions_that_are_encoded() -> None:
+    """Each publication is encoded with the position before it, also for those who are in between."""
+
+    async def read(position: Position | None) -> Page:
+        reads.append(position)
+        records = [Record(at(number), "said", b"") for number in (5, 9, 10)]
+        return Page(records, at(TOP), complete=True, end=at(12))
+
+    def encode(record: Record, before: Position, encoding: Any) -> tuple[int, int]:
+        return before.offset, record.position.offset
+
+    reads: list[Position | None] = []
+    pages = Pages(read)
+    for position, frames in [
+        (2, [(2, 5), (5, 9), (9, 10)]),
+        (4, [(2, 5), (5, 9), (9, 10)]),
+        (5, [(5, 9), (9, 10)]),
+        (7, [(5, 9), (9, 10)]),
+        (9, [(9, 10)]),
+        (10, []),
+        (11, []),
+    ]:
+        page = await pages.after(at(position), at(TOP))
+        assert page.frames("an encoding", encode) == frames  # pyright: ignore[reportArgumentType]
+        assert page.end == at(12)
+    assert reads == [at(2)]
+    await pages.after(at(12), at(TOP))
+    assert len(reads) == 2
     pages.forget()
