@@ -92,6 +92,7 @@ class Node:
             patience=limits.finish_timeout,
             max_name=limits.max_room_name,
             max_recovery=limits.max_recovery,
+            page_timeout=limits.page_timeout,
         )
         self.users = Users()
         self._on_error = on_error
