@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from symphony.errors import Reject
 from symphony.outgoing.encoding import Announced, Content
 from symphony.protocol.positions import Position
+from symphony.rooms.pages import Excerpt, Pages
 from symphony.tasks import start
 
 if TYPE_CHECKING:
@@ -21,8 +23,7 @@ __all__ = ("Feed",)
 _MAX_PAGE: Final = 100
 _MAX_PAGE_BYTES: Final = 64 * 1024
 
-# Members that come back together have much the same positions.
-_MAX_CACHED_PAGES: Final = 16
+_OFFSET: Final = attrgetter("offset")
 
 
 class Feed:
@@ -31,7 +32,7 @@ class Feed:
     Args:
         broker: The broker.
         room: The name of the room.
-        deliver: Called with each publication, to hand it to the members.
+        deliver: Called with each publication and its position, to hand it to the members.
         not_encoded: Called with the error of an encoding that cannot encode a publication
             of the history. Its members do not get this publication.
 
@@ -39,13 +40,13 @@ class Feed:
         last: The position of the last publication that was handed to the members.
     """
 
-    __slots__ = ("_broker", "_cached", "_deliver", "_not_encoded", "_opening", "_room", "last")
+    __slots__ = ("_broker", "_deliver", "_not_encoded", "_opening", "_pages", "_room", "last")
 
     def __init__(
         self,
         broker: Broker,
         room: str,
-        deliver: Callable[[Announced], object],
+        deliver: Callable[[Announced, Position], object],
         not_encoded: Callable[[Exception], object],
     ) -> None:
         self._broker = broker
@@ -53,7 +54,7 @@ class Feed:
         self._deliver = deliver
         self._not_encoded = not_encoded
         self._opening: asyncio.Task[None] | None = None
-        self._cached: dict[tuple[SharedEncoding, Position, Position, int], list[Any]] = {}
+        self._pages = Pages(self._read)
         self.last = Position("-", 0)
 
     async def open(self) -> None:
@@ -81,6 +82,10 @@ class Feed:
             self._broker.unsubscribe(self._room)
         # Otherwise the room would wait for the garbage collector.
         self._deliver = self._not_encoded = _nothing
+        self._pages.forget()
+
+    async def reached(self, position: Position) -> None:
+        """Wait until the members have got everything up to a position, or will not get it."""
 
     async def start_of(self, since: Position | str, most: int) -> tuple[Position | None, bool]:
         """Return the position after which a member gets publications, and whether these are all.
@@ -97,51 +102,49 @@ class Feed:
             Reject: `unavailable`: the broker failed.
         """
         after = since if isinstance(since, Position) else None
-        try:
-            page = await self._broker.after(self._room, after, limit=1, max_bytes=_MAX_PAGE_BYTES)
-            before = page.records[0].position.offset - 1 if page.records else page.top.offset
-            if page.complete and page.top.offset - before > most:
-                # These are fewer publications if some places are empty.
-                newest = await self._broker.before(self._room, None, limit=most)
-                first = newest.records[0].position.offset - 1 if newest.records else newest.top.offset
-            else:
-                first = before
-        except Exception as error:
-            raise self._unavailable() from error
+        page = await self.page(after)
+        top = self.last if page.top.epoch != self.last.epoch else max(page.top, self.last, key=_OFFSET)
+        before = page.first.offset - 1 if page.first is not None else top.offset
+        first = before
+        if page.complete and top.offset - before > most:
+            # These are fewer publications if some places are empty.
+            first = await self._before_newest(most)
         if after is not None:
             return (after, True) if page.complete and first <= before else (None, False)
-        return Position(page.top.epoch, max(first, before)), first <= before
+        return Position(top.epoch, max(first, before)), first <= before
 
-    async def page(self, after: Position | None) -> Page:
-        """Read the publications that follow *after*; from the oldest for `None`."""
-        return await self._broker.after(self._room, after, limit=_MAX_PAGE, max_bytes=_MAX_PAGE_BYTES)
+    async def page(self, after: Position | None) -> Excerpt:
+        """Return the publications that follow *after*; from the oldest for `None`.
 
-    def frames(self, page: Page, after: Position, encoding: SharedEncoding) -> list[Any]:
-        """Return the frames of a page in *encoding*, made once for all members.
-
-        Args:
-            page: The page.
-            after: The position that the page follows.
-            encoding: Encodes the frames.
+        Raises:
+            Reject: `unavailable`: the broker failed.
         """
-        # Publications between two positions may be replaced, but none is ever added.
-        key = encoding, after, page.end, len(page.records)
-        frames = self._cached.get(key)
-        if frames is None:
-            while len(self._cached) >= _MAX_CACHED_PAGES:
-                del self._cached[next(iter(self._cached))]
-            frames = self._cached[key] = []
-            for record in page.records:
-                try:
-                    frames.append(encoding.encode(self._announced(record, after)))
-                except Exception as error:
-                    self._not_encoded(error)
-                after = record.position
-        return frames
+        try:
+            return await self._pages.after(after, self.last)
+        except Exception as error:
+            raise self._unavailable() from error
 
-    def forget_pages(self) -> None:
-        """Free the frames of pages, because no member is behind."""
-        self._cached.clear()
+    def frames(self, page: Excerpt, encoding: SharedEncoding) -> list[Any]:
+        """Return the frames of a page in *encoding*, made once for all members."""
+        return page.frames(encoding, self._encode)
+
+    async def _before_newest(self, most: int) -> int:
+        """Return the offset before the newest publications."""
+        try:
+            page = await self._broker.before(self._room, None, limit=most)
+        except Exception as error:
+            raise self._unavailable() from error
+        return page.records[0].position.offset - 1 if page.records else page.top.offset
+
+    def _encode(self, record: Record, before: Position, encoding: SharedEncoding) -> Any:
+        try:
+            return encoding.encode(self._announced(record, before))
+        except Exception as error:
+            self._not_encoded(error)
+            return None
+
+    async def _read(self, after: Position | None) -> Page:
+        return await self._broker.after(self._room, after, limit=_MAX_PAGE, max_bytes=_MAX_PAGE_BYTES)
 
     def _unavailable(self) -> Reject:
         return Reject("unavailable", f"the history of {self._room!r} cannot be read")
@@ -151,8 +154,11 @@ class Feed:
 
     def _received(self, record: Record) -> None:
         self.last = record.position
+        if record.replaces is not None:
+            # They may have the one that is replaced.
+            self._pages.forget()
         try:
-            self._deliver(self._announced(record))
+            self._deliver(self._announced(record), record.position)
         except Exception as error:
             # The publication is kept already.
             self._not_encoded(error)
@@ -172,5 +178,5 @@ class Feed:
         return Announced(content, self._room, offset, gap, record.replaces)
 
 
-def _nothing(ignored: object) -> None:
+def _nothing(*ignored: object) -> None:
     """Stand where a closed feed hands nothing on."""
