@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-from symphony.client.arrivals import Arrival
+from symphony.client.arrivals import Arrival, Publication
 from symphony.client.backoff import Backoff
 from symphony.client.delivery import Delivery
 from symphony.client.joining import Joining, Leaving, Since
 from symphony.client.places import GAP, HAD, Place
+from symphony.client.publishing import Publishing
 from symphony.client.room import Room
-from symphony.errors import RemoteError
+from symphony.errors import RemoteError, SymphonyError
 from symphony.protocol.envelopes import Joined, Published
 from symphony.protocol.positions import Position
 
@@ -25,6 +27,7 @@ class Membership:
         name: The name of the room.
         delivery: Makes its `delivery`.
         leave: Leaves the room.
+        publishing: What the client publishes.
 
     Attributes:
         place: How far the client has its publications.
@@ -47,6 +50,7 @@ class Membership:
 
     __slots__ = (
         "_leave",
+        "_publishing",
         "asked",
         "backoff",
         "delivery",
@@ -70,9 +74,11 @@ class Membership:
         name: str,
         delivery: Callable[[Membership], Delivery],
         leave: Callable[[Membership], Awaitable[None]],
+        publishing: Publishing,
     ) -> None:
         self.name = name
         self._leave = leave
+        self._publishing = publishing
         self.place = Place()
         self.room: Room | None = None
         self.recovered: bool | None = None
@@ -93,6 +99,26 @@ class Membership:
     def leave(self) -> Awaitable[None]:
         """End the membership."""
         return self._leave(self)
+
+    def emit(self, event: str, data: Any, key: str | None, *, volatile: bool) -> Awaitable[Position | None]:
+        """Publish an event."""
+        self._check_held()
+        return self._publishing.emit(self, event, data, key, volatile=volatile)
+
+    def history(self, limit: int, before: Position | None) -> Awaitable[list[Publication]]:
+        """Return the last publications."""
+        self._check_held()
+        return self._publishing.history(self, limit, before)
+
+    def withdraw(self, error: SymphonyError) -> None:
+        """Fail what waits to be published, because the client is no longer in the room."""
+        self._publishing.withdraw(self.name, error)
+
+    def _check_held(self) -> None:
+        if self.delivery.ended is not None:
+            raise self.delivery.ended.with_traceback(None)
+        if self.ending:
+            raise RemoteError("left", f"the client leaves the room {self.name!r}")
 
     # What arrives
 

@@ -16,6 +16,7 @@ from symphony.client.loss import Loss
 from symphony.client.membership import Membership
 from symphony.client.options import Options
 from symphony.client.payload import Decoding, error_said
+from symphony.client.publishing import Publishing
 from symphony.client.room import Room
 from symphony.errors import DisconnectedError, RemoteError, RequestTimeoutError, SymphonyError
 from symphony.protocol.envelopes import Joined, Left, Lost, Published
@@ -50,6 +51,7 @@ class Rooms:
         "_memberships",
         "_options",
         "_outgoing",
+        "_publishing",
         "_tasks",
         "_where",
     )
@@ -70,6 +72,7 @@ class Rooms:
         self._decoding = decoding
         self._options = options
         self._where = where
+        self._publishing = Publishing(answers, gate, decoding, options, where)
         self._memberships: dict[str, Membership] = {}
         self._tasks: set[asyncio.Task[SymphonyError | None]] = set()
         self._forgot = False
@@ -152,6 +155,7 @@ class Rooms:
             return
         membership.ending = True
         membership.stop_timer()
+        membership.withdraw(RemoteError("left", "the client has left the room"))
         try:
             if self._outgoing.live and (membership.member or membership.asked):
                 request = membership.request = Leaving(
@@ -334,7 +338,7 @@ class Rooms:
     # The table
 
     def _add(self, name: str) -> Membership:
-        membership = self._memberships[name] = Membership(name, self._deliver, self.leave)
+        membership = self._memberships[name] = Membership(name, self._deliver, self.leave, self._publishing)
         if len(self._memberships) > MAX_REMEMBERED_ROOMS:
             others = [one for one in self._memberships.values() if one.room is None and one is not membership]
             if len(others) >= MAX_REMEMBERED_ROOMS:
@@ -369,6 +373,7 @@ class Rooms:
         membership.held = membership.ending = False
         self._memberships.pop(membership.name, None)
         membership.delivery.end(error, how)
+        membership.withdraw(error)
         self._wake(membership)
 
     async def _wait(self, membership: Membership) -> None:
