@@ -84,6 +84,9 @@ class Feed:
         self._deliver = self._not_encoded = _nothing
         self._pages.forget()
 
+    async def reached(self, position: Position) -> None:
+        """Wait until the members have got everything up to a position, or will not get it."""
+
     async def start_of(self, since: Position | str, most: int) -> tuple[Position | None, bool]:
         """Return the position after which a member gets publications, and whether these are all.
 
