@@ -24,14 +24,16 @@ from symphony.rooms.family import Families
 from symphony.rooms.room import Room
 from symphony.rooms.target import Target
 from symphony.router import Router
+from symphony.routing.handlers import reachable
 from symphony.routing.patterns import PathTable
 from symphony.routing.route import Options
 from symphony.session.background import check_coroutine
 from symphony.session.endpoint import Endpoint
-from symphony.socket import Socket
 from symphony.stats import Stats
+from symphony.targets import SocketTarget
 from symphony.threadsafe import Threadsafe
 from symphony.transport.native.server import serve
+from symphony.users import User, Users
 from symphony.websocket.hosts import check_hosts
 
 __all__ = ("Symphony",)
@@ -219,13 +221,26 @@ class Symphony(Router):
         """
         return self._core.node.rooms.room(name)
 
-    def socket(self, id: str) -> Socket[Any] | None:
-        """Return an open socket by its id; `None` if it is not open, or not any more.
+    def socket(self, id: str) -> SocketTarget:
+        """Return a handle of the socket with that `Socket.id`, whether or not it is open.
 
         Raises:
             RuntimeError: The app is not running.
         """
-        return self._core.node.sockets.get(id)
+        return self._core.node.targets.socket(id)
+
+    def user(self, id: str) -> User:
+        """Return all sockets whose `Identity.id` this is, as one target: the room `user:{id}`.
+
+        Raises:
+            Reject: No room can have this name (`invalid`).
+            RuntimeError: The app is not running.
+        """
+        return self._core.node.targets.user(id)
+
+    def users(self, *ids: str) -> Users:
+        """Return several users as one target; otherwise as `user`. A message to them is encoded once."""
+        return self._core.node.targets.users(ids)
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine in a task, which is cancelled when the app stops.
@@ -268,6 +283,7 @@ class Symphony(Router):
         node = self._compile()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._core.running(node))
+            stack.enter_context(reachable(self.groups(), node.targets.everyone_of))
             if outer is not None:
                 self._core.warn_if_not_native()
             stack.push_async_callback(node.close)
