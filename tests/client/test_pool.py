@@ -2,8 +2,11 @@
 
 import asyncio
 import inspect
+import os
+import warnings
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, get_type_hints
 
@@ -15,7 +18,7 @@ from support.servers import serve_natively
 from symphony import Reject, Socket, Symphony
 from symphony.client import Pool, connect
 from symphony.client.connecting import ConnectOptions
-from symphony.errors import DisconnectedError, RefusedError, RequestTimeoutError
+from symphony.errors import DisconnectedError, RefusedError, RequestTimeoutError, WrongThreadError
 
 FAST: Any = {"backoff": 0.01, "max_backoff": 0.02}
 
@@ -203,6 +206,110 @@ async def test_opening_is_all_or_nothing() -> None:
         await pool.request("x")
     with pytest.raises(RuntimeError, match="never opened"):
         await Pool("ws://127.0.0.1:9/").request("x")
+
+
+USES: list[Callable[[Pool], Awaitable[Any]]] = [
+    lambda pool: pool.request("x"),
+    lambda pool: pool.request("x", key="a"),
+    lambda pool: pool.emit("x"),
+    lambda pool: anext(pool.stream("x")),
+    lambda pool: pool.close(),
+    lambda pool: pool.__aenter__(),
+]
+
+
+async def _complaints(pool: Pool) -> list[str]:
+    said: list[str] = []
+    for use in USES:
+        try:
+            await asyncio.wait_for(use(pool), 5)
+        except WrongThreadError as error:
+            said.append(str(error))
+        else:
+            said.append("")
+    return said
+
+
+async def test_in_another_loop_each_use_says_so() -> None:
+    """`close` waited for tasks of the other loop without an end."""
+    async with pooled(2) as (pool, (peer, _), _):
+        said = await asyncio.to_thread(asyncio.run, _complaints(pool))
+        assert ["outside its event loop's thread" in each for each in said] == [True] * len(USES)
+        answering = asyncio.ensure_future(pool.request("still there", key=key_of(pool, 0)))
+        await peer.send(reply=(await peer.receive())["id"], data="yes")
+        assert await answering == "yes"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+async def test_in_a_forked_process_each_use_says_so() -> None:
+    async with pooled(2) as (pool, (peer, _), _):
+        ours, theirs = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the test itself has threads
+            child = os.fork()
+        if not child:
+            try:
+                # In a thread, since the loop of this one runs.
+                with ThreadPoolExecutor() as executor:
+                    said = executor.submit(asyncio.run, _complaints(pool)).result()
+                os.write(theirs, "\n".join(said).encode())
+            finally:
+                os._exit(0)
+        os.close(theirs)
+        with os.fdopen(ours) as reading:
+            said = (await asyncio.to_thread(reading.read)).split("\n")
+        await asyncio.to_thread(os.waitpid, child, 0)
+        assert ["process that forked this one" in each for each in said] == [True] * len(USES)
+        answering = asyncio.ensure_future(pool.request("still there", key=key_of(pool, 0)))
+        await peer.send(reply=(await peer.receive())["id"], data="yes")
+        assert await answering == "yes"
+
+
+def test_after_its_loop_it_is_closed() -> None:
+    async def forget() -> Pool:
+        async with serve() as server:
+            pool = Pool(server.url, size=2, **FAST)
+            opening = asyncio.ensure_future(pool.__aenter__())
+            for _ in range(2):
+                await server.accept()
+            return await opening
+
+    async def later(pool: Pool) -> None:
+        with pytest.raises(DisconnectedError, match="not closed before its event loop ended"):
+            await pool.request("x")
+        with pytest.raises(WrongThreadError, match="event loop that has ended"):
+            await pool.__aenter__()
+        await pool.close()
+
+    pool = asyncio.run(forget())
+    asyncio.run(later(pool))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del pool
+
+
+@pytest.mark.parametrize("state", ["open", "reconnecting", "replacing"])
+async def test_one_that_is_dropped_warns_and_closes(state: str) -> None:
+    """Its tasks kept it, and its connections stayed open until the program ended."""
+    async with serve() as server:
+        pool = Pool(server.url, size=2, backoff=60, max_backoff=60)
+        opening = asyncio.ensure_future(pool.__aenter__())
+        peers = [await server.accept() for _ in range(2)]
+        await opening
+        del opening
+        # The event loop refers to its last callback until the next turn.
+        await asyncio.sleep(0)
+        if state != "open":
+            for peer in peers:
+                await peer.close(1012 if state == "reconnecting" else 4403)
+            expected = "waiting" if state == "reconnecting" else "closed"
+            await until(lambda clients=pool.clients: {client.state for client in clients} == {expected})
+        with pytest.warns(ResourceWarning, match="<Pool .* was dropped without being closed"):
+            del pool
+        if state == "open":
+            for peer in peers:
+                await peer.closed()
+        await until(lambda: not any("symphony/client/" in repr(task) for task in asyncio.all_tasks()))
 
 
 @pytest.mark.parametrize("size", [0, -1])

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -117,8 +119,11 @@ def chat() -> Iterator[tuple[Chat, str]]:
 def _no_thread_left() -> Iterator[None]:
     yield
     gc.collect()
-    names = [thread.name for thread in threading.enumerate() if thread.name.startswith("symphony ")]
-    assert names == []
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("symphony ")]
+    for thread in threads:
+        # One that was not closed ends a moment later.
+        thread.join(10)
+    assert [thread for thread in threads if thread.is_alive()] == []
 
 
 def test_what_a_script_does(chat: tuple[Chat, str]) -> None:
@@ -422,6 +427,79 @@ def test_a_forked_process_is_told_and_does_not_hang(chat: tuple[Chat, str]) -> N
                 os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert client.request("sum", [2]) == 2
+
+
+_AT_EXIT = """
+import sys
+import symphony.client.sync
+
+client = symphony.client.sync.connect(sys.argv[1]).open()
+stream = client.stream("count", 3)
+print(client.request("sum", [1, 2]), next(stream))
+
+
+class Last:
+    # Of the things that sys.modules has, this one is deleted after the threads have ended.
+    def __init__(self, client, stream):
+        self.client, self.stream = client, stream
+
+    def __del__(self, write=sys.stdout.write):
+        client, stream = self.client, self.stream
+        try:
+            USE
+        except RuntimeError as error:
+            write(str(error))
+        else:
+            write("no error")
+
+
+sys.modules["last"] = Last(client, stream)
+"""
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        'client.request("sum", [1])',
+        'client.emit("say", 1)',
+        'client.receive("said")',
+        "next(stream)",
+        'client.stream("count", 1)',
+        "client.close()",
+    ],
+)
+def test_it_does_not_hang_while_python_exits(use: str, chat: tuple[Chat, str]) -> None:
+    """Daemon threads are frozen then, so that a result would never come."""
+    program = [sys.executable, "-c", _AT_EXIT.replace("USE", use), f"{chat[1]}/chat"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout.startswith("3 0\n")
+    assert "was used while Python exits" in done.stdout
+
+
+@pytest.mark.parametrize("what", ["left open", "in a cycle", "used at exit", "closed at exit"])
+def test_python_exits_with_an_open_client(what: str, chat: tuple[Chat, str]) -> None:
+    program = f"""
+import atexit
+import symphony.client.sync
+
+class Cycle:
+    pass
+
+client = symphony.client.sync.connect("{chat[1]}/chat").open()
+print(client.request("sum", [1, 2]))
+if {what!r} == "in a cycle":
+    cycle = Cycle()
+    cycle.client, cycle.itself = client, cycle
+elif {what!r} == "used at exit":
+    atexit.register(lambda: print(client.request("sum", [2, 2])))
+elif {what!r} == "closed at exit":
+    atexit.register(client.close)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert done.stdout == ("3\n4\n" if what == "used at exit" else "3\n")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_client_that_is_not_closed_warns(chat: tuple[Chat, str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from symphony.errors import ConfigurationError
 from symphony.protocol.positions import Position
 
-__all__ = ("Broker", "Draft", "Heard", "History", "Page", "Receive", "Record")
+__all__ = ("Broker", "Draft", "Heard", "History", "Key", "Page", "Receive", "Record")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,22 @@ class History:
             raise ConfigurationError(f"History: size is a number of publications, not {self.size!r}.")
 
 
+class Key(NamedTuple):
+    """What makes the repeat of a publication known as one.
+
+    Attributes:
+        publisher: Who has chosen the key: the id of a user, otherwise a random id that a
+            client keeps while it reconnects, otherwise a random id of the node. Two
+            publishers may use the same key.
+        key: The key.
+        digest: A digest of what was to be published. With the same key, it must be the same.
+    """
+
+    publisher: str
+    key: str
+    digest: bytes
+
+
 class Draft(NamedTuple):
     """A publication that has no position yet.
 
@@ -53,11 +69,15 @@ class Draft(NamedTuple):
         payload: Its data, in MessagePack.
         source: The publisher's own object. An engine that reaches subscribers in the
             same process passes it on to them. Others ignore it, and it is never kept.
+        key: A repeat with the same key is not published again; `None`: there is no key.
+        replaces: The publication that this one replaces in the history; `None`: none.
     """
 
     event: str | None
     payload: bytes
     source: Any = None
+    key: Key | None = None
+    replaces: Position | None = None
 
 
 class Record(NamedTuple):
@@ -69,12 +89,15 @@ class Record(NamedTuple):
         payload: As in `Draft`.
         source: As in `Draft`; `None` if the engine does not pass it on, and for what is
             read from the history.
+        replaces: The publication that this one replaces; `None`: none. If that one has replaced
+            another one, this is the first of them.
     """
 
     position: Position
     event: str | None
     payload: bytes
     source: Any = None
+    replaces: Position | None = None
 
     @property
     def size(self) -> int:
@@ -86,16 +109,20 @@ class Page(NamedTuple):
     """A part of a room's history.
 
     Attributes:
-        records: The publications, the oldest first.
+        records: The publications, the oldest first. Their offsets need not follow each other:
+            the place of a publication that was replaced is empty.
         top: The position of the room's last publication.
         complete: Whether the records are all that followed the position asked for, as
             far as the page goes. If not, something after that position is no longer
             kept, or the position is not one of this history.
+        end: How far the page goes: it covers each place up to this position, the empty ones
+            too. The next page follows it. It is *top* if nothing follows.
     """
 
     records: Sequence[Record]
     top: Position
     complete: bool
+    end: Position
 
 
 Receive = Callable[[Record], None]
@@ -109,6 +136,19 @@ class Broker(Protocol):
     later one the next offset. An *epoch* names one unbroken life of the sequence. An
     engine that has forgotten the sequence, or may have forgotten its end, and only then,
     begins a new epoch.
+
+    A publication with a *key* is published once: within `broker.keys.KEY_WINDOW` seconds, a
+    repeat with the same key of the same publisher to the same room has the position of the
+    first, and is neither kept nor passed on. This holds if the first one is no longer kept.
+
+    A publication that *replaces* another one has a new position, the next one as always. The
+    replaced one is removed from the history and leaves its place empty. Subscribers get the
+    replacement as any other publication. `replaces` of the record names the first publication
+    of a chain of replacements, no matter which of them was named to `publish`: a member that
+    has the first and missed the second must know what the third replaces. If the publication
+    is not kept any more, was never there, or is of another epoch, the replacement is published
+    all the same, and its record names what `publish` was told. The last publication of a room
+    is never empty.
 
     Several processes may share a broker. It also carries messages between them, which are
     not kept: see `relay`.
@@ -136,7 +176,8 @@ class Broker(Protocol):
         """Append a publication to a room's history, and pass it to the subscribers.
 
         The place among the publications of this process is taken when this is called. The
-        subscriber in the same process has received it before the result is there.
+        subscriber in the same process has received it before the result is there. A repeat, which
+        has a known key, takes no place.
 
         Args:
             room: The name of the room.
@@ -144,9 +185,12 @@ class Broker(Protocol):
             history: How much the room keeps.
 
         Returns:
-            What the publisher awaits: the position. It need not be awaited.
+            What the publisher awaits: the position. It need not be awaited. Unless the result
+            is there already, it is an `asyncio.Future`.
 
         Raises:
+            Reject: `conflict`: its key was used for another content. Nothing was published. An
+                engine that knows it at once raises it in the call.
             QueueFullError: When awaited, as all others: nothing was published.
             BrokerUnavailableError: Nothing was published.
             OutcomeUnknownError: It may have been published, and the place in the order is
@@ -233,6 +277,7 @@ class Broker(Protocol):
 
         Returns:
             The records in the order of their positions. The page is complete, unless the
-            position is not one of this history.
+            position is not one of this history. Its end is the place before *position*, or
+            *top*.
         """
         ...

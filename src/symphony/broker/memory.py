@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final
 
 from symphony.broker.base import Draft, Heard, History, Page, Receive, Record
+from symphony.broker.keys import Keys
 from symphony.protocol.positions import Position
 from symphony.websocket.backpressure import READY
 
@@ -28,18 +30,23 @@ class _Log:
     Attributes:
         epoch: The epoch of the sequence.
         top: The offset of the last publication.
+        floor: The offset up to which publications may have been trimmed. Above it, a place
+            without a record is one whose publication was replaced.
         records: Those that are kept, with the times at which they were published.
+        edits: Of the replacements that are kept: the first publication of the chain, and
+            the offset of the replacement.
         size: The bytes of these.
         receive: The subscriber, if there is one.
         timer: Removes those that are too old.
         history: How much is kept.
     """
 
-    __slots__ = ("epoch", "history", "receive", "records", "size", "timer", "top")
+    __slots__ = ("edits", "epoch", "floor", "history", "receive", "records", "size", "timer", "top")
 
     def __init__(self, epoch: str, top: int) -> None:
         self.epoch = epoch
-        self.top = top
+        self.top = self.floor = top
+        self.edits: dict[Position, int] = {}
         self.records: deque[tuple[float, Record]] = deque()
         self.size = 0
         self.receive: Receive | None = None
@@ -50,14 +57,21 @@ class _Log:
     def position(self) -> Position:
         return Position(self.epoch, self.top)
 
-    @property
-    def oldest(self) -> int:
-        """The offset of the oldest record, or of the next one if no record is kept."""
-        return self.records[0][1].position.offset if self.records else self.top + 1
-
     def knows(self, position: Position) -> bool:
         """Whether everything after a position is still here."""
-        return position.epoch == self.epoch and self.oldest - 1 <= position.offset <= self.top
+        return position.epoch == self.epoch and self.floor <= position.offset <= self.top
+
+    def index_after(self, offset: int) -> int:
+        """Return the index of the first record after an offset."""
+        return bisect_right(self.records, offset, key=_offset)
+
+    def index_from(self, offset: int) -> int:
+        """Return the index of the first record that is not before an offset."""
+        return bisect_left(self.records, offset, key=_offset)
+
+
+def _offset(entry: tuple[float, Record]) -> int:
+    return entry[1].position.offset
 
 
 class _Done:
@@ -103,15 +117,23 @@ class MemoryBroker:
         self._logs: OrderedDict[str, _Log] = OrderedDict()
         # Rooms without records and subscribers: epoch and offset.
         self._quiet: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        self._keys = Keys()
 
     def publish(self, room: str, draft: Draft, history: History) -> Awaitable[Position]:
         """See `Broker.publish`."""
+        if draft.key is not None:
+            first = self._keys.find(room, draft.key, self._loop.time())
+            if first is not None:
+                return _Done(first)
         log = self._log(room)
         self._logs.move_to_end(room)
         log.history = history
         log.top += 1
         position = log.position
-        kept = Record(position, draft.event, draft.payload)
+        if draft.key is not None:
+            self._keys.remember(room, draft.key, position, self._loop.time())
+        replaces = None if draft.replaces is None else self._replace(log, draft.replaces)
+        kept = Record(position, draft.event, draft.payload, replaces=replaces)
         size = kept.size + _OVERHEAD
         log.records.append((self._loop.time(), kept))
         log.size += size
@@ -157,6 +179,7 @@ class MemoryBroker:
                 log.timer.cancel()
         self._logs.clear()
         self._quiet.clear()
+        self._keys.clear()
         self.held = 0
 
     async def after(self, room: str, position: Position | None, *, limit: int, max_bytes: int) -> Page:
@@ -166,9 +189,9 @@ class MemoryBroker:
         if position is None:
             skip = 0
         elif log.knows(position):
-            skip = position.offset + 1 - log.oldest
+            skip = log.index_after(position.offset)
         else:
-            return Page((), log.position, complete=False)
+            return Page((), log.position, complete=False, end=log.position)
         records: list[Record] = []
         size = 0
         # By index: a deque is entered from its nearer end.
@@ -178,7 +201,9 @@ class MemoryBroker:
             if records and size > max_bytes:
                 break
             records.append(record)
-        page = Page(records, log.position, complete=True)
+        is_all = skip + len(records) == len(log.records)
+        end = log.position if is_all else records[-1].position
+        page = Page(records, log.position, complete=True, end=end)
         self._forget_if_quiet(room, log)
         return page
 
@@ -186,13 +211,14 @@ class MemoryBroker:
         """See `Broker.before`."""
         log = self._log(room)
         self._trim(log)
-        end = len(log.records)
+        stop, end = len(log.records), log.position
         if position is not None:
             if position.epoch != log.epoch or position.offset > log.top + 1:
-                return Page((), log.position, complete=False)
-            end = min(max(position.offset - log.oldest, 0), end)
-        records = [log.records[index][1] for index in range(max(end - limit, 0), end)]
-        page = Page(records, log.position, complete=True)
+                return Page((), log.position, complete=False, end=log.position)
+            stop = log.index_from(position.offset)
+            end = Position(log.epoch, max(position.offset - 1, 0))
+        records = [log.records[index][1] for index in range(max(stop - limit, 0), stop)]
+        page = Page(records, log.position, complete=True, end=end)
         self._forget_if_quiet(room, log)
         return page
 
@@ -220,10 +246,41 @@ class MemoryBroker:
     def _drop(self, log: _Log) -> int:
         """Drop the oldest record; return its size without the overhead."""
         _, record = log.records.popleft()
+        log.floor = record.position.offset
+        return self._dropped(log, record)
+
+    def _dropped(self, log: _Log, record: Record) -> int:
         size = record.size
         log.size -= size + _OVERHEAD
         self.held -= size + _OVERHEAD
+        if record.replaces is not None and log.edits[record.replaces] == record.position.offset:
+            del log.edits[record.replaces]
         return size
+
+    def _replace(self, log: _Log, replaced: Position) -> Position:
+        """Empty the place of what a new publication replaces; return the first of its chain."""
+        first = replaced
+        record = self._kept(log, replaced)
+        if record is not None:
+            if record.replaces is not None:
+                first = record.replaces
+            del log.records[log.index_from(record.position.offset)]
+            self._dropped(log, record)
+        log.edits[first] = log.top
+        return first
+
+    def _kept(self, log: _Log, position: Position) -> Record | None:
+        """Return the record that stands for a publication now, if it is kept."""
+        offset = log.edits.get(position)
+        if offset is None:
+            if position.epoch != log.epoch:
+                return None
+            offset = position.offset
+        index = log.index_from(offset)
+        if index == len(log.records):
+            return None
+        record = log.records[index][1]
+        return record if record.position.offset == offset else None
 
     def _evict(self) -> None:
         # Each log without records is passed once, and is then the last.

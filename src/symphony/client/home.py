@@ -16,7 +16,7 @@ _ANEW = "Open another client there, with symphony.connect()."
 
 
 class Home:
-    """The loop, thread and process in which a client was opened.
+    """The loop, thread and process in which a client or a pool was opened.
 
     Attributes:
         loop: The event loop.
@@ -34,8 +34,7 @@ class Home:
         if self._process != os.getpid():
             return  # it still exists in the process that it belongs to
         warnings.warn(
-            f"{client!r} of symphony.connect() was dropped without being closed. "
-            "Use `async with client:`, or `await client.close()`.",
+            f"{client!r} was dropped without being closed. Use `async with`, or await its close().",
             ResourceWarning,
             source=client,
             stacklevel=3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing_extensions import TypeForm, TypeVar
 from symphony.client.backoff import Backoff
 from symphony.client.client import Client
 from symphony.client.connecting import ConnectOptions, connect
+from symphony.client.home import Home
 from symphony.client.options import Options
 from symphony.client.reconnector import State
 from symphony.client.streams import Stream
@@ -55,9 +57,9 @@ class Pool:
         if not size >= 1:
             raise ValueError(f"size must be 1 or more, not {size!r}.")
         self._url = url
-        self._options = options
-        self._slots = [_Slot(self._connect()) for _ in range(size)]
+        self._slots = [_Slot(url, options) for _ in range(size)]
         self._closing = False
+        self._home: Home | None = None
 
     @property
     def clients(self) -> tuple[Client, ...]:
@@ -123,8 +125,10 @@ class Pool:
 
     async def close(self) -> None:
         """Close all connections for good. Closing a closed pool does nothing."""
+        keeping = self._keeping()
+        if self._home is not None and keeping:
+            self._home.check(self)
         self._closing = True
-        keeping = [slot.task for slot in self._slots if slot.task is not None]
         for task in keeping:
             task.cancel()
         if keeping:
@@ -139,6 +143,9 @@ class Pool:
             DisconnectedError: A connection did not open in time, or the pool is
                 closed.
         """
+        if self._home is None:
+            self._home = Home()
+        self._home.check(self)
         try:
             async with asyncio.TaskGroup() as opening:
                 for slot in self._slots:
@@ -151,7 +158,7 @@ class Pool:
             await self.close()
             raise
         for slot in self._slots:
-            slot.task = start(self._keep(slot))
+            slot.task = start(slot.keep())
         return self
 
     async def __aexit__(
@@ -163,8 +170,13 @@ class Pool:
         states = [slot.client.state for slot in self._slots]
         return f"<Pool {self._slots[0].client!r} {states.count('open')}/{len(states)} open>"
 
-    def _connect(self) -> Client:
-        return connect(self._url, **self._options)
+    def __del__(self) -> None:
+        if (home := getattr(self, "_home", None)) is not None and self._keeping():
+            home.dropped(self, functools.partial(_drop, self._slots))
+
+    def _keeping(self) -> list[asyncio.Task[None]]:
+        """Return the tasks that replace connections: without one, the pool is not open."""
+        return [slot.task for slot in self._slots if slot.task is not None and not slot.task.done()]
 
     def _slot(self, key: str | None) -> _Slot:
         slots = self._slots
@@ -175,38 +187,19 @@ class Pool:
         slot.picked += 1
         return slot
 
-    async def _keep(self, slot: _Slot) -> None:
-        """Replace the client of a slot whenever it has ended for good."""
-        options, loop = slot.options, asyncio.get_running_loop()
-        backoff = Backoff(options.backoff, options.max_backoff, options.uniform)
-        while True:
-            opened_at = loop.time()
-            await slot.ended()
-            backoff.lasted(loop.time() - opened_at)
-            logger.warning("A connection of the pool to %s has ended and is replaced.", self._url)
-            while slot.client.closed is not None:
-                await asyncio.sleep(backoff.next())
-                client = self._connect()
-                try:
-                    await client
-                except DisconnectedError as error:
-                    logger.warning("A connection of the pool could not be replaced: %s", error)
-                    if error.refusal is not None and not error.refusal.retryable:
-                        return
-                else:
-                    slot.use(client)
-
 
 class _Slot:
     """One connection of a pool."""
 
-    __slots__ = ("_changed", "client", "picked", "task")
+    __slots__ = ("_changed", "_connect_options", "_url", "client", "picked", "task")
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, url: str, options: ConnectOptions) -> None:
+        self._url = url
+        self._connect_options = options
         self.picked = 0
         self._changed: list[asyncio.Future[None]] = []
         self.task: asyncio.Task[None] | None = None
-        self.use(client)
+        self.use(self._connect())
 
     def use(self, client: Client) -> None:
         """Switch to a new client."""
@@ -218,6 +211,30 @@ class _Slot:
     def options(self) -> Options:
         """The options of the client."""
         return self.client._core.options  # pyright: ignore[reportPrivateUsage]
+
+    async def keep(self) -> None:
+        """Replace the client whenever it has ended for good.
+
+        Without a reference to the pool, so that a pool can be dropped.
+        """
+        options, loop = self.options, asyncio.get_running_loop()
+        backoff = Backoff(options.backoff, options.max_backoff, options.uniform)
+        while True:
+            opened_at = loop.time()
+            await self.ended()
+            backoff.lasted(loop.time() - opened_at)
+            logger.warning("A connection of the pool to %s has ended and is replaced.", self._url)
+            while self.client.closed is not None:
+                await asyncio.sleep(backoff.next())
+                client = self._connect()
+                try:
+                    await client
+                except DisconnectedError as error:
+                    logger.warning("A connection of the pool could not be replaced: %s", error)
+                    if error.refusal is not None and not error.refusal.retryable:
+                        return
+                else:
+                    self.use(client)
 
     async def ended(self) -> None:
         """Wait until the client has ended for good."""
@@ -238,6 +255,9 @@ class _Slot:
             ) from None
         return max(deadline - loop.time(), 0.001)
 
+    def _connect(self) -> Client:
+        return connect(self._url, **self._connect_options)
+
     async def _change(self) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._changed.append(waiter)
@@ -252,6 +272,13 @@ class _Slot:
 
 async def _open(client: Client) -> None:
     await client
+
+
+def _drop(slots: list[_Slot]) -> None:
+    for slot in slots:
+        if slot.task is not None:
+            slot.task.cancel()
+        slot.client._core.drop()  # pyright: ignore[reportPrivateUsage]
 
 
 def _busy(slot: _Slot) -> tuple[bool, int, int]:

@@ -370,8 +370,10 @@ class Reconnector:
             self._first.set_result(None)
 
     async def _finished(self) -> None:
-        if self._task is not None and self._task is not asyncio.current_task():
-            await asyncio.wait((self._task,))
+        task = self._task
+        # One that is done may be of a loop that has ended.
+        if task is not None and not task.done() and task is not asyncio.current_task():
+            await asyncio.wait((task,))
 
     def _set(self, state: State) -> None:
         self.state = state

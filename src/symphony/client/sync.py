@@ -234,7 +234,8 @@ class Client:
         thread = getattr(self, "_thread", None)
         if thread is not None and not thread.forked and self._client.closed is None:
             warn(f"{self!r} was not closed; use `with`, or close().", ResourceWarning, stacklevel=2)
-            thread.stop()
+            # The garbage collector runs this in any thread, at any time: it does not wait.
+            thread.stop(wait=False)
 
     # In the thread of the caller
 

@@ -87,7 +87,8 @@ class Joining:
         if asked is not None and not family.opens_to_clients:
             raise Reject("forbidden", f"clients may not ask to join {name!r}")
         asks = authorize and family.authorize is not None
-        if not asks and family.on_join is None and family.policy.history is None:
+        at_once = not asks and family.on_join is None and family.policy.history is None
+        if at_once and (family.state is None or self._lives.is_made(name)):
             self._check_count(recipient, most)
             self._attach(socket, self._lives.at_work(name, family, params), NOW)
             return
@@ -148,6 +149,8 @@ class Joining:
     ) -> None:
         """Do what follows after `authorize`, while the room is held."""
         recipient = recipient_of(socket)
+        await self._lives.make_state(live)
+        change.check(recipient, live.name)
         start = await self._announcing.start(live, since)
         change.check(recipient, live.name)
         self._check_count(recipient, most)

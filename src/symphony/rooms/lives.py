@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony.rooms.feed import Feed
 from symphony.rooms.live import Live
+from symphony.rooms.making import Making
 from symphony.rooms.running import run_all
 from symphony.rooms.tasks import RoomTasks
 
@@ -80,6 +81,37 @@ class Lives:
             live.feed = Feed(self._broker, name, deliver, lambda error: self._not_encoded(error, live))
         return live
 
+    def is_made(self, name: str) -> bool:
+        """Return whether a room exists and has its state."""
+        live = self.rooms.get(name)
+        return live is not None and live.is_made
+
+    async def make_state(self, live: Live) -> None:
+        """Create the state of a room that is held, unless it has one. Calls meanwhile share it.
+
+        Raises:
+            Exception: What the factory raised. The next call tries again.
+        """
+        if live.is_made:
+            return
+        making = live.making
+        if making is None:
+            assert live.family.state is not None
+            making = live.making = Making()
+            live.hooks += 1
+            task = self._background(making.run(live, live.family.state, self._handle(live.name)))
+            # A callback, because a task that is cancelled before its first step runs no code.
+            task.add_done_callback(lambda _: self._made(live, making))
+        await making.wait(live)
+
+    def _made(self, live: Live, making: Making) -> None:
+        live.making = None
+        if making.error is not None and not making.waiting:
+            # The joins that it was called for are gone.
+            self._report(making.error, None, f"state= of room {live.name!r}")
+        making.end()
+        self.let_go(live)
+
     @contextmanager
     def held(self, live: Live) -> Generator[None]:
         """Keep a room from ending while a join or a hook of it is under way."""
@@ -123,7 +155,9 @@ class Lives:
         for live in rooms:
             if live.linger is not None:
                 live.linger.cancel()
-            if live.ending is None:
+            if not live.began:
+                self._remove(live)
+            elif live.ending is None:
                 self._end(live)
         endings = [live.ending for live in rooms if live.ending is not None]
         if endings:

@@ -10,13 +10,13 @@ Run them against your own engine. Each is a function that takes a new broker:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-import msgspec
-
-from symphony.broker.base import Broker, Draft, History, Record
+from symphony.broker.base import Broker, History, Record
 from symphony.protocol.positions import Position
+from symphony.testing.drafts import PAGE, content, data_of, draft, read_all
+from symphony.testing.keycontracts import KEYS
 
 __all__ = (
     "BROKER",
@@ -40,35 +40,34 @@ __all__ = (
     "what_is_relayed_does_not_come_back",
 )
 
-_PAGE: Final = 1_000_000
 _PATIENCE: Final = 10.0
 _LARGE: Final = History(1000)
 
 
 async def positions_follow_each_other(broker: Broker) -> None:
     """The first publication has the offset 1, and each later one the next, in one epoch."""
-    positions = [await broker.publish("a", _draft(number), _LARGE) for number in range(3)]
+    positions = [await broker.publish("a", draft(number), _LARGE) for number in range(3)]
     assert [position.offset for position in positions] == [1, 2, 3]
     assert len({position.epoch for position in positions}) == 1
 
 
 async def rooms_have_histories_of_their_own(broker: Broker) -> None:
     """What is published to one room changes nothing in another."""
-    await broker.publish("a", _draft("to a"), _LARGE)
-    await broker.publish("b", _draft("to b"), _LARGE)
-    assert await _all(broker, "a") == ["to a"]
-    assert await _all(broker, "b") == ["to b"]
+    await broker.publish("a", draft("to a"), _LARGE)
+    await broker.publish("b", draft("to b"), _LARGE)
+    assert await read_all(broker, "a") == ["to a"]
+    assert await read_all(broker, "b") == ["to b"]
 
 
 async def a_subscriber_gets_everything_after_the_position(broker: Broker) -> None:
     """In the order of the positions, each once, before the publisher has its result."""
     heard: list[Record] = []
-    before = await broker.publish("a", _draft("before"), _LARGE)
+    before = await broker.publish("a", draft("before"), _LARGE)
     assert await broker.subscribe("a", heard.append) == before
     for number in range(3):
-        position = await broker.publish("a", _draft(number, "counted"), _LARGE)
+        position = await broker.publish("a", draft(number, "counted"), _LARGE)
         assert heard[-1].position == position
-    assert [(record.position.offset, record.event, _data(record)) for record in heard] == [
+    assert [(record.position.offset, record.event, data_of(record)) for record in heard] == [
         (2, "counted", 0),
         (3, "counted", 1),
         (4, "counted", 2),
@@ -80,9 +79,9 @@ async def a_publication_that_is_not_awaited_is_published(broker: Broker) -> None
     heard: list[Record] = []
     await broker.subscribe("a", heard.append)
     for number in range(3):
-        broker.publish("a", _draft(number), _LARGE)
-    await broker.publish("a", _draft("last"), _LARGE)
-    assert [_data(record) for record in heard] == [0, 1, 2, "last"]
+        broker.publish("a", draft(number), _LARGE)
+    await broker.publish("a", draft("last"), _LARGE)
+    assert [data_of(record) for record in heard] == [0, 1, 2, "last"]
 
 
 async def nothing_is_received_after_the_subscription_has_ended(broker: Broker) -> None:
@@ -90,51 +89,53 @@ async def nothing_is_received_after_the_subscription_has_ended(broker: Broker) -
     heard: list[Record] = []
     await broker.subscribe("a", heard.append)
     broker.unsubscribe("a")
-    await broker.publish("a", _draft(1), _LARGE)
+    await broker.publish("a", draft(1), _LARGE)
     assert heard == []
     top = await broker.subscribe("a", heard.append)
     assert top.offset == 1
     assert heard == []
-    assert await _all(broker, "a") == [1]
+    assert await read_all(broker, "a") == [1]
 
 
 async def a_message_has_no_event(broker: Broker) -> None:
     """It comes back as it was published."""
-    await broker.publish("a", _draft("hi", None), _LARGE)
-    page = await broker.after("a", None, limit=1, max_bytes=_PAGE)
-    assert [(record.event, _data(record)) for record in page.records] == [(None, "hi")]
+    await broker.publish("a", draft("hi", None), _LARGE)
+    page = await broker.after("a", None, limit=1, max_bytes=PAGE)
+    assert [(record.event, data_of(record)) for record in page.records] == [(None, "hi")]
 
 
 async def the_history_is_read_forwards_in_pages(broker: Broker) -> None:
     """A page is limited in number and in bytes, and says where the history ends."""
-    positions = [await broker.publish("a", _draft(number), _LARGE) for number in range(5)]
-    page = await broker.after("a", None, limit=2, max_bytes=_PAGE)
-    assert (_content(page.records), page.top, page.complete) == ([0, 1], positions[-1], True)
-    page = await broker.after("a", page.records[-1].position, limit=2, max_bytes=_PAGE)
-    assert (_content(page.records), page.complete) == ([2, 3], True)
+    positions = [await broker.publish("a", draft(number), _LARGE) for number in range(5)]
+    page = await broker.after("a", None, limit=2, max_bytes=PAGE)
+    assert (content(page.records), page.top, page.complete) == ([0, 1], positions[-1], True)
+    assert page.end == positions[1]
+    page = await broker.after("a", page.records[-1].position, limit=2, max_bytes=PAGE)
+    assert (content(page.records), page.complete) == ([2, 3], True)
     page = await broker.after("a", positions[0], limit=10, max_bytes=1)
-    assert (_content(page.records), page.complete) == ([1], True)
-    page = await broker.after("a", positions[-1], limit=2, max_bytes=_PAGE)
+    assert (content(page.records), page.complete) == ([1], True)
+    page = await broker.after("a", positions[-1], limit=2, max_bytes=PAGE)
     assert (list(page.records), page.top, page.complete) == ([], positions[-1], True)
+    assert page.end == positions[-1]
 
 
 async def the_history_is_read_backwards(broker: Broker) -> None:
     """From the newest, or from a position."""
-    positions = [await broker.publish("a", _draft(number), _LARGE) for number in range(5)]
+    positions = [await broker.publish("a", draft(number), _LARGE) for number in range(5)]
     page = await broker.before("a", None, limit=2)
-    assert (_content(page.records), page.complete) == ([3, 4], True)
+    assert (content(page.records), page.complete) == ([3, 4], True)
     page = await broker.before("a", positions[3], limit=2)
-    assert (_content(page.records), page.complete) == ([1, 2], True)
+    assert (content(page.records), page.complete) == ([1, 2], True)
     page = await broker.before("a", positions[1], limit=10)
-    assert _content(page.records) == [0]
+    assert content(page.records) == [0]
     assert not (await broker.before("a", Position("another", 3), limit=1)).complete
 
 
 async def a_position_of_another_history_is_noticed(broker: Broker) -> None:
     """Another epoch, and an offset that was never reached."""
-    top = await broker.publish("a", _draft(1), _LARGE)
+    top = await broker.publish("a", draft(1), _LARGE)
     for position in (Position("another", 1), Position(top.epoch, 2), Position("another", 0)):
-        page = await broker.after("a", position, limit=1, max_bytes=_PAGE)
+        page = await broker.after("a", position, limit=1, max_bytes=PAGE)
         assert (list(page.records), page.top, page.complete) == ([], top, False)
 
 
@@ -143,18 +144,18 @@ async def a_room_without_publications_has_a_position(broker: Broker) -> None:
     before = await broker.subscribe("a", lambda record: None)
     assert before.offset == 0
     broker.unsubscribe("a")
-    await broker.publish("a", _draft(1), _LARGE)
-    page = await broker.after("a", before, limit=10, max_bytes=_PAGE)
-    assert (_content(page.records), page.complete) == ([1], True)
+    await broker.publish("a", draft(1), _LARGE)
+    page = await broker.after("a", before, limit=10, max_bytes=PAGE)
+    assert (content(page.records), page.complete) == ([1], True)
 
 
 async def the_history_is_limited_in_number(broker: Broker) -> None:
     """And a position before the oldest is noticed."""
-    positions = [await broker.publish("a", _draft(number), History(3)) for number in range(5)]
-    assert await _all(broker, "a") == [2, 3, 4]
-    page = await broker.after("a", positions[1], limit=10, max_bytes=_PAGE)
-    assert (_content(page.records), page.complete) == ([2, 3, 4], True)
-    page = await broker.after("a", positions[0], limit=10, max_bytes=_PAGE)
+    positions = [await broker.publish("a", draft(number), History(3)) for number in range(5)]
+    assert await read_all(broker, "a") == [2, 3, 4]
+    page = await broker.after("a", positions[1], limit=10, max_bytes=PAGE)
+    assert (content(page.records), page.complete) == ([2, 3, 4], True)
+    page = await broker.after("a", positions[0], limit=10, max_bytes=PAGE)
     assert (list(page.records), page.complete) == ([], False)
 
 
@@ -162,10 +163,10 @@ async def the_history_is_limited_in_bytes(broker: Broker) -> None:
     """The newest publication is kept in any case."""
     history = History(100, bytes=120)
     for number in range(5):
-        await broker.publish("a", _draft(str(number) * 30), history)
-    assert await _all(broker, "a") == [str(number) * 30 for number in (2, 3, 4)]
-    await broker.publish("a", _draft("x" * 1000), history)
-    assert await _all(broker, "a") == ["x" * 1000]
+        await broker.publish("a", draft(str(number) * 30), history)
+    assert await read_all(broker, "a") == [str(number) * 30 for number in (2, 3, 4)]
+    await broker.publish("a", draft("x" * 1000), history)
+    assert await read_all(broker, "a") == ["x" * 1000]
 
 
 async def what_is_relayed_does_not_come_back(broker: Broker) -> None:
@@ -176,7 +177,7 @@ async def what_is_relayed_does_not_come_back(broker: Broker) -> None:
     await broker.relay("a", b"1")
     broker.unlisten("a")
     await broker.relay("a", b"2")
-    await broker.publish("a", _draft("kept"), _LARGE)
+    await broker.publish("a", draft("kept"), _LARGE)
     assert [type(each) for each in heard] == [Record]
 
 
@@ -184,11 +185,11 @@ async def all_processes_have_the_same_positions(first: Broker, second: Broker) -
     """And they read the same history."""
     assert first.shared
     assert second.shared
-    one = await first.publish("a", _draft("one"), _LARGE)
-    two = await second.publish("a", _draft("two"), _LARGE)
+    one = await first.publish("a", draft("one"), _LARGE)
+    two = await second.publish("a", draft("two"), _LARGE)
     assert (two.epoch, two.offset) == (one.epoch, one.offset + 1)
     assert await second.subscribe("a", lambda record: None) == two
-    assert await _all(first, "a") == await _all(second, "a") == ["one", "two"]
+    assert await read_all(first, "a") == await read_all(second, "a") == ["one", "two"]
 
 
 async def each_process_gets_what_the_others_publish(first: Broker, second: Broker) -> None:
@@ -198,20 +199,20 @@ async def each_process_gets_what_the_others_publish(first: Broker, second: Broke
 
     def receive(record: Record) -> None:
         heard[1].append(record)
-        if _data(record) == "last":
+        if data_of(record) == "last":
             arrived.set()
 
     await first.subscribe("a", heard[0].append)
     await second.subscribe("a", receive)
     for number in range(5):
-        await first.publish("a", _draft(number), _LARGE)
-        await second.publish("a", _draft(number + 100), _LARGE)
-    await first.publish("a", _draft("last", None), _LARGE)
+        await first.publish("a", draft(number), _LARGE)
+        await second.publish("a", draft(number + 100), _LARGE)
+    await first.publish("a", draft("last", None), _LARGE)
     async with asyncio.timeout(_PATIENCE):
         await arrived.wait()
     assert [record.position.offset for record in heard[1]] == list(range(1, 12))
-    assert [(each.event, _data(each)) for each in heard[0]] == [
-        (each.event, _data(each)) for each in heard[1]
+    assert [(each.event, data_of(each)) for each in heard[0]] == [
+        (each.event, data_of(each)) for each in heard[1]
     ]
 
 
@@ -268,6 +269,7 @@ BROKER: Final[tuple[Callable[[Broker], Awaitable[None]], ...]] = (
     the_history_is_limited_in_number,
     the_history_is_limited_in_bytes,
     what_is_relayed_does_not_come_back,
+    *KEYS,
 )
 """What each `Broker` does; each function takes a broker that is new."""
 
@@ -278,21 +280,3 @@ SHARED_BROKER: Final[tuple[Callable[[Broker, Broker], Awaitable[None]], ...]] = 
     a_process_that_has_stopped_to_listen_hears_nothing,
 )
 """What each `Broker` does that is shared; each function takes two that use the same new store."""
-
-
-def _draft(data: object, event: str | None = "said") -> Draft:
-    return Draft(event, msgspec.msgpack.encode(data))
-
-
-def _data(record: Record) -> object:
-    return msgspec.msgpack.decode(record.payload)
-
-
-def _content(records: Sequence[Record]) -> list[object]:
-    return [_data(record) for record in records]
-
-
-async def _all(broker: Broker, room: str) -> list[object]:
-    page = await broker.after(room, None, limit=1000, max_bytes=_PAGE)
-    assert page.complete
-    return _content(page.records)
