@@ -45,9 +45,10 @@ from symphony.routing.patterns import PathPattern
 from symphony.routing.plan import MESSAGE, Plan, compile_middleware, compile_plan
 from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
+from symphony.session.actions import join_by_client, leave_by_client, publish_by_client, read_by_client
 from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
 from symphony.session.threads import run_in_thread
-from symphony.socket import Socket, begin, join_by_client, leave_by_client, publish_by_client, read_by_client
+from symphony.socket import Socket, begin
 from symphony.transport.base import Close, Profile
 from symphony.websocket.backpressure import TURN
 from symphony.websocket.queued import Queued
@@ -147,6 +148,7 @@ class Compiler:
             concurrency=options.concurrency or 1,
             closes_on_error=takes_bytes if options.errors is None else options.errors == "close",
             everyone=not takes_bytes if options.everyone is None else options.everyone,
+            inside=tuple(inside),
             disconnect=wrap(stack["disconnect"], disconnect or _nothing)
             if stack["disconnect"]
             else disconnect,

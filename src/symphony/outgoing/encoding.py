@@ -27,12 +27,12 @@ from symphony.protocol.v1 import JSON, MSGPACK, V1
 __all__ = (
     "RAW",
     "V1_DIALECTS",
-    "Announced",
     "Content",
     "Dialect",
     "Emitted",
     "Encoding",
     "Message",
+    "Once",
     "Publishable",
     "Sent",
     "SharedEncoding",
@@ -117,6 +117,27 @@ class Emitted:
         return dialect.event(self.event, self.plain)
 
 
+class Once:
+    """A publication to several rooms: its message is encoded once for each dialect.
+
+    Args:
+        publication: What is published.
+    """
+
+    __slots__ = ("_messages", "_publication")
+
+    def __init__(self, publication: Sent | Emitted) -> None:
+        self._publication = publication
+        self._messages: dict[Dialect, Message] = {}
+
+    def encode(self, dialect: Dialect) -> Message:
+        """Return its message in *dialect*."""
+        message = self._messages.get(dialect)
+        if message is None:
+            message = self._messages[dialect] = self._publication.encode(dialect)
+        return message
+
+
 class Content:
     """A publication that is kept: its data is encoded, for each codec at most once.
 
@@ -138,19 +159,24 @@ class Content:
         self._json = json
 
     @staticmethod
-    def of(publication: Sent | Emitted) -> Content:
-        """Encode a publication, for members with either codec.
+    def of(publication: Sent | Emitted | Content) -> Content:
+        """Encode a publication, for members with either codec, unless that is done already.
 
         Raises:
             TypeError: The name is not a string, or one of the codecs cannot encode the data.
         """
+        if isinstance(publication, Content):
+            return publication
         event, data = publication.event, publication.plain
         if event is not None:
             _check_event_name(event)
         try:
-            return Content(event, encode_msgpack(data), encode_json(data))
+            packed, json = encode_msgpack(data), encode_json(data)
         except Exception as error:
             fail_to_encode(error, data)
+        # MessagePack has one form of a time with an offset, and JSON several. What is read from
+        # the history later is written from MessagePack, so this is, too. No text has this byte.
+        return Content(event, packed, None if b"\xff" in packed else json)
 
     def data(self, dialect: Dialect) -> Any:
         """Return the data in the form that *dialect* encodes: encoded already, or plain."""
@@ -167,38 +193,6 @@ class Content:
     def plain(self) -> Any:
         """The data, decoded from MessagePack."""
         return msgspec.msgpack.decode(self.packed)
-
-
-class Announced:
-    """A publication of a room that clients are told about: it has the room's name.
-
-    Args:
-        content: Event and data.
-        room: The name of the room.
-        offset: The number in the room's history, if it is kept.
-        after: All places between this offset and *offset* are empty; `None`: there are none.
-        replaces: The publication that this one replaces; `None`: none.
-    """
-
-    __slots__ = ("_after", "_content", "_offset", "_replaces", "_room")
-
-    def __init__(
-        self,
-        content: Sent | Emitted | Content,
-        room: str,
-        offset: int | None = None,
-        after: int | None = None,
-        replaces: Position | None = None,
-    ) -> None:
-        self._content = content
-        self._room = room
-        self._offset = offset
-        self._after = after
-        self._replaces = replaces
-
-    def encode(self, dialect: Dialect) -> Message:
-        """Return its message in *dialect*."""
-        return dialect.publication(self._content, self._room, self._offset, self._after, self._replaces)
 
 
 class SharedEncoding:

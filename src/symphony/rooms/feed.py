@@ -8,7 +8,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from symphony.errors import Reject
-from symphony.outgoing.encoding import Announced, Content
+from symphony.outgoing.announced import Announced
+from symphony.outgoing.encoding import Content
 from symphony.protocol.positions import Position
 from symphony.rooms.pages import Excerpt, Pages
 from symphony.tasks import start

@@ -18,8 +18,8 @@ from symphony.rooms.tasks import RoomTasks
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker
+    from symphony.outgoing.announced import Announced
     from symphony.outgoing.batch import Batch, Batches, Recipient
-    from symphony.outgoing.encoding import Announced
     from symphony.protocol.positions import Position
     from symphony.rooms.family import Family, Hook
     from symphony.rooms.room import Room

@@ -9,8 +9,10 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from symphony.broker.base import Broker
+from symphony.errors import Reject
+from symphony.identity import is_of_user, room_of_user
 from symphony.outgoing.batch import Batch, Batches, Recipient
-from symphony.outgoing.encoding import Emitted, Sent
+from symphony.outgoing.encoding import Content, Emitted, Sent
 from symphony.protocol.envelopes import Join, Publish, ReadHistory
 from symphony.protocol.positions import Position
 from symphony.rooms.announcing import Announcing
@@ -20,7 +22,7 @@ from symphony.rooms.joining import FindFamily, Joining
 from symphony.rooms.leaving import Leaving
 from symphony.rooms.lives import Lives
 from symphony.rooms.options import Delivery
-from symphony.rooms.publishing import Publication, Publishing
+from symphony.rooms.publishing import Publication, Publishing, terms_of
 from symphony.rooms.room import Room
 
 if TYPE_CHECKING:
@@ -78,9 +80,7 @@ class Membership:
             patience=patience,
         )
         self._leaving = Leaving(lives, changes, announcing, batches, report)
-        self._joining = Joining(
-            find_family, handle, lives, changes, announcing, self._leaving, everyone=self.everyone
-        )
+        self._joining = Joining(find_family, handle, lives, changes, announcing, self._leaving)
         self._publishing = Publishing(broker, batches, lambda name: find_family(name)[0], report)
         self._clients = ClientRooms(lives.rooms, handle, self._publishing)
         # The rooms that exist: each publication looks one up.
@@ -110,10 +110,20 @@ class Membership:
         return self.batches.publish(batch, message, exclude)
 
     def announce(
-        self, name: str, message: Sent | Emitted, exclude: Sequence[Recipient], delivery: Delivery
+        self,
+        name: str,
+        message: Sent | Emitted | Content,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
     ) -> Awaitable[Position | None]:
         """Publish *message* to a room that clients are told about, or that has no members."""
+        if not name:
+            return self.batches.publish(self.everyone, message, exclude, terms_of(self.everyone, delivery))
         return self._publishing.publish(name, self._rooms.get(name), message, exclude, delivery)
+
+    def keeps(self, name: str) -> bool:
+        """Return whether a room has a history."""
+        return self._broker is not None and self._find_family(name)[0].policy.history is not None
 
     async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
         """Return the last publications that a room keeps."""
@@ -144,6 +154,8 @@ class Membership:
     ) -> Room:
         """Make *socket* a member, if the hooks of the room allow it: see `Joining.join`."""
         room = self.room(name)
+        if is_of_user(name) and (asked is None or not await self._joining.is_in(socket, name)):
+            raise _by_name(name)
         await self._joining.join(socket, name, authorize=authorize, most=most, asked=asked)
         await self.batches.paced()
         return room
@@ -156,9 +168,31 @@ class Membership:
         """Return what a client reads of a room's history: see `ClientRooms.read`."""
         return await self._clients.read(socket, asked)
 
+    def check_user(self, id: str) -> None:
+        """Refuse the id of a user who can have no room.
+
+        Raises:
+            Reject: `invalid`.
+        """
+        self.room(room_of_user(id))
+
+    def is_slow_for_user(self, id: str) -> bool:
+        """Return whether a socket has to wait until it is in the room of its user."""
+        return not self._joining.is_immediate(room_of_user(id))
+
+    def enter_as_user(self, socket: Socket[Any], id: str) -> bool:
+        """Let a socket into the room of its user, if that needs no waiting; return whether it is there."""
+        return self._joining.enter_now(socket, room_of_user(id))
+
+    async def join_as_user(self, socket: Socket[Any], id: str) -> None:
+        """Let a socket into the room of its user."""
+        await self._joining.join(socket, room_of_user(id), authorize=False, most=None, asked=None)
+
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Take *socket* out of a room; whether it was in it."""
         self.room(name)
+        if is_of_user(name):
+            raise _by_name(name)
         return await self._leaving.leave(socket, name)
 
     def leave_all(self, socket: Socket[Any]) -> Coroutine[Any, Any, None] | None:
@@ -178,3 +212,7 @@ class Membership:
     def _not_encoded(self, error: Exception, batch: Batch) -> None:
         where = f"room {batch.name!r}" if batch.name else "everyone"
         self._report(error, None, f"publication to {where}, for members with another protocol,")
+
+
+def _by_name(name: str) -> Reject:
+    return Reject("forbidden", f"{name!r} is the room of a user: a socket is in it while it is logged in")

@@ -13,20 +13,22 @@ from msgspec import Raw
 
 from symphony.broker.base import Draft, Key
 from symphony.errors import Reject
-from symphony.outgoing.encoding import Announced, Content
+from symphony.outgoing.announced import Announced
+from symphony.outgoing.encoding import Content
+from symphony.outgoing.terms import Terms
 from symphony.protocol.envelopes import MESSAGE
 from symphony.rooms.options import PLAIN, check
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker, History, Record
-    from symphony.outgoing.batch import Batches, Recipient
+    from symphony.outgoing.batch import Batch, Batches, Recipient
     from symphony.outgoing.encoding import Emitted, Sent
     from symphony.protocol.positions import Position
     from symphony.rooms.family import Family
     from symphony.rooms.live import Live
     from symphony.rooms.options import Delivery
 
-__all__ = ("Publication", "Publishing", "digest_of")
+__all__ = ("Publication", "Publishing", "digest_of", "terms_of")
 
 # The publisher of all code of the app: a repeat may come from another node of it.
 _APP: Final = "app"
@@ -75,7 +77,7 @@ class Publishing:
         self,
         name: str,
         live: Live | None,
-        message: Sent | Emitted,
+        message: Sent | Emitted | Content,
         exclude: Sequence[Recipient],
         delivery: Delivery,
     ) -> Awaitable[Position | None]:
@@ -91,7 +93,7 @@ class Publishing:
             if live is None:
                 return self._batches.paced()
             shown = Announced(message, name) if live.announced else message
-            return self._batches.publish(live, shown, exclude)
+            return self._batches.publish(live, shown, exclude, terms_of(live, delivery))
         content = Content.of(message)
         draft = Draft(content.event, content.packed, content)
         if delivery is not PLAIN:
@@ -174,6 +176,13 @@ def digest_of(content: Content, replaces: Position | None) -> bytes:
     for part in (content.event, replaces and replaces.epoch, replaces and str(replaces.offset)):
         digest.update(b"\0" if part is None else b"\1" + part.encode() + b"\0")
     return digest.digest()
+
+
+def terms_of(batch: Batch, delivery: Delivery) -> Terms | None:
+    """Return what the options of a publication ask for at members that are slow."""
+    if not delivery.volatile and delivery.conflate is None:
+        return None
+    return Terms(batch, volatile=delivery.volatile, conflate=delivery.conflate)
 
 
 class _Kept:

@@ -1,0 +1,32 @@
+"""What clients ask for in rooms, in order with their events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from symphony.protocol.envelopes import Join, Leave, Publish, ReadHistory
+    from symphony.protocol.positions import Position
+    from symphony.socket import Socket
+
+__all__ = ("join_by_client", "leave_by_client", "publish_by_client", "read_by_client")
+
+
+async def join_by_client(socket: Socket[Any], asked: Join) -> None:
+    """Join the room that the client has asked for."""
+    await socket._session.join(asked.join, authorize=True, asked=asked)  # pyright: ignore[reportPrivateUsage]
+
+
+async def leave_by_client(socket: Socket[Any], asked: Leave) -> bool:
+    """Leave the room that the client has named; return whether it was a member."""
+    return await socket._session.leave(asked.leave)  # pyright: ignore[reportPrivateUsage]
+
+
+async def publish_by_client(kind: str, socket: Socket[Any], asked: Publish) -> Position | None:
+    """Publish what the client publishes; its data has the form *kind*, as `Protocol.payload`."""
+    return await socket._session.publish(asked, kind)  # pyright: ignore[reportPrivateUsage]
+
+
+async def read_by_client(socket: Socket[Any], asked: ReadHistory) -> Any:
+    """Return what the client reads of a room's history."""
+    return await socket._session.read_history(asked)  # pyright: ignore[reportPrivateUsage]
