@@ -150,6 +150,7 @@ def _serve(
     options: dict[str, Any],
     sockets: list[socket.socket] | None = None,
     make_server: Callable[[Config], Server] | None = None,
+    process: str | None = None,
 ) -> None:
     """Load the app and serve it; with `--reload` and `--workers` this runs in a child process."""
     try:
@@ -159,7 +160,7 @@ def _serve(
         fail(str(error), FAILED)
     except TargetError as error:
         fail(str(error), USAGE)
-    serve(app, sockets=sockets, make_server=make_server, **options)
+    serve(app, sockets=sockets, make_server=make_server, process=process, **options)
 
 
 cli.command("connect")(connect)

@@ -44,7 +44,7 @@ def supervise(
     """Serve with several processes until a signal.
 
     Args:
-        serve: Called in each worker as `serve(sockets=..., make_server=...)`. It is
+        serve: Called in each worker as `serve(sockets=..., make_server=..., process=...)`. It is
             pickled.
         count: How many workers there are.
         host: Address to listen on.

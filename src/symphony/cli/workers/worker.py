@@ -36,7 +36,7 @@ def work(serve: Callable[..., None], slot: int, end: socket.socket, slots: Slots
     """Serve as the worker of one slot, until the supervisor says stop or has gone.
 
     Args:
-        serve: Called as `serve(sockets=..., make_server=...)`. It loads and serves the app.
+        serve: Called as `serve(sockets=..., make_server=..., process=...)`. It loads and serves the app.
         slot: The number of the slot.
         end: The worker's end of its line.
         slots: The listening sockets of all workers.
@@ -48,7 +48,7 @@ def work(serve: Callable[..., None], slot: int, end: socket.socket, slots: Slots
     threading.Thread(target=orders.follow, name="symphony-orders", daemon=True).start()
     make_server = partial(WorkerServer, orders=orders, slots=slots)
     try:
-        serve(sockets=slots[slot], make_server=make_server)
+        serve(sockets=slots[slot], make_server=make_server, process=f"worker {slot + 1}")
     except KeyboardInterrupt:
         # Ctrl+C before the server handles signals.
         raise SystemExit(128 + signal.SIGINT) from None
