@@ -139,15 +139,8 @@ class Batches:
     """
 
     __slots__ = (
-        "_at_once",
-        "_conflating",
-        "_fallen",
-        "_report",
-        "_schedule",
-        "_waiting_bytes",
-        "dirty",
-        "number",
-    )
+        "_at_once", "_conflating", "_fallen", "_report", "_schedule", "_waiting_bytes", "dirty", "number",
+    )  # fmt: skip
 
     def __init__(
         self,
