@@ -67,6 +67,22 @@ async def test_host_and_port_may_come_from_the_environment(file: Path) -> None:
         assert await greeting(running.url) == "hello"
 
 
+async def test_the_broker_of_the_rooms_is_named_once(file: Path) -> None:
+    file.write_text(
+        "import os\n" + GREETER.format(greeting="unused").replace('"unused"', 'os.environ["SYMPHONY_BROKER"]')
+    )
+    async with served(str(file), "--port", "0", "--broker", "memory://") as running:
+        assert await greeting(running.url) == "memory://"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_broker_that_does_not_exist_is_refused(file: Path, workers: str) -> None:
+    command = (*SYMPHONY, "run", str(file), "--workers", workers, "--broker", "rabbit://here")
+    code, errors = await failure(*command)
+    assert code == 2
+    assert "The broker 'rabbit://here' is not known" in " ".join(errors)
+
+
 async def test_a_unix_socket_is_served_and_removed(file: Path, tmp_path: Path) -> None:
     path = tmp_path / "chat.sock"
     async with served(str(file), "--uds", str(path)) as running:
