@@ -28,6 +28,10 @@ def file(tmp_path: Path) -> Path:
     return write_greeter(tmp_path)
 
 
+def rewrite(file: Path, text: str) -> None:
+    file.write_text(text)
+
+
 def served(*arguments: str, cwd: Path | None = None) -> AbstractAsyncContextManager[Running]:
     return launch(*SYMPHONY, "run", *arguments, cwd=cwd)
 
@@ -68,9 +72,8 @@ async def test_host_and_port_may_come_from_the_environment(file: Path) -> None:
 
 
 async def test_the_broker_of_the_rooms_is_named_once(file: Path) -> None:
-    file.write_text(
-        "import os\n" + GREETER.format(greeting="unused").replace('"unused"', 'os.environ["SYMPHONY_BROKER"]')
-    )
+    greeter = GREETER.format(greeting="unused").replace('"unused"', 'os.environ["SYMPHONY_BROKER"]')
+    rewrite(file, f"import os\n{greeter}")
     async with served(str(file), "--port", "0", "--broker", "memory://") as running:
         assert await greeting(running.url) == "memory://"
 
