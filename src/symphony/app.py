@@ -351,9 +351,11 @@ class Symphony(Router):
             table.add(EVERY_PATH, compiler.endpoint(EVERY_PATH, None, (self,)))
         hooks = HookCompiler(self.overrides)
         families = Families()
-        keeps_history = False
+        keeps_history = has_members = False
         for rooms in self.families():
-            families.add(hooks.family(rooms))
+            family = hooks.family(rooms)
+            families.add(family)
+            has_members |= family.has_members or family.has_home
             keeps_history |= rooms.policy.history is not None
         return Node(
             table.match,
@@ -362,6 +364,7 @@ class Symphony(Router):
             limits=self.limits,
             hosts=self._hosts,
             keeps_history=keeps_history,
+            has_members=has_members,
             stats=self.stats,
             on_error=[hooks.error_handler(handler) for handler in self._error_handlers],
             on_exception=self.on_exception,

@@ -13,6 +13,7 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException, WebSocketException
 
 from symphony.broker.memory import MemoryBroker
+from symphony.broker.memorypresence import MemoryPresence
 from symphony.complaints import MAX_FAILURES, Complaints, place_of
 from symphony.errors import Reject
 from symphony.handshake import Handshake
@@ -54,6 +55,7 @@ class Node:
         limits: The bounds of the app.
         hosts: The hosts that the app answers for, `None`: those of its server.
         keeps_history: Whether there are rooms with a history.
+        has_members: Whether there are rooms with members, or with a home.
         stats: Counts what happens.
         on_error: The app's error handlers.
         on_exception: Called with every exception of a handler as it happens.
@@ -75,6 +77,7 @@ class Node:
         limits: Limits,
         hosts: Sequence[str] | None,
         keeps_history: bool,
+        has_members: bool,
         stats: Stats,
         on_error: Sequence[OnError],
         on_exception: Callable[[BaseException], None] | None = None,
@@ -83,11 +86,16 @@ class Node:
         self.stats = stats
         self.complaints = Complaints()
         self.sockets: dict[str, Socket[Any]] = {}
+        # Before the rooms, which start some.
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.rooms = Membership(
             find_family,
             self.run_in_background,
             self.report,
             broker=MemoryBroker(max_bytes=limits.max_history_bytes) if keeps_history else None,
+            store=MemoryPresence(),
+            node=secrets.token_urlsafe(9),
+            has_members=has_members,
             patience=limits.finish_timeout,
             max_name=limits.max_room_name,
             max_recovery=limits.max_recovery,
@@ -98,7 +106,6 @@ class Node:
         self.loop = asyncio.get_running_loop()
         self._sessions: dict[Session, None] = {}
         self._admission = Admission(resolve, limits, hosts, paths)
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self._empty = asyncio.Event()
         self._empty.set()

@@ -30,6 +30,7 @@ from symphony.socket import Socket, close_dependencies, release
 from symphony.socketsession import HomeContext
 from symphony.tasks import start
 from symphony.transport.base import Close, SlowRead, shown_address
+from symphony.websocket.close import COMES_BACK
 
 if TYPE_CHECKING:
     from symphony.identity import Identity
@@ -66,7 +67,16 @@ class Session:
     """
 
     __slots__ = (
-        *("_background", "_close", "_closed", "_connection", "_context", "_dialect", "_draining"),
+        *(
+            "_background",
+            "_close",
+            "_closed",
+            "_closed_here",
+            "_connection",
+            "_context",
+            "_dialect",
+            "_draining",
+        ),
         *("_endpoint", "_late", "_leaving", "_limits", "_node", "_opened_at", "_outbox"),
         *("_phase", "_serving", "_task", "_timer"),
         *("began", "complaints", "received", "socket"),
@@ -86,7 +96,7 @@ class Session:
         self._limits = endpoint.profile.limits
         self._background: BackgroundTasks | None = None
         self._close: Close | None = None
-        self._late = False
+        self._late = self._closed_here = False
         self._leaving: asyncio.Task[None] | None = None
         self._opened_at = 0.0
         self._draining = False
@@ -150,6 +160,7 @@ class Session:
         """Drop the messages that wait for handlers, because the server has closed."""
         if self._closed.done():
             return
+        self._closed_here = True
         if dropped := self._serving.closing():
             text = "%d messages of socket %s were dropped: it was closed."
             self.complaints.log(logger, logging.INFO, text, dropped, self.socket.id)
@@ -164,7 +175,7 @@ class Session:
             self._close = close
         self._serving.connection_lost()
         # At once, although handlers may still run: a closed socket must not stay a member.
-        hooks = self._node.rooms.leave_all(self.socket)
+        hooks = self._node.rooms.leave_all(self.socket, left=self._has_left())
         if hooks is not None:
             self._leaving = start(self._carried_out(hooks), self._context)
         if self._phase is _Phase.CONNECTING:
@@ -172,6 +183,11 @@ class Session:
             asyncio.get_running_loop().call_soon(self._stop_connecting)
         elif self._phase is _Phase.SERVING:
             self._serving.end()
+
+    def _has_left(self) -> bool:
+        """Return whether the socket has left for good; otherwise its client may come back."""
+        code = self._close.code if self._close is not None else 1006
+        return code == 1000 or (self._closed_here and code not in COMES_BACK)
 
     def drain(self) -> None:
         """Close with 1012 when the running handlers have finished."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from symphony.printable import printable
 
-__all__ = ("Close",)
+__all__ = ("COMES_BACK", "Close")
+
+COMES_BACK: Final = frozenset((1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4421, 4429, 4503))
+"""The close codes after which clients reconnect."""
 
 
 class Close(NamedTuple):
