@@ -188,6 +188,7 @@ const CODES = new Map([
   ["conflict", false],
   ["room_full", true],
   ["too_many", true],
+  ["elsewhere", true],
   ["internal", true],
   ["unavailable", true],
 ]);

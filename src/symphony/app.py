@@ -219,6 +219,14 @@ class Symphony(Router):
         """
         return self._core.node.rooms.room(name)
 
+    async def presence(self, user_id: str) -> list[str]:
+        """Return the names of the rooms in which a user is a member, on all nodes.
+
+        Raises:
+            RuntimeError: The app is not running.
+        """
+        return await self._core.node.rooms.rooms_of(user_id)
+
     def socket(self, id: str) -> Socket[Any] | None:
         """Return an open socket by its id; `None` if it is not open, or not any more.
 

@@ -298,13 +298,16 @@ class Socket(Generic[StateT]):
     def login(self, identity: Identity) -> None:
         """Set the identity of this socket's user; usually in connect middleware.
 
+        A second call can replace `info`. Rooms with members are then told.
+
         Raises:
+            RuntimeError: It has no user yet, and is in a room that has members.
             WrongThreadError: Called from another thread than the socket's.
         """
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("login"))
-        before, self.user = self.user, identity
-        self._session.login(identity, before)
+        self._session.login(identity, self.user)
+        self.user = identity
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine in a task, which is cancelled when the socket ends.

@@ -11,6 +11,7 @@ import pytest
 
 from support.clients import Client, connect, refused, until
 from symphony import Identity, Member, Reject, Room, Socket, Symphony
+from symphony.testing import TestClient
 
 
 class Hall:
@@ -103,6 +104,11 @@ async def ask(client: Client, event: str, data: Any = None) -> Any:
             return message["data"]
 
 
+async def ask_nothing() -> None:
+    """Let the loop turn: what the store was told has no event."""
+    await asyncio.sleep(0)
+
+
 def lose(client: Client) -> None:
     """Cut a connection, without a close frame."""
     client.transport.abort()
@@ -182,14 +188,13 @@ async def test_a_member_who_leaves_departs_at_once(serve):
 async def test_sockets_without_a_user_have_no_grace_period(serve):
     hall = Hall(grace=30)
     hall.watch()
-    async with serve(hall.app) as url:
-        async with connect(f"{url}/anon1") as one, connect(f"{url}/anon2"):
-            await until(lambda: len(hall.room.members) == 2)
-            assert all(member.user is None for member in hall.room.members.values())
-            hall.log.clear()
-            lose(one)
-            await hall.logged("leave anon", "depart anon")
-            assert len(hall.room.members) == 1
+    async with serve(hall.app) as url, connect(f"{url}/anon1") as one, connect(f"{url}/anon2"):
+        await until(lambda: len(hall.room.members) == 2)
+        assert all(member.user is None for member in hall.room.members.values())
+        hall.log.clear()
+        lose(one)
+        await hall.logged("leave anon", "depart anon")
+        assert len(hall.room.members) == 1
 
 
 async def test_seats_are_counted_by_members(serve):
@@ -219,10 +224,14 @@ async def test_a_member_who_is_away_has_a_seat(serve):
 
 async def test_spectators_need_no_seat(serve):
     hall = Hall(max_members=1, counts=lambda socket: not socket.params["user"].startswith("anon"))
-    async with serve(hall.app) as url:
-        async with connect(f"{url}/ann"), connect(f"{url}/anon1"), connect(f"{url}/anon2"):
-            assert await hall.room.count() == 3
-            assert (await refused(f"{url}/bob")).code == "room_full"
+    async with (
+        serve(hall.app) as url,
+        connect(f"{url}/ann"),
+        connect(f"{url}/anon1"),
+        connect(f"{url}/anon2"),
+    ):
+        assert await hall.room.count() == 3
+        assert (await refused(f"{url}/bob")).code == "room_full"
 
 
 class Player:
@@ -330,3 +339,65 @@ async def test_a_member_can_be_put_out_in_its_own_hook(serve):
         assert (await refused(f"{url}/ann")).code == "cancelled"
         await until(lambda: "empty" in hall.log)
         assert hall.log == ["arrive ann", "leave ann", "depart ann", "empty"]
+
+
+async def test_login_of_a_member_tells_what_is_new(serve):
+    hall = Hall(grace=30)
+    async with serve(hall.app) as url, connect(f"{url}/ann"):
+        socket = hall.sockets["ann"][0]
+        await until(lambda: socket.opened)
+        socket.login(Identity("ann", {"name": "Dr. Ann"}))
+        assert dict(hall.room.members["ann"].info) == {"name": "Dr. Ann"}
+        while (await hall.room.presence())[0].user != Identity("ann", {"name": "Dr. Ann"}):
+            await ask_nothing()
+        assert await hall.app.presence("ann") == ["game:1"]
+        assert await hall.app.presence("bob") == []
+
+
+async def test_a_socket_that_is_a_member_without_a_user_may_not_log_in(serve):
+    hall = Hall(grace=30)
+    async with serve(hall.app) as url, connect(f"{url}/anon"):
+        socket = hall.sockets["anon"][0]
+        await until(lambda: socket.opened)
+        with pytest.raises(RuntimeError, match="before it joins"):
+            socket.login(Identity("ann"))
+        assert socket.user is None
+        await socket.leave("game:1")
+        socket.login(Identity("ann"))
+        await socket.join("game:1")
+        assert list(hall.room.members) == ["ann"]
+
+
+@pytest.mark.within("rooms.seating._MAX_INFO_BYTES")
+@pytest.mark.beyond("rooms.seating._MAX_INFO_BYTES")
+async def test_what_is_told_about_a_member_is_limited(serve):
+    hall = Hall(grace=30)
+    async with serve(hall.app) as url, connect(f"{url}/ann"):
+        socket = hall.sockets["ann"][0]
+        await until(lambda: socket.opened)
+        socket.login(Identity("ann", {"note": "x" * 16_000}))
+        with pytest.raises(ValueError, match=r"Identity\.info has .* bytes"):
+            socket.login(Identity("ann", {"note": "x" * 17_000}))
+        assert len(socket.user.info["note"]) == 16_000
+
+
+async def test_the_grace_period_ends_on_the_clock_of_the_loop():
+    hall = Hall(grace=10)
+    hall.watch()
+    async with TestClient(hall.app) as client:
+        async with client.connect("/ann") as ann:
+            await ann.close(1001)
+        await client.clock.advance(9)
+        assert hall.log[-1] == "away ann"
+        await client.clock.advance(1)
+        assert hall.log[-2:] == ["depart ann", "empty"]
+        assert hall.room.members == {}
+
+
+async def test_leases_are_renewed_for_as_long_as_a_socket_is_there():
+    hall = Hall(grace=10)
+    hall.watch()
+    async with TestClient(hall.app) as client, client.connect("/ann"):
+        await client.clock.advance(200)
+        assert hall.log == ["arrive ann", "join ann"]
+        assert await hall.room.count() == 1

@@ -149,8 +149,13 @@ class Node:
             self._empty.set()
 
     def logged_in(self, session: Session, identity: Identity, before: Identity | None) -> None:
-        """Register the identity of a socket, unless the socket has left the node."""
+        """Register the identity of a socket, unless the socket has left the node.
+
+        Raises:
+            RuntimeError: A room that has members does not allow it.
+        """
         if session in self._sessions:
+            self.rooms.logged_in(session.socket, identity, before)
             self.users.remove(session.socket, before)
             self.users.add(session.socket, identity)
 

@@ -26,6 +26,7 @@ from symphony.rooms.publishing import Publication, Publishing
 from symphony.rooms.room import Room
 
 if TYPE_CHECKING:
+    from symphony.identity import Identity
     from symphony.socket import Socket
 
 __all__ = ("Membership",)
@@ -154,6 +155,10 @@ class Membership:
     async def rooms_of(self, user: str) -> list[str]:
         """Return the rooms in which a user is a member, on all nodes."""
         return await self._members.rooms_of(user)
+
+    def logged_in(self, socket: Socket[Any], user: Identity, before: Identity | None) -> None:
+        """Tell the rooms of a socket what is new about its user: see `MemberTable.logged_in`."""
+        self._members.logged_in(socket, user, before)
 
     def params(self, name: str) -> Mapping[str, Any]:
         """Return the parameters in a room's name."""

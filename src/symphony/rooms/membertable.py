@@ -95,7 +95,7 @@ class MemberTable:
         if not family.has_members:
             raise RuntimeError(
                 f"The rooms {family.policy.pattern or name!r} have no members. Give app.rooms() members=, "
-                "max_members=, grace=, presence= or a hook such as on_arrive, or use room.sockets."
+                "max_members=, grace= or a hook such as on_arrive, or use room.sockets."
             )
         return NO_MEMBERS if live is None or live.attendance is None else live.attendance.public
 
@@ -126,25 +126,20 @@ class MemberTable:
         """Return the rooms in which a user is a member, on all nodes."""
         return list(await self._store.rooms(user))
 
-    def refuse_login(self, socket: Socket[Any]) -> None:
-        """Refuse that a socket without a user gets one while it is a member as a socket.
-
-        Raises:
-            RuntimeError: It is in a room that has members.
-        """
-        for live in self._rooms_of(socket):
-            raise RuntimeError(
-                f"The socket is in {live.name!r}, which has members. Call socket.login() before it joins."
-            )
-
-    def updated(self, socket: Socket[Any], user: Identity) -> None:
+    def logged_in(self, socket: Socket[Any], user: Identity, before: Identity | None) -> None:
         """Tell the rooms of a socket what is new about its user.
 
         Raises:
-            ValueError: It is too much.
+            RuntimeError: The socket has no user yet, and is a member of a room without one.
+            ValueError: `Identity.info` is too large.
         """
-        info = info_of(user)
-        for live in self._rooms_of(socket):
+        rooms = self._rooms_of(socket)
+        if rooms and before is None:
+            raise RuntimeError(
+                f"The socket is in {rooms[0].name!r}, which has members. Call socket.login() before it joins."
+            )
+        info = info_of(user) if rooms else b""
+        for live in rooms:
             assert live.attendance is not None
             member = live.attendance.of_socket.get(socket)
             if member is not None:
