@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from starlette.exceptions import HTTPException, WebSocketException
 
-from symphony.broker.memory import MemoryBroker
+from symphony.broker.base import Broker
 from symphony.broker.memorypresence import MemoryPresence
 from symphony.complaints import MAX_FAILURES, Complaints, place_of
 from symphony.errors import Reject
@@ -54,7 +54,8 @@ class Node:
         find_family: The family and parameters of a room's name.
         limits: The bounds of the app.
         hosts: The hosts that the app answers for, `None`: those of its server.
-        keeps_history: Whether there are rooms with a history.
+        broker: Keeps the histories of rooms, and carries what goes to other processes;
+            `None`: there are no histories and no other processes.
         has_members: Whether there are rooms with members, or with a home.
         stats: Counts what happens.
         on_error: The app's error handlers.
@@ -76,7 +77,7 @@ class Node:
         *,
         limits: Limits,
         hosts: Sequence[str] | None,
-        keeps_history: bool,
+        broker: Broker | None,
         has_members: bool,
         stats: Stats,
         on_error: Sequence[OnError],
@@ -92,13 +93,14 @@ class Node:
             find_family,
             self.run_in_background,
             self.report,
-            broker=MemoryBroker(max_bytes=limits.max_history_bytes) if keeps_history else None,
+            broker=broker,
             store=MemoryPresence(),
             node=secrets.token_urlsafe(9),
             has_members=has_members,
             patience=limits.finish_timeout,
             max_name=limits.max_room_name,
             max_recovery=limits.max_recovery,
+            page_timeout=limits.page_timeout,
         )
         self.users = Users()
         self._on_error = on_error

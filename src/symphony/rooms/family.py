@@ -89,9 +89,14 @@ DEFAULT_FAMILY: Final = Family(RoomPolicy(""))
 
 
 class Families:
-    """The families of an app: which one a room is of."""
+    """The families of an app: which one a room is of.
+
+    Attributes:
+        have_members: Whether one of them has members, or a home.
+    """
 
     def __init__(self) -> None:
+        self.have_members = False
         self._table = NameTable[Family](separator=ROOM_SEPARATOR, exact=True)
         self._alike: list[tuple[NamePattern, Callable[[str], object]]] = []
 
@@ -101,6 +106,7 @@ class Families:
         Raises:
             ConfigurationError: Another one has the same names.
         """
+        self.have_members |= family.has_members or family.has_home
         pattern = family.policy.pattern
         self._table.add(pattern, family)
         named = NamePattern(pattern, separator=ROOM_SEPARATOR)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from symphony.outgoing.batch import Batch, Recipient
 from symphony.rooms.members import Attendance
 
 if TYPE_CHECKING:
+    from symphony.protocol.positions import Position
     from symphony.rooms.catchup import CatchUp
     from symphony.rooms.family import Family
     from symphony.rooms.feed import Feed
@@ -29,6 +31,7 @@ class Live(Batch):
         is_made: Whether it has its state, or needs none.
         making: The call of its factory, while that runs.
         feed: Its history, if its family has one.
+        follow: Lets a member get what follows a position from the history.
         catching: The members that are behind.
         linger: Ends it, while it lingers.
         ending: Runs its last hooks.
@@ -46,6 +49,7 @@ class Live(Batch):
         "ending",
         "family",
         "feed",
+        "follow",
         "home_until",
         "hooks",
         "is_made",
@@ -69,11 +73,17 @@ class Live(Batch):
         self.attendance = Attendance() if family.has_members else None
         self.term: str | None = None
         self.home_until = 0.0
+        self.follow: Callable[[Live, Recipient, Position], None] | None = None
         self.catching: dict[Recipient, CatchUp] = {}
         self.linger: asyncio.TimerHandle | None = None
         self.ending: asyncio.Task[Any] | None = None
         self.began = False
         self.hooks = 0
+
+    def fell_behind(self, recipient: Recipient, position: Position) -> None:
+        """Let *recipient* get what follows *position* from the history."""
+        if self.follow is not None:
+            self.follow(self, recipient, position)
 
     def has_state(self, state: Any) -> None:
         """Note the state that was created."""

@@ -48,6 +48,7 @@ class Membership:
         patience: How many seconds the tasks of a room have to end.
         max_name: `Limits.max_room_name`.
         max_recovery: `Limits.max_recovery`.
+        page_timeout: `Limits.page_timeout`.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Membership:
         patience: float,
         max_name: int,
         max_recovery: int,
+        page_timeout: float,
     ) -> None:
         self.thread = get_ident()
         self.batches = batches = Batches(asyncio.get_running_loop().call_soon, self._not_encoded)
@@ -73,7 +75,7 @@ class Membership:
         self._broker = broker
         self._store = store
         self._changes = changes = Changes()
-        announcing = Announcing(batches, background, max_recovery)
+        announcing = Announcing(batches, background, max_recovery, page_timeout)
         handle = partial(Room, self)
         self._lives = lives = Lives(
             handle,
@@ -82,6 +84,7 @@ class Membership:
             self._not_encoded,
             batches=batches,
             broker=broker,
+            follow=announcing.follow,
             patience=patience,
         )
         self._members = members = MemberTable(
