@@ -30,7 +30,6 @@ from symphony.socket import Socket, close_dependencies, release
 from symphony.socketsession import HomeContext
 from symphony.tasks import start
 from symphony.transport.base import Close, SlowRead, shown_address
-from symphony.websocket.close import COMES_BACK
 
 if TYPE_CHECKING:
     from symphony.identity import Identity
@@ -131,7 +130,7 @@ class Session:
         if events and LIMITS in socket.handshake.subprotocols:
             limits = Limits(LimitValues(self._limits.max_message_bytes))
             connection.outbox.send(connection.encoding.encode(self._dialect.envelope(limits)))
-        self._node.opened(self, everyone=self._endpoint.everyone)
+        self._node.opened(self, self._endpoint)
         self._log("opened")
 
     @property
@@ -142,6 +141,11 @@ class Session:
     async def ended(self) -> None:
         """Return when the disconnect handler has run and everything is cleaned up."""
         await asyncio.wait((self._task,))
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The route of the socket."""
+        return self._endpoint
 
     def slow(self, seconds: float, read: SlowRead | None = None) -> None:
         """Log what blocked the event loop: the messages of a read, or one step of the socket's task."""
@@ -175,7 +179,7 @@ class Session:
             self._close = close
         self._serving.connection_lost()
         # At once, although handlers may still run: a closed socket must not stay a member.
-        hooks = self._node.rooms.leave_all(self.socket, left=self._has_left())
+        hooks = self._node.rooms.leave_all(self.socket, left=self._close.is_final(self._closed_here))
         if hooks is not None:
             self._leaving = start(self._carried_out(hooks), self._context)
         if self._phase is _Phase.CONNECTING:
@@ -183,11 +187,6 @@ class Session:
             asyncio.get_running_loop().call_soon(self._stop_connecting)
         elif self._phase is _Phase.SERVING:
             self._serving.end()
-
-    def _has_left(self) -> bool:
-        """Return whether the socket has left for good; otherwise its client may come back."""
-        code = self._close.code if self._close is not None else 1006
-        return code == 1000 or (self._closed_here and code not in COMES_BACK)
 
     def drain(self) -> None:
         """Close with 1012 when the running handlers have finished."""
@@ -289,6 +288,8 @@ class Session:
         """Run the connect stage; return whether to handle messages after it."""
         try:
             await self._endpoint.connect(self.socket)
+            if self.socket.user is not None:
+                await self._node.admit_user(self)
             self.open()
         except asyncio.CancelledError as error:
             if self._closed.done():

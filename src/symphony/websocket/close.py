@@ -26,6 +26,14 @@ class Close(NamedTuple):
     reason: str
     clean: bool
 
+    def is_final(self, by_server: bool) -> bool:
+        """Return whether the socket has left for good; otherwise its client may come back.
+
+        Args:
+            by_server: Whether the server has closed it, with a code of its choice.
+        """
+        return self.code == 1000 or (by_server and self.code not in COMES_BACK)
+
     def __str__(self) -> str:
         """Return code and reason on one line, so that a peer cannot forge log lines."""
         return f"{self.code} {printable(self.reason)}".rstrip()
