@@ -24,7 +24,7 @@ from symphony.rooms.lives import Lives
 from symphony.rooms.members import Member, Presence
 from symphony.rooms.membertable import MemberTable
 from symphony.rooms.options import Delivery
-from symphony.rooms.publishing import Publication, Publishing
+from symphony.rooms.publishing import Publication, Publishing, terms_of
 from symphony.rooms.room import Room
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ class Membership:
         delivery: Delivery,
     ) -> Awaitable[Position | None]:
         """Publish *message* to a room that clients are told about, or that has no members."""
+        if not name:
+            return self.batches.publish(self.everyone, message, exclude, terms_of(self.everyone, delivery))
         return self._publishing.publish(name, self._rooms.get(name), message, exclude, delivery)
 
     def keeps(self, name: str) -> bool:
