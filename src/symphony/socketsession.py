@@ -13,8 +13,7 @@ from symphony.websocket.backpressure import TURN
 
 if TYPE_CHECKING:
     from symphony.identity import Identity
-    from symphony.protocol.envelopes import Join, Publish, ReadHistory
-    from symphony.protocol.positions import Position
+    from symphony.protocol.envelopes import Join
     from symphony.rooms.room import Room
     from symphony.routing.socketscope import Home
 
@@ -84,14 +83,6 @@ class SocketSession(Protocol):
         """Take it out of a room; whether it was a member."""
         ...
 
-    async def publish(self, asked: Publish, kind: str) -> Position | None:
-        """Publish what its client publishes; the data has the form *kind*."""
-        ...
-
-    async def read_history(self, asked: ReadHistory) -> Any:
-        """Return what its client reads of a room's history."""
-        ...
-
     def login(self, identity: Identity, before: Identity | None) -> None:
         """Register the identity of the socket; *before* is the previous one."""
         ...
@@ -121,12 +112,6 @@ class _Ended:
 
     async def join(self, name: str, *, authorize: bool, asked: Join | None = None) -> Room:
         raise DisconnectedError(f"The socket is closed: it cannot join {name!r}.")
-
-    async def publish(self, asked: Publish, kind: str) -> Position | None:
-        raise DisconnectedError(f"The socket is closed: {asked.event!r} was not published.")
-
-    async def read_history(self, asked: ReadHistory) -> Any:
-        raise DisconnectedError(f"The socket is closed: it cannot read {asked.history!r}.")
 
     async def leave(self, name: str) -> bool:
         await TURN

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from symphony.errors import DisconnectedError
+from symphony.socketsession import ENDED
+
 if TYPE_CHECKING:
     from symphony.protocol.envelopes import Join, Leave, Publish, ReadHistory
     from symphony.protocol.positions import Position
+    from symphony.session.contracts import NodeRooms
     from symphony.socket import Socket
 
 __all__ = ("join_by_client", "leave_by_client", "publish_by_client", "read_by_client")
@@ -24,9 +28,16 @@ async def leave_by_client(socket: Socket[Any], asked: Leave) -> bool:
 
 async def publish_by_client(kind: str, socket: Socket[Any], asked: Publish) -> Position | None:
     """Publish what the client publishes; its data has the form *kind*, as `Protocol.payload`."""
-    return await socket._session.publish(asked, kind)  # pyright: ignore[reportPrivateUsage]
+    return await _rooms_of(socket).published(socket, asked, kind)
 
 
 async def read_by_client(socket: Socket[Any], asked: ReadHistory) -> Any:
     """Return what the client reads of a room's history."""
-    return await socket._session.read_history(asked)  # pyright: ignore[reportPrivateUsage]
+    return await _rooms_of(socket).read(socket, asked)
+
+
+def _rooms_of(socket: Socket[Any]) -> NodeRooms:
+    session: Any = socket._session  # pyright: ignore[reportPrivateUsage]
+    if session is ENDED:
+        raise DisconnectedError("The socket is closed.")
+    return session._node.rooms

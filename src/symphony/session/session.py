@@ -34,8 +34,7 @@ from symphony.transport.base import Close, SlowRead, shown_address
 if TYPE_CHECKING:
     from symphony.identity import Identity
     from symphony.outgoing.encoding import Dialect
-    from symphony.protocol.envelopes import Event, Join, Publish, ReadHistory
-    from symphony.protocol.positions import Position
+    from symphony.protocol.envelopes import Event, Join
     from symphony.rooms.room import Room
     from symphony.session.endpoint import Endpoint
     from symphony.transport.base import Connection
@@ -67,7 +66,16 @@ class Session:
     """
 
     __slots__ = (
-        *("_background", "_close", "_closed", "_connection", "_context", "_dialect", "_draining"),
+        *(
+            "_background",
+            "_close",
+            "_closed",
+            "_closed_here",
+            "_connection",
+            "_context",
+            "_dialect",
+            "_draining",
+        ),
         *("_endpoint", "_late", "_leaving", "_limits", "_node", "_opened_at", "_outbox"),
         *("_phase", "_serving", "_task", "_timer"),
         *("began", "complaints", "received", "socket"),
@@ -87,7 +95,7 @@ class Session:
         self._limits = endpoint.profile.limits
         self._background: BackgroundTasks | None = None
         self._close: Close | None = None
-        self._late = False
+        self._late = self._closed_here = False
         self._leaving: asyncio.Task[None] | None = None
         self._opened_at = 0.0
         self._draining = False
@@ -156,6 +164,7 @@ class Session:
         """Drop the messages that wait for handlers, because the server has closed."""
         if self._closed.done():
             return
+        self._closed_here = True
         if dropped := self._serving.closing():
             text = "%d messages of socket %s were dropped: it was closed."
             self.complaints.log(logger, logging.INFO, text, dropped, self.socket.id)
@@ -170,7 +179,7 @@ class Session:
             self._close = close
         self._serving.connection_lost()
         # At once, although handlers may still run: a closed socket must not stay a member.
-        hooks = self._node.rooms.leave_all(self.socket)
+        hooks = self._node.rooms.leave_all(self.socket, left=self._close.is_final(self._closed_here))
         if hooks is not None:
             self._leaving = start(self._carried_out(hooks), self._context)
         if self._phase is _Phase.CONNECTING:
@@ -217,14 +226,6 @@ class Session:
     async def leave(self, name: str) -> bool:
         """Remove the socket from a room; return whether it was a member."""
         return await self._node.rooms.leave(self.socket, name)
-
-    async def publish(self, asked: Publish, kind: str) -> Position | None:
-        """Publish what the client publishes."""
-        return await self._node.rooms.published(self.socket, asked, kind)
-
-    async def read_history(self, asked: ReadHistory) -> Any:
-        """Return what the client reads of a room's history."""
-        return await self._node.rooms.read(self.socket, asked)
 
     def login(self, identity: Identity, before: Identity | None) -> None:
         """Tell the node the new identity of the socket."""
