@@ -180,7 +180,7 @@ class Symphony(Router):
         self._core.mounts.add(path, app)
 
     @property
-    def apps(self) -> tuple[Any, ...]:
+    def _apps(self) -> tuple[Any, ...]:
         """The ASGI apps that answer plain HTTP: the `http=` app first, then the mounts."""
         return tuple(app for _, app in self._core.mounts)
 
@@ -339,9 +339,9 @@ class Symphony(Router):
     def _compile(self) -> Node:
         compiler = Compiler(Defaults(self.limits, self._defaults), self.overrides)
         table = PathTable[Endpoint]()
-        for path, route, inside in self.routes():
-            table.add(path, compiler.endpoint(path, route, inside), route.owner)
-        if not any(self.routes()):
+        for path, route, inside in self._all_routes():
+            table.add(path, compiler.endpoint(path, route, inside), route._owner)  # pyright: ignore[reportPrivateUsage]
+        if not any(self._all_routes()):
             if not self.handlers and not self.events:
                 logger.warning(
                     "The app has no routes and no handlers: every path takes connections and no messages. "
@@ -352,7 +352,7 @@ class Symphony(Router):
         hooks = HookCompiler(self.overrides)
         families = Families()
         keeps_history = False
-        for rooms in self.families():
+        for rooms in self._all_families():
             families.add(hooks.family(rooms))
             keeps_history |= rooms.policy.history is not None
         return Node(
