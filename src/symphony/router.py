@@ -115,7 +115,7 @@ class Router(Handlers):
         *,
         max_members: int | None = None,
         linger: float = 0.0,
-        state: Callable[[], Any] | None = None,
+        state: Callable[..., Any] | None = None,
         history: History | int | None = None,
         client_join: bool = False,
     ) -> Rooms:
@@ -130,8 +130,10 @@ class Router(Handlers):
                 refused with `room_full`. `None`: no limit.
             linger: How many seconds an empty room keeps its state. 0: it is
                 dropped at once.
-            state: Creates `room.state`: a class or a function that is called
-                without arguments, once for each room. `None`: no state.
+            state: Creates `room.state` before the first join returns, once for each
+                room: a class, or a plain or async function. It takes parameters of
+                the pattern, the `Room`, and dependencies. If it raises, this join is
+                refused, and the next join tries again. `None`: no state.
             history: How many publications a room keeps for members that come back,
                 or a `History`. `None`: none, and delivery is at most once.
             client_join: Whether clients may join on their own. If the family has an
@@ -190,6 +192,10 @@ class Router(Handlers):
             if not isinstance(part, Route):
                 yield part[1]
                 yield from part[1]._all_routers()
+
+    def _groups(self) -> Iterator[Handlers]:
+        """Yield all routers and routes of this router, directly or indirectly; each once."""
+        yield from dict.fromkeys(layer for _, _, inside in self._all_routes() for layer in inside[1:])
 
     def _all_routes(self, prefix: str = "") -> Iterator[tuple[str, Route, tuple[Handlers, ...]]]:
         """Yield each route with its full path and the objects around it, outermost first."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, cast, get_args, get_origin
 
 from symphony.errors import ConfigurationError
+from symphony.routing.parameters import EMPTY, returned_type
 from symphony.routing.plan import Plan
 from symphony.routing.results import VALUES, is_awaitable
 from symphony.routing.route import Options
@@ -115,6 +116,8 @@ def check_state(state: Callable[[], Any] | None, where: str) -> None:
 def wrong_state(kind: type, state: Any, annotation: Any, *, of: str) -> str | None:
     """Say what is wrong with the `T` of `Socket[T]` or `Room[T]`; `None`: nothing.
 
+    The state that a function creates is known if its return type is annotated.
+
     Args:
         kind: The annotated class.
         state: The `state=` of the route or of the rooms, or `None`.
@@ -128,6 +131,15 @@ def wrong_state(kind: type, state: Any, annotation: Any, *, of: str) -> str | No
     shown = f"{kind.__name__}[{wanted.__name__}]"
     if state is None:
         return f"wants {shown}, but {of} has no state. Give it state={wanted.__name__}."
-    if isinstance(state, type) and not issubclass(state, cast("type[Any]", wanted)):
-        return f"wants {shown}, but the state of {of} is {state.__name__}"
-    return None
+    made = returned_type(state)
+    if made is EMPTY or not isinstance(made, type) or _fits(made, cast("type[Any]", wanted)):
+        return None
+    return f"wants {shown}, but the state of {of} is {made.__name__}"
+
+
+def _fits(made: type[Any], wanted: type[Any]) -> bool:
+    try:
+        return issubclass(made, wanted)
+    except TypeError:
+        # A `TypedDict`, or a `Protocol` that cannot be checked at run time.
+        return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -12,15 +12,14 @@ from symphony.node.checks import (
     NO_CLOSE,
     NO_ROOM,
     answering,
-    check_state,
     the_handshake,
     wrong_state,
 )
-from symphony.rooms.family import Family, Hook
+from symphony.rooms.family import Families, Family, Hook
 from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy, Rooms
 from symphony.rooms.room import Room
 from symphony.routing.patterns import NamePattern
-from symphony.routing.plan import compile_plan
+from symphony.routing.plan import Plan, compile_plan
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
 from symphony.socket import Socket
 from symphony.transport.base import Close
@@ -41,22 +40,49 @@ class HookCompiler:
     def __init__(self, overrides: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
         self._overrides = overrides
 
+    def families(self, declared: Iterable[Rooms]) -> tuple[Families, bool]:
+        """Compile families of rooms; return them, and whether one has a history."""
+        families = Families()
+        keeps_history = False
+        for rooms in declared:
+            families.add(self.family(rooms))
+            keeps_history |= rooms.policy.history is not None
+        return families, keeps_history
+
     def family(self, rooms: Rooms) -> Family:
         """Compile the hooks of a family of rooms."""
         policy = rooms.policy
-        check_state(policy.state, f"rooms {policy.pattern!r}")
         hooks = {
             kind: [self._hook(hook, kind, policy) for hook in registered]
             for kind, registered in rooms.hooks.items()
         }
         return Family(
             policy,
+            state=None if policy.state is None else self.factory(policy.state, "state", policy),
             authorize=_while_allowed(hooks.get("authorize", [])),
             on_join=_in_turn(hooks.get("on_join", [])),
             on_leave=tuple(hooks.get("on_leave", [])),
             on_empty=tuple(hooks.get("on_empty", [])),
             tasks=tuple(hooks.get("task", [])),
         )
+
+    def factory(
+        self, make: Callable[..., Any], option: str, policy: RoomPolicy, *, for_socket: bool = False
+    ) -> Hook:
+        """Compile a class or a function that creates the state of a room or of a member.
+
+        Its parameters are filled as those of a hook. Those that nothing fills keep their
+        defaults. What it returns is awaited, if that is necessary.
+
+        Args:
+            make: The class or the function.
+            option: The option that it was given for, for errors.
+            policy: The options of the family.
+            for_socket: Whether it is called for a socket, so that it may ask for it.
+        """
+        where = f"{option}= of rooms {policy.pattern!r}"
+        plan = self._plan(make, where, policy, for_socket=for_socket, is_factory=True)
+        return answering(plan, where)
 
     def error_handler(self, function: Callable[..., Any]) -> Hook:
         """Compile the app's error handler."""
@@ -69,20 +95,31 @@ class HookCompiler:
 
     def _hook(self, function: Callable[..., Any], kind: str, policy: RoomPolicy) -> Hook:
         where = f"{kind} of rooms {policy.pattern!r}"
+        return answering(self._plan(function, where, policy, for_socket=kind in _SOCKET_HOOKS), where)
+
+    def _plan(
+        self,
+        function: Callable[..., Any],
+        where: str,
+        policy: RoomPolicy,
+        *,
+        for_socket: bool,
+        is_factory: bool = False,
+    ) -> Plan:
         types: dict[type, Filler] = {Room: the_subject}
         refused = {Close: NO_CLOSE}
-        if kind in _SOCKET_HOOKS:
+        if for_socket:
             types |= {Socket: the_socket, Handshake: the_handshake}
         else:
             refused |= {Socket: _NO_SOCKET, Handshake: _NO_SOCKET}
-        plan = compile_plan(
+        return compile_plan(
             function,
             where=where,
             known=Known(types, refused, partial(_wrong_room_state, policy.state)),
             pattern_names=NamePattern(policy.pattern, separator=ROOM_SEPARATOR).converters,
             overrides=self._overrides,
+            is_factory=is_factory,
         )
-        return answering(plan, where)
 
 
 def _wrong_room_state(state: Any, annotation: Any) -> str | None:

@@ -1,16 +1,17 @@
-"""Runs the lifespans of the ASGI apps that answer plain HTTP."""
+"""What runs at start and stop: hooks of the app, and lifespans of the ASGI apps that answer plain HTTP."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-from collections.abc import AsyncGenerator, MutableMapping
+from collections.abc import AsyncGenerator, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
 from symphony.tasks import start
 
-__all__ = ("UnmanagedLifespan", "lifespan_of")
+__all__ = ("UnmanagedLifespan", "called", "lifespan_of")
 
 logger = logging.getLogger("symphony.app")
 
@@ -18,6 +19,13 @@ Event = MutableMapping[str, Any]
 
 # How long an app may take to be cancelled, in seconds.
 _CANCELLING: Final = 1.0
+
+
+async def called(hook: Callable[[], Any]) -> None:
+    """Run a plain or async hook of the app."""
+    result = hook()
+    if inspect.isawaitable(result):
+        await result
 
 
 @asynccontextmanager

@@ -25,6 +25,7 @@ class Family:
 
     Attributes:
         policy: The pattern and the options.
+        state: Creates the state of a room.
         authorize: Asked before a join; `False` or a `Reject` refuses it.
         on_join: Called after a socket has joined.
         on_leave: Called after a socket has left.
@@ -33,6 +34,7 @@ class Family:
     """
 
     policy: RoomPolicy
+    state: Hook | None = None
     authorize: Hook | None = None
     on_join: Hook | None = None
     on_leave: tuple[Hook, ...] = ()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from symphony.outgoing.batch import Batch, Recipient
 
 if TYPE_CHECKING:
+    from symphony.protocol.positions import Position
     from symphony.rooms.catchup import CatchUp
     from symphony.rooms.family import Family
     from symphony.rooms.feed import Feed
+    from symphony.rooms.making import Making
     from symphony.rooms.tasks import RoomTasks
 
 __all__ = ("Live",)
@@ -24,11 +27,14 @@ class Live(Batch):
         params: The parameters in its name.
         tasks: Its tasks, if its family has any.
         state: Its state, if its family has one.
+        is_made: Whether it has its state, or needs none.
+        making: The call of its factory, while that runs.
         feed: Its history, if its family has one.
+        follow: Lets a member get what follows a position from the history.
         catching: The members that are behind.
         linger: Ends it, while it lingers.
         ending: Runs its last hooks.
-        began: Whether it has had a member.
+        began: Whether its life has begun: its state was created, or it has had a member.
         hooks: How many joins and hooks are under way: it does not end before these are done.
     """
 
@@ -38,8 +44,11 @@ class Live(Batch):
         "ending",
         "family",
         "feed",
+        "follow",
         "hooks",
+        "is_made",
         "linger",
+        "making",
         "params",
         "state",
         "tasks",
@@ -50,14 +59,26 @@ class Live(Batch):
         self.family = family
         self.params = params
         self.tasks = tasks
-        make = family.policy.state
-        self.state = make() if make is not None else None
+        self.state: Any = None
+        self.is_made = family.state is None
+        self.making: Making | None = None
         self.feed: Feed | None = None
+        self.follow: Callable[[Live, Recipient, Position], None] | None = None
         self.catching: dict[Recipient, CatchUp] = {}
         self.linger: asyncio.TimerHandle | None = None
         self.ending: asyncio.Task[Any] | None = None
         self.began = False
         self.hooks = 0
+
+    def fell_behind(self, recipient: Recipient, position: Position) -> None:
+        """Let *recipient* get what follows *position* from the history."""
+        if self.follow is not None:
+            self.follow(self, recipient, position)
+
+    def has_state(self, state: Any) -> None:
+        """Note the state that was created."""
+        self.state = state
+        self.is_made = self.began = True
 
     def stay(self) -> None:
         """Go on, if it was about to end."""

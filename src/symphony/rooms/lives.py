@@ -9,14 +9,18 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from symphony.outgoing.terms import Terms
 from symphony.rooms.feed import Feed
 from symphony.rooms.live import Live
+from symphony.rooms.making import Making
 from symphony.rooms.running import run_all
 from symphony.rooms.tasks import RoomTasks
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker
-    from symphony.outgoing.batch import Batch, Batches
+    from symphony.outgoing.batch import Batch, Batches, Recipient
+    from symphony.outgoing.encoding import Announced
+    from symphony.protocol.positions import Position
     from symphony.rooms.family import Family, Hook
     from symphony.rooms.room import Room
     from symphony.socket import Socket
@@ -37,6 +41,7 @@ class Lives:
             and the room.
         batches: The batches of the node.
         broker: Keeps the histories; `None`: no family has one.
+        follow: Lets a member get what follows a position from the history.
         patience: How many seconds the tasks of a room have to end.
 
     Attributes:
@@ -52,6 +57,7 @@ class Lives:
         *,
         batches: Batches,
         broker: Broker | None,
+        follow: Callable[[Live, Recipient, Position], None],
         patience: float,
     ) -> None:
         self.rooms: dict[str, Live] = {}
@@ -61,6 +67,7 @@ class Lives:
         self._not_encoded = not_encoded
         self._batches = batches
         self._broker = broker
+        self._follow = follow
         self._patience = patience
         self._loop = asyncio.get_running_loop()
 
@@ -76,9 +83,41 @@ class Lives:
         )
         live = self.rooms[name] = Live(name, family, params, tasks)
         if family.policy.history is not None and self._broker is not None:
-            deliver = partial(self._batches.publish, live)
+            live.follow = self._follow
+            deliver = partial(_deliver, self._batches, live)
             live.feed = Feed(self._broker, name, deliver, lambda error: self._not_encoded(error, live))
         return live
+
+    def is_made(self, name: str) -> bool:
+        """Return whether a room exists and has its state."""
+        live = self.rooms.get(name)
+        return live is not None and live.is_made
+
+    async def make_state(self, live: Live) -> None:
+        """Create the state of a room that is held, unless it has one. Calls meanwhile share it.
+
+        Raises:
+            Exception: What the factory raised. The next call tries again.
+        """
+        if live.is_made:
+            return
+        making = live.making
+        if making is None:
+            assert live.family.state is not None
+            making = live.making = Making()
+            live.hooks += 1
+            task = self._background(making.run(live, live.family.state, self._handle(live.name)))
+            # A callback, because a task that is cancelled before its first step runs no code.
+            task.add_done_callback(lambda _: self._made(live, making))
+        await making.wait(live)
+
+    def _made(self, live: Live, making: Making) -> None:
+        live.making = None
+        if making.error is not None and not making.waiting:
+            # The joins that it was called for are gone.
+            self._report(making.error, None, f"state= of room {live.name!r}")
+        making.end()
+        self.let_go(live)
 
     @contextmanager
     def held(self, live: Live) -> Generator[None]:
@@ -123,7 +162,9 @@ class Lives:
         for live in rooms:
             if live.linger is not None:
                 live.linger.cancel()
-            if live.ending is None:
+            if not live.began:
+                self._remove(live)
+            elif live.ending is None:
                 self._end(live)
         endings = [live.ending for live in rooms if live.ending is not None]
         if endings:
@@ -157,3 +198,8 @@ class Lives:
         self.rooms.pop(live.name, None)
         if live.feed is not None:
             live.feed.close()
+
+
+def _deliver(batches: Batches, live: Live, publication: Announced, position: Position) -> None:
+    """Hand a publication that is kept to the members that are not behind."""
+    batches.publish(live, publication, terms=Terms(live, position=position))

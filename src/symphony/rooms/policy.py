@@ -26,8 +26,8 @@ class RoomPolicy:
         max_members: The most sockets in one room. `None`: no limit.
         linger: How many seconds an empty room keeps its state. 0: it is
             dropped at once.
-        state: Creates the state of a room: a class or a function that is called
-            without arguments, once for each room. `None`: no state.
+        state: Creates the state of a room: a class or a function, which is called once
+            for each room. `None`: no state.
         history: How much of its publications a room keeps. `None`: nothing.
         client_join: Whether clients may join without being asked about.
 
@@ -39,7 +39,7 @@ class RoomPolicy:
     _: KW_ONLY
     max_members: int | None = None
     linger: float = 0.0
-    state: Callable[[], Any] | None = None
+    state: Callable[..., Any] | None = None
     history: History | None = None
     client_join: bool = False
 

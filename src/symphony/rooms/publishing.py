@@ -56,7 +56,7 @@ class Publishing:
         self,
         name: str,
         live: Live | None,
-        message: Sent | Emitted,
+        message: Sent | Emitted | Content,
         exclude: Sequence[Recipient],
         delivery: Delivery,
     ) -> Awaitable[Position | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 from types import FunctionType, MethodType, SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_args, get_origin, get_type_hints
@@ -24,11 +25,14 @@ __all__ = (
     "read_parameters",
     "refuse_unbound",
     "remedy",
+    "returned_type",
     "underlying",
 )
 
 EMPTY: Final[Any] = inspect.Parameter.empty
 _OBJECTS: Final = ("self", "cls")
+_VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_AWAITED: Final = (Awaitable, Coroutine)
 _REMEDY: Final = (
     " Register the method of an object, `app.on('say')(chat.say)` after `chat = Chat()`, or move the "
     "function out of the class."
@@ -89,7 +93,9 @@ def underlying(call: Callable[..., Any]) -> Callable[..., Any]:
     return method if isinstance(method, FunctionType) else call
 
 
-def read_parameters(call: Callable[..., Any], *, where: str) -> tuple[Parameter, ...]:
+def read_parameters(
+    call: Callable[..., Any], *, where: str, is_factory: bool = False
+) -> tuple[Parameter, ...]:
     """Return the parameters to fill, in order.
 
     Parameters that a `functools.partial` has bound by name are left out.
@@ -97,6 +103,8 @@ def read_parameters(call: Callable[..., Any], *, where: str) -> tuple[Parameter,
     Args:
         call: A function, method, partial, class or callable object.
         where: The name of the function in errors.
+        is_factory: Whether `*args` and `**kwargs` stay empty, and a class without a
+            readable signature, such as `dict`, has no parameters.
 
     Raises:
         ConfigurationError: The signature cannot be read, an annotation does
@@ -105,14 +113,37 @@ def read_parameters(call: Callable[..., Any], *, where: str) -> tuple[Parameter,
     try:
         signature = inspect.signature(call)
     except (TypeError, ValueError):
+        if is_factory and isinstance(call, type):
+            return ()
         raise ConfigurationError(f"{where}: its signature cannot be read.") from None
     namespace = _namespace(call)
     bound: dict[str, Any] = call.keywords if isinstance(call, functools.partial) else {}
-    parameters = [parameter for parameter in signature.parameters.values() if parameter.name not in bound]
+    parameters = [
+        parameter
+        for parameter in signature.parameters.values()
+        if parameter.name not in bound and not (is_factory and parameter.kind in _VARIADIC)
+    ]
     return tuple(
         _read(parameter, namespace, is_first=index == 0, where=where)
         for index, parameter in enumerate(parameters)
     )
+
+
+def returned_type(call: Callable[..., Any]) -> Any:
+    """Return what a class or a function creates; `EMPTY` if its annotation does not tell."""
+    function = underlying(call)
+    if isinstance(function, type):
+        return function
+    annotation = getattr(inspect.unwrap(function), "__annotations__", {}).get("return", EMPTY)
+    if annotation is EMPTY:
+        return EMPTY
+    holder = SimpleNamespace(__annotations__={"return": annotation})
+    try:
+        returned = unalias(get_type_hints(holder, _namespace(call))["return"])
+    except Exception:
+        # It may be importable for type checkers only.
+        return EMPTY
+    return get_args(returned)[-1] if get_origin(returned) in _AWAITED else returned
 
 
 def refuse_unbound(
@@ -150,7 +181,7 @@ def _read(
     parameter: inspect.Parameter, namespace: dict[str, Any], *, is_first: bool, where: str
 ) -> Parameter:
     name = parameter.name
-    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+    if parameter.kind in _VARIADIC:
         star = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
         raise ConfigurationError(f"{where}: {star}{name} cannot be filled; name each parameter.")
     where = f"{where}, parameter {name!r}"

@@ -103,6 +103,7 @@ def compile_plan(
     query: bool = False,
     overrides: Mapping[Callable[..., Any], Callable[..., Any]],
     thread: ThreadRunner | None = None,
+    is_factory: bool = False,
 ) -> Plan:
     """Compile a handler's signature.
 
@@ -128,6 +129,8 @@ def compile_plan(
             now, so a later change has no effect on this plan.
         thread: Runs the handler in a thread, together with its plain
             dependencies. Everything else is filled and opened outside of it.
+        is_factory: Whether it is a class or a function that creates something. It is
+            called without the parameters that nothing fills, if these have defaults.
 
     Raises:
         ConfigurationError: A parameter cannot be filled, or this kind of
@@ -143,8 +146,8 @@ def compile_plan(
         raise ConfigurationError(f"{where}: {{{twice}}} is a parameter of two patterns. Rename one of them.")
     rules = Rules(known, path_names, pattern_names)
     dependencies = Dependencies(rules, overrides)
-    compiler = _Compiler(rules, dependencies, where, payload=payload, query=query)
-    parameters = read_parameters(handler, where=where)
+    compiler = _Compiler(rules, dependencies, where, payload=payload, query=query, is_factory=is_factory)
+    parameters = read_parameters(handler, where=where, is_factory=is_factory)
     refuse_unbound(handler, parameters, {*path_names, *pattern_names}, where)
     arguments = compiler.arguments(parameters)
     steps = dependencies.steps
@@ -223,7 +226,14 @@ class _Compiler:
     """Chooses the source of each parameter of one handler, in order."""
 
     def __init__(
-        self, rules: Rules, dependencies: Dependencies, where: str, *, payload: Payload | None, query: bool
+        self,
+        rules: Rules,
+        dependencies: Dependencies,
+        where: str,
+        *,
+        payload: Payload | None,
+        query: bool,
+        is_factory: bool = False,
     ) -> None:
         self.reader: Any = None
         self.payload: Any = EMPTY
@@ -232,21 +242,25 @@ class _Compiler:
         self._where = where
         self._source = payload
         self._takes_query = query
+        self._is_factory = is_factory
         self._payload_name: str | None = None
 
     def arguments(self, parameters: tuple[Parameter, ...]) -> Arguments:
         positional: list[Argument] = []
         keywords: list[tuple[str, Argument]] = []
         siblings = [parameter.name for parameter in parameters]
+        left_out = False
         for parameter in parameters:
             argument = self._argument(parameter, siblings)
-            if parameter.keyword_only:
+            if argument is None:
+                left_out = True
+            elif parameter.keyword_only or left_out:
                 keywords.append((parameter.name, argument))
             else:
                 positional.append(argument)
         return Arguments(tuple(positional), tuple(keywords))
 
-    def _argument(self, parameter: Parameter, siblings: list[str]) -> Argument:
+    def _argument(self, parameter: Parameter, siblings: list[str]) -> Argument | None:
         where = f"{self._where}, parameter {parameter.name!r}"
         if parameter.depends is not None:
             return self._dependencies.add(parameter.depends, where)
@@ -254,6 +268,9 @@ class _Compiler:
         if filler is not None:
             return filler
         required = parameter.default is EMPTY
+        if self._is_factory and not required:
+            # Not the default itself: what a signature shows may stand for a default factory.
+            return None
         if self._takes_query:
             instead = f"For a query parameter of that name write {self._rules.shown_query(parameter)}."
             self._rules.refuse_misspelled(parameter, siblings, where, instead=instead, likely=required)
