@@ -21,7 +21,7 @@ from symphony.rooms.joining import FindFamily, Joining
 from symphony.rooms.leaving import Leaving
 from symphony.rooms.lives import Lives
 from symphony.rooms.options import Delivery
-from symphony.rooms.publishing import Publication, Publishing
+from symphony.rooms.publishing import Publication, Publishing, terms_of
 from symphony.rooms.room import Room, check_room_name
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ class Membership:
         delivery: Delivery,
     ) -> Awaitable[Position | None]:
         """Publish *message* to a room that clients are told about, or that has no members."""
+        if not name:
+            return self.batches.publish(self.everyone, message, exclude, terms_of(self.everyone, delivery))
         return self._publishing.publish(name, self._rooms.get(name), message, exclude, delivery)
 
     def keeps(self, name: str) -> bool:
