@@ -10,6 +10,7 @@ from symphony.broker.ipc import ServedBroker, dial_to
 from symphony.broker.ipc import serve as serve_engine
 from symphony.broker.memory import MemoryBroker
 from symphony.broker.remote import RemoteBroker
+from symphony.broker.sqlite import SqliteBroker, target_of
 from symphony.errors import ConfigurationError
 from symphony.limits import Limits
 
@@ -18,7 +19,7 @@ __all__ = ("MEMORY", "check", "is_in_memory", "open_broker", "serve")
 MEMORY: Final = "memory://"
 """The URL of the broker in the memory of the process."""
 
-_SCHEMES: Final = ("memory", "ipc")
+_SCHEMES: Final = ("memory", "ipc", "sqlite")
 
 
 def check(url: str) -> None:
@@ -35,6 +36,8 @@ def check(url: str) -> None:
         raise ConfigurationError(f"The broker {url!r} has no name: write memory://.")
     if scheme == "ipc":
         dial_to(url)
+    if scheme == "sqlite":
+        target_of(url)
 
 
 def is_in_memory(url: str) -> bool:
@@ -57,6 +60,13 @@ async def open_broker(url: str, limits: Limits, *, ended: Callable[[], None] | N
     check(url)
     if is_in_memory(url):
         return MemoryBroker(max_bytes=limits.max_history_bytes)
+    if url.startswith("sqlite:"):
+        return await SqliteBroker.open(
+            target_of(url),
+            max_bytes=limits.max_history_bytes,
+            max_calls=limits.max_broker_calls,
+            max_waiting_bytes=limits.max_broker_bytes,
+        )
     broker = RemoteBroker(
         dial_to(url),
         timeout=limits.publish_timeout,

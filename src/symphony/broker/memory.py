@@ -6,10 +6,10 @@ import asyncio
 import secrets
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any, Final
 
-from symphony.broker.base import Draft, Heard, History, Page, Receive, Record
+from symphony.broker.base import Draft, Heard, History, Key, Page, Receive, Record
 from symphony.broker.keys import Keys
 from symphony.protocol.positions import Position
 from symphony.websocket.backpressure import READY
@@ -96,6 +96,7 @@ class MemoryBroker:
         max_bytes: The most bytes that all rooms together keep. Above this, the room that
             was published to least recently loses its oldest publications.
         new_epoch: Makes a text that was never used as an epoch.
+        forgot: Called with the name of a room whose position is no longer remembered.
 
     Attributes:
         shared: `False`: no other process has these rooms.
@@ -106,12 +107,17 @@ class MemoryBroker:
     shared = False
 
     def __init__(
-        self, *, max_bytes: int, new_epoch: Callable[[], str] = lambda: secrets.token_urlsafe(9)
+        self,
+        *,
+        max_bytes: int,
+        new_epoch: Callable[[], str] = lambda: secrets.token_urlsafe(9),
+        forgot: Callable[[str], object] = lambda room: None,
     ) -> None:
         self.evicted = 0
         self._loop = asyncio.get_running_loop()
         self._max_bytes = max_bytes
         self._new_epoch = new_epoch
+        self._forgot = forgot
         self.held = 0
         # In the order of their last publications.
         self._logs: OrderedDict[str, _Log] = OrderedDict()
@@ -222,6 +228,70 @@ class MemoryBroker:
         self._forget_if_quiet(room, log)
         return page
 
+    # For an engine that stores what this one keeps
+
+    def position(self, room: str) -> Position:
+        """Return the position of a room's last publication."""
+        log = self._log(room)
+        self._forget_if_quiet(room, log)
+        return log.position
+
+    def known(self, room: str, key: Key) -> Position | None:
+        """Return the position of the publication with a key; raise `Reject` for a conflict."""
+        return self._keys.find(room, key, self._loop.time())
+
+    def chain(self, room: str, replaced: Position) -> tuple[Position, int | None]:
+        """Return what the replacement of a publication names, and which record it removes."""
+        log = self._log(room)
+        record = self._kept(log, replaced)
+        self._forget_if_quiet(room, log)
+        if record is None:
+            return replaced, None
+        return record.replaces or replaced, record.position.offset
+
+    def floor(self, room: str) -> int | None:
+        """Return the offset up to which nothing is kept; `None`: nothing at all is."""
+        log = self._logs.get(room)
+        if log is None:
+            return None
+        self._trim(log)
+        return log.floor if log.records else None
+
+    def restore(
+        self,
+        room: str,
+        top: Position,
+        floor: int,
+        history: History,
+        records: Iterable[tuple[float, Record]],
+    ) -> None:
+        """Begin with a room that was stored.
+
+        Args:
+            room: Its name.
+            top: The position of its last publication.
+            floor: The offset up to which publications may have been trimmed.
+            history: How much it keeps.
+            records: What it keeps, each with its age in seconds; the oldest first.
+        """
+        now = self._loop.time()
+        log = self._logs[room] = _Log(top.epoch, top.offset)
+        log.floor = floor
+        log.history = history
+        for age, record in records:
+            log.records.append((now - age, record))
+            if record.replaces is not None:
+                log.edits[record.replaces] = record.position.offset
+            log.size += record.size + _OVERHEAD
+            self.held += record.size + _OVERHEAD
+        self._expire(room)
+        if self.held > self._max_bytes:
+            self._evict()
+
+    def restore_key(self, room: str, key: Key, position: Position, age: float) -> None:
+        """Remember a key that was stored; the oldest first."""
+        self._keys.remember(room, key, position, self._loop.time() - age)
+
     def _log(self, room: str) -> _Log:
         log = self._logs.get(room)
         if log is None:
@@ -313,4 +383,5 @@ class MemoryBroker:
         del self._logs[room]
         self._quiet[room] = log.epoch, log.top
         if len(self._quiet) > _MAX_QUIET:
-            self._quiet.popitem(last=False)
+            forgotten, _ = self._quiet.popitem(last=False)
+            self._forgot(forgotten)

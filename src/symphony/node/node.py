@@ -21,7 +21,7 @@ from symphony.limits import Limits
 from symphony.node.admission import Admission, Resolve, shown_path
 from symphony.node.users import Users
 from symphony.rooms.joining import FindFamily
-from symphony.rooms.membership import Membership
+from symphony.rooms.membership import Membership, SharedMembership
 from symphony.session.blocking import watched
 from symphony.session.refusal import refuse
 from symphony.session.session import Session
@@ -84,7 +84,8 @@ class Node:
         self.stats = stats
         self.complaints = Complaints()
         self.sockets: dict[str, Socket[Any]] = {}
-        self.rooms = Membership(
+        table = SharedMembership if broker is not None and broker.shared else Membership
+        self.rooms = table(
             find_family,
             self.run_in_background,
             self.report,
@@ -93,6 +94,7 @@ class Node:
             max_name=limits.max_room_name,
             max_recovery=limits.max_recovery,
             page_timeout=limits.page_timeout,
+            publish_timeout=limits.publish_timeout,
         )
         self.users = Users()
         self._on_error = on_error

@@ -39,6 +39,7 @@ class Joining:
         announcing: Adds members, and tells their clients.
         leaving: Undoes a join.
         everyone: The batch of all sockets, which is not a room.
+        is_shared: Whether other nodes have the rooms, too.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Joining:
         leaving: Leaving,
         *,
         everyone: Batch,
+        is_shared: bool,
     ) -> None:
         self._find_family = find_family
         self._handle = handle
@@ -59,6 +61,7 @@ class Joining:
         self._announcing = announcing
         self._leaving = leaving
         self._everyone = everyone
+        self._is_shared = is_shared
 
     async def join(
         self, socket: Socket[Any], name: str, *, authorize: bool, most: int, asked: Join | None
@@ -89,7 +92,7 @@ class Joining:
         if asked is not None and not family.opens_to_clients:
             raise Reject("forbidden", f"clients may not ask to join {name!r}")
         asks = authorize and family.authorize is not None
-        at_once = not asks and family.on_join is None and family.policy.history is None
+        at_once = not (asks or self._is_shared) and family.on_join is None and family.policy.history is None
         if at_once and (family.state is None or self._lives.is_made(name)):
             self._check_count(recipient, most)
             self._attach(socket, self._lives.at_work(name, family, params), NOW)

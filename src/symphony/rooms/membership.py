@@ -18,14 +18,15 @@ from symphony.rooms.changes import Changes
 from symphony.rooms.joining import FindFamily, Joining
 from symphony.rooms.leaving import Leaving
 from symphony.rooms.lives import Lives
-from symphony.rooms.options import Delivery
+from symphony.rooms.options import PLAIN, Delivery
 from symphony.rooms.publishing import Publication, Publishing
+from symphony.rooms.relaying import EVERYONE_TOPIC, Relaying, topic_of
 from symphony.rooms.room import Room
 
 if TYPE_CHECKING:
     from symphony.socket import Socket
 
-__all__ = ("Membership",)
+__all__ = ("Membership", "SharedMembership")
 
 EVERYONE = ""
 
@@ -42,6 +43,7 @@ class Membership:
         max_name: `Limits.max_room_name`.
         max_recovery: `Limits.max_recovery`.
         page_timeout: `Limits.page_timeout`.
+        publish_timeout: `Limits.publish_timeout`.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Membership:
         max_name: int,
         max_recovery: int,
         page_timeout: float,
+        publish_timeout: float,
     ) -> None:
         self.thread = get_ident()
         self.batches = batches = Batches(asyncio.get_running_loop().call_soon, self._not_encoded)
@@ -66,6 +69,15 @@ class Membership:
         self._changes = changes = Changes()
         announcing = Announcing(batches, background, max_recovery, page_timeout)
         handle = partial(Room, self)
+        is_shared = broker is not None and broker.shared
+        self._relaying = relaying = Relaying(broker, self._not_relayed) if broker and is_shared else None
+        self._publishing = publishing = Publishing(
+            broker,
+            batches,
+            lambda name: find_family(name)[0],
+            relaying=relaying,
+            timeout=publish_timeout,
+        )
         self._lives = lives = Lives(
             handle,
             background,
@@ -74,13 +86,21 @@ class Membership:
             batches=batches,
             broker=broker,
             follow=announcing.follow,
+            relaying=relaying,
+            heard=publishing.hand,
             patience=patience,
         )
         self._leaving = Leaving(lives, changes, announcing, batches, report)
         self._joining = Joining(
-            find_family, handle, lives, changes, announcing, self._leaving, everyone=self.everyone
+            find_family,
+            handle,
+            lives,
+            changes,
+            announcing,
+            self._leaving,
+            everyone=self.everyone,
+            is_shared=is_shared,
         )
-        self._publishing = Publishing(broker, batches, lambda name: find_family(name)[0])
         # The rooms that exist: each publication looks one up.
         self._rooms = lives.rooms
 
@@ -106,6 +126,9 @@ class Membership:
     def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> Awaitable[None]:
         """Hand *message* to the members of *batch*."""
         return self.batches.publish(batch, message, exclude)
+
+    async def start(self) -> None:
+        """Begin to hear what other nodes send to all sockets; there are none."""
 
     def announce(
         self, name: str, message: Sent | Emitted, exclude: Sequence[Recipient], delivery: Delivery
@@ -165,6 +188,28 @@ class Membership:
         if self._broker is not None:
             self._broker.close()
 
+    def _not_relayed(self, error: BaseException, topic: str) -> None:
+        self._report(error, None, f"publication to {topic!r} on other nodes")
+
     def _not_encoded(self, error: Exception, batch: Batch) -> None:
         where = f"room {batch.name!r}" if batch.name else "everyone"
         self._report(error, None, f"publication to {where}, for members with another protocol,")
+
+
+class SharedMembership(Membership):
+    """A table of rooms whose other members are on other nodes."""
+
+    async def start(self) -> None:
+        """Begin to hear what other nodes send to all sockets."""
+        assert self._relaying is not None
+        await self._relaying.listen(EVERYONE_TOPIC, self._heard_everyone)
+
+    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> Awaitable[None]:
+        """Hand *message* to the members of *batch*, on all nodes."""
+        assert self._relaying is not None
+        here = self.batches.publish(batch, message, exclude)
+        topic = EVERYONE_TOPIC if batch is self.everyone else topic_of(batch.name)
+        return self._relaying.publish(topic, message, PLAIN, here)
+
+    def _heard_everyone(self, message: Sent | Emitted, delivery: Delivery) -> None:
+        self.batches.publish(self.everyone, message)

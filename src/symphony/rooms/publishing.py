@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -11,6 +12,8 @@ from symphony.broker.base import Draft
 from symphony.errors import Reject
 from symphony.outgoing.encoding import Announced, Content
 from symphony.rooms.options import check
+from symphony.rooms.outcomes import heard
+from symphony.rooms.relaying import topic_of
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from symphony.rooms.family import Family
     from symphony.rooms.live import Live
     from symphony.rooms.options import Delivery
+    from symphony.rooms.relaying import Relaying
 
 __all__ = ("Publication", "Publishing")
 
@@ -45,10 +49,23 @@ class Publishing:
         broker: Keeps the histories; `None`: no family has one.
         batches: The batches of the node.
         family_of: Returns the family of a room.
+        relaying: Passes on what is not kept; `None`: there are no other nodes.
+        timeout: How long a publisher waits for the members of this node, if the history
+            cannot be read.
     """
 
-    def __init__(self, broker: Broker | None, batches: Batches, family_of: Callable[[str], Family]) -> None:
+    def __init__(
+        self,
+        broker: Broker | None,
+        batches: Batches,
+        family_of: Callable[[str], Family],
+        *,
+        relaying: Relaying | None = None,
+        timeout: float,
+    ) -> None:
         self._broker = broker
+        self._relaying = relaying
+        self._timeout = timeout
         self._batches = batches
         self._family_of = family_of
 
@@ -69,13 +86,28 @@ class Publishing:
         history = family.policy.history
         check(delivery, room=name, history=history is not None, excludes=bool(exclude))
         if history is None or self._broker is None or not delivery.is_kept:
-            if live is None:
-                return self._batches.paced()
-            shown = Announced(message, name) if live.announced else message
-            return self._batches.publish(live, shown, exclude)
+            here = self.hand(live, message, delivery, exclude)
+            if self._relaying is None:
+                return here
+            return self._relaying.publish(topic_of(name), message, delivery, here)
         content = Content.of(message)
         kept = self._broker.publish(name, Draft(content.event, content.packed, content), history)
-        return _Kept(kept, self._batches.paced())
+        if self._relaying is None or live is None or live.feed is None:
+            return _Kept(kept, self._batches.paced())
+        return _Kept(kept, self._batches.paced(), partial(heard, live.feed, self._timeout))
+
+    def hand(
+        self,
+        live: Live | None,
+        message: Sent | Emitted,
+        delivery: Delivery,
+        exclude: Sequence[Recipient] = (),
+    ) -> Awaitable[None]:
+        """Hand a publication that is not kept to the members on this node."""
+        if live is None:
+            return self._batches.paced()
+        shown = Announced(message, live.name) if live.announced else message
+        return self._batches.publish(live, shown, exclude)
 
     async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
         """Return the last publications that a room keeps, the oldest first."""
@@ -96,13 +128,21 @@ class Publishing:
 class _Kept:
     """The result of a publication that is kept: its position."""
 
-    __slots__ = ("_kept", "_paced")
+    __slots__ = ("_heard", "_kept", "_paced")
 
-    def __init__(self, kept: Awaitable[Position], paced: Awaitable[None]) -> None:
+    def __init__(
+        self,
+        kept: Awaitable[Position],
+        paced: Awaitable[None],
+        heard: Callable[[Position], Awaitable[None]] | None = None,
+    ) -> None:
         self._kept = kept
         self._paced = paced
+        self._heard = heard
 
     def __await__(self) -> Generator[Any, Any, Position]:
         position = yield from self._kept.__await__()
+        if self._heard is not None:
+            yield from self._heard(position).__await__()
         yield from self._paced.__await__()
         return position
