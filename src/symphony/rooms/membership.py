@@ -75,6 +75,7 @@ class Membership:
             broker,
             batches,
             lambda name: find_family(name)[0],
+            report,
             relaying=relaying,
             timeout=publish_timeout,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +13,7 @@ from symphony.broker.base import Draft
 from symphony.errors import Reject
 from symphony.outgoing.encoding import Announced, Content
 from symphony.rooms.options import check
-from symphony.rooms.outcomes import heard
+from symphony.rooms.outcomes import Outcome, heard
 from symphony.rooms.relaying import topic_of
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Publishing:
         broker: Keeps the histories; `None`: no family has one.
         batches: The batches of the node.
         family_of: Returns the family of a room.
+        report: Called with the error of a publication that is not awaited.
         relaying: Passes on what is not kept; `None`: there are no other nodes.
         timeout: How long a publisher waits for the members of this node, if the history
             cannot be read.
@@ -59,11 +61,13 @@ class Publishing:
         broker: Broker | None,
         batches: Batches,
         family_of: Callable[[str], Family],
+        report: Callable[[BaseException, Any, str], None],
         *,
         relaying: Relaying | None = None,
         timeout: float,
     ) -> None:
         self._broker = broker
+        self._report = report
         self._relaying = relaying
         self._timeout = timeout
         self._batches = batches
@@ -92,9 +96,17 @@ class Publishing:
             return self._relaying.publish(topic_of(name), message, delivery, here)
         content = Content.of(message)
         kept = self._broker.publish(name, Draft(content.event, content.packed, content), history)
-        if self._relaying is None or live is None or live.feed is None:
+        if not isinstance(kept, asyncio.Future):
             return _Kept(kept, self._batches.paced())
-        return _Kept(kept, self._batches.paced(), partial(heard, live.feed, self._timeout))
+        return Outcome(kept, partial(self._failed, name), partial(self._settled, live))
+
+    async def _settled(self, live: Live | None, position: Position) -> None:
+        if live is not None and live.feed is not None:
+            await heard(live.feed, self._timeout, position)
+        await self._batches.paced()
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        self._report(error, None, f"publication to room {name!r}")
 
     def hand(
         self,
@@ -128,21 +140,13 @@ class Publishing:
 class _Kept:
     """The result of a publication that is kept: its position."""
 
-    __slots__ = ("_heard", "_kept", "_paced")
+    __slots__ = ("_kept", "_paced")
 
-    def __init__(
-        self,
-        kept: Awaitable[Position],
-        paced: Awaitable[None],
-        heard: Callable[[Position], Awaitable[None]] | None = None,
-    ) -> None:
+    def __init__(self, kept: Awaitable[Position], paced: Awaitable[None]) -> None:
         self._kept = kept
         self._paced = paced
-        self._heard = heard
 
     def __await__(self) -> Generator[Any, Any, Position]:
         position = yield from self._kept.__await__()
-        if self._heard is not None:
-            yield from self._heard(position).__await__()
         yield from self._paced.__await__()
         return position
