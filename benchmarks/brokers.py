@@ -1,7 +1,7 @@
 """Publications a second into the histories of each broker: `python benchmarks/brokers.py`.
 
-Many tasks publish at the same time, as the handlers of a server do, and each awaits its publication before it
-makes the next one. `ipc` has its broker in another thread of this process. Both share one interpreter, so a broker in
+Many tasks publish at the same time, as the handlers of a server do. Each awaits its publication before it makes
+the next one. `ipc` has its broker in another thread of this process. Both share one interpreter, so a broker in
 another process is faster.
 """
 
