@@ -1,8 +1,8 @@
 """Publications a second into the histories of each broker: `python benchmarks/brokers.py`.
 
-Many tasks publish at the same time, as the handlers of a server do. Each awaits its publication before it makes
-the next one. `ipc` has its broker in another thread of this process. Both share one interpreter, so a broker in
-another process is faster.
+Many tasks publish at the same time, as the handlers of a server do. Each awaits its publication
+before it makes the next one. `ipc` has its broker in another thread of this process. Both share
+one interpreter, so a broker in another process is faster.
 """
 
 from __future__ import annotations
