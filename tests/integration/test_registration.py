@@ -422,7 +422,7 @@ async def test_an_app_that_was_mended_starts(serve):
 
 async def test_rooms_and_sockets_before_the_start_are_an_error_that_says_so():
     app = Symphony()
-    for use in (lambda: app.room("a"), lambda: app.everyone, lambda: app.socket("x")):
+    for use in (lambda: app.room("a"), lambda: app.everyone, lambda: app.socket("x"), lambda: app.user("x")):
         with pytest.raises(RuntimeError, match="The app is not running"):
             use()
 

@@ -32,6 +32,7 @@ __all__ = (
     "Emitted",
     "Encoding",
     "Message",
+    "Once",
     "Publishable",
     "Sent",
     "SharedEncoding",
@@ -116,6 +117,27 @@ class Emitted:
         return dialect.event(self.event, self.plain)
 
 
+class Once:
+    """A publication to several rooms: its message is encoded once for each dialect.
+
+    Args:
+        publication: What is published.
+    """
+
+    __slots__ = ("_messages", "_publication")
+
+    def __init__(self, publication: Sent | Emitted) -> None:
+        self._publication = publication
+        self._messages: dict[Dialect, Message] = {}
+
+    def encode(self, dialect: Dialect) -> Message:
+        """Return its message in *dialect*."""
+        message = self._messages.get(dialect)
+        if message is None:
+            message = self._messages[dialect] = self._publication.encode(dialect)
+        return message
+
+
 class Content:
     """A publication that is kept: its data is encoded, for each codec at most once.
 
@@ -137,12 +159,14 @@ class Content:
         self._json = json
 
     @staticmethod
-    def of(publication: Sent | Emitted) -> Content:
-        """Encode a publication, for members with either codec.
+    def of(publication: Sent | Emitted | Content) -> Content:
+        """Encode a publication, for members with either codec, unless that is done already.
 
         Raises:
             TypeError: The name is not a string, or one of the codecs cannot encode the data.
         """
+        if isinstance(publication, Content):
+            return publication
         event, data = publication.event, publication.plain
         if event is not None:
             _check_event_name(event)

@@ -9,8 +9,10 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from symphony.broker.base import Broker
+from symphony.errors import Reject
+from symphony.identity import is_of_user, room_of_user
 from symphony.outgoing.batch import Batch, Batches, Recipient
-from symphony.outgoing.encoding import Emitted, Sent
+from symphony.outgoing.encoding import Content, Emitted, Sent
 from symphony.protocol.envelopes import Join
 from symphony.protocol.positions import Position
 from symphony.rooms.announcing import Announcing
@@ -99,7 +101,6 @@ class Membership:
             changes,
             announcing,
             self._leaving,
-            everyone=self.everyone,
             is_shared=is_shared,
         )
         # The rooms that exist: each publication looks one up.
@@ -132,10 +133,18 @@ class Membership:
         """Begin to hear what other nodes send to all sockets; there are none."""
 
     def announce(
-        self, name: str, message: Sent | Emitted, exclude: Sequence[Recipient], delivery: Delivery
+        self,
+        name: str,
+        message: Sent | Emitted | Content,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
     ) -> Awaitable[Position | None]:
         """Publish *message* to a room that clients are told about, or that has no members."""
         return self._publishing.publish(name, self._rooms.get(name), message, exclude, delivery)
+
+    def keeps(self, name: str) -> bool:
+        """Return whether a room has a history."""
+        return self._broker is not None and self._find_family(name)[0].policy.history is not None
 
     async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
         """Return the last publications that a room keeps."""
@@ -166,13 +175,37 @@ class Membership:
     ) -> Room:
         """Make *socket* a member, if the hooks of the room allow it: see `Joining.join`."""
         room = self.room(name)
+        if is_of_user(name) and (asked is None or not await self._joining.is_in(socket, name)):
+            raise _by_name(name)
         await self._joining.join(socket, name, authorize=authorize, most=most, asked=asked)
         await self.batches.paced()
         return room
 
+    def check_user(self, id: str) -> None:
+        """Refuse the id of a user who can have no room.
+
+        Raises:
+            Reject: `invalid`.
+        """
+        self.room(room_of_user(id))
+
+    def is_slow_for_user(self, id: str) -> bool:
+        """Return whether a socket has to wait until it is in the room of its user."""
+        return not self._joining.is_immediate(room_of_user(id))
+
+    def enter_as_user(self, socket: Socket[Any], id: str) -> bool:
+        """Let a socket into the room of its user, if that needs no waiting; return whether it is there."""
+        return self._joining.enter_now(socket, room_of_user(id))
+
+    async def join_as_user(self, socket: Socket[Any], id: str) -> None:
+        """Let a socket into the room of its user."""
+        await self._joining.join(socket, room_of_user(id), authorize=False, most=None, asked=None)
+
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Take *socket* out of a room; whether it was in it."""
         self.room(name)
+        if is_of_user(name):
+            raise _by_name(name)
         return await self._leaving.leave(socket, name)
 
     def leave_all(self, socket: Socket[Any]) -> Coroutine[Any, Any, None] | None:
@@ -209,8 +242,15 @@ class SharedMembership(Membership):
         """Hand *message* to the members of *batch*, on all nodes."""
         assert self._relaying is not None
         here = self.batches.publish(batch, message, exclude)
-        topic = EVERYONE_TOPIC if batch is self.everyone else topic_of(batch.name)
+        if not batch.name and batch is not self.everyone:
+            # The sockets of a route, on this node.
+            return here
+        topic = topic_of(batch.name) if batch.name else EVERYONE_TOPIC
         return self._relaying.publish(topic, message, PLAIN, here)
 
     def _heard_everyone(self, message: Sent | Emitted, delivery: Delivery) -> None:
         self.batches.publish(self.everyone, message)
+
+
+def _by_name(name: str) -> Reject:
+    return Reject("forbidden", f"{name!r} is the room of a user: a socket is in it while it is logged in")

@@ -77,7 +77,7 @@ class Publishing:
         self,
         name: str,
         live: Live | None,
-        message: Sent | Emitted,
+        message: Sent | Emitted | Content,
         exclude: Sequence[Recipient],
         delivery: Delivery,
     ) -> Awaitable[Position | None]:
@@ -111,7 +111,7 @@ class Publishing:
     def hand(
         self,
         live: Live | None,
-        message: Sent | Emitted,
+        message: Sent | Emitted | Content,
         delivery: Delivery,
         exclude: Sequence[Recipient] = (),
     ) -> Awaitable[None]:

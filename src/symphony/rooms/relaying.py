@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from symphony.errors import Reject
-from symphony.outgoing.encoding import Emitted, Sent
+from symphony.outgoing.encoding import Content, Emitted, Sent
 from symphony.protocol.codec import encode_msgpack
 from symphony.protocol.unencodable import fail_to_encode
 from symphony.rooms.options import Delivery
@@ -47,7 +47,7 @@ class Relaying:
         self._report = report
 
     def publish(
-        self, topic: str, message: Sent | Emitted, delivery: Delivery, here: Awaitable[None]
+        self, topic: str, message: Sent | Emitted | Content, delivery: Delivery, here: Awaitable[None]
     ) -> Awaitable[None]:
         """Pass a publication on, after the members of this node have got it.
 
@@ -60,10 +60,13 @@ class Relaying:
         Raises:
             TypeError: It cannot be encoded.
         """
-        try:
-            packed = encode_msgpack(message.plain)
-        except Exception as error:
-            fail_to_encode(error, message.plain)
+        if isinstance(message, Content):
+            packed = message.packed
+        else:
+            try:
+                packed = encode_msgpack(message.plain)
+            except Exception as error:
+                fail_to_encode(error, message.plain)
         relayed = msgspec.msgpack.encode(
             (message.event, msgspec.Raw(packed), delivery.volatile, delivery.conflate)
         )

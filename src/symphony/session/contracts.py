@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from symphony.identity import Identity
     from symphony.protocol.envelopes import Event, Join
     from symphony.rooms.room import Room
+    from symphony.session.endpoint import Endpoint
     from symphony.session.waiting import Waiting
     from symphony.socket import Socket
 
@@ -125,8 +126,16 @@ class SessionNode(Protocol):
     complaints: Complaints
     """The log lines that strangers can cause."""
 
-    def opened(self, session: Any, *, everyone: bool) -> None:
-        """Register a socket that has opened, and whether it receives what is sent to everyone."""
+    def opened(self, session: Any, endpoint: Endpoint) -> None:
+        """Register a socket that has opened."""
+        ...
+
+    async def admit_user(self, session: Any) -> None:
+        """Let a socket that is logged in into the room of its user, before it opens.
+
+        Raises:
+            Reject: It may not open.
+        """
         ...
 
     def left(self, session: Any) -> None:
@@ -139,7 +148,11 @@ class SessionNode(Protocol):
         ...
 
     def logged_in(self, session: Any, identity: Identity, before: Identity | None) -> None:
-        """Register the new identity of a socket; *before* is the previous one."""
+        """Register the new identity of a socket; *before* is the previous one.
+
+        Raises:
+            Reject: It cannot log in.
+        """
         ...
 
     def report(self, error: BaseException, socket: Socket[Any], where: str) -> None:
