@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from support.links import Network
-from symphony import BrokerUnavailableError, OutcomeUnknownError, Symphony
+from symphony import BrokerUnavailableError, OutcomeUnknownError, Socket, Symphony
 from symphony.broker.base import Broker
 from symphony.broker.hub import Hub
 from symphony.broker.memory import MemoryBroker
@@ -26,7 +26,7 @@ class Node:
         self.errors: list[BaseException] = []
         app.on_error(self.failed)
 
-    async def failed(self, socket: object, error: BaseException) -> None:
+    async def failed(self, socket: Socket | None, error: BaseException) -> None:
         self.errors.append(error)
 
 
@@ -164,6 +164,7 @@ async def test_publications_fail_loudly_while_the_broker_is_gone(
         await clock.advance(2)
         await one.app.room("chat:a").emit("said", "again")
         assert await heard(one, ann) == ["not awaited", "again"]
+    one.client.errors.clear()
 
 
 async def test_a_publication_whose_outcome_is_unknown_says_so(

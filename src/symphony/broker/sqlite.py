@@ -253,7 +253,7 @@ class SqliteBroker:
                 assert self._journal is not None
                 try:
                     await self._in_thread(self._journal.store, batch)
-                except sqlite3.Error as error:
+                except Exception as error:
                     self._refuse(planned, error)
                     continue
                 self._failing = False
@@ -321,7 +321,7 @@ class SqliteBroker:
                 self._core.publish(room, draft, history)
             _succeed(result, record.position)
 
-    def _refuse(self, planned: list[tuple[_Waiting, Record]], error: sqlite3.Error) -> None:
+    def _refuse(self, planned: list[tuple[_Waiting, Record]], error: Exception) -> None:
         """Tell the publishers that nothing was stored.
 
         What else was in the batch removes something from the file. A later sweep does that.

@@ -189,12 +189,15 @@ async def test_a_disk_that_fails_is_told_and_nothing_acknowledged_is_lost(
     await broker.subscribe("a", lambda record: heard.append(record.position.offset))
     await broker.publish("a", draft("before"), HISTORY)
 
-    def fail(*_: object) -> None:
+    write = broker._journal._write
+
+    def fail(database: sqlite3.Connection, batch: journal.Batch) -> None:
+        # In the transaction, after all of it was written.
+        write(database, batch)
         raise sqlite3.OperationalError(problem)
 
     with monkeypatch.context() as patch:
-        # In the middle of the transaction, after some of it was written.
-        patch.setattr(journal.Batch, "forgotten", property(fail))
+        patch.setattr(broker._journal, "_write", fail)
         results = await asyncio.gather(
             *(broker.publish("a", draft(n), HISTORY) for n in range(3)), return_exceptions=True
         )
