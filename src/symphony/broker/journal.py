@@ -23,7 +23,7 @@ _VERSION: Final = 1
 _LOCK_PATIENCE: Final = 2.0
 
 _SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS life (version INTEGER, machine TEXT, is_safe INTEGER);
+CREATE TABLE IF NOT EXISTS life (version INTEGER, machine TEXT, is_safe INTEGER, first_epoch TEXT);
 CREATE TABLE IF NOT EXISTS rooms (
     name TEXT PRIMARY KEY, epoch TEXT, top INTEGER, floor INTEGER, size INTEGER, ttl REAL, bytes INTEGER,
     used REAL
@@ -70,7 +70,7 @@ class StoredKey(NamedTuple):
 class Batch:
     """Changes that are stored together, or not at all."""
 
-    __slots__ = ("floors", "forgotten", "keys", "records", "rooms", "trims")
+    __slots__ = ("first_epoch", "floors", "forgotten", "keys", "records", "rooms", "trims")
 
     def __init__(self) -> None:
         self.rooms: dict[str, tuple[Any, ...]] = {}
@@ -79,6 +79,7 @@ class Batch:
         self.trims: list[tuple[str, int, int]] = []
         self.floors: list[tuple[int, str]] = []
         self.forgotten: list[tuple[str]] = []
+        self.first_epoch: str | None = None
 
     def __bool__(self) -> bool:
         return bool(self.rooms or self.records or self.trims or self.forgotten)
@@ -128,12 +129,18 @@ class Journal:
         sync: `"full"`: a batch that is stored survives a crash of the machine. `"normal"`: it
             survives a crash of the process.
 
+        new_epoch: Makes a text that was never used as an epoch.
+
+    Attributes:
+        may_have_lost: Whether publications that were acknowledged may be missing.
+        first_epoch: The epoch of rooms to which nothing was ever published.
+
     Raises:
         ConfigurationError: The file cannot be opened, is in use, or is no file of a broker.
     """
 
-    def __init__(self, path: str, sync: Literal["full", "normal"]) -> None:
-        self._path = path
+    def __init__(self, path: str, sync: Literal["full", "normal"], new_epoch: Callable[[], str]) -> None:
+        self._new_epoch = new_epoch
         try:
             self._database = database = sqlite3.connect(
                 path, timeout=_LOCK_PATIENCE, isolation_level=None, check_same_thread=False
@@ -151,6 +158,7 @@ class Journal:
             database.execute("PRAGMA journal_size_limit = 67108864")
             database.executescript(_SCHEMA)
             database.execute("BEGIN IMMEDIATE")
+            self.first_epoch = new_epoch()
             self.may_have_lost = self._begin_life(sync)
             database.execute("COMMIT")
         except sqlite3.Error as error:
@@ -215,13 +223,13 @@ class Journal:
         """Remove the keys that are older than *window* seconds."""
         self._database.execute("DELETE FROM keys WHERE at <= ?", (time.time() - window,))
 
-    def begin_epochs(self, new_epoch: Callable[[], str]) -> None:
+    def begin_epochs(self) -> None:
         """Begin a new life of each room, and forget the keys."""
         database = self._database
         names = database.execute("SELECT name FROM rooms").fetchall()
         database.execute("BEGIN IMMEDIATE")
         database.executemany(
-            "UPDATE rooms SET epoch = ? WHERE name = ?", [(new_epoch(), name) for (name,) in names]
+            "UPDATE rooms SET epoch = ? WHERE name = ?", [(self._new_epoch(), name) for (name,) in names]
         )
         database.execute("DELETE FROM keys")
         database.execute("COMMIT")
@@ -243,21 +251,26 @@ class Journal:
         database.executemany("UPDATE rooms SET floor = max(floor, ?) WHERE name = ?", batch.floors)
         database.executemany("DELETE FROM rooms WHERE name = ?", batch.forgotten)
         database.executemany("DELETE FROM records WHERE room = ?", batch.forgotten)
+        if batch.first_epoch is not None:
+            database.execute("UPDATE life SET first_epoch = ?", (batch.first_epoch,))
 
     def _begin_life(self, sync: str) -> bool:
         """Note that the file is in use; return whether acknowledged publications may be missing."""
         database = self._database
-        found = database.execute("SELECT version, machine, is_safe FROM life").fetchone()
+        found = database.execute("SELECT version, machine, is_safe, first_epoch FROM life").fetchone()
         machine = _boot_id()
         lost = False
         if found is not None:
-            version, before, is_safe = found
+            version, before, is_safe, first_epoch = found
             if version != _VERSION:
                 raise sqlite3.DatabaseError(f"it is of another version ({version})")
             lost = not is_safe and (machine is None or machine != before)
+            if not lost:
+                self.first_epoch = first_epoch
         # With `full`, what was acknowledged is safe at any time.
         database.execute("DELETE FROM life")
-        database.execute("INSERT INTO life VALUES (?, ?, ?)", (_VERSION, machine, sync == "full"))
+        values = _VERSION, machine, sync == "full", self.first_epoch
+        database.execute("INSERT INTO life VALUES (?, ?, ?, ?)", values)
         return lost
 
 

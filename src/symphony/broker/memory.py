@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from bisect import bisect_left, bisect_right
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any, Final
 
 from symphony.broker.base import Draft, Heard, History, Key, Page, Receive, Record
 from symphony.broker.keys import Keys
+from symphony.broker.roomlog import RoomLog
 from symphony.protocol.positions import Position
 from symphony.websocket.backpressure import READY
 
@@ -19,59 +19,12 @@ __all__ = ("MemoryBroker",)
 # What a record takes beside its payload: the tuple, the position, the place in the deque.
 _OVERHEAD: Final = 300
 
+# What a room takes that keeps something, beside its name: its log, and its place in the tables.
+_LOG_OVERHEAD: Final = 1300
+
 # Of how many rooms without publications the position is remembered. Without it, a member that
 # comes back to a quiet room would be told that it has missed something.
 _MAX_QUIET: Final = 100_000
-
-
-class _Log:
-    """The publications of one room.
-
-    Attributes:
-        epoch: The epoch of the sequence.
-        top: The offset of the last publication.
-        floor: The offset up to which publications may have been trimmed. Above it, a place
-            without a record is one whose publication was replaced.
-        records: Those that are kept, with the times at which they were published.
-        edits: Of the replacements that are kept: the first publication of the chain, and
-            the offset of the replacement.
-        size: The bytes of these.
-        receive: The subscriber, if there is one.
-        timer: Removes those that are too old.
-        history: How much is kept.
-    """
-
-    __slots__ = ("edits", "epoch", "floor", "history", "receive", "records", "size", "timer", "top")
-
-    def __init__(self, epoch: str, top: int) -> None:
-        self.epoch = epoch
-        self.top = self.floor = top
-        self.edits: dict[Position, int] = {}
-        self.records: deque[tuple[float, Record]] = deque()
-        self.size = 0
-        self.receive: Receive | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.history: History | None = None
-
-    @property
-    def position(self) -> Position:
-        return Position(self.epoch, self.top)
-
-    def knows(self, position: Position) -> bool:
-        """Whether everything after a position is still here."""
-        return position.epoch == self.epoch and self.floor <= position.offset <= self.top
-
-    def index_after(self, offset: int) -> int:
-        """Return the index of the first record after an offset."""
-        return bisect_right(self.records, offset, key=_offset)
-
-    def index_from(self, offset: int) -> int:
-        """Return the index of the first record that is not before an offset."""
-        return bisect_left(self.records, offset, key=_offset)
-
-
-def _offset(entry: tuple[float, Record]) -> int:
-    return entry[1].position.offset
 
 
 class _Done:
@@ -100,6 +53,7 @@ class MemoryBroker:
 
     Attributes:
         shared: `False`: no other process has these rooms.
+        first_epoch: The epoch of rooms to which nothing was ever published.
         evicted: How many publications were dropped because of *max_bytes*.
         held: The bytes of those that are kept.
     """
@@ -120,9 +74,12 @@ class MemoryBroker:
         self._forgot = forgot
         self.held = 0
         # In the order of their last publications.
-        self._logs: OrderedDict[str, _Log] = OrderedDict()
+        self._logs: OrderedDict[str, RoomLog] = OrderedDict()
         # Rooms without records and subscribers: epoch and offset.
         self._quiet: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        # The epoch of each room to which nothing was ever published. It need not be remembered,
+        # so those who join rooms and leave them push no other room out.
+        self.first_epoch = new_epoch()
         self._keys = Keys()
 
     def publish(self, room: str, draft: Draft, history: History) -> Awaitable[Position]:
@@ -141,6 +98,8 @@ class MemoryBroker:
         replaces = None if draft.replaces is None else self._replace(log, draft.replaces)
         kept = Record(position, draft.event, draft.payload, replaces=replaces)
         size = kept.size + _OVERHEAD
+        if not log.records:
+            self.held += _overhead(room)
         log.records.append((self._loop.time(), kept))
         log.size += size
         self.held += size
@@ -231,9 +190,11 @@ class MemoryBroker:
     # For an engine that stores what this one keeps
 
     def position(self, room: str) -> Position:
-        """Return the position of a room's last publication."""
+        """Return the position of a room's last publication. It is remembered from now on."""
         log = self._log(room)
-        self._forget_if_quiet(room, log)
+        if not log.records and log.receive is None:
+            del self._logs[room]
+            self._quiet[room] = log.epoch, log.top
         return log.position
 
     def known(self, room: str, key: Key) -> Position | None:
@@ -275,10 +236,12 @@ class MemoryBroker:
             records: What it keeps, each with its age in seconds; the oldest first.
         """
         now = self._loop.time()
-        log = self._logs[room] = _Log(top.epoch, top.offset)
+        log = self._logs[room] = RoomLog(room, top.epoch, top.offset)
         log.floor = floor
         log.history = history
         for age, record in records:
+            if not log.records:
+                self.held += _overhead(room)
             log.records.append((now - age, record))
             if record.replaces is not None:
                 log.edits[record.replaces] = record.position.offset
@@ -292,14 +255,14 @@ class MemoryBroker:
         """Remember a key that was stored; the oldest first."""
         self._keys.remember(room, key, position, self._loop.time() - age)
 
-    def _log(self, room: str) -> _Log:
+    def _log(self, room: str) -> RoomLog:
         log = self._logs.get(room)
         if log is None:
-            epoch, top = self._quiet.pop(room, None) or (self._new_epoch(), 0)
-            log = self._logs[room] = _Log(epoch, top)
+            epoch, top = self._quiet.pop(room, None) or (self.first_epoch, 0)
+            log = self._logs[room] = RoomLog(room, epoch, top)
         return log
 
-    def _trim(self, log: _Log) -> None:
+    def _trim(self, log: RoomLog) -> None:
         history = log.history
         if history is None:
             return
@@ -313,21 +276,23 @@ class MemoryBroker:
         ):
             size -= self._drop(log)
 
-    def _drop(self, log: _Log) -> int:
+    def _drop(self, log: RoomLog) -> int:
         """Drop the oldest record; return its size without the overhead."""
         _, record = log.records.popleft()
         log.floor = record.position.offset
         return self._dropped(log, record)
 
-    def _dropped(self, log: _Log, record: Record) -> int:
+    def _dropped(self, log: RoomLog, record: Record) -> int:
         size = record.size
         log.size -= size + _OVERHEAD
         self.held -= size + _OVERHEAD
+        if not log.records:
+            self.held -= _overhead(log.name)
         if record.replaces is not None and log.edits[record.replaces] == record.position.offset:
             del log.edits[record.replaces]
         return size
 
-    def _replace(self, log: _Log, replaced: Position) -> Position:
+    def _replace(self, log: RoomLog, replaced: Position) -> Position:
         """Empty the place of what a new publication replaces; return the first of its chain."""
         first = replaced
         record = self._kept(log, replaced)
@@ -339,7 +304,7 @@ class MemoryBroker:
         log.edits[first] = log.top
         return first
 
-    def _kept(self, log: _Log, position: Position) -> Record | None:
+    def _kept(self, log: RoomLog, position: Position) -> Record | None:
         """Return the record that stands for a publication now, if it is kept."""
         offset = log.edits.get(position)
         if offset is None:
@@ -375,13 +340,22 @@ class MemoryBroker:
             log.timer = self._loop.call_at(due, self._expire, room)
         self._forget_if_quiet(room, log)
 
-    def _forget_if_quiet(self, room: str, log: _Log) -> None:
+    def _forget_if_quiet(self, room: str, log: RoomLog) -> None:
         if log.records or log.receive is not None:
             return
         if log.timer is not None:
             log.timer.cancel()
         del self._logs[room]
+        if not log.top and log.epoch == self.first_epoch:
+            return
         self._quiet[room] = log.epoch, log.top
         if len(self._quiet) > _MAX_QUIET:
             forgotten, _ = self._quiet.popitem(last=False)
+            # The room begins again, and must not have the same positions a second time.
+            self.first_epoch = self._new_epoch()
             self._forgot(forgotten)
+
+
+def _overhead(room: str) -> int:
+    """Return what a room takes beside its records."""
+    return _LOG_OVERHEAD + len(room.encode())

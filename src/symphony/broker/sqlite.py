@@ -37,9 +37,6 @@ _BYTES_AT_ONCE: Final = 4 * 1024 * 1024
 # How often what the rooms no longer keep is removed from the file.
 _SWEEP: Final = 5.0
 
-# How much of the history a room without publications keeps. It has none yet.
-_NO_HISTORY: Final = History(1)
-
 
 class Target(NamedTuple):
     """A `sqlite://` URL.
@@ -158,11 +155,7 @@ class SqliteBroker:
         self, room: str, receive: Receive, interrupted: Callable[[Position], None] | None = None
     ) -> Position:
         """See `Broker.subscribe`."""
-        top = await self._core.subscribe(room, receive)
-        if top.offset == 0 and not self._closed:
-            # So that the position of a member that has joined is known after a restart.
-            self._next.add_room(room, top, 0, _NO_HISTORY)
-        return top
+        return await self._core.subscribe(room, receive)
 
     def unsubscribe(self, room: str) -> None:
         """See `Broker.unsubscribe`."""
@@ -202,6 +195,8 @@ class SqliteBroker:
         self._core.close()
 
     def _restore(self, rooms: Sequence[StoredRoom], keys: Sequence[StoredKey]) -> None:
+        assert self._journal is not None
+        self._core.first_epoch = self._journal.first_epoch
         for room in rooms:
             self._core.restore(room.name, room.top, room.floor, room.history, room.records)
             if room.records:
@@ -212,7 +207,7 @@ class SqliteBroker:
     # In the thread of the file
 
     def _load(self, target: Target) -> tuple[Sequence[StoredRoom], Sequence[StoredKey]]:
-        journal = self._journal = Journal(target.path, target.sync)
+        journal = self._journal = Journal(target.path, target.sync, lambda: secrets.token_urlsafe(9))
         try:
             if journal.may_have_lost:
                 logger.warning(
@@ -220,7 +215,7 @@ class SqliteBroker:
                     "be missing. Members that come back are told.",
                     target.path,
                 )
-                journal.begin_epochs(lambda: secrets.token_urlsafe(9))
+                journal.begin_epochs()
             return list(journal.rooms()), list(journal.keys(KEY_WINDOW))
         except sqlite3.Error as error:
             journal.close()
@@ -263,9 +258,6 @@ class SqliteBroker:
 
     def _plan(self, batch: Batch) -> list[tuple[_Waiting, Record]]:
         """Take what the next transaction stores, with the positions that it will have."""
-        for room in [room for room in batch.rooms if self._core.position(room).offset]:
-            # It was published to since it was subscribed to.
-            del batch.rooms[room]
         planned: list[tuple[_Waiting, Record]] = []
         tops: dict[str, Position] = {}
         keys: set[tuple[str, str, str]] = set()
@@ -317,7 +309,7 @@ class SqliteBroker:
         """Publish what is stored."""
         for (room, draft, history, result), record in planned:
             if not self._closed:
-                # It takes the planned position: nothing else publishes.
+                # It takes the planned position: nothing else publishes, and the room is remembered.
                 self._core.publish(room, draft, history)
             _succeed(result, record.position)
 
@@ -340,6 +332,7 @@ class SqliteBroker:
     def _forgot(self, room: str) -> None:
         self._floors.pop(room, None)
         self._next.forgotten.append((room,))
+        self._next.first_epoch = self._core.first_epoch
 
     def _sweep(self) -> None:
         """Remove from the file what the rooms no longer keep."""

@@ -21,7 +21,7 @@ from symphony.rooms.joining import FindFamily, Joining
 from symphony.rooms.leaving import Leaving
 from symphony.rooms.lives import Lives
 from symphony.rooms.options import PLAIN, Delivery
-from symphony.rooms.publishing import Publication, Publishing
+from symphony.rooms.publishing import Publication, Publishing, terms_of
 from symphony.rooms.relaying import EVERYONE_TOPIC, Relaying, topic_of
 from symphony.rooms.room import Room
 
@@ -140,6 +140,8 @@ class Membership:
         delivery: Delivery,
     ) -> Awaitable[Position | None]:
         """Publish *message* to a room that clients are told about, or that has no members."""
+        if not name:
+            return self.batches.publish(self.everyone, message, exclude, terms_of(self.everyone, delivery))
         return self._publishing.publish(name, self._rooms.get(name), message, exclude, delivery)
 
     def keeps(self, name: str) -> bool:
@@ -248,8 +250,21 @@ class SharedMembership(Membership):
         topic = topic_of(batch.name) if batch.name else EVERYONE_TOPIC
         return self._relaying.publish(topic, message, PLAIN, here)
 
+    def announce(
+        self,
+        name: str,
+        message: Sent | Emitted | Content,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
+    ) -> Awaitable[Position | None]:
+        """Publish *message* to a room, or to everyone, on all nodes."""
+        here = super().announce(name, message, exclude, delivery)
+        if name or self._relaying is None:
+            return here
+        return self._relaying.publish(EVERYONE_TOPIC, message, delivery, here)
+
     def _heard_everyone(self, message: Sent | Emitted, delivery: Delivery) -> None:
-        self.batches.publish(self.everyone, message)
+        self.batches.publish(self.everyone, message, terms=terms_of(self.everyone, delivery))
 
 
 def _by_name(name: str) -> Reject:

@@ -12,13 +12,14 @@ import msgspec
 from symphony.broker.base import Draft
 from symphony.errors import Reject
 from symphony.outgoing.encoding import Announced, Content
+from symphony.outgoing.terms import Terms
 from symphony.rooms.options import check
 from symphony.rooms.outcomes import Outcome, heard
 from symphony.rooms.relaying import topic_of
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker
-    from symphony.outgoing.batch import Batches, Recipient
+    from symphony.outgoing.batch import Batch, Batches, Recipient
     from symphony.outgoing.encoding import Emitted, Sent
     from symphony.protocol.positions import Position
     from symphony.rooms.family import Family
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from symphony.rooms.options import Delivery
     from symphony.rooms.relaying import Relaying
 
-__all__ = ("Publication", "Publishing")
+__all__ = ("Publication", "Publishing", "terms_of")
 
 
 class Publication(NamedTuple):
@@ -119,7 +120,7 @@ class Publishing:
         if live is None:
             return self._batches.paced()
         shown = Announced(message, live.name) if live.announced else message
-        return self._batches.publish(live, shown, exclude)
+        return self._batches.publish(live, shown, exclude, terms_of(live, delivery))
 
     async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
         """Return the last publications that a room keeps, the oldest first."""
@@ -135,6 +136,13 @@ class Publishing:
             Publication(record.event or "message", msgspec.msgpack.decode(record.payload), record.position)
             for record in page.records
         ]
+
+
+def terms_of(batch: Batch, delivery: Delivery) -> Terms | None:
+    """Return what the options of a publication ask for at members that are slow."""
+    if not delivery.volatile and delivery.conflate is None:
+        return None
+    return Terms(batch, volatile=delivery.volatile, conflate=delivery.conflate)
 
 
 class _Kept:

@@ -47,7 +47,7 @@ class Relaying:
         self._report = report
 
     def publish(
-        self, topic: str, message: Sent | Emitted | Content, delivery: Delivery, here: Awaitable[None]
+        self, topic: str, message: Sent | Emitted | Content, delivery: Delivery, here: Awaitable[Any]
     ) -> Awaitable[None]:
         """Pass a publication on, after the members of this node have got it.
 
