@@ -9,12 +9,15 @@ from symphony.broker.base import Broker
 from symphony.broker.ipc import ServedBroker, dial_to
 from symphony.broker.ipc import serve as serve_engine
 from symphony.broker.memory import MemoryBroker
+from symphony.broker.memorypresence import MemoryPresence
+from symphony.broker.presence import PresenceStore
 from symphony.broker.remote import RemoteBroker
+from symphony.broker.remotepresence import RemotePresence
 from symphony.broker.sqlite import SqliteBroker, target_of
 from symphony.errors import ConfigurationError
 from symphony.limits import Limits
 
-__all__ = ("MEMORY", "check", "is_in_memory", "open_broker", "serve")
+__all__ = ("MEMORY", "check", "is_in_memory", "open_broker", "presence_beside", "serve")
 
 MEMORY: Final = "memory://"
 """The URL of the broker in the memory of the process."""
@@ -76,6 +79,11 @@ async def open_broker(url: str, limits: Limits, *, ended: Callable[[], None] | N
     )
     await broker.connect()
     return broker
+
+
+def presence_beside(broker: Broker | None) -> PresenceStore:
+    """Return the presence store that belongs to a broker."""
+    return RemotePresence(broker) if isinstance(broker, RemoteBroker) else MemoryPresence()
 
 
 def serve(url: str, limits: Limits) -> ServedBroker:
