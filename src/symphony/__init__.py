@@ -24,6 +24,7 @@ from symphony.limits import Limits
 from symphony.plugin import Plugin
 from symphony.protocol.envelopes import Event, Protocol
 from symphony.protocol.positions import Position
+from symphony.rooms.leave import Leave
 from symphony.rooms.policy import Rooms
 from symphony.rooms.publishing import Publication
 from symphony.rooms.room import Room
@@ -48,6 +49,7 @@ __all__ = (
     "Handshake",
     "History",
     "Identity",
+    "Leave",
     "Limits",
     "MessageTooLargeError",
     "OutcomeUnknownError",

@@ -10,12 +10,14 @@ from symphony.handshake import Handshake
 from symphony.identity import Identity
 from symphony.node.checks import (
     NO_CLOSE,
+    NO_LEAVE,
     NO_ROOM,
     answering,
     the_handshake,
     wrong_state,
 )
 from symphony.rooms.family import Family, Hook
+from symphony.rooms.leave import Departure, Leave
 from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy, Rooms
 from symphony.rooms.room import Room
 from symphony.routing.patterns import NamePattern
@@ -27,6 +29,8 @@ from symphony.transport.base import Close
 __all__ = ("HookCompiler",)
 
 _NO_SOCKET: Final = "this hook is not called for one socket"
+_TAKE_LEAVE: Final = "annotate it with Leave: it has the reason and the close code"
+_LEAVE_HOOKS: Final = ("on_leave",)
 _SOCKET_HOOKS: Final = ("authorize", "on_join", "on_leave")
 
 
@@ -79,14 +83,23 @@ class HookCompiler:
         """Compile the app's error handler."""
         types: dict[type, Filler] = {Socket: the_socket, Exception: the_subject, BaseException: the_subject}
         take_socket = "take the Socket: it has it"
-        refused = {Room: NO_ROOM, Close: NO_CLOSE, Handshake: take_socket, Identity: take_socket}
+        refused = {
+            Room: NO_ROOM,
+            Close: NO_CLOSE,
+            Leave: NO_LEAVE,
+            Handshake: take_socket,
+            Identity: take_socket,
+        }
         known = Known(types, refused)
         plan = compile_plan(function, where="on_error of the app", known=known, overrides=self._overrides)
         return answering(plan, "on_error of the app")
 
     def _hook(self, function: Callable[..., Any], kind: str, policy: RoomPolicy) -> Hook:
         where = f"{kind} of rooms {policy.pattern!r}"
-        return answering(self._plan(function, where, policy, for_socket=kind in _SOCKET_HOOKS), where)
+        plan = self._plan(
+            function, where, policy, for_socket=kind in _SOCKET_HOOKS, leaves=kind in _LEAVE_HOOKS
+        )
+        return answering(plan, where)
 
     def _plan(
         self,
@@ -95,10 +108,13 @@ class HookCompiler:
         policy: RoomPolicy,
         *,
         for_socket: bool,
+        leaves: bool = False,
         is_factory: bool = False,
     ) -> Plan:
         types: dict[type, Filler] = {Room: the_subject}
-        refused = {Close: NO_CLOSE}
+        refused = {Close: NO_CLOSE, Leave: NO_LEAVE}
+        if leaves:
+            types, refused = {Room: _the_room, Leave: _the_leave}, {Close: _TAKE_LEAVE}
         if for_socket:
             types |= {Socket: the_socket, Handshake: the_handshake}
         else:
@@ -111,6 +127,14 @@ class HookCompiler:
             overrides=self._overrides,
             is_factory=is_factory,
         )
+
+
+def _the_room(socket: Any, subject: Departure) -> Room:
+    return subject.room
+
+
+def _the_leave(socket: Any, subject: Departure) -> Leave:
+    return subject.leave
 
 
 def _wrong_room_state(state: Any, annotation: Any) -> str | None:

@@ -66,10 +66,12 @@ class CatchUp:
     async def _send_pages(self) -> None:
         outbox = self._recipient.outbox
         while self._goes_on:
-            if self._after == self._feed.last:
+            if self._after == self._feed.last or self._is_past_the_end:
                 # No `await` in between: every later publication reaches it.
                 self._live.catching.pop(self._recipient)
                 self._batches.catch_up(self._live, self._recipient)
+                if self._live.caught_up is not None:
+                    self._live.caught_up(self._recipient)
                 return
             if outbox.size > outbox.high:
                 await outbox.drained()
@@ -96,6 +98,12 @@ class CatchUp:
         first = page.records[0].position if page.records else None
         self._after = page.top if first is None else Position(first.epoch, first.offset - 1)
         tell(self._recipient, Lost(self._live.name, self._after))
+
+    @property
+    def _is_past_the_end(self) -> bool:
+        # A room that is closed hears no more, and the history may go on.
+        last, after = self._feed.last, self._after
+        return self._live.over is not None and (after.epoch != last.epoch or after.offset >= last.offset)
 
     @property
     def _goes_on(self) -> bool:

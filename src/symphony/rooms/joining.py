@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from symphony.errors import Reject
-from symphony.rooms.announcing import NOW, REMOVED
+from symphony.rooms import announcing as told
+from symphony.rooms.announcing import NOW
 from symphony.rooms.changes import refuse_gone, undone
+from symphony.rooms.leave import REMOVED
+from symphony.rooms.lives import inside
 from symphony.socket import recipient_of
 
 if TYPE_CHECKING:
@@ -89,19 +92,26 @@ class Joining:
         if asked is not None and not family.opens_to_clients:
             raise Reject("forbidden", f"clients may not ask to join {name!r}")
         asks = authorize and family.authorize is not None
-        at_once = not asks and family.on_join is None and family.policy.history is None
-        if at_once and (family.state is None or self._lives.is_made(name)):
+        if not asks and self._may_enter_at_once(name, family):
             self._check_count(recipient, most)
-            self._attach(socket, self._lives.at_work(name, family, params), NOW)
+            live = self._lives.at_work(name, family, params)
+            self._attach(socket, live, NOW)
+            live.open_until = 0.0
             return
+        since = None if asked is None else asked.since
         with self._changes.changing(recipient, name) as change:
             if asks and not await self._allowed(socket, name, family, change):
                 return
-            live = self._lives.at_work(name, family, params)
-            with self._lives.held(live):
-                # If it is about to end, it goes on: `Lives.let_go` decides anew.
-                live.stay()
-                await self._enter(socket, live, most, None if asked is None else asked.since, change)
+            while not await self._entered(socket, name, family, params, most, since, change):
+                # The life of the room was over. It is made anew.
+                change.check(recipient, name)
+
+    def _may_enter_at_once(self, name: str, family: Family) -> bool:
+        """Whether nothing has to be awaited, except perhaps the answer of `authorize`."""
+        if family.on_join is not None or family.policy.history is not None:
+            return False
+        live = self._lives.rooms.get(name)
+        return family.state is None if live is None else live.is_made and live.over is None
 
     async def _allowed(self, socket: Socket[Any], name: str, family: Family, change: Change) -> bool:
         """Ask the `authorize` hook; return whether there is still something to do."""
@@ -113,20 +123,43 @@ class Joining:
         # The hook itself may have let it join.
         return not self._is_member(recipient, name)
 
-    async def _enter(
-        self, socket: Socket[Any], live: Live, most: int, since: Position | str | None, change: Change
-    ) -> None:
-        """Do what follows after `authorize`, while the room is held."""
+    async def _entered(
+        self,
+        socket: Socket[Any],
+        name: str,
+        family: Family,
+        params: dict[str, Any],
+        most: int,
+        since: Position | str | None,
+        change: Change,
+    ) -> bool:
+        """Do what follows after `authorize`; return `False` if the life of the room was over."""
         recipient = recipient_of(socket)
-        await self._lives.make_state(live)
-        change.check(recipient, live.name)
-        start = await self._announcing.start(live, since)
-        change.check(recipient, live.name)
-        self._check_count(recipient, most)
-        self._attach(socket, live, start)
-        if live.family.on_join is not None:
-            change.joins = live
-            await self._greet(socket, live, change)
+        live = self._lives.at_work(name, family, params)
+        if live.over is not None:
+            await self._lives.gone(live)
+            return False
+        with self._lives.held(live):
+            # If it is about to end, it goes on: `Lives.let_go` decides anew.
+            live.stay()
+            try:
+                await self._lives.make_state(live)
+                change.check(recipient, name)
+                start = await self._announcing.start(live, since)
+                change.check(recipient, name)
+            except Reject:
+                if live.over is not None and change.undone is None:
+                    return False
+                raise
+            if live.over is not None:
+                return False
+            self._check_count(recipient, most)
+            self._attach(socket, live, start)
+            if family.on_join is not None:
+                change.joins = live
+                await self._greet(socket, live, change)
+            live.open_until = 0.0
+        return True
 
     def _check_count(self, recipient: Recipient, most: int) -> None:
         if len(recipient.batches) - (recipient in self._everyone) >= most:
@@ -149,20 +182,25 @@ class Joining:
         assert live.family.on_join is not None
         recipient = recipient_of(socket)
         try:
-            await live.family.on_join(socket, self._handle(live.name))
+            with inside(live):
+                await live.family.on_join(socket, self._handle(live.name))
         except BaseException:
             if recipient in live:
-                self._announcing.remove(live, recipient, REMOVED)
+                self._announcing.remove(live, recipient, told.REMOVED)
+            if change.undone is None:
+                change.undone = REMOVED
             raise
         finally:
-            if change.undone:
-                # It was a member, and has left: nothing of `on_join` may stay.
-                await self._leaving.run_hooks(socket, live)
+            if change.undone is not None:
+                # It was a member, and is none: what `on_join` has begun, `on_leave` ends.
+                await self._leaving.run_hooks(socket, live, change.undone)
         change.check(recipient, live.name)
 
     async def _restart(self, recipient: Recipient, name: str, since: Position | str | None) -> None:
         """Let a member begin again, at *since*."""
         live = self._lives.rooms[name]
+        if live.over is not None:
+            raise Reject("unavailable", f"{name!r} is being closed")
         with self._changes.changing(recipient, name) as change:
             start = await self._announcing.start(live, since)
             change.check(recipient, name)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
-from symphony.rooms.announcing import LEFT
+from symphony.rooms import announcing as told
+from symphony.rooms.leave import LEFT, Leave
 from symphony.socket import recipient_of
 from symphony.websocket.backpressure import TURN
 
 if TYPE_CHECKING:
-    from symphony.outgoing.batch import Batches
-    from symphony.rooms.announcing import Announcing
+    from symphony.outgoing.batch import Batches, Recipient
+    from symphony.rooms.announcing import Announcing, End
     from symphony.rooms.changes import Change, Changes
     from symphony.rooms.live import Live
     from symphony.rooms.lives import Lives
@@ -45,7 +46,7 @@ class Leaving:
         self._batches = batches
         self._report = report
 
-    async def leave(self, socket: Socket[Any], name: str) -> bool:
+    async def leave(self, socket: Socket[Any], name: str, why: Leave = LEFT) -> bool:
         """Take *socket* out of a room; whether it was in it."""
         recipient = recipient_of(socket)
         change = self._changes.of(recipient).get(name)
@@ -54,21 +55,25 @@ class Leaving:
         self._changes.undo_waiting(recipient, name)
         if change is not None and (change.joins is not None or not was_member):
             # The join that is under way ends it: it knows whether `on_join` has succeeded.
-            change.undone = True
+            change.undone = why
             if live is not None and was_member:
-                self._announcing.remove(live, recipient, LEFT)
+                self._announcing.remove(live, recipient, told.LEFT)
             await self._changes.settled(recipient, name)
         elif live is not None and was_member:
-            self._announcing.remove(live, recipient, LEFT)
+            self._announcing.remove(live, recipient, told.LEFT)
             with self._lives.held(live):
                 if live.family.on_leave:
                     with self._changes.changing(recipient, name):
-                        await self._lives.run_all(live.family.on_leave, socket, live, "on_leave")
+                        await self._lives.run_all(live.family.on_leave, socket, live, "on_leave", why)
         await (TURN if recipient.outbox.sealed else self._batches.paced())
         return was_member
 
-    def leave_all(self, socket: Socket[Any]) -> Coroutine[Any, Any, None] | None:
+    def leave_all(self, socket: Socket[Any], why: Leave) -> Coroutine[Any, Any, None] | None:
         """Take a socket that has gone out of all of its rooms at once.
+
+        Args:
+            socket: The socket.
+            why: How its connection ended.
 
         Returns:
             What runs its `on_leave` hooks, if there are any. It returns when all hooks of
@@ -93,19 +98,42 @@ class Leaving:
             else:
                 self._lives.end_if_empty(live)
         for change in changes.values():
-            change.undone = True
-        return self._left(socket, left, tuple(changes.values())) if left or changes else None
+            change.undone = why
+        return self._left(socket, left, tuple(changes.values()), why) if left or changes else None
 
-    async def run_hooks(self, socket: Socket[Any], live: Live) -> None:
+    def put_out(
+        self, live: Live, recipients: Iterable[Recipient], why: Leave, end: End
+    ) -> Coroutine[Any, Any, None]:
+        """Take members out of a room at once; what is returned runs their `on_leave` hooks."""
+        left: list[Socket[Any]] = []
+        for recipient in recipients:
+            owner = live.owner(recipient)
+            self._announcing.remove(live, recipient, end)
+            change = self._changes.of(recipient).get(live.name)
+            if change is not None and change.joins is live:
+                # Its join runs the hooks.
+                change.undone = why
+            else:
+                left.append(owner)
+        return self._put_out(live, left, why)
+
+    async def _put_out(self, live: Live, left: list[Socket[Any]], why: Leave) -> None:
+        if live.family.on_leave:
+            for socket in left:
+                await self.run_hooks(socket, live, why)
+
+    async def run_hooks(self, socket: Socket[Any], live: Live, why: Leave) -> None:
         """Run the `on_leave` hooks of a socket that no caller waits for."""
         try:
-            await self._lives.run_all(live.family.on_leave, socket, live, "on_leave")
+            await self._lives.run_all(live.family.on_leave, socket, live, "on_leave", why)
         except BaseException as error:
             self._report(error, socket, f"on_leave of {live.name!r}")
 
-    async def _left(self, socket: Socket[Any], left: list[Live], changes: tuple[Change, ...]) -> None:
+    async def _left(
+        self, socket: Socket[Any], left: list[Live], changes: tuple[Change, ...], why: Leave
+    ) -> None:
         for live in left:
-            await self.run_hooks(socket, live)
+            await self.run_hooks(socket, live, why)
             self._lives.let_go(live)
         for change in changes:
             await change.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from symphony.outgoing.batch import Batch, Recipient
@@ -32,12 +33,17 @@ class Live(Batch):
         linger: Ends it, while it lingers.
         ending: Runs its last hooks.
         began: Whether its life has begun: its state was created, or it has had a member.
+        over: Set when its life is over, so that nobody can join it any more. It is done
+            when the room is gone.
+        open_until: The time up to which it waits for its first member.
+        caught_up: Called with each member that was behind and has caught up, while it is closed.
         hooks: How many joins and hooks are under way: it does not end before these are done.
     """
 
     __slots__ = (
         "began",
         "catching",
+        "caught_up",
         "ending",
         "family",
         "feed",
@@ -45,6 +51,8 @@ class Live(Batch):
         "is_made",
         "linger",
         "making",
+        "open_until",
+        "over",
         "params",
         "state",
         "tasks",
@@ -63,12 +71,21 @@ class Live(Batch):
         self.linger: asyncio.TimerHandle | None = None
         self.ending: asyncio.Task[Any] | None = None
         self.began = False
+        self.over: asyncio.Future[None] | None = None
+        self.open_until = 0.0
+        self.caught_up: Callable[[Recipient], None] | None = None
         self.hooks = 0
 
     def has_state(self, state: Any) -> None:
         """Note the state that was created."""
         self.state = state
         self.is_made = self.began = True
+
+    def owner(self, recipient: Recipient) -> Any:
+        """Return the socket of a member."""
+        if recipient in self.behind:
+            return self.behind[recipient]
+        return self.recipients[recipient.encoding][recipient]
 
     def stay(self) -> None:
         """Go on, if it was about to end."""

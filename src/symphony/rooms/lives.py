@@ -6,10 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from symphony.errors import Reject
 from symphony.rooms.feed import Feed
+from symphony.rooms.leave import Departure, Leave
 from symphony.rooms.live import Live
 from symphony.rooms.making import Making
 from symphony.rooms.running import run_all
@@ -22,9 +25,22 @@ if TYPE_CHECKING:
     from symphony.rooms.room import Room
     from symphony.socket import Socket
 
-__all__ = ("Lives",)
+__all__ = ("Lives", "inside")
+
+_INSIDE: Final[ContextVar[tuple[Live, ...]]] = ContextVar("_INSIDE", default=())
+"""The rooms whose hooks the running code belongs to. It must not wait for their end."""
 
 logger = logging.getLogger("symphony.app")
+
+
+@contextmanager
+def inside(live: Live) -> Generator[None]:
+    """Note that the code in the block is a hook of a room."""
+    token = _INSIDE.set((*_INSIDE.get(), live))
+    try:
+        yield
+    finally:
+        _INSIDE.reset(token)
 
 
 class Lives:
@@ -112,6 +128,40 @@ class Lives:
         making.end()
         self.let_go(live)
 
+    def opened(self, live: Live, ttl: float) -> None:
+        """Let the life of a room begin that waits *ttl* seconds for its first member."""
+        live.began = True
+        live.stay()
+        live.open_until = self._loop.time() + ttl
+        if live.tasks is not None:
+            live.tasks.start()
+
+    def doom(self, live: Live) -> None:
+        """End the life of a room: from here on, joins wait until it has gone, and make it anew."""
+        if live.linger is not None:
+            live.linger.cancel()
+            live.linger = None
+        live.over = self._loop.create_future()
+        if live.tasks is not None:
+            live.tasks.spare_current()
+        if live.feed is not None:
+            # Its members get what was published up to here.
+            live.feed.close()
+
+    async def gone(self, live: Live) -> None:
+        """Return when a room whose life is over has gone.
+
+        Raises:
+            Reject: `unavailable`: a hook of the room called this, for which the room waits.
+        """
+        if live in _INSIDE.get():
+            raise Reject("unavailable", f"{live.name!r} ends, and this is called by one of its hooks")
+        if live.over is None:
+            self.doom(live)
+        assert live.over is not None
+        # Not the future itself: a waiter that is cancelled would cancel it for all.
+        await asyncio.wait((live.over,))
+
     @contextmanager
     def held(self, live: Live) -> Generator[None]:
         """Keep a room from ending while a join or a hook of it is under way."""
@@ -128,22 +178,34 @@ class Lives:
 
     def end_if_empty(self, live: Live) -> None:
         """Let a room linger, or end it, if nothing keeps it."""
-        over = live.linger is not None or live.ending is not None or self.rooms.get(live.name) is not live
-        if over or len(live) or live.hooks:
+        ends = live.linger is not None or live.ending is not None or self.rooms.get(live.name) is not live
+        if ends or len(live) or live.hooks:
             return
         linger = live.family.policy.linger
+        if live.open_until:
+            linger = max(linger, live.open_until - self._loop.time())
         if not live.began:
             self._remove(live)
+        elif live.over is not None:
+            self._end(live)
         elif linger > 0:
             live.linger = self._loop.call_later(linger, self._end, live)
         else:
             self._end(live)
 
     async def run_all(
-        self, hooks: tuple[Hook, ...], socket: Socket[Any] | None, live: Live, kind: str
+        self,
+        hooks: tuple[Hook, ...],
+        socket: Socket[Any] | None,
+        live: Live,
+        kind: str,
+        leave: Leave | None = None,
     ) -> None:
         """Run each of some hooks of a room; raise the first error, and report the others."""
-        await run_all(hooks, socket, self._handle(live.name), kind, self._report)
+        room = self._handle(live.name)
+        subject = room if leave is None else Departure(room, leave)
+        with inside(live):
+            await run_all(hooks, socket, subject, f"{kind} of {live.name!r}", self._report)
 
     async def close(self, *, timeout: float) -> None:
         """End all rooms at once, their tasks and their lingers.
@@ -180,7 +242,10 @@ class Lives:
                 _, late = await asyncio.wait(tasks, timeout=self._patience + 1)
                 if late:
                     logger.error("%d tasks of room %r did not end and are abandoned.", len(late), live.name)
-            if live.ending is asyncio.current_task():
+            if live.ending is asyncio.current_task() and live.family.on_empty:
+                # The hook may save or close what the state has, so the state is not used again.
+                if live.over is None:
+                    self.doom(live)
                 await self.run_all(live.family.on_empty, None, live, "on_empty")
         finally:
             # A socket that joined meanwhile has undone this end, even if it has left again.
@@ -188,6 +253,9 @@ class Lives:
                 self._remove(live)
 
     def _remove(self, live: Live) -> None:
-        self.rooms.pop(live.name, None)
+        if self.rooms.get(live.name) is live:
+            del self.rooms[live.name]
+        if live.over is not None and not live.over.done():
+            live.over.set_result(None)
         if live.feed is not None:
             live.feed.close()

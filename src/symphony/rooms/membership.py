@@ -16,8 +16,10 @@ from symphony.protocol.positions import Position
 from symphony.rooms.announcing import Announcing
 from symphony.rooms.changes import Changes
 from symphony.rooms.joining import FindFamily, Joining
+from symphony.rooms.leave import Leave
 from symphony.rooms.leaving import Leaving
 from symphony.rooms.lives import Lives
+from symphony.rooms.opening import Opening
 from symphony.rooms.options import Delivery
 from symphony.rooms.publishing import Publication, Publishing
 from symphony.rooms.room import Room
@@ -74,6 +76,7 @@ class Membership:
             patience=patience,
         )
         self._leaving = Leaving(lives, changes, announcing, batches, report)
+        self._opening = Opening(find_family, lives, self._leaving, background, patience)
         self._joining = Joining(
             find_family, handle, lives, changes, announcing, self._leaving, everyone=self.everyone
         )
@@ -148,9 +151,19 @@ class Membership:
         self.room(name)
         return await self._leaving.leave(socket, name)
 
-    def leave_all(self, socket: Socket[Any]) -> Coroutine[Any, Any, None] | None:
+    def leave_all(self, socket: Socket[Any], why: Leave) -> Coroutine[Any, Any, None] | None:
         """Take a socket that has gone out of all of its rooms at once: see `Leaving.leave_all`."""
-        return self._leaving.leave_all(socket)
+        return self._leaving.leave_all(socket, why)
+
+    async def open_room(self, name: str, state: Any, ttl: float) -> bool:
+        """Make a room before anybody joins: see `Opening.open`."""
+        self.room(name)
+        return await self._opening.open(name, state, ttl)
+
+    async def close_room(self, name: str, code: int, reason: str) -> None:
+        """End a room and its memberships: see `Opening.close`."""
+        await self._opening.close(name, code, reason)
+        await self.batches.paced()
 
     async def close(self, *, timeout: float) -> None:
         """End all rooms at once, their tasks and their lingers.

@@ -24,16 +24,17 @@ class _Slot:
         finished: Whether the function has returned. It then runs again only in the
             next life of the room.
         ending: Whether the task has to end, because the room is empty.
+        spared: Whether it is not cancelled at once, because it has closed the room.
         again: Whether to start another one when it has ended.
         timer: Cancels a task that has emptied its own room.
     """
 
-    __slots__ = ("again", "ending", "finished", "hook", "task", "timer")
+    __slots__ = ("again", "ending", "finished", "hook", "spared", "task", "timer")
 
     def __init__(self, hook: Hook) -> None:
         self.hook = hook
         self.task: asyncio.Task[Any] | None = None
-        self.finished = self.ending = self.again = False
+        self.finished = self.ending = self.again = self.spared = False
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -80,6 +81,11 @@ class RoomTasks:
             elif not slot.finished:
                 self._begin(slot)
 
+    def spare_current(self) -> None:
+        """Let the task that calls this go on for some seconds when the room ends."""
+        for slot in self._slots:
+            slot.spared |= _OWN.get() is slot and slot.task is not None
+
     def end(self) -> None:
         """Cancel all tasks, because the room is empty.
 
@@ -91,7 +97,7 @@ class RoomTasks:
             if slot.task is None or slot.ending:
                 continue
             slot.ending = True
-            if _OWN.get() is slot:
+            if slot.spared or _OWN.get() is slot:
                 loop = asyncio.get_running_loop()
                 slot.timer = loop.call_later(self._patience, slot.task.cancel)
             else:
@@ -116,7 +122,7 @@ class RoomTasks:
         if slot.timer is not None:
             slot.timer.cancel()
         slot.task = slot.timer = None
-        slot.ending = False
+        slot.ending = slot.spared = False
         if slot.again:
             slot.again = False
             self._begin(slot)

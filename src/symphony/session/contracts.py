@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from symphony.complaints import Complaints
     from symphony.identity import Identity
     from symphony.protocol.envelopes import Event, Join
+    from symphony.rooms.leave import Leave
     from symphony.rooms.room import Room
     from symphony.session.waiting import Waiting
     from symphony.socket import Socket
@@ -114,7 +115,7 @@ class NodeRooms(Protocol):
         """Remove *socket* from a room; return whether it was a member."""
         ...
 
-    def leave_all(self, socket: Socket[Any]) -> Coroutine[Any, Any, None] | None:
+    def leave_all(self, socket: Socket[Any], why: Leave) -> Coroutine[Any, Any, None] | None:
         """Remove *socket* from its rooms at once; return what runs its hooks, if there are any."""
         ...
 

@@ -19,6 +19,7 @@ from symphony.errors import DisconnectedError, Reject
 from symphony.protocol.envelopes import Limits, LimitValues
 from symphony.protocol.subprotocols import LIMITS
 from symphony.protocol.unencodable import UnencodableError
+from symphony.rooms.leave import leave_of
 from symphony.session.background import BackgroundTasks
 from symphony.session.blocking import HELD, event_in, watched, what_held
 from symphony.session.cancelling import uncancel
@@ -66,9 +67,9 @@ class Session:
     """
 
     __slots__ = (
-        *("_background", "_close", "_closed", "_connection", "_context", "_dialect", "_draining"),
+        *("_background", "_close", "_closed", "_closes", "_connection", "_context", "_dialect", "_draining"),
         *("_endpoint", "_late", "_leaving", "_limits", "_node", "_opened_at", "_outbox"),
-        *("_phase", "_serving", "_task", "_timer"),
+        *("_phase", "_refusal", "_serving", "_task", "_timer"),
         *("began", "complaints", "received", "socket"),
     )
 
@@ -92,6 +93,8 @@ class Session:
         self._draining = False
         self._timer: asyncio.TimerHandle | None = None
         self.began = False
+        self._closes = False
+        self._refusal: Reject | None = None
         self._phase = _Phase.CONNECTING
 
     def start(self, socket: Socket[Any]) -> None:
@@ -150,6 +153,7 @@ class Session:
         """Drop the messages that wait for handlers, because the server has closed."""
         if self._closed.done():
             return
+        self._closes = True
         if dropped := self._serving.closing():
             text = "%d messages of socket %s were dropped: it was closed."
             self.complaints.log(logger, logging.INFO, text, dropped, self.socket.id)
@@ -164,7 +168,13 @@ class Session:
             self._close = close
         self._serving.connection_lost()
         # At once, although handlers may still run: a closed socket must not stay a member.
-        hooks = self._node.rooms.leave_all(self.socket)
+        refusal = self._refusal
+        why = leave_of(
+            self._close,
+            by_server=self._closes,
+            retryable=None if refusal is None else refusal.retryable,
+        )
+        hooks = self._node.rooms.leave_all(self.socket, why)
         if hooks is not None:
             self._leaving = start(self._carried_out(hooks), self._context)
         if self._phase is _Phase.CONNECTING:
@@ -307,7 +317,7 @@ class Session:
             self._fail(error, "on_leave hook")
 
     def _refuse(self, refusal: Reject) -> None:
-        socket = self.socket
+        socket, self._refusal = self.socket, refusal
         if socket.opened:
             if not self._draining:
                 self._serving.refuse(refusal)
