@@ -4,12 +4,12 @@
     make bench-micro AGAINST=../before        # two trees, in interleaved runs
 
 What is timed runs from the message that a transport hands over to the block
-that it is given to write. The figures are CPU time, so that other work on
-the machine disturbs them little, and the fastest of 180 parts of the work (9 processes,
-20 parts each): a virtual machine changes its speed by a third for seconds at a time,
-which medians of 9 runs did not even out (one tree against itself: up to 40 %). They are
-for comparing two versions of the code on one machine; `make bench` compares with
-other servers.
+that it is given to write, in CPU time. A virtual machine changes its speed by a third
+for seconds at a time, so two trees are compared part by part: a process of each tree
+does one part of about 20 ms, in turn, and the change is the median over all pairs of
+parts. Each of 9 pairs of processes has another hash seed, since the layout of the memory
+differs with it. The figures compare two versions of the code on one machine;
+`make bench` compares with other servers.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 RUNS = 9
 ROOT = Path(__file__).parents[1]
 PARTS = 20
-ECHOES, REQUESTS, PUBLICATIONS, MEMBERS, IN_FLIGHT = 204_800, 102_400, 1_600, 1_000, 16
+ECHOES, REQUESTS, PUBLICATIONS, MEMBERS, IN_FLIGHT = 10_240, 5_120, 1_600, 1_000, 16
 
 
 def symphony_of_tree() -> tuple[Any, Any, Any]:
@@ -110,8 +110,8 @@ async def opened(app: Any, path: str, outbox: Any, encoding: Any) -> tuple[Any, 
     return session, connection
 
 
-async def measured() -> dict[str, float]:
-    """Return the nanoseconds of each kind of work."""
+async def serve() -> None:
+    """Do one part of the work for each line of the input, and write its nanoseconds for one message."""
     symphony, outbox, encoding = symphony_of_tree()
     app = symphony()
 
@@ -133,83 +133,119 @@ async def measured() -> dict[str, float]:
     from symphony import Socket
 
     enter.__annotations__["socket"] = Socket
-    figures: dict[str, float] = {}
     async with app.lifespan():
-        session, connection = await opened(app, "/echo", outbox, encoding)
-        figures["echo"] = await timed(session.received, ["x" * 64] * ECHOES, connection)
-        assert connection.written >= ECHOES // IN_FLIGHT
-
-        session, connection = await opened(app, "/add", outbox, encoding)
-        requests = [f'{{"event":"add","data":{{"a":{id},"b":2}},"id":{id}}}' for id in range(1, REQUESTS + 1)]
-        figures["typed request"] = await timed(session.received, requests, connection)
-        assert connection.written >= REQUESTS // IN_FLIGHT
-
+        echoing = await opened(app, "/echo", outbox, encoding)
+        adding = await opened(app, "/add", outbox, encoding)
         members = [await opened(app, "/room", outbox, encoding) for _ in range(MEMBERS)]
         room = app.room("room")
-        parts: list[int] = []
-        for _ in range(PARTS):
-            began = time.process_time_ns()
-            for _ in range(PUBLICATIONS // IN_FLIGHT // PARTS):
-                for _ in range(IN_FLIGHT):
-                    room.send("x" * 64)
-                await asyncio.sleep(0)
-            parts.append(time.process_time_ns() - began)
-        figures[f"publication to {MEMBERS:,}"] = min(parts) * PARTS / PUBLICATIONS
-        assert all(connection.written >= PUBLICATIONS // IN_FLIGHT for _, connection in members)
-    return figures
+        requests = [f'{{"event":"add","data":{{"a":{id},"b":2}},"id":{id}}}' for id in range(1, REQUESTS + 1)]
+        while row := sys.stdin.readline().strip():
+            if row == "echo":
+                figure = await received(*echoing, ["x" * 64] * ECHOES)
+            elif row == "typed request":
+                figure = await received(*adding, requests)
+            else:
+                figure = await published(room)
+            print(figure, flush=True)
+        assert all(connection.written > 0 for _, connection in (echoing, adding, *members))
 
 
-async def timed(received: Any, messages: list[Any], connection: Connection) -> float:
+async def received(session: Any, connection: Connection, messages: list[Any]) -> float:
     """Return the nanoseconds of one message, flushed as a read buffer of 16 would be."""
     loop = asyncio.get_running_loop()
     finished: asyncio.Future[float] = loop.create_future()
-    outbox = connection.outbox
+    receive, outbox = session.received, connection.outbox
 
     def read() -> None:
-        length = len(messages) // PARTS
-        parts: list[int] = []
-        for start in range(0, len(messages), length):
-            began = time.process_time_ns()
-            for index in range(start, start + length, IN_FLIGHT):
-                outbox.corked = True
-                for message in messages[index : index + IN_FLIGHT]:
-                    received(message)
-                outbox.flush()
-            parts.append(time.process_time_ns() - began)
-        finished.set_result(min(parts) / length)
+        began = time.process_time_ns()
+        for index in range(0, len(messages), IN_FLIGHT):
+            outbox.corked = True
+            for message in messages[index : index + IN_FLIGHT]:
+                receive(message)
+            outbox.flush()
+        finished.set_result((time.process_time_ns() - began) / len(messages))
 
     # In a callback of the loop, as a transport does it: no other task is current.
     loop.call_soon(read)
     return await finished
 
 
-def run(tree: Path) -> dict[str, float]:
-    """Measure once, in a process of its own that imports *tree*."""
-    python = tree / ".venv" / "bin" / "python"
-    command = [str(python if python.exists() else sys.executable), str(Path(__file__)), "--once"]
-    environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "PYTHONHASHSEED": "0"}
-    return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+async def published(room: Any) -> float:
+    """Return the nanoseconds of one publication."""
+    began = time.process_time_ns()
+    for _ in range(PUBLICATIONS // IN_FLIGHT):
+        for _ in range(IN_FLIGHT):
+            room.send("x" * 64)
+        await asyncio.sleep(0)
+    return (time.process_time_ns() - began) / PUBLICATIONS
+
+
+class Tree:
+    """A process that does parts of the work with the code of one tree.
+
+    Args:
+        path: The tree.
+        seed: Its hash seed.
+    """
+
+    def __init__(self, path: Path, seed: int) -> None:
+        python = path / ".venv" / "bin" / "python"
+        command = [str(python if python.exists() else sys.executable), str(Path(__file__)), "--serve"]
+        environment = {**os.environ, "PYTHONPATH": str(path / "src"), "PYTHONHASHSEED": str(seed)}
+        self._process = subprocess.Popen(
+            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def part(self, row: str) -> float:
+        """Return the nanoseconds of one message of a part."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(row, file=self._process.stdin, flush=True)
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process.
+
+        Raises:
+            RuntimeError: It failed.
+        """
+        self._process.communicate()
+        if self._process.returncode:
+            raise RuntimeError("the measured process failed")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--against", type=Path, help="another tree, to be measured in turn with this one")
-    parser.add_argument("--once", action="store_true", help="measure what is imported, once, as JSON")
+    parser.add_argument("--serve", action="store_true", help="measure what is imported, part by part")
     options = parser.parse_args()
-    if options.once:
+    if options.serve:
         gc.disable()
-        json.dump(asyncio.run(measured()), sys.stdout)
+        asyncio.run(serve())
         return
-    trees = {"this": ROOT} if options.against is None else {"before": options.against.resolve(), "this": ROOT}
-    figures: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
-    for _ in range(RUNS):
-        for name, tree in trees.items():
-            figures[name].append(run(tree))
-    print(f"Nanoseconds, the fastest part of {RUNS} runs" + (" in turn" if len(trees) > 1 else ""))
-    for row in figures["this"][0]:
-        fastest = {name: min(each[row] for each in runs) for name, runs in figures.items()}
-        text = "  ".join(f"{name} {figure:>10,.0f}" for name, figure in fastest.items())
-        change = f"  {100 * (fastest['this'] / fastest['before'] - 1):+.1f} %" if "before" in fastest else ""
+    paths = [ROOT] if options.against is None else [options.against.resolve(), ROOT]
+    rows = ("echo", "typed request", f"publication to {MEMBERS:,}")
+    # Of each row, the figures of each part: one for each tree.
+    figures: dict[str, list[list[float]]] = {row: [] for row in rows}
+    for seed in range(RUNS):
+        trees = [Tree(path, seed) for path in paths]
+        try:
+            for row in rows:
+                for part in range(PARTS + 1):
+                    # Whoever is first has the colder caches, if the other tree shares them.
+                    order = trees if part % 2 else trees[::-1]
+                    pair = {id(tree): tree.part(row) for tree in order}
+                    # The first part warms up.
+                    if part:
+                        figures[row].append([pair[id(tree)] for tree in trees])
+        finally:
+            for tree in trees:
+                tree.close()
+    print(f"Nanoseconds, medians of {RUNS * PARTS} parts")
+    for row, parts in figures.items():
+        *before, this = (median(column) for column in zip(*parts, strict=True))
+        text = "".join(f"before {figure:>8,.0f}  " for figure in before) + f"this {this:>8,.0f}"
+        change = f"  {100 * (median(new / old for old, new in parts) - 1):+.1f} %" if before else ""
         print(f"{row:24} {text}{change}")
 
 

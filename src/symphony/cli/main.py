@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import traceback
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -15,13 +16,18 @@ from symphony.cli.connect.command import connect
 from symphony.cli.failing import FAILED, USAGE, fail
 from symphony.cli.finding import AppImportError, Source, TargetError, load, locate
 from symphony.cli.reloading import serve_reloading
+from symphony.cli.workers.supervisor import supervise
 from symphony.errors import ConfigurationError
 from symphony.transport.native.certificate import check_certificate
+from symphony.transport.native.config import Config
 from symphony.transport.native.listen import ListenError
 from symphony.transport.native.logs import DEFAULT_LEVEL, LEVELS, check_level
-from symphony.transport.native.server import serve
+from symphony.transport.native.server import Server, serve
 
-__all__ = ("cli", "main")
+__all__ = ("MAX_WORKERS", "cli", "main")
+
+MAX_WORKERS: Final = 256
+"""The most workers of one server."""
 
 cli = typer.Typer(
     help="Symphony: the real-time framework for Python.",
@@ -73,6 +79,12 @@ def _run(
         typer.Option(envvar="SYMPHONY_PORT", min=0, max=65535, help="Port to listen on; 0 for a free one."),
     ] = 8080,
     uds: Annotated[str | None, typer.Option(help="Path of a Unix socket to listen on instead.")] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers", min=1, max=MAX_WORKERS, help="How many processes serve the app, on one machine."
+        ),
+    ] = 1,
     reload: Annotated[
         bool, typer.Option("--reload", help="Restart when a Python file next to the app changes.")
     ] = False,
@@ -107,6 +119,8 @@ def _run(
         check_certificate(ssl_certfile, ssl_keyfile)
     except ConfigurationError as error:
         fail(str(error), USAGE)
+    if reload and workers > 1:
+        fail("--reload serves with one process: leave out --workers.", USAGE)
     where: dict[str, Any] = {"host": host, "port": port, "uds": uds, "log_level": level}
     options = {
         **where,
@@ -119,6 +133,10 @@ def _run(
         source = locate(target)
         if reload:
             serve_reloading(partial(_serve, source, options), source.watched, **where)
+        elif workers > 1:
+            tls = ssl_certfile is not None
+            code = supervise(partial(_serve, source, options), workers, tls=tls, **where)
+            raise typer.Exit(code)
         else:
             _serve(source, options)
     except TargetError as error:
@@ -127,8 +145,13 @@ def _run(
         fail(str(error), FAILED)
 
 
-def _serve(source: Source, options: dict[str, Any], sockets: list[socket.socket] | None = None) -> None:
-    """Load the app and serve it; with `--reload` this runs in the child process."""
+def _serve(
+    source: Source,
+    options: dict[str, Any],
+    sockets: list[socket.socket] | None = None,
+    make_server: Callable[[Config], Server] | None = None,
+) -> None:
+    """Load the app and serve it; with `--reload` and `--workers` this runs in a child process."""
     try:
         app = load(source)
     except AppImportError as error:
@@ -136,7 +159,7 @@ def _serve(source: Source, options: dict[str, Any], sockets: list[socket.socket]
         fail(str(error), FAILED)
     except TargetError as error:
         fail(str(error), USAGE)
-    serve(app, sockets=sockets, **options)
+    serve(app, sockets=sockets, make_server=make_server, **options)
 
 
 cli.command("connect")(connect)

@@ -47,7 +47,13 @@ _NUMBER: Final = itemgetter(0)
 Entry = tuple[int, "dict[SharedEncoding, Any]"]
 
 
-class Recipient:
+class _LookedAt:
+    """What a publication reads of each recipient: see the class of this name in `outbox`."""
+
+    __slots__ = ("cut", "outbox")
+
+
+class Recipient(_LookedAt):
     """Receives the publications of rooms, on behalf of a socket.
 
     Args:
@@ -64,7 +70,7 @@ class Recipient:
             has caught up with the others.
     """
 
-    __slots__ = ("batches", "behind", "cut", "encoding", "outbox")
+    __slots__ = ("batches", "behind", "encoding")
 
     def __init__(self, encoding: SharedEncoding, outbox: Outbox) -> None:
         self.encoding = encoding

@@ -52,7 +52,17 @@ class _Nowhere:
 _NOWHERE: Final = _Nowhere()
 
 
-class Outbox:
+class _LookedAt:
+    """What a publication reads of each member's outbox.
+
+    A base class, because its slots are the first of the object: they are in one line of the
+    processor's cache. Among the others, in the order of the alphabet, they were in two.
+    """
+
+    __slots__ = ("corked", "write")
+
+
+class Outbox(_LookedAt):
     """The outgoing frames of one connection that are not written yet.
 
     It starts blocked, so that frames are queued until the handshake is answered.
@@ -85,7 +95,6 @@ class Outbox:
         "_waiters",
         "at_once",
         "blocked",
-        "corked",
         "dropped",
         "frames",
         "high",
@@ -93,7 +102,6 @@ class Outbox:
         "sealed",
         "size",
         "source",
-        "write",
     )
 
     def __init__(

@@ -1,10 +1,16 @@
-"""The tests that each broker passes.
+"""The tests that each broker and each presence store passes.
 
 Run them against your own engine. Each is a function that takes a new broker:
 
     @pytest.mark.parametrize("check", contracts.BROKER, ids=lambda check: check.__name__)
     async def test_it_is_a_broker(check):
         await check(make_broker())
+
+Those of `PRESENCE` also take a function that lets the time of the store pass:
+
+    @pytest.mark.parametrize("check", contracts.PRESENCE, ids=lambda check: check.__name__)
+    async def test_it_is_a_presence_store(check):
+        await check(make_store(), clock.advance)
 """
 
 from __future__ import annotations
@@ -17,9 +23,11 @@ from symphony.broker.base import Broker, History, Record
 from symphony.protocol.positions import Position
 from symphony.testing.drafts import PAGE, content, data_of, draft, read_all
 from symphony.testing.keycontracts import KEYS
+from symphony.testing.leasechecks import PRESENCE
 
 __all__ = (
     "BROKER",
+    "PRESENCE",
     "SHARED_BROKER",
     "a_message_has_no_event",
     "a_position_of_another_history_is_noticed",

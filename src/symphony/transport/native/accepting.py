@@ -128,6 +128,15 @@ class Listener:
         # Not earlier: the event loop still watches the socket.
         self._accepting.add_done_callback(lambda _: bound.close())
 
+    @property
+    def opening(self) -> bool:
+        """Whether a TLS handshake has not ended."""
+        return bool(self._opening)
+
+    def stop(self) -> None:
+        """Accept no more; TLS handshakes go on."""
+        self._accepting.cancel()
+
     def close(self) -> None:
         """Accept no more, and end the TLS handshakes that have not ended."""
         self._accepting.cancel()

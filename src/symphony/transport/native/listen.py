@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-__all__ = ("ListenError", "bind", "keep_unsent_data", "listening")
+__all__ = ("ListenError", "addresses", "bind", "keep_unsent_data", "listening")
 
 # Python before 3.12 does not name the option everywhere.
 _NOTSENT_LOWAT: Final = {"linux": 25, "darwin": 0x201}
@@ -60,6 +60,19 @@ def bind(host: str, port: int, uds: str | None) -> list[socket.socket]:
         ListenError: The address could not be bound.
     """
     return [_bind_unix(uds)] if uds is not None else _bind_tcp(host, port)
+
+
+def addresses(sockets: Iterable[socket.socket], *, tls: bool) -> list[str]:
+    """Return the addresses of bound sockets as people write them: URLs, or `unix:` and a path."""
+    found: list[str] = []
+    for bound in sockets:
+        name: Any = bound.getsockname()
+        if isinstance(name, str):
+            found.append(f"unix:{name}")
+        else:
+            host = f"[{name[0]}]" if ":" in name[0] else name[0]
+            found.append(f"{'https' if tls else 'http'}://{host}:{name[1]}")
+    return found
 
 
 def keep_unsent_data(listeners: Iterable[Any]) -> None:

@@ -21,14 +21,14 @@ from symphony.transport.native.connection import NativeConnection
 from symphony.transport.native.crowd import Crowd, Place
 from symphony.transport.native.descriptors import descriptor_limit, raise_descriptor_limit
 from symphony.transport.native.front import FrontDoor
-from symphony.transport.native.listen import ListenError, bind, keep_unsent_data, listening
+from symphony.transport.native.listen import ListenError, addresses, bind, keep_unsent_data, listening
 from symphony.transport.native.logs import check_level, configure_logging
 from symphony.transport.native.lostwrites import limit_lost_writes
 from symphony.transport.native.memory import freed, trim_memory
 from symphony.transport.native.segments import Segments
 from symphony.transport.native.stopping import Deadline, Signals
 
-__all__ = ("Server", "make_config", "serve")
+__all__ = ("Server", "make_config", "say_addresses", "serve")
 
 logger = logging.getLogger("symphony.transport")
 
@@ -72,7 +72,7 @@ class Server(uvicorn.Server):
 
     Args:
         config: From `make_config`.
-        ready: Called when the server listens, with its addresses as URLs.
+        ready: Called when the server listens, with its addresses.
         supervised: Whether a supervisor forwards signals to it as SIGTERM.
     """
 
@@ -83,7 +83,7 @@ class Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._ready = ready
-        self._signals = Signals(self._stop, supervised=supervised)
+        self._signals = Signals(self.stop, supervised=supervised)
         self._deadline = Deadline()
         self._force = asyncio.Event()
         self._peak = 0
@@ -105,27 +105,35 @@ class Server(uvicorn.Server):
             # The cause is in the log. `serve` decides about the exit code.
             self.should_exit = True
             return
-        self._listen(bind(config.host, config.port, config.uds) if sockets is None else sockets)
-        self.started = True
-        self._ready(self._addresses())
-
-    def _listen(self, sockets: list[socket.socket]) -> None:
-        config = self.config
+        bound = bind(config.host, config.port, config.uds) if sockets is None else sockets
         limit_lost_writes()
-        config.bound_to(sockets)
-        keep_unsent_data(sockets)
+        config.bound_to(bound)
         self._crowd = Crowd(descriptor_limit())
-        doorman = Doorman(self._crowd, config.acceptor, config.is_proxy)
+        self._doorman = Doorman(self._crowd, config.acceptor, config.is_proxy)
+        self.started = True
+        self.begin(bound)
+
+    def begin(self, sockets: list[socket.socket]) -> None:
+        """Listen, after the app has started, and say where."""
+        for bound in sockets:
+            self.listen(bound)
+        self._ready(addresses(sockets, tls=self.config.is_ssl))
+
+    def listen(self, bound: socket.socket) -> Listener:
+        """Accept the connections of a bound socket, and close it at the end."""
+        config = self.config
 
         def protocol(place: Place) -> Segments:
             front = FrontDoor(config, self.server_state, self.lifespan.state, place=place)
             return Segments(front, config.read_buffer)
 
-        for bound in sockets:
-            bound.setblocking(False)
-            bound.listen(config.backlog)
-            # uvicorn uses what the two classes have in common.
-            self.servers.append(cast("Any", Listener(bound, doorman, protocol, config.ssl)))
+        keep_unsent_data((bound,))
+        bound.setblocking(False)
+        bound.listen(config.backlog)
+        listener = Listener(bound, self._doorman, protocol, config.ssl)
+        # uvicorn uses what the two classes have in common.
+        self.servers.append(cast("Any", listener))
+        return listener
 
     async def on_tick(self, counter: int) -> bool:
         """Return memory after many connections have closed, or many large messages were read."""
@@ -175,23 +183,18 @@ class Server(uvicorn.Server):
         """Do nothing: `run` handles signals, until the event loop is closed."""
         yield
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Begin to stop. Idempotent, and may be called from another thread."""
+        if self.should_exit:
+            return
         self.should_exit = True
-        limits = self.config.acceptor.limits if self.started else Limits()
-        self._deadline.start(limits.stop_time + _TEARDOWN)
+        self._deadline.start(self.stop_time)
 
-    def _addresses(self) -> list[str]:
-        scheme = "https" if self.config.is_ssl else "http"
-        found: list[str] = []
-        for server in self.servers:
-            for listener in server.sockets:
-                name: Any = listener.getsockname()
-                if self.config.uds is None:
-                    host = f"[{name[0]}]" if ":" in name[0] else name[0]
-                    found.append(f"{scheme}://{host}:{name[1]}")
-                else:
-                    found.append(f"unix:{name}")
-        return found
+    @property
+    def stop_time(self) -> float:
+        """How long a stop can take before the process ends, in seconds."""
+        limits = self.config.acceptor.limits if self.started else Limits()
+        return limits.stop_time + _TEARDOWN
 
 
 def serve(
@@ -202,6 +205,7 @@ def serve(
     uds: str | None,
     log_level: str | None,
     sockets: list[socket.socket] | None = None,
+    make_server: Callable[[Config], Server] | None = None,
     **options: Any,
 ) -> None:
     """Serve *app* until a signal. The first line of output is the address.
@@ -213,6 +217,7 @@ def serve(
         uds: Path of a Unix socket to listen on instead.
         log_level: For `configure_logging`.
         sockets: Sockets that a supervisor has already bound.
+        make_server: Makes the server, `None`: a `Server`.
         **options: Options of `uvicorn.Config`.
 
     Raises:
@@ -226,7 +231,10 @@ def serve(
         config = make_config(app, host=host, port=port, uds=uds, **options)
         config.load()
         with listening(host, port, uds) if sockets is None else nullcontext(sockets) as bound:
-            server = Server(config, _say, supervised=sockets is not None)
+            if make_server is None:
+                server = Server(config, say_addresses, supervised=sockets is not None)
+            else:
+                server = make_server(config)
             server.run(bound)
     except (ConfigurationError, ListenError) as error:
         sys.exit(f"Error: {error}")
@@ -234,5 +242,6 @@ def serve(
         sys.exit(1)
 
 
-def _say(addresses: list[str]) -> None:
-    print(f"Symphony listens on {', '.join(addresses)} (stop it with Ctrl+C)", flush=True)
+def say_addresses(where: list[str]) -> None:
+    """Print the first line of output."""
+    print(f"Symphony listens on {', '.join(where)} (stop it with Ctrl+C)", flush=True)

@@ -1,0 +1,71 @@
+"""Decisions of a presence store whose hooks have to run: kept until they are acknowledged."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+from symphony.broker.attendance import HEAD_START, TAKEN, Decision
+
+__all__ = ("Decisions",)
+
+# What is kept at most, over all rooms. See docs/limits.md.
+_MAX_DECISIONS: Final = 100_000
+
+
+class _Pending:
+    """A decision whose hook is not acknowledged."""
+
+    __slots__ = ("at", "by", "decision", "node", "until")
+
+    def __init__(self, decision: Decision, node: str, at: float, by: str | None) -> None:
+        self.decision = decision
+        self.node = node
+        self.at = at
+        self.by = by
+        self.until = at + TAKEN if by is not None else 0.0
+
+
+class Decisions:
+    """The decisions of all rooms, the oldest first.
+
+    Attributes:
+        dropped: How many were dropped, because no node has acknowledged them and there
+            were too many. Their hooks have not run.
+    """
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._pending: OrderedDict[str, _Pending] = OrderedDict()
+
+    def add(self, decision: Decision, node: str, now: float, by: str | None) -> None:
+        """Keep a decision.
+
+        Args:
+            decision: The decision.
+            node: The node where the member was last.
+            now: The time.
+            by: The node that runs the hook, if it knows of the decision already.
+        """
+        self._pending[decision.id] = _Pending(decision, node, now, by)
+        if len(self._pending) > _MAX_DECISIONS:
+            self._pending.popitem(last=False)
+            self.dropped += 1
+
+    def take(self, node: str, now: float, most: int) -> list[Decision]:
+        """Hand decisions that no other node has to *node*."""
+        taken: list[Decision] = []
+        for pending in self._pending.values():
+            is_free = pending.by is None or pending.until <= now
+            if is_free and (pending.node == node or now >= pending.at + HEAD_START):
+                pending.by, pending.until = node, now + TAKEN
+                taken.append(pending.decision)
+                if len(taken) == most:
+                    break
+        return taken
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Forget decisions whose hooks have run."""
+        for id in ids:
+            self._pending.pop(id, None)

@@ -1,0 +1,136 @@
+"""The state machine of a presence store: its bounds, and that it forgets what has ended."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from symphony.broker import decisions, endings, presencetable
+from symphony.broker.attendance import LEASE, REMEMBERED, Diff, Renewal, Track
+from symphony.broker.presencetable import PresenceTable
+
+
+class Store:
+    """A table with a time of its own."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.diffs: list[Diff] = []
+        number = count()
+        self.table = PresenceTable(
+            clock=lambda: self.now, new_id=lambda: f"id-{next(number)}", publish=self.diffs.append
+        )
+
+    def track(self, member: str, connection: str, **more: object) -> str:
+        track = Track("a", member, connection, "node", anonymous=False, info=b"\xc0")._replace(**more)
+        return self.table.track(track).kind
+
+
+@pytest.mark.within("broker.presencetable._MAX_MEMBERS")
+@pytest.mark.beyond("broker.presencetable._MAX_MEMBERS")
+def test_a_store_has_a_limited_number_of_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presencetable, "_MAX_MEMBERS", 3)
+    store = Store()
+    assert [store.track(f"m{n}", f"c{n}", room=f"r{n}") for n in range(4)] == [*["arrived"] * 3, "busy"]
+    assert store.track("m1", "c5", room="r1") == "added"
+    store.table.untrack("r0", "c0", "node", left=True)
+    assert store.track("m3", "c6", room="r3") == "arrived"
+
+
+@pytest.mark.within("broker.endings._MAX_ENDED")
+@pytest.mark.beyond("broker.endings._MAX_ENDED")
+def test_the_ends_of_a_limited_number_of_connections_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endings, "_MAX_ENDED", 3)
+    store = Store()
+    for n in range(4):
+        store.track("ann", f"c{n}")
+        store.table.untrack("a", f"c{n}", "node", left=True)
+    assert [store.track("ann", f"c{n}") for n in (1, 2, 3, 0)] == ["stale", "stale", "stale", "arrived"]
+
+
+@pytest.mark.within("broker.decisions._MAX_DECISIONS")
+@pytest.mark.beyond("broker.decisions._MAX_DECISIONS")
+def test_a_limited_number_of_decisions_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decisions, "_MAX_DECISIONS", 3)
+    store = Store()
+    for n in range(3):
+        store.track(f"m{n}", f"c{n}")
+        store.table.untrack("a", f"c{n}", "node", left=True)
+    assert store.table.dropped == 0
+    store.track("m3", "c3")
+    store.table.untrack("a", "c3", "node", left=True)
+    assert store.table.dropped == 1
+    store.now += 20
+    assert [decision.member for decision in store.table.reap("node")] == ["m1", "m2", "m3"]
+
+
+def test_the_end_of_a_connection_is_remembered_for_two_minutes() -> None:
+    store = Store()
+    store.track("ann", "c1")
+    store.table.untrack("a", "c1", "node", left=True)
+    store.now += REMEMBERED - 1
+    store.table.reap("node")
+    assert store.track("ann", "c1") == "stale"
+    store.now += 2
+    store.table.reap("node")
+    assert store.track("ann", "c1") == "arrived"
+
+
+def test_nothing_is_left_of_members_that_have_come_and_gone() -> None:
+    """Heaps have entries of connections that have ended: these go with time."""
+    store = Store()
+    for round in range(200):
+        for n in range(5):
+            store.track(f"m{n}", f"c{round}-{n}", room=f"r{n}", grace=3.0, term=f"t{round}-{n}")
+        for n in range(5):
+            store.table.untrack(f"r{n}", f"c{round}-{n}", "node", left=bool(round % 2))
+            store.table.claim("/", f"m{n}", f"k{round}-{n}", "node", most=1, replace=True)
+            store.table.vacate(f"r{n}", f"t{round}-{n}")
+        store.now += 1
+        store.table.touch("node", [], [])
+        store.table.ack([decision.id for decision in store.table.reap("node")])
+    for _ in range(30):
+        store.now += 10
+        store.table.touch("node", [], [])
+        store.table.ack([decision.id for decision in store.table.reap("node")])
+    table = store.table
+    assert (table._rooms, table._rooms_of, table._size, table._due) == ({}, {}, 0, [])
+    assert (len(table._ended._ended), len(table._decisions._pending)) == (0, 0)
+    rights = table._rights
+    assert (rights._claims, rights._keys, rights._homes, rights._due) == ({}, {}, {}, [])
+
+
+def test_a_room_that_lives_for_long_does_not_grow() -> None:
+    store = Store()
+    store.track("ann", "c1", grace=10.0)
+    sizes: set[tuple[int, int]] = set()
+    for round in range(300):
+        store.track("bob", f"b{round}", grace=2.0)
+        store.now += 1
+        store.table.untrack("a", f"b{round}", "node", left=False)
+        store.table.touch("node", [Renewal("a", ["c1"])], [])
+        store.table.ack([decision.id for decision in store.table.reap("node")])
+        if round > 100:
+            sizes.add((len(store.table._due), len(store.table._rooms["a"].due)))
+    assert max(sizes) < (40, 80)
+    assert max(size for _, size in sizes) < 80
+
+
+def test_the_grace_begins_at_the_end_of_the_last_lease() -> None:
+    store = Store()
+    store.track("ann", "c1", grace=100.0)
+    store.now += 5
+    store.track("ann", "c2", grace=100.0)
+    for _ in range(8):
+        store.now += 10
+        store.table.touch("node", [], [])
+    assert [decision.kind for decision in store.table.reap("other")] == []
+    assert store.diffs[-1].kind == "away"
+    store.now = 1000 + 5 + LEASE + 99
+    store.table.touch("node", [], [])
+    store.table.reap("node")
+    assert store.diffs[-1].kind == "away"
+    store.now += 1
+    store.table.reap("node")
+    assert store.diffs[-1].kind == "depart"
