@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from symphony.errors import ConfigurationError
 from symphony.handshake import Handshake
 from symphony.identity import Identity
 from symphony.node.checks import (
@@ -20,6 +21,7 @@ from symphony.rooms.family import Family, Hook
 from symphony.rooms.leave import Departure, Leave
 from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy, Rooms
 from symphony.rooms.room import Room
+from symphony.rooms.ticking import DT, Tick
 from symphony.routing.patterns import NamePattern
 from symphony.routing.plan import Plan, compile_plan
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
@@ -59,6 +61,8 @@ class HookCompiler:
             on_leave=tuple(hooks.get("on_leave", [])),
             on_empty=tuple(hooks.get("on_empty", [])),
             tasks=tuple(hooks.get("task", [])),
+            ticks=tuple((seconds, self._hook(hook, "every", policy)) for seconds, hook in rooms.ticks),
+            saves=tuple((every, self._hook(hook, "save", policy)) for every, hook in rooms.saves),
         )
 
     def factory(
@@ -96,9 +100,7 @@ class HookCompiler:
 
     def _hook(self, function: Callable[..., Any], kind: str, policy: RoomPolicy) -> Hook:
         where = f"{kind} of rooms {policy.pattern!r}"
-        plan = self._plan(
-            function, where, policy, for_socket=kind in _SOCKET_HOOKS, leaves=kind in _LEAVE_HOOKS
-        )
+        plan = self._plan(function, where, policy, for_socket=kind in _SOCKET_HOOKS, kind=kind)
         return answering(plan, where)
 
     def _plan(
@@ -108,13 +110,19 @@ class HookCompiler:
         policy: RoomPolicy,
         *,
         for_socket: bool,
-        leaves: bool = False,
+        kind: str = "",
         is_factory: bool = False,
     ) -> Plan:
         types: dict[type, Filler] = {Room: the_subject}
         refused = {Close: NO_CLOSE, Leave: NO_LEAVE}
-        if leaves:
+        names = dict(NamePattern(policy.pattern, separator=ROOM_SEPARATOR).converters)
+        if kind in _LEAVE_HOOKS:
             types, refused = {Room: _the_room, Leave: _the_leave}, {Close: _TAKE_LEAVE}
+        elif kind == "every":
+            types = {Room: _the_room}
+            if DT in names:
+                raise ConfigurationError(f"{where}: {{dt}} is the name of the seconds since the last tick.")
+            names[DT] = "float"
         if for_socket:
             types |= {Socket: the_socket, Handshake: the_handshake}
         else:
@@ -123,13 +131,13 @@ class HookCompiler:
             function,
             where=where,
             known=Known(types, refused, partial(_wrong_room_state, policy.state)),
-            pattern_names=NamePattern(policy.pattern, separator=ROOM_SEPARATOR).converters,
+            pattern_names=names,
             overrides=self._overrides,
             is_factory=is_factory,
         )
 
 
-def _the_room(socket: Any, subject: Departure) -> Room:
+def _the_room(socket: Any, subject: Departure | Tick) -> Room:
     return subject.room
 
 

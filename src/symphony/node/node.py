@@ -88,6 +88,7 @@ class Node:
             self.run_in_background,
             self.report,
             broker=MemoryBroker(max_bytes=limits.max_history_bytes) if keeps_history else None,
+            stats=stats,
             patience=limits.finish_timeout,
             max_name=limits.max_room_name,
             max_recovery=limits.max_recovery,

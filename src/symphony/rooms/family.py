@@ -30,6 +30,8 @@ class Family:
         on_join: Called after a socket has joined.
         on_leave: Called after a socket has left.
         on_empty: Called when the last has left and the linger has passed.
+        ticks: Called at a fixed rate, each with its interval.
+        saves: Called after changes, each with its interval.
         tasks: Run from the first join to the end of the linger.
     """
 
@@ -40,6 +42,8 @@ class Family:
     on_leave: tuple[Hook, ...] = ()
     on_empty: tuple[Hook, ...] = ()
     tasks: tuple[Hook, ...] = ()
+    ticks: tuple[tuple[float, Hook], ...] = ()
+    saves: tuple[tuple[float, Hook], ...] = ()
 
     @property
     def opens_to_clients(self) -> bool:

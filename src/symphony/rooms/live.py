@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from symphony.rooms.family import Family
     from symphony.rooms.feed import Feed
     from symphony.rooms.making import Making
+    from symphony.rooms.saving import Saving
     from symphony.rooms.tasks import RoomTasks
 
 __all__ = ("Live",)
@@ -28,6 +29,7 @@ class Live(Batch):
         state: Its state, if its family has one.
         is_made: Whether it has its state, or needs none.
         making: The call of its factory, while that runs.
+        savings: What saves its changes.
         feed: Its history, if its family has one.
         catching: The members that are behind.
         linger: Ends it, while it lingers.
@@ -54,6 +56,7 @@ class Live(Batch):
         "open_until",
         "over",
         "params",
+        "savings",
         "state",
         "tasks",
     )
@@ -66,6 +69,7 @@ class Live(Batch):
         self.state: Any = None
         self.is_made = family.state is None
         self.making: Making | None = None
+        self.savings: tuple[Saving, ...] = ()
         self.feed: Feed | None = None
         self.catching: dict[Recipient, CatchUp] = {}
         self.linger: asyncio.TimerHandle | None = None

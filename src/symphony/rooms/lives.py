@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from symphony.errors import Reject
@@ -16,7 +17,9 @@ from symphony.rooms.leave import Departure, Leave
 from symphony.rooms.live import Live
 from symphony.rooms.making import Making
 from symphony.rooms.running import run_all
+from symphony.rooms.saving import Saving
 from symphony.rooms.tasks import RoomTasks
+from symphony.rooms.ticking import Ticking
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from symphony.rooms.family import Family, Hook
     from symphony.rooms.room import Room
     from symphony.socket import Socket
+    from symphony.stats import Stats
 
 __all__ = ("Lives", "inside")
 
@@ -54,6 +58,7 @@ class Lives:
             and the room.
         batches: The batches of the node.
         broker: Keeps the histories; `None`: no family has one.
+        stats: Counts what happens.
         patience: How many seconds the tasks of a room have to end.
 
     Attributes:
@@ -69,6 +74,7 @@ class Lives:
         *,
         batches: Batches,
         broker: Broker | None,
+        stats: Stats,
         patience: float,
     ) -> None:
         self.rooms: dict[str, Live] = {}
@@ -78,6 +84,8 @@ class Lives:
         self._not_encoded = not_encoded
         self._batches = batches
         self._broker = broker
+        self._stats = stats
+        self._tickings = count()
         self._patience = patience
         self._loop = asyncio.get_running_loop()
 
@@ -86,12 +94,20 @@ class Lives:
         live = self.rooms.get(name)
         if live is not None:
             return live
-        tasks = (
-            RoomTasks(family.tasks, self._handle(name), self._background, self._report, self._patience)
-            if family.tasks
-            else None
-        )
+        tasks: RoomTasks | None = None
+        if family.tasks or family.ticks:
+            ticks = [
+                Ticking(seconds, hook, self._report, self._stats, next(self._tickings))
+                for seconds, hook in family.ticks
+            ]
+            hooks = (*family.tasks, *ticks)
+            tasks = RoomTasks(hooks, self._handle(name), self._background, self._report, self._patience)
         live = self.rooms[name] = Live(name, family, params, tasks)
+        if family.saves:
+            room = self._handle(name)
+            live.savings = tuple(
+                Saving(every, hook, room, self._background, self._report) for every, hook in family.saves
+            )
         if family.policy.history is not None and self._broker is not None:
             deliver = partial(self._batches.publish, live)
             live.feed = Feed(self._broker, name, deliver, lambda error: self._not_encoded(error, live))
@@ -228,7 +244,8 @@ class Lives:
     def _end(self, live: Live) -> None:
         if live.tasks is not None:
             live.tasks.end()
-        if live.family.on_empty or (live.tasks is not None and live.tasks.running):
+        has_changed = any(saving.is_busy for saving in live.savings)
+        if live.family.on_empty or has_changed or (live.tasks is not None and live.tasks.running):
             # The room is still there for its tasks and its hook, and gone once these have
             # ended, unless a socket joined meanwhile.
             live.ending = self._background(self._run_empty(live))
@@ -242,15 +259,19 @@ class Lives:
                 _, late = await asyncio.wait(tasks, timeout=self._patience + 1)
                 if late:
                     logger.error("%d tasks of room %r did not end and are abandoned.", len(late), live.name)
-            if live.ending is asyncio.current_task() and live.family.on_empty:
-                # The hook may save or close what the state has, so the state is not used again.
+            if live.ending is asyncio.current_task() and (live.family.on_empty or live.savings):
+                # What is saved or closed now is not used again.
                 if live.over is None:
                     self.doom(live)
+                await self._save(live)
                 await self.run_all(live.family.on_empty, None, live, "on_empty")
         finally:
             # A socket that joined meanwhile has undone this end, even if it has left again.
             if live.ending is asyncio.current_task():
                 self._remove(live)
+
+    async def _save(self, live: Live) -> None:
+        await asyncio.gather(*[saving.finish(self._patience) for saving in live.savings])
 
     def _remove(self, live: Live) -> None:
         if self.rooms.get(live.name) is live:

@@ -26,6 +26,7 @@ from symphony.rooms.room import Room
 
 if TYPE_CHECKING:
     from symphony.socket import Socket
+    from symphony.stats import Stats
 
 __all__ = ("Membership",)
 
@@ -40,6 +41,7 @@ class Membership:
         background: Starts a task of the app's whose exception is reported.
         report: Called with the exception of a hook that no caller awaits.
         broker: Keeps the histories; `None`: no family has one.
+        stats: Counts what happens.
         patience: How many seconds the tasks of a room have to end.
         max_name: `Limits.max_room_name`.
         max_recovery: `Limits.max_recovery`.
@@ -52,6 +54,7 @@ class Membership:
         report: Callable[[BaseException, Any, str], None],
         *,
         broker: Broker | None,
+        stats: Stats,
         patience: float,
         max_name: int,
         max_recovery: int,
@@ -73,6 +76,7 @@ class Membership:
             self._not_encoded,
             batches=batches,
             broker=broker,
+            stats=stats,
             patience=patience,
         )
         self._leaving = Leaving(lives, changes, announcing, batches, report)
@@ -125,6 +129,13 @@ class Membership:
         """Return the state of a room, `None` while it is gone."""
         room = self._rooms.get(name)
         return None if room is None else room.state
+
+    def touch(self, name: str) -> None:
+        """Note that the state of a room has changed."""
+        live = self._rooms.get(name)
+        if live is not None:
+            for saving in live.savings:
+                saving.touch()
 
     def params(self, name: str) -> Mapping[str, Any]:
         """Return the parameters in a room's name."""

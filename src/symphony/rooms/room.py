@@ -105,6 +105,17 @@ class Room(RoomTarget, Generic[StateT, MemberT]):
         check_close_code(code)
         return self._table.close_room(self.name, code, reason)
 
+    def touch(self) -> None:
+        """Say that the state has changed, so that the `save` hooks of the family are called.
+
+        If the room does not exist, or has no such hook, nothing happens.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+        """
+        self._check_thread("touch")
+        self._table.touch(self.name)
+
     @property
     def state(self) -> StateT:
         """The room's state, created by the `state=` of `app.rooms` at the first join.

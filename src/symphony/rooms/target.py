@@ -63,6 +63,10 @@ class RoomTable(Protocol):
         """Return the room's state."""
         ...
 
+    def touch(self, name: str) -> None:
+        """Note that the room's state has changed."""
+        ...
+
     def params(self, name: str) -> Mapping[str, Any]:
         """Return the parameters in the room's name."""
         ...
