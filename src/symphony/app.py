@@ -7,14 +7,17 @@ import inspect
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from threading import get_ident
 from typing import Any, Literal, TypeVar, cast
 
 from starlette.datastructures import State
 
+from symphony.broker.engines import check as check_broker
 from symphony.errors import ConfigurationError, WrongThreadError
 from symphony.limits import Limits
 from symphony.node.asgi import AppCore
+from symphony.node.brokers import opened_broker
 from symphony.node.hooks import HookCompiler
 from symphony.node.node import Node
 from symphony.node.routes import Compiler, Defaults
@@ -71,6 +74,9 @@ class Symphony(Router):
             drops the oldest messages and counts them.
         client_script: Whether to serve the JavaScript client at
             `/_symphony/client.js`, to pages of this origin and of `origins`.
+        broker: The URL of the broker of the rooms: `"memory://"` or, in a worker,
+            `"ipc://…"`. `None`: that of the environment variable `SYMPHONY_BROKER`,
+            otherwise `"memory://"`.
 
     Attributes:
         state: Your data that the whole app shares.
@@ -96,8 +102,12 @@ class Symphony(Router):
         compression: int | None = None,
         slow_consumer: Literal["disconnect", "drop_oldest"] = "disconnect",
         client_script: bool = True,
+        broker: str | None = None,
     ) -> None:
         super().__init__()
+        if broker is not None:
+            check_broker(broker)
+        self._broker = broker
         check_hosts(hosts)
         self._hosts = None if hosts is None else tuple(hosts)
         self._core = AppCore(self, http, self._hosts)
@@ -265,8 +275,13 @@ class Symphony(Router):
         """
         if self._core.started:
             raise RuntimeError("This app runs already. Enter its lifespan once, in one place.")
-        node = self._compile()
+        make_node, keeps_history = self._compile()
         async with AsyncExitStack() as stack:
+            node = make_node(
+                broker=await stack.enter_async_context(
+                    opened_broker(self._broker, self.limits, keeps_history=keeps_history)
+                )
+            )
             stack.enter_context(self._core.running(node))
             if outer is not None:
                 self._core.warn_if_not_native()
@@ -336,7 +351,7 @@ class Symphony(Router):
             forwarded_allow_ips=forwarded_allow_ips,
         )
 
-    def _compile(self) -> Node:
+    def _compile(self) -> tuple[partial[Node], bool]:
         compiler = Compiler(Defaults(self.limits, self._defaults), self.overrides)
         table = PathTable[Endpoint]()
         for path, route, inside in self.routes():
@@ -355,17 +370,18 @@ class Symphony(Router):
         for rooms in self.families():
             families.add(hooks.family(rooms))
             keeps_history |= rooms.policy.history is not None
-        return Node(
+        make_node = partial(
+            Node,
             table.match,
             table.texts,
             families.find,
             limits=self.limits,
             hosts=self._hosts,
-            keeps_history=keeps_history,
             stats=self.stats,
             on_error=[hooks.error_handler(handler) for handler in self._error_handlers],
             on_exception=self.on_exception,
         )
+        return make_node, keeps_history
 
     def __repr__(self) -> str:
         return "app"

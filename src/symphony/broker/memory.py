@@ -148,7 +148,7 @@ class MemoryBroker:
         return _Done(position)
 
     async def subscribe(
-        self, room: str, receive: Receive, interrupted: Callable[[], None] | None = None
+        self, room: str, receive: Receive, interrupted: Callable[[Position], None] | None = None
     ) -> Position:
         """See `Broker.subscribe`."""
         log = self._log(room)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from starlette.exceptions import HTTPException, WebSocketException
 
-from symphony.broker.memory import MemoryBroker
+from symphony.broker.base import Broker
 from symphony.complaints import MAX_FAILURES, Complaints, place_of
 from symphony.errors import Reject
 from symphony.handshake import Handshake
@@ -53,7 +53,8 @@ class Node:
         find_family: The family and parameters of a room's name.
         limits: The bounds of the app.
         hosts: The hosts that the app answers for, `None`: those of its server.
-        keeps_history: Whether there are rooms with a history.
+        broker: Keeps the histories of rooms, and carries what goes to other processes;
+            `None`: there are no histories and no other processes.
         stats: Counts what happens.
         on_error: The app's error handlers.
         on_exception: Called with every exception of a handler as it happens.
@@ -74,7 +75,7 @@ class Node:
         *,
         limits: Limits,
         hosts: Sequence[str] | None,
-        keeps_history: bool,
+        broker: Broker | None,
         stats: Stats,
         on_error: Sequence[OnError],
         on_exception: Callable[[BaseException], None] | None = None,
@@ -87,10 +88,11 @@ class Node:
             find_family,
             self.run_in_background,
             self.report,
-            broker=MemoryBroker(max_bytes=limits.max_history_bytes) if keeps_history else None,
+            broker=broker,
             patience=limits.finish_timeout,
             max_name=limits.max_room_name,
             max_recovery=limits.max_recovery,
+            page_timeout=limits.page_timeout,
         )
         self.users = Users()
         self._on_error = on_error

@@ -86,7 +86,7 @@ class Joining:
             raise undone(name)
         if self._is_member(recipient, name):
             if asked is not None:
-                await self._restart(recipient, name, asked.since)
+                await self._restart(socket, name, asked.since, authorize=authorize)
             return
         family, params = self._find_family(name)
         if asked is not None and not family.opens_to_clients:
@@ -196,12 +196,18 @@ class Joining:
                 await self._leaving.run_hooks(socket, live, change.undone)
         change.check(recipient, live.name)
 
-    async def _restart(self, recipient: Recipient, name: str, since: Position | str | None) -> None:
-        """Let a member begin again, at *since*."""
-        live = self._lives.rooms[name]
+    async def _restart(
+        self, socket: Socket[Any], name: str, since: Position | str | None, *, authorize: bool
+    ) -> None:
+        """Let a member begin again, at *since*, if it may still join."""
+        live, recipient = self._lives.rooms[name], recipient_of(socket)
         if live.over is not None:
             raise Reject("unavailable", f"{name!r} is being closed")
         with self._changes.changing(recipient, name) as change:
+            if authorize and (hook := live.family.authorize) is not None:
+                if await hook(socket, self._handle(name)) is False:
+                    raise Reject("forbidden", f"you may not join {name!r}")
+                change.check(recipient, name)
             start = await self._announcing.start(live, since)
             change.check(recipient, name)
             if recipient not in live:

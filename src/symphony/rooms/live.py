@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from symphony.outgoing.batch import Batch, Recipient
 
 if TYPE_CHECKING:
+    from symphony.protocol.positions import Position
     from symphony.rooms.catchup import CatchUp
     from symphony.rooms.family import Family
     from symphony.rooms.feed import Feed
@@ -29,6 +30,7 @@ class Live(Batch):
         is_made: Whether it has its state, or needs none.
         making: The call of its factory, while that runs.
         feed: Its history, if its family has one.
+        follow: Lets a member get what follows a position from the history.
         catching: The members that are behind.
         linger: Ends it, while it lingers.
         ending: Runs its last hooks.
@@ -47,6 +49,7 @@ class Live(Batch):
         "ending",
         "family",
         "feed",
+        "follow",
         "hooks",
         "is_made",
         "linger",
@@ -67,6 +70,7 @@ class Live(Batch):
         self.is_made = family.state is None
         self.making: Making | None = None
         self.feed: Feed | None = None
+        self.follow: Callable[[Live, Recipient, Position], None] | None = None
         self.catching: dict[Recipient, CatchUp] = {}
         self.linger: asyncio.TimerHandle | None = None
         self.ending: asyncio.Task[Any] | None = None
@@ -75,6 +79,11 @@ class Live(Batch):
         self.open_until = 0.0
         self.caught_up: Callable[[Recipient], None] | None = None
         self.hooks = 0
+
+    def fell_behind(self, recipient: Recipient, position: Position) -> None:
+        """Let *recipient* get what follows *position* from the history."""
+        if self.follow is not None:
+            self.follow(self, recipient, position)
 
     def has_state(self, state: Any) -> None:
         """Note the state that was created."""

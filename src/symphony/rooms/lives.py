@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from symphony.errors import Reject
+from symphony.outgoing.terms import Terms
 from symphony.rooms.feed import Feed
 from symphony.rooms.leave import Departure, Leave
 from symphony.rooms.live import Live
@@ -20,7 +21,9 @@ from symphony.rooms.tasks import RoomTasks
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker
-    from symphony.outgoing.batch import Batch, Batches
+    from symphony.outgoing.batch import Batch, Batches, Recipient
+    from symphony.outgoing.encoding import Announced
+    from symphony.protocol.positions import Position
     from symphony.rooms.family import Family, Hook
     from symphony.rooms.room import Room
     from symphony.socket import Socket
@@ -54,6 +57,7 @@ class Lives:
             and the room.
         batches: The batches of the node.
         broker: Keeps the histories; `None`: no family has one.
+        follow: Lets a member get what follows a position from the history.
         patience: How many seconds the tasks of a room have to end.
 
     Attributes:
@@ -69,6 +73,7 @@ class Lives:
         *,
         batches: Batches,
         broker: Broker | None,
+        follow: Callable[[Live, Recipient, Position], None],
         patience: float,
     ) -> None:
         self.rooms: dict[str, Live] = {}
@@ -78,6 +83,7 @@ class Lives:
         self._not_encoded = not_encoded
         self._batches = batches
         self._broker = broker
+        self._follow = follow
         self._patience = patience
         self._loop = asyncio.get_running_loop()
 
@@ -93,7 +99,8 @@ class Lives:
         )
         live = self.rooms[name] = Live(name, family, params, tasks)
         if family.policy.history is not None and self._broker is not None:
-            deliver = partial(self._batches.publish, live)
+            live.follow = self._follow
+            deliver = partial(_deliver, self._batches, live)
             live.feed = Feed(self._broker, name, deliver, lambda error: self._not_encoded(error, live))
         return live
 
@@ -259,3 +266,8 @@ class Lives:
             live.over.set_result(None)
         if live.feed is not None:
             live.feed.close()
+
+
+def _deliver(batches: Batches, live: Live, publication: Announced, position: Position) -> None:
+    """Hand a publication that is kept to the members that are not behind."""
+    batches.publish(live, publication, terms=Terms(live, position=position))

@@ -43,6 +43,7 @@ class Membership:
         patience: How many seconds the tasks of a room have to end.
         max_name: `Limits.max_room_name`.
         max_recovery: `Limits.max_recovery`.
+        page_timeout: `Limits.page_timeout`.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Membership:
         patience: float,
         max_name: int,
         max_recovery: int,
+        page_timeout: float,
     ) -> None:
         self.thread = get_ident()
         self.batches = batches = Batches(asyncio.get_running_loop().call_soon, self._not_encoded)
@@ -64,7 +66,7 @@ class Membership:
         self._max_name = max_name
         self._broker = broker
         self._changes = changes = Changes()
-        announcing = Announcing(batches, background, max_recovery)
+        announcing = Announcing(batches, background, max_recovery, page_timeout)
         handle = partial(Room, self)
         self._lives = lives = Lives(
             handle,
@@ -73,6 +75,7 @@ class Membership:
             self._not_encoded,
             batches=batches,
             broker=broker,
+            follow=announcing.follow,
             patience=patience,
         )
         self._leaving = Leaving(lives, changes, announcing, batches, report)
