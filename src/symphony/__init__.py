@@ -35,7 +35,9 @@ from symphony.routing.middleware import CallNext
 from symphony.routing.route import Route
 from symphony.socket import Socket
 from symphony.stats import Stats
+from symphony.targets import SocketTarget
 from symphony.transport.base import Close
+from symphony.users import User, Users
 
 __all__ = (
     "BrokerUnavailableError",
@@ -68,10 +70,13 @@ __all__ = (
     "Route",
     "Router",
     "Socket",
+    "SocketTarget",
     "Stats",
     "Symphony",
     "SymphonyError",
     "Target",
+    "User",
+    "Users",
     "WrongRouteError",
     "WrongThreadError",
     "connect",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -19,22 +18,24 @@ from symphony.limits import Limits
 from symphony.node.asgi import AppCore
 from symphony.node.brokers import opened_broker
 from symphony.node.hooks import HookCompiler
+from symphony.node.lifespans import called
 from symphony.node.node import Node
 from symphony.node.routes import Compiler, Defaults
 from symphony.node.script import SCRIPT_PATH, ClientScript
 from symphony.plugin import AnyPlugin, Plugins
-from symphony.rooms.family import Families
 from symphony.rooms.room import Room
 from symphony.rooms.target import Target
 from symphony.router import Router
+from symphony.routing.handlers import reachable
 from symphony.routing.patterns import PathTable
 from symphony.routing.route import Options
 from symphony.session.background import check_coroutine
 from symphony.session.endpoint import Endpoint
-from symphony.socket import Socket
 from symphony.stats import Stats
+from symphony.targets import SocketTarget
 from symphony.threadsafe import Threadsafe
 from symphony.transport.native.server import serve
+from symphony.users import User, Users
 from symphony.websocket.hosts import check_hosts
 
 __all__ = ("Symphony",)
@@ -229,13 +230,26 @@ class Symphony(Router):
         """
         return self._core.node.rooms.room(name)
 
-    def socket(self, id: str) -> Socket[Any] | None:
-        """Return an open socket by its id; `None` if it is not open, or not any more.
+    def socket(self, id: str) -> SocketTarget:
+        """Return a handle of the socket with that `Socket.id`, whether or not it is open.
 
         Raises:
             RuntimeError: The app is not running.
         """
-        return self._core.node.sockets.get(id)
+        return self._core.node.targets.socket(id)
+
+    def user(self, id: str) -> User:
+        """Return all sockets whose `Identity.id` this is, as one target: the room `user:{id}`.
+
+        Raises:
+            Reject: No room can have this name (`invalid`).
+            RuntimeError: The app is not running.
+        """
+        return self._core.node.targets.user(id)
+
+    def users(self, *ids: str) -> Users:
+        """Return several users as one target; otherwise as `user`. A message to them is encoded once."""
+        return self._core.node.targets.users(ids)
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine in a task, which is cancelled when the app stops.
@@ -283,6 +297,7 @@ class Symphony(Router):
                 )
             )
             stack.enter_context(self._core.running(node))
+            stack.enter_context(reachable(self.groups(), node.targets.everyone_of))
             if outer is not None:
                 self._core.warn_if_not_native()
             stack.push_async_callback(node.close)
@@ -294,9 +309,9 @@ class Symphony(Router):
                     for name, value in cast("Mapping[str, Any]", shared).items():
                         setattr(self.state, name, value)
             for handler in self._startup:
-                await _called(handler)
+                await called(handler)
             for handler in self._shutdown:
-                stack.push_async_callback(_called, handler)
+                stack.push_async_callback(called, handler)
             # The sockets are closed when the shutdown handlers run.
             stack.push_async_callback(node.close_sockets)
             await stack.enter_async_context(self._core.running_mounts())
@@ -365,11 +380,7 @@ class Symphony(Router):
             # Handlers of the app alone answer on every path.
             table.add(EVERY_PATH, compiler.endpoint(EVERY_PATH, None, (self,)))
         hooks = HookCompiler(self.overrides)
-        families = Families()
-        keeps_history = False
-        for rooms in self.families():
-            families.add(hooks.family(rooms))
-            keeps_history |= rooms.policy.history is not None
+        families, keeps_history = hooks.families(self.families())
         make_node = partial(
             Node,
             table.match,
@@ -385,9 +396,3 @@ class Symphony(Router):
 
     def __repr__(self) -> str:
         return "app"
-
-
-async def _called(handler: Callable[[], Any]) -> None:
-    result = handler()
-    if inspect.isawaitable(result):
-        await result

@@ -193,6 +193,10 @@ class Router(Handlers):
                 yield part[1]
                 yield from part[1].routers()
 
+    def groups(self) -> Iterator[Handlers]:
+        """Yield all routers and routes of this router, directly or indirectly; each once."""
+        yield from dict.fromkeys(layer for _, _, inside in self.routes() for layer in inside[1:])
+
     def routes(self, prefix: str = "") -> Iterator[tuple[str, Route, tuple[Handlers, ...]]]:
         """Yield each route with its full path and the objects around it, outermost first."""
         prefix = join_paths(prefix, self.prefix)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from symphony.node.checks import (
     the_handshake,
     wrong_state,
 )
-from symphony.rooms.family import Family, Hook
+from symphony.rooms.family import Families, Family, Hook
 from symphony.rooms.leave import Departure, Leave
 from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy, Rooms
 from symphony.rooms.room import Room
@@ -43,6 +43,15 @@ class HookCompiler:
 
     def __init__(self, overrides: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
         self._overrides = overrides
+
+    def families(self, declared: Iterable[Rooms]) -> tuple[Families, bool]:
+        """Compile families of rooms; return them, and whether one has a history."""
+        families = Families()
+        keeps_history = False
+        for rooms in declared:
+            families.add(self.family(rooms))
+            keeps_history |= rooms.policy.history is not None
+        return families, keeps_history
 
     def family(self, rooms: Rooms) -> Family:
         """Compile the hooks of a family of rooms."""

@@ -1,14 +1,15 @@
-"""Runs the lifespans of the ASGI apps that answer plain HTTP."""
+"""What runs at start and stop: hooks of the app, and lifespans of the ASGI apps that answer plain HTTP."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-from collections.abc import AsyncGenerator, MutableMapping
+from collections.abc import AsyncGenerator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-__all__ = ("lifespan_of",)
+__all__ = ("called", "lifespan_of")
 
 logger = logging.getLogger("symphony.app")
 
@@ -16,6 +17,13 @@ Event = MutableMapping[str, Any]
 
 # How long an app may take to be cancelled, in seconds.
 _CANCELLING: Final = 1.0
+
+
+async def called(hook: Callable[[], Any]) -> None:
+    """Run a plain or async hook of the app."""
+    result = hook()
+    if inspect.isawaitable(result):
+        await result
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -19,10 +19,12 @@ from symphony.handshake import Handshake
 from symphony.identity import Identity
 from symphony.limits import Limits
 from symphony.node.admission import Admission, Resolve, shown_path
-from symphony.node.users import Users
+from symphony.node.logins import Logins
+from symphony.node.targets import Targets
 from symphony.rooms.joining import FindFamily
 from symphony.rooms.membership import Membership
 from symphony.session.blocking import watched
+from symphony.session.endpoint import Endpoint
 from symphony.session.refusal import refuse
 from symphony.session.session import Session
 from symphony.socket import Socket, recipient_of
@@ -63,7 +65,8 @@ class Node:
         complaints: The log lines that strangers can cause.
         sockets: The open sockets by id.
         rooms: The members of the rooms.
-        users: The sockets of each user.
+        logins: The sockets of each user.
+        targets: What the app can send to, besides rooms.
         loop: The event loop it runs in.
     """
 
@@ -94,7 +97,8 @@ class Node:
             max_recovery=limits.max_recovery,
             page_timeout=limits.page_timeout,
         )
-        self.users = Users()
+        self.logins = Logins()
+        self.targets = Targets(self)
         self._on_error = on_error
         self._on_exception = on_exception
         self.loop = asyncio.get_running_loop()
@@ -121,18 +125,28 @@ class Node:
             self._refuse(handshake, connection, Reject("internal"))
         return None
 
-    def opened(self, session: Session, *, everyone: bool) -> None:
-        """Count an open socket, and let it receive what is sent to everyone."""
+    def opened(self, session: Session, endpoint: Endpoint) -> None:
+        """Count an open socket, and let it receive what is sent to everyone and to its user."""
         socket = session.socket
         self.stats.opened += 1
         self.sockets[socket.id] = socket
-        if everyone:
+        if endpoint.everyone:
             self.rooms.batches.add(self.rooms.everyone, recipient_of(socket), socket)
+        self.targets.opened(socket, endpoint)
+        if socket.user is not None:
+            # Otherwise `admit_user` follows.
+            self.rooms.enter_as_user(socket, socket.user.id)
+
+    async def admit_user(self, session: Session) -> None:
+        """Let a socket into the room of its user before it opens, if that takes time."""
+        user = session.socket.user
+        if user is not None and self.rooms.is_slow_for_user(user.id):
+            await self.rooms.join_as_user(session.socket, user.id)
 
     def left(self, session: Session) -> None:
         """Take a socket out of the node's tables."""
         socket = session.socket
-        self.users.remove(socket, socket.user)
+        self.logins.remove(socket, socket.user)
         if self.sockets.pop(socket.id, None) is not None:
             self.stats.closed += 1
         else:
@@ -144,10 +158,19 @@ class Node:
             self._empty.set()
 
     def logged_in(self, session: Session, identity: Identity, before: Identity | None) -> None:
-        """Register the identity of a socket, unless the socket has left the node."""
-        if session in self._sessions:
-            self.users.remove(session.socket, before)
-            self.users.add(session.socket, identity)
+        """Register the identity of a socket, unless the socket has left the node.
+
+        Raises:
+            Reject: No user can have this id, or has as many sockets as possible.
+        """
+        socket = session.socket
+        if before is not None or session not in self._sessions:
+            return
+        self.rooms.check_user(identity.id)
+        if socket.connected and not self.rooms.enter_as_user(socket, identity.id):
+            joining = self.rooms.join_as_user(socket, identity.id)
+            self._start(joining, socket, f"login as {identity.id!r}")
+        self.logins.add(socket, identity)
 
     def report(self, error: BaseException, socket: Socket[Any] | None, where: str) -> None:
         """Log what was raised, and hand it to the app's error handler."""
@@ -174,12 +197,21 @@ class Node:
         self.complaints.log(logger, logging.ERROR, text, *values, kind=kind, most=MAX_FAILURES, error=error)
         if self._on_exception is not None:
             self._on_exception(error)
+        self.tell(error, socket)
+
+    def tell(self, error: BaseException, socket: Socket[Any] | None) -> None:
+        """Hand an error to the app's error handlers."""
         for handler in self._on_error:
             self._start(handler(socket, error), None, "error handler", report=False)
 
     def background(self, coroutine: Coroutine[Any, Any, Any], socket: Socket[Any]) -> asyncio.Task[Any]:
         """Run a socket's background task."""
         return self._start(coroutine, socket, "background task")
+
+    @property
+    def sessions(self) -> Collection[Session]:
+        """All sockets, also those that are not open yet."""
+        return self._sessions
 
     def run_in_background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a task of the app's until it stops."""

@@ -27,7 +27,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from symphony.outgoing.terms import Fallen, Terms, conflated, hand, not_behind
+from symphony.outgoing.terms import Fallen, Terms, conflated, hand, no_longer_behind, take_out
 from symphony.websocket.backpressure import READY, TURN
 
 if TYPE_CHECKING:
@@ -168,9 +168,9 @@ class Batches:
         self.take(recipient)
         del recipient.batches[batch]
         if recipient in batch.behind:
-            _no_longer_behind(batch, recipient)
+            no_longer_behind(batch, recipient)
         else:
-            _take_out(batch, recipient)
+            take_out(batch, recipient)
             self._fallen.forget(batch, recipient)
 
     def fall_behind(self, batch: Batch, recipient: Recipient) -> None:
@@ -178,7 +178,7 @@ class Batches:
         if recipient in batch.behind:
             return
         self.take(recipient)
-        batch.behind[recipient] = _take_out(batch, recipient)
+        batch.behind[recipient] = take_out(batch, recipient)
         if recipient.behind is None:
             recipient.behind = set()
         recipient.behind.add(batch)
@@ -186,7 +186,7 @@ class Batches:
     def catch_up(self, batch: Batch, recipient: Recipient) -> None:
         """Let *recipient*, which fell behind, get all later publications again."""
         self.take(recipient)
-        owner = _no_longer_behind(batch, recipient)
+        owner = no_longer_behind(batch, recipient)
         batch.recipients.setdefault(recipient.encoding, {})[recipient] = owner
 
     def paced(self) -> Awaitable[None]:
@@ -373,20 +373,6 @@ class Batches:
         found = [entry for batch in batches for entry in batch.entries if entry[0] > cut]
         found.sort(key=_NUMBER)
         return found
-
-
-def _take_out(batch: Batch, recipient: Recipient) -> Any:
-    """Let *recipient* get no more publications of *batch*; return its owner."""
-    recipients = batch.recipients[recipient.encoding]
-    owner = recipients.pop(recipient)
-    if not recipients:
-        del batch.recipients[recipient.encoding]
-    return owner
-
-
-def _no_longer_behind(batch: Batch, recipient: Recipient) -> Any:
-    not_behind(batch, recipient)
-    return batch.behind.pop(recipient)
 
 
 def _rooms_on(path: list[tuple[int, int]], node: int, dirty: list[Batch]) -> list[Batch]:

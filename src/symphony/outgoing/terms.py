@@ -13,7 +13,7 @@ from symphony.protocol.positions import Position
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Entry, Recipient
 
-__all__ = ("Fallen", "Terms", "conflated", "hand", "not_behind")
+__all__ = ("Fallen", "Terms", "conflated", "hand", "no_longer_behind", "not_behind", "take_out")
 
 
 class Terms:
@@ -58,7 +58,7 @@ def hand(recipient: Recipient, frame: Any, terms: Terms) -> bool:
             return True
         outbox.put(frame)
     elif terms.volatile and outbox.size > outbox.low:
-        outbox.skipped += 1
+        outbox.dropped += 1
     elif terms.conflate is not None:
         outbox.replace((terms.batch, terms.conflate), frame)
     else:
@@ -130,3 +130,18 @@ def not_behind(batch: Batch, recipient: Recipient) -> None:
     behind.discard(batch)
     if not behind:
         recipient.behind = None
+
+
+def take_out(batch: Batch, recipient: Recipient) -> Any:
+    """Let *recipient* get no more publications of *batch*; return its owner."""
+    recipients = batch.recipients[recipient.encoding]
+    owner = recipients.pop(recipient)
+    if not recipients:
+        del batch.recipients[recipient.encoding]
+    return owner
+
+
+def no_longer_behind(batch: Batch, recipient: Recipient) -> Any:
+    """Let *recipient* get the publications of *batch* as they come; return its owner."""
+    not_behind(batch, recipient)
+    return batch.behind.pop(recipient)

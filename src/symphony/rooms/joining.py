@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from symphony.errors import Reject
+from symphony.identity import is_of_user
 from symphony.rooms import announcing as told
 from symphony.rooms.announcing import NOW
 from symphony.rooms.changes import refuse_gone, undone
@@ -14,7 +15,7 @@ from symphony.rooms.lives import inside
 from symphony.socket import recipient_of
 
 if TYPE_CHECKING:
-    from symphony.outgoing.batch import Batch, Recipient
+    from symphony.outgoing.batch import Recipient
     from symphony.protocol.envelopes import Join
     from symphony.protocol.positions import Position
     from symphony.rooms.announcing import Announcing, Start
@@ -41,7 +42,6 @@ class Joining:
         changes: The joins and leaves that are under way.
         announcing: Adds members, and tells their clients.
         leaving: Undoes a join.
-        everyone: The batch of all sockets, which is not a room.
     """
 
     def __init__(
@@ -52,8 +52,6 @@ class Joining:
         changes: Changes,
         announcing: Announcing,
         leaving: Leaving,
-        *,
-        everyone: Batch,
     ) -> None:
         self._find_family = find_family
         self._handle = handle
@@ -61,10 +59,9 @@ class Joining:
         self._changes = changes
         self._announcing = announcing
         self._leaving = leaving
-        self._everyone = everyone
 
     async def join(
-        self, socket: Socket[Any], name: str, *, authorize: bool, most: int, asked: Join | None
+        self, socket: Socket[Any], name: str, *, authorize: bool, most: int | None, asked: Join | None
     ) -> None:
         """Make *socket* a member, if the hooks of the room allow it.
 
@@ -75,7 +72,8 @@ class Joining:
             socket: The socket.
             name: The name of the room, which is valid.
             authorize: Whether to ask the `authorize` hook.
-            most: In how many rooms a socket may be.
+            most: In how many rooms a socket may be, besides that of its user; `None`: it
+                is not limited.
             asked: The request of the client, if it has asked for it. Its publications then
                 begin anew if it is a member already.
         """
@@ -113,6 +111,35 @@ class Joining:
         live = self._lives.rooms.get(name)
         return family.state is None if live is None else live.is_made and live.over is None
 
+    def enter_now(self, socket: Socket[Any], name: str) -> bool:
+        """Let a socket into the room of its user, unless hooks or a history let it wait.
+
+        Returns:
+            Whether it is in the room.
+
+        Raises:
+            Reject: `room_full`.
+        """
+        family, params = self._find_family(name)
+        if self._is_member(recipient_of(socket), name):
+            return True
+        if not self._may_enter_at_once(name, family):
+            return False
+        live = self._lives.at_work(name, family, params)
+        self._attach(socket, live, NOW)
+        live.open_until = 0.0
+        return True
+
+    def is_immediate(self, name: str) -> bool:
+        """Return whether nothing has to be awaited in a join that is not authorized."""
+        return self._may_enter_at_once(name, self._find_family(name)[0])
+
+    async def is_in(self, socket: Socket[Any], name: str) -> bool:
+        """Return whether a socket is a member, when its join that may be under way has ended."""
+        recipient = recipient_of(socket)
+        await self._changes.settled(recipient, name)
+        return self._is_member(recipient, name)
+
     async def _allowed(self, socket: Socket[Any], name: str, family: Family, change: Change) -> bool:
         """Ask the `authorize` hook; return whether there is still something to do."""
         assert family.authorize is not None
@@ -129,7 +156,7 @@ class Joining:
         name: str,
         family: Family,
         params: dict[str, Any],
-        most: int,
+        most: int | None,
         since: Position | str | None,
         change: Change,
     ) -> bool:
@@ -161,8 +188,11 @@ class Joining:
             live.open_until = 0.0
         return True
 
-    def _check_count(self, recipient: Recipient, most: int) -> None:
-        if len(recipient.batches) - (recipient in self._everyone) >= most:
+    def _check_count(self, recipient: Recipient, most: int | None) -> None:
+        # Those of everyone have no name, and are not rooms. Count only where it is close.
+        if most is None or len(recipient.batches) < most:
+            return
+        if sum(bool(batch.name) and not is_of_user(batch.name) for batch in recipient.batches) >= most:
             raise Reject("too_many", f"the socket is in {most} rooms already", details={"max_rooms": most})
 
     def _attach(self, socket: Socket[Any], live: Live, start: Start) -> None:

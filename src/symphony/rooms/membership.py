@@ -9,8 +9,10 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from symphony.broker.base import Broker
+from symphony.errors import Reject
+from symphony.identity import is_of_user, room_of_user
 from symphony.outgoing.batch import Batch, Batches, Recipient
-from symphony.outgoing.encoding import Emitted, Sent
+from symphony.outgoing.encoding import Content, Emitted, Sent
 from symphony.protocol.envelopes import Join
 from symphony.protocol.positions import Position
 from symphony.rooms.announcing import Announcing
@@ -21,7 +23,7 @@ from symphony.rooms.leaving import Leaving
 from symphony.rooms.lives import Lives
 from symphony.rooms.opening import Opening
 from symphony.rooms.options import Delivery
-from symphony.rooms.publishing import Publication, Publishing
+from symphony.rooms.publishing import Publication, Publishing, terms_of
 from symphony.rooms.room import Room
 
 if TYPE_CHECKING:
@@ -80,9 +82,7 @@ class Membership:
         )
         self._leaving = Leaving(lives, changes, announcing, batches, report)
         self._opening = Opening(find_family, lives, self._leaving, background, patience)
-        self._joining = Joining(
-            find_family, handle, lives, changes, announcing, self._leaving, everyone=self.everyone
-        )
+        self._joining = Joining(find_family, handle, lives, changes, announcing, self._leaving)
         self._publishing = Publishing(broker, batches, lambda name: find_family(name)[0])
         # The rooms that exist: each publication looks one up.
         self._rooms = lives.rooms
@@ -111,10 +111,20 @@ class Membership:
         return self.batches.publish(batch, message, exclude)
 
     def announce(
-        self, name: str, message: Sent | Emitted, exclude: Sequence[Recipient], delivery: Delivery
+        self,
+        name: str,
+        message: Sent | Emitted | Content,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
     ) -> Awaitable[Position | None]:
         """Publish *message* to a room that clients are told about, or that has no members."""
+        if not name:
+            return self.batches.publish(self.everyone, message, exclude, terms_of(self.everyone, delivery))
         return self._publishing.publish(name, self._rooms.get(name), message, exclude, delivery)
+
+    def keeps(self, name: str) -> bool:
+        """Return whether a room has a history."""
+        return self._broker is not None and self._find_family(name)[0].policy.history is not None
 
     async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
         """Return the last publications that a room keeps."""
@@ -145,13 +155,37 @@ class Membership:
     ) -> Room:
         """Make *socket* a member, if the hooks of the room allow it: see `Joining.join`."""
         room = self.room(name)
+        if is_of_user(name) and (asked is None or not await self._joining.is_in(socket, name)):
+            raise _by_name(name)
         await self._joining.join(socket, name, authorize=authorize, most=most, asked=asked)
         await self.batches.paced()
         return room
 
+    def check_user(self, id: str) -> None:
+        """Refuse the id of a user who can have no room.
+
+        Raises:
+            Reject: `invalid`.
+        """
+        self.room(room_of_user(id))
+
+    def is_slow_for_user(self, id: str) -> bool:
+        """Return whether a socket has to wait until it is in the room of its user."""
+        return not self._joining.is_immediate(room_of_user(id))
+
+    def enter_as_user(self, socket: Socket[Any], id: str) -> bool:
+        """Let a socket into the room of its user, if that needs no waiting; return whether it is there."""
+        return self._joining.enter_now(socket, room_of_user(id))
+
+    async def join_as_user(self, socket: Socket[Any], id: str) -> None:
+        """Let a socket into the room of its user."""
+        await self._joining.join(socket, room_of_user(id), authorize=False, most=None, asked=None)
+
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Take *socket* out of a room; whether it was in it."""
         self.room(name)
+        if is_of_user(name):
+            raise _by_name(name)
         return await self._leaving.leave(socket, name)
 
     def leave_all(self, socket: Socket[Any], why: Leave) -> Coroutine[Any, Any, None] | None:
@@ -181,3 +215,7 @@ class Membership:
     def _not_encoded(self, error: Exception, batch: Batch) -> None:
         where = f"room {batch.name!r}" if batch.name else "everyone"
         self._report(error, None, f"publication to {where}, for members with another protocol,")
+
+
+def _by_name(name: str) -> Reject:
+    return Reject("forbidden", f"{name!r} is the room of a user: a socket is in it while it is logged in")

@@ -124,7 +124,7 @@ class Session:
         if events and LIMITS in socket.handshake.subprotocols:
             limits = Limits(LimitValues(self._limits.max_message_bytes))
             connection.outbox.send(connection.encoding.encode(self._dialect.envelope(limits)))
-        self._node.opened(self, everyone=self._endpoint.everyone)
+        self._node.opened(self, self._endpoint)
         self._log("opened")
 
     @property
@@ -135,6 +135,11 @@ class Session:
     async def ended(self) -> None:
         """Return when the disconnect handler has run and everything is cleaned up."""
         await asyncio.wait((self._task,))
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The route of the socket."""
+        return self._endpoint
 
     def slow(self, seconds: float, read: SlowRead | None = None) -> None:
         """Log what blocked the event loop: the messages of a read, or one step of the socket's task."""
@@ -283,6 +288,8 @@ class Session:
         """Run the connect stage; return whether to handle messages after it."""
         try:
             await self._endpoint.connect(self.socket)
+            if self.socket.user is not None:
+                await self._node.admit_user(self)
             self.open()
         except asyncio.CancelledError as error:
             if self._closed.done():
