@@ -25,6 +25,7 @@ from symphony.plugin import Plugin
 from symphony.protocol.envelopes import Event, Protocol
 from symphony.protocol.positions import Position
 from symphony.rooms.leave import Leave
+from symphony.rooms.members import Member, Presence
 from symphony.rooms.policy import Rooms
 from symphony.rooms.publishing import Publication
 from symphony.rooms.room import Room
@@ -53,10 +54,12 @@ __all__ = (
     "Identity",
     "Leave",
     "Limits",
+    "Member",
     "MessageTooLargeError",
     "OutcomeUnknownError",
     "Plugin",
     "Position",
+    "Presence",
     "Protocol",
     "Publication",
     "Query",

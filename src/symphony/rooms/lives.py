@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from symphony.errors import Reject
 from symphony.outgoing.terms import Terms
 from symphony.rooms.feed import Feed
-from symphony.rooms.leave import Departure, Leave
+from symphony.rooms.leave import Leave, Parting
 from symphony.rooms.live import Live
 from symphony.rooms.making import Making
 from symphony.rooms.running import run_all
@@ -62,6 +62,7 @@ class Lives:
 
     Attributes:
         rooms: The rooms that exist on this node, by name.
+        removed: Called with a room that does not exist any more.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Lives:
         patience: float,
     ) -> None:
         self.rooms: dict[str, Live] = {}
+        self.removed: Callable[[Live], object] = _nothing
         self._handle = handle
         self._background = background
         self._report = report
@@ -188,6 +190,8 @@ class Lives:
         ends = live.linger is not None or live.ending is not None or self.rooms.get(live.name) is not live
         if ends or len(live) or live.hooks:
             return
+        if live.over is None and live.attendance is not None and live.attendance.by_id:
+            return
         linger = live.family.policy.linger
         if live.open_until:
             linger = max(linger, live.open_until - self._loop.time())
@@ -210,7 +214,7 @@ class Lives:
     ) -> None:
         """Run each of some hooks of a room; raise the first error, and report the others."""
         room = self._handle(live.name)
-        subject = room if leave is None else Departure(room, leave)
+        subject = room if leave is None else Parting(room, leave)
         with inside(live):
             await run_all(hooks, socket, subject, f"{kind} of {live.name!r}", self._report)
 
@@ -266,8 +270,13 @@ class Lives:
             live.over.set_result(None)
         if live.feed is not None:
             live.feed.close()
+        self.removed(live)
 
 
 def _deliver(batches: Batches, live: Live, publication: Announced, position: Position) -> None:
     """Hand a publication that is kept to the members that are not behind."""
     batches.publish(live, publication, terms=Terms(live, position=position))
+
+
+def _nothing(live: Live) -> None:
+    """Stand where no part of the node has to know that a room has ended."""

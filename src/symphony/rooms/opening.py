@@ -116,7 +116,7 @@ class _Closing:
 
     def put_out(self, recipients: tuple[Recipient, ...]) -> Coroutine[Any, Any, None]:
         """Take members out at once; what is returned runs their hooks."""
-        return self._leaving.put_out(self._live, recipients, self._leave, self._end)
+        return self._leaving.put_out_all(self._live, recipients, self._leave, self._end)
 
     async def _put_out_late(self, patience: float) -> None:
         """Take those out that are behind, each when it has caught up."""

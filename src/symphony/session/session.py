@@ -67,7 +67,16 @@ class Session:
     """
 
     __slots__ = (
-        *("_background", "_close", "_closed", "_closes", "_connection", "_context", "_dialect", "_draining"),
+        *(
+            "_background",
+            "_close",
+            "_closed",
+            "_closed_here",
+            "_connection",
+            "_context",
+            "_dialect",
+            "_draining",
+        ),
         *("_endpoint", "_late", "_leaving", "_limits", "_node", "_opened_at", "_outbox"),
         *("_phase", "_refusal", "_serving", "_task", "_timer"),
         *("began", "complaints", "received", "socket"),
@@ -87,13 +96,12 @@ class Session:
         self._limits = endpoint.profile.limits
         self._background: BackgroundTasks | None = None
         self._close: Close | None = None
-        self._late = False
+        self._late = self._closed_here = False
         self._leaving: asyncio.Task[None] | None = None
         self._opened_at = 0.0
         self._draining = False
         self._timer: asyncio.TimerHandle | None = None
         self.began = False
-        self._closes = False
         self._refusal: Reject | None = None
         self._phase = _Phase.CONNECTING
 
@@ -158,7 +166,7 @@ class Session:
         """Drop the messages that wait for handlers, because the server has closed."""
         if self._closed.done():
             return
-        self._closes = True
+        self._closed_here = True
         if dropped := self._serving.closing():
             text = "%d messages of socket %s were dropped: it was closed."
             self.complaints.log(logger, logging.INFO, text, dropped, self.socket.id)
@@ -173,12 +181,8 @@ class Session:
             self._close = close
         self._serving.connection_lost()
         # At once, although handlers may still run: a closed socket must not stay a member.
-        refusal = self._refusal
-        why = leave_of(
-            self._close,
-            by_server=self._closes,
-            retryable=None if refusal is None else refusal.retryable,
-        )
+        retryable = None if self._refusal is None else self._refusal.retryable
+        why = leave_of(self._close, by_server=self._closed_here, retryable=retryable)
         hooks = self._node.rooms.leave_all(self.socket, why)
         if hooks is not None:
             self._leaving = start(self._carried_out(hooks), self._context)
