@@ -25,6 +25,7 @@ from symphony.plugin import Plugin
 from symphony.protocol.envelopes import Event, Protocol
 from symphony.protocol.positions import Position
 from symphony.rooms.leave import Leave
+from symphony.rooms.members import Member, Presence
 from symphony.rooms.policy import Rooms
 from symphony.rooms.publishing import Publication
 from symphony.rooms.room import Room
@@ -35,7 +36,9 @@ from symphony.routing.middleware import CallNext
 from symphony.routing.route import Route
 from symphony.socket import Socket
 from symphony.stats import Stats
+from symphony.targets import SocketTarget
 from symphony.transport.base import Close
+from symphony.users import User, Users
 
 __all__ = (
     "BrokerUnavailableError",
@@ -51,10 +54,12 @@ __all__ = (
     "Identity",
     "Leave",
     "Limits",
+    "Member",
     "MessageTooLargeError",
     "OutcomeUnknownError",
     "Plugin",
     "Position",
+    "Presence",
     "Protocol",
     "Publication",
     "Query",
@@ -68,10 +73,13 @@ __all__ = (
     "Route",
     "Router",
     "Socket",
+    "SocketTarget",
     "Stats",
     "Symphony",
     "SymphonyError",
     "Target",
+    "User",
+    "Users",
     "WrongRouteError",
     "WrongThreadError",
     "connect",

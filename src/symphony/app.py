@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from threading import get_ident
 from typing import Any, Literal, TypeVar, cast
 
 from starlette.datastructures import State
 
+from symphony.broker.engines import check as check_broker
 from symphony.errors import ConfigurationError, WrongThreadError
 from symphony.limits import Limits
 from symphony.node.asgi import AppCore
+from symphony.node.brokers import opened_broker
 from symphony.node.hooks import HookCompiler
+from symphony.node.lifespans import called
 from symphony.node.node import Node
 from symphony.node.routes import Compiler, Defaults
 from symphony.node.script import SCRIPT_PATH, ClientScript
 from symphony.plugin import AnyPlugin, Plugins
-from symphony.rooms.family import Families
 from symphony.rooms.room import Room
 from symphony.rooms.target import Target
 from symphony.router import Router
+from symphony.routing.handlers import reachable
 from symphony.routing.patterns import PathTable
 from symphony.routing.route import Options
 from symphony.session.background import check_coroutine
 from symphony.session.endpoint import Endpoint
-from symphony.socket import Socket
 from symphony.stats import Stats
+from symphony.targets import SocketTarget
 from symphony.threadsafe import Threadsafe
 from symphony.transport.native.server import serve
+from symphony.users import User, Users
 from symphony.websocket.hosts import check_hosts
 
 __all__ = ("Symphony",)
@@ -71,6 +75,9 @@ class Symphony(Router):
             drops the oldest messages and counts them.
         client_script: Whether to serve the JavaScript client at
             `/_symphony/client.js`, to pages of this origin and of `origins`.
+        broker: The URL of the broker of the rooms: `"memory://"` or, in a worker,
+            `"ipc://…"`. `None`: that of the environment variable `SYMPHONY_BROKER`,
+            otherwise `"memory://"`.
 
     Attributes:
         state: Your data that the whole app shares.
@@ -96,8 +103,12 @@ class Symphony(Router):
         compression: int | None = None,
         slow_consumer: Literal["disconnect", "drop_oldest"] = "disconnect",
         client_script: bool = True,
+        broker: str | None = None,
     ) -> None:
         super().__init__()
+        if broker is not None:
+            check_broker(broker)
+        self._broker = broker
         check_hosts(hosts)
         self._hosts = None if hosts is None else tuple(hosts)
         self._core = AppCore(self, http, self._hosts)
@@ -180,7 +191,7 @@ class Symphony(Router):
         self._core.mounts.add(path, app)
 
     @property
-    def apps(self) -> tuple[Any, ...]:
+    def _apps(self) -> tuple[Any, ...]:
         """The ASGI apps that answer plain HTTP: the `http=` app first, then the mounts."""
         return tuple(app for _, app in self._core.mounts)
 
@@ -208,10 +219,7 @@ class Symphony(Router):
         return Target(self._core.node.rooms, "")
 
     def room(self, name: str) -> Room:
-        """Return a handle of a room, whether or not it has members.
-
-        Args:
-            name: The full name of the room.
+        """Return a handle of the room with that full name, whether or not it has members.
 
         Raises:
             Reject: No room can have this name, as in `socket.join` (`invalid`).
@@ -219,13 +227,30 @@ class Symphony(Router):
         """
         return self._core.node.rooms.room(name)
 
-    def socket(self, id: str) -> Socket[Any] | None:
-        """Return an open socket by its id; `None` if it is not open, or not any more.
+    async def presence(self, user_id: str) -> list[str]:
+        """Return the names of the rooms in which a user is a member, on all nodes."""
+        return await self._core.node.rooms.rooms_of(user_id)
+
+    def socket(self, id: str) -> SocketTarget:
+        """Return a handle of the socket with that `Socket.id`, whether or not it is open.
 
         Raises:
             RuntimeError: The app is not running.
         """
-        return self._core.node.sockets.get(id)
+        return self._core.node.targets.socket(id)
+
+    def user(self, id: str) -> User:
+        """Return all sockets whose `Identity.id` this is, as one target: the room `user:{id}`.
+
+        Raises:
+            Reject: No room can have this name (`invalid`).
+            RuntimeError: The app is not running.
+        """
+        return self._core.node.targets.user(id)
+
+    def users(self, *ids: str) -> Users:
+        """Return several users as one target; otherwise as `user`. A message to them is encoded once."""
+        return self._core.node.targets.users(ids)
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine in a task, which is cancelled when the app stops.
@@ -265,9 +290,15 @@ class Symphony(Router):
         """
         if self._core.started:
             raise RuntimeError("This app runs already. Enter its lifespan once, in one place.")
-        node = self._compile()
+        make_node, keeps_history = self._compile()
         async with AsyncExitStack() as stack:
+            node = make_node(
+                broker=await stack.enter_async_context(
+                    opened_broker(self._broker, self.limits, keeps_history=keeps_history)
+                )
+            )
             stack.enter_context(self._core.running(node))
+            stack.enter_context(reachable(self._groups(), node.targets.everyone_of))
             if outer is not None:
                 self._core.warn_if_not_native()
             stack.push_async_callback(node.close)
@@ -279,9 +310,9 @@ class Symphony(Router):
                     for name, value in cast("Mapping[str, Any]", shared).items():
                         setattr(self.state, name, value)
             for handler in self._startup:
-                await _called(handler)
+                await called(handler)
             for handler in self._shutdown:
-                stack.push_async_callback(_called, handler)
+                stack.push_async_callback(called, handler)
             # The sockets are closed when the shutdown handlers run.
             stack.push_async_callback(node.close_sockets)
             await stack.enter_async_context(self._core.running_mounts())
@@ -336,12 +367,12 @@ class Symphony(Router):
             forwarded_allow_ips=forwarded_allow_ips,
         )
 
-    def _compile(self) -> Node:
+    def _compile(self) -> tuple[partial[Node], bool]:
         compiler = Compiler(Defaults(self.limits, self._defaults), self.overrides)
         table = PathTable[Endpoint]()
-        for path, route, inside in self.routes():
-            table.add(path, compiler.endpoint(path, route, inside), route.owner)
-        if not any(self.routes()):
+        for path, route, inside in self._all_routes():
+            table.add(path, compiler.endpoint(path, route, inside), route._owner)  # pyright: ignore[reportPrivateUsage]
+        if not any(self._all_routes()):
             if not self.handlers and not self.events:
                 logger.warning(
                     "The app has no routes and no handlers: every path takes connections and no messages. "
@@ -350,28 +381,20 @@ class Symphony(Router):
             # Handlers of the app alone answer on every path.
             table.add(EVERY_PATH, compiler.endpoint(EVERY_PATH, None, (self,)))
         hooks = HookCompiler(self.overrides)
-        families = Families()
-        keeps_history = False
-        for rooms in self.families():
-            families.add(hooks.family(rooms))
-            keeps_history |= rooms.policy.history is not None
-        return Node(
+        families, keeps_history = hooks.families(self._all_families())
+        make_node = partial(
+            Node,
             table.match,
             table.texts,
             families.find,
             limits=self.limits,
             hosts=self._hosts,
-            keeps_history=keeps_history,
+            has_members=families.have_members,
             stats=self.stats,
             on_error=[hooks.error_handler(handler) for handler in self._error_handlers],
             on_exception=self.on_exception,
         )
+        return make_node, keeps_history
 
     def __repr__(self) -> str:
         return "app"
-
-
-async def _called(handler: Callable[[], Any]) -> None:
-    result = handler()
-    if inspect.isawaitable(result):
-        await result

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-__all__ = ("Identity",)
+__all__ = ("Identity", "is_of_user", "room_of_user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +24,16 @@ class Identity:
     def __post_init__(self) -> None:
         if not self.id:
             raise ValueError("Identity.id must not be empty.")
+
+
+_USER: Final = "user:"
+
+
+def room_of_user(id: str) -> str:
+    """Return the name of the room of all sockets that are logged in as a user."""
+    return _USER + id
+
+
+def is_of_user(name: str) -> bool:
+    """Return whether a room is that of a user: a socket is in it by its login alone."""
+    return name.startswith(_USER)

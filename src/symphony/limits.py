@@ -108,6 +108,16 @@ class Limits:
         max_recovery: How many publications a member that comes back may have missed.
             If there are more, it is told that it has missed them, and gets none. It
             counts for the whole app, not for a route.
+        publish_timeout: How long a call to the broker may take. After that, the
+            publisher gets an error, which says whether it may have been
+            published. It counts for the whole app, not for a route.
+        max_broker_calls: How many publications and other calls may wait for a
+            broker in another process. A further one raises `QueueFullError`. It
+            counts for the whole app, not for a route.
+        max_broker_bytes: How many bytes these calls may have.
+        page_timeout: How many seconds a member of a room with a history that reads too
+            slowly may take for one page of it: 64 KiB or one publication. After that,
+            it is closed with 1013. It counts for the whole app, not for a route.
         thread_timeout: How long another thread waits for the event loop, in
             `app.threadsafe`, before it raises `TimeoutError`. A request has its
             own timeout on top.
@@ -163,6 +173,10 @@ class Limits:
     max_room_name: int = 512
     max_history_bytes: int = 256 * 1024 * 1024
     max_recovery: int = 1000
+    publish_timeout: float = 5.0
+    max_broker_calls: int = 10_000
+    max_broker_bytes: int = 64 * 1024 * 1024
+    page_timeout: float = 30.0
     thread_timeout: float = 5.0
     retry_after: float = 1.0
     blocking_warning: float = 0.1
@@ -179,6 +193,8 @@ class Limits:
                 continue
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise TypeError(f"Limits.{field.name} must be a number, not {value!r}.")
+            if isinstance(value, float) and "float" not in str(field.type):
+                raise TypeError(f"Limits.{field.name} must be a whole number, not {value!r}.")
             if not value > 0:
                 raise ValueError(f"Limits.{field.name} must be above 0, not {value!r}.")
         if self.low_water_bytes > self.high_water_bytes:

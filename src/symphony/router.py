@@ -118,6 +118,10 @@ class Router(Handlers):
         state: Callable[..., Any] | None = None,
         history: History | int | None = None,
         client_join: bool = False,
+        members: Callable[..., Any] | None = None,
+        counts: Callable[..., Any] | None = None,
+        grace: float = 0.0,
+        each_node: bool = False,
     ) -> Rooms:
         """Give all rooms whose names match a pattern one policy.
 
@@ -126,8 +130,8 @@ class Router(Handlers):
 
         Args:
             pattern: Such as `"chat:{name}"`; `:` separates the segments.
-            max_members: The most sockets in one room. A further join is
-                refused with `room_full`. `None`: no limit.
+            max_members: The most members in one room: users, or sockets without a
+                user. Another one is refused with `room_full`. `None`: no limit.
             linger: How many seconds an empty room keeps its state. 0: it is
                 dropped at once.
             state: Creates `room.state` before the first join returns, once for each
@@ -138,6 +142,18 @@ class Router(Handlers):
                 or a `History`. `None`: none, and delivery is at most once.
             client_join: Whether clients may join on their own. If the family has an
                 `authorize` hook, they may ask in any case, and it decides.
+            members: Creates `member.state`, once for each member: a class or a
+                function. Its parameters are those of *state*, and `Socket` and
+                `Identity`. `None`: no state.
+            counts: A function that tells whether the member of a socket counts in
+                *max_members*. It is asked at each join. A member that has counted once
+                counts until it departs. `None`: each member does.
+            grace: How many seconds a user stays a member after the last connection was
+                lost, for example while a page is reloaded. Sockets without a user have
+                no grace period.
+            each_node: Whether each node has its own state of a room and of its members,
+                if several serve the app. Otherwise a room with state is on one node, and
+                joins on others are refused with `elsewhere`.
 
         Returns:
             The family, to register hooks on.
@@ -153,6 +169,10 @@ class Router(Handlers):
             state=state,
             history=History(history) if isinstance(history, int) else history,
             client_join=client_join,
+            members=members,
+            counts=counts,
+            grace=grace,
+            each_node=each_node,
         )
         if not pattern:
             raise ConfigurationError(f"{self}.rooms() takes a pattern such as 'chat:{{name}}'.")
@@ -164,10 +184,10 @@ class Router(Handlers):
         rooms = self._families[pattern] = Rooms(policy)
         return rooms
 
-    def families(self) -> Iterator[Rooms]:
+    def _all_families(self) -> Iterator[Rooms]:
         """Give the families of this router and of all routers below it, each once."""
         # A router may be included several times, under different prefixes.
-        for router in dict.fromkeys((self, *self.routers())):
+        for router in dict.fromkeys((self, *self._all_routers())):
             yield from router._families.values()
 
     def include(self, router: Router, *, prefix: str = "") -> None:
@@ -182,18 +202,22 @@ class Router(Handlers):
                 include itself.
         """
         join_paths(prefix, "/")
-        if router is self or any(inner is self for inner in router.routers()):
+        if router is self or any(inner is self for inner in router._all_routers()):
             raise ConfigurationError(f"{router!r} cannot be included into itself.")
         self._parts.append((prefix, router))
 
-    def routers(self) -> Iterator[Router]:
+    def _all_routers(self) -> Iterator[Router]:
         """Yield all routers that this router includes, directly or indirectly."""
         for part in self._parts:
             if not isinstance(part, Route):
                 yield part[1]
-                yield from part[1].routers()
+                yield from part[1]._all_routers()
 
-    def routes(self, prefix: str = "") -> Iterator[tuple[str, Route, tuple[Handlers, ...]]]:
+    def _groups(self) -> Iterator[Handlers]:
+        """Yield all routers and routes of this router, directly or indirectly; each once."""
+        yield from dict.fromkeys(layer for _, _, inside in self._all_routes() for layer in inside[1:])
+
+    def _all_routes(self, prefix: str = "") -> Iterator[tuple[str, Route, tuple[Handlers, ...]]]:
         """Yield each route with its full path and the objects around it, outermost first."""
         prefix = join_paths(prefix, self.prefix)
         for part in self._parts:
@@ -201,7 +225,7 @@ class Router(Handlers):
                 yield join_paths(prefix, part.path), part, (self, part)
             else:
                 outer, router = part
-                for path, route, inside in router.routes(join_paths(prefix, outer)):
+                for path, route, inside in router._all_routes(join_paths(prefix, outer)):
                     yield path, route, (self, *inside)
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 from typing_extensions import TypeForm, TypeVar
 
 from symphony.errors import WrongThreadError, check_close_code
+from symphony.identity import Identity, room_of_user
 from symphony.outgoing.batch import Recipient
 from symphony.outgoing.encoding import RAW, Dialect
 from symphony.routing.socketscope import SocketScope
@@ -18,7 +19,6 @@ from symphony.websocket.backpressure import READY, TURN
 
 if TYPE_CHECKING:
     from symphony.handshake import Handshake
-    from symphony.identity import Identity
     from symphony.protocol.envelopes import Join, Leave
     from symphony.rooms.room import Room
     from symphony.transport.base import Connection
@@ -146,8 +146,10 @@ class Socket(Generic[StateT]):
 
     @property
     def rooms(self) -> frozenset[str]:
-        """The names of the rooms it is in."""
-        return frozenset(batch.name for batch in self._recipient.batches if batch.name)
+        """The names of the rooms it is in, without that of its user."""
+        # Those of everyone have no name.
+        names = {batch.name for batch in self._recipient.batches if batch.name}
+        return frozenset(names if self.user is None else names - {room_of_user(self.user.id)})
 
     def send(self, message: object) -> Awaitable[None]:
         """Send a message; on an event connection, the event `"message"`.
@@ -298,13 +300,33 @@ class Socket(Generic[StateT]):
     def login(self, identity: Identity) -> None:
         """Set the identity of this socket's user; usually in connect middleware.
 
+        From now on, the socket is one of `app.user(identity.id)`; if it is not open
+        yet, from its opening on. A second login with the same id replaces
+        `user.info`, and rooms with members are told.
+
+        Args:
+            identity: Who the socket speaks for. The id is set once.
+
         Raises:
+            RuntimeError: The socket is logged in with another id, or is in a room that has
+                members without being logged in.
+            Reject: No room can have the name `user:{id}` (`invalid`), or that room is
+                full (`room_full`).
+            TypeError: It is not an `Identity`.
             WrongThreadError: Called from another thread than the socket's.
         """
         if get_ident() != self._thread:
             raise WrongThreadError(self._wrong_thread("login"))
-        before, self.user = self.user, identity
+        if not isinstance(identity, Identity):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"socket.login() takes an Identity, not {identity!r}.")
+        before = self.user
+        if before is not None and before.id != identity.id:
+            raise RuntimeError(
+                f"The socket is logged in as {before.id!r}, so it cannot become {identity.id!r}. "
+                "Close it, and let the client connect again."
+            )
         self._session.login(identity, before)
+        self.user = identity
 
     def background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine in a task, which is cancelled when the socket ends.

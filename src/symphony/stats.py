@@ -19,6 +19,7 @@ class Stats:
         slow_consumers: Sockets closed with 1013 because their outbox was full.
         dropped_frames: Outgoing frames that were dropped, because the outbox was
             full or the socket had ended.
+        undelivered: Messages to single sockets that were not open, by `app.socket(id)`.
         late_pongs: Sockets closed because a pong was too late.
         idle: Sockets closed because they sent nothing for too long.
         late_messages: Sockets closed because a fragmented message was not complete
@@ -34,6 +35,7 @@ class Stats:
     failed_handlers: int = 0
     slow_consumers: int = 0
     dropped_frames: int = 0
+    undelivered: int = 0
     late_pongs: int = 0
     idle: int = 0
     late_messages: int = 0

@@ -453,6 +453,8 @@ async def test_only_hooks_of_a_leave_have_one(kind: str):
         app.rooms("game:{id:int}", state=hook)
     else:
         getattr(app.rooms("game:{id:int}"), kind)(hook)
-    with pytest.raises(ConfigurationError, match="only the on_leave hook of rooms has a Leave"):
+    with pytest.raises(
+        ConfigurationError, match="only on_leave, on_away and on_depart of rooms have a Leave"
+    ):
         async with app.lifespan():
             pass

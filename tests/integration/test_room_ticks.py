@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Annotated, Any
 
 import pytest
@@ -41,8 +42,8 @@ async def ask(client: Any, message: str) -> None:
     assert await client.receive() == message
 
 
-@pytest.mark.parametrize("seconds", [0.05, 1 / 3, 1, 7])
-async def test_advancing_the_clock_gives_exactly_the_right_number_of_ticks(seconds: float):
+@pytest.mark.parametrize(("seconds", "rooms"), [(0.05, 1), (1 / 3, 1), (1, 5), (7, 20)])
+async def test_advancing_the_clock_gives_exactly_the_right_number_of_ticks(seconds: float, rooms: int):
     app, log = Symphony(), Log()
     joining(app)
 
@@ -51,14 +52,14 @@ async def test_advancing_the_clock_gives_exactly_the_right_number_of_ticks(secon
         log.append((room.name, dt))
 
     async with TestClient(app) as client, client.connect("/") as one:
-        for number in range(5):
+        for number in range(rooms):
             await ask(one, f"+game:{number}")
-        for times in (1, 10, 1000):
+        for times in (1, 10, 100):
             log.clear()
             await client.clock.advance(times * seconds)
-            for number in range(5):
+            for number in range(rooms):
                 assert log.count((f"game:{number}", seconds)) == times
-            assert len(log) == 5 * times
+            assert len(log) == rooms * times
     assert app.stats.missed_ticks == 0
 
 
@@ -79,7 +80,7 @@ async def test_ticks_of_many_rooms_are_spread_over_the_interval():
         await client.clock.advance(2)
         in_order = sorted(times.values())
         assert len(in_order) == 100
-        gaps = [later - earlier for earlier, later in zip(in_order, in_order[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(in_order)]
         # Evenly spread, they would be 10 ms apart; the joins themselves took some time.
         assert max(gaps) < 0.03 + joined
 
@@ -222,9 +223,9 @@ async def test_ticks_reach_members_over_real_sockets(serve):
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "1", None])
 def test_an_interval_is_a_number_above_0(seconds: Any):
     rooms = Symphony().rooms("game:{id}")
-    with pytest.raises(ConfigurationError, match="every of rooms 'game:{id}' takes a number of seconds"):
+    with pytest.raises(ConfigurationError, match=r"every of rooms 'game:\{id\}' takes a number of seconds"):
         rooms.every(seconds)
-    with pytest.raises(ConfigurationError, match="save of rooms 'game:{id}' takes a number of seconds"):
+    with pytest.raises(ConfigurationError, match=r"save of rooms 'game:\{id\}' takes a number of seconds"):
         rooms.save(every=seconds)
 
 
@@ -310,8 +311,8 @@ async def test_a_save_that_fails_is_reported_and_tried_again(caplog):
         assert game.log == [1, 1]
         assert "save of room 'game:1' failed" in caplog.text
         await ask(one, "-game:1")
-        await client.clock.advance(3)
-        assert game.log[2:] == [1, 1]
+        await client.clock.advance(1)
+        assert game.log[2:] == [1]
         game.failing = False
         await client.clock.advance(4)
         assert (game.log[-1], game.stored) == ("empty", 1)

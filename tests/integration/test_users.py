@@ -1,4 +1,4 @@
-"""`socket.login`: the node knows the sockets of each user."""
+"""`socket.login`: the node knows the sockets of each user, and an identity is set once."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import pytest
 
-from support.clients import Log, connect, refused, until
+from support.clients import Log, connect, error_in, refused, until
 from symphony import Depends, Identity, Limits, Reject, Socket, Symphony, WrongThreadError
 
 
 def logging_in() -> Symphony:
-    """Make an app whose sockets log in as `?user=`, and then as each message says."""
+    """Make an app whose sockets log in as `?user=`, and again as each message says."""
     app = Symphony()
 
     @app.middleware("connect")
@@ -32,7 +32,7 @@ def logging_in() -> Symphony:
 
 
 def users(app: Symphony) -> Any:
-    return app._core.node.users
+    return app._core.node.logins
 
 
 def of(app: Symphony, user: str) -> list[str]:
@@ -57,20 +57,69 @@ async def test_the_node_knows_all_sockets_of_a_user_until_they_go(serve):
         assert users(app)._sockets == {}
 
 
-async def test_a_socket_that_logs_in_again_belongs_to_the_other_user(serve):
+async def test_a_second_login_replaces_the_info_and_never_the_id(serve):
     app = logging_in()
+    errors = Log()
+
+    @app.on_error
+    def failed(error: Exception) -> None:
+        errors.append(error)
+
     async with serve(app) as url:
         async with connect(f"{url}/?user=ann") as client:
             await until(lambda: app.everyone.sockets)
             [socket] = app.everyone.sockets
-            for user in ("bob", "bob", "ann"):
-                await client.send(user)
-                assert await client.recv() == user
-                assert socket.user == Identity(user, {"again": True})
-                assert of(app, user) == [socket.id]
-                assert set(users(app)._sockets) == {user}
+            assert socket.user == Identity("ann")
+            await client.send("ann")
+            assert await client.recv() == "ann"
+            assert socket.user == Identity("ann", {"again": True})
+            for other in ("bob", "Ann", "ann "):
+                await client.send(other)
+                assert error_in(await client.recv())["code"] == "internal"
+                assert socket.user == Identity("ann", {"again": True})
+                assert of(app, "ann") == [socket.id]
+                assert set(users(app)._sockets) == {"ann"}
+                assert app.user(other).sockets == ()
         await until(lambda: app.stats.closed == 1)
         assert users(app)._sockets == {}
+    assert [type(error) for error in errors] == [RuntimeError] * 3
+    assert "is logged in as 'ann', so it cannot become 'bob'" in str(errors[0])
+
+
+@pytest.mark.parametrize("id", ["x" * 512, "a{b}", "a\nb", "\ud800"])
+async def test_an_id_that_can_be_no_room_is_refused_at_the_login(serve, id):
+    app = Symphony()
+    log = Log()
+
+    @app.on_connect
+    async def enter(socket: Socket) -> None:
+        with pytest.raises(Reject) as refusal:
+            socket.login(Identity(id))
+        assert refusal.value.code == "invalid"
+        log.append(socket.user)
+
+    async with serve(app) as url, connect(f"{url}/"):
+        await log.reaches(1)
+        assert log == [None]
+        assert users(app)._sockets == {}
+        with pytest.raises(Reject, match="is not the name of a room"):
+            app.user(id)
+
+
+async def test_what_is_no_identity_is_no_login(serve):
+    app = Symphony()
+    log = Log()
+
+    @app.on_connect
+    async def enter(socket: Socket) -> None:
+        for wrong in ("ann", {"id": "ann"}, None):
+            with pytest.raises(TypeError, match="takes an Identity"):
+                socket.login(wrong)  # type: ignore[arg-type]
+        log.append(socket.user)
+
+    async with serve(app) as url, connect(f"{url}/"):
+        await log.reaches(1)
+    assert log == [None]
 
 
 async def test_a_socket_that_is_refused_after_it_logged_in_leaves_nothing_behind(serve):
@@ -104,7 +153,7 @@ async def test_a_socket_that_logs_in_at_its_end_leaves_nothing_behind(serve, cap
 
     async def session(socket: Socket) -> AsyncIterator[str]:
         yield "session"
-        socket.login(Identity("dependency"))
+        socket.login(Identity("ann", {"by": "dependency"}))
         log.append("dependency")
 
     async def waits(socket: Socket) -> None:
@@ -112,7 +161,7 @@ async def test_a_socket_that_logs_in_at_its_end_leaves_nothing_behind(serve, cap
             await asyncio.Event().wait()
         finally:
             await gate.wait()
-            socket.login(Identity("task"))
+            socket.login(Identity("ann", {"by": "task"}))
             log.append("task")
 
     @app.on_connect
@@ -121,7 +170,7 @@ async def test_a_socket_that_logs_in_at_its_end_leaves_nothing_behind(serve, cap
 
     @app.on_disconnect
     async def leave(socket: Socket) -> None:
-        socket.login(Identity("handler"))
+        socket.login(Identity("ann", {"by": "handler"}))
 
     async with serve(app) as url:
         async with connect(f"{url}/?user=ann"):

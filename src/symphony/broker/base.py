@@ -102,7 +102,8 @@ class Record(NamedTuple):
     @property
     def size(self) -> int:
         """The bytes that it counts in `History.bytes`."""
-        return len(self.payload) + len(self.event or "")
+        event = self.event or ""
+        return len(self.payload) + (len(event) if event.isascii() else len(event.encode()))
 
 
 class Page(NamedTuple):
@@ -199,7 +200,7 @@ class Broker(Protocol):
         ...
 
     async def subscribe(
-        self, room: str, receive: Receive, interrupted: Callable[[], None] | None = None
+        self, room: str, receive: Receive, interrupted: Callable[[Position], None] | None = None
     ) -> Position:
         """Receive all publications of a room after the position that this returns.
 
@@ -211,7 +212,8 @@ class Broker(Protocol):
             receive: Called with each publication, in the order of the positions. It
                 must not raise.
             interrupted: Called when the engine has subscribed again after it had lost the
-                broker: what was published meanwhile is not received. It must not raise.
+                broker, with the position of the last publication: what was published
+                meanwhile is not received. It must not raise.
 
         Returns:
             The position of the last publication so far.

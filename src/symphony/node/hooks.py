@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -17,23 +17,26 @@ from symphony.node.checks import (
     the_handshake,
     wrong_state,
 )
-from symphony.rooms.family import Family, Hook
-from symphony.rooms.leave import Departure, Leave
+from symphony.rooms.family import Families, Family, Hook
+from symphony.rooms.leave import Leave
+from symphony.rooms.members import Member
 from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy, Rooms
 from symphony.rooms.room import Room
-from symphony.rooms.ticking import DT, Tick
+from symphony.rooms.ticking import DT
 from symphony.routing.patterns import NamePattern
 from symphony.routing.plan import Plan, compile_plan
-from symphony.routing.stage import Filler, Known, the_socket, the_subject
+from symphony.routing.stage import Filler, Known, OfSubject, the_socket, the_subject
 from symphony.socket import Socket
 from symphony.transport.base import Close
 
 __all__ = ("HookCompiler",)
 
 _NO_SOCKET: Final = "this hook is not called for one socket"
+_SOCKET_HOOKS: Final = ("authorize", "on_join", "on_leave", "on_arrive", "on_back")
+_LEAVE_HOOKS: Final = ("on_leave", "on_away", "on_depart")
 _TAKE_LEAVE: Final = "annotate it with Leave: it has the reason and the close code"
-_LEAVE_HOOKS: Final = ("on_leave",)
-_SOCKET_HOOKS: Final = ("authorize", "on_join", "on_leave")
+_MEMBER_HOOKS: Final = ("on_arrive", "on_back", "on_away", "on_depart")
+_NO_MEMBER: Final = "a Member is for on_arrive, on_back, on_away and on_depart; elsewhere use room.members"
 
 
 class HookCompiler:
@@ -45,6 +48,15 @@ class HookCompiler:
 
     def __init__(self, overrides: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
         self._overrides = overrides
+
+    def families(self, declared: Iterable[Rooms]) -> tuple[Families, bool]:
+        """Compile families of rooms; return them, and whether one has a history."""
+        families = Families()
+        keeps_history = False
+        for rooms in declared:
+            families.add(self.family(rooms))
+            keeps_history |= rooms.policy.history is not None
+        return families, keeps_history
 
     def family(self, rooms: Rooms) -> Family:
         """Compile the hooks of a family of rooms."""
@@ -63,6 +75,12 @@ class HookCompiler:
             tasks=tuple(hooks.get("task", [])),
             ticks=tuple((seconds, self._hook(hook, "every", policy)) for seconds, hook in rooms.ticks),
             saves=tuple((every, self._hook(hook, "save", policy)) for every, hook in rooms.saves),
+            member_state=self._of_socket(policy.members, "members", policy),
+            counts=self._of_socket(policy.counts, "counts", policy),
+            on_arrive=_in_turn(hooks.get("on_arrive", [])),
+            on_back=_in_turn(hooks.get("on_back", [])),
+            on_away=tuple(hooks.get("on_away", [])),
+            on_depart=tuple(hooks.get("on_depart", [])),
         )
 
     def factory(
@@ -98,6 +116,9 @@ class HookCompiler:
         plan = compile_plan(function, where="on_error of the app", known=known, overrides=self._overrides)
         return answering(plan, "on_error of the app")
 
+    def _of_socket(self, make: Callable[..., Any] | None, option: str, policy: RoomPolicy) -> Hook | None:
+        return None if make is None else self.factory(make, option, policy, for_socket=True)
+
     def _hook(self, function: Callable[..., Any], kind: str, policy: RoomPolicy) -> Hook:
         where = f"{kind} of rooms {policy.pattern!r}"
         plan = self._plan(function, where, policy, for_socket=kind in _SOCKET_HOOKS, kind=kind)
@@ -110,16 +131,21 @@ class HookCompiler:
         policy: RoomPolicy,
         *,
         for_socket: bool,
-        kind: str = "",
         is_factory: bool = False,
+        kind: str = "",
     ) -> Plan:
         types: dict[type, Filler] = {Room: the_subject}
-        refused = {Close: NO_CLOSE, Leave: NO_LEAVE}
-        names = dict(NamePattern(policy.pattern, separator=ROOM_SEPARATOR).converters)
+        refused = {Close: NO_CLOSE, Member: _NO_MEMBER, Leave: NO_LEAVE}
+        if kind in _MEMBER_HOOKS:
+            types = {Room: OfSubject("room"), Member: OfSubject("member")}
+            del refused[Member]
         if kind in _LEAVE_HOOKS:
-            types, refused = {Room: _the_room, Leave: _the_leave}, {Close: _TAKE_LEAVE}
-        elif kind == "every":
-            types = {Room: _the_room}
+            types |= {Room: OfSubject("room"), Leave: OfSubject("leave")}
+            del refused[Leave]
+            refused[Close] = _TAKE_LEAVE
+        names = dict(NamePattern(policy.pattern, separator=ROOM_SEPARATOR).converters)
+        if kind == "every":
+            types = {Room: OfSubject("room")}
             if DT in names:
                 raise ConfigurationError(f"{where}: {{dt}} is the name of the seconds since the last tick.")
             names[DT] = "float"
@@ -130,24 +156,17 @@ class HookCompiler:
         return compile_plan(
             function,
             where=where,
-            known=Known(types, refused, partial(_wrong_room_state, policy.state)),
+            known=Known(types, refused, partial(_wrong_room_state, policy)),
             pattern_names=names,
             overrides=self._overrides,
             is_factory=is_factory,
         )
 
 
-def _the_room(socket: Any, subject: Departure | Tick) -> Room:
-    return subject.room
-
-
-def _the_leave(socket: Any, subject: Departure) -> Leave:
-    return subject.leave
-
-
-def _wrong_room_state(state: Any, annotation: Any) -> str | None:
-    """Say what is wrong with the `T` of `Room[T]` in a hook of rooms with *state*."""
-    return wrong_state(Room, state, annotation, of="the family")
+def _wrong_room_state(policy: RoomPolicy, annotation: Any) -> str | None:
+    """Say what is wrong with the `T` of `Room[T]` or `Member[T]` in a hook of rooms."""
+    wrong = wrong_state(Room, policy.state, annotation, of="the family")
+    return wrong or wrong_state(Member, policy.members, annotation, of="a member of the family")
 
 
 def _while_allowed(hooks: Sequence[Hook]) -> Hook | None:

@@ -6,23 +6,26 @@ import asyncio
 import logging
 import secrets
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException, WebSocketException
 
-from symphony.broker.memory import MemoryBroker
+from symphony.broker.base import Broker
+from symphony.broker.memorypresence import MemoryPresence
 from symphony.complaints import MAX_FAILURES, Complaints, place_of
 from symphony.errors import Reject
 from symphony.handshake import Handshake
 from symphony.identity import Identity
 from symphony.limits import Limits
 from symphony.node.admission import Admission, Resolve, shown_path
-from symphony.node.users import Users
+from symphony.node.logins import Logins
+from symphony.node.targets import Targets
 from symphony.rooms.joining import FindFamily
 from symphony.rooms.membership import Membership
 from symphony.session.blocking import watched
+from symphony.session.endpoint import Endpoint
 from symphony.session.refusal import refuse
 from symphony.session.session import Session
 from symphony.socket import Socket, recipient_of
@@ -53,7 +56,9 @@ class Node:
         find_family: The family and parameters of a room's name.
         limits: The bounds of the app.
         hosts: The hosts that the app answers for, `None`: those of its server.
-        keeps_history: Whether there are rooms with a history.
+        broker: Keeps the histories of rooms, and carries what goes to other processes;
+            `None`: there are no histories and no other processes.
+        has_members: Whether there are rooms with members, or with a home.
         stats: Counts what happens.
         on_error: The app's error handlers.
         on_exception: Called with every exception of a handler as it happens.
@@ -62,7 +67,8 @@ class Node:
         complaints: The log lines that strangers can cause.
         sockets: The open sockets by id.
         rooms: The members of the rooms.
-        users: The sockets of each user.
+        logins: The sockets of each user.
+        targets: What the app can send to, besides rooms.
         loop: The event loop it runs in.
     """
 
@@ -74,7 +80,8 @@ class Node:
         *,
         limits: Limits,
         hosts: Sequence[str] | None,
-        keeps_history: bool,
+        broker: Broker | None,
+        has_members: bool,
         stats: Stats,
         on_error: Sequence[OnError],
         on_exception: Callable[[BaseException], None] | None = None,
@@ -83,23 +90,29 @@ class Node:
         self.stats = stats
         self.complaints = Complaints()
         self.sockets: dict[str, Socket[Any]] = {}
+        # Before the rooms, which start some.
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.rooms = Membership(
             find_family,
             self.run_in_background,
             self.report,
-            broker=MemoryBroker(max_bytes=limits.max_history_bytes) if keeps_history else None,
+            broker=broker,
             stats=stats,
+            store=MemoryPresence(),
+            node=secrets.token_urlsafe(9),
+            has_members=has_members,
             patience=limits.finish_timeout,
             max_name=limits.max_room_name,
             max_recovery=limits.max_recovery,
+            page_timeout=limits.page_timeout,
         )
-        self.users = Users()
+        self.logins = Logins()
+        self.targets = Targets(self)
         self._on_error = on_error
         self._on_exception = on_exception
         self.loop = asyncio.get_running_loop()
         self._sessions: dict[Session, None] = {}
         self._admission = Admission(resolve, limits, hosts, paths)
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -120,18 +133,28 @@ class Node:
             self._refuse(handshake, connection, Reject("internal"))
         return None
 
-    def opened(self, session: Session, *, everyone: bool) -> None:
-        """Count an open socket, and let it receive what is sent to everyone."""
+    def opened(self, session: Session, endpoint: Endpoint) -> None:
+        """Count an open socket, and let it receive what is sent to everyone and to its user."""
         socket = session.socket
         self.stats.opened += 1
         self.sockets[socket.id] = socket
-        if everyone:
+        if endpoint.everyone:
             self.rooms.batches.add(self.rooms.everyone, recipient_of(socket), socket)
+        self.targets.opened(socket, endpoint)
+        if socket.user is not None:
+            # Otherwise `admit_user` follows.
+            self.rooms.enter_as_user(socket, socket.user.id)
+
+    async def admit_user(self, session: Session) -> None:
+        """Let a socket into the room of its user before it opens, if that takes time."""
+        user = session.socket.user
+        if user is not None and self.rooms.is_slow_for_user(user.id):
+            await self.rooms.join_as_user(session.socket, user.id)
 
     def left(self, session: Session) -> None:
         """Take a socket out of the node's tables."""
         socket = session.socket
-        self.users.remove(socket, socket.user)
+        self.logins.remove(socket, socket.user)
         if self.sockets.pop(socket.id, None) is not None:
             self.stats.closed += 1
         else:
@@ -143,10 +166,22 @@ class Node:
             self._empty.set()
 
     def logged_in(self, session: Session, identity: Identity, before: Identity | None) -> None:
-        """Register the identity of a socket, unless the socket has left the node."""
+        """Register the identity of a socket, unless the socket has left the node.
+
+        Raises:
+            RuntimeError: A room that has members does not allow it.
+            Reject: No user can have this id, or has as many sockets as possible.
+        """
+        socket = session.socket
         if session in self._sessions:
-            self.users.remove(session.socket, before)
-            self.users.add(session.socket, identity)
+            self.rooms.logged_in(socket, identity, before)
+        if before is not None or session not in self._sessions:
+            return
+        self.rooms.check_user(identity.id)
+        if socket.connected and not self.rooms.enter_as_user(socket, identity.id):
+            joining = self.rooms.join_as_user(socket, identity.id)
+            self._start(joining, socket, f"login as {identity.id!r}")
+        self.logins.add(socket, identity)
 
     def report(self, error: BaseException, socket: Socket[Any] | None, where: str) -> None:
         """Log what was raised, and hand it to the app's error handler."""
@@ -173,12 +208,21 @@ class Node:
         self.complaints.log(logger, logging.ERROR, text, *values, kind=kind, most=MAX_FAILURES, error=error)
         if self._on_exception is not None:
             self._on_exception(error)
+        self.tell(error, socket)
+
+    def tell(self, error: BaseException, socket: Socket[Any] | None) -> None:
+        """Hand an error to the app's error handlers."""
         for handler in self._on_error:
             self._start(handler(socket, error), None, "error handler", report=False)
 
     def background(self, coroutine: Coroutine[Any, Any, Any], socket: Socket[Any]) -> asyncio.Task[Any]:
         """Run a socket's background task."""
         return self._start(coroutine, socket, "background task")
+
+    @property
+    def sessions(self) -> Collection[Session]:
+        """All sockets, also those that are not open yet."""
+        return self._sessions
 
     def run_in_background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a task of the app's until it stops."""

@@ -149,6 +149,7 @@ class Compiler:
             concurrency=options.concurrency or 1,
             closes_on_error=takes_bytes if options.errors is None else options.errors == "close",
             everyone=not takes_bytes if options.everyone is None else options.everyone,
+            inside=tuple(inside),
             disconnect=wrap(stack["disconnect"], disconnect or _nothing)
             if stack["disconnect"]
             else disconnect,

@@ -23,14 +23,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from symphony.outgoing.terms import Fallen, Terms, conflated, hand, no_longer_behind, take_out
 from symphony.websocket.backpressure import READY, TURN
 
 if TYPE_CHECKING:
     from symphony.outgoing.encoding import SharedEncoding
     from symphony.outgoing.outbox import Outbox
+    from symphony.protocol.positions import Position
 
 __all__ = ("Batch", "Batches", "Recipient")
 
@@ -44,7 +47,7 @@ _AT_ONCE: Final = 64
 
 _NUMBER: Final = itemgetter(0)
 
-Entry = tuple[int, "dict[SharedEncoding, Any]"]
+Entry = tuple[int, "dict[SharedEncoding, Any]", Terms | None]
 
 
 class _LookedAt:
@@ -89,7 +92,7 @@ class Batch:
             each with its owner: the socket.
         behind: The recipients that get the publications from the history, until they
             have caught up, with their owners.
-        entries: Number and frames of each publication, in order.
+        entries: Number, frames and terms of each publication, in order.
         announced: Whether clients are told about the room. Its publications then have
             its name.
     """
@@ -103,17 +106,16 @@ class Batch:
         self.behind: dict[Recipient, Any] = {}
         self.entries: list[Entry] = []
 
+    def fell_behind(self, recipient: Recipient, position: Position) -> None:
+        """Let *recipient* get what follows *position* from the history; a room that has one does it."""
+
     @property
     def owners(self) -> Iterator[Any]:
         """The owners of the recipients, in their order."""
-        for recipients in self.recipients.values():
-            yield from recipients.values()
-        yield from self.behind.values()
+        return chain(*(recipients.values() for recipients in self.recipients.values()), self.behind.values())
 
     def __iter__(self) -> Iterator[Recipient]:
-        for recipients in self.recipients.values():
-            yield from recipients
-        yield from self.behind
+        return chain(*self.recipients.values(), self.behind)
 
     def __len__(self) -> int:
         return sum(map(len, self.recipients.values())) + len(self.behind)
@@ -136,7 +138,9 @@ class Batches:
         dirty: The batches with unflushed publications.
     """
 
-    __slots__ = ("_at_once", "_report", "_schedule", "_waiting_bytes", "dirty", "number")
+    __slots__ = (
+        "_at_once", "_conflating", "_fallen", "_report", "_schedule", "_waiting_bytes", "dirty", "number",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -149,6 +153,9 @@ class Batches:
         self._at_once = _AT_ONCE
         self._report = report
         self._waiting_bytes = 0
+        # Whether an entry of the turn may replace another one.
+        self._conflating = False
+        self._fallen = Fallen()
 
     def add(self, batch: Batch, recipient: Recipient, owner: Any = None) -> None:
         """Add *recipient* to *batch*: it receives all later publications."""
@@ -161,16 +168,17 @@ class Batches:
         self.take(recipient)
         del recipient.batches[batch]
         if recipient in batch.behind:
-            _no_longer_behind(batch, recipient)
+            no_longer_behind(batch, recipient)
         else:
-            _take_out(batch, recipient)
+            take_out(batch, recipient)
+            self._fallen.forget(batch, recipient)
 
     def fall_behind(self, batch: Batch, recipient: Recipient) -> None:
         """Let *recipient* get no later publications, until `catch_up`. It stays in *batch*."""
         if recipient in batch.behind:
             return
         self.take(recipient)
-        batch.behind[recipient] = _take_out(batch, recipient)
+        batch.behind[recipient] = take_out(batch, recipient)
         if recipient.behind is None:
             recipient.behind = set()
         recipient.behind.add(batch)
@@ -178,7 +186,7 @@ class Batches:
     def catch_up(self, batch: Batch, recipient: Recipient) -> None:
         """Let *recipient*, which fell behind, get all later publications again."""
         self.take(recipient)
-        owner = _no_longer_behind(batch, recipient)
+        owner = no_longer_behind(batch, recipient)
         batch.recipients.setdefault(recipient.encoding, {})[recipient] = owner
 
     def paced(self) -> Awaitable[None]:
@@ -194,7 +202,9 @@ class Batches:
             self._schedule(self._end_turn)
         return TURN
 
-    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient] = ()) -> Awaitable[None]:
+    def publish(
+        self, batch: Batch, message: Any, exclude: Iterable[Recipient] = (), terms: Terms | None = None
+    ) -> Awaitable[None]:
         """Queue *message* for all recipients of *batch* except the excluded ones.
 
         Recipients whose encoding cannot encode it do not receive it, which is
@@ -217,7 +227,9 @@ class Batches:
             if len(batch.recipients) == 1:
                 raise
             frames = self._encode_apart(batch, message, error)
-        batch.entries.append((number, frames))
+        batch.entries.append((number, frames, terms))
+        if terms is not None and terms.conflate is not None:
+            self._conflating = True
         if not self.dirty:
             self._schedule(self._end_turn)
         self.dirty[batch] = None
@@ -263,8 +275,11 @@ class Batches:
         rooms = [batch for batch in few if batch in many]
         if recipient.behind is not None:
             rooms = [batch for batch in rooms if batch not in recipient.behind]
-        for _, frames in self._entries_above(cut, rooms):
-            put(frames[encoding])
+        for _, frames, terms in self._entries_above(cut, rooms):
+            if terms is None:
+                put(frames[encoding])
+            elif hand(recipient, frames[encoding], terms):
+                self._fallen.add(recipient, terms)
 
     def flush(self) -> None:
         """Write the publications of the turn to every recipient.
@@ -285,6 +300,9 @@ class Batches:
                 batch.entries.clear()
             dirty.clear()
             self._waiting_bytes = 0
+            self._conflating = False
+            if self._fallen.waiting:
+                self._fallen.settle()
 
     def _end_turn(self) -> None:
         self._at_once = self.number + _AT_ONCE
@@ -304,7 +322,7 @@ class Batches:
                 # below the first number was in the room before that publication,
                 # so every entry has a frame in its encoding.
                 if block is None:
-                    block = encoding.join([frames[encoding] for _, frames in entries])
+                    block = encoding.join([frames[encoding] for _, frames, _ in self._shared(entries)])
                 # A local name first: see `Lane._drive`.
                 write = outbox.write
                 write(block)
@@ -338,10 +356,13 @@ class Batches:
                 continue
             block = blocks.get((node, encoding))
             if block is None:
-                block = encoding.join([frames[encoding] for _, frames in entries])
+                block = encoding.join([frames[encoding] for _, frames, _ in self._shared(entries)])
                 blocks[node, encoding] = block
             write = outbox.write
             write(block)
+
+    def _shared(self, entries: list[Entry]) -> list[Entry]:
+        return conflated(entries) if self._conflating else entries
 
     @staticmethod
     def _entries_above(cut: int, batches: list[Batch]) -> list[Entry]:
@@ -352,24 +373,6 @@ class Batches:
         found = [entry for batch in batches for entry in batch.entries if entry[0] > cut]
         found.sort(key=_NUMBER)
         return found
-
-
-def _take_out(batch: Batch, recipient: Recipient) -> Any:
-    """Let *recipient* get no more publications of *batch*; return its owner."""
-    recipients = batch.recipients[recipient.encoding]
-    owner = recipients.pop(recipient)
-    if not recipients:
-        del batch.recipients[recipient.encoding]
-    return owner
-
-
-def _no_longer_behind(batch: Batch, recipient: Recipient) -> Any:
-    behind = recipient.behind
-    assert behind is not None
-    behind.discard(batch)
-    if not behind:
-        recipient.behind = None
-    return batch.behind.pop(recipient)
 
 
 def _rooms_on(path: list[tuple[int, int]], node: int, dirty: list[Batch]) -> list[Batch]:

@@ -32,6 +32,7 @@ __all__ = (
     "Emitted",
     "Encoding",
     "Message",
+    "Once",
     "Publishable",
     "Sent",
     "SharedEncoding",
@@ -116,6 +117,27 @@ class Emitted:
         return dialect.event(self.event, self.plain)
 
 
+class Once:
+    """A publication to several rooms: its message is encoded once for each dialect.
+
+    Args:
+        publication: What is published.
+    """
+
+    __slots__ = ("_messages", "_publication")
+
+    def __init__(self, publication: Sent | Emitted) -> None:
+        self._publication = publication
+        self._messages: dict[Dialect, Message] = {}
+
+    def encode(self, dialect: Dialect) -> Message:
+        """Return its message in *dialect*."""
+        message = self._messages.get(dialect)
+        if message is None:
+            message = self._messages[dialect] = self._publication.encode(dialect)
+        return message
+
+
 class Content:
     """A publication that is kept: its data is encoded, for each codec at most once.
 
@@ -137,19 +159,24 @@ class Content:
         self._json = json
 
     @staticmethod
-    def of(publication: Sent | Emitted) -> Content:
-        """Encode a publication, for members with either codec.
+    def of(publication: Sent | Emitted | Content) -> Content:
+        """Encode a publication, for members with either codec, unless that is done already.
 
         Raises:
             TypeError: The name is not a string, or one of the codecs cannot encode the data.
         """
+        if isinstance(publication, Content):
+            return publication
         event, data = publication.event, publication.plain
         if event is not None:
             _check_event_name(event)
         try:
-            return Content(event, encode_msgpack(data), encode_json(data))
+            packed, json = encode_msgpack(data), encode_json(data)
         except Exception as error:
             fail_to_encode(error, data)
+        # MessagePack has one form of a time with an offset, and JSON several. What is read from
+        # the history later is written from MessagePack, so this is, too. No text has this byte.
+        return Content(event, packed, None if b"\xff" in packed else json)
 
     def data(self, dialect: Dialect) -> Any:
         """Return the data in the form that *dialect* encodes: encoded already, or plain."""

@@ -80,6 +80,8 @@ class Outbox(_LookedAt):
             member.
         sealed: Whether the last frame has been queued. Later frames are dropped.
         dropped: How many frames were dropped, for any reason.
+        high: Above this many queued bytes, awaiting a send waits.
+        low: At or below this many, it stops waiting.
     """
 
     __slots__ = (
@@ -87,10 +89,10 @@ class Outbox(_LookedAt):
         "_join",
         "_limit",
         "_loop",
-        "_low",
         "_marks",
         "_max_age",
         "_overflow",
+        "_places",
         "_timer",
         "_waiters",
         "at_once",
@@ -98,6 +100,7 @@ class Outbox(_LookedAt):
         "dropped",
         "frames",
         "high",
+        "low",
         "recipient",
         "sealed",
         "size",
@@ -118,7 +121,7 @@ class Outbox(_LookedAt):
         self.corked = True
         self.sealed = False
         self.dropped = 0
-        self.high = self.at_once = self._low = self._limit = 0
+        self.high = self.at_once = self.low = self._limit = 0
         self.write = write
         self.source: Source = _NOWHERE
         self.recipient: Any = None
@@ -131,6 +134,8 @@ class Outbox(_LookedAt):
         self._marks: tuple[Any, Any] = (None, None)
         self._overflow: Callable[[], None] | None = None
         self._waiters: dict[asyncio.Future[None], None] | None = None
+        # Where in `frames` those stand that a later one with the same key replaces.
+        self._places: dict[Any, int] | None = None
 
     def configure(
         self,
@@ -155,7 +160,7 @@ class Outbox(_LookedAt):
         self._max_age = max_age
         self._limit = limit
         self.high = self.at_once = min(high, limit)
-        self._low = min(low, limit)
+        self.low = min(low, limit)
         self._overflow = overflow
 
     def send(self, frame: Any) -> None:
@@ -181,6 +186,29 @@ class Outbox(_LookedAt):
             self.corked = True
             self._call_soon(self.flush)
 
+    def replace(self, key: Any, frame: Any) -> None:
+        """Queue a frame in the place of the queued one that has the same key.
+
+        The place is kept, so that a key whose frames come often is written as soon as
+        the others.
+        """
+        if self._places is None:
+            self._places = {}
+        index = None if self.sealed else self._places.get(key)
+        if index is None:
+            if not self.sealed:
+                self._places[key] = len(self.frames)
+            self.put(frame)
+            return
+        old = self.frames[index]
+        self.frames[index] = frame
+        # The age of a place is that of the first frame there.
+        earlier, later = self._marks
+        self._marks = (frame if earlier is old else earlier, frame if later is old else later)
+        self.size += len(frame) - len(old)
+        if self.size > self.high:
+            self._press()
+
     def flush(self) -> None:
         """Write the queued frames, until the transport blocks."""
         if self.blocked:
@@ -189,6 +217,8 @@ class Outbox(_LookedAt):
         frames = self.frames
         if self.size <= _CHUNK_BYTES:
             if frames:
+                if self._places is not None:
+                    self._places = None
                 join, write = self._join, self.write
                 block = join(frames)
                 frames.clear()
@@ -203,6 +233,7 @@ class Outbox(_LookedAt):
             block = self._join(frames[:count])
             del frames[:count]
             self.size -= size
+            self._shift(count)
             self.write(block)
 
     def block(self) -> None:
@@ -217,7 +248,7 @@ class Outbox(_LookedAt):
         """Write again, and wake the waiters of `drained` if few enough bytes are left."""
         self.blocked = False
         self.flush()
-        if self.size <= self._low:
+        if self.size <= self.low:
             self._wake()
 
     def seal(self, last: Any | None = None, *, discard: bool = False) -> None:
@@ -231,6 +262,7 @@ class Outbox(_LookedAt):
             self.dropped += len(self.frames)
             self.frames.clear()
             self.size = 0
+        self._places = None
         if last is not None:
             self.send(last)
         self.sealed = self.corked = True
@@ -261,12 +293,23 @@ class Outbox(_LookedAt):
             return READY if self.size <= self.at_once else TURN
         return Drained(self._wait)
 
+    async def lowered(self) -> None:
+        """Wait until the queue has shrunk to the low-water mark, or the outbox is sealed."""
+        while self.size > self.low and not self.sealed:
+            if self.blocked:
+                await Drained(self._woken)
+            else:
+                # It is written at the end of this turn.
+                await TURN
+
     def _next_turn(self) -> None:
         self.at_once = self.high
 
     def _wait(self) -> Generator[Any, None, None]:
-        if self.sealed or self.size <= self.high:
-            return
+        if not self.sealed and self.size > self.high:
+            yield from self._woken()
+
+    def _woken(self) -> Generator[Any, None, None]:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._waiters is None:
             self._waiters = {}
@@ -309,7 +352,13 @@ class Outbox(_LookedAt):
         count = min(count, len(self.frames) - 1)
         self.size -= sum(map(len, self.frames[:count]))
         del self.frames[:count]
+        self._shift(count)
         self.dropped += count
+
+    def _shift(self, count: int) -> None:
+        """Note that the oldest frames have gone."""
+        if self._places is not None:
+            self._places = {key: at - count for key, at in self._places.items() if at >= count}
 
     def _look_at_age(self) -> None:
         """Apply the policy to frames that were queued two looks ago and are still here.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from symphony.rooms.live import Live
     from symphony.socket import Socket
 
-__all__ = ("LEFT", "NOW", "REMOVED", "Announcing", "End", "Start")
+__all__ = ("ELSEWHERE", "LEFT", "NOW", "REMOVED", "Announcing", "End", "Start")
 
 
 class Start(NamedTuple):
@@ -35,14 +35,16 @@ NOW: Final = Start(None, None)
 
 
 class End(NamedTuple):
-    """Why a membership ended."""
+    """Why a membership ended, and whether the client may join again."""
 
     code: str
     message: str
+    retryable: bool = False
 
 
 LEFT: Final = End("left", "it left the room")
 REMOVED: Final = End("removed", "the room refused the membership")
+ELSEWHERE: Final = End("elsewhere", "the room is on another node now", retryable=True)
 
 
 class Announcing:
@@ -52,6 +54,7 @@ class Announcing:
         batches: The batches of the node.
         background: Starts a task of the app's whose exception is reported.
         max_recovery: `Limits.max_recovery`.
+        page_timeout: `Limits.page_timeout`.
     """
 
     def __init__(
@@ -59,10 +62,12 @@ class Announcing:
         batches: Batches,
         background: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         max_recovery: int,
+        page_timeout: float,
     ) -> None:
         self._batches = batches
         self._background = background
         self._max_recovery = max_recovery
+        self._page_timeout = page_timeout
 
     async def start(self, live: Live, since: Position | str | None) -> Start:
         """Return where a member begins that has the publications up to *since*.
@@ -86,6 +91,8 @@ class Announcing:
 
     def restart(self, live: Live, recipient: Recipient, start: Start) -> None:
         """Let a member begin again at *start*."""
+        # It may have fallen behind in this turn, which ends with that.
+        self._batches.flush()
         self._tell_joined(live, recipient, start)
         if live.catching.pop(recipient, None) is not None:
             self._batches.catch_up(live, recipient)
@@ -94,11 +101,9 @@ class Announcing:
     def remove(self, live: Live, recipient: Recipient, why: End | None = None) -> None:
         """Remove a member, and tell its client why, if the connection goes on."""
         live.catching.pop(recipient, None)
-        if live.feed is not None and not live.catching:
-            live.feed.forget_pages()
         self._batches.remove(live, recipient)
         if live.announced and why is not None:
-            error = {"code": why.code, "message": why.message, "retryable": False, "details": None}
+            error = {"code": why.code, "message": why.message, "retryable": why.retryable, "details": None}
             tell(recipient, Left(live.name, error))
 
     def _tell_joined(self, live: Live, recipient: Recipient, start: Start) -> None:
@@ -110,6 +115,13 @@ class Announcing:
         feed = live.feed
         if feed is None or start.after is None or start.after == feed.last:
             return
+        self.follow(live, recipient, start.after)
+
+    def follow(self, live: Live, recipient: Recipient, after: Position) -> None:
+        """Let a member get what follows *after* from the history, until it has caught up."""
+        assert live.feed is not None
         self._batches.fall_behind(live, recipient)
-        live.catching[recipient] = catching = CatchUp(self._batches, live, feed, recipient, start.after)
+        live.catching[recipient] = catching = CatchUp(
+            self._batches, live, live.feed, recipient, after, self._page_timeout
+        )
         self._background(catching.run())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from symphony.protocol.envelopes import Joined, Left, Lost
@@ -9,26 +10,28 @@ from symphony.protocol.positions import Position
 from symphony.websocket.backpressure import TURN
 
 if TYPE_CHECKING:
-    from symphony.broker.base import Page
     from symphony.outgoing.batch import Batches, Recipient
     from symphony.rooms.feed import Feed
     from symphony.rooms.live import Live
+    from symphony.rooms.pages import Excerpt
 
 __all__ = ("CatchUp", "tell")
 
 
-def tell(recipient: Recipient, envelope: Joined | Left | Lost) -> None:
-    """Send an envelope to a member, if its protocol has it."""
+def tell(recipient: Recipient, envelope: Joined | Left | Lost) -> bool:
+    """Send an envelope to a member; return whether its protocol has it."""
     frame = recipient.encoding.envelope(envelope)
-    if frame is not None:
-        recipient.outbox.send(frame)
+    if frame is None:
+        return False
+    recipient.outbox.send(frame)
+    return True
 
 
 class CatchUp:
     """Sends the history to one member of a room, page by page.
 
     No publication is held for the member: the history has them all. The next page
-    is read when the member has taken the one before, so a slow member costs no memory.
+    is sent when the member has read the one before, so a slow member costs no memory.
 
     Args:
         batches: The batches of the node.
@@ -36,32 +39,37 @@ class CatchUp:
         feed: Its history.
         recipient: The member.
         after: The position of the last publication that it has.
+        patience: How many seconds it may take to read a page.
     """
 
-    __slots__ = ("_after", "_batches", "_feed", "_live", "_recipient")
+    __slots__ = ("_after", "_batches", "_feed", "_live", "_patience", "_recipient")
 
     def __init__(
-        self, batches: Batches, live: Live, feed: Feed, recipient: Recipient, after: Position
+        self,
+        batches: Batches,
+        live: Live,
+        feed: Feed,
+        recipient: Recipient,
+        after: Position,
+        patience: float,
     ) -> None:
         self._batches = batches
         self._live = live
         self._feed = feed
         self._recipient = recipient
         self._after = after
+        self._patience = patience
 
     async def run(self) -> None:
         """Send the pages; return when the member has caught up, has left, or begins anew."""
-        owner = self._live.behind.get(self._recipient)
+        # It would get nothing more. After this close code, its client comes back.
         try:
             await self._send_pages()
+        except TimeoutError:
+            self._close("too slow to catch up")
         except Exception:
-            # It would get nothing more. After this close code its client comes back.
-            if owner is not None:
-                owner.close(1013, "the history cannot be read")
+            self._close("the history cannot be read")
             raise
-        finally:
-            if not self._live.catching:
-                self._feed.forget_pages()
 
     async def _send_pages(self) -> None:
         outbox = self._recipient.outbox
@@ -73,8 +81,9 @@ class CatchUp:
                 if self._live.caught_up is not None:
                     self._live.caught_up(self._recipient)
                 return
-            if outbox.size > outbox.high:
-                await outbox.drained()
+            if outbox.size > outbox.low:
+                async with asyncio.timeout(self._patience):
+                    await outbox.lowered()
                 continue
             page = await self._feed.page(self._after)
             lost = not page.complete
@@ -83,21 +92,27 @@ class CatchUp:
                 page = await self._feed.page(None)
             if not self._goes_on:
                 return
-            if outbox.size > outbox.high:
+            if outbox.size > outbox.low:
                 # The member catches up in other rooms too, and a page of these came first.
                 continue
             if lost:
                 self._tell_lost(page)
-            if page.records:
-                self._after = page.records[-1].position
-                for frame in self._feed.frames(page, self._recipient.encoding):
-                    outbox.send(frame)
+            for frame in self._feed.frames(page, self._recipient.encoding):
+                outbox.send(frame)
+            self._after = page.end
             await TURN
 
-    def _tell_lost(self, page: Page) -> None:
-        first = page.records[0].position if page.records else None
-        self._after = page.top if first is None else Position(first.epoch, first.offset - 1)
-        tell(self._recipient, Lost(self._live.name, self._after))
+    def _tell_lost(self, page: Excerpt) -> None:
+        first = page.first
+        after = page.top if first is None else Position(first.epoch, first.offset - 1)
+        if not tell(self._recipient, Lost(self._live.name, after)):
+            # A raw connection cannot be told. Its client learns it from the close.
+            self._close("publications were lost")
+
+    def _close(self, reason: str) -> None:
+        owner = self._live.behind.get(self._recipient)
+        if owner is not None and self._goes_on:
+            owner.close(1013, reason)
 
     @property
     def _is_past_the_end(self) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from symphony.errors import Reject
 from symphony.outgoing.encoding import Announced, Content
 from symphony.protocol.positions import Position
+from symphony.rooms.pages import Excerpt, Pages
 from symphony.tasks import start
 
 if TYPE_CHECKING:
@@ -21,8 +23,7 @@ __all__ = ("Feed",)
 _MAX_PAGE: Final = 100
 _MAX_PAGE_BYTES: Final = 64 * 1024
 
-# Members that come back together have much the same positions.
-_MAX_CACHED_PAGES: Final = 16
+_OFFSET: Final = attrgetter("offset")
 
 
 class Feed:
@@ -31,7 +32,7 @@ class Feed:
     Args:
         broker: The broker.
         room: The name of the room.
-        deliver: Called with each publication, to hand it to the members.
+        deliver: Called with each publication and its position, to hand it to the members.
         not_encoded: Called with the error of an encoding that cannot encode a publication
             of the history. Its members do not get this publication.
 
@@ -39,13 +40,13 @@ class Feed:
         last: The position of the last publication that was handed to the members.
     """
 
-    __slots__ = ("_broker", "_cached", "_deliver", "_not_encoded", "_opening", "_room", "last")
+    __slots__ = ("_broker", "_deliver", "_not_encoded", "_opening", "_pages", "_room", "last")
 
     def __init__(
         self,
         broker: Broker,
         room: str,
-        deliver: Callable[[Announced], object],
+        deliver: Callable[[Announced, Position], object],
         not_encoded: Callable[[Exception], object],
     ) -> None:
         self._broker = broker
@@ -53,7 +54,7 @@ class Feed:
         self._deliver = deliver
         self._not_encoded = not_encoded
         self._opening: asyncio.Task[None] | None = None
-        self._cached: dict[tuple[SharedEncoding, Position, int], list[Any]] = {}
+        self._pages = Pages(self._read)
         self.last = Position("-", 0)
 
     async def open(self) -> None:
@@ -82,6 +83,10 @@ class Feed:
             self._broker.unsubscribe(self._room)
         # Otherwise the room would wait for the garbage collector.
         self._deliver = self._not_encoded = _nothing
+        self._pages.forget()
+
+    async def reached(self, position: Position) -> None:
+        """Wait until the members have got everything up to a position, or will not get it."""
 
     async def start_of(self, since: Position | str, most: int) -> tuple[Position | None, bool]:
         """Return the position after which a member gets publications, and whether these are all.
@@ -98,41 +103,41 @@ class Feed:
             Reject: `unavailable`: the broker failed.
         """
         after = since if isinstance(since, Position) else None
-        try:
-            page = await self._broker.after(self._room, after, limit=1, max_bytes=_MAX_PAGE_BYTES)
-        except Exception as error:
-            raise self._unavailable() from error
+        page = await self.page(after)
+        top = self.last if page.top.epoch != self.last.epoch else max(page.top, self.last, key=_OFFSET)
         if after is not None:
-            if page.complete and page.top.offset - after.offset <= most:
+            if page.complete and top.offset - after.offset <= most:
                 return after, True
             return None, False
-        offset = page.records[0].position.offset - 1 if page.records else page.top.offset
-        first = max(offset, page.top.offset - most)
-        return Position(page.top.epoch, first), first == offset
+        offset = page.first.offset - 1 if page.first is not None else top.offset
+        first = max(offset, top.offset - most)
+        return Position(top.epoch, first), first == offset
 
-    async def page(self, after: Position | None) -> Page:
-        """Read the publications that follow *after*; from the oldest for `None`."""
-        return await self._broker.after(self._room, after, limit=_MAX_PAGE, max_bytes=_MAX_PAGE_BYTES)
+    async def page(self, after: Position | None) -> Excerpt:
+        """Return the publications that follow *after*; from the oldest for `None`.
 
-    def frames(self, page: Page, encoding: SharedEncoding) -> list[Any]:
+        Raises:
+            Reject: `unavailable`: the broker failed.
+        """
+        try:
+            return await self._pages.after(after, self.last)
+        except Exception as error:
+            raise self._unavailable() from error
+
+    def frames(self, page: Excerpt, encoding: SharedEncoding) -> list[Any]:
         """Return the frames of a page in *encoding*, made once for all members."""
-        key = encoding, page.records[0].position, len(page.records)
-        frames = self._cached.get(key)
-        if frames is None:
-            while len(self._cached) >= _MAX_CACHED_PAGES:
-                del self._cached[next(iter(self._cached))]
-            frames = self._cached[key] = []
-            for record in page.records:
-                content = Content(record.event, record.payload)
-                try:
-                    frames.append(encoding.encode(Announced(content, self._room, record.position.offset)))
-                except Exception as error:
-                    self._not_encoded(error)
-        return frames
+        return page.frames(encoding, self._encode)
 
-    def forget_pages(self) -> None:
-        """Free the frames of pages, because no member is behind."""
-        self._cached.clear()
+    def _encode(self, record: Record, before: Position, encoding: SharedEncoding) -> Any:
+        content = Content(record.event, record.payload)
+        try:
+            return encoding.encode(Announced(content, self._room, record.position.offset))
+        except Exception as error:
+            self._not_encoded(error)
+            return None
+
+    async def _read(self, after: Position | None) -> Page:
+        return await self._broker.after(self._room, after, limit=_MAX_PAGE, max_bytes=_MAX_PAGE_BYTES)
 
     def _unavailable(self) -> Reject:
         return Reject("unavailable", f"the history of {self._room!r} cannot be read")
@@ -142,15 +147,18 @@ class Feed:
 
     def _received(self, record: Record) -> None:
         self.last = record.position
+        if record.replaces is not None:
+            # They may have the one that is replaced.
+            self._pages.forget()
         content = record.source
         if not isinstance(content, Content):
             content = Content(record.event, record.payload)
         try:
-            self._deliver(Announced(content, self._room, record.position.offset))
+            self._deliver(Announced(content, self._room, record.position.offset), record.position)
         except Exception as error:
             # The publication is kept already.
             self._not_encoded(error)
 
 
-def _nothing(ignored: object) -> None:
+def _nothing(*ignored: object) -> None:
     """Stand where a closed feed hands nothing on."""

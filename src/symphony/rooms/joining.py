@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from symphony.errors import Reject
+from symphony.identity import is_of_user
 from symphony.rooms import announcing as told
 from symphony.rooms.announcing import NOW
 from symphony.rooms.changes import refuse_gone, undone
-from symphony.rooms.leave import REMOVED
+from symphony.rooms.leave import REMOVED, Leave
 from symphony.rooms.lives import inside
 from symphony.socket import recipient_of
 
 if TYPE_CHECKING:
-    from symphony.outgoing.batch import Batch, Recipient
+    from symphony.outgoing.batch import Recipient
     from symphony.protocol.envelopes import Join
     from symphony.protocol.positions import Position
     from symphony.rooms.announcing import Announcing, Start
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from symphony.rooms.leaving import Leaving
     from symphony.rooms.live import Live
     from symphony.rooms.lives import Lives
+    from symphony.rooms.memberhooks import Seat
     from symphony.rooms.room import Room
+    from symphony.rooms.seating import Seating
     from symphony.socket import Socket
 
 __all__ = ("FindFamily", "Joining")
@@ -41,7 +44,7 @@ class Joining:
         changes: The joins and leaves that are under way.
         announcing: Adds members, and tells their clients.
         leaving: Undoes a join.
-        everyone: The batch of all sockets, which is not a room.
+        seating: Gives members their seats.
     """
 
     def __init__(
@@ -52,8 +55,7 @@ class Joining:
         changes: Changes,
         announcing: Announcing,
         leaving: Leaving,
-        *,
-        everyone: Batch,
+        seating: Seating,
     ) -> None:
         self._find_family = find_family
         self._handle = handle
@@ -61,10 +63,10 @@ class Joining:
         self._changes = changes
         self._announcing = announcing
         self._leaving = leaving
-        self._everyone = everyone
+        self._seating = seating
 
     async def join(
-        self, socket: Socket[Any], name: str, *, authorize: bool, most: int, asked: Join | None
+        self, socket: Socket[Any], name: str, *, authorize: bool, most: int | None, asked: Join | None
     ) -> None:
         """Make *socket* a member, if the hooks of the room allow it.
 
@@ -75,7 +77,8 @@ class Joining:
             socket: The socket.
             name: The name of the room, which is valid.
             authorize: Whether to ask the `authorize` hook.
-            most: In how many rooms a socket may be.
+            most: In how many rooms a socket may be, besides that of its user; `None`: it
+                is not limited.
             asked: The request of the client, if it has asked for it. Its publications then
                 begin anew if it is a member already.
         """
@@ -86,32 +89,55 @@ class Joining:
             raise undone(name)
         if self._is_member(recipient, name):
             if asked is not None:
-                await self._restart(recipient, name, asked.since)
+                await self._restart(socket, name, asked.since, authorize=authorize)
             return
         family, params = self._find_family(name)
         if asked is not None and not family.opens_to_clients:
             raise Reject("forbidden", f"clients may not ask to join {name!r}")
         asks = authorize and family.authorize is not None
-        if not asks and self._may_enter_at_once(name, family):
+        if not asks and self.is_immediate(name):
             self._check_count(recipient, most)
-            live = self._lives.at_work(name, family, params)
-            self._attach(socket, live, NOW)
-            live.open_until = 0.0
+            self._attach_now(socket, name, family, params)
             return
         since = None if asked is None else asked.since
         with self._changes.changing(recipient, name) as change:
             if asks and not await self._allowed(socket, name, family, change):
                 return
-            while not await self._entered(socket, name, family, params, most, since, change):
+            while not await self._entered(socket, name, most, since, change):
                 # The life of the room was over. It is made anew.
                 change.check(recipient, name)
 
-    def _may_enter_at_once(self, name: str, family: Family) -> bool:
-        """Whether nothing has to be awaited, except perhaps the answer of `authorize`."""
-        if family.on_join is not None or family.policy.history is not None:
+    def enter_now(self, socket: Socket[Any], name: str) -> bool:
+        """Let a socket into the room of its user, unless hooks or a history let it wait.
+
+        Returns:
+            Whether it is in the room.
+
+        Raises:
+            Reject: `room_full`.
+        """
+        family, params = self._find_family(name)
+        if self._is_member(recipient_of(socket), name):
+            return True
+        if not self.is_immediate(name):
+            return False
+        self._attach_now(socket, name, family, params)
+        return True
+
+    def is_immediate(self, name: str) -> bool:
+        """Return whether nothing has to be awaited in a join that is not authorized."""
+        family = self._find_family(name)[0]
+        if family.on_join or family.policy.history or family.has_members:
             return False
         live = self._lives.rooms.get(name)
-        return family.state is None if live is None else live.is_made and live.over is None
+        is_made = family.state is None if live is None else live.is_made and live.over is None
+        return is_made and self._seating.is_settled(name, family)
+
+    async def is_in(self, socket: Socket[Any], name: str) -> bool:
+        """Return whether a socket is a member, when its join that may be under way has ended."""
+        recipient = recipient_of(socket)
+        await self._changes.settled(recipient, name)
+        return self._is_member(recipient, name)
 
     async def _allowed(self, socket: Socket[Any], name: str, family: Family, change: Change) -> bool:
         """Ask the `authorize` hook; return whether there is still something to do."""
@@ -124,18 +150,10 @@ class Joining:
         return not self._is_member(recipient, name)
 
     async def _entered(
-        self,
-        socket: Socket[Any],
-        name: str,
-        family: Family,
-        params: dict[str, Any],
-        most: int,
-        since: Position | str | None,
-        change: Change,
+        self, socket: Socket[Any], name: str, most: int | None, since: Position | str | None, change: Change
     ) -> bool:
         """Do what follows after `authorize`; return `False` if the life of the room was over."""
-        recipient = recipient_of(socket)
-        live = self._lives.at_work(name, family, params)
+        live = self._lives.at_work(name, *self._find_family(name))
         if live.over is not None:
             await self._lives.gone(live)
             return False
@@ -143,65 +161,106 @@ class Joining:
             # If it is about to end, it goes on: `Lives.let_go` decides anew.
             live.stay()
             try:
-                await self._lives.make_state(live)
-                change.check(recipient, name)
-                start = await self._announcing.start(live, since)
-                change.check(recipient, name)
+                start = await self._prepared(socket, live, since, change)
             except Reject:
                 if live.over is not None and change.undone is None:
                     return False
                 raise
             if live.over is not None:
                 return False
-            self._check_count(recipient, most)
-            self._attach(socket, live, start)
-            if family.on_join is not None:
-                change.joins = live
-                await self._greet(socket, live, change)
+            self._check_count(recipient_of(socket), most)
+            await self._enter(socket, live, start, change)
             live.open_until = 0.0
         return True
 
-    def _check_count(self, recipient: Recipient, most: int) -> None:
-        if len(recipient.batches) - (recipient in self._everyone) >= most:
+    async def _prepared(
+        self, socket: Socket[Any], live: Live, since: Position | str | None, change: Change
+    ) -> Start:
+        recipient = recipient_of(socket)
+        await self._seating.settle(live)
+        change.check(recipient, live.name)
+        await self._lives.make_state(live)
+        change.check(recipient, live.name)
+        start = await self._announcing.start(live, since)
+        change.check(recipient, live.name)
+        return start
+
+    async def _enter(self, socket: Socket[Any], live: Live, start: Start, change: Change) -> None:
+        """Take the seat, and attach the socket; then run the hooks."""
+
+        def attach() -> None:
+            change.joins = live
+            self._attach(socket, live, start)
+            if live.over is not None:
+                # It was closed while the store decided.
+                change.undone = Leave("closed")
+
+        if live.attendance is None:
+            attach()
+            seat = None
+        else:
+            seat = await self._seating.take(socket, live, attach)
+        if seat is not None or live.family.on_join is not None:
+            await self._greet(socket, live, change, seat)
+
+    def _check_count(self, recipient: Recipient, most: int | None) -> None:
+        # Those of everyone have no name, and are not rooms. Count only where it is close.
+        if most is None or len(recipient.batches) < most:
+            return
+        if sum(bool(batch.name) and not is_of_user(batch.name) for batch in recipient.batches) >= most:
             raise Reject("too_many", f"the socket is in {most} rooms already", details={"max_rooms": most})
+
+    def _attach_now(self, socket: Socket[Any], name: str, family: Family, params: dict[str, Any]) -> None:
+        live = self._lives.at_work(name, family, params)
+        self._attach(socket, live, NOW)
+        live.open_until = 0.0
 
     def _attach(self, socket: Socket[Any], live: Live, start: Start) -> None:
         """Add a member, in one step: from here on it gets the publications."""
-        recipient = recipient_of(socket)
-        if (most := live.family.policy.max_members) is not None and len(live) >= most:
-            details = {"room": live.name, "max_members": most}
-            raise Reject("room_full", f"{live.name!r} is full", details=details)
         live.stay()
         live.began = True
-        self._announcing.add(live, recipient, socket, start)
+        self._announcing.add(live, recipient_of(socket), socket, start)
         if live.tasks is not None:
             live.tasks.start()
 
-    async def _greet(self, socket: Socket[Any], live: Live, change: Change) -> None:
-        """Run the `on_join` hook of a socket that has just entered."""
-        assert live.family.on_join is not None
+    async def _greet(self, socket: Socket[Any], live: Live, change: Change, seat: Seat | None) -> None:
+        """Run the hooks of a socket that has just entered: those of its member, and `on_join`."""
         recipient = recipient_of(socket)
+        on_join = live.family.on_join
         try:
-            with inside(live):
-                await live.family.on_join(socket, self._handle(live.name))
+            if seat is not None:
+                # Also if it has gone meanwhile: the store has decided that the member has come.
+                with inside(live):
+                    await self._seating.hooks.greet(socket, live, seat)
+                change.check(recipient, live.name)
+            if on_join is not None:
+                with inside(live):
+                    await on_join(socket, self._handle(live.name))
+            change.check(recipient, live.name)
         except BaseException:
+            why = change.undone or REMOVED
             if recipient in live:
-                self._announcing.remove(live, recipient, told.REMOVED)
-            if change.undone is None:
-                change.undone = REMOVED
+                change.departure = self._leaving.take_out(socket, live, told.REMOVED, why)
+            # It was in the room, so it leaves: nothing of these hooks may stay.
+            try:
+                await self._leaving.run_hooks(socket, live, why)
+            finally:
+                if change.departure is not None:
+                    change.departure.release()
             raise
-        finally:
-            if change.undone is not None:
-                # It was a member, and is none: what `on_join` has begun, `on_leave` ends.
-                await self._leaving.run_hooks(socket, live, change.undone)
-        change.check(recipient, live.name)
 
-    async def _restart(self, recipient: Recipient, name: str, since: Position | str | None) -> None:
-        """Let a member begin again, at *since*."""
-        live = self._lives.rooms[name]
+    async def _restart(
+        self, socket: Socket[Any], name: str, since: Position | str | None, *, authorize: bool
+    ) -> None:
+        """Let a member begin again, at *since*, if it may still join."""
+        live, recipient = self._lives.rooms[name], recipient_of(socket)
         if live.over is not None:
             raise Reject("unavailable", f"{name!r} is being closed")
         with self._changes.changing(recipient, name) as change:
+            if authorize and (hook := live.family.authorize) is not None:
+                if await hook(socket, self._handle(name)) is False:
+                    raise Reject("forbidden", f"you may not join {name!r}")
+                change.check(recipient, name)
             start = await self._announcing.start(live, since)
             change.check(recipient, name)
             if recipient not in live:

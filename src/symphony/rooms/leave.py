@@ -9,14 +9,11 @@ if TYPE_CHECKING:
     from symphony.rooms.room import Room
     from symphony.websocket.close import Close
 
-__all__ = ("LEFT", "LOST", "REMOVED", "Departure", "Leave", "leave_of")
+__all__ = ("LEFT", "LOST", "REMOVED", "Leave", "Parting", "leave_of")
 
 Reason = Literal["left", "lost", "replaced", "removed", "closed"]
 
-# After these, the client comes back: the table of close codes in docs/protocol.md.
-_RETRYABLE: Final = frozenset({1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4421, 4429, 4503})
 _REPLACED: Final = 4410
-_NORMAL: Final = 1000
 
 
 class Leave(NamedTuple):
@@ -34,13 +31,18 @@ class Leave(NamedTuple):
     reason: Reason
     code: int | None = None
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the membership has ended for good, so that no grace period runs."""
+        return self.reason != "lost"
+
 
 LEFT: Final = Leave("left")
 LOST: Final = Leave("lost", 1006)
 REMOVED: Final = Leave("removed")
 
 
-class Departure(NamedTuple):
+class Parting(NamedTuple):
     """What the hooks of a leave are called for.
 
     Attributes:
@@ -65,10 +67,7 @@ def leave_of(close: Close, *, by_server: bool, retryable: bool | None = None) ->
         by_server: Whether the server closed it.
         retryable: Whether the client may come back, if the server gave an error for the end.
     """
-    code = close.code
-    if not by_server:
-        return Leave("left" if code == _NORMAL else "lost", code)
-    if code == _REPLACED:
-        return Leave("replaced", code)
-    comes_back = code in _RETRYABLE if retryable is None else retryable
-    return Leave("lost" if comes_back else "left", code)
+    if by_server and close.code == _REPLACED:
+        return Leave("replaced", close.code)
+    is_final = close.is_final(by_server) if retryable is None or not by_server else not retryable
+    return Leave("left" if is_final else "lost", close.code)

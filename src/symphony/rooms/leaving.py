@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from symphony.rooms import announcing as told
-from symphony.rooms.leave import LEFT, Leave
+from symphony.rooms.leave import LEFT
 from symphony.socket import recipient_of
 from symphony.websocket.backpressure import TURN
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from symphony.outgoing.batch import Batches, Recipient
     from symphony.rooms.announcing import Announcing, End
     from symphony.rooms.changes import Change, Changes
+    from symphony.rooms.leave import Leave
     from symphony.rooms.live import Live
     from symphony.rooms.lives import Lives
+    from symphony.rooms.seating import Departure, Seating
     from symphony.socket import Socket
 
 __all__ = ("Leaving",)
@@ -29,6 +31,7 @@ class Leaving:
         changes: The joins and leaves that are under way.
         announcing: Removes members, and tells their clients.
         batches: The batches of the node.
+        seating: Takes the seats of members.
         report: Called with the exception of a hook that no caller awaits.
     """
 
@@ -38,12 +41,14 @@ class Leaving:
         changes: Changes,
         announcing: Announcing,
         batches: Batches,
+        seating: Seating,
         report: Callable[[BaseException, Any, str], None],
     ) -> None:
         self._lives = lives
         self._changes = changes
         self._announcing = announcing
         self._batches = batches
+        self._seating = seating
         self._report = report
 
     async def leave(self, socket: Socket[Any], name: str, why: Leave = LEFT) -> bool:
@@ -52,21 +57,56 @@ class Leaving:
         change = self._changes.of(recipient).get(name)
         live = self._lives.rooms.get(name)
         was_member = live is not None and recipient in live
+        departure: Departure | None = None
         self._changes.undo_waiting(recipient, name)
         if change is not None and (change.joins is not None or not was_member):
             # The join that is under way ends it: it knows whether `on_join` has succeeded.
             change.undone = why
             if live is not None and was_member:
-                self._announcing.remove(live, recipient, told.LEFT)
+                change.departure = self.take_out(socket, live, told.LEFT, why)
             await self._changes.settled(recipient, name)
+            departure = change.departure
         elif live is not None and was_member:
-            self._announcing.remove(live, recipient, told.LEFT)
+            departure = self.take_out(socket, live, told.LEFT, why)
             with self._lives.held(live):
-                if live.family.on_leave:
-                    with self._changes.changing(recipient, name):
-                        await self._lives.run_all(live.family.on_leave, socket, live, "on_leave", why)
+                try:
+                    if live.family.on_leave:
+                        with self._changes.changing(recipient, name):
+                            await self._lives.run_all(live.family.on_leave, socket, live, "on_leave", why)
+                finally:
+                    if departure is not None:
+                        departure.release()
+        if live is not None and departure is not None:
+            await self._seating.departed(live, departure)
         await (TURN if recipient.outbox.sealed else self._batches.paced())
         return was_member
+
+    def take_out(self, socket: Socket[Any], live: Live, end: End | None, why: Leave) -> Departure | None:
+        """Take a socket out of a room at once, without its hooks.
+
+        Args:
+            socket: The socket, which is in the room.
+            live: The room.
+            end: What its client is told.
+            why: What its hooks are told.
+
+        Returns:
+            What to release when the hooks of the socket have run; `None` in rooms without members.
+        """
+        self._announcing.remove(live, recipient_of(socket), end)
+        return None if live.attendance is None else self._seating.leave(socket, live, why)
+
+    async def put_out(self, socket: Socket[Any], live: Live, end: End, why: Leave) -> None:
+        """Take a socket out of a room, and run its hooks; errors are reported."""
+        if recipient_of(socket) not in live:
+            return
+        departure = self.take_out(socket, live, end, why)
+        with self._lives.held(live):
+            try:
+                await self.run_hooks(socket, live, why)
+            finally:
+                if departure is not None:
+                    departure.release()
 
     def leave_all(self, socket: Socket[Any], why: Leave) -> Coroutine[Any, Any, None] | None:
         """Take a socket that has gone out of all of its rooms at once.
@@ -81,46 +121,56 @@ class Leaving:
         """
         recipient = recipient_of(socket)
         changes = self._changes.of(recipient)
-        left: list[Live] = []
+        ended: list[tuple[Live, Departure | None]] = []
         for batch in tuple(recipient.batches):
             live = self._lives.rooms.get(batch.name)
             if live is None or batch is not live:
                 # The batch of everyone.
                 self._batches.remove(batch, recipient)
                 continue
-            self._announcing.remove(live, recipient)
+            departure = self.take_out(socket, live, None, why)
             change = changes.get(live.name)
             if change is not None and change.joins is live:
+                change.departure = departure
                 continue
             if live.family.on_leave:
                 live.hooks += 1
-                left.append(live)
-            else:
-                self._lives.end_if_empty(live)
+                ended.append((live, departure))
+                continue
+            if departure is not None:
+                departure.release()
+            self._lives.end_if_empty(live)
         for change in changes.values():
-            change.undone = why
-        return self._left(socket, left, tuple(changes.values()), why) if left or changes else None
+            if change.undone is None:
+                change.undone = why
+        return self._left(socket, ended, tuple(changes.values()), why) if ended or changes else None
 
-    def put_out(
+    def put_out_all(
         self, live: Live, recipients: Iterable[Recipient], why: Leave, end: End
     ) -> Coroutine[Any, Any, None]:
         """Take members out of a room at once; what is returned runs their `on_leave` hooks."""
-        left: list[Socket[Any]] = []
+        left: list[tuple[Socket[Any], Departure | None]] = []
         for recipient in recipients:
-            owner = live.owner(recipient)
-            self._announcing.remove(live, recipient, end)
+            socket = live.owner(recipient)
+            departure = self.take_out(socket, live, end, why)
             change = self._changes.of(recipient).get(live.name)
             if change is not None and change.joins is live:
                 # Its join runs the hooks.
-                change.undone = why
+                change.undone, change.departure = why, departure
             else:
-                left.append(owner)
-        return self._put_out(live, left, why)
+                left.append((socket, departure))
+        return self._run_all_hooks(live, left, why)
 
-    async def _put_out(self, live: Live, left: list[Socket[Any]], why: Leave) -> None:
-        if live.family.on_leave:
-            for socket in left:
-                await self.run_hooks(socket, live, why)
+    async def _run_all_hooks(
+        self, live: Live, left: list[tuple[Socket[Any], Departure | None]], why: Leave
+    ) -> None:
+        for socket, departure in left:
+            try:
+                if live.family.on_leave:
+                    await self.run_hooks(socket, live, why)
+            finally:
+                if departure is not None:
+                    departure.release()
 
     async def run_hooks(self, socket: Socket[Any], live: Live, why: Leave) -> None:
         """Run the `on_leave` hooks of a socket that no caller waits for."""
@@ -130,10 +180,18 @@ class Leaving:
             self._report(error, socket, f"on_leave of {live.name!r}")
 
     async def _left(
-        self, socket: Socket[Any], left: list[Live], changes: tuple[Change, ...], why: Leave
+        self,
+        socket: Socket[Any],
+        ended: list[tuple[Live, Departure | None]],
+        changes: tuple[Change, ...],
+        why: Leave,
     ) -> None:
-        for live in left:
-            await self.run_hooks(socket, live, why)
-            self._lives.let_go(live)
+        for live, departure in ended:
+            try:
+                await self.run_hooks(socket, live, why)
+            finally:
+                if departure is not None:
+                    departure.release()
+                self._lives.let_go(live)
         for change in changes:
             await change.wait()

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from symphony.outgoing.batch import Batch, Recipient
+from symphony.rooms.members import Attendance
 
 if TYPE_CHECKING:
+    from symphony.protocol.positions import Position
     from symphony.rooms.catchup import CatchUp
     from symphony.rooms.family import Family
     from symphony.rooms.feed import Feed
@@ -31,9 +33,13 @@ class Live(Batch):
         making: The call of its factory, while that runs.
         savings: What saves its changes.
         feed: Its history, if its family has one.
+        follow: Lets a member get what follows a position from the history.
         catching: The members that are behind.
         linger: Ends it, while it lingers.
         ending: Runs its last hooks.
+        attendance: Its members, if its family has members.
+        term: The claim by which this node is its home; `None`: it is not, or needs not to be.
+        home_until: When the lease of the home ends, in the time of the loop.
         began: Whether its life has begun: its state was created, or it has had a member.
         over: Set when its life is over, so that nobody can join it any more. It is done
             when the room is gone.
@@ -43,12 +49,15 @@ class Live(Batch):
     """
 
     __slots__ = (
+        "attendance",
         "began",
         "catching",
         "caught_up",
         "ending",
         "family",
         "feed",
+        "follow",
+        "home_until",
         "hooks",
         "is_made",
         "linger",
@@ -59,6 +68,7 @@ class Live(Batch):
         "savings",
         "state",
         "tasks",
+        "term",
     )
 
     def __init__(self, name: str, family: Family, params: dict[str, Any], tasks: RoomTasks | None) -> None:
@@ -71,6 +81,10 @@ class Live(Batch):
         self.making: Making | None = None
         self.savings: tuple[Saving, ...] = ()
         self.feed: Feed | None = None
+        self.attendance = Attendance() if family.has_members else None
+        self.term: str | None = None
+        self.home_until = 0.0
+        self.follow: Callable[[Live, Recipient, Position], None] | None = None
         self.catching: dict[Recipient, CatchUp] = {}
         self.linger: asyncio.TimerHandle | None = None
         self.ending: asyncio.Task[Any] | None = None
@@ -79,6 +93,11 @@ class Live(Batch):
         self.open_until = 0.0
         self.caught_up: Callable[[Recipient], None] | None = None
         self.hooks = 0
+
+    def fell_behind(self, recipient: Recipient, position: Position) -> None:
+        """Let *recipient* get what follows *position* from the history."""
+        if self.follow is not None:
+            self.follow(self, recipient, position)
 
     def has_state(self, state: Any) -> None:
         """Note the state that was created."""

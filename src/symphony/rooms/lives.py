@@ -12,8 +12,9 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from symphony.errors import Reject
+from symphony.outgoing.terms import Terms
 from symphony.rooms.feed import Feed
-from symphony.rooms.leave import Departure, Leave
+from symphony.rooms.leave import Leave, Parting
 from symphony.rooms.live import Live
 from symphony.rooms.making import Making
 from symphony.rooms.running import run_all
@@ -23,7 +24,9 @@ from symphony.rooms.ticking import Ticking
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker
-    from symphony.outgoing.batch import Batch, Batches
+    from symphony.outgoing.batch import Batch, Batches, Recipient
+    from symphony.outgoing.encoding import Announced
+    from symphony.protocol.positions import Position
     from symphony.rooms.family import Family, Hook
     from symphony.rooms.room import Room
     from symphony.socket import Socket
@@ -59,10 +62,12 @@ class Lives:
         batches: The batches of the node.
         broker: Keeps the histories; `None`: no family has one.
         stats: Counts what happens.
+        follow: Lets a member get what follows a position from the history.
         patience: How many seconds the tasks of a room have to end.
 
     Attributes:
         rooms: The rooms that exist on this node, by name.
+        removed: Called with a room that does not exist any more.
     """
 
     def __init__(
@@ -75,9 +80,11 @@ class Lives:
         batches: Batches,
         broker: Broker | None,
         stats: Stats,
+        follow: Callable[[Live, Recipient, Position], None],
         patience: float,
     ) -> None:
         self.rooms: dict[str, Live] = {}
+        self.removed: Callable[[Live], object] = _nothing
         self._handle = handle
         self._background = background
         self._report = report
@@ -86,6 +93,7 @@ class Lives:
         self._broker = broker
         self._stats = stats
         self._tickings = count()
+        self._follow = follow
         self._patience = patience
         self._loop = asyncio.get_running_loop()
 
@@ -109,7 +117,8 @@ class Lives:
                 Saving(every, hook, room, self._background, self._report) for every, hook in family.saves
             )
         if family.policy.history is not None and self._broker is not None:
-            deliver = partial(self._batches.publish, live)
+            live.follow = self._follow
+            deliver = partial(_deliver, self._batches, live)
             live.feed = Feed(self._broker, name, deliver, lambda error: self._not_encoded(error, live))
         return live
 
@@ -197,6 +206,8 @@ class Lives:
         ends = live.linger is not None or live.ending is not None or self.rooms.get(live.name) is not live
         if ends or len(live) or live.hooks:
             return
+        if live.over is None and live.attendance is not None and live.attendance.by_id:
+            return
         linger = live.family.policy.linger
         if live.open_until:
             linger = max(linger, live.open_until - self._loop.time())
@@ -219,7 +230,7 @@ class Lives:
     ) -> None:
         """Run each of some hooks of a room; raise the first error, and report the others."""
         room = self._handle(live.name)
-        subject = room if leave is None else Departure(room, leave)
+        subject = room if leave is None else Parting(room, leave)
         with inside(live):
             await run_all(hooks, socket, subject, f"{kind} of {live.name!r}", self._report)
 
@@ -280,3 +291,13 @@ class Lives:
             live.over.set_result(None)
         if live.feed is not None:
             live.feed.close()
+        self.removed(live)
+
+
+def _deliver(batches: Batches, live: Live, publication: Announced, position: Position) -> None:
+    """Hand a publication that is kept to the members that are not behind."""
+    batches.publish(live, publication, terms=Terms(live, position=position))
+
+
+def _nothing(live: Live) -> None:
+    """Stand where no part of the node has to know that a room has ended."""

@@ -9,8 +9,11 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from symphony.broker.base import Broker
+from symphony.broker.presence import PresenceStore
+from symphony.errors import Reject
+from symphony.identity import is_of_user, room_of_user
 from symphony.outgoing.batch import Batch, Batches, Recipient
-from symphony.outgoing.encoding import Emitted, Sent
+from symphony.outgoing.encoding import Content, Emitted, Sent
 from symphony.protocol.envelopes import Join
 from symphony.protocol.positions import Position
 from symphony.rooms.announcing import Announcing
@@ -19,12 +22,15 @@ from symphony.rooms.joining import FindFamily, Joining
 from symphony.rooms.leave import Leave
 from symphony.rooms.leaving import Leaving
 from symphony.rooms.lives import Lives
+from symphony.rooms.members import Member, Presence
+from symphony.rooms.membertable import MemberTable
 from symphony.rooms.opening import Opening
 from symphony.rooms.options import Delivery
-from symphony.rooms.publishing import Publication, Publishing
-from symphony.rooms.room import Room
+from symphony.rooms.publishing import Publication, Publishing, terms_of
+from symphony.rooms.room import Room, check_room_name
 
 if TYPE_CHECKING:
+    from symphony.identity import Identity
     from symphony.socket import Socket
     from symphony.stats import Stats
 
@@ -42,9 +48,13 @@ class Membership:
         report: Called with the exception of a hook that no caller awaits.
         broker: Keeps the histories; `None`: no family has one.
         stats: Counts what happens.
+        store: Knows the members.
+        node: The name of the node.
+        has_members: Whether a family has members, or a home.
         patience: How many seconds the tasks of a room have to end.
         max_name: `Limits.max_room_name`.
         max_recovery: `Limits.max_recovery`.
+        page_timeout: `Limits.page_timeout`.
     """
 
     def __init__(
@@ -55,9 +65,13 @@ class Membership:
         *,
         broker: Broker | None,
         stats: Stats,
+        store: PresenceStore,
+        node: str,
+        has_members: bool,
         patience: float,
         max_name: int,
         max_recovery: int,
+        page_timeout: float,
     ) -> None:
         self.thread = get_ident()
         self.batches = batches = Batches(asyncio.get_running_loop().call_soon, self._not_encoded)
@@ -66,8 +80,9 @@ class Membership:
         self._report = report
         self._max_name = max_name
         self._broker = broker
+        self._store = store
         self._changes = changes = Changes()
-        announcing = Announcing(batches, background, max_recovery)
+        announcing = Announcing(batches, background, max_recovery, page_timeout)
         handle = partial(Room, self)
         self._lives = lives = Lives(
             handle,
@@ -77,13 +92,18 @@ class Membership:
             batches=batches,
             broker=broker,
             stats=stats,
+            follow=announcing.follow,
             patience=patience,
         )
-        self._leaving = Leaving(lives, changes, announcing, batches, report)
-        self._opening = Opening(find_family, lives, self._leaving, background, patience)
-        self._joining = Joining(
-            find_family, handle, lives, changes, announcing, self._leaving, everyone=self.everyone
+        self._members = members = MemberTable(
+            store, node, lives, handle, lambda name: find_family(name)[0], background, report
         )
+        seating = members.seating
+        self._leaving = Leaving(lives, changes, announcing, batches, seating, report)
+        if has_members:
+            members.start(self._leaving)
+        self._opening = Opening(find_family, lives, self._leaving, seating.settle, background, patience)
+        self._joining = Joining(find_family, handle, lives, changes, announcing, self._leaving, seating)
         self._publishing = Publishing(broker, batches, lambda name: find_family(name)[0])
         # The rooms that exist: each publication looks one up.
         self._rooms = lives.rooms
@@ -99,7 +119,7 @@ class Membership:
         """
         # Nearly all publications are for a room with members, whose name was checked.
         if not isinstance(name, str) or name not in self._rooms:  # pyright: ignore[reportUnnecessaryIsInstance]
-            Room.check_name(name, self._max_name)
+            check_room_name(name, self._max_name)
             self._find_family(name)
         return Room(self, name)
 
@@ -112,10 +132,20 @@ class Membership:
         return self.batches.publish(batch, message, exclude)
 
     def announce(
-        self, name: str, message: Sent | Emitted, exclude: Sequence[Recipient], delivery: Delivery
+        self,
+        name: str,
+        message: Sent | Emitted | Content,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
     ) -> Awaitable[Position | None]:
         """Publish *message* to a room that clients are told about, or that has no members."""
+        if not name:
+            return self.batches.publish(self.everyone, message, exclude, terms_of(self.everyone, delivery))
         return self._publishing.publish(name, self._rooms.get(name), message, exclude, delivery)
+
+    def keeps(self, name: str) -> bool:
+        """Return whether a room has a history."""
+        return self._broker is not None and self._find_family(name)[0].policy.history is not None
 
     async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
         """Return the last publications that a room keeps."""
@@ -137,6 +167,26 @@ class Membership:
             for saving in live.savings:
                 saving.touch()
 
+    def members(self, name: str) -> Mapping[str, Member[Any]]:
+        """Return the members of a room on this node; see `Room.members`."""
+        return self._members.of(name)
+
+    def count(self, name: str) -> Awaitable[int]:
+        """Return how many members a room has, or how many sockets."""
+        return self._members.count(name, self.batches.paced)
+
+    async def presence(self, name: str) -> list[Presence]:
+        """Return the members of a room on all nodes; see `Room.presence`."""
+        return await self._members.presence(name)
+
+    async def rooms_of(self, user: str) -> list[str]:
+        """Return the rooms in which a user is a member, on all nodes."""
+        return await self._members.rooms_of(user)
+
+    def logged_in(self, socket: Socket[Any], user: Identity, before: Identity | None) -> None:
+        """Tell the rooms of a socket what is new about its user: see `MemberTable.logged_in`."""
+        self._members.logged_in(socket, user, before)
+
     def params(self, name: str) -> Mapping[str, Any]:
         """Return the parameters in a room's name."""
         room = self._rooms.get(name)
@@ -153,13 +203,37 @@ class Membership:
     ) -> Room:
         """Make *socket* a member, if the hooks of the room allow it: see `Joining.join`."""
         room = self.room(name)
+        if is_of_user(name) and (asked is None or not await self._joining.is_in(socket, name)):
+            raise _by_name(name)
         await self._joining.join(socket, name, authorize=authorize, most=most, asked=asked)
         await self.batches.paced()
         return room
 
+    def check_user(self, id: str) -> None:
+        """Refuse the id of a user who can have no room.
+
+        Raises:
+            Reject: `invalid`.
+        """
+        self.room(room_of_user(id))
+
+    def is_slow_for_user(self, id: str) -> bool:
+        """Return whether a socket has to wait until it is in the room of its user."""
+        return not self._joining.is_immediate(room_of_user(id))
+
+    def enter_as_user(self, socket: Socket[Any], id: str) -> bool:
+        """Let a socket into the room of its user, if that needs no waiting; return whether it is there."""
+        return self._joining.enter_now(socket, room_of_user(id))
+
+    async def join_as_user(self, socket: Socket[Any], id: str) -> None:
+        """Let a socket into the room of its user."""
+        await self._joining.join(socket, room_of_user(id), authorize=False, most=None, asked=None)
+
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Take *socket* out of a room; whether it was in it."""
         self.room(name)
+        if is_of_user(name):
+            raise _by_name(name)
         return await self._leaving.leave(socket, name)
 
     def leave_all(self, socket: Socket[Any], why: Leave) -> Coroutine[Any, Any, None] | None:
@@ -182,10 +256,16 @@ class Membership:
         Args:
             timeout: How long the `on_empty` hooks may take.
         """
+        self._members.close()
         await self._lives.close(timeout=timeout)
         if self._broker is not None:
             self._broker.close()
+        self._store.close()
 
     def _not_encoded(self, error: Exception, batch: Batch) -> None:
         where = f"room {batch.name!r}" if batch.name else "everyone"
         self._report(error, None, f"publication to {where}, for members with another protocol,")
+
+
+def _by_name(name: str) -> Reject:
+    return Reject("forbidden", f"{name!r} is the room of a user: a socket is in it while it is logged in")

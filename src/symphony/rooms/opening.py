@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ class Opening:
         find_family: The family and parameters of a room's name.
         lives: The rooms.
         leaving: Takes members out.
+        settle: Makes this node the home of a room that needs one.
         background: Starts a task of the app's whose exception is reported.
         patience: How many seconds a member that is behind has to catch up, when its room
             is closed.
@@ -37,12 +38,14 @@ class Opening:
         find_family: FindFamily,
         lives: Lives,
         leaving: Leaving,
+        settle: Callable[[Live], Awaitable[None]],
         background: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         patience: float,
     ) -> None:
         self._find_family = find_family
         self._lives = lives
         self._leaving = leaving
+        self._settle = settle
         self._background = background
         self._patience = patience
 
@@ -72,6 +75,9 @@ class Opening:
                     # Another call creates the state, so this one does not make the room.
                     await self._lives.make_state(live)
                     return False
+                await self._settle(live)
+                if live.began or live.making is not None:
+                    continue
                 if state is ...:
                     await self._lives.make_state(live)
                 else:
@@ -116,7 +122,7 @@ class _Closing:
 
     def put_out(self, recipients: tuple[Recipient, ...]) -> Coroutine[Any, Any, None]:
         """Take members out at once; what is returned runs their hooks."""
-        return self._leaving.put_out(self._live, recipients, self._leave, self._end)
+        return self._leaving.put_out_all(self._live, recipients, self._leave, self._end)
 
     async def _put_out_late(self, patience: float) -> None:
         """Take those out that are behind, each when it has caught up."""

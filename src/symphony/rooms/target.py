@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from symphony.errors import WrongThreadError
 from symphony.outgoing.encoding import Emitted, Sent
@@ -14,10 +14,25 @@ from symphony.socket import Socket, recipient_of
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
+    from symphony.outgoing.encoding import Content
+    from symphony.rooms.members import Member, Presence
     from symphony.rooms.publishing import Publication
     from symphony.rooms.room import Room
 
-__all__ = ("RoomTable", "RoomTarget", "Target")
+__all__ = ("Excluded", "RoomTable", "RoomTarget", "SocketSet", "Target", "left_out_of")
+
+
+class SocketSet(Protocol):
+    """What has sockets: every target."""
+
+    @property
+    def sockets(self) -> Iterable[Socket[Any]]:
+        """The sockets of this process."""
+        ...
+
+
+Excluded: TypeAlias = "Socket[Any] | SocketSet | Iterable[Socket[Any] | SocketSet]"
+"""What `exclude=` takes: sockets, `app.socket(id)` and other targets, one or several."""
 
 
 class RoomTable(Protocol):
@@ -38,9 +53,13 @@ class RoomTable(Protocol):
         ...
 
     def announce(
-        self, name: str, message: Sent | Emitted, exclude: Sequence[Recipient], delivery: Delivery
+        self, name: str, message: Sent | Emitted | Content, exclude: Sequence[Recipient], delivery: Delivery
     ) -> Awaitable[Position | None]:
         """Publish to a room that clients are told about, or that has no members."""
+        ...
+
+    def keeps(self, name: str) -> bool:
+        """Return whether a room has a history."""
         ...
 
     async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
@@ -71,6 +90,18 @@ class RoomTable(Protocol):
         """Return the parameters in the room's name."""
         ...
 
+    def members(self, name: str) -> Mapping[str, Member[Any]]:
+        """Return the members of a room on this node."""
+        ...
+
+    async def presence(self, name: str) -> list[Presence]:
+        """Return the members of a room on all nodes."""
+        ...
+
+    def count(self, name: str) -> Awaitable[int]:
+        """Return how many members a room has, or how many sockets."""
+        ...
+
 
 class Target:
     """A target for messages: a room, or everyone.
@@ -89,7 +120,12 @@ class Target:
         self.name = name
 
     def send(
-        self, message: object, *, exclude: Socket[Any] | Iterable[Socket[Any]] = ()
+        self,
+        message: object,
+        *,
+        exclude: Excluded = (),
+        volatile: bool = False,
+        conflate: str | None = None,
     ) -> Awaitable[Position | None]:
         """Send a message to every socket in it; on event connections, the event `"message"`.
 
@@ -102,16 +138,28 @@ class Target:
 
         Args:
             message: Text and bytes are sent unchanged, anything else as JSON.
-            exclude: One or several sockets that do not receive it.
+            exclude: The sockets that do not receive it: one or several sockets, or
+                targets such as `app.user(id)`.
+            volatile: Skip sockets with more unsent bytes than `Limits.low_water_bytes`. Use
+                it for what is out of date at once, such as the state of a game.
+            conflate: A key. For each socket, it takes the place of the message with the
+                same key that is not written yet. Use it for prices, for example.
 
         Raises:
             WrongThreadError: Called from another thread than the app's.
             TypeError: The message cannot be encoded.
         """
-        return self._publish("send", Sent(message), exclude)
+        delivery = delivery_of(volatile=volatile, conflate=conflate)
+        return self._publish("send", Sent(message), exclude, delivery)
 
     def emit(
-        self, event: str, data: object = None, *, exclude: Socket[Any] | Iterable[Socket[Any]] = ()
+        self,
+        event: str,
+        data: object = None,
+        *,
+        exclude: Excluded = (),
+        volatile: bool = False,
+        conflate: str | None = None,
     ) -> Awaitable[Position | None]:
         """Send an event to every socket in it; otherwise as `send`.
 
@@ -121,32 +169,36 @@ class Target:
         Args:
             event: The name of the event.
             data: Data that all these protocols can encode.
-            exclude: One or several sockets that do not receive it.
+            exclude: The sockets that do not receive it: one or several sockets, or
+                targets such as `app.user(id)`.
+            volatile: As in `send`.
+            conflate: As in `send`.
 
         Raises:
             WrongThreadError: Called from another thread than the app's.
             TypeError: The data cannot be encoded.
         """
-        return self._publish("emit", Emitted(event, data), exclude)
+        delivery = delivery_of(volatile=volatile, conflate=conflate)
+        return self._publish("emit", Emitted(event, data), exclude, delivery)
 
     def _publish(
         self,
         verb: str,
         publication: Sent | Emitted,
-        exclude: Socket[Any] | Iterable[Socket[Any]],
+        exclude: Excluded,
         delivery: Delivery = PLAIN,
     ) -> Awaitable[Any]:
         self._check_thread(verb)
-        if isinstance(exclude, Socket):
-            exclude = (exclude,)
-        elif isinstance(exclude, str):
-            raise TypeError(f"exclude= takes sockets, not the id {exclude!r}. Use app.socket(id).")
         table = self._table
         batch = table.batch(self.name)
-        left_out = [recipient_of(socket) for socket in exclude] if exclude else ()
+        left_out = left_out_of(exclude) if exclude != () else ()
         if batch is None or batch.announced or delivery is not PLAIN:
             return table.announce(self.name, publication, left_out, delivery)
         return table.publish(batch, publication, left_out)
+
+    @property
+    def _batch(self) -> Batch | None:
+        return self._table.batch(self.name)
 
     @property
     def _shown_threadsafe(self) -> str:
@@ -155,7 +207,7 @@ class Target:
     @property
     def sockets(self) -> tuple[Socket[Any], ...]:
         """The sockets of this process in it."""
-        batch = self._table.batch(self.name)
+        batch = self._batch
         return () if batch is None else tuple(batch.owners)
 
     def count(self) -> Awaitable[int]:
@@ -169,7 +221,7 @@ class Target:
 
     async def _count(self) -> int:
         await self._table.paced()
-        return len(self._table.batch(self.name) or ())
+        return len(self._batch or ())
 
     # The name that users know, for the warnings about a missing `await`.
     _count.__qualname__ = "Target.count"
@@ -182,7 +234,7 @@ class Target:
             )
 
     def __contains__(self, socket: object) -> bool:
-        batch = self._table.batch(self.name)
+        batch = self._batch
         return (
             batch is not None
             and isinstance(socket, Socket)
@@ -202,8 +254,10 @@ class RoomTarget(Target):
         self,
         message: object,
         *,
-        exclude: Socket[Any] | Iterable[Socket[Any]] = (),
+        exclude: Excluded = (),
         transient: bool = False,
+        volatile: bool = False,
+        conflate: str | None = None,
     ) -> Awaitable[Position | None]:
         """Send a message to every socket in it; on event connections, the event `"message"`.
 
@@ -220,10 +274,18 @@ class RoomTarget(Target):
 
         Args:
             message: Text and bytes are sent unchanged, anything else as JSON.
-            exclude: One or several sockets that do not receive it. In a room with a history
+            exclude: The sockets that do not receive it: one or several sockets, or
+                targets such as `app.user(id)`. In a room with a history
                 only with *transient*, since it would be missing in what they recover.
             transient: In a room with a history, do not keep it: a member that is away does
                 not get it. Use it for what is soon out of date, such as "is typing".
+            volatile: Do not keep it, and skip members that are behind: with more unsent
+                bytes than `Limits.low_water_bytes`. Use it for what is out of date at once,
+                such as the state of a game.
+            conflate: A key. For each member, it takes the place of the publication of this
+                room with the same key that is not written yet, so that a slow member gets
+                the newest. Use it for prices, for example. In a room with a history only
+                with *transient* or *volatile*.
 
         Returns:
             When awaited, the position in the history, or `None` if it is not kept.
@@ -231,17 +293,19 @@ class RoomTarget(Target):
         Raises:
             WrongThreadError: Called from another thread than the app's.
             TypeError: The message cannot be encoded.
-            ValueError: *exclude* for a publication that is kept.
+            ValueError: These options are not possible together in this room.
         """
-        return self._publish("send", Sent(message), exclude, delivery_of(transient))
+        return self._publish("send", Sent(message), exclude, delivery_of(transient, volatile, conflate))
 
     def emit(
         self,
         event: str,
         data: object = None,
         *,
-        exclude: Socket[Any] | Iterable[Socket[Any]] = (),
+        exclude: Excluded = (),
         transient: bool = False,
+        volatile: bool = False,
+        conflate: str | None = None,
     ) -> Awaitable[Position | None]:
         """Send an event to every socket in it; otherwise as `send`.
 
@@ -253,6 +317,8 @@ class RoomTarget(Target):
             data: Data that all these protocols can encode.
             exclude: As in `send`.
             transient: As in `send`.
+            volatile: As in `send`.
+            conflate: As in `send`.
 
         Returns:
             As `send`.
@@ -260,9 +326,11 @@ class RoomTarget(Target):
         Raises:
             WrongThreadError: Called from another thread than the app's.
             TypeError: The data cannot be encoded.
-            ValueError: *exclude* for a publication that is kept.
+            ValueError: These options are not possible together in this room.
         """
-        return self._publish("emit", Emitted(event, data), exclude, delivery_of(transient))
+        return self._publish(
+            "emit", Emitted(event, data), exclude, delivery_of(transient, volatile, conflate)
+        )
 
     def history(self, limit: int = 100, *, before: Position | None = None) -> Awaitable[list[Publication]]:
         """Return the last publications that the room keeps, the oldest first.
@@ -284,3 +352,24 @@ class RoomTarget(Target):
         if limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}.")
         return self._table.history(self.name, limit, before)
+
+
+def left_out_of(exclude: Excluded) -> Sequence[Recipient]:
+    """Return the recipients of what `exclude=` names.
+
+    Raises:
+        TypeError: It is an id, or something without sockets.
+    """
+    if isinstance(exclude, Socket):
+        return (recipient_of(exclude),)
+    if isinstance(exclude, str):
+        raise TypeError(f"exclude= takes sockets, not the id {exclude!r}. Use app.socket(id).")
+    if hasattr(exclude, "sockets"):
+        exclude = cast("SocketSet", exclude).sockets
+    left_out: list[Recipient] = []
+    for each in cast("Iterable[Any]", exclude):
+        if isinstance(each, Socket):
+            left_out.append(recipient_of(cast("Socket[Any]", each)))
+        else:
+            left_out += left_out_of(each)
+    return left_out

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from symphony.rooms.family import Hook
 
-__all__ = ("RoomTasks",)
+__all__ = ("RoomTasks", "has_to_end")
 
 _OWN: Final[ContextVar[_Slot | None]] = ContextVar("_OWN", default=None)
 """The room task in whose context code runs."""
@@ -36,6 +36,12 @@ class _Slot:
         self.task: asyncio.Task[Any] | None = None
         self.finished = self.ending = self.again = self.spared = False
         self.timer: asyncio.TimerHandle | None = None
+
+
+def has_to_end() -> bool:
+    """Whether the task of a room that calls this has ended the room, and is not to go on."""
+    slot = _OWN.get()
+    return slot is not None and (slot.spared or slot.ending)
 
 
 class RoomTasks:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from symphony.rooms.tasks import has_to_end
+
 if TYPE_CHECKING:
     from symphony.rooms.family import Hook
     from symphony.rooms.room import Room
@@ -67,10 +69,11 @@ class Ticking:
         self._hook = hook
         self._report = report
         self._stats = stats
-        self._phase = (number + 1) * _SPREAD % 1 * seconds
+        # The first of a node, as in most tests, begins after a whole interval.
+        self._phase = (1 - number * _SPREAD % 1) * seconds
 
     async def __call__(self, socket: Any, room: Room) -> None:
-        """Call the function until this task is cancelled."""
+        """Call the function until this task is cancelled, or the function has ended the room."""
         loop, seconds = asyncio.get_running_loop(), self._seconds
         start = loop.time() + self._phase - seconds
         number = 1
@@ -87,6 +90,8 @@ class Ticking:
                 if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                     raise
                 self._report(error, None, f"every({seconds:g}) of room {room.name!r}")
+            if has_to_end():
+                return
 
 
 def _is_cancelled() -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from symphony.errors import ConfigurationError
 from symphony.protocol.envelopes import MESSAGE
@@ -15,7 +16,10 @@ from symphony.routing.middleware import Middleware, MiddlewareObject, Stage
 from symphony.routing.parameters import located_name, qualified_name, remedy, underlying
 from symphony.routing.patterns import NamePattern
 
-__all__ = ("ANY_EVENT", "EVENT_SEPARATOR", "Handler", "Handlers")
+if TYPE_CHECKING:
+    from symphony.rooms.target import Target
+
+__all__ = ("ANY_EVENT", "EVENT_SEPARATOR", "Handler", "Handlers", "reachable")
 
 EVENT_SEPARATOR: Final = "."
 ANY_EVENT: Final = "*"
@@ -56,6 +60,23 @@ class Handlers:
         self.events: dict[str, Handler] = {}
         self.middlewares: dict[Stage, list[Middleware]] = {stage: [] for stage in around.STAGES}
         self.checks: list[Callable[[Any, Any], None]] = []
+        # One for each running app that it is part of.
+        self._reached: list[Callable[[Handlers], Target]] = []
+
+    @property
+    def everyone(self) -> Target:
+        """All its open sockets: `send`, `emit` and `count`.
+
+        For a router, these are the sockets of its routes, without those of routes with
+        `everyone=False` and those whose handler takes `bytes`.
+
+        Raises:
+            RuntimeError: The app is not running.
+        """
+        if len(self._reached) != 1:
+            why = "its app is not running" if not self._reached else "it is part of several running apps"
+            raise RuntimeError(f"{self}.everyone: {why}.")
+        return self._reached[0](self)
 
     @overload
     def on_connect(self, handler: F, /) -> F: ...
@@ -251,6 +272,24 @@ class Handlers:
             f"{self} already has an {what} handler, {located_name(earlier.function)}; "
             f"{located_name(handler)} would never run. Use middleware for code that must run as well."
         )
+
+
+@contextmanager
+def reachable(groups: Iterable[Handlers], everyone_of: Callable[[Handlers], Target]) -> Generator[None]:
+    """Let routes and routers give their sockets inside the block.
+
+    Args:
+        groups: The routes and routers of a running app.
+        everyone_of: Returns the sockets of one.
+    """
+    groups = tuple(groups)
+    for group in groups:
+        group._reached.append(everyone_of)  # pyright: ignore[reportPrivateUsage]
+    try:
+        yield
+    finally:
+        for group in groups:
+            group._reached.remove(everyone_of)  # pyright: ignore[reportPrivateUsage]
 
 
 def _unchanged(function: F) -> F:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from symphony.protocol.envelopes import Event, Join
     from symphony.rooms.leave import Leave
     from symphony.rooms.room import Room
+    from symphony.session.endpoint import Endpoint
     from symphony.session.waiting import Waiting
     from symphony.socket import Socket
 
@@ -126,8 +127,16 @@ class SessionNode(Protocol):
     complaints: Complaints
     """The log lines that strangers can cause."""
 
-    def opened(self, session: Any, *, everyone: bool) -> None:
-        """Register a socket that has opened, and whether it receives what is sent to everyone."""
+    def opened(self, session: Any, endpoint: Endpoint) -> None:
+        """Register a socket that has opened."""
+        ...
+
+    async def admit_user(self, session: Any) -> None:
+        """Let a socket that is logged in into the room of its user, before it opens.
+
+        Raises:
+            Reject: It may not open.
+        """
         ...
 
     def left(self, session: Any) -> None:
@@ -140,7 +149,11 @@ class SessionNode(Protocol):
         ...
 
     def logged_in(self, session: Any, identity: Identity, before: Identity | None) -> None:
-        """Register the new identity of a socket; *before* is the previous one."""
+        """Register the new identity of a socket; *before* is the previous one.
+
+        Raises:
+            Reject: It cannot log in.
+        """
         ...
 
     def report(self, error: BaseException, socket: Socket[Any], where: str) -> None:

@@ -83,6 +83,7 @@ class Endpoint:
         closes_on_error: Whether a refused or failed message closes the socket,
             on a raw route.
         everyone: Whether `app.everyone` reaches its sockets.
+        inside: The route, and the routers that it is in, the app first.
         disconnect: Middleware and disconnect handler.
     """
 
@@ -100,6 +101,7 @@ class Endpoint:
     concurrency: int
     closes_on_error: bool
     everyone: bool
+    inside: tuple[object, ...]
     disconnect: Callable[[Socket[Any], Close], Awaitable[None]] | None
 
     def choose(self, offered: Sequence[str]) -> tuple[str | None, Dialect]:

@@ -67,7 +67,16 @@ class Session:
     """
 
     __slots__ = (
-        *("_background", "_close", "_closed", "_closes", "_connection", "_context", "_dialect", "_draining"),
+        *(
+            "_background",
+            "_close",
+            "_closed",
+            "_closed_here",
+            "_connection",
+            "_context",
+            "_dialect",
+            "_draining",
+        ),
         *("_endpoint", "_late", "_leaving", "_limits", "_node", "_opened_at", "_outbox"),
         *("_phase", "_refusal", "_serving", "_task", "_timer"),
         *("began", "complaints", "received", "socket"),
@@ -87,13 +96,12 @@ class Session:
         self._limits = endpoint.profile.limits
         self._background: BackgroundTasks | None = None
         self._close: Close | None = None
-        self._late = False
+        self._late = self._closed_here = False
         self._leaving: asyncio.Task[None] | None = None
         self._opened_at = 0.0
         self._draining = False
         self._timer: asyncio.TimerHandle | None = None
         self.began = False
-        self._closes = False
         self._refusal: Reject | None = None
         self._phase = _Phase.CONNECTING
 
@@ -124,7 +132,7 @@ class Session:
         if events and LIMITS in socket.handshake.subprotocols:
             limits = Limits(LimitValues(self._limits.max_message_bytes))
             connection.outbox.send(connection.encoding.encode(self._dialect.envelope(limits)))
-        self._node.opened(self, everyone=self._endpoint.everyone)
+        self._node.opened(self, self._endpoint)
         self._log("opened")
 
     @property
@@ -135,6 +143,11 @@ class Session:
     async def ended(self) -> None:
         """Return when the disconnect handler has run and everything is cleaned up."""
         await asyncio.wait((self._task,))
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The route of the socket."""
+        return self._endpoint
 
     def slow(self, seconds: float, read: SlowRead | None = None) -> None:
         """Log what blocked the event loop: the messages of a read, or one step of the socket's task."""
@@ -153,7 +166,7 @@ class Session:
         """Drop the messages that wait for handlers, because the server has closed."""
         if self._closed.done():
             return
-        self._closes = True
+        self._closed_here = True
         if dropped := self._serving.closing():
             text = "%d messages of socket %s were dropped: it was closed."
             self.complaints.log(logger, logging.INFO, text, dropped, self.socket.id)
@@ -168,12 +181,8 @@ class Session:
             self._close = close
         self._serving.connection_lost()
         # At once, although handlers may still run: a closed socket must not stay a member.
-        refusal = self._refusal
-        why = leave_of(
-            self._close,
-            by_server=self._closes,
-            retryable=None if refusal is None else refusal.retryable,
-        )
+        retryable = None if self._refusal is None else self._refusal.retryable
+        why = leave_of(self._close, by_server=self._closed_here, retryable=retryable)
         hooks = self._node.rooms.leave_all(self.socket, why)
         if hooks is not None:
             self._leaving = start(self._carried_out(hooks), self._context)
@@ -283,6 +292,8 @@ class Session:
         """Run the connect stage; return whether to handle messages after it."""
         try:
             await self._endpoint.connect(self.socket)
+            if self.socket.user is not None:
+                await self._node.admit_user(self)
             self.open()
         except asyncio.CancelledError as error:
             if self._closed.done():

@@ -32,6 +32,7 @@ def endpoint(*origins: str) -> Endpoint:
         concurrency=1,
         closes_on_error=False,
         everyone=True,
+        inside=(),
         disconnect=None,
     )
 

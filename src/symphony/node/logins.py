@@ -1,4 +1,4 @@
-"""Who is connected to this node: the sockets of each user."""
+"""The sockets of each user, from their login to their end."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 from symphony.identity import Identity
 from symphony.socket import Socket
 
-__all__ = ("Users",)
+__all__ = ("Logins",)
 
 
-class Users:
+class Logins:
     """The sockets of the users who are logged in, by user id."""
 
     def __init__(self) -> None:

@@ -1,0 +1,84 @@
+"""The engines by the schemes of their URLs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from symphony.broker.base import Broker
+from symphony.broker.ipc import ServedBroker, dial_to
+from symphony.broker.ipc import serve as serve_engine
+from symphony.broker.memory import MemoryBroker
+from symphony.broker.remote import RemoteBroker
+from symphony.errors import ConfigurationError
+from symphony.limits import Limits
+
+__all__ = ("MEMORY", "check", "is_in_memory", "open_broker", "serve")
+
+MEMORY: Final = "memory://"
+"""The URL of the broker in the memory of the process."""
+
+_SCHEMES: Final = ("memory", "ipc")
+
+
+def check(url: str) -> None:
+    """Check the URL of a broker.
+
+    Raises:
+        ConfigurationError: It is wrong.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in _SCHEMES:
+        known = ", ".join(f"{each}://" for each in _SCHEMES)
+        raise ConfigurationError(f"The broker {url!r} is not known. Symphony has these: {known}.")
+    if scheme == "memory" and rest:
+        raise ConfigurationError(f"The broker {url!r} has no name: write memory://.")
+    if scheme == "ipc":
+        dial_to(url)
+
+
+def is_in_memory(url: str) -> bool:
+    """Return whether the broker is one in the memory of the process."""
+    return url == MEMORY
+
+
+async def open_broker(url: str, limits: Limits, *, ended: Callable[[], None] | None = None) -> Broker:
+    """Make a broker, and connect to it.
+
+    Args:
+        url: Its URL.
+        limits: The limits of the app.
+        ended: Called once if the broker of another process has gone for good.
+
+    Raises:
+        ConfigurationError: The URL is wrong.
+        BrokerUnavailableError: It cannot be reached.
+    """
+    check(url)
+    if is_in_memory(url):
+        return MemoryBroker(max_bytes=limits.max_history_bytes)
+    broker = RemoteBroker(
+        dial_to(url),
+        timeout=limits.publish_timeout,
+        max_calls=limits.max_broker_calls,
+        max_bytes=limits.max_broker_bytes,
+        ended=ended,
+    )
+    await broker.connect()
+    return broker
+
+
+def serve(url: str, limits: Limits) -> ServedBroker:
+    """Serve a broker to the workers of this machine, in a thread; return when it listens.
+
+    Args:
+        url: The broker that lives in this process.
+        limits: The limits of the app.
+
+    Raises:
+        ConfigurationError: The URL is wrong, or names the broker of another process.
+    """
+    check(url)
+    if url.startswith("ipc:"):
+        raise ConfigurationError(f"The broker {url!r} lives in another process, which serves it.")
+    return serve_engine(lambda: open_broker(url, limits))

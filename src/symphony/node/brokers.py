@@ -1,0 +1,56 @@
+"""The broker of a running app: which one it is, and what happens when it has gone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from symphony.broker.base import Broker
+from symphony.broker.engines import MEMORY, is_in_memory, open_broker
+from symphony.limits import Limits
+
+__all__ = ("BROKER_VARIABLE", "opened_broker")
+
+logger = logging.getLogger("symphony.app")
+
+BROKER_VARIABLE: Final = "SYMPHONY_BROKER"
+"""The environment variable with the URL of the broker, for apps that name none."""
+
+
+@asynccontextmanager
+async def opened_broker(
+    url: str | None, limits: Limits, *, keeps_history: bool
+) -> AsyncGenerator[Broker | None]:
+    """Connect to the broker of an app, and close it at the end of the block.
+
+    Args:
+        url: Its URL; `None`: that of the environment.
+        limits: The limits of the app.
+        keeps_history: Whether the app has rooms with a history.
+
+    Returns:
+        The broker; `None` if there is nothing to keep, and no other process.
+
+    Raises:
+        ConfigurationError: The URL is wrong.
+        BrokerUnavailableError: The broker cannot be reached.
+    """
+    url = url or os.environ.get(BROKER_VARIABLE) or MEMORY
+    if is_in_memory(url) and not keeps_history:
+        yield None
+        return
+    broker = await open_broker(url, limits, ended=_stop)
+    try:
+        yield broker
+    finally:
+        broker.close()
+
+
+def _stop() -> None:
+    """Stop the server: a worker does not outlive its supervisor, in which the broker is."""
+    logger.critical("The broker of the rooms has gone with its process: the server stops.")
+    signal.raise_signal(signal.SIGTERM)

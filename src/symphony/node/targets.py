@@ -1,0 +1,118 @@
+"""What an app can send to, besides rooms: users, single sockets, the sockets of a route."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from symphony.outgoing.batch import Batch
+from symphony.socket import recipient_of
+from symphony.targets import Group, SocketTarget
+from symphony.users import User, Users
+
+if TYPE_CHECKING:
+    from symphony.complaints import Complaints
+    from symphony.errors import DisconnectedError
+    from symphony.node.logins import Logins
+    from symphony.rooms.membership import Membership
+    from symphony.rooms.target import Target
+    from symphony.routing.handlers import Handlers
+    from symphony.session.endpoint import Endpoint
+    from symphony.session.session import Session
+    from symphony.socket import Socket
+    from symphony.stats import Stats
+
+__all__ = ("ReachingNode", "Targets")
+
+logger = logging.getLogger("symphony.app")
+
+
+class ReachingNode(Protocol):
+    """What targets need of their node."""
+
+    complaints: Complaints
+    logins: Logins
+    rooms: Membership
+    sockets: dict[str, Socket[Any]]
+    stats: Stats
+
+    @property
+    def sessions(self) -> Collection[Session]:
+        """All sockets, also those that are not open yet."""
+        ...
+
+    def tell(self, error: BaseException, socket: Socket[Any] | None) -> None:
+        """Hand an error to the app's error handlers."""
+        ...
+
+
+class Targets:
+    """Makes the targets of a node.
+
+    Args:
+        node: The node.
+
+    Attributes:
+        rooms: The rooms of the node.
+        sockets: The open sockets by id.
+    """
+
+    def __init__(self, node: ReachingNode) -> None:
+        self.rooms = node.rooms
+        self.sockets = node.sockets
+        self._node = node
+        self._groups: dict[Handlers, Batch] = {}
+
+    def opened(self, socket: Socket[Any], endpoint: Endpoint) -> None:
+        """Let an open socket receive what is sent to everyone of its route and its routers."""
+        for group, batch in self._groups.items():
+            if _reaches(group, endpoint):
+                self.rooms.batches.add(batch, recipient_of(socket), socket)
+
+    def everyone_of(self, group: Handlers) -> Target:
+        """Return all open sockets of a route, or of the routes of a router."""
+        batch = self._groups.get(group)
+        if batch is None:
+            # Only from the first use on is there something to do for it at each opening.
+            batch = self._groups[group] = Batch()
+            for session in self._node.sessions:
+                socket = session.socket
+                if socket.id in self.sockets and socket.connected and _reaches(group, session.endpoint):
+                    self.rooms.batches.add(batch, recipient_of(socket), socket)
+        return Group(self.rooms, batch, str(group))
+
+    def socket(self, id: str) -> SocketTarget:
+        """Return a handle of a socket."""
+        return SocketTarget(self, id)
+
+    def user(self, id: str) -> User:
+        """Return a handle of a user.
+
+        Raises:
+            Reject: `invalid`: no room can have the name of the user's.
+        """
+        if not isinstance(id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"The id of a user is text, not {id!r}.")
+        self.rooms.check_user(id)
+        return User(self, id)
+
+    def users(self, ids: Iterable[str]) -> Users:
+        """Return a handle of several users."""
+        return Users(self.rooms, map(self.user, ids))
+
+    def logged_in_as(self, id: str) -> tuple[Socket[Any], ...]:
+        """Return the sockets of a user, also those that are not open yet."""
+        return self._node.logins.sockets(id)
+
+    def undelivered(self, error: DisconnectedError) -> None:
+        """Log that a message had no socket to go to, and tell the error handlers."""
+        node = self._node
+        node.stats.undelivered += 1
+        node.complaints.log(logger, logging.WARNING, "%s", error, kind="undelivered")
+        node.tell(error, None)
+
+
+def _reaches(group: Handlers, endpoint: Endpoint) -> bool:
+    """Return whether the sockets of a route are part of everyone of a route or a router."""
+    return group in endpoint.inside and (endpoint.everyone or group is endpoint.inside[-1])

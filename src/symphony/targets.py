@@ -1,0 +1,176 @@
+"""Targets that are no rooms: one socket, and the sockets of a route."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Protocol
+
+from typing_extensions import TypeForm, TypeVar
+
+from symphony.errors import DisconnectedError, Reject, WrongThreadError, check_close_code
+from symphony.outgoing.encoding import Emitted, Sent
+from symphony.rooms.options import PLAIN, Delivery
+from symphony.rooms.target import Excluded, RoomTable, Target, left_out_of
+
+if TYPE_CHECKING:
+    from symphony.outgoing.batch import Batch
+    from symphony.socket import Socket
+
+__all__ = ("Group", "SocketTarget", "TargetNode", "check_thread")
+
+ReplyT = TypeVar("ReplyT", default=Any)
+
+
+class TargetNode(Protocol):
+    """What targets need of a running app."""
+
+    @property
+    def sockets(self) -> dict[str, Socket[Any]]:
+        """The open sockets by id."""
+        ...
+
+    @property
+    def rooms(self) -> RoomTable:
+        """The rooms."""
+        ...
+
+    def logged_in_as(self, id: str) -> tuple[Socket[Any], ...]:
+        """Return the sockets of a user, also those that are not open yet."""
+        ...
+
+    def undelivered(self, error: DisconnectedError) -> None:
+        """Log that a message had no socket to go to, and tell the error handlers."""
+        ...
+
+
+class Group(Target):
+    """All open sockets of a route, or of the routes of a router.
+
+    Args:
+        table: The rooms of the node.
+        batch: The sockets.
+        shown: What it is, for errors: `"route '/chat'"`.
+    """
+
+    __slots__ = ("_group", "_shown")
+
+    def __init__(self, table: RoomTable, batch: Batch, shown: str) -> None:
+        super().__init__(table, "")
+        self._group = batch
+        self._shown = shown
+
+    @property
+    def _batch(self) -> Batch:
+        return self._group
+
+    def _publish(
+        self, verb: str, publication: Sent | Emitted, exclude: Excluded, delivery: Delivery = PLAIN
+    ) -> Awaitable[Any]:
+        self._check_thread(verb)
+        return self._table.publish(self._group, publication, left_out_of(exclude))
+
+    @property
+    def _shown_threadsafe(self) -> str:
+        return "app.threadsafe.route(…).everyone"
+
+    def __repr__(self) -> str:
+        return f"<{self._shown}.everyone>"
+
+
+class SocketTarget:
+    """One socket by its id: `app.socket(id)` returns it, whether or not it is open.
+
+    Attributes:
+        id: The id of the socket.
+    """
+
+    __slots__ = ("_node", "id")
+
+    def __init__(self, node: TargetNode, id: str) -> None:
+        self._node = node
+        self.id = id
+
+    def send(self, message: object) -> Awaitable[None]:
+        """Send a message, as `Socket.send`.
+
+        If the socket is not open, or not any more, nothing is sent. This is logged,
+        and `on_error` gets a `DisconnectedError`.
+
+        Args:
+            message: Text and bytes as they are, anything else as JSON text.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+            TypeError: The message cannot be encoded.
+        """
+        socket = self._find("send")
+        return self._missing("message") if socket is None else socket.send(message)
+
+    def emit(self, event: str, data: object = None) -> Awaitable[None]:
+        """Send an event, as `Socket.emit`; otherwise as `send`."""
+        socket = self._find("emit")
+        return self._missing(f"event {event!r}") if socket is None else socket.emit(event, data)
+
+    async def request(
+        self, event: str, data: object = None, *, timeout: float = 5.0, response_type: TypeForm[ReplyT] = Any
+    ) -> ReplyT:
+        """Ask the client, and wait for its reply, as `Socket.request`.
+
+        Raises:
+            Reject: `not_found`: the socket is not open, or not any more.
+        """
+        socket = self._find("request")
+        if socket is None:
+            await self._node.rooms.paced()
+            raise Reject("not_found", "the socket is not open", details={"socket": self.id})
+        return await socket.request(event, data, timeout=timeout, response_type=response_type)
+
+    def close(self, code: int = 1000, reason: str = "") -> Awaitable[None]:
+        """Close the connection, as `Socket.close`. If it is not open, this does nothing.
+
+        Raises:
+            ValueError: The code must not be sent.
+            WrongThreadError: Called from another thread than the app's.
+        """
+        socket = self._find("close")
+        check_close_code(code)
+        return self._node.rooms.paced() if socket is None else socket.close(code, reason)
+
+    @property
+    def sockets(self) -> tuple[Socket[Any], ...]:
+        """The socket, if it is open in this process; otherwise an empty tuple."""
+        socket = self._node.sockets.get(self.id)
+        return () if socket is None else (socket,)
+
+    def _find(self, verb: str) -> Socket[Any] | None:
+        where = f"app.socket({self.id!r}).{verb}()"
+        check_thread(self._node.rooms, where, f"app.threadsafe.socket({self.id!r}).{verb}(…)")
+        return self._node.sockets.get(self.id)
+
+    def _missing(self, what: str) -> Awaitable[None]:
+        self._node.undelivered(
+            DisconnectedError(f"There is no open socket {self.id!r}: the {what} was not sent.")
+        )
+        return self._node.rooms.paced()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SocketTarget) and other.id == self.id and other._node is self._node
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"<app.socket({self.id!r})>"
+
+
+def check_thread(table: RoomTable, where: str, instead: str) -> None:
+    """Refuse a call of *where* in another thread than the event loop's.
+
+    Raises:
+        WrongThreadError: It names *instead*.
+    """
+    if get_ident() != table.thread:
+        raise WrongThreadError(
+            f"{where} was called from another thread than the event loop's. Use {instead} there."
+        )

@@ -1,0 +1,273 @@
+"""Users as targets: one user, and several at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Generator, Iterable
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from typing_extensions import TypeForm, TypeVar
+
+from symphony.errors import DisconnectedError, Reject, SymphonyError, WrongRouteError, check_close_code
+from symphony.identity import room_of_user
+from symphony.outgoing.encoding import Content, Emitted, Once, Sent
+from symphony.rooms.options import PLAIN, Delivery, delivery_of
+from symphony.rooms.target import Excluded, RoomTable, RoomTarget, left_out_of
+from symphony.targets import TargetNode, check_thread
+
+if TYPE_CHECKING:
+    from symphony.socket import Socket
+
+__all__ = ("User", "Users")
+
+ReplyT = TypeVar("ReplyT", default=Any)
+Policy = Literal["first", "all"]
+
+
+class User(RoomTarget):
+    """All sockets that are logged in as one user, as one room: `user:{id}`.
+
+    `app.user(id)` returns it, whether or not the user has a socket.
+
+    Attributes:
+        id: The id of the user.
+        name: The name of the room.
+    """
+
+    __slots__ = ("_node", "id")
+
+    def __init__(self, node: TargetNode, id: str) -> None:
+        super().__init__(node.rooms, room_of_user(id))
+        self._node = node
+        self.id = id
+
+    @overload
+    async def request(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        policy: Literal["first"] = "first",
+        timeout: float = 5.0,
+        response_type: TypeForm[ReplyT] = Any,
+    ) -> ReplyT: ...
+
+    @overload
+    async def request(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        policy: Literal["all"],
+        timeout: float = 5.0,
+        response_type: TypeForm[ReplyT] = Any,
+    ) -> list[ReplyT]: ...
+
+    async def request(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        policy: Policy = "first",
+        timeout: float = 5.0,
+        response_type: Any = Any,
+    ) -> Any:
+        """Ask the clients of the user, and wait for one reply or for all.
+
+        All sockets are asked at the same time. Sockets of raw routes are not asked.
+
+        Args:
+            event: The name of the event that the clients answer.
+            data: What their protocols can encode.
+            policy: `"first"` returns the first reply, and withdraws the other requests.
+                `"all"` returns the replies of all clients that are still there, in the
+                order in which they logged in.
+            timeout: Seconds to wait for the replies.
+            response_type: What each reply must be, as in `Socket.request`.
+
+        Raises:
+            Reject: `not_found`: the user has no open socket.
+            RemoteError: A client answered with an error. With `"first"`: all of them.
+            RequestTimeoutError: A reply did not arrive in time. With `"first"`: none did.
+            DisconnectedError: All sockets were closed meanwhile.
+            WrongRouteError: All sockets are on raw routes.
+            WrongThreadError: Called from another thread than the app's.
+        """
+        self._check_thread("request")
+        if policy not in ("first", "all"):
+            raise ValueError(f"policy= is 'first' or 'all', not {policy!r}.")
+        sockets = self.sockets
+        if not sockets:
+            await self._table.paced()
+            raise Reject("not_found", "the user has no open socket", details={"user": self.id})
+
+        def ask(socket: Socket[Any]) -> Any:
+            return socket.request(event, data, timeout=timeout, response_type=response_type)
+
+        if len(sockets) == 1:
+            reply = await ask(sockets[0])
+            return reply if policy == "first" else [reply]
+        asking = [asyncio.ensure_future(ask(socket)) for socket in sockets]
+        try:
+            return await (_first(asking) if policy == "first" else _all(asking))
+        finally:
+            for task in asking:
+                task.cancel()
+            # A request that is withdrawn tells its client so.
+            await asyncio.gather(*asking, return_exceptions=True)
+
+    def close(self, code: int = 1000, reason: str = "") -> Awaitable[None]:
+        """Close all sockets of the user, as `Socket.close`.
+
+        Args:
+            code: 1000, another code of RFC 6455 that may be sent, or 3000-4999.
+            reason: For the peer; cut at 123 bytes.
+
+        Raises:
+            ValueError: The code must not be sent.
+            WrongThreadError: Called from another thread than the app's.
+        """
+        self._check_thread("close")
+        check_close_code(code)
+        for socket in self._node.logged_in_as(self.id):
+            socket.close(code, reason)
+        return self._table.paced()
+
+    @property
+    def _shown_threadsafe(self) -> str:
+        return f"app.threadsafe.user({self.id!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, User) and other.id == self.id and other._table is self._table
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"<User {self.id}>"
+
+
+class Users:
+    """Several users as one target: `app.users(*ids)`. A message to them is encoded once.
+
+    Attributes:
+        ids: The ids of the users, each once.
+    """
+
+    __slots__ = ("_table", "_users", "ids")
+
+    def __init__(self, table: RoomTable, users: Iterable[User]) -> None:
+        self._table = table
+        self._users = tuple(dict.fromkeys(users))
+        self.ids = tuple(user.id for user in self._users)
+
+    def send(self, message: object, *, exclude: Excluded = (), transient: bool = False) -> Awaitable[None]:
+        """Send a message to each of the users, as `User.send`.
+
+        Args:
+            message: Text and bytes are sent unchanged, anything else as JSON.
+            exclude: As in `Room.send`.
+            transient: As in `Room.send`.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+            TypeError: The message cannot be encoded.
+            ValueError: *exclude* for a publication that is kept.
+        """
+        return self._publish("send", Sent(message), exclude, delivery_of(transient))
+
+    def emit(
+        self, event: str, data: object = None, *, exclude: Excluded = (), transient: bool = False
+    ) -> Awaitable[None]:
+        """Send an event to each of the users; otherwise as `send`."""
+        return self._publish("emit", Emitted(event, data), exclude, delivery_of(transient))
+
+    @property
+    def sockets(self) -> tuple[Socket[Any], ...]:
+        """The sockets of this process that are logged in as one of the users."""
+        return tuple(socket for user in self._users for socket in user.sockets)
+
+    def count(self) -> Awaitable[int]:
+        """Return how many sockets the users have.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+        """
+        self._check_thread("count")
+        return self._count()
+
+    async def _count(self) -> int:
+        await self._table.paced()
+        return len(self.sockets)
+
+    _count.__qualname__ = "Users.count"
+
+    def _publish(
+        self, verb: str, publication: Sent | Emitted, exclude: Excluded, delivery: Delivery
+    ) -> Awaitable[None]:
+        self._check_thread(verb)
+        left_out = left_out_of(exclude)
+        once, content = Once(publication), None
+        kept: list[Awaitable[Any]] = []
+        for user in self._users:
+            batch = self._table.batch(user.name)
+            if batch is not None and not batch.announced and delivery is PLAIN:
+                self._table.publish(batch, once, left_out)
+                continue
+            message: Sent | Emitted | Content = publication
+            if delivery.is_kept and self._table.keeps(user.name):
+                message = content = Content.of(publication) if content is None else content
+            kept.append(self._table.announce(user.name, message, left_out, delivery))
+        paced = self._table.paced()
+        return _Kept(kept, paced) if kept else paced
+
+    def _check_thread(self, verb: str) -> None:
+        check_thread(self._table, f"{self!r}.{verb}()", f"app.threadsafe.users(…).{verb}(…)")
+
+    def __repr__(self) -> str:
+        return f"<Users {', '.join(self.ids)}>"
+
+
+class _Kept:
+    """The result of a message to several users, of which some have a history."""
+
+    __slots__ = ("_paced", "_publications")
+
+    def __init__(self, publications: Iterable[Awaitable[Any]], paced: Awaitable[None]) -> None:
+        self._publications = publications
+        self._paced = paced
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        for publication in self._publications:
+            yield from publication.__await__()
+        yield from self._paced.__await__()
+
+
+async def _first(asking: list[asyncio.Future[Any]]) -> Any:
+    """Return the first reply; raise the most telling error if there is none."""
+    errors: list[SymphonyError] = []
+    for done in asyncio.as_completed(asking):
+        try:
+            return await done
+        except SymphonyError as error:
+            errors.append(error)
+    raise min(errors, key=_telling)
+
+
+async def _all(asking: list[asyncio.Future[Any]]) -> list[Any]:
+    """Return the replies of all that are still there."""
+    replies: list[Any] = []
+    gone: list[SymphonyError] = []
+    for task in asking:
+        try:
+            replies.append(await task)
+        except (DisconnectedError, WrongRouteError) as error:
+            gone.append(error)
+    if not replies:
+        raise min(gone, key=_telling)
+    return replies
+
+
+def _telling(error: SymphonyError) -> int:
+    """Order errors: what a client has said comes before a socket that could not be asked."""
+    return isinstance(error, DisconnectedError) + 2 * isinstance(error, WrongRouteError)
