@@ -31,11 +31,6 @@ class Leave(NamedTuple):
     reason: Reason
     code: int | None = None
 
-    @property
-    def is_final(self) -> bool:
-        """Whether the membership has ended for good, so that no grace period runs."""
-        return self.reason != "lost"
-
 
 LEFT: Final = Leave("left")
 LOST: Final = Leave("lost", 1006)

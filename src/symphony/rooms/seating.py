@@ -271,7 +271,9 @@ class Seating:
         try:
             async with turn.taken():
                 try:
-                    untracked = await self._untrack(live.name, connection, left=departure.leave.is_final)
+                    untracked = await self._untrack(
+                        live.name, connection, left=departure.leave.reason != "lost"
+                    )
                 finally:
                     attendance.ending -= Counter((member.id,))
                 of_member: Turn | None = None

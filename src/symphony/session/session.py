@@ -67,19 +67,10 @@ class Session:
     """
 
     __slots__ = (
-        *(
-            "_background",
-            "_close",
-            "_closed",
-            "_closed_here",
-            "_connection",
-            "_context",
-            "_dialect",
-            "_draining",
-        ),
-        *("_endpoint", "_late", "_leaving", "_limits", "_node", "_opened_at", "_outbox"),
-        *("_phase", "_refusal", "_serving", "_task", "_timer"),
-        *("began", "complaints", "received", "socket"),
+        *("_background", "_close", "_closed", "_closed_here", "_connection", "_context"),
+        *("_dialect", "_draining", "_endpoint", "_late", "_leaving", "_limits", "_node"),
+        *("_opened_at", "_outbox", "_phase", "_retryable", "_serving", "_task", "_timer", "began"),
+        *("complaints", "received", "socket"),
     )
 
     socket: Socket[Any]
@@ -102,7 +93,7 @@ class Session:
         self._draining = False
         self._timer: asyncio.TimerHandle | None = None
         self.began = False
-        self._refusal: Reject | None = None
+        self._retryable: bool | None = None
         self._phase = _Phase.CONNECTING
 
     def start(self, socket: Socket[Any]) -> None:
@@ -181,8 +172,7 @@ class Session:
             self._close = close
         self._serving.connection_lost()
         # At once, although handlers may still run: a closed socket must not stay a member.
-        retryable = None if self._refusal is None else self._refusal.retryable
-        why = leave_of(self._close, by_server=self._closed_here, retryable=retryable)
+        why = leave_of(self._close, by_server=self._closed_here, retryable=self._retryable)
         hooks = self._node.rooms.leave_all(self.socket, why)
         if hooks is not None:
             self._leaving = start(self._carried_out(hooks), self._context)
@@ -328,7 +318,7 @@ class Session:
             self._fail(error, "on_leave hook")
 
     def _refuse(self, refusal: Reject) -> None:
-        socket, self._refusal = self.socket, refusal
+        socket, self._retryable = self.socket, refusal.retryable
         if socket.opened:
             if not self._draining:
                 self._serving.refuse(refusal)
