@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from symphony.rooms.family import Family
     from symphony.rooms.feed import Feed
     from symphony.rooms.making import Making
+    from symphony.rooms.showing import Showing
     from symphony.rooms.tasks import RoomTasks
 
 __all__ = ("Live",)
@@ -36,6 +37,7 @@ class Live(Batch):
         linger: Ends it, while it lingers.
         ending: Runs its last hooks.
         attendance: Its members, if its family has members.
+        showing: The members, as clients are told, if the family says so.
         term: The claim by which this node is its home; `None`: it is not, or needs not to be.
         home_until: When the lease of the home ends, in the time of the loop.
         began: Whether its life has begun: its state was created, or it has had a member.
@@ -56,6 +58,7 @@ class Live(Batch):
         "linger",
         "making",
         "params",
+        "showing",
         "state",
         "tasks",
         "term",
@@ -72,6 +75,7 @@ class Live(Batch):
         self.feed: Feed | None = None
         self.attendance = Attendance() if family.has_members else None
         self.term: str | None = None
+        self.showing: Showing | None = None
         self.home_until = 0.0
         self.follow: Callable[[Live, Recipient, Position], None] | None = None
         self.catching: dict[Recipient, CatchUp] = {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from symphony.complaints import Complaints
     from symphony.identity import Identity
-    from symphony.protocol.envelopes import Event, Join
+    from symphony.protocol.envelopes import Event, Join, ReadCount, ReadPresence
     from symphony.rooms.room import Room
     from symphony.session.endpoint import Endpoint
     from symphony.session.waiting import Waiting
@@ -120,6 +120,10 @@ class NodeRooms(Protocol):
 
         *left*: whether it has left for good. Otherwise its connection was lost.
         """
+        ...
+
+    async def members_for(self, socket: Socket[Any], asked: ReadPresence | ReadCount) -> Any:
+        """Return who is in a room of *socket*, or how many, for its client."""
         ...
 
 
