@@ -33,7 +33,7 @@ from symphony.node.checks import (
 from symphony.outgoing.encoding import V1_DIALECTS, Dialect
 from symphony.protocol.annotations import bare
 from symphony.protocol.bounds import SMALL, bounded, calm
-from symphony.protocol.envelopes import JOIN, LEAVE, Action, Protocol
+from symphony.protocol.envelopes import COUNT, JOIN, LEAVE, PRESENCE, Action, Protocol
 from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.reading import Reader, event_readers, guarded
 from symphony.protocol.unencodable import UnencodableError
@@ -49,7 +49,13 @@ from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
 from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
 from symphony.session.threads import run_in_thread
-from symphony.socket import Socket, begin, join_by_client, leave_by_client
+from symphony.socket import (
+    Socket,
+    begin,
+    join_by_client,
+    leave_by_client,
+    members_by_client,
+)
 from symphony.transport.base import Close, Profile
 from symphony.websocket.backpressure import TURN
 from symphony.websocket.queued import Queued
@@ -273,6 +279,8 @@ class Compiler:
         for table in tables.values():
             table.add_action(JOIN, join_by_client)
             table.add_action(LEAVE, leave_by_client)
+            table.add_action(PRESENCE, members_by_client)
+            table.add_action(COUNT, members_by_client)
         dialects = V1_DIALECTS if protocol is None else (own_dialect(protocol, where),)
         if not middlewares:
             if protocol is None:

@@ -64,7 +64,8 @@ class Family:
     def __post_init__(self) -> None:
         policy = self.policy
         self.has_members = bool(
-            policy.members is not None
+            policy.presence
+            or policy.members is not None
             or policy.max_members is not None
             or policy.grace
             or policy.counts is not None
@@ -85,7 +86,7 @@ class Family:
     @property
     def is_announced(self) -> bool:
         """Whether clients are told of their membership."""
-        return self.policy.history is not None or self.opens_to_clients
+        return self.policy.history is not None or self.policy.presence or self.opens_to_clients
 
 
 _PARAMETER: Final = re.compile(r"\{[^}]*\}")

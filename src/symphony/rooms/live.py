@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from symphony.rooms.feed import Feed
     from symphony.rooms.making import Making
     from symphony.rooms.saving import Saving
+    from symphony.rooms.showing import Showing
     from symphony.rooms.tasks import RoomTasks
 
 __all__ = ("Live",)
@@ -38,6 +39,7 @@ class Live(Batch):
         linger: Ends it, while it lingers.
         ending: Runs its last hooks.
         attendance: Its members, if its family has members.
+        showing: The members, as clients are told, if the family says so.
         term: The claim by which this node is its home; `None`: it is not, or needs not to be.
         home_until: When the lease of the home ends, in the time of the loop.
         began: Whether its life has begun: its state was created, or it has had a member.
@@ -66,6 +68,7 @@ class Live(Batch):
         "over",
         "params",
         "savings",
+        "showing",
         "state",
         "tasks",
         "term",
@@ -83,6 +86,7 @@ class Live(Batch):
         self.feed: Feed | None = None
         self.attendance = Attendance() if family.has_members else None
         self.term: str | None = None
+        self.showing: Showing | None = None
         self.home_until = 0.0
         self.follow: Callable[[Live, Recipient, Position], None] | None = None
         self.catching: dict[Recipient, CatchUp] = {}

@@ -14,8 +14,9 @@ from symphony.errors import Reject
 from symphony.identity import is_of_user, room_of_user
 from symphony.outgoing.batch import Batch, Batches, Recipient
 from symphony.outgoing.encoding import Content, Emitted, Sent
-from symphony.protocol.envelopes import Join
+from symphony.protocol.envelopes import Join, ReadCount, ReadPresence
 from symphony.protocol.positions import Position
+from symphony.protocol.rosters import MembersState
 from symphony.rooms.announcing import Announcing
 from symphony.rooms.changes import Changes
 from symphony.rooms.joining import FindFamily, Joining
@@ -178,6 +179,12 @@ class Membership:
     async def presence(self, name: str) -> list[Presence]:
         """Return the members of a room on all nodes; see `Room.presence`."""
         return await self._members.presence(name)
+
+    async def members_for(self, socket: Socket[Any], asked: ReadPresence | ReadCount) -> MembersState | int:
+        """Return who is in a room of *socket*, or how many, for its client."""
+        name = asked.count if isinstance(asked, ReadCount) else asked.presence
+        self._members.check_member(socket, name)
+        return await (self.count(name) if isinstance(asked, ReadCount) else self._members.shown(name))
 
     async def rooms_of(self, user: str) -> list[str]:
         """Return the rooms in which a user is a member, on all nodes."""

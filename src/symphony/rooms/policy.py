@@ -36,6 +36,7 @@ class RoomPolicy:
         counts: Tells whether the member of a socket counts in *max_members*: a function.
             `None`: each does.
         grace: How many seconds a user stays a member after the last connection was lost.
+        presence: Whether clients are told who is in the room.
         each_node: Whether each node has its own state of a room. Otherwise a room with
             state is at home on one node.
 
@@ -53,6 +54,7 @@ class RoomPolicy:
     members: Callable[..., Any] | None = None
     counts: Callable[..., Any] | None = None
     grace: float = 0.0
+    presence: bool = False
     each_node: bool = False
 
     def __post_init__(self) -> None:
@@ -67,8 +69,10 @@ class RoomPolicy:
             )
         if not isinstance(self.client_join, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"{where}: client_join must be True or False, not {self.client_join!r}.")
-        if not isinstance(self.each_node, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"{where}: each_node must be True or False, not {self.each_node!r}.")
+        for name in ("presence", "each_node"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ConfigurationError(f"{where}: {name} must be True or False, not {value!r}.")
         if self.grace < 0:
             raise ConfigurationError(f"{where}: grace must not be negative, not {self.grace}.")
         if self.linger < 0:

@@ -17,6 +17,7 @@ from symphony.errors import Reject
 from symphony.identity import Identity
 from symphony.rooms.memberhooks import MemberHooks, Seat
 from symphony.rooms.members import Member, Visit
+from symphony.rooms.showing import Showing
 from symphony.rooms.turns import Turn, Turns
 
 if TYPE_CHECKING:
@@ -170,9 +171,11 @@ class Seating:
         async with self._operations.take((live.name, None)).taken():
             if not attendance.is_open:
                 try:
-                    await self.store.subscribe(live.name, partial(self._heard, live))
+                    roster = await self.store.subscribe(live.name, partial(self._heard, live))
                 except Exception as error:
                     raise self._unavailable(live) from error
+                if live.family.policy.presence:
+                    live.showing = Showing(live, roster)
                 attendance.is_open = True
 
     async def _take(
