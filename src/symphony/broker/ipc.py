@@ -56,6 +56,11 @@ class ServedBroker:
         self._stop = stop
         self._thread = thread
 
+    @property
+    def running(self) -> bool:
+        """Whether it is served still: neither closed, nor has it failed."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Stop to serve it, and wait until what was accepted is stored."""
         with contextlib.suppress(RuntimeError):
