@@ -81,6 +81,11 @@ class CatchUp:
                 if self._live.caught_up is not None:
                     self._live.caught_up(self._recipient)
                 return
+            if self._after.epoch == self._feed.last.epoch and self._after.offset > self._feed.last.offset:
+                # The member has it from another node, which was faster.
+                await self._feed.reached(self._after)
+                await TURN
+                continue
             if outbox.size > outbox.low:
                 async with asyncio.timeout(self._patience):
                     await outbox.lowered()
