@@ -301,9 +301,6 @@ class Socket(Generic[StateT]):
         yet, from its opening on. A second login with the same id replaces
         `user.info`, and rooms with members are told.
 
-        Args:
-            identity: Who the socket speaks for. The id is set once.
-
         Raises:
             RuntimeError: The socket is logged in with another id, or is in a room that has
                 members without being logged in.

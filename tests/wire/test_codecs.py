@@ -21,13 +21,17 @@ from symphony.protocol.envelopes import (
     Lost,
     Ping,
     Pong,
+    Presence,
     Publish,
     Published,
+    ReadCount,
     ReadHistory,
+    ReadPresence,
     Reply,
     Retry,
 )
 from symphony.protocol.positions import Position
+from symphony.protocol.rosters import MembersDiff, MembersState
 from symphony.protocol.v1 import JSON, MSGPACK, V1
 from wire.vectors import joined, load, message, plain, same
 
@@ -51,8 +55,10 @@ KINDS = {
     "joined": Joined,
     "left": Left,
     "lost": Lost,
+    "presence": Presence,
+    "count": ReadCount,
 }
-OF_ROOMS = dict.fromkeys(("join", "leave", "history", "joined", "left", "lost"), "room")
+OF_ROOMS = dict.fromkeys(("join", "leave", "history", "joined", "left", "lost", "presence", "count"), "room")
 FIRST = {
     "event": "event",
     "publish": "event",
@@ -82,10 +88,14 @@ def envelope(meaning: dict[str, Any]) -> Envelope:
     }
     if kind == "event" and "room" in meaning:
         return Published(meaning[first], **rest)
+    if kind == "presence" and "id" in meaning:
+        return ReadPresence(meaning[first], **rest)
     return KINDS[kind](meaning[first], **rest)
 
 
 def _field(name: str, value: Any) -> Any:
+    if name in ("members", "diff"):
+        return msgspec.convert(value, MembersState if name == "members" else MembersDiff)
     return (
         Position(**value)
         if name in ("since", "position", "replaces", "before") and isinstance(value, dict)
@@ -96,13 +106,15 @@ def _field(name: str, value: Any) -> Any:
 def meaning(envelope: Envelope, codec: str) -> dict[str, Any]:
     """Return what was decoded, as `envelopes.json` would have it."""
     module = msgspec.json if codec == "json" else msgspec.msgpack
-    kinds = {Publish: "publish", ReadHistory: "history"}
-    kind = kinds.get(type(envelope)) or (
-        "event" if isinstance(envelope, Event) else type(envelope).__name__.lower()
-    )
+    kind = type(envelope).__name__.lower().removeprefix("read")
+    if isinstance(envelope, Event) and not isinstance(envelope, Publish):
+        kind = "event"
     said = {FIRST.get(kind, "id") if name == kind else name: value for name, value in _fields(envelope)}
     if "data" in said:
         said["data"] = module.decode(said["data"])
+    for name in ("members", "diff"):
+        if name in said:
+            said[name] = msgspec.to_builtins(said[name])
     for name in ("since", "position", "replaces", "before"):
         if isinstance(said.get(name), Position):
             said[name] = msgspec.structs.asdict(said[name])

@@ -29,7 +29,7 @@ FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
 
 _MODULES = {"json": msgspec.json, "msgpack": msgspec.msgpack}
 _IDS = ("id", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong")
-_OF_ROOMS = ("join", "leave", "history", "joined", "left", "lost")
+_OF_ROOMS = ("join", "leave", "history", "joined", "left", "lost", "presence", "count")
 _KINDS = (
     *("event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry", "limits"),
     *_OF_ROOMS,
@@ -37,6 +37,11 @@ _KINDS = (
 )
 _FIELDS = (
     *("data", "id", "since", "timeout", "credit", "position", "recovered", "room", "offset", "epoch"),
+    *("after", "replaces", "key", "client", "limit", "before"),
+)
+_FIELDS = (
+    *("data", "id", "since", "timeout", "credit", "position"),
+    *("recovered", "members", "diff", "room", "offset", "epoch"),
     *("after", "replaces", "key", "client", "limit", "before"),
 )
 

@@ -11,7 +11,7 @@ from symphony.client.backlog import Gate
 from symphony.client.backoff import Backoff
 from symphony.client.delivery import Delivery, End
 from symphony.client.dispatch import Dispatch
-from symphony.client.joining import Joining, Leaving, Since
+from symphony.client.joining import Joining, Leaving, Since, failure_of
 from symphony.client.loss import Loss
 from symphony.client.membership import Membership
 from symphony.client.options import Options
@@ -19,7 +19,7 @@ from symphony.client.payload import Decoding, error_said
 from symphony.client.publishing import Publishing
 from symphony.client.room import Room
 from symphony.errors import DisconnectedError, RemoteError, RequestTimeoutError, SymphonyError
-from symphony.protocol.envelopes import Joined, Left, Lost, Published
+from symphony.protocol.envelopes import Joined, Left, Lost, Presence, Published
 from symphony.tasks import start
 
 __all__ = ("MAX_REMEMBERED_ROOMS", "Rooms")
@@ -205,16 +205,21 @@ class Rooms:
         elif membership.publish(event, size):
             self._recover(membership, f"the publication with the offset {event.offset} came too early")
 
-    def take(self, envelope: Joined | Left | Lost) -> None:
+    def take(self, envelope: Joined | Left | Lost | Presence) -> None:
         """Handle an envelope about a room."""
         if isinstance(envelope, Joined):
             membership = self._memberships.get(envelope.joined) or self._add(envelope.joined)
+            membership.presence.restart(envelope.members)
             if membership.joined(envelope) and not membership.ending:
                 if membership.held and not membership.asked:
                     # It joins again when `on_open` is done.
                     membership.ignoring = True
                 else:
                     self._ask(membership)
+        elif isinstance(envelope, Presence):
+            membership = self._memberships.get(envelope.presence)
+            if membership is not None and membership.presence.take(envelope) and not membership.request:
+                self._ask(membership)
         elif isinstance(envelope, Lost):
             membership = self._memberships.get(envelope.lost)
             if membership is not None and not membership.ignoring:
@@ -295,7 +300,7 @@ class Rooms:
 
     def _watch(self, membership: Membership, request: Joining) -> asyncio.Task[SymphonyError | None]:
         request.settled = lambda failure: self._settled(membership, request, failure)
-        task = start(_failure(request))
+        task = start(failure_of(request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -387,12 +392,3 @@ class Rooms:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-async def _failure(request: Joining) -> SymphonyError | None:
-    """Wait for the answer to a join, and return its error."""
-    try:
-        await request.answered()
-    except SymphonyError as error:
-        return error
-    return None

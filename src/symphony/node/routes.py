@@ -21,6 +21,7 @@ from symphony.limits import Limits
 from symphony.misnamed import Misnamed
 from symphony.node.checks import (
     NO_CLOSE,
+    NO_LEAVE,
     NO_ROOM,
     answering,
     as_coroutine,
@@ -32,11 +33,12 @@ from symphony.node.checks import (
 from symphony.outgoing.encoding import V1_DIALECTS, Dialect
 from symphony.protocol.annotations import bare
 from symphony.protocol.bounds import SMALL, bounded, calm
-from symphony.protocol.envelopes import HISTORY, JOIN, LEAVE, PUBLISH, Action, Protocol
+from symphony.protocol.envelopes import COUNT, HISTORY, JOIN, LEAVE, PRESENCE, PUBLISH, Action, Protocol
 from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.reading import Reader, event_readers, guarded
 from symphony.protocol.unencodable import UnencodableError
 from symphony.protocol.v1 import ERROR
+from symphony.rooms.leave import Leave
 from symphony.rooms.room import Room
 from symphony.routing.events import EventTable, handler_names, names_in, payload_of
 from symphony.routing.handlers import EVENT_SEPARATOR, Handler, Handlers
@@ -45,7 +47,13 @@ from symphony.routing.patterns import PathPattern
 from symphony.routing.plan import MESSAGE, Plan, compile_middleware, compile_plan
 from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
-from symphony.session.actions import join_by_client, leave_by_client, publish_by_client, read_by_client
+from symphony.session.actions import (
+    join_by_client,
+    leave_by_client,
+    members_by_client,
+    publish_by_client,
+    read_by_client,
+)
 from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
 from symphony.session.threads import run_in_thread
 from symphony.socket import Socket, begin
@@ -156,7 +164,7 @@ class Compiler:
 
     def _plan(self, handler: Handler, where: str, names: Mapping[str, str], state: Any, **rules: Any) -> Plan:
         types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
-        refused: dict[type, str] = {Room: NO_ROOM}
+        refused: dict[type, str] = {Room: NO_ROOM, Leave: NO_LEAVE}
         if rules.pop("close", False):
             types[Close] = the_subject
         else:
@@ -176,7 +184,7 @@ class Compiler:
     ) -> list[Middleware]:
         """Return the middleware around a stage of a route, the outermost first."""
         types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
-        refused: dict[type, str] = {Room: NO_ROOM}
+        refused: dict[type, str] = {Room: NO_ROOM, Leave: NO_LEAVE}
         if stage == "disconnect":
             types[Close] = the_subject
         else:
@@ -274,6 +282,8 @@ class Compiler:
             table.add_action(LEAVE, leave_by_client)
             table.add_action(HISTORY, read_by_client)
             table.add_action(PUBLISH, partial(publish_by_client, kind))
+            table.add_action(PRESENCE, members_by_client)
+            table.add_action(COUNT, members_by_client)
         dialects = V1_DIALECTS if protocol is None else (own_dialect(protocol, where),)
         if not middlewares:
             if protocol is None:

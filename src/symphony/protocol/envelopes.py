@@ -15,12 +15,15 @@ from msgspec import Struct, field
 
 from symphony.errors import Reject
 from symphony.protocol.positions import Position
+from symphony.protocol.rosters import MembersDiff, MembersState
 
 __all__ = (
+    "COUNT",
     "HISTORY",
     "JOIN",
     "LEAVE",
     "MESSAGE",
+    "PRESENCE",
     "PUBLISH",
     "Action",
     "Cancel",
@@ -41,10 +44,13 @@ __all__ = (
     "MalformedError",
     "Ping",
     "Pong",
+    "Presence",
     "Protocol",
     "Publish",
     "Published",
+    "ReadCount",
     "ReadHistory",
+    "ReadPresence",
     "Reply",
     "Retry",
 )
@@ -69,6 +75,8 @@ JOIN: Final = Action("join")
 LEAVE: Final = Action("leave")
 PUBLISH: Final = Action("publish")
 HISTORY: Final = Action("history")
+PRESENCE: Final = Action("presence")
+COUNT: Final = Action("count")
 
 
 class Event(Struct, omit_defaults=True):
@@ -128,10 +136,8 @@ class Publish(Event, omit_defaults=True):
     """A client publishes an event to a room; without an id, it is volatile.
 
     Attributes:
-        room: The name of the room.
         key: A repeat with the same key is not published again.
-        client: A text that the client keeps while it reconnects. If the client is not
-            logged in, its keys belong to this text.
+        client: Kept while the client reconnects; its keys belong to it without a user.
     """
 
     event: str = field(name="publish")
@@ -243,9 +249,6 @@ class ReadHistory(Struct, omit_defaults=True):
     """The request `id`: the last publications in the history of the room `history`.
 
     Attributes:
-        history: The name of the room.
-        id: As in `Event`.
-        timeout: As in `Event`.
         limit: The most publications; `None`: as many as the server likes.
         before: Only those before this position; `None`: the newest.
     """
@@ -257,6 +260,36 @@ class ReadHistory(Struct, omit_defaults=True):
     before: Position | None = None
 
 
+class ReadPresence(Struct, omit_defaults=True):
+    """The request `id`: the members of the room `presence`, of which the client is one."""
+
+    presence: str
+    id: Any
+    timeout: float | None = None
+
+
+class ReadCount(Struct, omit_defaults=True):
+    """The request `id`: how many members the room `count` has, of which the client is one."""
+
+    count: str
+    id: Any
+    timeout: float | None = None
+
+
+class Presence(Struct, omit_defaults=True):
+    """The members of the room `presence` have changed; it has one of the two.
+
+    Attributes:
+        presence: The name of the room.
+        diff: What has changed.
+        members: All members, anew.
+    """
+
+    presence: str
+    diff: MembersDiff | None = None
+    members: MembersState | None = None
+
+
 class Joined(Struct, omit_defaults=True):
     """The client is a member of the room `joined`: its publications follow.
 
@@ -264,11 +297,13 @@ class Joined(Struct, omit_defaults=True):
         joined: The name of the room.
         position: The publications that follow begin after it, in a room with history.
         recovered: Whether they follow the `since` of the join; `None` if it had none.
+        members: Who is in the room, if its clients are told.
     """
 
     joined: str
     position: Position | None = None
     recovered: bool | None = None
+    members: MembersState | None = None
 
 
 class Left(Struct):
@@ -303,6 +338,9 @@ Envelope: TypeAlias = (
     | Joined
     | Left
     | Lost
+    | ReadPresence
+    | ReadCount
+    | Presence
 )
 
 

@@ -29,14 +29,18 @@ from symphony.protocol.envelopes import (
     MalformedError,
     Ping,
     Pong,
+    Presence,
     Publish,
     Published,
+    ReadCount,
     ReadHistory,
+    ReadPresence,
     Reply,
     Retry,
 )
 from symphony.protocol.invalid import reason_and_path
 from symphony.protocol.positions import Position
+from symphony.protocol.rosters import MembersDiff, MembersState
 from symphony.protocol.unencodable import fail_to_encode
 
 __all__ = (
@@ -114,6 +118,10 @@ class _Frame(Struct, gc=False):
     since: Position | Literal["start"] | None = None
     position: Position | None = None
     recovered: bool | None = None
+    presence: _Room | None = None
+    count: _Room | None = None
+    members: MembersState | None = None
+    diff: MembersDiff | None = None
 
 
 class _JsonEvent(Event, gc=False):
@@ -166,6 +174,8 @@ class _Request(Struct):
     leave: Any = None
     publish: Any = None
     history: Any = None
+    presence: Any = None
+    count: Any = None
 
 
 class V1:
@@ -287,12 +297,13 @@ class V1:
         with suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
             request = self._decode_request(message)
             kinds = request.event, request.join, request.leave, request.publish, request.history
+            kinds += request.presence, request.count
             if any(kind is not None for kind in kinds):
                 id = request.id
         return MalformedError(reason, path, id=id)
 
 
-def _of_room(frame: _Frame, data: Raw) -> Publish | ReadHistory | Join | Leave | Joined | Left | Lost | None:
+def _of_room(frame: _Frame, data: Raw) -> Envelope | None:
     """Return the envelope about a room, `None` if the frame is not about a room."""
     if frame.publish is not None:
         return _publish(frame.publish, frame, data)
@@ -306,8 +317,10 @@ def _of_room(frame: _Frame, data: Raw) -> Publish | ReadHistory | Join | Leave |
         if frame.join is not None:
             return Join(room, frame.id, frame.since, frame.timeout)
         return Leave(room, frame.id, frame.timeout)
+    if frame.presence is not None or frame.count is not None:
+        return _of_members(frame)
     if frame.joined is not None:
-        return Joined(frame.joined, frame.position, frame.recovered)
+        return Joined(frame.joined, frame.position, frame.recovered, frame.members)
     if frame.left is not None:
         return Left(frame.left, data)
     if frame.lost is not None:
@@ -322,15 +335,20 @@ def _publish(event: str, frame: _Frame, data: Raw) -> Publish:
         raise MalformedError("a `publish` needs a `room`", "$.room", id=frame.id)
     if frame.id is None and frame.key is not None:
         raise MalformedError("a `key` needs an `id`: without one, nothing is kept", "$.key")
-    return Publish(
-        event,
-        data,
-        frame.id,
-        frame.timeout,
-        room=frame.room,
-        key=frame.key,
-        client=frame.client,
-    )
+    more = {"room": frame.room, "key": frame.key, "client": frame.client}
+    return Publish(event, data, frame.id, frame.timeout, **more)
+
+
+def _of_members(frame: _Frame) -> Presence | ReadPresence | ReadCount:
+    """Return the envelope about the members of a room."""
+    if frame.presence is not None and (frame.diff is not None or frame.members is not None):
+        return Presence(frame.presence, frame.diff, frame.members)
+    if frame.id is None:
+        raise MalformedError("it needs an `id`, because it is a request", "$.id")
+    if frame.presence is not None:
+        return ReadPresence(frame.presence, frame.id, frame.timeout)
+    assert frame.count is not None
+    return ReadCount(frame.count, frame.id, frame.timeout)
 
 
 class TypedV1(V1):

@@ -75,6 +75,8 @@ class Announcing:
         Raises:
             Reject: `unavailable`: the history cannot be read.
         """
+        if live.topic is not None:
+            await live.topic.open()
         feed = live.feed
         if feed is None:
             return NOW
@@ -109,7 +111,8 @@ class Announcing:
     def _tell_joined(self, live: Live, recipient: Recipient, start: Start) -> None:
         if live.announced:
             position = live.feed.last if live.feed is not None else None
-            tell(recipient, Joined(live.name, start.after or position, start.recovered))
+            members = live.showing.state() if live.showing is not None else None
+            tell(recipient, Joined(live.name, start.after or position, start.recovered, members))
 
     def _follow(self, live: Live, recipient: Recipient, start: Start) -> None:
         feed = live.feed

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from symphony.rooms.family import Family
     from symphony.rooms.feed import Feed
     from symphony.rooms.making import Making
+    from symphony.rooms.relaying import Topic
+    from symphony.rooms.saving import Saving
+    from symphony.rooms.showing import Showing
     from symphony.rooms.tasks import RoomTasks
 
 __all__ = ("Live",)
@@ -30,16 +33,23 @@ class Live(Batch):
         state: Its state, if its family has one.
         is_made: Whether it has its state, or needs none.
         making: The call of its factory, while that runs.
+        savings: What saves its changes.
         feed: Its history, if its family has one.
+        topic: What other nodes pass on to it; `None`: there are none.
         follow: Lets a member get what follows a position from the history.
         catching: The members that are behind.
         linger: Ends it, while it lingers.
         ending: Runs its last hooks.
         attendance: Its members, if its family has members.
+        showing: The members, as clients are told, if the family says so.
         term: The claim by which this node is its home; `None`: it is not, or needs not to be.
         home_until: When the lease of the home ends, in the time of the loop.
         began: Whether its life has begun: its state was created, or it has had a member.
         speaking: Held while a publication of a client is handled; `None`: there was none.
+        over: Set when its life is over, so that nobody can join it any more. It is done
+            when the room is gone.
+        open_until: The time up to which it waits for its first member.
+        caught_up: Called with each member that was behind and has caught up, while it is closed.
         hooks: How many joins and hooks are under way: it does not end before these are done.
     """
 
@@ -47,6 +57,7 @@ class Live(Batch):
         "attendance",
         "began",
         "catching",
+        "caught_up",
         "ending",
         "family",
         "feed",
@@ -56,11 +67,16 @@ class Live(Batch):
         "is_made",
         "linger",
         "making",
+        "open_until",
+        "over",
         "params",
+        "savings",
+        "showing",
         "speaking",
         "state",
         "tasks",
         "term",
+        "topic",
     )
 
     def __init__(self, name: str, family: Family, params: dict[str, Any], tasks: RoomTasks | None) -> None:
@@ -71,9 +87,12 @@ class Live(Batch):
         self.state: Any = None
         self.is_made = family.state is None
         self.making: Making | None = None
+        self.savings: tuple[Saving, ...] = ()
         self.feed: Feed | None = None
+        self.topic: Topic | None = None
         self.attendance = Attendance() if family.has_members else None
         self.term: str | None = None
+        self.showing: Showing | None = None
         self.home_until = 0.0
         self.follow: Callable[[Live, Recipient, Position], None] | None = None
         self.catching: dict[Recipient, CatchUp] = {}
@@ -81,6 +100,9 @@ class Live(Batch):
         self.ending: asyncio.Task[Any] | None = None
         self.began = False
         self.speaking: asyncio.Lock | None = None
+        self.over: asyncio.Future[None] | None = None
+        self.open_until = 0.0
+        self.caught_up: Callable[[Recipient], None] | None = None
         self.hooks = 0
 
     def fell_behind(self, recipient: Recipient, position: Position) -> None:
@@ -92,6 +114,12 @@ class Live(Batch):
         """Note the state that was created."""
         self.state = state
         self.is_made = self.began = True
+
+    def owner(self, recipient: Recipient) -> Any:
+        """Return the socket of a member."""
+        if recipient in self.behind:
+            return self.behind[recipient]
+        return self.recipients[recipient.encoding][recipient]
 
     def stay(self) -> None:
         """Go on, if it was about to end."""

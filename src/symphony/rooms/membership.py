@@ -14,25 +14,30 @@ from symphony.errors import Reject
 from symphony.identity import is_of_user, room_of_user
 from symphony.outgoing.batch import Batch, Batches, Recipient
 from symphony.outgoing.encoding import Content, Emitted, Sent
-from symphony.protocol.envelopes import Join, Publish, ReadHistory
+from symphony.protocol.envelopes import Join, Publish, ReadCount, ReadHistory, ReadPresence
 from symphony.protocol.positions import Position
+from symphony.protocol.rosters import MembersState
 from symphony.rooms.announcing import Announcing
 from symphony.rooms.changes import Changes
 from symphony.rooms.clients import ClientRooms
 from symphony.rooms.joining import FindFamily, Joining
+from symphony.rooms.leave import Leave
 from symphony.rooms.leaving import Leaving
 from symphony.rooms.lives import Lives
 from symphony.rooms.members import Member, Presence
 from symphony.rooms.membertable import MemberTable
-from symphony.rooms.options import Delivery
+from symphony.rooms.opening import Opening
+from symphony.rooms.options import PLAIN, Delivery
 from symphony.rooms.publishing import Publication, Publishing, terms_of
+from symphony.rooms.relaying import EVERYONE_TOPIC, Relaying, topic_of
 from symphony.rooms.room import Room, check_room_name
 
 if TYPE_CHECKING:
     from symphony.identity import Identity
     from symphony.socket import Socket
+    from symphony.stats import Stats
 
-__all__ = ("Membership",)
+__all__ = ("Membership", "SharedMembership")
 
 EVERYONE = ""
 
@@ -45,6 +50,7 @@ class Membership:
         background: Starts a task of the app's whose exception is reported.
         report: Called with the exception of a hook that no caller awaits.
         broker: Keeps the histories; `None`: no family has one.
+        stats: Counts what happens.
         store: Knows the members.
         node: The name of the node.
         has_members: Whether a family has members, or a home.
@@ -52,6 +58,7 @@ class Membership:
         max_name: `Limits.max_room_name`.
         max_recovery: `Limits.max_recovery`.
         page_timeout: `Limits.page_timeout`.
+        publish_timeout: `Limits.publish_timeout`.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Membership:
         report: Callable[[BaseException, Any, str], None],
         *,
         broker: Broker | None,
+        stats: Stats,
         store: PresenceStore,
         node: str,
         has_members: bool,
@@ -68,6 +76,7 @@ class Membership:
         max_name: int,
         max_recovery: int,
         page_timeout: float,
+        publish_timeout: float,
     ) -> None:
         self.thread = get_ident()
         self.batches = batches = Batches(asyncio.get_running_loop().call_soon, self._not_encoded)
@@ -80,6 +89,16 @@ class Membership:
         self._changes = changes = Changes()
         announcing = Announcing(batches, background, max_recovery, page_timeout)
         handle = partial(Room, self)
+        is_shared = broker is not None and broker.shared
+        self._relaying = relaying = Relaying(broker, self._not_relayed) if broker and is_shared else None
+        self._publishing = publishing = Publishing(
+            broker,
+            batches,
+            lambda name: find_family(name)[0],
+            report,
+            relaying=relaying,
+            timeout=publish_timeout,
+        )
         self._lives = lives = Lives(
             handle,
             background,
@@ -87,7 +106,10 @@ class Membership:
             self._not_encoded,
             batches=batches,
             broker=broker,
+            stats=stats,
             follow=announcing.follow,
+            relaying=relaying,
+            heard=publishing.hand,
             patience=patience,
         )
         self._members = members = MemberTable(
@@ -97,9 +119,18 @@ class Membership:
         self._leaving = Leaving(lives, changes, announcing, batches, seating, report)
         if has_members:
             members.start(self._leaving)
-        self._joining = Joining(find_family, handle, lives, changes, announcing, self._leaving, seating)
-        self._publishing = Publishing(broker, batches, lambda name: find_family(name)[0], report)
         self._clients = ClientRooms(lives.rooms, handle, self._publishing)
+        self._opening = Opening(find_family, lives, self._leaving, seating.settle, background, patience)
+        self._joining = Joining(
+            find_family,
+            handle,
+            lives,
+            changes,
+            announcing,
+            self._leaving,
+            seating,
+            is_shared=is_shared,
+        )
         # The rooms that exist: each publication looks one up.
         self._rooms = lives.rooms
 
@@ -125,6 +156,9 @@ class Membership:
     def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> Awaitable[None]:
         """Hand *message* to the members of *batch*."""
         return self.batches.publish(batch, message, exclude)
+
+    async def start(self) -> None:
+        """Begin to hear what other nodes send to all sockets; there are none."""
 
     def announce(
         self,
@@ -155,6 +189,13 @@ class Membership:
         room = self._rooms.get(name)
         return None if room is None else room.state
 
+    def touch(self, name: str) -> None:
+        """Note that the state of a room has changed."""
+        live = self._rooms.get(name)
+        if live is not None:
+            for saving in live.savings:
+                saving.touch()
+
     def members(self, name: str) -> Mapping[str, Member[Any]]:
         """Return the members of a room on this node; see `Room.members`."""
         return self._members.of(name)
@@ -165,10 +206,18 @@ class Membership:
 
     async def presence(self, name: str) -> list[Presence]:
         """Return the members of a room on all nodes; see `Room.presence`."""
+        await self.batches.paced()
         return await self._members.presence(name)
+
+    async def members_for(self, socket: Socket[Any], asked: ReadPresence | ReadCount) -> MembersState | int:
+        """Return who is in a room of *socket*, or how many, for its client."""
+        name = asked.count if isinstance(asked, ReadCount) else asked.presence
+        self._members.check_member(socket, name)
+        return await (self.count(name) if isinstance(asked, ReadCount) else self._members.shown(name))
 
     async def rooms_of(self, user: str) -> list[str]:
         """Return the rooms in which a user is a member, on all nodes."""
+        await self.batches.paced()
         return await self._members.rooms_of(user)
 
     def logged_in(self, socket: Socket[Any], user: Identity, before: Identity | None) -> None:
@@ -232,9 +281,19 @@ class Membership:
             raise _by_name(name)
         return await self._leaving.leave(socket, name)
 
-    def leave_all(self, socket: Socket[Any], *, left: bool) -> Coroutine[Any, Any, None] | None:
+    def leave_all(self, socket: Socket[Any], why: Leave) -> Coroutine[Any, Any, None] | None:
         """Take a socket that has gone out of all of its rooms at once: see `Leaving.leave_all`."""
-        return self._leaving.leave_all(socket, left=left)
+        return self._leaving.leave_all(socket, why)
+
+    async def open_room(self, name: str, state: Any, ttl: float) -> bool:
+        """Make a room before anybody joins: see `Opening.open`."""
+        self.room(name)
+        return await self._opening.open(name, state, ttl)
+
+    async def close_room(self, name: str, code: int, reason: str) -> None:
+        """End a room and its memberships: see `Opening.close`."""
+        await self._opening.close(name, code, reason)
+        await self.batches.paced()
 
     async def close(self, *, timeout: float) -> None:
         """End all rooms at once, their tasks and their lingers.
@@ -248,9 +307,47 @@ class Membership:
             self._broker.close()
         self._store.close()
 
+    def _not_relayed(self, error: BaseException, topic: str) -> None:
+        self._report(error, None, f"publication to {topic!r} on other nodes")
+
     def _not_encoded(self, error: Exception, batch: Batch) -> None:
         where = f"room {batch.name!r}" if batch.name else "everyone"
         self._report(error, None, f"publication to {where}, for members with another protocol,")
+
+
+class SharedMembership(Membership):
+    """A table of rooms whose other members are on other nodes."""
+
+    async def start(self) -> None:
+        """Begin to hear what other nodes send to all sockets."""
+        assert self._relaying is not None
+        await self._relaying.listen(EVERYONE_TOPIC, self._heard_everyone)
+
+    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> Awaitable[None]:
+        """Hand *message* to the members of *batch*, on all nodes."""
+        assert self._relaying is not None
+        here = self.batches.publish(batch, message, exclude)
+        if not batch.name and batch is not self.everyone:
+            # The sockets of a route, on this node.
+            return here
+        topic = topic_of(batch.name) if batch.name else EVERYONE_TOPIC
+        return self._relaying.publish(topic, message, PLAIN, here)
+
+    def announce(
+        self,
+        name: str,
+        message: Sent | Emitted | Content,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
+    ) -> Awaitable[Position | None]:
+        """Publish *message* to a room, or to everyone, on all nodes."""
+        here = super().announce(name, message, exclude, delivery)
+        if name or self._relaying is None:
+            return here
+        return self._relaying.publish(EVERYONE_TOPIC, message, delivery, here)
+
+    def _heard_everyone(self, message: Sent | Emitted, delivery: Delivery) -> None:
+        self.batches.publish(self.everyone, message, terms=terms_of(self.everyone, delivery))
 
 
 def _by_name(name: str) -> Reject:

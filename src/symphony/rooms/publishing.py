@@ -18,6 +18,8 @@ from symphony.outgoing.encoding import Content
 from symphony.outgoing.terms import Terms
 from symphony.protocol.envelopes import MESSAGE
 from symphony.rooms.options import PLAIN, check
+from symphony.rooms.outcomes import Outcome, heard
+from symphony.rooms.relaying import topic_of
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker, History, Record
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from symphony.rooms.family import Family
     from symphony.rooms.live import Live
     from symphony.rooms.options import Delivery
+    from symphony.rooms.relaying import Relaying
 
 __all__ = ("Publication", "Publishing", "digest_of", "terms_of")
 
@@ -59,6 +62,9 @@ class Publishing:
         batches: The batches of the node.
         family_of: Returns the family of a room.
         report: Called with the error of a publication that is not awaited.
+        relaying: Passes on what is not kept; `None`: there are no other nodes.
+        timeout: How long a publisher waits for the members of this node, if the history
+            cannot be read.
     """
 
     def __init__(
@@ -67,8 +73,13 @@ class Publishing:
         batches: Batches,
         family_of: Callable[[str], Family],
         report: Callable[[BaseException, Any, str], None],
+        *,
+        relaying: Relaying | None = None,
+        timeout: float,
     ) -> None:
         self._broker = broker
+        self._relaying = relaying
+        self._timeout = timeout
         self._batches = batches
         self._family_of = family_of
         self._report = report
@@ -90,10 +101,10 @@ class Publishing:
         history = family.policy.history
         check(delivery, room=name, history=history is not None, excludes=bool(exclude))
         if history is None or self._broker is None or not delivery.is_kept:
-            if live is None:
-                return self._batches.paced()
-            shown = Announced(message, name) if live.announced else message
-            return self._batches.publish(live, shown, exclude, terms_of(live, delivery))
+            here = self.hand(live, message, delivery, exclude)
+            if self._relaying is None:
+                return here
+            return self._relaying.publish(topic_of(name), message, delivery, here)
         content = Content.of(message)
         draft = Draft(content.event, content.packed, content)
         if delivery is not PLAIN:
@@ -102,7 +113,7 @@ class Publishing:
                 key=None if key is None else Key(_APP, key, digest_of(content, delivery.replaces)),
                 replaces=delivery.replaces,
             )
-        return self._keep(name, draft, history)
+        return self._keep(name, live, draft, history)
 
     def publish_for(
         self, live: Live, message: Emitted, delivery: Delivery, *, by: str, said: object
@@ -122,19 +133,35 @@ class Publishing:
         content = Content.of(message)
         raw = bytes(said) if isinstance(said, Raw) else msgspec.msgpack.encode(said)
         key = Key(by, delivery.key, digest_of(Content(message.event, raw), None))
-        return self._keep(live.name, Draft(content.event, content.packed, content, key), history)
+        return self._keep(live.name, live, Draft(content.event, content.packed, content, key), history)
 
-    def _keep(self, name: str, draft: Draft, history: History) -> Awaitable[Position]:
+    def _keep(self, name: str, live: Live | None, draft: Draft, history: History) -> Awaitable[Position]:
         assert self._broker is not None
         kept = self._broker.publish(name, draft, history)
-        if isinstance(kept, asyncio.Future):
-            failed = partial(self._failed, name)
-            return _Pending(kept, self._batches.paced(), failed)
-        return _Kept(kept, self._batches.paced())
+        if not isinstance(kept, asyncio.Future):
+            return _Kept(kept, self._batches.paced())
+        return Outcome(kept, partial(self._failed, name), partial(self._settled, live))
 
-    def _failed(self, name: str, kept: asyncio.Future[Position]) -> None:
-        if not kept.cancelled() and (error := kept.exception()) is not None:
-            self._report(error, None, f"publication to room {name!r}")
+    async def _settled(self, live: Live | None, position: Position) -> None:
+        if live is not None and live.feed is not None:
+            await heard(live.feed, self._timeout, position)
+        await self._batches.paced()
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        self._report(error, None, f"publication to room {name!r}")
+
+    def hand(
+        self,
+        live: Live | None,
+        message: Sent | Emitted | Content,
+        delivery: Delivery,
+        exclude: Sequence[Recipient] = (),
+    ) -> Awaitable[None]:
+        """Hand a publication that is not kept to the members on this node."""
+        if live is None:
+            return self._batches.paced()
+        shown = Announced(message, live.name) if live.announced else message
+        return self._batches.publish(live, shown, exclude, terms_of(live, delivery))
 
     async def newest(
         self, name: str, limit: int, before: Position | None, max_bytes: int
@@ -198,41 +225,3 @@ class _Kept:
         position = yield from self._kept.__await__()
         yield from self._paced.__await__()
         return position
-
-
-class _Pending:
-    """The result of a publication that the broker has not answered yet.
-
-    Args:
-        kept: The answer.
-        paced: What a publisher awaits on top.
-        failed: Called with the answer if the publisher does not wait for it.
-    """
-
-    __slots__ = ("_failed", "_kept", "_paced", "_waits")
-
-    def __init__(
-        self,
-        kept: asyncio.Future[Position],
-        paced: Awaitable[None],
-        failed: Callable[[asyncio.Future[Position]], None],
-    ) -> None:
-        self._kept = kept
-        self._paced = paced
-        self._failed = failed
-        self._waits = False
-
-    def __await__(self) -> Generator[Any, Any, Position]:
-        self._waits = True
-        try:
-            # The publisher may be cancelled. The publication goes on.
-            position = yield from asyncio.shield(self._kept).__await__()
-        except asyncio.CancelledError:
-            self._waits = False
-            raise
-        yield from self._paced.__await__()
-        return position
-
-    def __del__(self) -> None:
-        if not self._waits:
-            self._kept.add_done_callback(self._failed)

@@ -8,12 +8,12 @@ from symphony.errors import DisconnectedError
 from symphony.socketsession import ENDED
 
 if TYPE_CHECKING:
-    from symphony.protocol.envelopes import Join, Leave, Publish, ReadHistory
+    from symphony.protocol.envelopes import Join, Leave, Publish, ReadCount, ReadHistory, ReadPresence
     from symphony.protocol.positions import Position
     from symphony.session.contracts import NodeRooms
     from symphony.socket import Socket
 
-__all__ = ("join_by_client", "leave_by_client", "publish_by_client", "read_by_client")
+__all__ = ("join_by_client", "leave_by_client", "members_by_client", "publish_by_client", "read_by_client")
 
 
 async def join_by_client(socket: Socket[Any], asked: Join) -> None:
@@ -24,6 +24,11 @@ async def join_by_client(socket: Socket[Any], asked: Join) -> None:
 async def leave_by_client(socket: Socket[Any], asked: Leave) -> bool:
     """Leave the room that the client has named; return whether it was a member."""
     return await socket._session.leave(asked.leave)  # pyright: ignore[reportPrivateUsage]
+
+
+async def members_by_client(socket: Socket[Any], asked: ReadPresence | ReadCount) -> Any:
+    """Return who is in the room that the client has named, or how many."""
+    return await socket._session.members(asked)  # pyright: ignore[reportPrivateUsage]
 
 
 async def publish_by_client(kind: str, socket: Socket[Any], asked: Publish) -> Position | None:

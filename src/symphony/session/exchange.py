@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, cast
 from symphony.errors import ProtocolError, Reject
 from symphony.protocol.bounds import SMALL, check_elements
 from symphony.protocol.envelopes import (
+    COUNT,
     HISTORY,
     JOIN,
     LEAVE,
+    PRESENCE,
     PUBLISH,
     Cancel,
     Envelope,
@@ -33,7 +35,9 @@ from symphony.protocol.envelopes import (
     Pong,
     Protocol,
     Publish,
+    ReadCount,
     ReadHistory,
+    ReadPresence,
     Reply,
     Retry,
 )
@@ -279,6 +283,10 @@ class Exchange:
                 self.received(Event(LEAVE, envelope, envelope.id, envelope.timeout))
             case ReadHistory():
                 self.received(Event(HISTORY, envelope, envelope.id, envelope.timeout))
+            case ReadPresence():
+                self.received(Event(PRESENCE, envelope, envelope.id, envelope.timeout))
+            case ReadCount():
+                self.received(Event(COUNT, envelope, envelope.id, envelope.timeout))
             case _:
                 kind = type(envelope).__name__.lower()
                 refusal = Reject("invalid", f"only a server sends `{kind}`", details={"path": "$"})
