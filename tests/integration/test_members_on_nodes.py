@@ -103,7 +103,7 @@ class Two:
 async def two(monkeypatch: pytest.MonkeyPatch, **options: Any) -> AsyncIterator[Two]:
     store = Store()
     both = Two(store)
-    monkeypatch.setattr(nodes, "MemoryPresence", lambda: End(store))
+    monkeypatch.setattr(nodes, "presence_beside", lambda broker: End(store))
     async with AsyncExitStack() as stack:
         for name in ("one", "two"):
             app = both.app(name, options)
