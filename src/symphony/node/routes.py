@@ -21,6 +21,7 @@ from symphony.limits import Limits
 from symphony.misnamed import Misnamed
 from symphony.node.checks import (
     NO_CLOSE,
+    NO_LEAVE,
     NO_ROOM,
     answering,
     as_coroutine,
@@ -37,6 +38,7 @@ from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.reading import Reader, event_readers, guarded
 from symphony.protocol.unencodable import UnencodableError
 from symphony.protocol.v1 import ERROR
+from symphony.rooms.leave import Leave
 from symphony.rooms.room import Room
 from symphony.routing.events import EventTable, handler_names, names_in, payload_of
 from symphony.routing.handlers import EVENT_SEPARATOR, Handler, Handlers
@@ -161,7 +163,7 @@ class Compiler:
 
     def _plan(self, handler: Handler, where: str, names: Mapping[str, str], state: Any, **rules: Any) -> Plan:
         types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
-        refused: dict[type, str] = {Room: NO_ROOM}
+        refused: dict[type, str] = {Room: NO_ROOM, Leave: NO_LEAVE}
         if rules.pop("close", False):
             types[Close] = the_subject
         else:
@@ -181,7 +183,7 @@ class Compiler:
     ) -> list[Middleware]:
         """Return the middleware around a stage of a route, the outermost first."""
         types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
-        refused: dict[type, str] = {Room: NO_ROOM}
+        refused: dict[type, str] = {Room: NO_ROOM, Leave: NO_LEAVE}
         if stage == "disconnect":
             types[Close] = the_subject
         else:

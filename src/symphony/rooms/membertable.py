@@ -12,6 +12,7 @@ from symphony.broker.attendance import HEAD_START, REAP, Diff
 from symphony.errors import Reject
 from symphony.identity import Identity
 from symphony.protocol.invalid import shortened
+from symphony.rooms import leave
 from symphony.rooms.announcing import ELSEWHERE, REMOVED
 from symphony.rooms.leases import Leases
 from symphony.rooms.members import NO_MEMBERS, Presence
@@ -194,12 +195,12 @@ class MemberTable:
     async def _track_again(self, live: Live, connection: str) -> None:
         socket = await self.seating.again(live, connection)
         if socket is not None and self._leaving is not None:
-            await self._leaving.put_out(socket, live, REMOVED, left=True)
+            await self._leaving.put_out(socket, live, REMOVED, leave.REMOVED)
 
     def _moved(self, live: Live) -> None:
         if self._leaving is not None:
             for socket in tuple(live.owners):
-                self._background(self._leaving.put_out(socket, live, ELSEWHERE, left=False))
+                self._background(self._leaving.put_out(socket, live, ELSEWHERE, leave.LOST))
 
     def _seen(self, live: Live, epoch: str, version: int) -> None:
         """Compare what this node knows with the version that the store has."""

@@ -19,6 +19,7 @@ from symphony.errors import DisconnectedError, Reject
 from symphony.protocol.envelopes import Limits, LimitValues
 from symphony.protocol.subprotocols import LIMITS
 from symphony.protocol.unencodable import UnencodableError
+from symphony.rooms.leave import leave_of
 from symphony.session.background import BackgroundTasks
 from symphony.session.blocking import HELD, event_in, watched, what_held
 from symphony.session.cancelling import uncancel
@@ -67,19 +68,10 @@ class Session:
     """
 
     __slots__ = (
-        *(
-            "_background",
-            "_close",
-            "_closed",
-            "_closed_here",
-            "_connection",
-            "_context",
-            "_dialect",
-            "_draining",
-        ),
-        *("_late", "_leaving", "_limits", "_node", "_opened_at", "_outbox"),
-        *("_phase", "_serving", "_task", "_timer"),
-        *("began", "complaints", "endpoint", "received", "socket"),
+        *("_background", "_close", "_closed", "_closed_here", "_connection", "_context"),
+        *("_dialect", "_draining", "_late", "_leaving", "_limits", "_node"),
+        *("_opened_at", "_outbox", "_phase", "_retryable", "_serving", "_task", "_timer", "began"),
+        *("complaints", "endpoint", "received", "socket"),
     )
 
     socket: Socket[Any]
@@ -102,6 +94,7 @@ class Session:
         self._draining = False
         self._timer: asyncio.TimerHandle | None = None
         self.began = False
+        self._retryable: bool | None = None
         self._phase = _Phase.CONNECTING
 
     def start(self, socket: Socket[Any]) -> None:
@@ -175,7 +168,8 @@ class Session:
             self._close = close
         self._serving.connection_lost()
         # At once, although handlers may still run: a closed socket must not stay a member.
-        hooks = self._node.rooms.leave_all(self.socket, left=self._close.is_final(self._closed_here))
+        why = leave_of(self._close, by_server=self._closed_here, retryable=self._retryable)
+        hooks = self._node.rooms.leave_all(self.socket, why)
         if hooks is not None:
             self._leaving = start(self._carried_out(hooks), self._context)
         if self._phase is _Phase.CONNECTING:
@@ -324,7 +318,7 @@ class Session:
             self._fail(error, "on_leave hook")
 
     def _refuse(self, refusal: Reject) -> None:
-        socket = self.socket
+        socket, self._retryable = self.socket, refusal.retryable
         if socket.opened:
             if not self._draining:
                 self._serving.refuse(refusal)
