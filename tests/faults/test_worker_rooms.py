@@ -164,6 +164,25 @@ async def test_killed_workers_lose_nothing_in_rooms_with_a_history(fleet: Fleet)
     print(f"{len(first)} publications, {len(acknowledged)} acknowledged, {KILLS} workers ended")
 
 
+async def test_rooms_in_a_folder_survive_the_whole_server(tmp_path: Path) -> None:
+    file, folder = tmp_path / "rooms_app.py", tmp_path / "data" / "rooms"
+    rewrite(file, APP)
+    for number, end in ((1, signal.SIGKILL), (2, signal.SIGTERM), (3, signal.SIGTERM)):
+        async with workers(file, 2, "--data", str(folder)) as fleet:
+            assert f"sqlite:///{folder}/rooms.db" in fleet.rooms
+            async with client(fleet) as one, client(fleet) as other:
+                await one.request("post", number)
+                room = await other.join("kept:a", since="start")
+                kept: list[int] = []
+                async for publication in room:
+                    kept.append(publication.data)
+                    if len(kept) == number:
+                        break
+                assert kept == list(range(1, number + 1))
+            fleet.running.signal(end)
+            await fleet.gone()
+
+
 async def test_nothing_of_a_killed_supervisor_stays_behind(fleet: Fleet) -> None:
     (folder,) = fleet.broker_folders()
     assert (folder / "broker").is_socket()
