@@ -19,6 +19,8 @@ pytestmark = pytest.mark.timeout(size(60, full=240))
 
 CLIENTS = size(30, full=200)
 KILLS = size(3, full=20)
+# Seconds between publications. All clients are in the process of the test, which has one core.
+PACE = size(5, full=100) / 1000
 
 APP = """
 import os
@@ -140,7 +142,7 @@ async def test_killed_workers_lose_nothing_in_rooms_with_a_history(fleet: Fleet)
                     # It may or may not have been published.
                     continue
                 acknowledged.append(number)
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(PACE)
 
     publishing = [asyncio.ensure_future(publish(first)) for first in (0, 1)]
     for number in range(1, KILLS + 1):
