@@ -87,9 +87,10 @@ def check_options(options: Options) -> None:
     for subprotocol in options.subprotocols or ():
         if not re.fullmatch(TOKEN, subprotocol):
             raise ConfigurationError(f"Subprotocol {subprotocol!r} must be one word (RFC 6455 §4.1).")
-    if options.slow_consumer not in (None, "disconnect", "drop_oldest"):
+    if options.slow_consumer not in (None, "disconnect", "drop_oldest", "conflate", "resync"):
         raise ConfigurationError(
-            f"slow_consumer= is 'disconnect' or 'drop_oldest', not {options.slow_consumer!r}."
+            "slow_consumer= is 'disconnect', 'drop_oldest', 'conflate' or 'resync', "
+            f"not {options.slow_consumer!r}."
         )
     if options.errors not in (None, "close", "message"):
         raise ConfigurationError(f"errors= is 'close' or 'message', not {options.errors!r}.")

@@ -151,6 +151,7 @@ class Compiler:
             disconnect=wrap(stack["disconnect"], disconnect or _nothing)
             if stack["disconnect"]
             else disconnect,
+            resync=self._resync(_nearest(inside, "resync"), where, names, state, options),
         )
 
     def _plan(self, handler: Handler, where: str, names: Mapping[str, str], state: Any, **rules: Any) -> Plan:
@@ -295,6 +296,24 @@ class Compiler:
         plan = self._plan(handler, where, names, state, close=True)
         return answering(plan, where)
 
+    def _resync(
+        self,
+        handler: Handler | None,
+        where: str,
+        names: Mapping[str, str],
+        state: Any,
+        options: Options,
+    ) -> Callable[[Socket[Any]], Awaitable[None]] | None:
+        if options.slow_consumer != "resync":
+            return None
+        if handler is None:
+            raise ConfigurationError(
+                f"{where}: slow_consumer='resync' needs a handler that sends what was dropped: on_resync."
+            )
+        where = f"on_resync of {where}"
+        run = answering(self._plan(handler, where, names, state), where)
+        return lambda socket: run(socket, None)
+
 
 def _speaks_events(inside: Sequence[Handlers]) -> bool:
     """Tell whether the nearest that has handlers of messages has any of events."""
@@ -371,7 +390,7 @@ async def _stream(
                 await TURN
 
 
-def _nearest(inside: Sequence[Handlers], stage: Stage) -> Handler | None:
+def _nearest(inside: Sequence[Handlers], stage: str) -> Handler | None:
     return next((layer.handlers[stage] for layer in reversed(inside) if stage in layer.handlers), None)
 
 

@@ -22,6 +22,7 @@ __all__ = (
     "MESSAGE",
     "Action",
     "Cancel",
+    "Dropped",
     "End",
     "Envelope",
     "Error",
@@ -171,6 +172,12 @@ class Retry(Struct):
     retry: float
 
 
+class Dropped(Struct):
+    """The server has dropped so many messages at this place: the client has not read them in time."""
+
+    dropped: int
+
+
 class LimitValues(Struct, omit_defaults=True):
     """The limits that a server tells its clients.
 
@@ -252,6 +259,7 @@ Envelope: TypeAlias = (
     | Pong
     | Retry
     | Limits
+    | Dropped
     | Join
     | Leave
     | Joined
