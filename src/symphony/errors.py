@@ -62,6 +62,7 @@ KnownCode: TypeAlias = Literal[
     "conflict",
     "room_full",
     "too_many",
+    "elsewhere",
     "internal",
     "unavailable",
 ]
@@ -93,6 +94,7 @@ CODES: Final[Mapping[KnownCode | str, Code]] = {
     "conflict": Code(409, 4409, retryable=False),
     "room_full": Code(409, 4409, retryable=True),
     "too_many": Code(429, 4429, retryable=True),
+    "elsewhere": Code(421, 4421, retryable=True),
     "internal": Code(500, 1011, retryable=True),
     "unavailable": Code(503, 4503, retryable=True),
 }

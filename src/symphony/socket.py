@@ -302,13 +302,14 @@ class Socket(Generic[StateT]):
 
         From now on, the socket is one of `app.user(identity.id)`; if it is not open
         yet, from its opening on. A second login with the same id replaces
-        `user.info`.
+        `user.info`, and rooms with members are told.
 
         Args:
             identity: Who the socket speaks for. The id is set once.
 
         Raises:
-            RuntimeError: The socket is logged in with another id.
+            RuntimeError: The socket is logged in with another id, or is in a room that has
+                members without being logged in.
             Reject: No room can have the name `user:{id}` (`invalid`), or that room is
                 full (`room_full`).
             TypeError: It is not an `Identity`.

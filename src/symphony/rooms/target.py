@@ -15,6 +15,7 @@ from symphony.socket import Socket, recipient_of
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
     from symphony.outgoing.encoding import Content
+    from symphony.rooms.members import Member, Presence
     from symphony.rooms.publishing import Publication
     from symphony.rooms.room import Room
 
@@ -75,6 +76,18 @@ class RoomTable(Protocol):
 
     def params(self, name: str) -> Mapping[str, Any]:
         """Return the parameters in the room's name."""
+        ...
+
+    def members(self, name: str) -> Mapping[str, Member[Any]]:
+        """Return the members of a room on this node."""
+        ...
+
+    async def presence(self, name: str) -> list[Presence]:
+        """Return the members of a room on all nodes."""
+        ...
+
+    def count(self, name: str) -> Awaitable[int]:
+        """Return how many members a room has, or how many sockets."""
         ...
 
 

@@ -67,7 +67,16 @@ class Session:
     """
 
     __slots__ = (
-        *("_background", "_close", "_closed", "_connection", "_context", "_dialect", "_draining"),
+        *(
+            "_background",
+            "_close",
+            "_closed",
+            "_closed_here",
+            "_connection",
+            "_context",
+            "_dialect",
+            "_draining",
+        ),
         *("_endpoint", "_late", "_leaving", "_limits", "_node", "_opened_at", "_outbox"),
         *("_phase", "_serving", "_task", "_timer"),
         *("began", "complaints", "received", "socket"),
@@ -87,7 +96,7 @@ class Session:
         self._limits = endpoint.profile.limits
         self._background: BackgroundTasks | None = None
         self._close: Close | None = None
-        self._late = False
+        self._late = self._closed_here = False
         self._leaving: asyncio.Task[None] | None = None
         self._opened_at = 0.0
         self._draining = False
@@ -158,6 +167,7 @@ class Session:
         """Drop the messages that wait for handlers, because the server has closed."""
         if self._closed.done():
             return
+        self._closed_here = True
         if dropped := self._serving.closing():
             text = "%d messages of socket %s were dropped: it was closed."
             self.complaints.log(logger, logging.INFO, text, dropped, self.socket.id)
@@ -172,7 +182,7 @@ class Session:
             self._close = close
         self._serving.connection_lost()
         # At once, although handlers may still run: a closed socket must not stay a member.
-        hooks = self._node.rooms.leave_all(self.socket)
+        hooks = self._node.rooms.leave_all(self.socket, left=self._close.is_final(self._closed_here))
         if hooks is not None:
             self._leaving = start(self._carried_out(hooks), self._context)
         if self._phase is _Phase.CONNECTING:
