@@ -25,7 +25,7 @@ from symphony.rooms.members import Member, Presence
 from symphony.rooms.membertable import MemberTable
 from symphony.rooms.options import Delivery
 from symphony.rooms.publishing import Publication, Publishing, terms_of
-from symphony.rooms.room import Room
+from symphony.rooms.room import Room, check_room_name
 
 if TYPE_CHECKING:
     from symphony.identity import Identity
@@ -112,7 +112,7 @@ class Membership:
         """
         # Nearly all publications are for a room with members, whose name was checked.
         if not isinstance(name, str) or name not in self._rooms:  # pyright: ignore[reportUnnecessaryIsInstance]
-            Room.check_name(name, self._max_name)
+            check_room_name(name, self._max_name)
             self._find_family(name)
         return Room(self, name)
 
