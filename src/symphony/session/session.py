@@ -24,7 +24,6 @@ from symphony.session.blocking import HELD, event_in, watched, what_held
 from symphony.session.cancelling import uncancel
 from symphony.session.contracts import SessionNode
 from symphony.session.refusal import refuse as refuse_handshake
-from symphony.session.resync import Resync
 from symphony.session.serving import Serving
 from symphony.session.steady import Steady
 from symphony.socket import Socket, close_dependencies, release
@@ -113,8 +112,6 @@ class Session:
         self._serving = Serving(self, socket, self._endpoint, self._connection, self._dialect, context)
         self.received: Callable[..., None] = self._serving.received
         self._start_timer(self._limits.connect_timeout, self._too_late)
-        if self._endpoint.resync is not None:
-            self._outbox.resync = Resync(socket, self._endpoint.resync, self.background)
         self._task = start(Steady(self._live()), context)
 
     def open(self) -> None:
