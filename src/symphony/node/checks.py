@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, cast, get_args, get_origin
 
 from symphony.errors import ConfigurationError
+from symphony.routing.handlers import Handler
 from symphony.routing.parameters import EMPTY, returned_type
 from symphony.routing.plan import Plan
 from symphony.routing.results import VALUES, is_awaitable
@@ -16,16 +17,19 @@ from symphony.websocket.handshake import TOKEN, check_origins
 
 __all__ = (
     "NO_CLOSE",
+    "NO_LEAVE",
     "NO_ROOM",
     "answering",
     "as_coroutine",
     "check_options",
     "check_state",
+    "resync_of",
     "the_handshake",
     "wrong_state",
 )
 
 NO_ROOM: Final = "a Room is for the hooks of app.rooms(); here use app.room(name) or await socket.join(name)"
+NO_LEAVE: Final = "only on_leave, on_away and on_depart of rooms have a Leave"
 NO_CLOSE: Final = "only a disconnect handler has a Close"
 
 
@@ -96,6 +100,25 @@ def check_options(options: Options) -> None:
         raise ConfigurationError(f"errors= is 'close' or 'message', not {options.errors!r}.")
     if options.concurrency is not None and options.concurrency < 1:
         raise ConfigurationError(f"concurrency= must be at least 1, not {options.concurrency!r}.")
+
+
+def resync_of(
+    options: Options, handler: Handler | None, where: str, plan: Callable[[Handler, str], Plan]
+) -> Callable[[Any], Coroutine[Any, Any, Any]] | None:
+    """Return how to call the `on_resync` handler of a route, if its policy needs one.
+
+    Raises:
+        ConfigurationError: The policy needs one, and there is none.
+    """
+    if options.slow_consumer != "resync":
+        return None
+    if handler is None:
+        raise ConfigurationError(
+            f"{where}: slow_consumer='resync' needs a handler that sends what was dropped: on_resync."
+        )
+    where = f"on_resync of {where}"
+    run = answering(plan(handler, where), where)
+    return lambda socket: run(socket, None)
 
 
 def check_state(state: Callable[[], Any] | None, where: str) -> None:

@@ -21,22 +21,25 @@ from symphony.limits import Limits
 from symphony.misnamed import Misnamed
 from symphony.node.checks import (
     NO_CLOSE,
+    NO_LEAVE,
     NO_ROOM,
     answering,
     as_coroutine,
     check_options,
     check_state,
+    resync_of,
     the_handshake,
     wrong_state,
 )
 from symphony.outgoing.encoding import V1_DIALECTS, Dialect
 from symphony.protocol.annotations import bare
 from symphony.protocol.bounds import SMALL, bounded, calm
-from symphony.protocol.envelopes import JOIN, LEAVE, Action, Protocol
+from symphony.protocol.envelopes import COUNT, JOIN, LEAVE, PRESENCE, Action, Protocol
 from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.reading import Reader, event_readers, guarded
 from symphony.protocol.unencodable import UnencodableError
 from symphony.protocol.v1 import ERROR
+from symphony.rooms.leave import Leave
 from symphony.rooms.room import Room
 from symphony.routing.events import EventTable, handler_names, names_in, payload_of
 from symphony.routing.handlers import EVENT_SEPARATOR, Handler, Handlers
@@ -47,7 +50,13 @@ from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
 from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
 from symphony.session.threads import run_in_thread
-from symphony.socket import Socket, begin, join_by_client, leave_by_client
+from symphony.socket import (
+    Socket,
+    begin,
+    join_by_client,
+    leave_by_client,
+    members_by_client,
+)
 from symphony.transport.base import Close, Profile
 from symphony.websocket.backpressure import TURN
 from symphony.websocket.queued import Queued
@@ -151,12 +160,17 @@ class Compiler:
             disconnect=wrap(stack["disconnect"], disconnect or _nothing)
             if stack["disconnect"]
             else disconnect,
-            resync=self._resync(_nearest(inside, "resync"), where, names, state, options),
+            resync=resync_of(
+                options,
+                _nearest(inside, "resync"),
+                where,
+                lambda handler, here: self._plan(handler, here, names, state),
+            ),
         )
 
     def _plan(self, handler: Handler, where: str, names: Mapping[str, str], state: Any, **rules: Any) -> Plan:
         types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
-        refused: dict[type, str] = {Room: NO_ROOM}
+        refused: dict[type, str] = {Room: NO_ROOM, Leave: NO_LEAVE}
         if rules.pop("close", False):
             types[Close] = the_subject
         else:
@@ -176,7 +190,7 @@ class Compiler:
     ) -> list[Middleware]:
         """Return the middleware around a stage of a route, the outermost first."""
         types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
-        refused: dict[type, str] = {Room: NO_ROOM}
+        refused: dict[type, str] = {Room: NO_ROOM, Leave: NO_LEAVE}
         if stage == "disconnect":
             types[Close] = the_subject
         else:
@@ -272,6 +286,8 @@ class Compiler:
         for table in tables.values():
             table.add_action(JOIN, join_by_client)
             table.add_action(LEAVE, leave_by_client)
+            table.add_action(PRESENCE, members_by_client)
+            table.add_action(COUNT, members_by_client)
         dialects = V1_DIALECTS if protocol is None else (own_dialect(protocol, where),)
         if not middlewares:
             if protocol is None:
@@ -295,24 +311,6 @@ class Compiler:
         where = f"on_disconnect of {where}"
         plan = self._plan(handler, where, names, state, close=True)
         return answering(plan, where)
-
-    def _resync(
-        self,
-        handler: Handler | None,
-        where: str,
-        names: Mapping[str, str],
-        state: Any,
-        options: Options,
-    ) -> Callable[[Socket[Any]], Awaitable[None]] | None:
-        if options.slow_consumer != "resync":
-            return None
-        if handler is None:
-            raise ConfigurationError(
-                f"{where}: slow_consumer='resync' needs a handler that sends what was dropped: on_resync."
-            )
-        where = f"on_resync of {where}"
-        run = answering(self._plan(handler, where, names, state), where)
-        return lambda socket: run(socket, None)
 
 
 def _speaks_events(inside: Sequence[Handlers]) -> bool:
