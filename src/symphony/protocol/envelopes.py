@@ -27,6 +27,7 @@ __all__ = (
     "PUBLISH",
     "Action",
     "Cancel",
+    "Dropped",
     "End",
     "Envelope",
     "Error",
@@ -204,6 +205,12 @@ class Retry(Struct):
     retry: float
 
 
+class Dropped(Struct):
+    """The server has dropped so many messages at this place: the client has not read them in time."""
+
+    dropped: int
+
+
 class LimitValues(Struct, omit_defaults=True):
     """The limits that a server tells its clients.
 
@@ -332,6 +339,7 @@ Envelope: TypeAlias = (
     | Pong
     | Retry
     | Limits
+    | Dropped
     | Join
     | Leave
     | ReadHistory
