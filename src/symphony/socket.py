@@ -19,7 +19,7 @@ from symphony.websocket.backpressure import READY, TURN
 
 if TYPE_CHECKING:
     from symphony.handshake import Handshake
-    from symphony.protocol.envelopes import Join, Leave
+    from symphony.protocol.envelopes import Join, Leave, ReadCount, ReadPresence
     from symphony.rooms.room import Room
     from symphony.transport.base import Connection
 
@@ -30,6 +30,7 @@ __all__ = (
     "close_dependencies",
     "join_by_client",
     "leave_by_client",
+    "members_by_client",
     "recipient_of",
     "release",
 )
@@ -304,9 +305,6 @@ class Socket(Generic[StateT]):
         yet, from its opening on. A second login with the same id replaces
         `user.info`, and rooms with members are told.
 
-        Args:
-            identity: Who the socket speaks for. The id is set once.
-
         Raises:
             RuntimeError: The socket is logged in with another id, or is in a room that has
                 members without being logged in.
@@ -382,6 +380,11 @@ async def join_by_client(socket: Socket[Any], asked: Join) -> None:
 async def leave_by_client(socket: Socket[Any], asked: Leave) -> bool:
     """Leave the room that the client has named; return whether it was a member."""
     return await socket._session.leave(asked.leave)  # pyright: ignore[reportPrivateUsage]
+
+
+async def members_by_client(socket: Socket[Any], asked: ReadPresence | ReadCount) -> Any:
+    """Return who is in the room that the client has named, or how many."""
+    return await socket._session.members(asked)  # pyright: ignore[reportPrivateUsage]
 
 
 async def close_dependencies(socket: Socket[Any]) -> None:

@@ -19,6 +19,7 @@ from symphony.errors import DisconnectedError, Reject
 from symphony.protocol.envelopes import Limits, LimitValues
 from symphony.protocol.subprotocols import LIMITS
 from symphony.protocol.unencodable import UnencodableError
+from symphony.rooms.leave import leave_of
 from symphony.session.background import BackgroundTasks
 from symphony.session.blocking import HELD, event_in, watched, what_held
 from symphony.session.cancelling import uncancel
@@ -34,7 +35,7 @@ from symphony.transport.base import Close, SlowRead, shown_address
 if TYPE_CHECKING:
     from symphony.identity import Identity
     from symphony.outgoing.encoding import Dialect
-    from symphony.protocol.envelopes import Event, Join
+    from symphony.protocol.envelopes import Event, Join, ReadCount, ReadPresence
     from symphony.rooms.room import Room
     from symphony.session.endpoint import Endpoint
     from symphony.transport.base import Connection
@@ -61,24 +62,16 @@ class Session:
 
     Attributes:
         socket: The socket, as handlers see it.
+        endpoint: The route of the socket.
         received: Handles the transport's messages, directly in the lane or the
             exchange.
     """
 
     __slots__ = (
-        *(
-            "_background",
-            "_close",
-            "_closed",
-            "_closed_here",
-            "_connection",
-            "_context",
-            "_dialect",
-            "_draining",
-        ),
-        *("_endpoint", "_late", "_leaving", "_limits", "_node", "_opened_at", "_outbox"),
-        *("_phase", "_serving", "_task", "_timer"),
-        *("began", "complaints", "received", "socket"),
+        *("_background", "_close", "_closed", "_closed_here", "_connection", "_context"),
+        *("_dialect", "_draining", "_late", "_leaving", "_limits", "_node"),
+        *("_opened_at", "_outbox", "_phase", "_retryable", "_serving", "_task", "_timer", "began"),
+        *("complaints", "endpoint", "received", "socket"),
     )
 
     socket: Socket[Any]
@@ -88,7 +81,7 @@ class Session:
     ) -> None:
         self._node = node
         self.complaints = node.complaints
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._connection = connection
         self._dialect = dialect
         self._outbox = connection.outbox
@@ -101,6 +94,7 @@ class Session:
         self._draining = False
         self._timer: asyncio.TimerHandle | None = None
         self.began = False
+        self._retryable: bool | None = None
         self._phase = _Phase.CONNECTING
 
     def start(self, socket: Socket[Any]) -> None:
@@ -109,7 +103,7 @@ class Session:
         loop = asyncio.get_running_loop()
         self._context = context = copy_context()
         self._closed = loop.create_future()
-        self._serving = Serving(self, socket, self._endpoint, self._connection, self._dialect, context)
+        self._serving = Serving(self, socket, self.endpoint, self._connection, self._dialect, context)
         self.received: Callable[..., None] = self._serving.received
         self._start_timer(self._limits.connect_timeout, self._too_late)
         self._task = start(Steady(self._live()), context)
@@ -126,11 +120,11 @@ class Session:
         connection = self._connection
         connection.accept(socket.subprotocol)
         # The connection is not in a room yet, so these are the first bytes after the 101.
-        events = self._endpoint.events is not None and self._dialect.is_v1
+        events = self.endpoint.events is not None and self._dialect.is_v1
         if events and LIMITS in socket.handshake.subprotocols:
             limits = Limits(LimitValues(self._limits.max_message_bytes))
             connection.outbox.send(connection.encoding.encode(self._dialect.envelope(limits)))
-        self._node.opened(self, self._endpoint)
+        self._node.opened(self, self.endpoint)
         self._log("opened")
 
     @property
@@ -142,11 +136,6 @@ class Session:
         """Return when the disconnect handler has run and everything is cleaned up."""
         await asyncio.wait((self._task,))
 
-    @property
-    def endpoint(self) -> Endpoint:
-        """The route of the socket."""
-        return self._endpoint
-
     def slow(self, seconds: float, read: SlowRead | None = None) -> None:
         """Log what blocked the event loop: the messages of a read, or one step of the socket's task."""
         if read is None:
@@ -156,7 +145,7 @@ class Session:
             rest = seconds - self._limits.max_turn_time
             read = SlowRead(messages, last, rest if rest > seconds / 2 else None)
         event = event_in(read.message, self._dialect)
-        who, advice = what_held(self._phase.value, self._endpoint.pattern, event, read, seconds)
+        who, advice = what_held(self._phase.value, self.endpoint.pattern, event, read, seconds)
         values = who, seconds, self.socket.id, advice
         self.complaints.log(logger, logging.WARNING, HELD, *values, kind=who)
 
@@ -179,7 +168,8 @@ class Session:
             self._close = close
         self._serving.connection_lost()
         # At once, although handlers may still run: a closed socket must not stay a member.
-        hooks = self._node.rooms.leave_all(self.socket, left=self._close.is_final(self._closed_here))
+        why = leave_of(self._close, by_server=self._closed_here, retryable=self._retryable)
+        hooks = self._node.rooms.leave_all(self.socket, why)
         if hooks is not None:
             self._leaving = start(self._carried_out(hooks), self._context)
         if self._phase is _Phase.CONNECTING:
@@ -227,6 +217,10 @@ class Session:
         """Remove the socket from a room; return whether it was a member."""
         return await self._node.rooms.leave(self.socket, name)
 
+    async def members(self, asked: ReadPresence | ReadCount) -> Any:
+        """Return who is in a room of the socket, or how many."""
+        return await self._node.rooms.members_for(self.socket, asked)
+
     def login(self, identity: Identity, before: Identity | None) -> None:
         """Tell the node the new identity of the socket."""
         self._node.logged_in(self, identity, before)
@@ -239,10 +233,10 @@ class Session:
     def report(self, error: BaseException, what: str, event: str = "") -> None:
         """Report an exception that was raised in *what*, the handler of *event*."""
         if isinstance(error, UnencodableError):
-            error.blame(self._endpoint.handler_of(event))
+            error.blame(self.endpoint.handler_of(event))
         if self._outbox.sealed and isinstance(error, DisconnectedError):
             # The client left, and the handler has noticed: no bug of the handler.
-            values = error, what, self._endpoint.pattern
+            values = error, what, self.endpoint.pattern
             self.complaints.log(logger, logging.INFO, "%s, in the %s of %s", *values, kind=values[1:])
         else:
             self._fail(error, what)
@@ -287,7 +281,7 @@ class Session:
     async def _connected(self) -> bool:
         """Run the connect stage; return whether to handle messages after it."""
         try:
-            await self._endpoint.connect(self.socket)
+            await self.endpoint.connect(self.socket)
             if self.socket.user is not None:
                 await self._node.admit_user(self)
             self.open()
@@ -299,7 +293,7 @@ class Session:
                 after = self._limits.retry_after
                 self._refuse(Reject("unavailable", "the server restarts", retry_after=after))
             elif self._late:
-                pattern, seconds = self._endpoint.pattern, self._limits.connect_timeout
+                pattern, seconds = self.endpoint.pattern, self._limits.connect_timeout
                 text = "The connect handler of %s did not answer within %g s."
                 self.complaints.log(logger, logging.WARNING, text, pattern, seconds, kind=pattern)
                 self._refuse(Reject("timeout", "the server took too long to answer", status=503))
@@ -324,7 +318,7 @@ class Session:
             self._fail(error, "on_leave hook")
 
     def _refuse(self, refusal: Reject) -> None:
-        socket = self.socket
+        socket, self._retryable = self.socket, refusal.retryable
         if socket.opened:
             if not self._draining:
                 self._serving.refuse(refusal)
@@ -335,7 +329,7 @@ class Session:
         refuse_handshake(self._connection, socket.handshake, refusal)
 
     def _fail(self, error: BaseException, what: str) -> None:
-        self._node.report(error, self.socket, f"{what} of {self._endpoint.pattern}")
+        self._node.report(error, self.socket, f"{what} of {self.endpoint.pattern}")
 
     def _start_timer(self, seconds: float, call: Callable[[], object]) -> None:
         self._stop_timer()
@@ -357,7 +351,7 @@ class Session:
     async def _end(self) -> None:
         uncancel(self._task)
         close = self._close or Close(1006, "", clean=False)
-        disconnect = self._endpoint.disconnect
+        disconnect = self.endpoint.disconnect
         if self._leaving is not None:
             # Before the disconnect handler: the hooks of rooms say goodbye. Another task
             # may still run the hooks of a join, and is cancelled below.
