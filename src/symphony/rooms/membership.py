@@ -204,6 +204,7 @@ class Membership:
 
     async def presence(self, name: str) -> list[Presence]:
         """Return the members of a room on all nodes; see `Room.presence`."""
+        await self.batches.paced()
         return await self._members.presence(name)
 
     async def members_for(self, socket: Socket[Any], asked: ReadPresence | ReadCount) -> MembersState | int:
@@ -214,6 +215,7 @@ class Membership:
 
     async def rooms_of(self, user: str) -> list[str]:
         """Return the rooms in which a user is a member, on all nodes."""
+        await self.batches.paced()
         return await self._members.rooms_of(user)
 
     def logged_in(self, socket: Socket[Any], user: Identity, before: Identity | None) -> None:
