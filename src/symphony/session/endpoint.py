@@ -85,6 +85,7 @@ class Endpoint:
         everyone: Whether `app.everyone` reaches its sockets.
         inside: The route, and the routers that it is in, the app first.
         disconnect: Middleware and disconnect handler.
+        resync: The handler that runs when the messages of a slow client were dropped.
     """
 
     pattern: str
@@ -103,6 +104,7 @@ class Endpoint:
     everyone: bool
     inside: tuple[object, ...]
     disconnect: Callable[[Socket[Any], Close], Awaitable[None]] | None
+    resync: Callable[[Socket[Any]], Awaitable[None]] | None
 
     def choose(self, offered: Sequence[str]) -> tuple[str | None, Dialect]:
         """Choose the subprotocol and the dialect of a connection.

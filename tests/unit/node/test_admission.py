@@ -34,6 +34,7 @@ def endpoint(*origins: str) -> Endpoint:
         everyone=True,
         inside=(),
         disconnect=None,
+        resync=None,
     )
 
 
