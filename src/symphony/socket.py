@@ -30,6 +30,7 @@ __all__ = (
     "close_dependencies",
     "join_by_client",
     "leave_by_client",
+    "look_for_others",
     "recipient_of",
     "release",
 )
@@ -300,12 +301,8 @@ class Socket(Generic[StateT]):
     def login(self, identity: Identity) -> None:
         """Set the identity of this socket's user; usually in connect middleware.
 
-        From now on, the socket is one of `app.user(identity.id)`; if it is not open
-        yet, from its opening on. A second login with the same id replaces
-        `user.info`.
-
-        Args:
-            identity: Who the socket speaks for. The id is set once.
+        From now on, or from its opening on, the socket is one of `app.user(identity.id)`.
+        The id is set once. A second login with the same id replaces `user.info`.
 
         Raises:
             RuntimeError: The socket is logged in with another id.
@@ -381,6 +378,11 @@ async def join_by_client(socket: Socket[Any], asked: Join) -> None:
 async def leave_by_client(socket: Socket[Any], asked: Leave) -> bool:
     """Leave the room that the client has named; return whether it was a member."""
     return await socket._session.leave(asked.leave)  # pyright: ignore[reportPrivateUsage]
+
+
+async def look_for_others(socket: Socket[Any]) -> None:
+    """Refuse a socket whose user has another one on a route for one socket a user."""
+    await socket._session.look_for_others()  # pyright: ignore[reportPrivateUsage]
 
 
 async def close_dependencies(socket: Socket[Any]) -> None:

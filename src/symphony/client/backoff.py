@@ -13,7 +13,7 @@ LASTED: Final = 5.0
 """A connection that was open for this many seconds resets the backoff."""
 
 _COME_BACK: Final = frozenset((1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429, 4503))
-_STAY_AWAY: Final = frozenset((4400, 4401, 4403, 4404, 4409))
+_STAY_AWAY: Final = frozenset((4400, 4401, 4403, 4404, 4409, 4410))
 _MAX_HINT: Final = 24 * 3600.0
 # Measured with 500 clients and a server that was away for 8 s, Nov 2026, see
 # tests/faults/test_storm.py.

@@ -47,7 +47,7 @@ from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
 from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
 from symphony.session.threads import run_in_thread
-from symphony.socket import Socket, begin, join_by_client, leave_by_client
+from symphony.socket import Socket, begin, join_by_client, leave_by_client, look_for_others
 from symphony.transport.base import Close, Profile
 from symphony.websocket.backpressure import TURN
 from symphony.websocket.queued import Queued
@@ -111,6 +111,8 @@ class Compiler:
         state = options.state
         check_state(state, where)
         connect = self._connect(_nearest(inside, "connect"), where, names, state)
+        if options.on_conflict == "refuse":
+            connect = _if_alone(connect)
         disconnect = self._disconnect(_nearest(inside, "disconnect"), where, names, state)
         stack = {stage: self._stack(inside, stage, where, names, state) for stage in STAGES}
         receive, is_async, events, takes_bytes = _takes_no_messages, False, None, False
@@ -147,6 +149,8 @@ class Compiler:
             concurrency=options.concurrency or 1,
             closes_on_error=takes_bytes if options.errors is None else options.errors == "close",
             everyone=not takes_bytes if options.everyone is None else options.everyone,
+            per_user=options.per_user is not None,
+            on_conflict=options.on_conflict or "replace",
             inside=tuple(inside),
             disconnect=wrap(stack["disconnect"], disconnect or _nothing)
             if stack["disconnect"]
@@ -335,6 +339,18 @@ def _seen(
         return handle(socket, event)
     event.data = read(event.data)
     return chain(socket, event)
+
+
+def _if_alone(
+    connect: Callable[[Socket[Any]], Awaitable[None]],
+) -> Callable[[Socket[Any]], Awaitable[None]]:
+    """Call a connect handler only if the user has no other socket."""
+
+    async def look_first(socket: Socket[Any]) -> None:
+        await look_for_others(socket)
+        await connect(socket)
+
+    return look_first
 
 
 async def _begin(socket: Socket[Any]) -> None:

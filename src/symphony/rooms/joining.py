@@ -90,16 +90,18 @@ class Joining:
         at_once = not asks and family.on_join is None and family.policy.history is None
         if at_once and (family.state is None or self._lives.is_made(name)):
             self._check_count(recipient, most)
-            self._attach(socket, self._lives.at_work(name, family, params), NOW)
+            self._attach(socket, self._lives.at_work(name, family, params), NOW, asked=asks)
             return
         with self._changes.changing(recipient, name) as change:
+            revocations = self._changes.revocations if asks else None
             if asks and not await self._allowed(socket, name, family, change):
                 return
             live = self._lives.at_work(name, family, params)
             with self._lives.held(live):
                 # If it is about to end, it goes on: `Lives.let_go` decides anew.
                 live.stay()
-                await self._enter(socket, live, most, None if asked is None else asked.since, change)
+                since = None if asked is None else asked.since
+                await self._enter(socket, live, most, since, change, revocations)
 
     def enter_now(self, socket: Socket[Any], name: str) -> bool:
         """Let a socket into the room of its user, unless hooks or a history let it wait.
@@ -115,7 +117,7 @@ class Joining:
             return True
         if not self.is_immediate(name):
             return False
-        self._attach(socket, self._lives.at_work(name, family, params), NOW)
+        self._attach(socket, self._lives.at_work(name, family, params), NOW, asked=False)
         return True
 
     def is_immediate(self, name: str) -> bool:
@@ -146,15 +148,23 @@ class Joining:
         most: int | None,
         since: Position | str | None,
         change: Change,
+        revocations: int | None,
     ) -> None:
-        """Do what follows after `authorize`, while the room is held."""
+        """Do what follows after `authorize`, while the room is held.
+
+        *revocations* is how many there were when `authorize` was asked; `None`: it was not.
+        """
         recipient = recipient_of(socket)
         await self._lives.make_state(live)
         change.check(recipient, live.name)
         start = await self._announcing.start(live, since)
         change.check(recipient, live.name)
+        while revocations is not None and revocations != self._changes.revocations:
+            revocations = self._changes.revocations
+            if not await self._allowed(socket, live.name, live.family, change):
+                return
         self._check_count(recipient, most)
-        self._attach(socket, live, start)
+        self._attach(socket, live, start, asked=revocations is not None)
         if live.family.on_join is not None:
             change.joins = live
             await self._greet(socket, live, change)
@@ -166,14 +176,24 @@ class Joining:
         if sum(bool(batch.name) and not is_of_user(batch.name) for batch in recipient.batches) >= most:
             raise Reject("too_many", f"the socket is in {most} rooms already", details={"max_rooms": most})
 
-    def _attach(self, socket: Socket[Any], live: Live, start: Start) -> None:
-        """Add a member, in one step: from here on it gets the publications."""
+    def _attach(self, socket: Socket[Any], live: Live, start: Start, *, asked: bool) -> None:
+        """Add a member, in one step: from here on it gets the publications.
+
+        Args:
+            socket: The socket.
+            live: The room.
+            start: Where its publications begin.
+            asked: Whether `authorize` has allowed it. Otherwise no revocation ends it.
+        """
         recipient = recipient_of(socket)
         if (most := live.family.policy.max_members) is not None and len(live) >= most:
             details = {"room": live.name, "max_members": most}
             raise Reject("room_full", f"{live.name!r} is full", details=details)
         live.stay()
         live.began = True
+        if not asked and live.family.authorize is not None:
+            live.unasked = live.unasked or set()
+            live.unasked.add(recipient)
         self._announcing.add(live, recipient, socket, start)
         if live.tasks is not None:
             live.tasks.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from symphony.rooms.announcing import LEFT
+from symphony.rooms.announcing import LEFT, End
 from symphony.socket import recipient_of
 from symphony.websocket.backpressure import TURN
 
@@ -45,8 +45,8 @@ class Leaving:
         self._batches = batches
         self._report = report
 
-    async def leave(self, socket: Socket[Any], name: str) -> bool:
-        """Take *socket* out of a room; whether it was in it."""
+    async def leave(self, socket: Socket[Any], name: str, why: End = LEFT) -> bool:
+        """Take *socket* out of a room, and tell its client why; whether it was in it."""
         recipient = recipient_of(socket)
         change = self._changes.of(recipient).get(name)
         live = self._lives.rooms.get(name)
@@ -56,10 +56,10 @@ class Leaving:
             # The join that is under way ends it: it knows whether `on_join` has succeeded.
             change.undone = True
             if live is not None and was_member:
-                self._announcing.remove(live, recipient, LEFT)
+                self._announcing.remove(live, recipient, why)
             await self._changes.settled(recipient, name)
         elif live is not None and was_member:
-            self._announcing.remove(live, recipient, LEFT)
+            self._announcing.remove(live, recipient, why)
             with self._lives.held(live):
                 if live.family.on_leave:
                     with self._changes.changing(recipient, name):

@@ -35,6 +35,7 @@ class Live(Batch):
         linger: Ends it, while it lingers.
         ending: Runs its last hooks.
         began: Whether its life has begun: its state was created, or it has had a member.
+        unasked: The members that have joined without `authorize`; `None`: there are none.
         hooks: How many joins and hooks are under way: it does not end before these are done.
     """
 
@@ -52,6 +53,7 @@ class Live(Batch):
         "params",
         "state",
         "tasks",
+        "unasked",
     )
 
     def __init__(self, name: str, family: Family, params: dict[str, Any], tasks: RoomTasks | None) -> None:
@@ -69,6 +71,7 @@ class Live(Batch):
         self.ending: asyncio.Task[Any] | None = None
         self.began = False
         self.hooks = 0
+        self.unasked: set[Recipient] | None = None
 
     def fell_behind(self, recipient: Recipient, position: Position) -> None:
         """Let *recipient* get what follows *position* from the history."""

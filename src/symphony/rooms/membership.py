@@ -22,6 +22,7 @@ from symphony.rooms.leaving import Leaving
 from symphony.rooms.lives import Lives
 from symphony.rooms.options import Delivery
 from symphony.rooms.publishing import Publication, Publishing
+from symphony.rooms.revoking import Revoking
 from symphony.rooms.room import Room
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Membership:
         )
         self._leaving = Leaving(lives, changes, announcing, batches, report)
         self._joining = Joining(find_family, handle, lives, changes, announcing, self._leaving)
+        self._revoking = Revoking(handle, lives, changes, self._leaving, report)
         self._publishing = Publishing(broker, batches, lambda name: find_family(name)[0])
         # The rooms that exist: each publication looks one up.
         self._rooms = lives.rooms
@@ -175,6 +177,10 @@ class Membership:
     async def join_as_user(self, socket: Socket[Any], id: str) -> None:
         """Let a socket into the room of its user."""
         await self._joining.join(socket, room_of_user(id), authorize=False, most=None, asked=None)
+
+    async def revoke(self, sockets: Iterable[Socket[Any]]) -> None:
+        """End the memberships that are not allowed any more: see `Revoking.revoke`."""
+        await self._revoking.revoke(sockets)
 
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Take *socket* out of a room; whether it was in it."""

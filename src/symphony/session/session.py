@@ -61,15 +61,16 @@ class Session:
 
     Attributes:
         socket: The socket, as handlers see it.
+        endpoint: Its route.
         received: Handles the transport's messages, directly in the lane or the
             exchange.
     """
 
     __slots__ = (
         *("_background", "_close", "_closed", "_connection", "_context", "_dialect", "_draining"),
-        *("_endpoint", "_late", "_leaving", "_limits", "_node", "_opened_at", "_outbox"),
+        *("_late", "_leaving", "_limits", "_node", "_opened_at", "_outbox"),
         *("_phase", "_serving", "_task", "_timer"),
-        *("began", "complaints", "received", "socket"),
+        *("began", "complaints", "endpoint", "received", "socket"),
     )
 
     socket: Socket[Any]
@@ -79,7 +80,7 @@ class Session:
     ) -> None:
         self._node = node
         self.complaints = node.complaints
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._connection = connection
         self._dialect = dialect
         self._outbox = connection.outbox
@@ -100,7 +101,7 @@ class Session:
         loop = asyncio.get_running_loop()
         self._context = context = copy_context()
         self._closed = loop.create_future()
-        self._serving = Serving(self, socket, self._endpoint, self._connection, self._dialect, context)
+        self._serving = Serving(self, socket, self.endpoint, self._connection, self._dialect, context)
         self.received: Callable[..., None] = self._serving.received
         self._start_timer(self._limits.connect_timeout, self._too_late)
         self._task = start(Steady(self._live()), context)
@@ -117,11 +118,11 @@ class Session:
         connection = self._connection
         connection.accept(socket.subprotocol)
         # The connection is not in a room yet, so these are the first bytes after the 101.
-        events = self._endpoint.events is not None and self._dialect.is_v1
+        events = self.endpoint.events is not None and self._dialect.is_v1
         if events and LIMITS in socket.handshake.subprotocols:
             limits = Limits(LimitValues(self._limits.max_message_bytes))
             connection.outbox.send(connection.encoding.encode(self._dialect.envelope(limits)))
-        self._node.opened(self, self._endpoint)
+        self._node.opened(self, self.endpoint)
         self._log("opened")
 
     @property
@@ -133,11 +134,6 @@ class Session:
         """Return when the disconnect handler has run and everything is cleaned up."""
         await asyncio.wait((self._task,))
 
-    @property
-    def endpoint(self) -> Endpoint:
-        """The route of the socket."""
-        return self._endpoint
-
     def slow(self, seconds: float, read: SlowRead | None = None) -> None:
         """Log what blocked the event loop: the messages of a read, or one step of the socket's task."""
         if read is None:
@@ -147,7 +143,7 @@ class Session:
             rest = seconds - self._limits.max_turn_time
             read = SlowRead(messages, last, rest if rest > seconds / 2 else None)
         event = event_in(read.message, self._dialect)
-        who, advice = what_held(self._phase.value, self._endpoint.pattern, event, read, seconds)
+        who, advice = what_held(self._phase.value, self.endpoint.pattern, event, read, seconds)
         values = who, seconds, self.socket.id, advice
         self.complaints.log(logger, logging.WARNING, HELD, *values, kind=who)
 
@@ -170,6 +166,8 @@ class Session:
         self._serving.connection_lost()
         # At once, although handlers may still run: a closed socket must not stay a member.
         hooks = self._node.rooms.leave_all(self.socket)
+        if self.endpoint.per_user:
+            self._node.give_up_place(self)
         if hooks is not None:
             self._leaving = start(self._carried_out(hooks), self._context)
         if self._phase is _Phase.CONNECTING:
@@ -221,6 +219,15 @@ class Session:
         """Tell the node the new identity of the socket."""
         self._node.logged_in(self, identity, before)
 
+    async def look_for_others(self) -> None:
+        """Refuse the socket if its user has another one, on a route for one socket a user."""
+        await self._node.look_for_others(self)
+
+    def refuse(self, refusal: Reject) -> None:
+        """Close the socket with an error, or refuse its handshake if it is not open."""
+        if not self._closed.done():
+            self._refuse(refusal)
+
     @property
     def is_over(self) -> bool:
         """Whether the connection has ended."""
@@ -229,10 +236,10 @@ class Session:
     def report(self, error: BaseException, what: str, event: str = "") -> None:
         """Report an exception that was raised in *what*, the handler of *event*."""
         if isinstance(error, UnencodableError):
-            error.blame(self._endpoint.handler_of(event))
+            error.blame(self.endpoint.handler_of(event))
         if self._outbox.sealed and isinstance(error, DisconnectedError):
             # The client left, and the handler has noticed: no bug of the handler.
-            values = error, what, self._endpoint.pattern
+            values = error, what, self.endpoint.pattern
             self.complaints.log(logger, logging.INFO, "%s, in the %s of %s", *values, kind=values[1:])
         else:
             self._fail(error, what)
@@ -277,10 +284,13 @@ class Session:
     async def _connected(self) -> bool:
         """Run the connect stage; return whether to handle messages after it."""
         try:
-            await self._endpoint.connect(self.socket)
-            if self.socket.user is not None:
-                await self._node.admit_user(self)
+            await self.endpoint.connect(self.socket)
+            has_user = self.socket.user is not None or self.endpoint.per_user
+            evicted = await self._node.admit(self) if has_user else ()
             self.open()
+            if evicted:
+                # Not earlier: the user has a socket all the time.
+                self._node.replace(evicted)
         except asyncio.CancelledError as error:
             if self._closed.done():
                 return False
@@ -289,7 +299,7 @@ class Session:
                 after = self._limits.retry_after
                 self._refuse(Reject("unavailable", "the server restarts", retry_after=after))
             elif self._late:
-                pattern, seconds = self._endpoint.pattern, self._limits.connect_timeout
+                pattern, seconds = self.endpoint.pattern, self._limits.connect_timeout
                 text = "The connect handler of %s did not answer within %g s."
                 self.complaints.log(logger, logging.WARNING, text, pattern, seconds, kind=pattern)
                 self._refuse(Reject("timeout", "the server took too long to answer", status=503))
@@ -325,7 +335,7 @@ class Session:
         refuse_handshake(self._connection, socket.handshake, refusal)
 
     def _fail(self, error: BaseException, what: str) -> None:
-        self._node.report(error, self.socket, f"{what} of {self._endpoint.pattern}")
+        self._node.report(error, self.socket, f"{what} of {self.endpoint.pattern}")
 
     def _start_timer(self, seconds: float, call: Callable[[], object]) -> None:
         self._stop_timer()
@@ -347,7 +357,7 @@ class Session:
     async def _end(self) -> None:
         uncancel(self._task)
         close = self._close or Close(1006, "", clean=False)
-        disconnect = self._endpoint.disconnect
+        disconnect = self.endpoint.disconnect
         if self._leaving is not None:
             # Before the disconnect handler: the hooks of rooms say goodbye. Another task
             # may still run the hooks of a join, and is cancelled below.
