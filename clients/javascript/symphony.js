@@ -188,6 +188,7 @@ const CODES = new Map([
   ["conflict", false],
   ["room_full", true],
   ["too_many", true],
+  ["elsewhere", true],
   ["internal", true],
   ["unavailable", true],
 ]);
@@ -687,7 +688,7 @@ const isEndless = (seconds) => seconds * 1000 > LONGEST_DELAY;
 // -------------------------------------------------------- one connection
 
 /** The client reconnects after these close codes, and after no others. */
-const RECONNECTS_AFTER = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429, 4503]);
+const RECONNECTS_AFTER = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4421, 4429, 4503]);
 const NORMAL = 1000;
 const GOING_AWAY = 1001;
 const NO_CODE = 1005;

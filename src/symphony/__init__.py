@@ -24,6 +24,7 @@ from symphony.limits import Limits
 from symphony.plugin import Plugin
 from symphony.protocol.envelopes import Event, Protocol
 from symphony.protocol.positions import Position
+from symphony.rooms.members import Member, Presence
 from symphony.rooms.policy import Rooms
 from symphony.rooms.publishing import Publication
 from symphony.rooms.room import Room
@@ -51,10 +52,12 @@ __all__ = (
     "History",
     "Identity",
     "Limits",
+    "Member",
     "MessageTooLargeError",
     "OutcomeUnknownError",
     "Plugin",
     "Position",
+    "Presence",
     "Protocol",
     "Publication",
     "Query",

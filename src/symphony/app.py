@@ -219,16 +219,17 @@ class Symphony(Router):
         return Target(self._core.node.rooms, "")
 
     def room(self, name: str) -> Room:
-        """Return a handle of a room, whether or not it has members.
-
-        Args:
-            name: The full name of the room.
+        """Return a handle of the room with that full name, whether or not it has members.
 
         Raises:
             Reject: No room can have this name, as in `socket.join` (`invalid`).
             RuntimeError: The app is not running.
         """
         return self._core.node.rooms.room(name)
+
+    async def presence(self, user_id: str) -> list[str]:
+        """Return the names of the rooms in which a user is a member, on all nodes."""
+        return await self._core.node.rooms.rooms_of(user_id)
 
     def socket(self, id: str) -> SocketTarget:
         """Return a handle of the socket with that `Socket.id`, whether or not it is open.
@@ -388,6 +389,7 @@ class Symphony(Router):
             families.find,
             limits=self.limits,
             hosts=self._hosts,
+            has_members=families.have_members,
             stats=self.stats,
             on_error=[hooks.error_handler(handler) for handler in self._error_handlers],
             on_exception=self.on_exception,

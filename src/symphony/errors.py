@@ -63,6 +63,7 @@ KnownCode: TypeAlias = Literal[
     "replaced",
     "room_full",
     "too_many",
+    "elsewhere",
     "internal",
     "unavailable",
 ]
@@ -95,6 +96,7 @@ CODES: Final[Mapping[KnownCode | str, Code]] = {
     "replaced": Code(410, 4410, retryable=False),
     "room_full": Code(409, 4409, retryable=True),
     "too_many": Code(429, 4429, retryable=True),
+    "elsewhere": Code(421, 4421, retryable=True),
     "internal": Code(500, 1011, retryable=True),
     "unavailable": Code(503, 4503, retryable=True),
 }

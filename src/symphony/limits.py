@@ -193,6 +193,8 @@ class Limits:
                 continue
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise TypeError(f"Limits.{field.name} must be a number, not {value!r}.")
+            if isinstance(value, float) and "float" not in str(field.type):
+                raise TypeError(f"Limits.{field.name} must be a whole number, not {value!r}.")
             if not value > 0:
                 raise ValueError(f"Limits.{field.name} must be above 0, not {value!r}.")
         if self.low_water_bytes > self.high_water_bytes:

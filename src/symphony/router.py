@@ -127,6 +127,10 @@ class Router(Handlers):
         state: Callable[..., Any] | None = None,
         history: History | int | None = None,
         client_join: bool = False,
+        members: Callable[..., Any] | None = None,
+        counts: Callable[..., Any] | None = None,
+        grace: float = 0.0,
+        each_node: bool = False,
     ) -> Rooms:
         """Give all rooms whose names match a pattern one policy.
 
@@ -135,8 +139,8 @@ class Router(Handlers):
 
         Args:
             pattern: Such as `"chat:{name}"`; `:` separates the segments.
-            max_members: The most sockets in one room. A further join is
-                refused with `room_full`. `None`: no limit.
+            max_members: The most members in one room: users, or sockets without a
+                user. Another one is refused with `room_full`. `None`: no limit.
             linger: How many seconds an empty room keeps its state. 0: it is
                 dropped at once.
             state: Creates `room.state` before the first join returns, once for each
@@ -147,6 +151,18 @@ class Router(Handlers):
                 or a `History`. `None`: none, and delivery is at most once.
             client_join: Whether clients may join on their own. If the family has an
                 `authorize` hook, they may ask in any case, and it decides.
+            members: Creates `member.state`, once for each member: a class or a
+                function. Its parameters are those of *state*, and `Socket` and
+                `Identity`. `None`: no state.
+            counts: A function that tells whether the member of a socket counts in
+                *max_members*. It is asked at each join. A member that has counted once
+                counts until it departs. `None`: each member does.
+            grace: How many seconds a user stays a member after the last connection was
+                lost, for example while a page is reloaded. Sockets without a user have
+                no grace period.
+            each_node: Whether each node has its own state of a room and of its members,
+                if several serve the app. Otherwise a room with state is on one node, and
+                joins on others are refused with `elsewhere`.
 
         Returns:
             The family, to register hooks on.
@@ -162,6 +178,10 @@ class Router(Handlers):
             state=state,
             history=History(history) if isinstance(history, int) else history,
             client_join=client_join,
+            members=members,
+            counts=counts,
+            grace=grace,
+            each_node=each_node,
         )
         if not pattern:
             raise ConfigurationError(f"{self}.rooms() takes a pattern such as 'chat:{{name}}'.")

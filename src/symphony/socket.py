@@ -302,10 +302,12 @@ class Socket(Generic[StateT]):
         """Set the identity of this socket's user; usually in connect middleware.
 
         From now on, or from its opening on, the socket is one of `app.user(identity.id)`.
-        The id is set once. A second login with the same id replaces `user.info`.
+        The id is set once. A second login with the same id replaces `user.info`, and rooms
+        with members are told.
 
         Raises:
-            RuntimeError: The socket is logged in with another id.
+            RuntimeError: The socket is logged in with another id, or is in a room that has
+                members without being logged in.
             Reject: No room can have the name `user:{id}` (`invalid`), or that room is
                 full (`room_full`).
             TypeError: It is not an `Identity`.

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -95,7 +96,12 @@ async def test_no_worker_outlives_a_killed_supervisor(fleet: Fleet, stuck: bool)
         assert message in (None, "block 3")
         assert await closed(client) == (1012, "the server restarts")
     await fleet.gone()
-    assert sum("The supervisor of this worker has gone" in line for line in fleet.log) == 3
+    gone = r"ERROR symphony\.workers \[(worker \d)\]: The supervisor of this worker has gone"
+    assert sorted(match[1] for line in fleet.log if (match := re.search(gone, line))) == [
+        "worker 1",
+        "worker 2",
+        "worker 3",
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -28,6 +28,10 @@ def file(tmp_path: Path) -> Path:
     return write_greeter(tmp_path)
 
 
+def rewrite(file: Path, text: str) -> None:
+    file.write_text(text)
+
+
 def served(*arguments: str, cwd: Path | None = None) -> AbstractAsyncContextManager[Running]:
     return launch(*SYMPHONY, "run", *arguments, cwd=cwd)
 
@@ -65,6 +69,21 @@ async def test_host_and_port_may_come_from_the_environment(file: Path) -> None:
     async with launch(SCRIPT, "run", str(file), env=env) as running:
         assert running.address.startswith("http://127.0.0.2:")
         assert await greeting(running.url) == "hello"
+
+
+async def test_the_broker_of_the_rooms_is_named_once(file: Path) -> None:
+    greeter = GREETER.format(greeting="unused").replace('"unused"', 'os.environ["SYMPHONY_BROKER"]')
+    rewrite(file, f"import os\n{greeter}")
+    async with served(str(file), "--port", "0", "--broker", "memory://") as running:
+        assert await greeting(running.url) == "memory://"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_broker_that_does_not_exist_is_refused(file: Path, workers: str) -> None:
+    command = (*SYMPHONY, "run", str(file), "--workers", workers, "--broker", "rabbit://here")
+    code, errors = await failure(*command)
+    assert code == 2
+    assert "The broker 'rabbit://here' is not known" in " ".join(errors)
 
 
 async def test_a_unix_socket_is_served_and_removed(file: Path, tmp_path: Path) -> None:

@@ -383,6 +383,10 @@ async def test_limits_are_checked_where_they_are_made():
             TypeError, match=re.escape(f"Limits.max_message_bytes must be a number, not {wrong!r}.")
         ):
             Limits(max_message_bytes=wrong)
+    for name in ("max_recovery", "max_queue", "max_history_bytes", "min_body_rate"):
+        with pytest.raises(TypeError, match=rf"Limits\.{name} must be a whole number, not 2\.5"):
+            Limits(**{name: 2.5})
+    assert Limits(page_timeout=2.5, idle_timeout=1, max_outbox_age=0.5).page_timeout == 2.5
     with pytest.raises(ValueError, match=r"Limits\.close_timeout must be above 0, not nan"):
         Limits(close_timeout=float("nan"))
     assert Limits(max_outbox_age=None).max_outbox_age is None

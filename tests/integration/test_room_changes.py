@@ -80,8 +80,8 @@ async def test_a_second_join_asks_itself_if_the_first_is_refused(serve):
             await client.send(json.dumps({"event": "join", "id": number}))
         await doors.log.reaches(2)
         doors.joined.set()
-        await doors.log.reaches(8)
-        assert doors.log == ["authorize", "on_join", "on_join ends", "shop.closed"] * 2
+        await doors.log.reaches(10)
+        assert doors.log == ["authorize", "on_join", "on_join ends", "on_leave", "shop.closed"] * 2
         assert not app.room("door:1").sockets
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import symphony
 from support.clients import connect
 from support.process import Running, launch
 from support.raw import RawClient, handshake
@@ -44,12 +45,14 @@ class Fleet:
         running: The supervisor.
         log: Its lines on standard error, and those of the workers.
         first: The processes of the workers that have started first.
+        rooms: What it said of the broker.
     """
 
     def __init__(self, running: Running) -> None:
         self.running = running
         self.log: list[str] = []
         self.first: list[int] = []
+        self.rooms = ""
         self._changed = asyncio.Event()
         self._reading = asyncio.ensure_future(self._read())
 
@@ -72,6 +75,26 @@ class Fleet:
             if int(session) == self.pid and state not in "ZX":
                 found.add(int(folder.name))
         return found - {self.pid}
+
+    def broker_folders(self) -> set[Path]:
+        """Return the folders of the brokers that the supervisor serves."""
+        sockets = Path("/proc/net/unix").read_text().splitlines()
+        inodes = {
+            os.readlink(entry)
+            for entry in Path(f"/proc/{self.pid}/fd").iterdir()
+            if entry.exists() or entry.is_symlink()
+        }
+        return {
+            Path(fields[7]).parent
+            for line in sockets[1:]
+            if len(fields := line.split()) > 7 and f"socket:[{fields[6]}]" in inodes
+            if fields[7].endswith("/broker")
+        }
+
+    async def where(self) -> int:
+        """Return the process that serves a new connection of an app with the event `where`."""
+        async with symphony.connect(f"{self.url}/") as client:
+            return await client.request("where", response_type=int)
 
     async def logged(self, pattern: str, count: int = 1) -> re.Match[str]:
         """Wait until so many lines of the log contain a pattern; return the last match."""
@@ -167,6 +190,7 @@ async def workers(
             line = await running.line()
             found = re.search(r"processes ([0-9, ]+)", line)
             assert found is not None, line
+            fleet.rooms = await running.line()
             fleet.first = [int(pid) for pid in found[1].split(", ")]
             yield fleet
         finally:

@@ -102,7 +102,8 @@ class Record(NamedTuple):
     @property
     def size(self) -> int:
         """The bytes that it counts in `History.bytes`."""
-        return len(self.payload) + len(self.event or "")
+        event = self.event or ""
+        return len(self.payload) + (len(event) if event.isascii() else len(event.encode()))
 
 
 class Page(NamedTuple):

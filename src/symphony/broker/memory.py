@@ -19,6 +19,9 @@ __all__ = ("MemoryBroker",)
 # What a record takes beside its payload: the tuple, the position, the place in the deque.
 _OVERHEAD: Final = 300
 
+# What a room takes that keeps something, beside its name: its log, and its place in the tables.
+_LOG_OVERHEAD: Final = 1300
+
 # Of how many rooms without publications the position is remembered. Without it, a member that
 # comes back to a quiet room would be told that it has missed something.
 _MAX_QUIET: Final = 100_000
@@ -28,6 +31,7 @@ class _Log:
     """The publications of one room.
 
     Attributes:
+        name: The name of the room.
         epoch: The epoch of the sequence.
         top: The offset of the last publication.
         floor: The offset up to which publications may have been trimmed. Above it, a place
@@ -41,9 +45,10 @@ class _Log:
         history: How much is kept.
     """
 
-    __slots__ = ("edits", "epoch", "floor", "history", "receive", "records", "size", "timer", "top")
+    __slots__ = ("edits", "epoch", "floor", "history", "name", "receive", "records", "size", "timer", "top")
 
-    def __init__(self, epoch: str, top: int) -> None:
+    def __init__(self, name: str, epoch: str, top: int) -> None:
+        self.name = name
         self.epoch = epoch
         self.top = self.floor = top
         self.edits: dict[Position, int] = {}
@@ -117,6 +122,9 @@ class MemoryBroker:
         self._logs: OrderedDict[str, _Log] = OrderedDict()
         # Rooms without records and subscribers: epoch and offset.
         self._quiet: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        # The epoch of each room to which nothing was ever published. It need not be remembered,
+        # so those who join rooms and leave them push no other room out.
+        self._first_epoch = new_epoch()
         self._keys = Keys()
 
     def publish(self, room: str, draft: Draft, history: History) -> Awaitable[Position]:
@@ -135,6 +143,8 @@ class MemoryBroker:
         replaces = None if draft.replaces is None else self._replace(log, draft.replaces)
         kept = Record(position, draft.event, draft.payload, replaces=replaces)
         size = kept.size + _OVERHEAD
+        if not log.records:
+            self.held += _overhead(room)
         log.records.append((self._loop.time(), kept))
         log.size += size
         self.held += size
@@ -225,8 +235,8 @@ class MemoryBroker:
     def _log(self, room: str) -> _Log:
         log = self._logs.get(room)
         if log is None:
-            epoch, top = self._quiet.pop(room, None) or (self._new_epoch(), 0)
-            log = self._logs[room] = _Log(epoch, top)
+            epoch, top = self._quiet.pop(room, None) or (self._first_epoch, 0)
+            log = self._logs[room] = _Log(room, epoch, top)
         return log
 
     def _trim(self, log: _Log) -> None:
@@ -253,6 +263,8 @@ class MemoryBroker:
         size = record.size
         log.size -= size + _OVERHEAD
         self.held -= size + _OVERHEAD
+        if not log.records:
+            self.held -= _overhead(log.name)
         if record.replaces is not None and log.edits[record.replaces] == record.position.offset:
             del log.edits[record.replaces]
         return size
@@ -311,6 +323,15 @@ class MemoryBroker:
         if log.timer is not None:
             log.timer.cancel()
         del self._logs[room]
+        if not log.top and log.epoch == self._first_epoch:
+            return
         self._quiet[room] = log.epoch, log.top
         if len(self._quiet) > _MAX_QUIET:
             self._quiet.popitem(last=False)
+            # The room begins again, and must not have the same positions a second time.
+            self._first_epoch = self._new_epoch()
+
+
+def _overhead(room: str) -> int:
+    """Return what a room takes beside its records."""
+    return _LOG_OVERHEAD + len(room.encode())

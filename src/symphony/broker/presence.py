@@ -24,7 +24,7 @@ from symphony.broker.attendance import (
 
 __all__ = ("PresenceStore", "Receive")
 
-Receive = Callable[[Diff], None]
+Receive = Callable[[Diff], object]
 
 
 class PresenceStore(Protocol):

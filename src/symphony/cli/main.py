@@ -12,12 +12,15 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from symphony.broker.engines import MEMORY
 from symphony.cli.connect.command import connect
 from symphony.cli.failing import FAILED, USAGE, fail
 from symphony.cli.finding import AppImportError, Source, TargetError, load, locate
 from symphony.cli.reloading import serve_reloading
+from symphony.cli.workers.sharing import tell_broker
 from symphony.cli.workers.supervisor import supervise
 from symphony.errors import ConfigurationError
+from symphony.node.brokers import BROKER_VARIABLE
 from symphony.transport.native.certificate import check_certificate
 from symphony.transport.native.config import Config
 from symphony.transport.native.listen import ListenError
@@ -85,6 +88,14 @@ def _run(
             "--workers", min=1, max=MAX_WORKERS, help="How many processes serve the app, on one machine."
         ),
     ] = 1,
+    broker: Annotated[
+        str | None,
+        typer.Option(
+            envvar=BROKER_VARIABLE,
+            help="URL of the broker that keeps the rooms. An app can name its own.",
+            show_default=MEMORY,
+        ),
+    ] = None,
     reload: Annotated[
         bool, typer.Option("--reload", help="Restart when a Python file next to the app changes.")
     ] = False,
@@ -131,15 +142,16 @@ def _run(
     }
     try:
         source = locate(target)
+        tell_broker(broker)
         if reload:
             serve_reloading(partial(_serve, source, options), source.watched, **where)
         elif workers > 1:
             tls = ssl_certfile is not None
-            code = supervise(partial(_serve, source, options), workers, tls=tls, **where)
+            code = supervise(partial(_serve, source, options), workers, tls=tls, broker=broker, **where)
             raise typer.Exit(code)
         else:
             _serve(source, options)
-    except TargetError as error:
+    except (TargetError, ConfigurationError) as error:
         fail(str(error), USAGE)
     except ListenError as error:
         fail(str(error), FAILED)
@@ -150,6 +162,7 @@ def _serve(
     options: dict[str, Any],
     sockets: list[socket.socket] | None = None,
     make_server: Callable[[Config], Server] | None = None,
+    process: str | None = None,
 ) -> None:
     """Load the app and serve it; with `--reload` and `--workers` this runs in a child process."""
     try:
@@ -159,7 +172,7 @@ def _serve(
         fail(str(error), FAILED)
     except TargetError as error:
         fail(str(error), USAGE)
-    serve(app, sockets=sockets, make_server=make_server, **options)
+    serve(app, sockets=sockets, make_server=make_server, process=process, **options)
 
 
 cli.command("connect")(connect)

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from math import isnan
 from typing import Final
 
+from symphony.websocket.close import COMES_BACK
+
 __all__ = ("UNAUTHORIZED", "Backoff", "answer_comes_back", "comes_back")
 
 UNAUTHORIZED: Final = 4401
 LASTED: Final = 5.0
 """A connection that was open for this many seconds resets the backoff."""
 
-_COME_BACK: Final = frozenset((1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429, 4503))
 _STAY_AWAY: Final = frozenset((4400, 4401, 4403, 4404, 4409, 4410))
 _MAX_HINT: Final = 24 * 3600.0
 # Measured with 500 clients and a server that was away for 8 s, Nov 2026, see
@@ -24,14 +25,14 @@ _MAX_GROWTHS: Final = 100
 
 def comes_back(code: int) -> bool:
     """Return whether a client reconnects after a close code."""
-    return code in _COME_BACK
+    return code in COMES_BACK
 
 
 def answer_comes_back(status: int) -> bool:
     """Return whether a client reconnects after an HTTP response to its handshake."""
     code = 4000 + status
-    if code in _COME_BACK or code in _STAY_AWAY:
-        return code in _COME_BACK
+    if code in COMES_BACK or code in _STAY_AWAY:
+        return code in COMES_BACK
     return status == 425 or 500 <= status <= 599
 
 

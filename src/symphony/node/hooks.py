@@ -16,18 +16,21 @@ from symphony.node.checks import (
     wrong_state,
 )
 from symphony.rooms.family import Families, Family, Hook
+from symphony.rooms.members import Member
 from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy, Rooms
 from symphony.rooms.room import Room
 from symphony.routing.patterns import NamePattern
 from symphony.routing.plan import Plan, compile_plan
-from symphony.routing.stage import Filler, Known, the_socket, the_subject
+from symphony.routing.stage import Filler, Known, OfSubject, the_socket, the_subject
 from symphony.socket import Socket
 from symphony.transport.base import Close
 
 __all__ = ("HookCompiler",)
 
 _NO_SOCKET: Final = "this hook is not called for one socket"
-_SOCKET_HOOKS: Final = ("authorize", "on_join", "on_leave")
+_SOCKET_HOOKS: Final = ("authorize", "on_join", "on_leave", "on_arrive", "on_back")
+_MEMBER_HOOKS: Final = ("on_arrive", "on_back", "on_away", "on_depart")
+_NO_MEMBER: Final = "a Member is for on_arrive, on_back, on_away and on_depart; elsewhere use room.members"
 
 
 class HookCompiler:
@@ -64,6 +67,12 @@ class HookCompiler:
             on_leave=tuple(hooks.get("on_leave", [])),
             on_empty=tuple(hooks.get("on_empty", [])),
             tasks=tuple(hooks.get("task", [])),
+            member_state=self._of_socket(policy.members, "members", policy),
+            counts=self._of_socket(policy.counts, "counts", policy),
+            on_arrive=_in_turn(hooks.get("on_arrive", [])),
+            on_back=_in_turn(hooks.get("on_back", [])),
+            on_away=tuple(hooks.get("on_away", [])),
+            on_depart=tuple(hooks.get("on_depart", [])),
         )
 
     def factory(
@@ -93,9 +102,14 @@ class HookCompiler:
         plan = compile_plan(function, where="on_error of the app", known=known, overrides=self._overrides)
         return answering(plan, "on_error of the app")
 
+    def _of_socket(self, make: Callable[..., Any] | None, option: str, policy: RoomPolicy) -> Hook | None:
+        return None if make is None else self.factory(make, option, policy, for_socket=True)
+
     def _hook(self, function: Callable[..., Any], kind: str, policy: RoomPolicy) -> Hook:
         where = f"{kind} of rooms {policy.pattern!r}"
-        return answering(self._plan(function, where, policy, for_socket=kind in _SOCKET_HOOKS), where)
+        of_member = kind in _MEMBER_HOOKS
+        plan = self._plan(function, where, policy, for_socket=kind in _SOCKET_HOOKS, of_member=of_member)
+        return answering(plan, where)
 
     def _plan(
         self,
@@ -105,9 +119,13 @@ class HookCompiler:
         *,
         for_socket: bool,
         is_factory: bool = False,
+        of_member: bool = False,
     ) -> Plan:
         types: dict[type, Filler] = {Room: the_subject}
-        refused = {Close: NO_CLOSE}
+        refused = {Close: NO_CLOSE, Member: _NO_MEMBER}
+        if of_member:
+            types = {Room: OfSubject("room"), Member: OfSubject("member")}
+            del refused[Member]
         if for_socket:
             types |= {Socket: the_socket, Handshake: the_handshake}
         else:
@@ -115,16 +133,17 @@ class HookCompiler:
         return compile_plan(
             function,
             where=where,
-            known=Known(types, refused, partial(_wrong_room_state, policy.state)),
+            known=Known(types, refused, partial(_wrong_room_state, policy)),
             pattern_names=NamePattern(policy.pattern, separator=ROOM_SEPARATOR).converters,
             overrides=self._overrides,
             is_factory=is_factory,
         )
 
 
-def _wrong_room_state(state: Any, annotation: Any) -> str | None:
-    """Say what is wrong with the `T` of `Room[T]` in a hook of rooms with *state*."""
-    return wrong_state(Room, state, annotation, of="the family")
+def _wrong_room_state(policy: RoomPolicy, annotation: Any) -> str | None:
+    """Say what is wrong with the `T` of `Room[T]` or `Member[T]` in a hook of rooms."""
+    wrong = wrong_state(Room, policy.state, annotation, of="the family")
+    return wrong or wrong_state(Member, policy.members, annotation, of="a member of the family")
 
 
 def _while_allowed(hooks: Sequence[Hook]) -> Hook | None:

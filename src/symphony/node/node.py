@@ -13,6 +13,7 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException, WebSocketException
 
 from symphony.broker.base import Broker
+from symphony.broker.memorypresence import MemoryPresence
 from symphony.complaints import MAX_FAILURES, Complaints, place_of
 from symphony.errors import Reject
 from symphony.handshake import Handshake
@@ -58,6 +59,7 @@ class Node:
         hosts: The hosts that the app answers for, `None`: those of its server.
         broker: Keeps the histories of rooms, and carries what goes to other processes;
             `None`: there are no histories and no other processes.
+        has_members: Whether there are rooms with members, or with a home.
         stats: Counts what happens.
         on_error: The app's error handlers.
         on_exception: Called with every exception of a handler as it happens.
@@ -80,6 +82,7 @@ class Node:
         limits: Limits,
         hosts: Sequence[str] | None,
         broker: Broker | None,
+        has_members: bool,
         stats: Stats,
         on_error: Sequence[OnError],
         on_exception: Callable[[BaseException], None] | None = None,
@@ -88,11 +91,16 @@ class Node:
         self.stats = stats
         self.complaints = Complaints()
         self.sockets: dict[str, Socket[Any]] = {}
+        # Before the rooms, which start some.
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.rooms = Membership(
             find_family,
             self.run_in_background,
             self.report,
             broker=broker,
+            store=MemoryPresence(),
+            node=secrets.token_urlsafe(9),
+            has_members=has_members,
             patience=limits.finish_timeout,
             max_name=limits.max_room_name,
             max_recovery=limits.max_recovery,
@@ -106,7 +114,6 @@ class Node:
         self._sessions: dict[Session, None] = {}
         self._per_user = PerUser(LocalClaims())
         self._admission = Admission(resolve, limits, hosts, paths)
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -177,9 +184,12 @@ class Node:
         """Register the identity of a socket, unless the socket has left the node.
 
         Raises:
+            RuntimeError: A room that has members does not allow it.
             Reject: No user can have this id, or has as many sockets as possible.
         """
         socket = session.socket
+        if session in self._sessions:
+            self.rooms.logged_in(socket, identity, before)
         if before is not None or session not in self._sessions:
             return
         self.rooms.check_user(identity.id)

@@ -171,9 +171,12 @@ class Content:
         if event is not None:
             _check_event_name(event)
         try:
-            return Content(event, encode_msgpack(data), encode_json(data))
+            packed, json = encode_msgpack(data), encode_json(data)
         except Exception as error:
             fail_to_encode(error, data)
+        # MessagePack has one form of a time with an offset, and JSON several. What is read from
+        # the history later is written from MessagePack, so this is, too. No text has this byte.
+        return Content(event, packed, None if b"\xff" in packed else json)
 
     def data(self, dialect: Dialect) -> Any:
         """Return the data in the form that *dialect* encodes: encoded already, or plain."""

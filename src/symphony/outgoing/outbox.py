@@ -80,9 +80,6 @@ class Outbox(_LookedAt):
             member.
         sealed: Whether the last frame has been queued. Later frames are dropped.
         dropped: How many frames were dropped, for any reason.
-        replaced: How many frames were replaced by a later one with the same key.
-        skipped: How many volatile publications were not queued, because earlier frames
-            are not read.
         high: Above this many queued bytes, awaiting a send waits.
         low: At or below this many, it stops waiting.
     """
@@ -105,10 +102,8 @@ class Outbox(_LookedAt):
         "high",
         "low",
         "recipient",
-        "replaced",
         "sealed",
         "size",
-        "skipped",
         "source",
     )
 
@@ -126,7 +121,6 @@ class Outbox(_LookedAt):
         self.corked = True
         self.sealed = False
         self.dropped = 0
-        self.replaced = self.skipped = 0
         self.high = self.at_once = self.low = self._limit = 0
         self.write = write
         self.source: Source = _NOWHERE
@@ -208,7 +202,6 @@ class Outbox(_LookedAt):
             return
         old = self.frames[index]
         self.frames[index] = frame
-        self.replaced += 1
         # The age of a place is that of the first frame there.
         earlier, later = self._marks
         self._marks = (frame if earlier is old else earlier, frame if later is old else later)

@@ -58,7 +58,7 @@ def hand(recipient: Recipient, frame: Any, terms: Terms) -> bool:
             return True
         outbox.put(frame)
     elif terms.volatile and outbox.size > outbox.low:
-        outbox.skipped += 1
+        outbox.dropped += 1
     elif terms.conflate is not None:
         outbox.replace((terms.batch, terms.conflate), frame)
     else:

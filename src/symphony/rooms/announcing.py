@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from symphony.rooms.live import Live
     from symphony.socket import Socket
 
-__all__ = ("LEFT", "NOW", "REMOVED", "Announcing", "End", "Start")
+__all__ = ("ELSEWHERE", "LEFT", "NOW", "REMOVED", "Announcing", "End", "Start")
 
 
 class Start(NamedTuple):
@@ -35,14 +35,16 @@ NOW: Final = Start(None, None)
 
 
 class End(NamedTuple):
-    """Why a membership ended."""
+    """Why a membership ended, and whether the client may join again."""
 
     code: str
     message: str
+    retryable: bool = False
 
 
 LEFT: Final = End("left", "it left the room")
 REMOVED: Final = End("removed", "the room refused the membership")
+ELSEWHERE: Final = End("elsewhere", "the room is on another node now", retryable=True)
 
 
 class Announcing:
@@ -103,7 +105,7 @@ class Announcing:
             live.unasked.discard(recipient)
         self._batches.remove(live, recipient)
         if live.announced and why is not None:
-            error = {"code": why.code, "message": why.message, "retryable": False, "details": None}
+            error = {"code": why.code, "message": why.message, "retryable": why.retryable, "details": None}
             tell(recipient, Left(live.name, error))
 
     def _tell_joined(self, live: Live, recipient: Recipient, start: Start) -> None:

@@ -12,6 +12,7 @@ from symphony.errors import DisconnectedError, Reject
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
+    from symphony.rooms.seating import Departure
 
 __all__ = ("Change", "Changes", "refuse_gone", "undone")
 
@@ -22,13 +23,17 @@ class Change:
     Attributes:
         joins: The room, while the `on_join` hook of a member runs.
         undone: Whether the socket has left or gone meanwhile.
+        left: Whether it has left; otherwise its connection was lost.
+        departure: The end of its membership, if that is over already.
     """
 
-    __slots__ = ("_ended", "_is_over", "joins", "undone")
+    __slots__ = ("_ended", "_is_over", "departure", "joins", "left", "undone")
 
     def __init__(self) -> None:
         self.joins: Batch | None = None
         self.undone = False
+        self.left = True
+        self.departure: Departure | None = None
         self._ended: asyncio.Future[None] | None = None
         self._is_over = False
 

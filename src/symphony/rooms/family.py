@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from symphony.errors import Reject
@@ -29,8 +29,16 @@ class Family:
         authorize: Asked before a join; `False` or a `Reject` refuses it.
         on_join: Called after a socket has joined.
         on_leave: Called after a socket has left.
+        member_state: Creates the state of a member.
+        counts: Tells whether the member of a socket needs a seat.
+        on_arrive: Called when a member has come.
+        on_back: Called when a member who was away is back.
+        on_away: Called when a member goes away.
+        on_depart: Called when a member has gone.
         on_empty: Called when the last has left and the linger has passed.
         tasks: Run from the first join to the end of the linger.
+        has_members: Whether its rooms have members: users, whatever the number of sockets.
+        has_home: Whether each of its rooms is at home on one node.
     """
 
     policy: RoomPolicy
@@ -40,6 +48,29 @@ class Family:
     on_leave: tuple[Hook, ...] = ()
     on_empty: tuple[Hook, ...] = ()
     tasks: tuple[Hook, ...] = ()
+    member_state: Hook | None = None
+    counts: Hook | None = None
+    on_arrive: Hook | None = None
+    on_back: Hook | None = None
+    on_away: tuple[Hook, ...] = ()
+    on_depart: tuple[Hook, ...] = ()
+    has_members: bool = field(init=False)
+    has_home: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        policy = self.policy
+        self.has_members = bool(
+            policy.members is not None
+            or policy.max_members is not None
+            or policy.grace
+            or policy.counts is not None
+            or self.on_arrive
+            or self.on_back
+            or self.on_away
+            or self.on_depart
+        )
+        needs_home = policy.state is not None or policy.members is not None or self.tasks
+        self.has_home = bool(needs_home and not policy.each_node)
 
     @property
     def opens_to_clients(self) -> bool:
@@ -58,9 +89,14 @@ DEFAULT_FAMILY: Final = Family(RoomPolicy(""))
 
 
 class Families:
-    """The families of an app: which one a room is of."""
+    """The families of an app: which one a room is of.
+
+    Attributes:
+        have_members: Whether one of them has members, or a home.
+    """
 
     def __init__(self) -> None:
+        self.have_members = False
         self._table = NameTable[Family](separator=ROOM_SEPARATOR, exact=True)
         self._alike: list[tuple[NamePattern, Callable[[str], object]]] = []
 
@@ -70,6 +106,7 @@ class Families:
         Raises:
             ConfigurationError: Another one has the same names.
         """
+        self.have_members |= family.has_members or family.has_home
         pattern = family.policy.pattern
         self._table.add(pattern, family)
         named = NamePattern(pattern, separator=ROOM_SEPARATOR)

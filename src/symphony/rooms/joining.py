@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from symphony.rooms.leaving import Leaving
     from symphony.rooms.live import Live
     from symphony.rooms.lives import Lives
+    from symphony.rooms.memberhooks import Seat
     from symphony.rooms.room import Room
+    from symphony.rooms.seating import Seating
     from symphony.socket import Socket
 
 __all__ = ("FindFamily", "Joining")
@@ -39,6 +41,7 @@ class Joining:
         changes: The joins and leaves that are under way.
         announcing: Adds members, and tells their clients.
         leaving: Undoes a join.
+        seating: Gives members their seats.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Joining:
         changes: Changes,
         announcing: Announcing,
         leaving: Leaving,
+        seating: Seating,
     ) -> None:
         self._find_family = find_family
         self._handle = handle
@@ -56,6 +60,7 @@ class Joining:
         self._changes = changes
         self._announcing = announcing
         self._leaving = leaving
+        self._seating = seating
 
     async def join(
         self, socket: Socket[Any], name: str, *, authorize: bool, most: int | None, asked: Join | None
@@ -87,8 +92,7 @@ class Joining:
         if asked is not None and not family.opens_to_clients:
             raise Reject("forbidden", f"clients may not ask to join {name!r}")
         asks = authorize and family.authorize is not None
-        at_once = not asks and family.on_join is None and family.policy.history is None
-        if at_once and (family.state is None or self._lives.is_made(name)):
+        if not asks and self.is_immediate(name):
             self._check_count(recipient, most)
             self._attach(socket, self._lives.at_work(name, family, params), NOW, asked=asks)
             return
@@ -123,7 +127,9 @@ class Joining:
     def is_immediate(self, name: str) -> bool:
         """Return whether nothing has to be awaited in a join that is not authorized."""
         family = self._find_family(name)[0]
-        return family.on_join is None and family.policy.history is None
+        waits = family.on_join or family.policy.history or family.has_members
+        is_made = family.state is None or self._lives.is_made(name)
+        return not waits and is_made and self._seating.is_settled(name, family)
 
     async def is_in(self, socket: Socket[Any], name: str) -> bool:
         """Return whether a socket is a member, when its join that may be under way has ended."""
@@ -155,6 +161,8 @@ class Joining:
         *revocations* is how many there were when `authorize` was asked; `None`: it was not.
         """
         recipient = recipient_of(socket)
+        await self._seating.settle(live)
+        change.check(recipient, live.name)
         await self._lives.make_state(live)
         change.check(recipient, live.name)
         start = await self._announcing.start(live, since)
@@ -164,10 +172,20 @@ class Joining:
             if not await self._allowed(socket, live.name, live.family, change):
                 return
         self._check_count(recipient, most)
-        self._attach(socket, live, start, asked=revocations is not None)
-        if live.family.on_join is not None:
+
+        def attach() -> None:
             change.joins = live
-            await self._greet(socket, live, change)
+            self._attach(socket, live, start, asked=revocations is not None)
+
+        if live.attendance is None:
+            attach()
+            seat = None
+        else:
+            seat = await self._seating.take(socket, live, attach)
+        if seat is not None or live.family.on_join is not None:
+            # A seat takes time, in which a right may have been revoked.
+            again = revocations is not None and revocations != self._changes.revocations
+            await self._greet(socket, live, change, seat, asks_again=again)
 
     def _check_count(self, recipient: Recipient, most: int | None) -> None:
         # Those of everyone have no name, and are not rooms. Count only where it is close.
@@ -186,9 +204,6 @@ class Joining:
             asked: Whether `authorize` has allowed it. Otherwise no revocation ends it.
         """
         recipient = recipient_of(socket)
-        if (most := live.family.policy.max_members) is not None and len(live) >= most:
-            details = {"room": live.name, "max_members": most}
-            raise Reject("room_full", f"{live.name!r} is full", details=details)
         live.stay()
         live.began = True
         if not asked and live.family.authorize is not None:
@@ -198,21 +213,32 @@ class Joining:
         if live.tasks is not None:
             live.tasks.start()
 
-    async def _greet(self, socket: Socket[Any], live: Live, change: Change) -> None:
-        """Run the `on_join` hook of a socket that has just entered."""
-        assert live.family.on_join is not None
+    async def _greet(
+        self, socket: Socket[Any], live: Live, change: Change, seat: Seat | None, *, asks_again: bool
+    ) -> None:
+        """Run the hooks of a socket that has just entered: those of its member, and `on_join`."""
         recipient = recipient_of(socket)
+        on_join = live.family.on_join
         try:
-            await live.family.on_join(socket, self._handle(live.name))
+            if asks_again:
+                await self._allowed(socket, live.name, live.family, change)
+            if seat is not None:
+                # Also if it has gone meanwhile: the store has decided that the member has come.
+                await self._seating.hooks.greet(socket, live, seat)
+                change.check(recipient, live.name)
+            if on_join is not None:
+                await on_join(socket, self._handle(live.name))
+            change.check(recipient, live.name)
         except BaseException:
             if recipient in live:
-                self._announcing.remove(live, recipient, REMOVED)
-            raise
-        finally:
-            if change.undone:
-                # It was a member, and has left: nothing of `on_join` may stay.
+                change.departure = self._leaving.take_out(socket, live, REMOVED, left=change.left)
+            # It was in the room, so it leaves: nothing of these hooks may stay.
+            try:
                 await self._leaving.run_hooks(socket, live)
-        change.check(recipient, live.name)
+            finally:
+                if change.departure is not None:
+                    change.departure.release()
+            raise
 
     async def _restart(
         self, socket: Socket[Any], name: str, since: Position | str | None, *, authorize: bool

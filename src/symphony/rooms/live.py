@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from symphony.outgoing.batch import Batch, Recipient
+from symphony.rooms.members import Attendance
 
 if TYPE_CHECKING:
     from symphony.protocol.positions import Position
@@ -34,18 +35,23 @@ class Live(Batch):
         catching: The members that are behind.
         linger: Ends it, while it lingers.
         ending: Runs its last hooks.
+        attendance: Its members, if its family has members.
+        term: The claim by which this node is its home; `None`: it is not, or needs not to be.
+        home_until: When the lease of the home ends, in the time of the loop.
         began: Whether its life has begun: its state was created, or it has had a member.
         unasked: The members that have joined without `authorize`; `None`: there are none.
         hooks: How many joins and hooks are under way: it does not end before these are done.
     """
 
     __slots__ = (
+        "attendance",
         "began",
         "catching",
         "ending",
         "family",
         "feed",
         "follow",
+        "home_until",
         "hooks",
         "is_made",
         "linger",
@@ -53,6 +59,7 @@ class Live(Batch):
         "params",
         "state",
         "tasks",
+        "term",
         "unasked",
     )
 
@@ -65,6 +72,9 @@ class Live(Batch):
         self.is_made = family.state is None
         self.making: Making | None = None
         self.feed: Feed | None = None
+        self.attendance = Attendance() if family.has_members else None
+        self.term: str | None = None
+        self.home_until = 0.0
         self.follow: Callable[[Live, Recipient, Position], None] | None = None
         self.catching: dict[Recipient, CatchUp] = {}
         self.linger: asyncio.TimerHandle | None = None

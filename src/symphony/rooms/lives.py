@@ -46,6 +46,7 @@ class Lives:
 
     Attributes:
         rooms: The rooms that exist on this node, by name.
+        removed: Called with a room that does not exist any more.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Lives:
         patience: float,
     ) -> None:
         self.rooms: dict[str, Live] = {}
+        self.removed: Callable[[Live], object] = _nothing
         self._handle = handle
         self._background = background
         self._report = report
@@ -136,7 +138,7 @@ class Lives:
     def end_if_empty(self, live: Live) -> None:
         """Let a room linger, or end it, if nothing keeps it."""
         over = live.linger is not None or live.ending is not None or self.rooms.get(live.name) is not live
-        if over or len(live) or live.hooks:
+        if over or len(live) or live.hooks or (live.attendance is not None and live.attendance.by_id):
             return
         linger = live.family.policy.linger
         if not live.began:
@@ -198,8 +200,13 @@ class Lives:
         self.rooms.pop(live.name, None)
         if live.feed is not None:
             live.feed.close()
+        self.removed(live)
 
 
 def _deliver(batches: Batches, live: Live, publication: Announced, position: Position) -> None:
     """Hand a publication that is kept to the members that are not behind."""
     batches.publish(live, publication, terms=Terms(live, position=position))
+
+
+def _nothing(live: Live) -> None:
+    """Stand where no part of the node has to know that a room has ended."""

@@ -9,6 +9,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from symphony.broker.base import Broker
+from symphony.broker.presence import PresenceStore
 from symphony.errors import Reject
 from symphony.identity import is_of_user, room_of_user
 from symphony.outgoing.batch import Batch, Batches, Recipient
@@ -20,12 +21,15 @@ from symphony.rooms.changes import Changes
 from symphony.rooms.joining import FindFamily, Joining
 from symphony.rooms.leaving import Leaving
 from symphony.rooms.lives import Lives
+from symphony.rooms.members import Member, Presence
+from symphony.rooms.membertable import MemberTable
 from symphony.rooms.options import Delivery
-from symphony.rooms.publishing import Publication, Publishing
+from symphony.rooms.publishing import Publication, Publishing, terms_of
 from symphony.rooms.revoking import Revoking
 from symphony.rooms.room import Room
 
 if TYPE_CHECKING:
+    from symphony.identity import Identity
     from symphony.socket import Socket
 
 __all__ = ("Membership",)
@@ -41,6 +45,9 @@ class Membership:
         background: Starts a task of the app's whose exception is reported.
         report: Called with the exception of a hook that no caller awaits.
         broker: Keeps the histories; `None`: no family has one.
+        store: Knows the members.
+        node: The name of the node.
+        has_members: Whether a family has members, or a home.
         patience: How many seconds the tasks of a room have to end.
         max_name: `Limits.max_room_name`.
         max_recovery: `Limits.max_recovery`.
@@ -54,6 +61,9 @@ class Membership:
         report: Callable[[BaseException, Any, str], None],
         *,
         broker: Broker | None,
+        store: PresenceStore,
+        node: str,
+        has_members: bool,
         patience: float,
         max_name: int,
         max_recovery: int,
@@ -66,6 +76,7 @@ class Membership:
         self._report = report
         self._max_name = max_name
         self._broker = broker
+        self._store = store
         self._changes = changes = Changes()
         announcing = Announcing(batches, background, max_recovery, page_timeout)
         handle = partial(Room, self)
@@ -79,8 +90,14 @@ class Membership:
             follow=announcing.follow,
             patience=patience,
         )
-        self._leaving = Leaving(lives, changes, announcing, batches, report)
-        self._joining = Joining(find_family, handle, lives, changes, announcing, self._leaving)
+        self._members = members = MemberTable(
+            store, node, lives, handle, lambda name: find_family(name)[0], background, report
+        )
+        seating = members.seating
+        self._leaving = Leaving(lives, changes, announcing, batches, seating, report)
+        if has_members:
+            members.start(self._leaving)
+        self._joining = Joining(find_family, handle, lives, changes, announcing, self._leaving, seating)
         self._revoking = Revoking(handle, lives, changes, self._leaving, report)
         self._publishing = Publishing(broker, batches, lambda name: find_family(name)[0])
         # The rooms that exist: each publication looks one up.
@@ -117,6 +134,8 @@ class Membership:
         delivery: Delivery,
     ) -> Awaitable[Position | None]:
         """Publish *message* to a room that clients are told about, or that has no members."""
+        if not name:
+            return self.batches.publish(self.everyone, message, exclude, terms_of(self.everyone, delivery))
         return self._publishing.publish(name, self._rooms.get(name), message, exclude, delivery)
 
     def keeps(self, name: str) -> bool:
@@ -135,6 +154,26 @@ class Membership:
         """Return the state of a room, `None` while it is gone."""
         room = self._rooms.get(name)
         return None if room is None else room.state
+
+    def members(self, name: str) -> Mapping[str, Member[Any]]:
+        """Return the members of a room on this node; see `Room.members`."""
+        return self._members.of(name)
+
+    def count(self, name: str) -> Awaitable[int]:
+        """Return how many members a room has, or how many sockets."""
+        return self._members.count(name, self.batches.paced)
+
+    async def presence(self, name: str) -> list[Presence]:
+        """Return the members of a room on all nodes; see `Room.presence`."""
+        return await self._members.presence(name)
+
+    async def rooms_of(self, user: str) -> list[str]:
+        """Return the rooms in which a user is a member, on all nodes."""
+        return await self._members.rooms_of(user)
+
+    def logged_in(self, socket: Socket[Any], user: Identity, before: Identity | None) -> None:
+        """Tell the rooms of a socket what is new about its user: see `MemberTable.logged_in`."""
+        self._members.logged_in(socket, user, before)
 
     def params(self, name: str) -> Mapping[str, Any]:
         """Return the parameters in a room's name."""
@@ -189,9 +228,9 @@ class Membership:
             raise _by_name(name)
         return await self._leaving.leave(socket, name)
 
-    def leave_all(self, socket: Socket[Any]) -> Coroutine[Any, Any, None] | None:
+    def leave_all(self, socket: Socket[Any], *, left: bool) -> Coroutine[Any, Any, None] | None:
         """Take a socket that has gone out of all of its rooms at once: see `Leaving.leave_all`."""
-        return self._leaving.leave_all(socket)
+        return self._leaving.leave_all(socket, left=left)
 
     async def close(self, *, timeout: float) -> None:
         """End all rooms at once, their tasks and their lingers.
@@ -199,9 +238,11 @@ class Membership:
         Args:
             timeout: How long the `on_empty` hooks may take.
         """
+        self._members.close()
         await self._lives.close(timeout=timeout)
         if self._broker is not None:
             self._broker.close()
+        self._store.close()
 
     def _not_encoded(self, error: Exception, batch: Batch) -> None:
         where = f"room {batch.name!r}" if batch.name else "everyone"

@@ -23,13 +23,20 @@ class RoomPolicy:
 
     Attributes:
         pattern: The name pattern; empty for the rooms that match none.
-        max_members: The most sockets in one room. `None`: no limit.
+        max_members: The most members in one room. `None`: no limit.
         linger: How many seconds an empty room keeps its state. 0: it is
             dropped at once.
         state: Creates the state of a room: a class or a function, which is called once
             for each room. `None`: no state.
         history: How much of its publications a room keeps. `None`: nothing.
         client_join: Whether clients may join without being asked about.
+        members: Creates the state of a member: a class or a function, which is called
+            once for each member on this node. `None`: no state.
+        counts: Tells whether the member of a socket counts in *max_members*: a function.
+            `None`: each does.
+        grace: How many seconds a user stays a member after the last connection was lost.
+        each_node: Whether each node has its own state of a room. Otherwise a room with
+            state is at home on one node.
 
     Raises:
         ConfigurationError: The pattern or a value is wrong.
@@ -42,6 +49,10 @@ class RoomPolicy:
     state: Callable[..., Any] | None = None
     history: History | None = None
     client_join: bool = False
+    members: Callable[..., Any] | None = None
+    counts: Callable[..., Any] | None = None
+    grace: float = 0.0
+    each_node: bool = False
 
     def __post_init__(self) -> None:
         where = f"rooms {self.pattern!r}"
@@ -55,6 +66,10 @@ class RoomPolicy:
             )
         if not isinstance(self.client_join, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"{where}: client_join must be True or False, not {self.client_join!r}.")
+        if not isinstance(self.each_node, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"{where}: each_node must be True or False, not {self.each_node!r}.")
+        if self.grace < 0:
+            raise ConfigurationError(f"{where}: grace must not be negative, not {self.grace}.")
         if self.linger < 0:
             raise ConfigurationError(f"{where}: linger must not be negative, not {self.linger}.")
 
@@ -96,6 +111,33 @@ class Rooms:
         raises the first error; the others are reported.
         """
         return self._register("on_leave", hook)
+
+    def on_arrive(self, hook: F) -> F:
+        """Call *hook* when a user has come: with the first socket.
+
+        It runs before `on_join`. If it raises, the join is undone, and the hooks after it are
+        not called. A `Member` as a parameter is the user who has come.
+        """
+        return self._register("on_arrive", hook)
+
+    def on_back(self, hook: F) -> F:
+        """Call *hook* when a user is back within the grace period; otherwise as `on_arrive`."""
+        return self._register("on_back", hook)
+
+    def on_away(self, hook: F) -> F:
+        """Call *hook* when the last socket of a user was lost, and the grace period begins.
+
+        Every hook is called, even if one before it raises. Errors are reported.
+        """
+        return self._register("on_away", hook)
+
+    def on_depart(self, hook: F) -> F:
+        """Call *hook* when a user has gone: the last socket has left, or the grace period is over.
+
+        Every hook is called, even if one before it raises. Errors are reported. If a node
+        dies meanwhile, another one may call it again: `member.arrival` names the visit.
+        """
+        return self._register("on_depart", hook)
 
     def on_empty(self, hook: F) -> F:
         """Call *hook* when the last socket has left and the linger has passed.

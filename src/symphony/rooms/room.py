@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final, Generic
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Generic
 
 from typing_extensions import TypeVar
 
 from symphony.errors import Reject
 from symphony.protocol.invalid import shortened
 from symphony.rooms.target import RoomTarget
+
+if TYPE_CHECKING:
+    from symphony.rooms.members import Member, Presence
 
 __all__ = ("Room",)
 
@@ -61,6 +64,39 @@ class Room(RoomTarget, Generic[StateT, MemberT]):
         `None` if the rooms have no `state=`, or while the room does not exist.
         """
         return self._table.state(self.name)
+
+    def count(self) -> Awaitable[int]:
+        """Return how many members it has on all nodes, those who are away included.
+
+        In rooms without members, it is the number of sockets.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+        """
+        self._check_thread("count")
+        return self._table.count(self.name)
+
+    @property
+    def members(self) -> Mapping[str, Member[MemberT]]:
+        """The members on this node, by id: users, or sockets without a user.
+
+        It changes when they come and go. Members who are away are there, too. `presence`
+        has those of all nodes.
+
+        Raises:
+            RuntimeError: The rooms have no members: see `app.rooms`.
+        """
+        return self._table.members(self.name)
+
+    def presence(self) -> Awaitable[list[Presence]]:
+        """Return the members on all nodes, in the order of their arrivals.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+            RuntimeError: The rooms have no members.
+        """
+        self._check_thread("presence")
+        return self._table.presence(self.name)
 
     @property
     def params(self) -> Mapping[str, Any]:

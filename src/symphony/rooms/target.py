@@ -15,6 +15,7 @@ from symphony.socket import Socket, recipient_of
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
     from symphony.outgoing.encoding import Content
+    from symphony.rooms.members import Member, Presence
     from symphony.rooms.publishing import Publication
     from symphony.rooms.room import Room
 
@@ -77,6 +78,18 @@ class RoomTable(Protocol):
         """Return the parameters in the room's name."""
         ...
 
+    def members(self, name: str) -> Mapping[str, Member[Any]]:
+        """Return the members of a room on this node."""
+        ...
+
+    async def presence(self, name: str) -> list[Presence]:
+        """Return the members of a room on all nodes."""
+        ...
+
+    def count(self, name: str) -> Awaitable[int]:
+        """Return how many members a room has, or how many sockets."""
+        ...
+
 
 class Target:
     """A target for messages: a room, or everyone.
@@ -94,7 +107,14 @@ class Target:
         self._table = table
         self.name = name
 
-    def send(self, message: object, *, exclude: Excluded = ()) -> Awaitable[Position | None]:
+    def send(
+        self,
+        message: object,
+        *,
+        exclude: Excluded = (),
+        volatile: bool = False,
+        conflate: str | None = None,
+    ) -> Awaitable[Position | None]:
         """Send a message to every socket in it; on event connections, the event `"message"`.
 
         All members receive the publications of one process in the same order.
@@ -108,14 +128,27 @@ class Target:
             message: Text and bytes are sent unchanged, anything else as JSON.
             exclude: The sockets that do not receive it: one or several sockets, or
                 targets such as `app.user(id)`.
+            volatile: Skip sockets with more unsent bytes than `Limits.low_water_bytes`. Use
+                it for what is out of date at once, such as the state of a game.
+            conflate: A key. For each socket, it takes the place of the message with the
+                same key that is not written yet. Use it for prices, for example.
 
         Raises:
             WrongThreadError: Called from another thread than the app's.
             TypeError: The message cannot be encoded.
         """
-        return self._publish("send", Sent(message), exclude)
+        delivery = delivery_of(volatile=volatile, conflate=conflate)
+        return self._publish("send", Sent(message), exclude, delivery)
 
-    def emit(self, event: str, data: object = None, *, exclude: Excluded = ()) -> Awaitable[Position | None]:
+    def emit(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        exclude: Excluded = (),
+        volatile: bool = False,
+        conflate: str | None = None,
+    ) -> Awaitable[Position | None]:
         """Send an event to every socket in it; otherwise as `send`.
 
         It is encoded once for each protocol in use. Raw connections receive the
@@ -126,12 +159,15 @@ class Target:
             data: Data that all these protocols can encode.
             exclude: The sockets that do not receive it: one or several sockets, or
                 targets such as `app.user(id)`.
+            volatile: As in `send`.
+            conflate: As in `send`.
 
         Raises:
             WrongThreadError: Called from another thread than the app's.
             TypeError: The data cannot be encoded.
         """
-        return self._publish("emit", Emitted(event, data), exclude)
+        delivery = delivery_of(volatile=volatile, conflate=conflate)
+        return self._publish("emit", Emitted(event, data), exclude, delivery)
 
     def _publish(
         self,
@@ -208,6 +244,8 @@ class RoomTarget(Target):
         *,
         exclude: Excluded = (),
         transient: bool = False,
+        volatile: bool = False,
+        conflate: str | None = None,
     ) -> Awaitable[Position | None]:
         """Send a message to every socket in it; on event connections, the event `"message"`.
 
@@ -229,6 +267,13 @@ class RoomTarget(Target):
                 only with *transient*, since it would be missing in what they recover.
             transient: In a room with a history, do not keep it: a member that is away does
                 not get it. Use it for what is soon out of date, such as "is typing".
+            volatile: Do not keep it, and skip members that are behind: with more unsent
+                bytes than `Limits.low_water_bytes`. Use it for what is out of date at once,
+                such as the state of a game.
+            conflate: A key. For each member, it takes the place of the publication of this
+                room with the same key that is not written yet, so that a slow member gets
+                the newest. Use it for prices, for example. In a room with a history only
+                with *transient* or *volatile*.
 
         Returns:
             When awaited, the position in the history, or `None` if it is not kept.
@@ -236,9 +281,9 @@ class RoomTarget(Target):
         Raises:
             WrongThreadError: Called from another thread than the app's.
             TypeError: The message cannot be encoded.
-            ValueError: *exclude* for a publication that is kept.
+            ValueError: These options are not possible together in this room.
         """
-        return self._publish("send", Sent(message), exclude, delivery_of(transient))
+        return self._publish("send", Sent(message), exclude, delivery_of(transient, volatile, conflate))
 
     def emit(
         self,
@@ -247,6 +292,8 @@ class RoomTarget(Target):
         *,
         exclude: Excluded = (),
         transient: bool = False,
+        volatile: bool = False,
+        conflate: str | None = None,
     ) -> Awaitable[Position | None]:
         """Send an event to every socket in it; otherwise as `send`.
 
@@ -258,6 +305,8 @@ class RoomTarget(Target):
             data: Data that all these protocols can encode.
             exclude: As in `send`.
             transient: As in `send`.
+            volatile: As in `send`.
+            conflate: As in `send`.
 
         Returns:
             As `send`.
@@ -265,9 +314,11 @@ class RoomTarget(Target):
         Raises:
             WrongThreadError: Called from another thread than the app's.
             TypeError: The data cannot be encoded.
-            ValueError: *exclude* for a publication that is kept.
+            ValueError: These options are not possible together in this room.
         """
-        return self._publish("emit", Emitted(event, data), exclude, delivery_of(transient))
+        return self._publish(
+            "emit", Emitted(event, data), exclude, delivery_of(transient, volatile, conflate)
+        )
 
     def history(self, limit: int = 100, *, before: Position | None = None) -> Awaitable[list[Publication]]:
         """Return the last publications that the room keeps, the oldest first.

@@ -14,7 +14,16 @@ from symphony.routing.convert import query_reader
 from symphony.routing.framework import fill_user, refuse_http, refuse_in_payload
 from symphony.routing.parameters import EMPTY, Parameter
 
-__all__ = ("Filler", "Known", "Rules", "belongs_to_call", "the_data", "the_socket", "the_subject")
+__all__ = (
+    "Filler",
+    "Known",
+    "OfSubject",
+    "Rules",
+    "belongs_to_call",
+    "the_data",
+    "the_socket",
+    "the_subject",
+)
 
 Filler = Callable[[Any, Any], Any]
 """Returns the value of a parameter, from the socket and the subject of a call."""
@@ -53,7 +62,18 @@ def the_data(socket: Any, subject: Any) -> Any:
 
 def belongs_to_call(filler: Filler) -> bool:
     """Return whether the value of a filler is valid for this call only."""
-    return filler is the_subject or filler is the_data or isinstance(filler, _FromSubject)
+    return filler is the_subject or filler is the_data or isinstance(filler, _FromSubject | OfSubject)
+
+
+@dataclass(frozen=True, slots=True)
+class OfSubject:
+    """Fills a parameter with an attribute of the subject."""
+
+    name: str
+
+    def __call__(self, socket: Any, subject: Any) -> Any:
+        """Return the value."""
+        return getattr(subject, self.name)
 
 
 @dataclass(frozen=True, slots=True)

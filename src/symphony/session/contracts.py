@@ -115,8 +115,11 @@ class NodeRooms(Protocol):
         """Remove *socket* from a room; return whether it was a member."""
         ...
 
-    def leave_all(self, socket: Socket[Any]) -> Coroutine[Any, Any, None] | None:
-        """Remove *socket* from its rooms at once; return what runs its hooks, if there are any."""
+    def leave_all(self, socket: Socket[Any], *, left: bool) -> Coroutine[Any, Any, None] | None:
+        """Remove *socket* from its rooms at once; return what runs its hooks, if there are any.
+
+        *left*: whether it has left for good. Otherwise its connection was lost.
+        """
         ...
 
 

@@ -1,7 +1,6 @@
 """The life of one socket: handshake, connect handler, messages, disconnect handler.
 
-One task runs it. The transport calls `received`, `slow` and `closed`, and the
-session uses the transport through the `Connection` contract.
+One task runs it. It uses the transport through the `Connection` contract.
 """
 
 from __future__ import annotations
@@ -67,8 +66,8 @@ class Session:
     """
 
     __slots__ = (
-        *("_background", "_close", "_closed", "_connection", "_context", "_dialect", "_draining"),
-        *("_late", "_leaving", "_limits", "_node", "_opened_at", "_outbox"),
+        *("_background", "_close", "_closed", "_closed_here", "_connection", "_context", "_dialect"),
+        *("_draining", "_late", "_leaving", "_limits", "_node", "_opened_at", "_outbox"),
         *("_phase", "_serving", "_task", "_timer"),
         *("began", "complaints", "endpoint", "received", "socket"),
     )
@@ -87,7 +86,7 @@ class Session:
         self._limits = endpoint.profile.limits
         self._background: BackgroundTasks | None = None
         self._close: Close | None = None
-        self._late = False
+        self._late = self._closed_here = False
         self._leaving: asyncio.Task[None] | None = None
         self._opened_at = 0.0
         self._draining = False
@@ -151,6 +150,7 @@ class Session:
         """Drop the messages that wait for handlers, because the server has closed."""
         if self._closed.done():
             return
+        self._closed_here = True
         if dropped := self._serving.closing():
             text = "%d messages of socket %s were dropped: it was closed."
             self.complaints.log(logger, logging.INFO, text, dropped, self.socket.id)
@@ -165,7 +165,7 @@ class Session:
             self._close = close
         self._serving.connection_lost()
         # At once, although handlers may still run: a closed socket must not stay a member.
-        hooks = self._node.rooms.leave_all(self.socket)
+        hooks = self._node.rooms.leave_all(self.socket, left=self._close.is_final(self._closed_here))
         if self.endpoint.per_user:
             self._node.give_up_place(self)
         if hooks is not None:
@@ -220,7 +220,7 @@ class Session:
         self._node.logged_in(self, identity, before)
 
     async def look_for_others(self) -> None:
-        """Refuse the socket if its user has another one, on a route for one socket a user."""
+        """Refuse the socket if its user has another one on its route."""
         await self._node.look_for_others(self)
 
     def refuse(self, refusal: Reject) -> None:
@@ -285,8 +285,8 @@ class Session:
         """Run the connect stage; return whether to handle messages after it."""
         try:
             await self.endpoint.connect(self.socket)
-            has_user = self.socket.user is not None or self.endpoint.per_user
-            evicted = await self._node.admit(self) if has_user else ()
+            asks = self.socket.user is not None or self.endpoint.per_user
+            evicted = await self._node.admit(self) if asks else ()
             self.open()
             if evicted:
                 # Not earlier: the user has a socket all the time.

@@ -635,3 +635,84 @@ def test_no_timer_runs_without_frames_or_after_the_end() -> None:
     assert loop.timers == []
     outbox.block()
     assert loop.timers == []
+
+
+def test_a_frame_takes_the_place_of_the_one_with_its_key() -> None:
+    outbox, wire = blocked()
+    for key, frame in [("a", b"a1"), ("b", b"b1"), (None, b"-"), ("a", b"a22"), ("c", b"c1"), ("a", b"a3")]:
+        if key is None:
+            outbox.put(frame)
+        else:
+            outbox.replace(key, frame)
+    assert outbox.frames == [b"a3", b"b1", b"-", b"c1"]
+    assert outbox.size == sum(map(len, outbox.frames))
+    outbox.unblock()
+    assert wire.text == "a3b1-c1"
+    # What is written cannot be replaced.
+    outbox.block()
+    outbox.replace("a", b"a4")
+    assert outbox.frames == [b"a4"]
+
+
+def test_places_move_when_the_oldest_frames_are_written_or_dropped() -> None:
+    outbox, wire = blocked(capacity=CHUNK)
+    outbox.put(b"x" * CHUNK)
+    outbox.replace("a", b"a1")
+    outbox.replace("b", b"b1")
+    outbox.unblock()
+    assert outbox.frames == [b"a1", b"b1"]
+    outbox.replace("b", b"b2")
+    outbox.replace("a", b"a2")
+    assert outbox.frames == [b"a2", b"b2"]
+    outbox.configure(limit=8, high=8, low=4, overflow=None)
+    outbox.put(b"123456")
+    assert outbox.frames == [b"b2", b"123456"]
+    outbox.replace("b", b"b3")
+    outbox.replace("a", b"")
+    assert outbox.frames == [b"b3", b"123456", b""]
+    assert wire
+
+
+def test_a_sealed_outbox_replaces_nothing() -> None:
+    outbox, wire = blocked()
+    outbox.replace("a", b"a1")
+    outbox.seal(b"close")
+    outbox.replace("a", b"a2")
+    outbox.replace("b", b"b1")
+    assert outbox.dropped == 2
+    outbox.unblock()
+    assert wire.text == "a1close"
+
+
+async def test_lowered_waits_for_the_low_water_mark() -> None:
+    wire = Wire(CHUNK)
+    wire.outbox = outbox = Outbox(asyncio.get_running_loop(), wire.write, b"".join)
+    outbox.configure(limit=10 * CHUNK, high=2 * CHUNK, low=10, overflow=None)
+    for _ in range(3):
+        outbox.put(b"x" * CHUNK)
+    waiting = asyncio.ensure_future(outbox.lowered())
+    for _ in range(2):
+        wire.capacity = CHUNK
+        outbox.unblock()
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    wire.capacity = 2 * CHUNK
+    outbox.unblock()
+    await waiting
+    assert not outbox.size
+    # Nothing to wait for, though the transport is full.
+    outbox.block()
+    await outbox.lowered()
+    outbox.put(b"x" * 11)
+    waiting = asyncio.ensure_future(outbox.lowered())
+    await asyncio.sleep(0)
+    outbox.seal()
+    await waiting
+
+
+def blocked(capacity: float = float("inf")) -> tuple[Outbox, Wire]:
+    """Return an outbox that does not write, and its transport."""
+    wire = Wire(capacity)
+    wire.outbox = outbox = Outbox(Loop(), wire.write, b"".join)  # pyright: ignore[reportArgumentType]
+    outbox.configure(limit=10 * CHUNK, high=5 * CHUNK, low=10, overflow=None)
+    return outbox, wire

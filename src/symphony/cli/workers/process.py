@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from multiprocessing import get_context
 from typing import Final
 
+from symphony.cli.workers.leftovers import Leftovers
 from symphony.cli.workers.line import Line
 from symphony.cli.workers.sockets import Slots
 from symphony.cli.workers.worker import work
@@ -25,6 +26,7 @@ class WorkerProcess:
         serve: Loads and serves the app; it is pickled.
         slot: The slot that the worker is for.
         slots: The listening sockets of all workers.
+        leftovers: What the workers remove if this process is killed.
 
     Attributes:
         slot: The slot.
@@ -32,13 +34,13 @@ class WorkerProcess:
         process: The process.
     """
 
-    def __init__(self, serve: Callable[..., None], slot: int, slots: Slots) -> None:
+    def __init__(self, serve: Callable[..., None], slot: int, slots: Slots, leftovers: Leftovers) -> None:
         self.slot = slot
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self.line = Line(ours)
         self.process = _SPAWN.Process(
-            target=work, args=(serve, slot, theirs, slots), name=f"worker {slot + 1}"
+            target=work, args=(serve, slot, theirs, slots, leftovers), name=f"worker {slot + 1}"
         )
         self._listens: frozenset[int] = frozenset()
         with theirs:

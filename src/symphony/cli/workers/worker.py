@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, cast
 
+from symphony.cli.workers.leftovers import Leftovers
 from symphony.cli.workers.line import Line
 from symphony.cli.workers.sockets import Slots
 from symphony.transport.native.accepting import Listener
@@ -32,23 +33,26 @@ _FIRST_REQUEST_TIMEOUT: Final = 1.0
 _LOOK_AGAIN: Final = 0.01
 
 
-def work(serve: Callable[..., None], slot: int, end: socket.socket, slots: Slots) -> None:
+def work(
+    serve: Callable[..., None], slot: int, end: socket.socket, slots: Slots, leftovers: Leftovers
+) -> None:
     """Serve as the worker of one slot, until the supervisor says stop or has gone.
 
     Args:
-        serve: Called as `serve(sockets=..., make_server=...)`. It loads and serves the app.
+        serve: Called as `serve(sockets=..., make_server=..., process=...)`. It loads and serves the app.
         slot: The number of the slot.
         end: The worker's end of its line.
         slots: The listening sockets of all workers.
+        leftovers: What the worker removes if the supervisor is killed.
     """
     if hasattr(signal, "SIGHUP"):
         # A terminal that is closed tells all processes; the supervisor decides.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    orders = _Orders(Line(end))
+    orders = _Orders(Line(end), leftovers)
     threading.Thread(target=orders.follow, name="symphony-orders", daemon=True).start()
     make_server = partial(WorkerServer, orders=orders, slots=slots)
     try:
-        serve(sockets=slots[slot], make_server=make_server)
+        serve(sockets=slots[slot], make_server=make_server, process=f"worker {slot + 1}")
     except KeyboardInterrupt:
         # Ctrl+C before the server handles signals.
         raise SystemExit(128 + signal.SIGINT) from None
@@ -131,10 +135,12 @@ class _Orders:
 
     Args:
         line: The worker's end of the line.
+        leftovers: What to remove if the supervisor is killed.
     """
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, leftovers: Leftovers) -> None:
         self.line = line
+        self._leftovers = leftovers
         self.server: WorkerServer | None = None
 
     def follow(self) -> None:
@@ -145,6 +151,8 @@ class _Orders:
                     self.server.listen_soon(message["listen"])
                 elif "stop" in message:
                     self._stop()
+        # A supervisor that ends in order waits for this process.
+        self._leftovers.remove()
         if self.server is not None and not self.server.should_exit:
             logger.error("The supervisor of this worker has gone, so the worker stops.")
         self._stop()

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-__all__ = ("ListenError", "addresses", "bind", "keep_unsent_data", "listening")
+__all__ = ("ListenError", "addresses", "bind", "identity", "keep_unsent_data", "listening")
 
 # Python before 3.12 does not name the option everywhere.
 _NOTSENT_LOWAT: Final = {"linux": 25, "darwin": 0x201}
@@ -40,7 +40,7 @@ def listening(host: str, port: int, uds: str | None) -> Generator[list[socket.so
         ListenError: The address could not be bound.
     """
     sockets = bind(host, port, uds)
-    ours = None if uds is None else _identity(uds)
+    ours = None if uds is None else identity(uds)
     try:
         yield sockets
     finally:
@@ -48,7 +48,7 @@ def listening(host: str, port: int, uds: str | None) -> Generator[list[socket.so
             bound.close()
         # The next server may listen on the same path by now: this one stopped accepting
         # when its stop began.
-        if uds is not None and ours is not None and _identity(uds) == ours:
+        if uds is not None and ours is not None and identity(uds) == ours:
             with suppress(OSError):
                 os.unlink(uds)
 
@@ -159,7 +159,7 @@ def _make_way(path: str) -> None:
         os.unlink(path)
 
 
-def _identity(path: str) -> tuple[int, ...] | None:
+def identity(path: str) -> tuple[int, ...] | None:
     """Return what tells a file from every other that may take its path later."""
     try:
         file = os.lstat(path)

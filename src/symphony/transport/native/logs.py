@@ -16,8 +16,8 @@ LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 DEFAULT_LEVEL: Final = "warning"
 
 _OURS: Final = ("symphony", "uvicorn")
-_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_COLOURED: Final = "%(asctime)s {}%(levelname)s\x1b[0m %(name)s: %(message)s"
+_FORMAT: Final = "%(asctime)s {}%(levelname)s{} %(name)s{}: %(message)s"
+_PLAIN: Final = "\x1b[0m"
 _COLOURS: Final = {
     logging.DEBUG: "\x1b[2m",
     logging.INFO: "\x1b[32m",
@@ -38,7 +38,7 @@ def check_level(level: str) -> str:
     return level.lower()
 
 
-def configure_logging(level: str | None) -> None:
+def configure_logging(level: str | None, process: str | None = None) -> None:
     """Log to standard error what nothing else logs.
 
     If the root logger has a handler, the user has configured logging. Then
@@ -49,6 +49,7 @@ def configure_logging(level: str | None) -> None:
 
     Args:
         level: One of `LEVELS`; `None` is `DEFAULT_LEVEL`.
+        process: What to call this process in each line, if several write to one place.
     """
     root = logging.getLogger()
     if any(not isinstance(handler, _Fallback) for handler in root.handlers):
@@ -58,17 +59,19 @@ def configure_logging(level: str | None) -> None:
         return
     root.setLevel((level or DEFAULT_LEVEL).upper())
     if not root.handlers:
-        root.addHandler(_Fallback())
+        root.addHandler(_Fallback("" if process is None else f" [{process}]"))
 
 
 class _Fallback(logging.StreamHandler[TextIO]):
     """Writes the records that no other handler takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, process: str) -> None:
         # Lines that were written to `sys.stderr` itself come first.
         sys.stderr.flush()
         super().__init__(cast("TextIO", Unblocked(sys.stderr)))
-        self.setFormatter(_Coloured() if _shows_colours() else _Escaping(_FORMAT))
+        self.setFormatter(
+            _Coloured(process) if _shows_colours() else _Escaping(_FORMAT.format("", "", process))
+        )
         self.addFilter(_is_left)
 
 
@@ -97,9 +100,11 @@ class _Escaping(logging.Formatter):
 class _Coloured(_Escaping):
     """Shows the level in a colour."""
 
-    def __init__(self) -> None:
-        super().__init__(_FORMAT)
-        self._of_level = {level: _Escaping(_COLOURED.format(colour)) for level, colour in _COLOURS.items()}
+    def __init__(self, process: str) -> None:
+        super().__init__(_FORMAT.format("", "", process))
+        self._of_level = {
+            level: _Escaping(_FORMAT.format(colour, _PLAIN, process)) for level, colour in _COLOURS.items()
+        }
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's lines."""

@@ -206,6 +206,7 @@ def serve(
     log_level: str | None,
     sockets: list[socket.socket] | None = None,
     make_server: Callable[[Config], Server] | None = None,
+    process: str | None = None,
     **options: Any,
 ) -> None:
     """Serve *app* until a signal. The first line of output is the address.
@@ -218,6 +219,7 @@ def serve(
         log_level: For `configure_logging`.
         sockets: Sockets that a supervisor has already bound.
         make_server: Makes the server, `None`: a `Server`.
+        process: For `configure_logging`.
         **options: Options of `uvicorn.Config`.
 
     Raises:
@@ -226,7 +228,7 @@ def serve(
     """
     try:
         level = None if log_level is None else check_level(log_level)
-        configure_logging(level)
+        configure_logging(level, process)
         raise_descriptor_limit()
         config = make_config(app, host=host, port=port, uds=uds, **options)
         config.load()

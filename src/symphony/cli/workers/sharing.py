@@ -1,0 +1,55 @@
+"""The broker of the rooms that workers share: the supervisor serves it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from symphony.broker.engines import MEMORY, check, serve
+from symphony.broker.ipc import ServedBroker
+from symphony.limits import Limits
+from symphony.node.brokers import BROKER_VARIABLE
+
+__all__ = ("shared_broker", "tell_broker")
+
+
+def tell_broker(url: str | None) -> None:
+    """Tell this process, and those that it starts, which broker to use.
+
+    Raises:
+        ConfigurationError: The URL is wrong.
+    """
+    if url is not None:
+        check(url)
+        os.environ[BROKER_VARIABLE] = url
+
+
+@contextmanager
+def shared_broker(url: str | None) -> Generator[ServedBroker | None]:
+    """Serve a broker to the workers, unless it is in another process anyway.
+
+    It is served in a thread with its own event loop, so nothing that the supervisor
+    does delays it.
+
+    Args:
+        url: The URL of the broker; `None`: memory.
+
+    Returns:
+        The broker, `None`: it is in another process.
+
+    Raises:
+        ConfigurationError: The URL is wrong.
+    """
+    url = url or MEMORY
+    check(url)
+    if url.startswith("ipc:"):
+        tell_broker(url)
+        yield None
+        return
+    served = serve(url, Limits())
+    try:
+        tell_broker(served.url)
+        yield served
+    finally:
+        served.close()

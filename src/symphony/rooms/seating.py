@@ -1,0 +1,383 @@
+"""Members of rooms: how a socket gets a seat, gives it up, and which hooks that calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from symphony.broker.attendance import LEASE, Diff, Track, Tracked, Untracked
+from symphony.errors import Reject
+from symphony.identity import Identity
+from symphony.rooms.memberhooks import MemberHooks, Seat
+from symphony.rooms.members import Member, Visit
+from symphony.rooms.turns import Turn, Turns
+
+if TYPE_CHECKING:
+    from symphony.broker.presence import PresenceStore
+    from symphony.rooms.family import Family
+    from symphony.rooms.live import Live
+    from symphony.rooms.lives import Lives
+    from symphony.rooms.room import Room
+    from symphony.socket import Socket
+
+__all__ = ("Departure", "Seating", "info_of")
+
+# What is told about one member, in MessagePack. See docs/limits.md.
+_MAX_INFO_BYTES: Final = 16 * 1024
+
+# Between two attempts to reach the store.
+_PAUSE: Final = 1.0
+
+
+class Departure:
+    """A socket that is no longer one of a member's.
+
+    Attributes:
+        member: The member.
+        task: Tells the store, and runs the hooks of the member.
+    """
+
+    __slots__ = ("_released", "member", "task")
+
+    def __init__(self, member: Member[Any]) -> None:
+        self.member = member
+        self.task: asyncio.Task[Any] | None = None
+        self._released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_released(self) -> bool:
+        """Whether the hooks of the socket have run."""
+        return self._released.done()
+
+    def release(self) -> None:
+        """Let the hooks of the member run, because those of the socket have run."""
+        if not self._released.done():
+            self._released.set_result(None)
+
+    async def released(self) -> None:
+        """Return when `release` was called."""
+        await asyncio.wait((self._released,))
+
+
+class Seating:
+    """The members of the rooms of a node.
+
+    Args:
+        store: Decides who is a member.
+        node: The name of this node.
+        lives: The rooms of the node.
+        handle: Returns the handle of a room.
+        find_family: The family of a room's name.
+        heard: Called with each change of a room that this node hears of.
+        background: Starts a task of the app's whose exception is reported.
+        report: Called with the exception of a hook that no caller awaits.
+    """
+
+    def __init__(
+        self,
+        store: PresenceStore,
+        node: str,
+        lives: Lives,
+        handle: Callable[[str], Room],
+        find_family: Callable[[str], Family],
+        heard: Callable[[Live, Diff], object],
+        background: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
+        report: Callable[[BaseException, Any, str], None],
+    ) -> None:
+        self._heard = heard
+        self.store = store
+        self.node = node
+        self._lives = lives
+        self._handle = handle
+        self._background = background
+        self._report = report
+        self._number = count()
+        self.hooks = MemberHooks(store, lives, handle, find_family, report)
+        # What is asked of the store about one member.
+        self._operations = Turns()
+        self._loop = asyncio.get_running_loop()
+        # Called with the end of each grace period.
+        self.goes_away: Callable[[float], object] = float
+
+    def is_settled(self, name: str, family: Family) -> bool:
+        """Return whether a room needs no home, or is at home here."""
+        if not family.has_home:
+            return True
+        live = self._lives.rooms.get(name)
+        return live is not None and live.term is not None
+
+    async def settle(self, live: Live) -> None:
+        """Make this node the home of a room that needs one.
+
+        Raises:
+            Reject: `elsewhere`: another node is its home.
+        """
+        if not live.family.has_home or live.term is not None:
+            return
+        term = f"{self.node}.{next(self._number)}"
+        until = self._loop.time() + LEASE
+        try:
+            is_home = await self.store.settle(live.name, self.node, term)
+        except Exception as error:
+            raise Reject("unavailable", f"the home of {live.name!r} is not known") from error
+        if not is_home:
+            raise Reject("elsewhere", f"{live.name!r} is on another node", details={"room": live.name})
+        if live.term is None:
+            live.term, live.home_until = term, until
+
+    def removed(self, live: Live) -> None:
+        """Give up the home of a room that has ended here."""
+        if live.term is not None:
+            self._background(self._vacate(live.name, live.term))
+
+    async def _vacate(self, room: str, term: str) -> None:
+        with suppress(Exception):
+            # Otherwise its lease ends.
+            await self.store.vacate(room, term)
+
+    async def take(self, socket: Socket[Any], live: Live, attach: Callable[[], None]) -> Seat:
+        """Make a socket one of a member's, if a seat is free.
+
+        Args:
+            socket: The socket.
+            live: The room, which is held.
+            attach: Called in the same step as the answer of the store.
+
+        Raises:
+            Reject: No seat is free, or the member's state was refused.
+        """
+        await self._open(live)
+        id = socket.user.id if socket.user is not None else socket.id
+        async with self._operations.take((live.name, id)).taken():
+            return await self._take(socket, live, id, attach, None)
+
+    async def _open(self, live: Live) -> None:
+        """Hear of the changes of a room, from its first member on."""
+        attendance = live.attendance
+        assert attendance is not None
+        if attendance.is_open:
+            return
+        async with self._operations.take((live.name, None)).taken():
+            if not attendance.is_open:
+                try:
+                    await self.store.subscribe(live.name, partial(self._heard, live))
+                except Exception as error:
+                    raise self._unavailable(live) from error
+                attendance.is_open = True
+
+    async def _take(
+        self,
+        socket: Socket[Any],
+        live: Live,
+        id: str,
+        attach: Callable[[], None],
+        resume: tuple[str, str] | None,
+    ) -> Seat:
+        attendance = live.attendance
+        assert attendance is not None
+        family, room = live.family, self._handle(live.name)
+        member = attendance.by_id.get(id)
+        state: Any = member.state if member is not None else None
+        if member is None and family.member_state is not None:
+            state = await family.member_state(socket, room)
+        counts = family.counts is None or bool(await family.counts(socket, room))
+        connection = f"{socket.id}.{next(self._number)}"
+        track = self._track_of(socket, live, id, connection, counts=counts)._replace(resume=resume)
+        try:
+            tracked = await self.store.track(track)
+        except BaseException as error:
+            self._give_up(live, socket, id, connection, state)
+            if isinstance(error, Exception):
+                raise self._unavailable(live) from error
+            raise
+        if tracked.arrival is None:
+            raise _refusal(live, tracked)
+        attendance.epoch = tracked.epoch
+        if member is None or member.arrival != tracked.arrival:
+            member = Member(id, socket.user, tracked.arrival, state)
+        member.user = socket.user
+        attendance.add(member, socket, connection)
+        attach()
+        hook = {"arrived": "on_arrive", "back": "on_back"}.get(tracked.kind, "")
+        return Seat(member, hook, self.hooks.take(live.name, id) if hook else None)
+
+    def _unavailable(self, live: Live) -> Reject:
+        return Reject("unavailable", f"the members of {live.name!r} are not known")
+
+    def leave(self, socket: Socket[Any], live: Live, *, left: bool) -> Departure | None:
+        """Take a socket from its member, at once; `None` if it was not a member.
+
+        The hooks of the member run in the background, after `Departure.release`.
+
+        Args:
+            socket: The socket.
+            live: The room.
+            left: Whether it has left. Otherwise it was lost, and the grace period runs.
+        """
+        if live.attendance is None or (found := live.attendance.remove(socket)) is None:
+            return None
+        member, connection = found
+        departure = Departure(member)
+        live.attendance.ending[member.id] += 1
+        live.hooks += 1
+        turn = self._operations.take((live.name, member.id))
+        departure.task = self._background(self._end(live, departure, turn, connection, left))
+        return departure
+
+    async def departed(self, live: Live, departure: Departure) -> None:
+        """Wait until the hooks of the member have run, unless one of them calls this."""
+        if not departure.is_released or self.hooks.is_inside(live.name, departure.member.id):
+            return
+        if departure.task is not None:
+            await asyncio.wait((departure.task,))
+
+    async def again(self, live: Live, connection: str) -> Socket[Any] | None:
+        """Track a socket again that the store does not know any more.
+
+        Returns:
+            The socket, if it has no seat now and must be put out.
+        """
+        attendance = live.attendance
+        socket = attendance.connections.get(connection) if attendance is not None else None
+        if attendance is None or socket is None or (found := attendance.remove(socket)) is None:
+            return None
+        member, _ = found
+        resume = attendance.epoch, member.arrival
+        try:
+            async with self._operations.take((live.name, member.id)).taken():
+                seat = await self._take(socket, live, member.id, _attached, resume)
+            if seat.turn is not None:
+                await self.hooks.greet(socket, live, seat)
+        except Exception as error:
+            if not isinstance(error, Reject):
+                self._report(error, socket, f"return of a member to {live.name!r}")
+            return socket
+        return None
+
+    async def _end(self, live: Live, departure: Departure, turn: Turn, connection: str, left: bool) -> None:
+        member = departure.member
+        attendance = live.attendance
+        assert attendance is not None
+        try:
+            async with turn.taken():
+                try:
+                    untracked = await self._untrack(live.name, connection, left=left)
+                finally:
+                    attendance.ending -= Counter((member.id,))
+                of_member: Turn | None = None
+                if untracked is not None and self._ended(live, member, untracked):
+                    of_member = self.hooks.take(live.name, member.id)
+            if of_member is not None and untracked is not None:
+                family = live.family
+                hooks = family.on_away if untracked.kind == "away" else family.on_depart
+                async with of_member.taken():
+                    await departure.released()
+                    await self.hooks.run_all(hooks, live.name, member, untracked.kind)
+                    if untracked.decision is not None:
+                        await self.hooks.acknowledge(untracked.decision)
+        finally:
+            self._lives.let_go(live)
+
+    def _ended(self, live: Live, member: Member[Any], untracked: Untracked) -> bool:
+        """Note what the store has decided about the end of a socket; whether a hook has to run."""
+        assert live.attendance is not None
+        if untracked.kind == "away":
+            member.away_until = self._loop.time() + live.family.policy.grace
+            self.goes_away(member.away_until)
+            return True
+        # It has gone, or its other sockets are on another node. If more sockets of it have
+        # gone here, the last one decides.
+        if untracked.kind == "departed" or not live.attendance.ending[member.id]:
+            live.attendance.forget(member)
+        return untracked.kind == "departed"
+
+    async def _untrack(self, room: str, connection: str, *, left: bool) -> Untracked | None:
+        """Tell the store, until it has answered, or the lease has ended anyway."""
+        end = self._loop.time() + LEASE
+        while True:
+            try:
+                return await self.store.untrack(room, connection, self.node, left=left)
+            except Exception as error:
+                if self._loop.time() >= end:
+                    self._report(error, None, f"end of a membership in {room!r}")
+                    return None
+                await asyncio.sleep(_PAUSE)
+
+    def _give_up(self, live: Live, socket: Socket[Any], id: str, connection: str, state: Any) -> None:
+        """End a connection whose `track` was not answered."""
+        live.hooks += 1
+        self._background(self._given_up(live, socket, id, connection, state))
+
+    async def _given_up(self, live: Live, socket: Socket[Any], id: str, connection: str, state: Any) -> None:
+        try:
+            untracked = await self._untrack(live.name, connection, left=True)
+            if untracked is None or untracked.arrival is None:
+                return
+            # The store had decided the join: its hook comes late, but first.
+            member = Member(id, socket.user, untracked.arrival, state)
+            family = live.family
+            hook = {"arrived": family.on_arrive, "back": family.on_back}.get(untracked.joined)
+            async with self.hooks.take(live.name, id).taken():
+                visit = Visit(self._handle(live.name), member)
+                if hook is not None:
+                    try:
+                        await hook(socket, visit)
+                    except Exception as error:
+                        self._report(error, socket, f"hook of {live.name!r}")
+                if untracked.kind == "departed":
+                    await self.hooks.run_all(family.on_depart, live.name, member, untracked.kind)
+                    if untracked.decision is not None:
+                        await self.hooks.acknowledge(untracked.decision)
+        finally:
+            self._lives.let_go(live)
+
+    def _track_of(self, socket: Socket[Any], live: Live, id: str, connection: str, *, counts: bool) -> Track:
+        assert live.attendance is not None
+        policy = live.family.policy
+        return Track(
+            live.name,
+            id,
+            connection,
+            self.node,
+            anonymous=socket.user is None,
+            info=info_of(socket.user),
+            counts=counts,
+            most=policy.max_members,
+            grace=policy.grace if socket.user is not None else 0.0,
+            term=live.term,
+        )
+
+
+def _attached() -> None:
+    """Stand where a socket is in the room already."""
+
+
+def info_of(user: Identity | None) -> bytes:
+    """Return what others are told about a member, in MessagePack.
+
+    Raises:
+        ValueError: It is too much.
+    """
+    info = msgspec.msgpack.encode(user.info if user is not None else None)
+    if len(info) > _MAX_INFO_BYTES:
+        raise ValueError(
+            f"Identity.info has {len(info)} bytes; in rooms with members, {_MAX_INFO_BYTES} are allowed."
+        )
+    return info
+
+
+def _refusal(live: Live, tracked: Tracked) -> Reject:
+    name = live.name
+    if tracked.kind == "full":
+        details = {"room": name, "max_members": live.family.policy.max_members}
+        return Reject("room_full", f"{name!r} is full", details=details, retryable=tracked.retryable)
+    if tracked.kind == "elsewhere":
+        return Reject("elsewhere", f"{name!r} is on another node", details={"room": name})
+    return Reject("unavailable", f"{name!r} has no place for more members")
