@@ -9,6 +9,11 @@ Transports and event loops
     asyncio. A test of `unit/` or `client/` asks for both loops with a fixture (`begin`, `each_loop`). Every
     other test runs once.
 
+    Of a test with parameters, all cases run on the first variant, which is the native transport on uvloop
+    for servers. On the others, the first and the last case run: most cases differ in data, and go through
+    the same code. In the modules of `EVERY_CASE_ON_EACH_LOOP`, each case takes another way through the
+    event loop.
+
 Interpreters
     All tests run on one Python. `--other-python` runs what an interpreter can change: annotations,
     dataclasses, asyncio, garbage collection, signals, TLS. These are the folders of `OTHER_PYTHON`, without
@@ -25,6 +30,7 @@ Sizes
 import gc
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -32,18 +38,62 @@ from hypothesis import settings
 from support.sizes import SOAK, size
 
 OTHER_PYTHON = ("unit", "integration", "client", "examples", "wire")
-# What they test is compiled, printed, text and numbers, or a count that one Python proves.
+# What they test is compiled, printed, text and numbers, a count that one Python proves, or what an
+# app is told about rooms, routes and users. Examples are run whole by `test_every_example.py`.
 ONE_PYTHON = {
+    "client/test_compression.py",
+    "client/test_framelog.py",
     "client/test_many.py",
+    "client/test_other_servers.py",
+    "client/test_proxies.py",
+    "examples/test_basic_plugin.py",
     "examples/test_clients.py",
+    "examples/test_custom_protocol.py",
+    "examples/test_demo.py",
+    "examples/test_echo_server.py",
+    "examples/test_history.py",
+    "examples/test_middleware.py",
+    "examples/test_readme.py",
+    "examples/test_requests.py",
+    "examples/test_rooms.py",
+    "examples/test_routing.py",
+    "examples/test_simple_server.py",
+    "examples/test_streaming.py",
+    "integration/native/test_compression.py",
     "integration/native/test_conformance.py",
+    "integration/native/test_handshake.py",
     "integration/native/test_hostile_frames.py",
     "integration/native/test_hosts.py",
+    "integration/native/test_http_bounds.py",
+    "integration/native/test_queued_bytes.py",
+    "integration/native/test_stale.py",
     "integration/native/test_turns.py",
+    "integration/test_admission.py",
+    "integration/test_checks.py",
     "integration/test_cli.py",
     "integration/test_cli_connect.py",
     "integration/test_cli_reloading.py",
     "integration/test_client_script.py",
+    "integration/test_elements.py",
+    "integration/test_event_middleware.py",
+    "integration/test_event_rooms.py",
+    "integration/test_history.py",
+    "integration/test_http_app.py",
+    "integration/test_identity.py",
+    "integration/test_jsonrpc.py",
+    "integration/test_logging.py",
+    "integration/test_middleware.py",
+    "integration/test_misspelled.py",
+    "integration/test_mounts.py",
+    "integration/test_raw_errors.py",
+    "integration/test_refusals.py",
+    "integration/test_refuse_token.py",
+    "integration/test_room_families.py",
+    "integration/test_rooms.py",
+    "integration/test_routing.py",
+    "integration/test_tokens.py",
+    "integration/test_unencodable.py",
+    "integration/test_users.py",
     "unit/routing/test_patterns.py",
     "unit/websocket/test_assembler.py",
     "unit/websocket/test_backlog.py",
@@ -57,7 +107,6 @@ ONE_PYTHON = {
 # Exceptions, generators, threads and reference cycles; types and their annotations; the vectors.
 EVERY_CASE = {
     "client/test_vectors.py",
-    "examples/test_every_example.py",
     "integration/test_events.py",
     "integration/test_freed.py",
     "integration/test_loops.py",
@@ -71,6 +120,12 @@ EVERY_CASE = {
     "wire/test_server.py",
 }
 
+# What suspends, and what refers to what.
+EVERY_CASE_ON_EACH_LOOP = {
+    "integration/test_freed.py",
+    "integration/test_loops.py",
+}
+
 # `nohup` ignores SIGHUP, and a shell script ignores SIGINT in what it starts with `&`. The servers
 # that tests start would inherit that, and would never see the signals that tests send them.
 for _number, _handler in (("SIGHUP", signal.SIG_DFL), ("SIGINT", signal.default_int_handler)):
@@ -78,6 +133,8 @@ for _number, _handler in (("SIGHUP", signal.SIG_DFL), ("SIGINT", signal.default_
         signal.signal(getattr(signal, _number), _handler)
 
 _HERE = Path(__file__).parent
+# The parameter that pytest-asyncio makes of `pytest_asyncio_loop_factories`.
+_VARIANT = "_asyncio_loop_factory"
 
 # What a property without settings of its own uses. No test asserts how long an example takes.
 settings.register_profile("symphony", settings.default, max_examples=size(50, full=1000), deadline=None)
@@ -100,16 +157,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the cases between the first and the last."""
-    if not config.getoption("other_python"):
+    """Leave out the cases between the first and the last, where the module docstring says so."""
+    if SOAK:
         return
-    cases: dict[str, list[pytest.Item]] = {}
+    other_python = config.getoption("other_python")
+    every_case = EVERY_CASE if other_python else EVERY_CASE_ON_EACH_LOOP
+    cases: dict[tuple[str, int], list[pytest.Item]] = {}
     for item in items:
-        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    left_out: set[pytest.Item] = set()
-    for of_one in cases.values():
-        if of_one[0].path.relative_to(_HERE).as_posix() not in EVERY_CASE:
-            left_out.update(of_one[1:-1])
+        call: Any = getattr(item, "callspec", None)
+        variant: int = 0 if call is None else call.indices.get(_VARIANT, 0)
+        if (other_python or variant) and item.path.relative_to(_HERE).as_posix() not in every_case:
+            cases.setdefault((item.nodeid.partition("[")[0], variant), []).append(item)
+    left_out = {item for of_one in cases.values() for item in of_one[1:-1]}
     config.hook.pytest_deselected(items=[item for item in items if item in left_out])
     items[:] = [item for item in items if item not in left_out]
 

@@ -191,7 +191,7 @@ class Symphony(Router):
         self._core.mounts.add(path, app)
 
     @property
-    def apps(self) -> tuple[Any, ...]:
+    def _apps(self) -> tuple[Any, ...]:
         """The ASGI apps that answer plain HTTP: the `http=` app first, then the mounts."""
         return tuple(app for _, app in self._core.mounts)
 
@@ -298,7 +298,7 @@ class Symphony(Router):
                 )
             )
             stack.enter_context(self._core.running(node))
-            stack.enter_context(reachable(self.groups(), node.targets.everyone_of))
+            stack.enter_context(reachable(self._groups(), node.targets.everyone_of))
             if outer is not None:
                 self._core.warn_if_not_native()
             stack.push_async_callback(node.close)
@@ -370,9 +370,9 @@ class Symphony(Router):
     def _compile(self) -> tuple[partial[Node], bool]:
         compiler = Compiler(Defaults(self.limits, self._defaults), self.overrides)
         table = PathTable[Endpoint]()
-        for path, route, inside in self.routes():
-            table.add(path, compiler.endpoint(path, route, inside), route.owner)
-        if not any(self.routes()):
+        for path, route, inside in self._all_routes():
+            table.add(path, compiler.endpoint(path, route, inside), route._owner)  # pyright: ignore[reportPrivateUsage]
+        if not any(self._all_routes()):
             if not self.handlers and not self.events:
                 logger.warning(
                     "The app has no routes and no handlers: every path takes connections and no messages. "
@@ -381,7 +381,7 @@ class Symphony(Router):
             # Handlers of the app alone answer on every path.
             table.add(EVERY_PATH, compiler.endpoint(EVERY_PATH, None, (self,)))
         hooks = HookCompiler(self.overrides)
-        families, keeps_history = hooks.families(self.families())
+        families, keeps_history = hooks.families(self._all_families())
         make_node = partial(
             Node,
             table.match,

@@ -222,7 +222,7 @@ class Reject(SymphonyError):
         self.retryable = known.retryable if retryable is None else retryable
         self.status = known.status if status is None else status
         self.close_code = known.close if close_code is None else close_code
-        self._raw_close_code = close_code
+        self._own_close_code = close_code
         self.headers = dict(headers or {})
         if retry_after is None:
             retry_after = _seconds(self.headers)
@@ -252,10 +252,10 @@ class Reject(SymphonyError):
         return payload
 
     @property
-    def raw_close_code(self) -> int:
+    def _raw_close_code(self) -> int:
         """The close code on a raw route, whose clients do not know the codes of Symphony."""
-        if self._raw_close_code is not None:
-            return self._raw_close_code
+        if self._own_close_code is not None:
+            return self._own_close_code
         if self.code == "internal":
             return 1011
         return 1013 if self.retryable else 1008

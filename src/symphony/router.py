@@ -193,10 +193,10 @@ class Router(Handlers):
         rooms = self._families[pattern] = Rooms(policy)
         return rooms
 
-    def families(self) -> Iterator[Rooms]:
+    def _all_families(self) -> Iterator[Rooms]:
         """Give the families of this router and of all routers below it, each once."""
         # A router may be included several times, under different prefixes.
-        for router in dict.fromkeys((self, *self.routers())):
+        for router in dict.fromkeys((self, *self._all_routers())):
             yield from router._families.values()
 
     def include(self, router: Router, *, prefix: str = "") -> None:
@@ -211,22 +211,22 @@ class Router(Handlers):
                 include itself.
         """
         join_paths(prefix, "/")
-        if router is self or any(inner is self for inner in router.routers()):
+        if router is self or any(inner is self for inner in router._all_routers()):
             raise ConfigurationError(f"{router!r} cannot be included into itself.")
         self._parts.append((prefix, router))
 
-    def routers(self) -> Iterator[Router]:
+    def _all_routers(self) -> Iterator[Router]:
         """Yield all routers that this router includes, directly or indirectly."""
         for part in self._parts:
             if not isinstance(part, Route):
                 yield part[1]
-                yield from part[1].routers()
+                yield from part[1]._all_routers()
 
-    def groups(self) -> Iterator[Handlers]:
+    def _groups(self) -> Iterator[Handlers]:
         """Yield all routers and routes of this router, directly or indirectly; each once."""
-        yield from dict.fromkeys(layer for _, _, inside in self.routes() for layer in inside[1:])
+        yield from dict.fromkeys(layer for _, _, inside in self._all_routes() for layer in inside[1:])
 
-    def routes(self, prefix: str = "") -> Iterator[tuple[str, Route, tuple[Handlers, ...]]]:
+    def _all_routes(self, prefix: str = "") -> Iterator[tuple[str, Route, tuple[Handlers, ...]]]:
         """Yield each route with its full path and the objects around it, outermost first."""
         prefix = join_paths(prefix, self.prefix)
         for part in self._parts:
@@ -234,7 +234,7 @@ class Router(Handlers):
                 yield join_paths(prefix, part.path), part, (self, part)
             else:
                 outer, router = part
-                for path, route, inside in router.routes(join_paths(prefix, outer)):
+                for path, route, inside in router._all_routes(join_paths(prefix, outer)):
                     yield path, route, (self, *inside)
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ from typing_extensions import TypeForm, TypeVar
 
 from symphony.errors import DisconnectedError, WrongThreadError
 from symphony.limits import Limits
-from symphony.rooms.room import Room
+from symphony.rooms.room import check_room_name
 from symphony.rooms.target import RoomTable, Target
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Threadsafe:
                 Before the app runs, the name is checked against the patterns of
                 `app.rooms` only when the handle is used.
         """
-        Room.check_name(name, self._max_name)
+        check_room_name(name, self._max_name)
         with suppress(RuntimeError):
             self._node().rooms.room(name)
         return ThreadsafeTarget(self, f"app.threadsafe.room({name!r})", lambda: self._node().rooms.room(name))

@@ -5,14 +5,14 @@ import os
 import threading
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from client.opened import fast, opened, pair
 from client.scripted import serve
 from support.clients import until
-from symphony.client import Client, connect
+from symphony.client import Client, Pool, connect, sync
 from symphony.errors import DisconnectedError, WrongThreadError
 
 USES: list[Callable[[Client], Any]] = [
@@ -182,3 +182,16 @@ def _not_ours(loop: Any, coro: Any, ours: Callable[..., Any], **options: Any) ->
     if "symphony/client" in getattr(getattr(coro, "cr_code", None), "co_filename", ""):
         return ours(loop, coro, **options)
     return asyncio.Task(coro, loop=loop, **options)
+
+
+@pytest.mark.parametrize("make", [connect, Pool], ids=["client", "pool"])
+def test_a_plain_with_names_what_opens_it(make: Callable[[str], Any]) -> None:
+    said = r"by `async with`, not `with`.*symphony\.client\.sync\.connect"
+    with pytest.raises(TypeError, match=said), make("ws://127.0.0.1:1/"):
+        pass
+
+
+async def test_async_with_names_what_opens_a_blocking_client() -> None:
+    with pytest.raises(TypeError, match=r"by `with`, not `async with`.*symphony\.connect"):
+        async with cast("Any", sync.connect("ws://127.0.0.1:1/")):
+            pass

@@ -286,7 +286,7 @@ async def test_a_socket_with_checks_is_freed_as_soon_as_it_has_gone(kind):
     app = Symphony()
     born: list[weakref.ref[Any]] = []
     app.route("/x", state=type("State", (), {}))
-    [(_, route, _)] = app.routes()
+    [(_, route, _)] = app._all_routes()
 
     @route.check
     def look(socket: Socket, message: str) -> None:

@@ -356,7 +356,7 @@ async def test_on_join_may_refuse_and_the_client_is_told_in_order(serve):
 
 async def test_joins_and_events_of_a_client_are_handled_in_their_order(serve):
     app, _ = make()
-    [route] = [route for _, route, _ in app.routes()]
+    [route] = [route for _, route, _ in app._all_routes()]
 
     @route.on("say")
     async def say(socket: Socket, text: str) -> bool:

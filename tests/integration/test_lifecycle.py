@@ -1,6 +1,7 @@
 """The life of an app: start, stop, and what it is mounted in."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +13,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
 from support.clients import Log, closed, connect, get, refused, until
-from support.servers import serve_asgi, transport
+from support.process import outcome
+from support.servers import end_unmanaged, serve_asgi, transport
 from symphony import Close, Plugin, Socket, Symphony
 from symphony.transport.native.server import Server, make_config
 
@@ -278,7 +280,143 @@ async def test_a_mounted_app_that_nobody_starts_starts_at_its_first_connection(c
                 assert await client.recv() == "true"
         assert caplog.text.count("FastAPI(lifespan=ws.lifespan)") == 1
         assert caplog.text.count(MISSING) == 1
-        await app._core._unmanaged.aclose()
+        await end_unmanaged(app)
+
+
+async def test_clients_wait_until_an_app_without_a_lifespan_has_started():
+    """The second one was served before the start had ended, and a first one that left stopped it."""
+    app = Symphony()
+    begun, may_go_on = asyncio.Event(), asyncio.Event()
+
+    @app.on_startup
+    async def start() -> None:
+        begun.set()
+        await may_go_on.wait()
+        app.state.started = True
+
+    @app.on_message
+    async def handle(message: str) -> bool:
+        return app.state.started
+
+    outer = FastAPI()
+    outer.mount("/ws", app)
+    async with serve_asgi(outer) as url:
+        first, *others = [asyncio.ensure_future(_ask(f"{url}/ws/")) for _ in range(4)]
+        await begun.wait()
+        first.cancel()
+        await asyncio.wait((first,))
+        may_go_on.set()
+        assert await asyncio.gather(*others) == ["true"] * 3
+        await end_unmanaged(app)
+
+
+async def _ask(url: str) -> str | bytes:
+    async with connect(url) as client:
+        await client.send("x")
+        return await client.recv()
+
+
+@pytest.mark.parametrize("what", ["startup", "plugin", "lifespan"])
+async def test_an_app_without_a_lifespan_that_fails_to_start_is_started_again(what: str):
+    app = Symphony(lifespan=lambda app: failing("lifespan"))
+    fails = {what}
+
+    @asynccontextmanager
+    async def failing(name: str) -> AsyncIterator[None]:
+        if name in fails:
+            raise RuntimeError("not yet")
+        yield
+
+    @app.on_startup
+    async def start() -> None:
+        async with failing("startup"):
+            pass
+
+    class Failing(Plugin):
+        name = "failing"
+
+        async def startup(self, app: Symphony) -> None:
+            async with failing("plugin"):
+                pass
+
+    app.plugin(Failing())
+
+    @app.on_message
+    async def handle(message: str) -> bool:
+        return True
+
+    scope = {"type": "websocket", "path": "/", "headers": [], "subprotocols": [], "query_string": b""}
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="not yet"):
+            await app(scope, asyncio.Event().wait, print)
+    fails.clear()
+    outer = FastAPI()
+    outer.mount("/ws", app)
+    async with serve_asgi(outer) as url:
+        assert await _ask(f"{url}/ws/") == "true"
+        await end_unmanaged(app)
+
+
+_NO_LIFESPAN = """
+import asyncio
+import sys
+import uvicorn
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+from symphony import Room, Socket, Symphony, connect
+
+ws = Symphony(http=FastAPI())
+ws.on_shutdown(lambda: print("shut down"))
+
+@ws.on_connect
+async def enter(socket: Socket) -> None:
+    await socket.join("room")
+    socket.background(asyncio.sleep(3600))
+
+@ws.on("ping")
+async def ping() -> int:
+    return 1
+
+@ws.rooms("room").task
+async def tick(room: Room) -> None:
+    await asyncio.sleep(3600)
+
+app = FastAPI()
+app.mount("/ws", ws)
+STOP = {}
+
+async def main():
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    async with connect(f"ws://127.0.0.1:{port}/ws/") as client:
+        print(await client.request("ping"))
+        if STOP["open"]:
+            return
+    server.should_exit = True
+    await serving
+
+if STOP["open"] is None:
+    with TestClient(app) as client, client.websocket_connect("/ws/", subprotocols=["symphony.v1"]) as socket:
+        socket.send_json({"event": "ping", "id": 1})
+        print(socket.receive_json()["data"])
+else:
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("is_open", [False, True, None], ids=["stopped", "abandoned", "test client"])
+async def test_an_app_without_a_lifespan_stops_with_its_event_loop(is_open: bool | None):
+    """Its lifespan was closed by `shutdown_asyncgens`, one generator at a time, and printed tracebacks."""
+    program = _NO_LIFESPAN.replace("STOP = {}", f"STOP = {{'open': {is_open}}}")
+    code, output, errors = await outcome(sys.executable, "-c", program)
+    assert (code, output.splitlines()) == (0, ["1", "shut down"])
+    # uvicorn logs that its own tasks were cancelled, if the program does not wait for it.
+    assert is_open or "Traceback" not in errors
+    assert "athrow" not in errors
+    assert "asynchronous generator" not in errors
 
 
 async def test_an_app_in_starlette_is_routed_below_its_prefix():

@@ -247,7 +247,7 @@ def test_apps_lists_the_http_app_and_each_mount_once():
     app = Symphony(http=site, client_script=False)
     app.mount("/metrics", metrics)
     app.mount("/again", metrics)
-    assert app.apps == (site, metrics)
+    assert app._apps == (site, metrics)
 
 
 async def known(scope: Any, receive: Any, send: Any, *, phase: str, how: str) -> None:

@@ -154,5 +154,12 @@ def _tasks_of_ours() -> list[asyncio.Task[Any]]:
     ]
 
 
+async def end_unmanaged(app: Symphony) -> None:
+    """End an app that no server has started, as `asyncio.run` does at the end."""
+    unmanaged: Any = app._core._unmanaged
+    unmanaged._task.cancel()
+    await asyncio.wait((unmanaged._task,))
+
+
 async def _nothing() -> None:
     """Stand where a server needs no draining."""

@@ -105,7 +105,7 @@ def _parts(app: Any) -> Iterator[Any]:
 
 def _inside(app: Any) -> list[Any]:
     if isinstance(app, Symphony):
-        return list(app.apps)
+        return list(app._apps)  # pyright: ignore[reportPrivateUsage]
     routes: Any = getattr(app, "routes", None)
     return [
         getattr(app, "app", None),

@@ -10,7 +10,7 @@ from typing_extensions import TypeForm, TypeVar
 
 from symphony.client.core import RAW, Core
 from symphony.client.handlers import ANY, check_name
-from symphony.client.home import Home
+from symphony.client.home import AsyncOnly, Home
 from symphony.client.joining import Since
 from symphony.client.link import Dial
 from symphony.client.loss import Closed
@@ -33,7 +33,7 @@ _ERROR: Final = "error"
 _NORMAL: Final = (1000, 1001)
 
 
-class Client:
+class Client(AsyncOnly):
     """A client of a Symphony server, or of any other WebSocket server.
 
     It reconnects automatically. `symphony.connect` returns it; open it with

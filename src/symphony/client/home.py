@@ -7,12 +7,31 @@ import os
 import warnings
 from collections.abc import Callable
 from threading import get_ident
+from typing import TYPE_CHECKING
 
 from symphony.errors import WrongThreadError
 
-__all__ = ("Home",)
+__all__ = ("AsyncOnly", "Home")
 
 _ANEW = "Open another client there, with symphony.connect()."
+
+
+class AsyncOnly:
+    """What is opened by `async with`: a plain `with` says so."""
+
+    __slots__ = ()
+
+    # Type checkers know the mistake without it.
+    if not TYPE_CHECKING:
+
+        def __enter__(self):
+            raise TypeError(
+                f"{self!r} is opened by `async with`, not `with`. "
+                "Without an event loop, use symphony.client.sync.connect()."
+            )
+
+        def __exit__(self, *_):
+            raise NotImplementedError
 
 
 class Home:

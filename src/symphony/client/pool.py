@@ -15,7 +15,7 @@ from typing_extensions import TypeForm, TypeVar
 from symphony.client.backoff import Backoff
 from symphony.client.client import Client
 from symphony.client.connecting import ConnectOptions, connect
-from symphony.client.home import Home
+from symphony.client.home import AsyncOnly, Home
 from symphony.client.options import Options
 from symphony.client.reconnector import State
 from symphony.client.streams import Stream
@@ -31,7 +31,7 @@ ReplyT = TypeVar("ReplyT", default=Any)
 _DEFAULT_SIZE: Final = 4
 
 
-class Pool:
+class Pool(AsyncOnly):
     """Several connections to one server, for programs that send many requests.
 
     ```python

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from threading import Lock
 from types import TracebackType
-from typing import Any, Final, Generic, ParamSpec, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Self
 from warnings import warn
 
 from typing_extensions import TypeForm, TypeVar
@@ -226,6 +226,17 @@ class Client:
     ) -> None:
         # After Ctrl+C, do not wait for a connection.
         self._end(0 if error is not None and not isinstance(error, Exception) else _FLUSH_TIMEOUT)
+
+    # Type checkers know the mistake without it.
+    if not TYPE_CHECKING:
+
+        def __aenter__(self):
+            raise TypeError(
+                f"{self!r} is opened by `with`, not `async with`. In an event loop, use symphony.connect()."
+            )
+
+        def __aexit__(self, *_):
+            raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"<blocking Client {self._where} {self.state}>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping, Sequence
@@ -13,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from symphony.errors import ConfigurationError, Reject
 from symphony.node.admission import refuse_host, route_path
-from symphony.node.lifespans import lifespan_of
+from symphony.node.lifespans import UnmanagedLifespan, lifespan_of
 from symphony.node.mounts import Mounts
 from symphony.protocol.refusals import http_refusal
 from symphony.transport import asgi
@@ -64,9 +63,7 @@ class AppCore:
         self._app = app
         self._hosts = hosts
         self._node: Node | None = None
-        self._unmanaged = AsyncExitStack()
-        self._starting: asyncio.Lock | None = None
-        self._managed = True
+        self._unmanaged: UnmanagedLifespan | None = None
         self._lifespan: Scope | None = None
         self._state: dict[str, Any] = {}
 
@@ -115,8 +112,8 @@ class AppCore:
             # An outer app runs this one, or the server does not keep the state of our mounts.
             scope = {**scope, "state": self._state}
         async with AsyncExitStack() as stack:
-            # An unmanaged app never stops, so nothing would stop its mounts.
-            for what, app in self.mounts if self._managed else ():
+            # It is not known whether an unmanaged app stops, and its mounts with it.
+            for what, app in self.mounts if self._is_managed else ():
                 await stack.enter_async_context(
                     lifespan_of(what, app, scope, timeout=self.node.limits.shutdown_timeout)
                 )
@@ -190,21 +187,23 @@ class AppCore:
 
     async def _start_unmanaged(self) -> None:
         """Start the app at its first connection, if no server has started it."""
-        if self.started:
-            return
-        if self._starting is None:
-            self._starting = asyncio.Lock()
-        async with self._starting:
+        if self._is_managed:
             if self.started:
                 return
             logger.warning(
                 "The app was not started by its server, so it starts at its first connection and its "
-                "shutdown handlers will not run. A mounted app gets no lifespan: give the outer app "
+                "shutdown handlers may not run. A mounted app gets no lifespan: give the outer app "
                 "FastAPI(lifespan=ws.lifespan)."
             )
-            self._managed = False
-            await self._unmanaged.enter_async_context(self._app.lifespan())
+            self._unmanaged = UnmanagedLifespan(self._app.lifespan())
+            await self._unmanaged.started()
             self.warn_if_not_native()
+        elif self._unmanaged is not None:
+            await self._unmanaged.started()
+
+    @property
+    def _is_managed(self) -> bool:
+        return self._unmanaged is None or self._unmanaged.ended
 
     def warn_if_not_native(self) -> None:
         """Log that limits and heartbeats are those of another server."""

@@ -6,10 +6,12 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncGenerator, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
-__all__ = ("called", "lifespan_of")
+from symphony.tasks import start
+
+__all__ = ("UnmanagedLifespan", "called", "lifespan_of")
 
 logger = logging.getLogger("symphony.app")
 
@@ -48,6 +50,46 @@ async def lifespan_of(what: str, app: Any, scope: Event, *, timeout: float) -> A
             await lifespan.stop(timeout)
     finally:
         await lifespan.end()
+
+
+class UnmanagedLifespan:
+    """A lifespan that no server manages: it lasts until the event loop ends.
+
+    A task enters it, and leaves it when the event loop cancels its tasks. It is
+    not left to `shutdown_asyncgens`, which closes one generator at a time: a
+    lifespan consists of several.
+    """
+
+    def __init__(self, lifespan: AbstractAsyncContextManager[None]) -> None:
+        self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task = start(self._run(lifespan))
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended, or failed to start."""
+        return self._task.done()
+
+    async def started(self) -> None:
+        """Wait until it has started.
+
+        Raises:
+            Exception: It failed to start.
+        """
+        # A client that leaves meanwhile does not stop the start.
+        await asyncio.shield(self._started)
+
+    async def _run(self, lifespan: AbstractAsyncContextManager[None]) -> None:
+        try:
+            async with lifespan:
+                self._started.set_result(None)
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self._started.cancel()
+            raise
+        except BaseException as error:
+            if self._started.done():
+                raise
+            self._started.set_exception(error)
 
 
 class _Lifespan:

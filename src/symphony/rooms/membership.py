@@ -26,7 +26,7 @@ from symphony.rooms.membertable import MemberTable
 from symphony.rooms.options import Delivery
 from symphony.rooms.publishing import Publication, Publishing, terms_of
 from symphony.rooms.revoking import Revoking
-from symphony.rooms.room import Room
+from symphony.rooms.room import Room, check_room_name
 
 if TYPE_CHECKING:
     from symphony.identity import Identity
@@ -114,7 +114,7 @@ class Membership:
         """
         # Nearly all publications are for a room with members, whose name was checked.
         if not isinstance(name, str) or name not in self._rooms:  # pyright: ignore[reportUnnecessaryIsInstance]
-            Room.check_name(name, self._max_name)
+            check_room_name(name, self._max_name)
             self._find_family(name)
         return Room(self, name)
 

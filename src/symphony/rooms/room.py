@@ -15,13 +15,38 @@ from symphony.rooms.target import RoomTarget
 if TYPE_CHECKING:
     from symphony.rooms.members import Member, Presence
 
-__all__ = ("Room",)
+__all__ = ("Room", "check_room_name")
 
 # Control characters, and the halves of characters that no codec writes.
 _UNUSABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 StateT = TypeVar("StateT", default=Any)
 MemberT = TypeVar("MemberT", default=Any)
+
+
+def check_room_name(name: object, most: int) -> None:
+    """Refuse what cannot be the name of a room.
+
+    Args:
+        name: The name.
+        most: `Limits.max_room_name`.
+
+    Raises:
+        Reject: `invalid`, because a client may have chosen the name.
+    """
+    problem = ""
+    if not isinstance(name, str):
+        problem = "it must be text"
+    elif not 1 <= len(name) <= most:
+        problem = f"it must have 1 to {most} characters"
+    elif "{" in name or "}" in name:
+        problem = "braces are for patterns, as in app.rooms()"
+    elif found := _UNUSABLE.search(name):
+        surrogate = found[0] >= "\ud800"
+        problem = "it is not valid Unicode" if surrogate else "it contains a control character"
+    if problem:
+        shown = shortened(repr(name))
+        raise Reject("invalid", f"{shown} is not the name of a room: {problem}", details={"room": shown})
 
 
 class Room(RoomTarget, Generic[StateT, MemberT]):
@@ -31,31 +56,6 @@ class Room(RoomTarget, Generic[StateT, MemberT]):
     """
 
     __slots__ = ()
-
-    @staticmethod
-    def check_name(name: object, most: int) -> None:
-        """Refuse what cannot be the name of a room.
-
-        Args:
-            name: The name.
-            most: `Limits.max_room_name`.
-
-        Raises:
-            Reject: `invalid`, because a client may have chosen the name.
-        """
-        problem = ""
-        if not isinstance(name, str):
-            problem = "it must be text"
-        elif not 1 <= len(name) <= most:
-            problem = f"it must have 1 to {most} characters"
-        elif "{" in name or "}" in name:
-            problem = "braces are for patterns, as in app.rooms()"
-        elif found := _UNUSABLE.search(name):
-            surrogate = found[0] >= "\ud800"
-            problem = "it is not valid Unicode" if surrogate else "it contains a control character"
-        if problem:
-            shown = shortened(repr(name))
-            raise Reject("invalid", f"{shown} is not the name of a room: {problem}", details={"room": shown})
 
     @property
     def state(self) -> StateT:

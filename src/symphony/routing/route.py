@@ -78,7 +78,7 @@ class Route(Handlers):
         self.place = place
 
     @property
-    def owner(self) -> str:
+    def _owner(self) -> str:
         """Whose it is, for errors: its first handler, or where it was added."""
         first = next(iter((*self.handlers.values(), *self.events.values())), None)
         handler = f"handler {located_name(first.function)}" if first is not None else ""

@@ -113,7 +113,8 @@ class Messages:
             self._session.report(error, "message handler")
             error = Reject("internal", "the server failed to handle the message")
         if self._closes_on_error:
-            self._connection.close(error.raw_close_code, error.message)
+            code = error._raw_close_code  # pyright: ignore[reportPrivateUsage]
+            self._connection.close(code, error.message)
             return None
         try:
             text = RAW.event("error", error.payload())

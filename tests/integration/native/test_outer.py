@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 
 from support.clients import Log, closed, connect, get, refused, until
 from support.raw import TEXT, Frame, dial, handshake, text
-from support.servers import serve_natively
+from support.servers import end_unmanaged, serve_natively
 from symphony import Limits, Socket, Symphony
 from symphony.transport.base import NATIVE
 from symphony.transport.native.guest import Guest
@@ -131,6 +131,7 @@ async def test_two_mounted_apps_count_for_themselves_and_one_without_lifespan_st
             assert await client.recv() == "b: hello"
             assert (first.stats.opened, second.stats.opened) == (1, 1)
         await until(lambda: second.stats.closed == first.stats.closed == 1)
+        await end_unmanaged(second)
     [line] = complaints
     assert "The app was not started by its server" in line
 

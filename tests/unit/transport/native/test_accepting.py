@@ -57,6 +57,10 @@ def listen(failures: list[int], connected: asyncio.Event) -> Listener:
         errno.EOPNOTSUPP,
         errno.ECONNRESET,
         errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+        errno.ECONNABORTED,
     ],
 )
 async def test_the_server_accepts_the_next_connection_after_an_error(
