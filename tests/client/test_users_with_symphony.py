@@ -26,8 +26,6 @@ def make(**family: Any) -> Symphony:
         await call_next(socket)
 
     app.route("/", events=True).on("login")(log_in)
-    app.route("/one", events=True, per_user=1)
-    app.route("/exam", events=True, per_user=1, on_conflict="refuse")
     return app
 
 
@@ -153,7 +151,7 @@ async def test_a_replaced_client_does_not_come_back_and_its_user_stays_in_the_ro
     family = app.rooms("table:{id}")
     empty: list[str] = []
     family.on_empty(lambda: empty.append("empty"))
-    one = next(route for route in (route for _, route, _ in app.routes()) if route.path == "/one")
+    one = app.route("/one", per_user=1)
 
     @one.on_connect
     async def sit(socket: Socket) -> None:
@@ -185,7 +183,8 @@ async def test_a_replaced_client_does_not_come_back_and_its_user_stays_in_the_ro
 async def test_an_anonymous_client_and_a_second_one_are_refused() -> None:
     app = make()
     entered: list[str] = []
-    exam = next(route for _, route, _ in app.routes() if route.path == "/exam")
+    app.route("/one", events=True, per_user=1)
+    exam = app.route("/exam", events=True, per_user=1, on_conflict="refuse")
 
     @exam.on_connect
     async def enter(user: Identity | None) -> None:
@@ -207,6 +206,7 @@ async def test_an_anonymous_client_and_a_second_one_are_refused() -> None:
 @pytest.mark.parametrize("same_moment", [2, 5])
 async def test_of_several_that_connect_at_once_one_is_left(same_moment: int) -> None:
     app = make()
+    app.route("/one", events=True, per_user=1)
     async with serve_natively(app) as url, AsyncExitStack() as stack:
         clients = [dial(f"{url}/one?user=ann") for _ in range(same_moment)]
         await asyncio.gather(*(stack.enter_async_context(client) for client in clients))
