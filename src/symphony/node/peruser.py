@@ -56,7 +56,7 @@ class LocalClaims:
                 await self.release(old)
         self._claims.setdefault((scope, user), {})[connection] = node
         self._keys[connection] = (scope, user)
-        return Claimed(granted=True, evicted=evicted)
+        return Claimed(granted=True, evicted=tuple(evicted))
 
     async def claims(self, scope: str, user: str) -> int:
         """See `PresenceStore.claims`."""

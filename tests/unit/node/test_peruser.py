@@ -9,8 +9,8 @@ async def claim(claims: LocalClaims, connection: str, user: str = "ann", *, repl
 async def test_the_later_claim_takes_the_place_of_the_earlier_one():
     claims = LocalClaims()
     assert await claim(claims, "one") == Claimed(granted=True)
-    assert await claim(claims, "two") == Claimed(granted=True, evicted=[("one", "node")])
-    assert await claim(claims, "three") == Claimed(granted=True, evicted=[("two", "node")])
+    assert await claim(claims, "two") == Claimed(granted=True, evicted=(("one", "node"),))
+    assert await claim(claims, "three") == Claimed(granted=True, evicted=(("two", "node"),))
     assert await claims.claims("/game", "ann") == 1
 
 
