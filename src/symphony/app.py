@@ -75,9 +75,8 @@ class Symphony(Router):
             drops the oldest messages and counts them.
         client_script: Whether to serve the JavaScript client at
             `/_symphony/client.js`, to pages of this origin and of `origins`.
-        broker: The URL of the broker of the rooms: `"memory://"` or, in a worker,
-            `"ipc://…"`. `None`: that of the environment variable `SYMPHONY_BROKER`,
-            otherwise `"memory://"`.
+        broker: The URL of the broker of the rooms, such as `"sqlite:///rooms.db"`. `None`:
+            that of the environment variable `SYMPHONY_BROKER`, otherwise `"memory://"`.
 
     Attributes:
         state: Your data that the whole app shares.
@@ -298,6 +297,7 @@ class Symphony(Router):
                 )
             )
             stack.enter_context(self._core.running(node))
+            await node.rooms.start()
             stack.enter_context(reachable(self._groups(), node.targets.everyone_of))
             if outer is not None:
                 self._core.warn_if_not_native()

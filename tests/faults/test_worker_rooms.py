@@ -39,6 +39,32 @@ async def post(data: int) -> None:
 """
 
 
+# The broker of its supervisor ends at SIGUSR1.
+BREAKABLE = """
+import signal
+from contextlib import contextmanager
+
+from symphony.cli.main import main
+from symphony.cli.workers import supervisor
+
+serve = supervisor.shared_broker
+
+@contextmanager
+def breakable(url):
+    with serve(url) as served:
+        signal.signal(signal.SIGUSR1, lambda *_: served.close())
+        yield served
+
+if __name__ == "__main__":
+    supervisor.shared_broker = breakable
+    main()
+"""
+
+
+def rewrite(file: Path, text: str) -> None:
+    file.write_text(text)
+
+
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
     file = tmp_path / "rooms_app.py"
@@ -144,6 +170,18 @@ async def test_nothing_of_a_killed_supervisor_stays_behind(fleet: Fleet) -> None
     fleet.running.signal(signal.SIGKILL)
     await fleet.gone()
     assert not folder.exists()
+
+
+async def test_a_broker_that_fails_ends_the_server(tmp_path: Path) -> None:
+    """Its workers would start again and again, and whatever started the server would not know."""
+    program = tmp_path / "breakable.py"
+    file = tmp_path / "rooms_app.py"
+    rewrite(file, APP)
+    rewrite(program, BREAKABLE)
+    async with workers(file, 2, program=(str(program),)) as fleet:
+        fleet.running.signal(signal.SIGUSR1)
+        assert await fleet.running.end() == (1, [])
+        await fleet.logged("CRITICAL symphony.workers: The broker of the rooms has ended")
 
 
 async def test_the_socket_of_the_broker_is_removed_at_a_stop(fleet: Fleet) -> None:

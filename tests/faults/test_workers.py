@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import pty
 import re
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -215,3 +217,27 @@ async def test_no_connection_is_reset_while_workers_are_replaced(fleet: Fleet) -
     # One that was accepted as its worker stopped is told to come again.
     assert refused < opened / 20
     assert not set(fleet.first) & {await fleet.greeting() for _ in range(20)}
+
+
+async def test_the_unix_socket_of_a_killed_supervisor_is_removed(file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "server.sock"
+    async with workers(file, 2, "--uds", str(path)) as fleet:
+        assert path.is_socket()
+        fleet.running.signal(signal.SIGKILL)
+        await fleet.gone()
+        assert not path.exists()
+
+
+async def test_a_closed_terminal_stops_the_server(file: Path) -> None:
+    """SIGHUP replaces workers. Without its terminal, a server could not be stopped any more."""
+    command = [sys.executable, "-m", "symphony", "run", str(file), "--port", "0", "--workers", "2"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(command[0], command)
+    loop = asyncio.get_running_loop()
+    shown = b""
+    while not re.search(rb"The workers share.*\n", shown):
+        shown += await loop.run_in_executor(None, os.read, terminal, 4096)
+    os.close(terminal)
+    _, status = await loop.run_in_executor(None, os.waitpid, pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0

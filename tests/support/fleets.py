@@ -7,7 +7,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -179,10 +179,15 @@ async def visit(url: str) -> tuple[int | None, asyncio.StreamWriter]:
 
 @asynccontextmanager
 async def workers(
-    file: Path, count: int, *options: str, name: str = "", env: Mapping[str, str] | None = None
+    file: Path,
+    count: int,
+    *options: str,
+    name: str = "",
+    program: Sequence[str] = ("-m", "symphony"),
+    env: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Fleet]:
     """Run workers, and wait until they listen."""
-    command = (sys.executable, "-W", "error", "-m", "symphony", "run", f"{file}{name}")
+    command = (sys.executable, "-W", "error", *program, "run", f"{file}{name}")
     options = ("--port", "0", "--workers", str(count), *options)
     async with launch(*command, *options, env=env, own_session=True, stderr=PIPE) as running:
         fleet = Fleet(running)

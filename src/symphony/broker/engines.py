@@ -9,16 +9,20 @@ from symphony.broker.base import Broker
 from symphony.broker.ipc import ServedBroker, dial_to
 from symphony.broker.ipc import serve as serve_engine
 from symphony.broker.memory import MemoryBroker
+from symphony.broker.memorypresence import MemoryPresence
+from symphony.broker.presence import PresenceStore
 from symphony.broker.remote import RemoteBroker
+from symphony.broker.remotepresence import RemotePresence
+from symphony.broker.sqlite import SqliteBroker, target_of
 from symphony.errors import ConfigurationError
 from symphony.limits import Limits
 
-__all__ = ("MEMORY", "check", "is_in_memory", "open_broker", "serve")
+__all__ = ("MEMORY", "check", "is_in_memory", "open_broker", "presence_beside", "serve")
 
 MEMORY: Final = "memory://"
 """The URL of the broker in the memory of the process."""
 
-_SCHEMES: Final = ("memory", "ipc")
+_SCHEMES: Final = ("memory", "ipc", "sqlite")
 
 
 def check(url: str) -> None:
@@ -35,6 +39,8 @@ def check(url: str) -> None:
         raise ConfigurationError(f"The broker {url!r} has no name: write memory://.")
     if scheme == "ipc":
         dial_to(url)
+    if scheme == "sqlite":
+        target_of(url)
 
 
 def is_in_memory(url: str) -> bool:
@@ -57,6 +63,13 @@ async def open_broker(url: str, limits: Limits, *, ended: Callable[[], None] | N
     check(url)
     if is_in_memory(url):
         return MemoryBroker(max_bytes=limits.max_history_bytes)
+    if url.startswith("sqlite:"):
+        return await SqliteBroker.open(
+            target_of(url),
+            max_bytes=limits.max_history_bytes,
+            max_calls=limits.max_broker_calls,
+            max_waiting_bytes=limits.max_broker_bytes,
+        )
     broker = RemoteBroker(
         dial_to(url),
         timeout=limits.publish_timeout,
@@ -66,6 +79,11 @@ async def open_broker(url: str, limits: Limits, *, ended: Callable[[], None] | N
     )
     await broker.connect()
     return broker
+
+
+def presence_beside(broker: Broker | None) -> PresenceStore:
+    """Return the presence store that belongs to a broker."""
+    return RemotePresence(broker) if isinstance(broker, RemoteBroker) else MemoryPresence()
 
 
 def serve(url: str, limits: Limits) -> ServedBroker:

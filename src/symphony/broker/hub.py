@@ -182,6 +182,22 @@ class Hub:
         self._ports[port] = None
         return port
 
+    def offer(self, method: str, function: Callable[..., Any]) -> None:
+        """Let nodes call a method of another store. It may run twice for one call."""
+
+        def called(port: _Port, *arguments: Any) -> Any:
+            return function(*arguments)
+
+        self._methods[method] = called
+
+    def say(self, topic: str, value: Any) -> None:
+        """Pass what another store says to all nodes that listen to a topic, in MessagePack."""
+        ports = self._topics.get(topic)
+        if ports:
+            message = encode((Said.RELAYED, topic, encode(value)))
+            for port in tuple(ports):
+                port.send(message)
+
     def close(self) -> None:
         """End all links."""
         for node in self._nodes.values():

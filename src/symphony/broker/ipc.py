@@ -15,6 +15,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from struct import Struct
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 from symphony.broker.base import Broker
 from symphony.broker.hub import Hub
 from symphony.broker.links import Dial, Link, LinkEnd
+from symphony.broker.presencehub import serve_presence
 from symphony.broker.streams import GuardedStream, Stream
 from symphony.errors import ConfigurationError
 
@@ -56,6 +58,11 @@ class ServedBroker:
         self._stop = stop
         self._thread = thread
 
+    @property
+    def running(self) -> bool:
+        """Whether it is served still: neither closed, nor has it failed."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Stop to serve it, and wait until what was accepted is stored."""
         with contextlib.suppress(RuntimeError):
@@ -82,6 +89,7 @@ def serve(make: Callable[[], Awaitable[Broker]], *, tcp: bool = not _HAS_UNIX) -
     async def run() -> None:
         broker = await make()
         hub = Hub(broker, life=secrets.token_urlsafe(9))
+        serve_presence(hub, clock=time.monotonic, new_id=lambda: secrets.token_urlsafe(9))
         try:
             async with contextlib.AsyncExitStack() as stack:
                 url = await (_listen_tcp(hub, stack) if tcp else _listen_unix(hub, stack))

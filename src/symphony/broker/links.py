@@ -55,7 +55,6 @@ class Said(IntEnum):
         ERROR: `[number, kind, text]`.
         PUBLISHED: `[room, *record]`.
         RELAYED: `[topic, message]`.
-        PUSHED: `[topic, value]`: what another store of the broker says, such as presence.
     """
 
     WELCOME = 0
@@ -63,7 +62,6 @@ class Said(IntEnum):
     ERROR = 2
     PUBLISHED = 3
     RELAYED = 4
-    PUSHED = 5
 
 
 class Link(Protocol):

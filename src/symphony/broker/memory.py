@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from bisect import bisect_left, bisect_right
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Generator
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any, Final
 
-from symphony.broker.base import Draft, Heard, History, Page, Receive, Record
+from symphony.broker.base import Draft, Heard, History, Key, Page, Receive, Record
 from symphony.broker.keys import Keys
+from symphony.broker.roomlog import RoomLog
 from symphony.protocol.positions import Position
 from symphony.websocket.backpressure import READY
 
@@ -25,58 +25,6 @@ _LOG_OVERHEAD: Final = 1300
 # Of how many rooms without publications the position is remembered. Without it, a member that
 # comes back to a quiet room would be told that it has missed something.
 _MAX_QUIET: Final = 100_000
-
-
-class _Log:
-    """The publications of one room.
-
-    Attributes:
-        name: The name of the room.
-        epoch: The epoch of the sequence.
-        top: The offset of the last publication.
-        floor: The offset up to which publications may have been trimmed. Above it, a place
-            without a record is one whose publication was replaced.
-        records: Those that are kept, with the times at which they were published.
-        edits: Of the replacements that are kept: the first publication of the chain, and
-            the offset of the replacement.
-        size: The bytes of these.
-        receive: The subscriber, if there is one.
-        timer: Removes those that are too old.
-        history: How much is kept.
-    """
-
-    __slots__ = ("edits", "epoch", "floor", "history", "name", "receive", "records", "size", "timer", "top")
-
-    def __init__(self, name: str, epoch: str, top: int) -> None:
-        self.name = name
-        self.epoch = epoch
-        self.top = self.floor = top
-        self.edits: dict[Position, int] = {}
-        self.records: deque[tuple[float, Record]] = deque()
-        self.size = 0
-        self.receive: Receive | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.history: History | None = None
-
-    @property
-    def position(self) -> Position:
-        return Position(self.epoch, self.top)
-
-    def knows(self, position: Position) -> bool:
-        """Whether everything after a position is still here."""
-        return position.epoch == self.epoch and self.floor <= position.offset <= self.top
-
-    def index_after(self, offset: int) -> int:
-        """Return the index of the first record after an offset."""
-        return bisect_right(self.records, offset, key=_offset)
-
-    def index_from(self, offset: int) -> int:
-        """Return the index of the first record that is not before an offset."""
-        return bisect_left(self.records, offset, key=_offset)
-
-
-def _offset(entry: tuple[float, Record]) -> int:
-    return entry[1].position.offset
 
 
 class _Done:
@@ -101,9 +49,11 @@ class MemoryBroker:
         max_bytes: The most bytes that all rooms together keep. Above this, the room that
             was published to least recently loses its oldest publications.
         new_epoch: Makes a text that was never used as an epoch.
+        forgot: Called with the name of a room whose position is no longer remembered.
 
     Attributes:
         shared: `False`: no other process has these rooms.
+        first_epoch: The epoch of rooms to which nothing was ever published.
         evicted: How many publications were dropped because of *max_bytes*.
         held: The bytes of those that are kept.
     """
@@ -111,20 +61,25 @@ class MemoryBroker:
     shared = False
 
     def __init__(
-        self, *, max_bytes: int, new_epoch: Callable[[], str] = lambda: secrets.token_urlsafe(9)
+        self,
+        *,
+        max_bytes: int,
+        new_epoch: Callable[[], str] = lambda: secrets.token_urlsafe(9),
+        forgot: Callable[[str], object] = lambda room: None,
     ) -> None:
         self.evicted = 0
         self._loop = asyncio.get_running_loop()
         self._max_bytes = max_bytes
         self._new_epoch = new_epoch
+        self._forgot = forgot
         self.held = 0
         # In the order of their last publications.
-        self._logs: OrderedDict[str, _Log] = OrderedDict()
+        self._logs: OrderedDict[str, RoomLog] = OrderedDict()
         # Rooms without records and subscribers: epoch and offset.
         self._quiet: OrderedDict[str, tuple[str, int]] = OrderedDict()
         # The epoch of each room to which nothing was ever published. It need not be remembered,
         # so those who join rooms and leave them push no other room out.
-        self._first_epoch = new_epoch()
+        self.first_epoch = new_epoch()
         self._keys = Keys()
 
     def publish(self, room: str, draft: Draft, history: History) -> Awaitable[Position]:
@@ -232,14 +187,82 @@ class MemoryBroker:
         self._forget_if_quiet(room, log)
         return page
 
-    def _log(self, room: str) -> _Log:
+    # For an engine that stores what this one keeps
+
+    def position(self, room: str) -> Position:
+        """Return the position of a room's last publication. It is remembered from now on."""
+        log = self._log(room)
+        if not log.records and log.receive is None:
+            del self._logs[room]
+            self._quiet[room] = log.epoch, log.top
+        return log.position
+
+    def known(self, room: str, key: Key) -> Position | None:
+        """Return the position of the publication with a key; raise `Reject` for a conflict."""
+        return self._keys.find(room, key, self._loop.time())
+
+    def chain(self, room: str, replaced: Position) -> tuple[Position, int | None]:
+        """Return what the replacement of a publication names, and which record it removes."""
+        log = self._log(room)
+        record = self._kept(log, replaced)
+        self._forget_if_quiet(room, log)
+        if record is None:
+            return replaced, None
+        return record.replaces or replaced, record.position.offset
+
+    def floor(self, room: str) -> int | None:
+        """Return the offset up to which nothing is kept; `None`: nothing at all is."""
         log = self._logs.get(room)
         if log is None:
-            epoch, top = self._quiet.pop(room, None) or (self._first_epoch, 0)
-            log = self._logs[room] = _Log(room, epoch, top)
+            return None
+        self._trim(log)
+        return log.floor if log.records else None
+
+    def restore(
+        self,
+        room: str,
+        top: Position,
+        floor: int,
+        history: History,
+        records: Iterable[tuple[float, Record]],
+    ) -> None:
+        """Begin with a room that was stored.
+
+        Args:
+            room: Its name.
+            top: The position of its last publication.
+            floor: The offset up to which publications may have been trimmed.
+            history: How much it keeps.
+            records: What it keeps, each with its age in seconds; the oldest first.
+        """
+        now = self._loop.time()
+        log = self._logs[room] = RoomLog(room, top.epoch, top.offset)
+        log.floor = floor
+        log.history = history
+        for age, record in records:
+            if not log.records:
+                self.held += _overhead(room)
+            log.records.append((now - age, record))
+            if record.replaces is not None:
+                log.edits[record.replaces] = record.position.offset
+            log.size += record.size + _OVERHEAD
+            self.held += record.size + _OVERHEAD
+        self._expire(room)
+        if self.held > self._max_bytes:
+            self._evict()
+
+    def restore_key(self, room: str, key: Key, position: Position, age: float) -> None:
+        """Remember a key that was stored; the oldest first."""
+        self._keys.remember(room, key, position, self._loop.time() - age)
+
+    def _log(self, room: str) -> RoomLog:
+        log = self._logs.get(room)
+        if log is None:
+            epoch, top = self._quiet.pop(room, None) or (self.first_epoch, 0)
+            log = self._logs[room] = RoomLog(room, epoch, top)
         return log
 
-    def _trim(self, log: _Log) -> None:
+    def _trim(self, log: RoomLog) -> None:
         history = log.history
         if history is None:
             return
@@ -253,13 +276,13 @@ class MemoryBroker:
         ):
             size -= self._drop(log)
 
-    def _drop(self, log: _Log) -> int:
+    def _drop(self, log: RoomLog) -> int:
         """Drop the oldest record; return its size without the overhead."""
         _, record = log.records.popleft()
         log.floor = record.position.offset
         return self._dropped(log, record)
 
-    def _dropped(self, log: _Log, record: Record) -> int:
+    def _dropped(self, log: RoomLog, record: Record) -> int:
         size = record.size
         log.size -= size + _OVERHEAD
         self.held -= size + _OVERHEAD
@@ -269,7 +292,7 @@ class MemoryBroker:
             del log.edits[record.replaces]
         return size
 
-    def _replace(self, log: _Log, replaced: Position) -> Position:
+    def _replace(self, log: RoomLog, replaced: Position) -> Position:
         """Empty the place of what a new publication replaces; return the first of its chain."""
         first = replaced
         record = self._kept(log, replaced)
@@ -281,7 +304,7 @@ class MemoryBroker:
         log.edits[first] = log.top
         return first
 
-    def _kept(self, log: _Log, position: Position) -> Record | None:
+    def _kept(self, log: RoomLog, position: Position) -> Record | None:
         """Return the record that stands for a publication now, if it is kept."""
         offset = log.edits.get(position)
         if offset is None:
@@ -317,19 +340,20 @@ class MemoryBroker:
             log.timer = self._loop.call_at(due, self._expire, room)
         self._forget_if_quiet(room, log)
 
-    def _forget_if_quiet(self, room: str, log: _Log) -> None:
+    def _forget_if_quiet(self, room: str, log: RoomLog) -> None:
         if log.records or log.receive is not None:
             return
         if log.timer is not None:
             log.timer.cancel()
         del self._logs[room]
-        if not log.top and log.epoch == self._first_epoch:
+        if not log.top and log.epoch == self.first_epoch:
             return
         self._quiet[room] = log.epoch, log.top
         if len(self._quiet) > _MAX_QUIET:
-            self._quiet.popitem(last=False)
+            forgotten, _ = self._quiet.popitem(last=False)
             # The room begins again, and must not have the same positions a second time.
-            self._first_epoch = self._new_epoch()
+            self.first_epoch = self._new_epoch()
+            self._forgot(forgotten)
 
 
 def _overhead(room: str) -> int:

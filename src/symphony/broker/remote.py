@@ -159,6 +159,10 @@ class RemoteBroker:
         if self._topics.pop(topic, None) is not None:
             self._caller.tell("unlisten", topic)
 
+    def call(self, method: str, *arguments: Any) -> Awaitable[Any]:
+        """Call a method of another store beside the broker, which may run twice."""
+        return self._caller.call(method, *arguments, twice=True)
+
     def close(self) -> None:
         """See `Broker.close`."""
         self._subscriptions.clear()

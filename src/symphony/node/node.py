@@ -13,7 +13,7 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException, WebSocketException
 
 from symphony.broker.base import Broker
-from symphony.broker.memorypresence import MemoryPresence
+from symphony.broker.engines import presence_beside
 from symphony.complaints import MAX_FAILURES, Complaints, place_of
 from symphony.errors import Reject
 from symphony.handshake import Handshake
@@ -24,7 +24,7 @@ from symphony.node.logins import Logins
 from symphony.node.peruser import LocalClaims, PerUser
 from symphony.node.targets import Targets
 from symphony.rooms.joining import FindFamily
-from symphony.rooms.membership import Membership
+from symphony.rooms.membership import Membership, SharedMembership
 from symphony.session.blocking import watched
 from symphony.session.endpoint import Endpoint
 from symphony.session.refusal import refuse
@@ -93,18 +93,20 @@ class Node:
         self.sockets: dict[str, Socket[Any]] = {}
         # Before the rooms, which start some.
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.rooms = Membership(
+        table = SharedMembership if broker is not None and broker.shared else Membership
+        self.rooms = table(
             find_family,
             self.run_in_background,
             self.report,
             broker=broker,
-            store=MemoryPresence(),
+            store=presence_beside(broker),
             node=secrets.token_urlsafe(9),
             has_members=has_members,
             patience=limits.finish_timeout,
             max_name=limits.max_room_name,
             max_recovery=limits.max_recovery,
             page_timeout=limits.page_timeout,
+            publish_timeout=limits.publish_timeout,
         )
         self.logins = Logins()
         self.targets = Targets(self)

@@ -75,6 +75,8 @@ class Announcing:
         Raises:
             Reject: `unavailable`: the history cannot be read.
         """
+        if live.topic is not None:
+            await live.topic.open()
         feed = live.feed
         if feed is None:
             return NOW

@@ -79,6 +79,11 @@ class CatchUp:
                 self._live.catching.pop(self._recipient)
                 self._batches.catch_up(self._live, self._recipient)
                 return
+            if self._after.epoch == self._feed.last.epoch and self._after.offset > self._feed.last.offset:
+                # The member has it from another node, which was faster.
+                await self._feed.reached(self._after)
+                await TURN
+                continue
             if outbox.size > outbox.low:
                 async with asyncio.timeout(self._patience):
                     await outbox.lowered()

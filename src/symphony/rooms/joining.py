@@ -42,6 +42,7 @@ class Joining:
         announcing: Adds members, and tells their clients.
         leaving: Undoes a join.
         seating: Gives members their seats.
+        is_shared: Whether other nodes have the rooms, too.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Joining:
         announcing: Announcing,
         leaving: Leaving,
         seating: Seating,
+        *,
+        is_shared: bool,
     ) -> None:
         self._find_family = find_family
         self._handle = handle
@@ -61,6 +64,7 @@ class Joining:
         self._announcing = announcing
         self._leaving = leaving
         self._seating = seating
+        self._is_shared = is_shared
 
     async def join(
         self, socket: Socket[Any], name: str, *, authorize: bool, most: int | None, asked: Join | None
@@ -127,7 +131,7 @@ class Joining:
     def is_immediate(self, name: str) -> bool:
         """Return whether nothing has to be awaited in a join that is not authorized."""
         family = self._find_family(name)[0]
-        waits = family.on_join or family.policy.history or family.has_members
+        waits = self._is_shared or family.on_join or family.policy.history or family.has_members
         is_made = family.state is None or self._lives.is_made(name)
         return not waits and is_made and self._seating.is_settled(name, family)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from symphony.rooms.family import Family
     from symphony.rooms.feed import Feed
     from symphony.rooms.making import Making
+    from symphony.rooms.relaying import Topic
     from symphony.rooms.tasks import RoomTasks
 
 __all__ = ("Live",)
@@ -31,6 +32,7 @@ class Live(Batch):
         is_made: Whether it has its state, or needs none.
         making: The call of its factory, while that runs.
         feed: Its history, if its family has one.
+        topic: What other nodes pass on to it; `None`: there are none.
         follow: Lets a member get what follows a position from the history.
         catching: The members that are behind.
         linger: Ends it, while it lingers.
@@ -60,6 +62,7 @@ class Live(Batch):
         "state",
         "tasks",
         "term",
+        "topic",
         "unasked",
     )
 
@@ -72,6 +75,7 @@ class Live(Batch):
         self.is_made = family.state is None
         self.making: Making | None = None
         self.feed: Feed | None = None
+        self.topic: Topic | None = None
         self.attendance = Attendance() if family.has_members else None
         self.term: str | None = None
         self.home_until = 0.0

@@ -13,15 +13,19 @@ from symphony.outgoing.terms import Terms
 from symphony.rooms.feed import Feed
 from symphony.rooms.live import Live
 from symphony.rooms.making import Making
+from symphony.rooms.relaying import Topic
 from symphony.rooms.running import run_all
+from symphony.rooms.sharedfeed import SharedFeed
 from symphony.rooms.tasks import RoomTasks
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker
     from symphony.outgoing.batch import Batch, Batches, Recipient
-    from symphony.outgoing.encoding import Announced
+    from symphony.outgoing.encoding import Announced, Emitted, Sent
     from symphony.protocol.positions import Position
     from symphony.rooms.family import Family, Hook
+    from symphony.rooms.options import Delivery
+    from symphony.rooms.relaying import Relaying
     from symphony.rooms.room import Room
     from symphony.socket import Socket
 
@@ -42,6 +46,8 @@ class Lives:
         batches: The batches of the node.
         broker: Keeps the histories; `None`: no family has one.
         follow: Lets a member get what follows a position from the history.
+        relaying: Passes on what is not kept; `None`: there are no other nodes.
+        heard: Called with a room and what another node has passed on to it.
         patience: How many seconds the tasks of a room have to end.
 
     Attributes:
@@ -59,6 +65,8 @@ class Lives:
         batches: Batches,
         broker: Broker | None,
         follow: Callable[[Live, Recipient, Position], None],
+        relaying: Relaying | None,
+        heard: Callable[[Live, Sent | Emitted, Delivery], object],
         patience: float,
     ) -> None:
         self.rooms: dict[str, Live] = {}
@@ -70,6 +78,8 @@ class Lives:
         self._batches = batches
         self._broker = broker
         self._follow = follow
+        self._relaying = relaying
+        self._heard = heard
         self._patience = patience
         self._loop = asyncio.get_running_loop()
 
@@ -87,8 +97,26 @@ class Lives:
         if family.policy.history is not None and self._broker is not None:
             live.follow = self._follow
             deliver = partial(_deliver, self._batches, live)
-            live.feed = Feed(self._broker, name, deliver, lambda error: self._not_encoded(error, live))
+            live.feed = self._feed(self._broker, live, deliver)
+        if self._relaying is not None:
+            live.topic = Topic(self._relaying, live.name, partial(self._heard, live))
         return live
+
+    def _feed(self, broker: Broker, live: Live, deliver: Callable[..., object]) -> Feed:
+        def not_encoded(error: Exception) -> None:
+            self._not_encoded(error, live)
+
+        if not broker.shared:
+            return Feed(broker, live.name, deliver, not_encoded)
+        return SharedFeed(broker, live.name, deliver, not_encoded, jumped=partial(self._jumped, live))
+
+    def _jumped(self, live: Live, before: Position) -> None:
+        """Let the members of a room get what follows a position from its history."""
+        # What they have not got of this turn is before it.
+        self._batches.flush()
+        for recipients in tuple(live.recipients.values()):
+            for recipient in tuple(recipients):
+                self._follow(live, recipient, before)
 
     def is_made(self, name: str) -> bool:
         """Return whether a room exists and has its state."""
@@ -200,6 +228,8 @@ class Lives:
         self.rooms.pop(live.name, None)
         if live.feed is not None:
             live.feed.close()
+        if live.topic is not None:
+            live.topic.close()
         self.removed(live)
 
 

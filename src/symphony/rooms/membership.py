@@ -23,8 +23,9 @@ from symphony.rooms.leaving import Leaving
 from symphony.rooms.lives import Lives
 from symphony.rooms.members import Member, Presence
 from symphony.rooms.membertable import MemberTable
-from symphony.rooms.options import Delivery
+from symphony.rooms.options import PLAIN, Delivery
 from symphony.rooms.publishing import Publication, Publishing, terms_of
+from symphony.rooms.relaying import EVERYONE_TOPIC, Relaying, topic_of
 from symphony.rooms.revoking import Revoking
 from symphony.rooms.room import Room, check_room_name
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from symphony.identity import Identity
     from symphony.socket import Socket
 
-__all__ = ("Membership",)
+__all__ = ("Membership", "SharedMembership")
 
 EVERYONE = ""
 
@@ -52,6 +53,7 @@ class Membership:
         max_name: `Limits.max_room_name`.
         max_recovery: `Limits.max_recovery`.
         page_timeout: `Limits.page_timeout`.
+        publish_timeout: `Limits.publish_timeout`.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Membership:
         max_name: int,
         max_recovery: int,
         page_timeout: float,
+        publish_timeout: float,
     ) -> None:
         self.thread = get_ident()
         self.batches = batches = Batches(asyncio.get_running_loop().call_soon, self._not_encoded)
@@ -80,6 +83,16 @@ class Membership:
         self._changes = changes = Changes()
         announcing = Announcing(batches, background, max_recovery, page_timeout)
         handle = partial(Room, self)
+        is_shared = broker is not None and broker.shared
+        self._relaying = relaying = Relaying(broker, self._not_relayed) if broker and is_shared else None
+        self._publishing = publishing = Publishing(
+            broker,
+            batches,
+            lambda name: find_family(name)[0],
+            report,
+            relaying=relaying,
+            timeout=publish_timeout,
+        )
         self._lives = lives = Lives(
             handle,
             background,
@@ -88,6 +101,8 @@ class Membership:
             batches=batches,
             broker=broker,
             follow=announcing.follow,
+            relaying=relaying,
+            heard=publishing.hand,
             patience=patience,
         )
         self._members = members = MemberTable(
@@ -97,9 +112,17 @@ class Membership:
         self._leaving = Leaving(lives, changes, announcing, batches, seating, report)
         if has_members:
             members.start(self._leaving)
-        self._joining = Joining(find_family, handle, lives, changes, announcing, self._leaving, seating)
+        self._joining = Joining(
+            find_family,
+            handle,
+            lives,
+            changes,
+            announcing,
+            self._leaving,
+            seating,
+            is_shared=is_shared,
+        )
         self._revoking = Revoking(handle, lives, changes, self._leaving, report)
-        self._publishing = Publishing(broker, batches, lambda name: find_family(name)[0])
         # The rooms that exist: each publication looks one up.
         self._rooms = lives.rooms
 
@@ -125,6 +148,9 @@ class Membership:
     def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> Awaitable[None]:
         """Hand *message* to the members of *batch*."""
         return self.batches.publish(batch, message, exclude)
+
+    async def start(self) -> None:
+        """Begin to hear what other nodes send to all sockets; there are none."""
 
     def announce(
         self,
@@ -244,9 +270,47 @@ class Membership:
             self._broker.close()
         self._store.close()
 
+    def _not_relayed(self, error: BaseException, topic: str) -> None:
+        self._report(error, None, f"publication to {topic!r} on other nodes")
+
     def _not_encoded(self, error: Exception, batch: Batch) -> None:
         where = f"room {batch.name!r}" if batch.name else "everyone"
         self._report(error, None, f"publication to {where}, for members with another protocol,")
+
+
+class SharedMembership(Membership):
+    """A table of rooms whose other members are on other nodes."""
+
+    async def start(self) -> None:
+        """Begin to hear what other nodes send to all sockets."""
+        assert self._relaying is not None
+        await self._relaying.listen(EVERYONE_TOPIC, self._heard_everyone)
+
+    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> Awaitable[None]:
+        """Hand *message* to the members of *batch*, on all nodes."""
+        assert self._relaying is not None
+        here = self.batches.publish(batch, message, exclude)
+        if not batch.name and batch is not self.everyone:
+            # The sockets of a route, on this node.
+            return here
+        topic = topic_of(batch.name) if batch.name else EVERYONE_TOPIC
+        return self._relaying.publish(topic, message, PLAIN, here)
+
+    def announce(
+        self,
+        name: str,
+        message: Sent | Emitted | Content,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
+    ) -> Awaitable[Position | None]:
+        """Publish *message* to a room, or to everyone, on all nodes."""
+        here = super().announce(name, message, exclude, delivery)
+        if name or self._relaying is None:
+            return here
+        return self._relaying.publish(EVERYONE_TOPIC, message, delivery, here)
+
+    def _heard_everyone(self, message: Sent | Emitted, delivery: Delivery) -> None:
+        self.batches.publish(self.everyone, message, terms=terms_of(self.everyone, delivery))
 
 
 def _by_name(name: str) -> Reject:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -12,6 +14,8 @@ from symphony.errors import Reject
 from symphony.outgoing.encoding import Announced, Content
 from symphony.outgoing.terms import Terms
 from symphony.rooms.options import check
+from symphony.rooms.outcomes import Outcome, heard
+from symphony.rooms.relaying import topic_of
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from symphony.rooms.family import Family
     from symphony.rooms.live import Live
     from symphony.rooms.options import Delivery
+    from symphony.rooms.relaying import Relaying
 
 __all__ = ("Publication", "Publishing", "terms_of")
 
@@ -46,10 +51,26 @@ class Publishing:
         broker: Keeps the histories; `None`: no family has one.
         batches: The batches of the node.
         family_of: Returns the family of a room.
+        report: Called with the error of a publication that is not awaited.
+        relaying: Passes on what is not kept; `None`: there are no other nodes.
+        timeout: How long a publisher waits for the members of this node, if the history
+            cannot be read.
     """
 
-    def __init__(self, broker: Broker | None, batches: Batches, family_of: Callable[[str], Family]) -> None:
+    def __init__(
+        self,
+        broker: Broker | None,
+        batches: Batches,
+        family_of: Callable[[str], Family],
+        report: Callable[[BaseException, Any, str], None],
+        *,
+        relaying: Relaying | None = None,
+        timeout: float,
+    ) -> None:
         self._broker = broker
+        self._report = report
+        self._relaying = relaying
+        self._timeout = timeout
         self._batches = batches
         self._family_of = family_of
 
@@ -70,13 +91,36 @@ class Publishing:
         history = family.policy.history
         check(delivery, room=name, history=history is not None, excludes=bool(exclude))
         if history is None or self._broker is None or not delivery.is_kept:
-            if live is None:
-                return self._batches.paced()
-            shown = Announced(message, name) if live.announced else message
-            return self._batches.publish(live, shown, exclude, terms_of(live, delivery))
+            here = self.hand(live, message, delivery, exclude)
+            if self._relaying is None:
+                return here
+            return self._relaying.publish(topic_of(name), message, delivery, here)
         content = Content.of(message)
         kept = self._broker.publish(name, Draft(content.event, content.packed, content), history)
-        return _Kept(kept, self._batches.paced())
+        if not isinstance(kept, asyncio.Future):
+            return _Kept(kept, self._batches.paced())
+        return Outcome(kept, partial(self._failed, name), partial(self._settled, live))
+
+    async def _settled(self, live: Live | None, position: Position) -> None:
+        if live is not None and live.feed is not None:
+            await heard(live.feed, self._timeout, position)
+        await self._batches.paced()
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        self._report(error, None, f"publication to room {name!r}")
+
+    def hand(
+        self,
+        live: Live | None,
+        message: Sent | Emitted | Content,
+        delivery: Delivery,
+        exclude: Sequence[Recipient] = (),
+    ) -> Awaitable[None]:
+        """Hand a publication that is not kept to the members on this node."""
+        if live is None:
+            return self._batches.paced()
+        shown = Announced(message, live.name) if live.announced else message
+        return self._batches.publish(live, shown, exclude, terms_of(live, delivery))
 
     async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
         """Return the last publications that a room keeps, the oldest first."""

@@ -92,7 +92,8 @@ class Fleet:
     Attributes:
         opened: Whether all workers have been ready.
         stopping: Whether the whole server stops.
-        failed: The exit code of a worker that could not start at first.
+        failed: The exit code of a worker that could not start at first, or of another
+            failure.
         unclean: Whether a worker did not stop in order.
     """
 

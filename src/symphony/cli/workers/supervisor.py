@@ -132,6 +132,11 @@ class _Supervisor:
                 fleet.reload()
             if self._signals.terminated:
                 fleet.stop(now)
+            served = self._lines.served
+            if served is not None and not served.running and not fleet.stopping:
+                logger.critical("The broker of the rooms has ended, so the server stops.")
+                fleet.failed = 1
+                fleet.stop(now)
             fleet.tick(now)
         return fleet.failed if fleet.failed is not None else int(fleet.unclean)
 

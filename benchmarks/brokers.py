@@ -1,0 +1,82 @@
+"""Publications a second into the histories of each broker: `python benchmarks/brokers.py`.
+
+Many tasks publish at the same time, as the handlers of a server do. Each awaits its publication
+before it makes the next one. `ipc` has its broker in another thread of this process. Both share
+one interpreter, so a broker in another process is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from symphony import History, Limits
+from symphony.broker.base import Broker, Draft
+from symphony.broker.engines import open_broker, serve
+
+LIMITS = Limits()
+HISTORY = History(100)
+TASKS = 200
+ROOMS = 50
+
+
+async def rate(broker: Broker, seconds: float) -> float:
+    """Return how many publications a second are acknowledged."""
+    draft = Draft("said", b"\xc4\xc8" + b"x" * 200)
+    end = time.perf_counter() + seconds
+    made = 0
+
+    async def publish(task: int) -> None:
+        nonlocal made
+        room = f"room:{task % ROOMS}"
+        while time.perf_counter() < end:
+            await broker.publish(room, draft, HISTORY)
+            made += 1
+            # A broker in memory answers at once.
+            await asyncio.sleep(0)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(publish(task) for task in range(TASKS)))
+    return made / (time.perf_counter() - began)
+
+
+async def measured(url: str, seconds: float) -> float:
+    """Return the rate of the broker at a URL."""
+    broker = await open_broker(url, LIMITS)
+    try:
+        return await rate(broker, seconds)
+    finally:
+        broker.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    seconds = parser.parse_args().seconds
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
+        urls = {
+            "memory://": "memory://",
+            "sqlite:// (sync=normal)": f"sqlite:///{directory}/normal.db?sync=normal",
+            "sqlite:// (sync=full)": f"sqlite:///{directory}/full.db",
+        }
+        for name, url in urls.items():
+            show(name, lambda url=url: measured(url, seconds))
+        for name, url in urls.items():
+            served = serve(url.replace(".db", "-served.db"), LIMITS)
+            show(f"ipc:// to {name}", lambda at=served.url: measured(at, seconds))
+            served.close()
+
+
+def show(name: str, measure: Callable[[], Awaitable[float]]) -> None:
+    async def run() -> float:
+        return await measure()
+
+    print(f"{name:36} {asyncio.run(run()):>10,.0f} publications a second", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The members of the rooms that several nodes share: the presence store behind a hub."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from symphony.broker.attendance import Decision, Diff, Renewal, Track
+from symphony.broker.hub import Hub
+from symphony.broker.presencetable import PresenceTable
+
+__all__ = ("PRESENCE", "serve_presence")
+
+logger = logging.getLogger("symphony.app")
+
+PRESENCE: Final = "presence:"
+"""What the topics of diffs begin with; the name of the room follows."""
+
+
+def serve_presence(hub: Hub, *, clock: Callable[[], float], new_id: Callable[[], str]) -> None:
+    """Serve a presence store to the nodes of a hub.
+
+    Args:
+        hub: The hub.
+        clock: Returns the time of the store, in seconds.
+        new_id: Makes a text that was never used before.
+    """
+    _Presence(hub, clock, new_id)
+
+
+class _Presence:
+    def __init__(self, hub: Hub, clock: Callable[[], float], new_id: Callable[[], str]) -> None:
+        self._hub = hub
+        self._table = table = PresenceTable(clock=clock, new_id=new_id, publish=self._publish)
+        self._dropped = 0
+        for name, method in (
+            ("track", self._track),
+            ("untrack", self._untrack),
+            ("touch", self._touch),
+            ("reap", self._reap),
+            ("ack", table.ack),
+            ("update", table.update),
+            ("read", table.read),
+            ("count", table.count),
+            ("rooms", table.rooms),
+            ("claim", self._claim),
+            ("claims", table.claims),
+            ("release", table.release),
+            ("settle", table.settle),
+            ("vacate", table.vacate),
+        ):
+            hub.offer(PRESENCE + name, method)
+
+    def _publish(self, diff: Diff) -> None:
+        self._hub.say(PRESENCE + diff.room, diff)
+
+    def _track(self, track: Sequence[Any]) -> Any:
+        return self._table.track(msgspec.convert(track, Track))
+
+    def _untrack(self, room: str, connection: str, node: str, left: bool) -> Any:
+        return self._table.untrack(room, connection, node, left=left)
+
+    def _touch(self, node: str, rooms: Sequence[Any], claims: Sequence[str]) -> Any:
+        return self._table.touch(node, msgspec.convert(rooms, list[Renewal]), claims)
+
+    def _reap(self, node: str) -> Sequence[Decision]:
+        decisions = self._table.reap(node)
+        if self._table.dropped > self._dropped:
+            more, self._dropped = self._table.dropped - self._dropped, self._table.dropped
+            logger.error("%d departures were dropped, because their hooks take too long.", more)
+        return decisions
+
+    def _claim(self, scope: str, user: str, connection: str, node: str, most: int, replace: bool) -> Any:
+        return self._table.claim(scope, user, connection, node, most=most, replace=replace)
