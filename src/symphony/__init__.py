@@ -24,6 +24,7 @@ from symphony.limits import Limits
 from symphony.plugin import Plugin
 from symphony.protocol.envelopes import Event, Protocol
 from symphony.protocol.positions import Position
+from symphony.rooms.leave import Leave
 from symphony.rooms.members import Member, Presence
 from symphony.rooms.policy import Rooms
 from symphony.rooms.publishing import Publication
@@ -51,6 +52,7 @@ __all__ = (
     "Handshake",
     "History",
     "Identity",
+    "Leave",
     "Limits",
     "Member",
     "MessageTooLargeError",

@@ -130,6 +130,7 @@ class Router(Handlers):
         members: Callable[..., Any] | None = None,
         counts: Callable[..., Any] | None = None,
         grace: float = 0.0,
+        presence: bool = False,
         each_node: bool = False,
     ) -> Rooms:
         """Give all rooms whose names match a pattern one policy.
@@ -160,6 +161,7 @@ class Router(Handlers):
             grace: How many seconds a user stays a member after the last connection was
                 lost, for example while a page is reloaded. Sockets without a user have
                 no grace period.
+            presence: Whether clients are told who is in the room.
             each_node: Whether each node has its own state of a room and of its members,
                 if several serve the app. Otherwise a room with state is on one node, and
                 joins on others are refused with `elsewhere`.
@@ -181,6 +183,7 @@ class Router(Handlers):
             members=members,
             counts=counts,
             grace=grace,
+            presence=presence,
             each_node=each_node,
         )
         if not pattern:

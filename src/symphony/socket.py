@@ -19,7 +19,7 @@ from symphony.websocket.backpressure import READY, TURN
 
 if TYPE_CHECKING:
     from symphony.handshake import Handshake
-    from symphony.protocol.envelopes import Join, Leave
+    from symphony.protocol.envelopes import Join, Leave, ReadCount, ReadPresence
     from symphony.rooms.room import Room
     from symphony.transport.base import Connection
 
@@ -31,6 +31,7 @@ __all__ = (
     "join_by_client",
     "leave_by_client",
     "look_for_others",
+    "members_by_client",
     "recipient_of",
     "release",
 )
@@ -148,7 +149,6 @@ class Socket(Generic[StateT]):
     @property
     def rooms(self) -> frozenset[str]:
         """The names of the rooms it is in, without that of its user."""
-        # Those of everyone have no name.
         names = {batch.name for batch in self._recipient.batches if batch.name}
         return frozenset(names if self.user is None else names - {room_of_user(self.user.id)})
 
@@ -268,12 +268,10 @@ class Socket(Generic[StateT]):
             The room.
 
         Raises:
-            Reject: `forbidden`: the room's `authorize` returned `False`; it and `on_join`
-                may also raise a `Reject` with another code. `room_full`: the room has
-                `max_members`. `too_many`: the socket is in `Limits.max_rooms` rooms.
-                `cancelled`: the socket left the room before it had joined.
-                `unavailable`: the history cannot be read. `invalid`: no room can have
-                this name.
+            Reject: `forbidden`: `authorize` returned `False`; it and `on_join` may raise
+                others. `room_full`: it has `max_members`. `too_many`: the socket is in
+                `Limits.max_rooms`. `cancelled`: the socket left meanwhile. `unavailable`:
+                the history cannot be read. `invalid`: no room can have this name.
             DisconnectedError: The socket is closed, or was closed meanwhile.
             WrongThreadError: Called from another thread than the socket's.
         """
@@ -308,8 +306,7 @@ class Socket(Generic[StateT]):
         Raises:
             RuntimeError: The socket is logged in with another id, or is in a room that has
                 members without being logged in.
-            Reject: No room can have the name `user:{id}` (`invalid`), or that room is
-                full (`room_full`).
+            Reject: No room can have the name `user:{id}` (`invalid`), or it is full.
             TypeError: It is not an `Identity`.
             WrongThreadError: Called from another thread than the socket's.
         """
@@ -319,10 +316,7 @@ class Socket(Generic[StateT]):
             raise TypeError(f"socket.login() takes an Identity, not {identity!r}.")
         before = self.user
         if before is not None and before.id != identity.id:
-            raise RuntimeError(
-                f"The socket is logged in as {before.id!r}, so it cannot become {identity.id!r}. "
-                "Close it, and let the client connect again."
-            )
+            raise RuntimeError(f"It is logged in as {before.id!r}, so it cannot become {identity.id!r}.")
         self._session.login(identity, before)
         self.user = identity
 
@@ -385,6 +379,11 @@ async def leave_by_client(socket: Socket[Any], asked: Leave) -> bool:
 async def look_for_others(socket: Socket[Any]) -> None:
     """Refuse a socket whose user has another one on a route for one socket a user."""
     await socket._session.look_for_others()  # pyright: ignore[reportPrivateUsage]
+
+
+async def members_by_client(socket: Socket[Any], asked: ReadPresence | ReadCount) -> Any:
+    """Return who is in the room that the client has named, or how many."""
+    return await socket._session.members(asked)  # pyright: ignore[reportPrivateUsage]
 
 
 async def close_dependencies(socket: Socket[Any]) -> None:

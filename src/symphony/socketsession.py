@@ -13,7 +13,7 @@ from symphony.websocket.backpressure import TURN
 
 if TYPE_CHECKING:
     from symphony.identity import Identity
-    from symphony.protocol.envelopes import Join
+    from symphony.protocol.envelopes import Join, ReadCount, ReadPresence
     from symphony.rooms.room import Room
     from symphony.routing.socketscope import Home
 
@@ -83,6 +83,10 @@ class SocketSession(Protocol):
         """Take it out of a room; whether it was a member."""
         ...
 
+    async def members(self, asked: ReadPresence | ReadCount) -> Any:
+        """Return who is in a room of the socket, or how many, for its client."""
+        ...
+
     def login(self, identity: Identity, before: Identity | None) -> None:
         """Register the identity of the socket; *before* is the previous one."""
         ...
@@ -120,6 +124,10 @@ class _Ended:
     async def leave(self, name: str) -> bool:
         await TURN
         return False
+
+    async def members(self, asked: ReadPresence | ReadCount) -> Any:
+        """Refuse: a closed socket is in no room."""
+        raise DisconnectedError("The socket is closed: it is in no room.")
 
     def login(self, identity: Identity, before: Identity | None) -> None:
         """Do nothing: a closed socket belongs to no user."""

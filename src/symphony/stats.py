@@ -24,6 +24,8 @@ class Stats:
         idle: Sockets closed because they sent nothing for too long.
         late_messages: Sockets closed because a fragmented message was not complete
             in time.
+        missed_ticks: Ticks of rooms that were skipped, because the one before took too long
+            or the event loop was busy.
         late_handshakes: Connections closed before their request was complete.
     """
 
@@ -37,4 +39,5 @@ class Stats:
     late_pongs: int = 0
     idle: int = 0
     late_messages: int = 0
+    missed_ticks: int = 0
     late_handshakes: int = 0

@@ -37,7 +37,7 @@ const shown = (it) => JSON.stringify(it, (_, item) => (typeof item === "bigint" 
 
 // -- envelopes.json
 
-const ROOM_KINDS = ["join", "leave", "joined", "left", "lost"];
+const ROOM_KINDS = ["join", "leave", "joined", "left", "lost", "presence", "count"];
 const FIELDS = ["event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry", ...ROOM_KINDS];
 
 const whole = (message) =>
@@ -50,8 +50,8 @@ function map({ kind, id, number, seconds, event, credit, room, ...fields }) {
   const isRoom = ROOM_KINDS.includes(kind);
   const first = { event, ping: number, pong: number, retry: seconds }[kind] ?? (isRoom ? room : id);
   const rest = kind === "event" || isRoom ? { ...fields, id } : fields;
-  const { data, since, timeout, position, recovered, offset, epoch } = rest;
-  const last = { position, recovered, room: isRoom ? undefined : room, offset, epoch };
+  const { data, since, timeout, position, recovered, members, diff, offset, epoch } = rest;
+  const last = { position, recovered, members, diff, room: isRoom ? undefined : room, offset, epoch };
   const order = { [kind]: first, data, id: rest.id, since, timeout, credit, ...last };
   return value(Object.fromEntries(Object.entries(order).filter(([, item]) => item !== undefined)));
 }

@@ -12,7 +12,7 @@ import pytest
 
 from support.clients import Client, Log, closed, connect, error_in, until
 from support.servers import serve_natively
-from symphony import ConfigurationError, Reject, Router, Socket, Symphony
+from symphony import CallNext, ConfigurationError, Reject, Router, Socket, Symphony
 
 
 async def say(client: Client, **frame: Any) -> None:
@@ -353,3 +353,34 @@ def test_what_is_no_plain_function_of_socket_and_message_is_refused():
     for wrong in (too_few, too_many):
         with pytest.raises(ConfigurationError, match=rf"{wrong.__name__} must take \(socket, message\)"):
             Symphony().check(wrong)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"join":"chat:a","id":1}', '{"leave":"chat:a","id":1}', '{"join":"chat:a","since":"start"}']
+)
+async def test_a_check_sees_what_a_client_asks_of_rooms_and_can_refuse_it(serve, text: str):
+    """Message middleware does not see it, so a check is the place for a limit."""
+    app = Symphony()
+    app.rooms("chat:{name}", history=10, client_join=True)
+    seen, handled = Log(), Log()
+
+    @app.check
+    def check(socket: Socket, message: str | bytes) -> None:
+        seen.append(message)
+        raise Reject("too_many", "slow down")
+
+    @app.middleware("message")
+    async def see(socket: Socket, message: Any, call_next: CallNext) -> Any:
+        handled.append(message)
+        return await call_next(socket, message)
+
+    @app.on("say")
+    async def say(socket: Socket) -> None: ...
+
+    async with serve(app) as url, connect(url, subprotocols=["symphony.v1"]) as client:
+        await client.send(text)
+        error = json.loads(await client.recv())
+        assert (error["event"], error["data"]["code"]) == ("error", "too_many")
+        assert list(seen) == [text]
+        assert list(handled) == []
+        assert len(app._core.node.rooms) == 0

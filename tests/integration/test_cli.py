@@ -86,6 +86,17 @@ async def test_a_broker_that_does_not_exist_is_refused(file: Path, workers: str)
     assert "The broker 'rabbit://here' is not known" in " ".join(errors)
 
 
+async def test_a_folder_for_the_rooms_must_be_one(file: Path) -> None:
+    for options, said in (
+        (("--data", str(file)), "File exists"),
+        (("--data", "rooms?"), "must not have ? or #"),
+        (("--data", "rooms", "--broker", "memory://"), "--data and --broker both name a broker"),
+    ):
+        code, errors = await failure(*SYMPHONY, "run", str(file), *options)
+        assert code == 2
+        assert said in " ".join(errors)
+
+
 async def test_a_unix_socket_is_served_and_removed(file: Path, tmp_path: Path) -> None:
     path = tmp_path / "chat.sock"
     async with served(str(file), "--uds", str(path)) as running:

@@ -54,6 +54,17 @@ CALLS: dict[str, Callable[[Symphony, Socket], Awaitable[Any]]] = {
     "publish to everyone": lambda app, socket: app.everyone.send("x"),
     "count": lambda app, socket: app.room("other").count(),
     "count everyone": lambda app, socket: app.everyone.count(),
+    "count a room": lambda app, socket: app.room("met:1").count(),
+    "read a presence": lambda app, socket: app.room("met:1").presence(),
+    "read a presence of the app": lambda app, socket: app.presence("ann"),
+    "send by id": lambda app, socket: app.socket(socket.id).send("x" * 100),
+    "emit by id": lambda app, socket: app.socket(socket.id).emit("tick", 1),
+    "send to an unknown id": lambda app, socket: app.socket("unknown").send("x"),
+    "close an unknown id": lambda app, socket: app.socket("unknown").close(),
+    "send to a user": lambda app, socket: app.user("ann").send("x"),
+    "emit to users": lambda app, socket: app.users("ann", "bob").emit("tick", 1),
+    "count users": lambda app, socket: app.users("ann", "bob").count(),
+    "close a user": lambda app, socket: app.user("ann").close(),
 }
 
 
@@ -61,6 +72,7 @@ def app_with_a_loop(call: Callable[[Symphony, Socket], Awaitable[Any]], seen: li
     app = Symphony(limits=LIMITS)
     rooms = app.rooms("hooked:{name}")
     app.rooms("kept:{name}", history=10)
+    app.rooms("met:{name}", members=dict)
 
     @rooms.authorize
     async def may(room: Room) -> bool:
@@ -160,6 +172,7 @@ async def test_a_generator_whose_client_has_left_is_closed(serve):
 async def test_a_loop_of_a_background_task_lets_others_run(serve, what: str):
     """In a task of the app, which no client's leaving ends."""
     app = Symphony(limits=LIMITS)
+    app.rooms("met:{name}", members=dict)
     ended: list[str] = []
 
     @app.route("/echo").on_message
@@ -236,6 +249,18 @@ REACHABLE = {
     "RoomTarget.send": "send to a room with a history",
     "RoomTarget.emit": "publish to a room with a history",
     "RoomTarget.history": "read a history",
+    "Room.count": "count a room",
+    "Room.presence": "read a presence",
+    "Symphony.presence": "read a presence of the app",
+    "SocketTarget.send": "send by id",
+    "SocketTarget.emit": "emit by id",
+    "SocketTarget.close": "close an unknown id",
+    "SocketTarget.request": "it waits for a reply, or raises",
+    "User.close": "close a user",
+    "User.request": "it waits for a reply, or raises",
+    "Users.send": "send to a user",
+    "Users.emit": "emit to users",
+    "Users.count": "count users",
     "Target.send": "publish to everyone",
     "Target.emit": "publish to a room",
     "Target.count": "count",

@@ -1,5 +1,6 @@
 """Certificates that a test makes."""
 
+import os
 import ssl
 from pathlib import Path
 
@@ -19,6 +20,9 @@ class Certificate:
         for index, blob in enumerate(made.cert_chain_pems):
             blob.write_to_path(self.certfile, append=index > 0)
         made.private_key_pem.write_to_path(self.keyfile)
+        # For programs in Node.
+        authority.cert_pem.write_to_path(str(folder / "authority.pem"))
+        self.environment = {**os.environ, "NODE_EXTRA_CA_CERTS": str(folder / "authority.pem")}
         self.trust = ssl.create_default_context()
         authority.configure_trust(self.trust)
 

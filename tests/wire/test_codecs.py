@@ -21,11 +21,15 @@ from symphony.protocol.envelopes import (
     Lost,
     Ping,
     Pong,
+    Presence,
     Published,
+    ReadCount,
+    ReadPresence,
     Reply,
     Retry,
 )
 from symphony.protocol.positions import Position
+from symphony.protocol.rosters import MembersDiff, MembersState
 from symphony.protocol.v1 import JSON, MSGPACK, V1
 from wire.vectors import joined, load, message, plain, same
 
@@ -47,8 +51,10 @@ KINDS = {
     "joined": Joined,
     "left": Left,
     "lost": Lost,
+    "presence": Presence,
+    "count": ReadCount,
 }
-OF_ROOMS = dict.fromkeys(("join", "leave", "joined", "left", "lost"), "room")
+OF_ROOMS = dict.fromkeys(("join", "leave", "joined", "left", "lost", "presence", "count"), "room")
 FIRST = {"event": "event", "ping": "number", "pong": "number", "retry": "seconds", **OF_ROOMS}
 ENVELOPES = load("envelopes.json")
 MALFORMED = load("malformed.json")
@@ -71,20 +77,27 @@ def envelope(meaning: dict[str, Any]) -> Envelope:
     }
     if kind == "event" and "room" in meaning:
         return Published(meaning[first], **rest)
+    if kind == "presence" and "id" in meaning:
+        return ReadPresence(meaning[first], **rest)
     return KINDS[kind](meaning[first], **rest)
 
 
 def _field(name: str, value: Any) -> Any:
+    if name in ("members", "diff"):
+        return msgspec.convert(value, MembersState if name == "members" else MembersDiff)
     return Position(**value) if name in ("since", "position") and isinstance(value, dict) else value
 
 
 def meaning(envelope: Envelope, codec: str) -> dict[str, Any]:
     """Return what was decoded, as `envelopes.json` would have it."""
     module = msgspec.json if codec == "json" else msgspec.msgpack
-    kind = "event" if isinstance(envelope, Event) else type(envelope).__name__.lower()
+    kind = "event" if isinstance(envelope, Event) else type(envelope).__name__.lower().removeprefix("read")
     said = {FIRST.get(kind, "id") if name == kind else name: value for name, value in _fields(envelope)}
     if "data" in said:
         said["data"] = module.decode(said["data"])
+    for name in ("members", "diff"):
+        if name in said:
+            said[name] = msgspec.to_builtins(said[name])
     for name in ("since", "position"):
         if isinstance(said.get(name), Position):
             said[name] = msgspec.structs.asdict(said[name])

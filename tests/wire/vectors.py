@@ -29,12 +29,15 @@ FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
 
 _MODULES = {"json": msgspec.json, "msgpack": msgspec.msgpack}
 _IDS = ("id", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong")
-_OF_ROOMS = ("join", "leave", "joined", "left", "lost")
+_OF_ROOMS = ("join", "leave", "joined", "left", "lost", "presence", "count")
 _KINDS = (
     *("event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry", "limits"),
     *_OF_ROOMS,
 )
-_FIELDS = ("data", "id", "since", "timeout", "credit", "position", "recovered", "room", "offset", "epoch")
+_FIELDS = (
+    *("data", "id", "since", "timeout", "credit", "position"),
+    *("recovered", "members", "diff", "room", "offset", "epoch"),
+)
 
 Ids = dict[str, Any]
 """What the variables of a conversation stand for, ids and epochs: `{"$a": 1}`."""

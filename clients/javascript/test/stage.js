@@ -33,7 +33,7 @@ const camel = (options = {}) =>
 
 const FIELDS = [
   ...["event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry"],
-  ...["join", "leave", "joined", "left", "lost"],
+  ...["join", "leave", "joined", "left", "lost", "presence", "count"],
 ];
 export const kindOf = (frame) => FIELDS.find((field) => (frame?.[field] ?? null) !== null);
 

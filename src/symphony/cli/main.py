@@ -17,9 +17,9 @@ from symphony.cli.connect.command import connect
 from symphony.cli.failing import FAILED, USAGE, fail
 from symphony.cli.finding import AppImportError, Source, TargetError, load, locate
 from symphony.cli.reloading import serve_reloading
-from symphony.cli.workers.sharing import tell_broker
+from symphony.cli.workers.sharing import broker_in, tell_broker
 from symphony.cli.workers.supervisor import supervise
-from symphony.errors import ConfigurationError
+from symphony.errors import BrokerUnavailableError, ConfigurationError
 from symphony.node.brokers import BROKER_VARIABLE
 from symphony.transport.native.certificate import check_certificate
 from symphony.transport.native.config import Config
@@ -96,6 +96,13 @@ def _run(
             show_default=MEMORY,
         ),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder that keeps the rooms over restarts: short for --broker sqlite:///DIR/rooms.db.",
+        ),
+    ] = None,
     reload: Annotated[
         bool, typer.Option("--reload", help="Restart when a Python file next to the app changes.")
     ] = False,
@@ -142,6 +149,9 @@ def _run(
     }
     try:
         source = locate(target)
+        if data is not None and broker is not None:
+            raise ConfigurationError("--data and --broker both name a broker: leave out one of them.")
+        broker = broker if data is None else broker_in(data)
         tell_broker(broker)
         if reload:
             serve_reloading(partial(_serve, source, options), source.watched, **where)
@@ -153,7 +163,7 @@ def _run(
             _serve(source, options)
     except (TargetError, ConfigurationError) as error:
         fail(str(error), USAGE)
-    except ListenError as error:
+    except (ListenError, BrokerUnavailableError) as error:
         fail(str(error), FAILED)
 
 

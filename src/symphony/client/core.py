@@ -35,6 +35,7 @@ from symphony.protocol.envelopes import (
     Lost,
     MalformedError,
     Pong,
+    Presence,
     Published,
     Reply,
     Retry,
@@ -54,7 +55,7 @@ _ANSWERS: Final = (Reply, Error, Item, End)
 _LIMITS_TIMEOUT: Final = 1.0
 # How long a server may take to close after it has said that it stops.
 _STOP_TIMEOUT: Final = 300.0
-_OF_ROOMS: Final = (Joined, Left, Lost)
+_OF_ROOMS: Final = (Joined, Left, Lost, Presence)
 _CODECS: Final[dict[str | None, V1]] = {
     codec.subprotocol: codec for codec in (V1("json", publications=True), V1("msgpack", publications=True))
 }

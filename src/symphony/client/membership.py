@@ -10,6 +10,7 @@ from symphony.client.backoff import Backoff
 from symphony.client.delivery import Delivery
 from symphony.client.joining import Joining, Leaving, Since
 from symphony.client.places import GAP, HAD, Place
+from symphony.client.presence import RoomPresence
 from symphony.client.room import Room
 from symphony.errors import RemoteError
 from symphony.protocol.envelopes import Joined, Published
@@ -42,6 +43,7 @@ class Membership:
         timer: Runs until the next join.
         wanted: The position that the program has named in a join that is not answered.
         backoff: The delays between joins that were refused.
+        presence: Who is in the room.
         waiters: Tasks that wait until it is joined or left.
     """
 
@@ -57,6 +59,7 @@ class Membership:
         "member",
         "name",
         "place",
+        "presence",
         "recovered",
         "request",
         "room",
@@ -74,6 +77,7 @@ class Membership:
         self.name = name
         self._leave = leave
         self.place = Place()
+        self.presence = RoomPresence()
         self.room: Room | None = None
         self.recovered: bool | None = None
         self.held = self.member = self.asked = self.ignoring = self.ending = False

@@ -11,6 +11,7 @@ from typing_extensions import TypeVar
 from symphony.client.arrivals import Publication
 from symphony.client.delivery import Delivery
 from symphony.client.handlers import check_name
+from symphony.client.presence import RoomPresence
 from symphony.errors import SymphonyError
 from symphony.protocol.positions import Position
 
@@ -25,6 +26,7 @@ class Held(Protocol):
     name: str
     recovered: bool | None
     delivery: Delivery
+    presence: RoomPresence
 
     @property
     def position(self) -> Position | None:
@@ -67,6 +69,11 @@ class Room:
         as `since` to `client.join`, also in another process, to continue there.
         """
         return self._held.position
+
+    @property
+    def presence(self) -> RoomPresence:
+        """Who is in the room: a mapping of ids to infos, which changes as they come and go."""
+        return self._held.presence
 
     @property
     def recovered(self) -> bool | None:

@@ -18,7 +18,7 @@ from symphony.client.options import Options
 from symphony.client.payload import Decoding, error_said
 from symphony.client.room import Room
 from symphony.errors import DisconnectedError, RemoteError, RequestTimeoutError, SymphonyError
-from symphony.protocol.envelopes import Joined, Left, Lost, Published
+from symphony.protocol.envelopes import Joined, Left, Lost, Presence, Published
 from symphony.tasks import start
 
 __all__ = ("MAX_REMEMBERED_ROOMS", "Rooms")
@@ -201,16 +201,21 @@ class Rooms:
         elif membership.publish(event, size):
             self._recover(membership, f"the publication with the offset {event.offset} came too early")
 
-    def take(self, envelope: Joined | Left | Lost) -> None:
+    def take(self, envelope: Joined | Left | Lost | Presence) -> None:
         """Handle an envelope about a room."""
         if isinstance(envelope, Joined):
             membership = self._memberships.get(envelope.joined) or self._add(envelope.joined)
+            membership.presence.restart(envelope.members)
             if membership.joined(envelope) and not membership.ending:
                 if membership.held and not membership.asked:
                     # It joins again when `on_open` is done.
                     membership.ignoring = True
                 else:
                     self._ask(membership)
+        elif isinstance(envelope, Presence):
+            membership = self._memberships.get(envelope.presence)
+            if membership is not None and membership.presence.take(envelope) and not membership.request:
+                self._ask(membership)
         elif isinstance(envelope, Lost):
             membership = self._memberships.get(envelope.lost)
             if membership is not None and not membership.ignoring:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from symphony.client.arrivals import Publication
+from symphony.client.presence import RoomPresence
 from symphony.client.receiving import Receiver
 from symphony.client.room import Room as AsyncRoom
 from symphony.errors import SymphonyError
@@ -38,6 +39,11 @@ class Room(Iterator[Publication]):
     def position(self) -> Position | None:
         """As `symphony.client.Room.position`: a publication is handled when the next one is taken."""
         return self._room.position
+
+    @property
+    def presence(self) -> RoomPresence:
+        """As `symphony.client.Room.presence`."""
+        return self._room.presence
 
     @property
     def recovered(self) -> bool | None:

@@ -16,6 +16,7 @@ from symphony.websocket.handshake import TOKEN, check_origins
 
 __all__ = (
     "NO_CLOSE",
+    "NO_LEAVE",
     "NO_ROOM",
     "answering",
     "as_coroutine",
@@ -26,6 +27,7 @@ __all__ = (
 )
 
 NO_ROOM: Final = "a Room is for the hooks of app.rooms(); here use app.room(name) or await socket.join(name)"
+NO_LEAVE: Final = "only on_leave, on_away and on_depart of rooms have a Leave"
 NO_CLOSE: Final = "only a disconnect handler has a Close"
 
 

@@ -6,19 +6,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from symphony.errors import ConfigurationError
 from symphony.handshake import Handshake
 from symphony.identity import Identity
 from symphony.node.checks import (
     NO_CLOSE,
+    NO_LEAVE,
     NO_ROOM,
     answering,
     the_handshake,
     wrong_state,
 )
 from symphony.rooms.family import Families, Family, Hook
+from symphony.rooms.leave import Leave
 from symphony.rooms.members import Member
 from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy, Rooms
 from symphony.rooms.room import Room
+from symphony.rooms.ticking import DT
 from symphony.routing.patterns import NamePattern
 from symphony.routing.plan import Plan, compile_plan
 from symphony.routing.stage import Filler, Known, OfSubject, the_socket, the_subject
@@ -29,6 +33,8 @@ __all__ = ("HookCompiler",)
 
 _NO_SOCKET: Final = "this hook is not called for one socket"
 _SOCKET_HOOKS: Final = ("authorize", "on_join", "on_leave", "on_arrive", "on_back")
+_LEAVE_HOOKS: Final = ("on_leave", "on_away", "on_depart")
+_TAKE_LEAVE: Final = "annotate it with Leave: it has the reason and the close code"
 _MEMBER_HOOKS: Final = ("on_arrive", "on_back", "on_away", "on_depart")
 _NO_MEMBER: Final = "a Member is for on_arrive, on_back, on_away and on_depart; elsewhere use room.members"
 
@@ -67,6 +73,8 @@ class HookCompiler:
             on_leave=tuple(hooks.get("on_leave", [])),
             on_empty=tuple(hooks.get("on_empty", [])),
             tasks=tuple(hooks.get("task", [])),
+            ticks=tuple((seconds, self._hook(hook, "every", policy)) for seconds, hook in rooms.ticks),
+            saves=tuple((every, self._hook(hook, "save", policy)) for every, hook in rooms.saves),
             member_state=self._of_socket(policy.members, "members", policy),
             counts=self._of_socket(policy.counts, "counts", policy),
             on_arrive=_in_turn(hooks.get("on_arrive", [])),
@@ -97,7 +105,13 @@ class HookCompiler:
         """Compile the app's error handler."""
         types: dict[type, Filler] = {Socket: the_socket, Exception: the_subject, BaseException: the_subject}
         take_socket = "take the Socket: it has it"
-        refused = {Room: NO_ROOM, Close: NO_CLOSE, Handshake: take_socket, Identity: take_socket}
+        refused = {
+            Room: NO_ROOM,
+            Close: NO_CLOSE,
+            Leave: NO_LEAVE,
+            Handshake: take_socket,
+            Identity: take_socket,
+        }
         known = Known(types, refused)
         plan = compile_plan(function, where="on_error of the app", known=known, overrides=self._overrides)
         return answering(plan, "on_error of the app")
@@ -107,8 +121,7 @@ class HookCompiler:
 
     def _hook(self, function: Callable[..., Any], kind: str, policy: RoomPolicy) -> Hook:
         where = f"{kind} of rooms {policy.pattern!r}"
-        of_member = kind in _MEMBER_HOOKS
-        plan = self._plan(function, where, policy, for_socket=kind in _SOCKET_HOOKS, of_member=of_member)
+        plan = self._plan(function, where, policy, for_socket=kind in _SOCKET_HOOKS, kind=kind)
         return answering(plan, where)
 
     def _plan(
@@ -119,13 +132,23 @@ class HookCompiler:
         *,
         for_socket: bool,
         is_factory: bool = False,
-        of_member: bool = False,
+        kind: str = "",
     ) -> Plan:
         types: dict[type, Filler] = {Room: the_subject}
-        refused = {Close: NO_CLOSE, Member: _NO_MEMBER}
-        if of_member:
+        refused = {Close: NO_CLOSE, Member: _NO_MEMBER, Leave: NO_LEAVE}
+        if kind in _MEMBER_HOOKS:
             types = {Room: OfSubject("room"), Member: OfSubject("member")}
             del refused[Member]
+        if kind in _LEAVE_HOOKS:
+            types |= {Room: OfSubject("room"), Leave: OfSubject("leave")}
+            del refused[Leave]
+            refused[Close] = _TAKE_LEAVE
+        names = dict(NamePattern(policy.pattern, separator=ROOM_SEPARATOR).converters)
+        if kind == "every":
+            types = {Room: OfSubject("room")}
+            if DT in names:
+                raise ConfigurationError(f"{where}: {{dt}} is the name of the seconds since the last tick.")
+            names[DT] = "float"
         if for_socket:
             types |= {Socket: the_socket, Handshake: the_handshake}
         else:
@@ -134,7 +157,7 @@ class HookCompiler:
             function,
             where=where,
             known=Known(types, refused, partial(_wrong_room_state, policy)),
-            pattern_names=NamePattern(policy.pattern, separator=ROOM_SEPARATOR).converters,
+            pattern_names=names,
             overrides=self._overrides,
             is_factory=is_factory,
         )

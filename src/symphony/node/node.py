@@ -99,6 +99,7 @@ class Node:
             self.run_in_background,
             self.report,
             broker=broker,
+            stats=stats,
             store=presence_beside(broker),
             node=secrets.token_urlsafe(9),
             has_members=has_members,

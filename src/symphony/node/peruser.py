@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from symphony.broker.attendance import Claimed
 from symphony.errors import Reject
+from symphony.socket import look_for_others
 
 if TYPE_CHECKING:
     from symphony.session.session import Session
+    from symphony.socket import Socket
 
-__all__ = ("Claims", "LocalClaims", "PerUser")
+__all__ = ("Claims", "LocalClaims", "PerUser", "if_alone")
 
 _REPLACED: Final = "another connection of the same user has taken its place"
 _CONFLICT: Final = "the user has another connection"
@@ -127,7 +129,7 @@ class PerUser:
         """Close the sockets whose place was taken."""
         for id in evicted:
             session = self._sessions.pop(id, None)
-            if session is not None:
+            if session is not None and not session.is_over:
                 session.refuse(Reject("replaced", _REPLACED))
 
     async def left(self, session: Session) -> None:
@@ -135,3 +137,15 @@ class PerUser:
         socket: Any = session.socket
         if self._sessions.pop(socket.id, None) is not None:
             await self._claims.release(socket.id)
+
+
+def if_alone(
+    connect: Callable[[Socket[Any]], Awaitable[None]],
+) -> Callable[[Socket[Any]], Awaitable[None]]:
+    """Call a connect handler only if the user has no other socket."""
+
+    async def look_first(socket: Socket[Any]) -> None:
+        await look_for_others(socket)
+        await connect(socket)
+
+    return look_first

@@ -21,6 +21,7 @@ from symphony.limits import Limits
 from symphony.misnamed import Misnamed
 from symphony.node.checks import (
     NO_CLOSE,
+    NO_LEAVE,
     NO_ROOM,
     answering,
     as_coroutine,
@@ -29,14 +30,16 @@ from symphony.node.checks import (
     the_handshake,
     wrong_state,
 )
+from symphony.node.peruser import if_alone
 from symphony.outgoing.encoding import V1_DIALECTS, Dialect
 from symphony.protocol.annotations import bare
 from symphony.protocol.bounds import SMALL, bounded, calm
-from symphony.protocol.envelopes import JOIN, LEAVE, Action, Protocol
+from symphony.protocol.envelopes import COUNT, JOIN, LEAVE, PRESENCE, Action, Protocol
 from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
 from symphony.protocol.reading import Reader, event_readers, guarded
 from symphony.protocol.unencodable import UnencodableError
 from symphony.protocol.v1 import ERROR
+from symphony.rooms.leave import Leave
 from symphony.rooms.room import Room
 from symphony.routing.events import EventTable, handler_names, names_in, payload_of
 from symphony.routing.handlers import EVENT_SEPARATOR, Handler, Handlers
@@ -47,7 +50,13 @@ from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
 from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
 from symphony.session.threads import run_in_thread
-from symphony.socket import Socket, begin, join_by_client, leave_by_client, look_for_others
+from symphony.socket import (
+    Socket,
+    begin,
+    join_by_client,
+    leave_by_client,
+    members_by_client,
+)
 from symphony.transport.base import Close, Profile
 from symphony.websocket.backpressure import TURN
 from symphony.websocket.queued import Queued
@@ -112,7 +121,7 @@ class Compiler:
         check_state(state, where)
         connect = self._connect(_nearest(inside, "connect"), where, names, state)
         if options.on_conflict == "refuse":
-            connect = _if_alone(connect)
+            connect = if_alone(connect)
         disconnect = self._disconnect(_nearest(inside, "disconnect"), where, names, state)
         stack = {stage: self._stack(inside, stage, where, names, state) for stage in STAGES}
         receive, is_async, events, takes_bytes = _takes_no_messages, False, None, False
@@ -159,7 +168,7 @@ class Compiler:
 
     def _plan(self, handler: Handler, where: str, names: Mapping[str, str], state: Any, **rules: Any) -> Plan:
         types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
-        refused: dict[type, str] = {Room: NO_ROOM}
+        refused: dict[type, str] = {Room: NO_ROOM, Leave: NO_LEAVE}
         if rules.pop("close", False):
             types[Close] = the_subject
         else:
@@ -179,7 +188,7 @@ class Compiler:
     ) -> list[Middleware]:
         """Return the middleware around a stage of a route, the outermost first."""
         types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
-        refused: dict[type, str] = {Room: NO_ROOM}
+        refused: dict[type, str] = {Room: NO_ROOM, Leave: NO_LEAVE}
         if stage == "disconnect":
             types[Close] = the_subject
         else:
@@ -275,6 +284,8 @@ class Compiler:
         for table in tables.values():
             table.add_action(JOIN, join_by_client)
             table.add_action(LEAVE, leave_by_client)
+            table.add_action(PRESENCE, members_by_client)
+            table.add_action(COUNT, members_by_client)
         dialects = V1_DIALECTS if protocol is None else (own_dialect(protocol, where),)
         if not middlewares:
             if protocol is None:
@@ -339,18 +350,6 @@ def _seen(
         return handle(socket, event)
     event.data = read(event.data)
     return chain(socket, event)
-
-
-def _if_alone(
-    connect: Callable[[Socket[Any]], Awaitable[None]],
-) -> Callable[[Socket[Any]], Awaitable[None]]:
-    """Call a connect handler only if the user has no other socket."""
-
-    async def look_first(socket: Socket[Any]) -> None:
-        await look_for_others(socket)
-        await connect(socket)
-
-    return look_first
 
 
 async def _begin(socket: Socket[Any]) -> None:

@@ -15,11 +15,14 @@ from msgspec import Struct
 
 from symphony.errors import Reject
 from symphony.protocol.positions import Position
+from symphony.protocol.rosters import MembersDiff, MembersState
 
 __all__ = (
+    "COUNT",
     "JOIN",
     "LEAVE",
     "MESSAGE",
+    "PRESENCE",
     "Action",
     "Cancel",
     "End",
@@ -39,8 +42,11 @@ __all__ = (
     "MalformedError",
     "Ping",
     "Pong",
+    "Presence",
     "Protocol",
     "Published",
+    "ReadCount",
+    "ReadPresence",
     "Reply",
     "Retry",
 )
@@ -63,6 +69,8 @@ class Action(str):
 
 JOIN: Final = Action("join")
 LEAVE: Final = Action("leave")
+PRESENCE: Final = Action("presence")
+COUNT: Final = Action("count")
 
 
 class Event(Struct, omit_defaults=True):
@@ -212,6 +220,36 @@ class Leave(Struct, omit_defaults=True):
     timeout: float | None = None
 
 
+class ReadPresence(Struct, omit_defaults=True):
+    """The request `id`: the members of the room `presence`, of which the client is one."""
+
+    presence: str
+    id: Any
+    timeout: float | None = None
+
+
+class ReadCount(Struct, omit_defaults=True):
+    """The request `id`: how many members the room `count` has, of which the client is one."""
+
+    count: str
+    id: Any
+    timeout: float | None = None
+
+
+class Presence(Struct, omit_defaults=True):
+    """The members of the room `presence` have changed; it has one of the two.
+
+    Attributes:
+        presence: The name of the room.
+        diff: What has changed.
+        members: All members, anew.
+    """
+
+    presence: str
+    diff: MembersDiff | None = None
+    members: MembersState | None = None
+
+
 class Joined(Struct, omit_defaults=True):
     """The client is a member of the room `joined`: its publications follow.
 
@@ -219,11 +257,13 @@ class Joined(Struct, omit_defaults=True):
         joined: The name of the room.
         position: The publications that follow begin after it, in a room with history.
         recovered: Whether they follow the `since` of the join; `None` if it had none.
+        members: Who is in the room, if its clients are told.
     """
 
     joined: str
     position: Position | None = None
     recovered: bool | None = None
+    members: MembersState | None = None
 
 
 class Left(Struct):
@@ -257,6 +297,9 @@ Envelope: TypeAlias = (
     | Joined
     | Left
     | Lost
+    | ReadPresence
+    | ReadCount
+    | Presence
 )
 
 

@@ -29,12 +29,16 @@ from symphony.protocol.envelopes import (
     MalformedError,
     Ping,
     Pong,
+    Presence,
     Published,
+    ReadCount,
+    ReadPresence,
     Reply,
     Retry,
 )
 from symphony.protocol.invalid import reason_and_path
 from symphony.protocol.positions import Position
+from symphony.protocol.rosters import MembersDiff, MembersState
 from symphony.protocol.unencodable import fail_to_encode
 
 __all__ = ("ERROR", "JSON", "MAX_CREDIT", "MAX_ID", "MAX_NAME", "MAX_TIMEOUT", "MSGPACK", "V1", "TypedV1")
@@ -89,6 +93,10 @@ class _Frame(Struct, gc=False):
     since: Position | Literal["start"] | None = None
     position: Position | None = None
     recovered: bool | None = None
+    presence: _Room | None = None
+    count: _Room | None = None
+    members: MembersState | None = None
+    diff: MembersDiff | None = None
 
 
 class _JsonEvent(Event, gc=False):
@@ -137,6 +145,8 @@ class _Request(Struct):
     event: Any = None
     join: Any = None
     leave: Any = None
+    presence: Any = None
+    count: Any = None
 
 
 class V1:
@@ -257,12 +267,13 @@ class V1:
         id = None
         with suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
             request = self._decode_request(message)
-            if (request.event, request.join, request.leave) != (None, None, None):
+            kinds = request.event, request.join, request.leave, request.presence, request.count
+            if any(kind is not None for kind in kinds):
                 id = request.id
         return MalformedError(reason, path, id=id)
 
 
-def _of_room(frame: _Frame, data: Raw) -> Join | Leave | Joined | Left | Lost | None:
+def _of_room(frame: _Frame, data: Raw) -> Envelope | None:
     """Return the envelope about a room, `None` if the frame is not about a room."""
     if (room := frame.join or frame.leave) is not None:
         if frame.id is None:
@@ -270,8 +281,10 @@ def _of_room(frame: _Frame, data: Raw) -> Join | Leave | Joined | Left | Lost | 
         if frame.join is not None:
             return Join(room, frame.id, frame.since, frame.timeout)
         return Leave(room, frame.id, frame.timeout)
+    if frame.presence is not None or frame.count is not None:
+        return _of_members(frame)
     if frame.joined is not None:
-        return Joined(frame.joined, frame.position, frame.recovered)
+        return Joined(frame.joined, frame.position, frame.recovered, frame.members)
     if frame.left is not None:
         return Left(frame.left, data)
     if frame.lost is not None:
@@ -279,6 +292,18 @@ def _of_room(frame: _Frame, data: Raw) -> Join | Leave | Joined | Left | Lost | 
             raise MalformedError("a `lost` needs a `position`", "$.position")
         return Lost(frame.lost, frame.position)
     return None
+
+
+def _of_members(frame: _Frame) -> Presence | ReadPresence | ReadCount:
+    """Return the envelope about the members of a room."""
+    if frame.presence is not None and (frame.diff is not None or frame.members is not None):
+        return Presence(frame.presence, frame.diff, frame.members)
+    if frame.id is None:
+        raise MalformedError("it needs an `id`, because it is a request", "$.id")
+    if frame.presence is not None:
+        return ReadPresence(frame.presence, frame.id, frame.timeout)
+    assert frame.count is not None
+    return ReadCount(frame.count, frame.id, frame.timeout)
 
 
 class TypedV1(V1):

@@ -113,7 +113,8 @@ class Announcing:
     def _tell_joined(self, live: Live, recipient: Recipient, start: Start) -> None:
         if live.announced:
             position = live.feed.last if live.feed is not None else None
-            tell(recipient, Joined(live.name, start.after or position, start.recovered))
+            members = live.showing.state() if live.showing is not None else None
+            tell(recipient, Joined(live.name, start.after or position, start.recovered, members))
 
     def _follow(self, live: Live, recipient: Recipient, start: Start) -> None:
         feed = live.feed

@@ -74,10 +74,12 @@ class CatchUp:
     async def _send_pages(self) -> None:
         outbox = self._recipient.outbox
         while self._goes_on:
-            if self._after == self._feed.last:
+            if self._after == self._feed.last or self._is_past_the_end:
                 # No `await` in between: every later publication reaches it.
                 self._live.catching.pop(self._recipient)
                 self._batches.catch_up(self._live, self._recipient)
+                if self._live.caught_up is not None:
+                    self._live.caught_up(self._recipient)
                 return
             if self._after.epoch == self._feed.last.epoch and self._after.offset > self._feed.last.offset:
                 # The member has it from another node, which was faster.
@@ -116,6 +118,12 @@ class CatchUp:
         owner = self._live.behind.get(self._recipient)
         if owner is not None and self._goes_on:
             owner.close(1013, reason)
+
+    @property
+    def _is_past_the_end(self) -> bool:
+        # A room that is closed hears no more, and the history may go on.
+        last, after = self._feed.last, self._after
+        return self._live.over is not None and (after.epoch != last.epoch or after.offset >= last.offset)
 
     @property
     def _goes_on(self) -> bool:

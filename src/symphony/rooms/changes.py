@@ -12,6 +12,7 @@ from symphony.errors import DisconnectedError, Reject
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
+    from symphony.rooms.leave import Leave
     from symphony.rooms.seating import Departure
 
 __all__ = ("Change", "Changes", "refuse_gone", "undone")
@@ -22,17 +23,15 @@ class Change:
 
     Attributes:
         joins: The room, while the `on_join` hook of a member runs.
-        undone: Whether the socket has left or gone meanwhile.
-        left: Whether it has left; otherwise its connection was lost.
+        undone: Why the socket is no longer a member, if it has left or gone meanwhile.
         departure: The end of its membership, if that is over already.
     """
 
-    __slots__ = ("_ended", "_is_over", "departure", "joins", "left", "undone")
+    __slots__ = ("_ended", "_is_over", "departure", "joins", "undone")
 
     def __init__(self) -> None:
         self.joins: Batch | None = None
-        self.undone = False
-        self.left = True
+        self.undone: Leave | None = None
         self.departure: Departure | None = None
         self._ended: asyncio.Future[None] | None = None
         self._is_over = False
@@ -40,7 +39,7 @@ class Change:
     def check(self, recipient: Recipient, name: str) -> None:
         """Refuse a join that was undone."""
         refuse_gone(recipient, name)
-        if self.undone:
+        if self.undone is not None:
             raise undone(name)
 
     async def wait(self) -> None:

@@ -36,6 +36,8 @@ class Family:
         on_away: Called when a member goes away.
         on_depart: Called when a member has gone.
         on_empty: Called when the last has left and the linger has passed.
+        ticks: Called at a fixed rate, each with its interval.
+        saves: Called after changes, each with its interval.
         tasks: Run from the first join to the end of the linger.
         has_members: Whether its rooms have members: users, whatever the number of sockets.
         has_home: Whether each of its rooms is at home on one node.
@@ -48,6 +50,8 @@ class Family:
     on_leave: tuple[Hook, ...] = ()
     on_empty: tuple[Hook, ...] = ()
     tasks: tuple[Hook, ...] = ()
+    ticks: tuple[tuple[float, Hook], ...] = ()
+    saves: tuple[tuple[float, Hook], ...] = ()
     member_state: Hook | None = None
     counts: Hook | None = None
     on_arrive: Hook | None = None
@@ -60,7 +64,8 @@ class Family:
     def __post_init__(self) -> None:
         policy = self.policy
         self.has_members = bool(
-            policy.members is not None
+            policy.presence
+            or policy.members is not None
             or policy.max_members is not None
             or policy.grace
             or policy.counts is not None
@@ -69,7 +74,8 @@ class Family:
             or self.on_away
             or self.on_depart
         )
-        needs_home = policy.state is not None or policy.members is not None or self.tasks
+        needs_home = policy.state is not None or policy.members is not None
+        needs_home = needs_home or self.tasks or self.ticks or self.saves
         self.has_home = bool(needs_home and not policy.each_node)
 
     @property
@@ -80,7 +86,7 @@ class Family:
     @property
     def is_announced(self) -> bool:
         """Whether clients are told of their membership."""
-        return self.policy.history is not None or self.opens_to_clients
+        return self.policy.history is not None or self.policy.presence or self.opens_to_clients
 
 
 _PARAMETER: Final = re.compile(r"\{[^}]*\}")

@@ -79,6 +79,7 @@ class Feed:
         """End the subscription."""
         if self._opening is not None:
             self._opening.cancel()
+            self._opening = None
             self._broker.unsubscribe(self._room)
         # Otherwise the room would wait for the garbage collector.
         self._deliver = self._not_encoded = _nothing

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from symphony.errors import Reject
 from symphony.identity import is_of_user
-from symphony.rooms.announcing import NOW, REMOVED
+from symphony.rooms import announcing as told
+from symphony.rooms.announcing import NOW
 from symphony.rooms.changes import refuse_gone, undone
+from symphony.rooms.leave import REMOVED, Leave
+from symphony.rooms.lives import inside
 from symphony.socket import recipient_of
 
 if TYPE_CHECKING:
@@ -98,18 +101,16 @@ class Joining:
         asks = authorize and family.authorize is not None
         if not asks and self.is_immediate(name):
             self._check_count(recipient, most)
-            self._attach(socket, self._lives.at_work(name, family, params), NOW, asked=asks)
+            self._attach_now(socket, name, family, params, asked=asks)
             return
+        since = None if asked is None else asked.since
         with self._changes.changing(recipient, name) as change:
             revocations = self._changes.revocations if asks else None
             if asks and not await self._allowed(socket, name, family, change):
                 return
-            live = self._lives.at_work(name, family, params)
-            with self._lives.held(live):
-                # If it is about to end, it goes on: `Lives.let_go` decides anew.
-                live.stay()
-                since = None if asked is None else asked.since
-                await self._enter(socket, live, most, since, change, revocations)
+            while not await self._entered(socket, name, most, since, change, revocations):
+                # The life of the room was over. It is made anew.
+                change.check(recipient, name)
 
     def enter_now(self, socket: Socket[Any], name: str) -> bool:
         """Let a socket into the room of its user, unless hooks or a history let it wait.
@@ -125,15 +126,17 @@ class Joining:
             return True
         if not self.is_immediate(name):
             return False
-        self._attach(socket, self._lives.at_work(name, family, params), NOW, asked=False)
+        self._attach_now(socket, name, family, params, asked=False)
         return True
 
     def is_immediate(self, name: str) -> bool:
         """Return whether nothing has to be awaited in a join that is not authorized."""
         family = self._find_family(name)[0]
-        waits = self._is_shared or family.on_join or family.policy.history or family.has_members
-        is_made = family.state is None or self._lives.is_made(name)
-        return not waits and is_made and self._seating.is_settled(name, family)
+        if self._is_shared or family.on_join or family.policy.history or family.has_members:
+            return False
+        live = self._lives.rooms.get(name)
+        is_made = family.state is None if live is None else live.is_made and live.over is None
+        return is_made and self._seating.is_settled(name, family)
 
     async def is_in(self, socket: Socket[Any], name: str) -> bool:
         """Return whether a socket is a member, when its join that may be under way has ended."""
@@ -151,19 +154,46 @@ class Joining:
         # The hook itself may have let it join.
         return not self._is_member(recipient, name)
 
-    async def _enter(
+    async def _entered(
         self,
         socket: Socket[Any],
-        live: Live,
+        name: str,
         most: int | None,
         since: Position | str | None,
         change: Change,
         revocations: int | None,
-    ) -> None:
-        """Do what follows after `authorize`, while the room is held.
+    ) -> bool:
+        """Do what follows after `authorize`; return `False` if the life of the room was over.
 
         *revocations* is how many there were when `authorize` was asked; `None`: it was not.
         """
+        live = self._lives.at_work(name, *self._find_family(name))
+        if live.over is not None:
+            await self._lives.gone(live)
+            return False
+        with self._lives.held(live):
+            # If it is about to end, it goes on: `Lives.let_go` decides anew.
+            live.stay()
+            try:
+                start = await self._prepared(socket, live, since, change)
+            except Reject:
+                if live.over is not None and change.undone is None:
+                    return False
+                raise
+            while revocations is not None and revocations != self._changes.revocations:
+                revocations = self._changes.revocations
+                if not await self._allowed(socket, name, live.family, change):
+                    return True
+            if live.over is not None:
+                return False
+            self._check_count(recipient_of(socket), most)
+            await self._enter(socket, live, start, change, revocations)
+            live.open_until = 0.0
+        return True
+
+    async def _prepared(
+        self, socket: Socket[Any], live: Live, since: Position | str | None, change: Change
+    ) -> Start:
         recipient = recipient_of(socket)
         await self._seating.settle(live)
         change.check(recipient, live.name)
@@ -171,15 +201,19 @@ class Joining:
         change.check(recipient, live.name)
         start = await self._announcing.start(live, since)
         change.check(recipient, live.name)
-        while revocations is not None and revocations != self._changes.revocations:
-            revocations = self._changes.revocations
-            if not await self._allowed(socket, live.name, live.family, change):
-                return
-        self._check_count(recipient, most)
+        return start
+
+    async def _enter(
+        self, socket: Socket[Any], live: Live, start: Start, change: Change, revocations: int | None
+    ) -> None:
+        """Take the seat, and attach the socket; then run the hooks."""
 
         def attach() -> None:
             change.joins = live
             self._attach(socket, live, start, asked=revocations is not None)
+            if live.over is not None:
+                # It was closed while the store decided.
+                change.undone = Leave("closed")
 
         if live.attendance is None:
             attach()
@@ -198,14 +232,17 @@ class Joining:
         if sum(bool(batch.name) and not is_of_user(batch.name) for batch in recipient.batches) >= most:
             raise Reject("too_many", f"the socket is in {most} rooms already", details={"max_rooms": most})
 
+    def _attach_now(
+        self, socket: Socket[Any], name: str, family: Family, params: dict[str, Any], *, asked: bool
+    ) -> None:
+        live = self._lives.at_work(name, family, params)
+        self._attach(socket, live, NOW, asked=asked)
+        live.open_until = 0.0
+
     def _attach(self, socket: Socket[Any], live: Live, start: Start, *, asked: bool) -> None:
         """Add a member, in one step: from here on it gets the publications.
 
-        Args:
-            socket: The socket.
-            live: The room.
-            start: Where its publications begin.
-            asked: Whether `authorize` has allowed it. Otherwise no revocation ends it.
+        If `authorize` was not *asked*, no revocation ends the membership.
         """
         recipient = recipient_of(socket)
         live.stay()
@@ -228,17 +265,20 @@ class Joining:
                 await self._allowed(socket, live.name, live.family, change)
             if seat is not None:
                 # Also if it has gone meanwhile: the store has decided that the member has come.
-                await self._seating.hooks.greet(socket, live, seat)
+                with inside(live):
+                    await self._seating.hooks.greet(socket, live, seat)
                 change.check(recipient, live.name)
             if on_join is not None:
-                await on_join(socket, self._handle(live.name))
+                with inside(live):
+                    await on_join(socket, self._handle(live.name))
             change.check(recipient, live.name)
         except BaseException:
+            why = change.undone or REMOVED
             if recipient in live:
-                change.departure = self._leaving.take_out(socket, live, REMOVED, left=change.left)
+                change.departure = self._leaving.take_out(socket, live, told.REMOVED, why)
             # It was in the room, so it leaves: nothing of these hooks may stay.
             try:
-                await self._leaving.run_hooks(socket, live)
+                await self._leaving.run_hooks(socket, live, why)
             finally:
                 if change.departure is not None:
                     change.departure.release()
@@ -249,6 +289,8 @@ class Joining:
     ) -> None:
         """Let a member begin again, at *since*, if it may still join."""
         live, recipient = self._lives.rooms[name], recipient_of(socket)
+        if live.over is not None:
+            raise Reject("unavailable", f"{name!r} is being closed")
         with self._changes.changing(recipient, name) as change:
             if authorize and (hook := live.family.authorize) is not None:
                 if await hook(socket, self._handle(name)) is False:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
-from symphony.rooms.announcing import LEFT, End
+from symphony.rooms import announcing as told
+from symphony.rooms.leave import LEFT
 from symphony.socket import recipient_of
 from symphony.websocket.backpressure import TURN
 
 if TYPE_CHECKING:
-    from symphony.outgoing.batch import Batches
+    from symphony.outgoing.batch import Batches, Recipient
     from symphony.rooms.announcing import Announcing, End
     from symphony.rooms.changes import Change, Changes
+    from symphony.rooms.leave import Leave
     from symphony.rooms.live import Live
     from symphony.rooms.lives import Lives
     from symphony.rooms.seating import Departure, Seating
@@ -49,8 +51,10 @@ class Leaving:
         self._seating = seating
         self._report = report
 
-    async def leave(self, socket: Socket[Any], name: str, why: End = LEFT) -> bool:
-        """Take *socket* out of a room, and tell its client why; whether it was in it."""
+    async def leave(
+        self, socket: Socket[Any], name: str, why: Leave = LEFT, *, tells: End = told.LEFT
+    ) -> bool:
+        """Take *socket* out of a room, and tell its client; whether it was in it."""
         recipient = recipient_of(socket)
         change = self._changes.of(recipient).get(name)
         live = self._lives.rooms.get(name)
@@ -59,18 +63,18 @@ class Leaving:
         self._changes.undo_waiting(recipient, name)
         if change is not None and (change.joins is not None or not was_member):
             # The join that is under way ends it: it knows whether `on_join` has succeeded.
-            change.undone = change.left = True
+            change.undone = why
             if live is not None and was_member:
-                change.departure = self.take_out(socket, live, why, left=True)
+                change.departure = self.take_out(socket, live, tells, why)
             await self._changes.settled(recipient, name)
             departure = change.departure
         elif live is not None and was_member:
-            departure = self.take_out(socket, live, why, left=True)
+            departure = self.take_out(socket, live, tells, why)
             with self._lives.held(live):
                 try:
                     if live.family.on_leave:
                         with self._changes.changing(recipient, name):
-                            await self._lives.run_all(live.family.on_leave, socket, live, "on_leave")
+                            await self._lives.run_all(live.family.on_leave, socket, live, "on_leave", why)
                 finally:
                     if departure is not None:
                         departure.release()
@@ -79,39 +83,39 @@ class Leaving:
         await (TURN if recipient.outbox.sealed else self._batches.paced())
         return was_member
 
-    def take_out(self, socket: Socket[Any], live: Live, why: End | None, *, left: bool) -> Departure | None:
+    def take_out(self, socket: Socket[Any], live: Live, end: End | None, why: Leave) -> Departure | None:
         """Take a socket out of a room at once, without its hooks.
 
         Args:
             socket: The socket, which is in the room.
             live: The room.
-            why: What its client is told.
-            left: Whether it has left; otherwise its connection was lost.
+            end: What its client is told.
+            why: What its hooks are told.
 
         Returns:
             What to release when the hooks of the socket have run; `None` in rooms without members.
         """
-        self._announcing.remove(live, recipient_of(socket), why)
-        return None if live.attendance is None else self._seating.leave(socket, live, left=left)
+        self._announcing.remove(live, recipient_of(socket), end)
+        return None if live.attendance is None else self._seating.leave(socket, live, why)
 
-    async def put_out(self, socket: Socket[Any], live: Live, why: End, *, left: bool) -> None:
+    async def put_out(self, socket: Socket[Any], live: Live, end: End, why: Leave) -> None:
         """Take a socket out of a room, and run its hooks; errors are reported."""
         if recipient_of(socket) not in live:
             return
-        departure = self.take_out(socket, live, why, left=left)
+        departure = self.take_out(socket, live, end, why)
         with self._lives.held(live):
             try:
-                await self.run_hooks(socket, live)
+                await self.run_hooks(socket, live, why)
             finally:
                 if departure is not None:
                     departure.release()
 
-    def leave_all(self, socket: Socket[Any], *, left: bool) -> Coroutine[Any, Any, None] | None:
+    def leave_all(self, socket: Socket[Any], why: Leave) -> Coroutine[Any, Any, None] | None:
         """Take a socket that has gone out of all of its rooms at once.
 
         Args:
             socket: The socket.
-            left: Whether it has left; otherwise its connection was lost.
+            why: How its connection ended.
 
         Returns:
             What runs its `on_leave` hooks, if there are any. It returns when all hooks of
@@ -126,7 +130,7 @@ class Leaving:
                 # The batch of everyone.
                 self._batches.remove(batch, recipient)
                 continue
-            departure = self.take_out(socket, live, None, left=left)
+            departure = self.take_out(socket, live, None, why)
             change = changes.get(live.name)
             if change is not None and change.joins is live:
                 change.departure = departure
@@ -139,14 +143,41 @@ class Leaving:
                 departure.release()
             self._lives.end_if_empty(live)
         for change in changes.values():
-            if not change.undone:
-                change.undone, change.left = True, left
-        return self._left(socket, ended, tuple(changes.values())) if ended or changes else None
+            if change.undone is None:
+                change.undone = why
+        return self._left(socket, ended, tuple(changes.values()), why) if ended or changes else None
 
-    async def run_hooks(self, socket: Socket[Any], live: Live) -> None:
+    def put_out_all(
+        self, live: Live, recipients: Iterable[Recipient], why: Leave, end: End
+    ) -> Coroutine[Any, Any, None]:
+        """Take members out of a room at once; what is returned runs their `on_leave` hooks."""
+        left: list[tuple[Socket[Any], Departure | None]] = []
+        for recipient in recipients:
+            socket = live.owner(recipient)
+            departure = self.take_out(socket, live, end, why)
+            change = self._changes.of(recipient).get(live.name)
+            if change is not None and change.joins is live:
+                # Its join runs the hooks.
+                change.undone, change.departure = why, departure
+            else:
+                left.append((socket, departure))
+        return self._run_all_hooks(live, left, why)
+
+    async def _run_all_hooks(
+        self, live: Live, left: list[tuple[Socket[Any], Departure | None]], why: Leave
+    ) -> None:
+        for socket, departure in left:
+            try:
+                if live.family.on_leave:
+                    await self.run_hooks(socket, live, why)
+            finally:
+                if departure is not None:
+                    departure.release()
+
+    async def run_hooks(self, socket: Socket[Any], live: Live, why: Leave) -> None:
         """Run the `on_leave` hooks of a socket that no caller waits for."""
         try:
-            await self._lives.run_all(live.family.on_leave, socket, live, "on_leave")
+            await self._lives.run_all(live.family.on_leave, socket, live, "on_leave", why)
         except BaseException as error:
             self._report(error, socket, f"on_leave of {live.name!r}")
 
@@ -155,10 +186,11 @@ class Leaving:
         socket: Socket[Any],
         ended: list[tuple[Live, Departure | None]],
         changes: tuple[Change, ...],
+        why: Leave,
     ) -> None:
         for live, departure in ended:
             try:
-                await self.run_hooks(socket, live)
+                await self.run_hooks(socket, live, why)
             finally:
                 if departure is not None:
                     departure.release()

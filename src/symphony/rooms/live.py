@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from symphony.rooms.feed import Feed
     from symphony.rooms.making import Making
     from symphony.rooms.relaying import Topic
+    from symphony.rooms.saving import Saving
+    from symphony.rooms.showing import Showing
     from symphony.rooms.tasks import RoomTasks
 
 __all__ = ("Live",)
@@ -31,6 +33,7 @@ class Live(Batch):
         state: Its state, if its family has one.
         is_made: Whether it has its state, or needs none.
         making: The call of its factory, while that runs.
+        savings: What saves its changes.
         feed: Its history, if its family has one.
         topic: What other nodes pass on to it; `None`: there are none.
         follow: Lets a member get what follows a position from the history.
@@ -38,10 +41,15 @@ class Live(Batch):
         linger: Ends it, while it lingers.
         ending: Runs its last hooks.
         attendance: Its members, if its family has members.
+        showing: The members, as clients are told, if the family says so.
         term: The claim by which this node is its home; `None`: it is not, or needs not to be.
         home_until: When the lease of the home ends, in the time of the loop.
         began: Whether its life has begun: its state was created, or it has had a member.
         unasked: The members that have joined without `authorize`; `None`: there are none.
+        over: Set when its life is over, so that nobody can join it any more. It is done
+            when the room is gone.
+        open_until: The time up to which it waits for its first member.
+        caught_up: Called with each member that was behind and has caught up, while it is closed.
         hooks: How many joins and hooks are under way: it does not end before these are done.
     """
 
@@ -49,6 +57,7 @@ class Live(Batch):
         "attendance",
         "began",
         "catching",
+        "caught_up",
         "ending",
         "family",
         "feed",
@@ -58,7 +67,11 @@ class Live(Batch):
         "is_made",
         "linger",
         "making",
+        "open_until",
+        "over",
         "params",
+        "savings",
+        "showing",
         "state",
         "tasks",
         "term",
@@ -74,16 +87,21 @@ class Live(Batch):
         self.state: Any = None
         self.is_made = family.state is None
         self.making: Making | None = None
+        self.savings: tuple[Saving, ...] = ()
         self.feed: Feed | None = None
         self.topic: Topic | None = None
         self.attendance = Attendance() if family.has_members else None
         self.term: str | None = None
+        self.showing: Showing | None = None
         self.home_until = 0.0
         self.follow: Callable[[Live, Recipient, Position], None] | None = None
         self.catching: dict[Recipient, CatchUp] = {}
         self.linger: asyncio.TimerHandle | None = None
         self.ending: asyncio.Task[Any] | None = None
         self.began = False
+        self.over: asyncio.Future[None] | None = None
+        self.open_until = 0.0
+        self.caught_up: Callable[[Recipient], None] | None = None
         self.hooks = 0
         self.unasked: set[Recipient] | None = None
 
@@ -96,6 +114,12 @@ class Live(Batch):
         """Note the state that was created."""
         self.state = state
         self.is_made = self.began = True
+
+    def owner(self, recipient: Recipient) -> Any:
+        """Return the socket of a member."""
+        if recipient in self.behind:
+            return self.behind[recipient]
+        return self.recipients[recipient.encoding][recipient]
 
     def stay(self) -> None:
         """Go on, if it was about to end."""

@@ -6,17 +6,23 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
 
+from symphony.errors import Reject
 from symphony.outgoing.terms import Terms
 from symphony.rooms.feed import Feed
+from symphony.rooms.leave import Leave, Parting
 from symphony.rooms.live import Live
 from symphony.rooms.making import Making
 from symphony.rooms.relaying import Topic
 from symphony.rooms.running import run_all
+from symphony.rooms.saving import Saving
 from symphony.rooms.sharedfeed import SharedFeed
 from symphony.rooms.tasks import RoomTasks
+from symphony.rooms.ticking import Ticking
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker
@@ -28,10 +34,24 @@ if TYPE_CHECKING:
     from symphony.rooms.relaying import Relaying
     from symphony.rooms.room import Room
     from symphony.socket import Socket
+    from symphony.stats import Stats
 
-__all__ = ("Lives",)
+__all__ = ("Lives", "inside")
+
+_INSIDE: Final[ContextVar[tuple[Live, ...]]] = ContextVar("_INSIDE", default=())
+"""The rooms whose hooks the running code belongs to. It must not wait for their end."""
 
 logger = logging.getLogger("symphony.app")
+
+
+@contextmanager
+def inside(live: Live) -> Generator[None]:
+    """Note that the code in the block is a hook of a room."""
+    token = _INSIDE.set((*_INSIDE.get(), live))
+    try:
+        yield
+    finally:
+        _INSIDE.reset(token)
 
 
 class Lives:
@@ -45,6 +65,7 @@ class Lives:
             and the room.
         batches: The batches of the node.
         broker: Keeps the histories; `None`: no family has one.
+        stats: Counts what happens.
         follow: Lets a member get what follows a position from the history.
         relaying: Passes on what is not kept; `None`: there are no other nodes.
         heard: Called with a room and what another node has passed on to it.
@@ -64,6 +85,7 @@ class Lives:
         *,
         batches: Batches,
         broker: Broker | None,
+        stats: Stats,
         follow: Callable[[Live, Recipient, Position], None],
         relaying: Relaying | None,
         heard: Callable[[Live, Sent | Emitted, Delivery], object],
@@ -77,6 +99,8 @@ class Lives:
         self._not_encoded = not_encoded
         self._batches = batches
         self._broker = broker
+        self._stats = stats
+        self._tickings = count()
         self._follow = follow
         self._relaying = relaying
         self._heard = heard
@@ -88,12 +112,20 @@ class Lives:
         live = self.rooms.get(name)
         if live is not None:
             return live
-        tasks = (
-            RoomTasks(family.tasks, self._handle(name), self._background, self._report, self._patience)
-            if family.tasks
-            else None
-        )
+        tasks: RoomTasks | None = None
+        if family.tasks or family.ticks:
+            ticks = [
+                Ticking(seconds, hook, self._report, self._stats, next(self._tickings))
+                for seconds, hook in family.ticks
+            ]
+            hooks = (*family.tasks, *ticks)
+            tasks = RoomTasks(hooks, self._handle(name), self._background, self._report, self._patience)
         live = self.rooms[name] = Live(name, family, params, tasks)
+        if family.saves:
+            room = self._handle(name)
+            live.savings = tuple(
+                Saving(every, hook, room, self._background, self._report) for every, hook in family.saves
+            )
         if family.policy.history is not None and self._broker is not None:
             live.follow = self._follow
             deliver = partial(_deliver, self._batches, live)
@@ -149,6 +181,40 @@ class Lives:
         making.end()
         self.let_go(live)
 
+    def opened(self, live: Live, ttl: float) -> None:
+        """Let the life of a room begin that waits *ttl* seconds for its first member."""
+        live.began = True
+        live.stay()
+        live.open_until = self._loop.time() + ttl
+        if live.tasks is not None:
+            live.tasks.start()
+
+    def doom(self, live: Live) -> None:
+        """End the life of a room: from here on, joins wait until it has gone, and make it anew."""
+        if live.linger is not None:
+            live.linger.cancel()
+            live.linger = None
+        live.over = self._loop.create_future()
+        if live.tasks is not None:
+            live.tasks.spare_current()
+        if live.feed is not None:
+            # Its members get what was published up to here.
+            live.feed.close()
+
+    async def gone(self, live: Live) -> None:
+        """Return when a room whose life is over has gone.
+
+        Raises:
+            Reject: `unavailable`: a hook of the room called this, for which the room waits.
+        """
+        if live in _INSIDE.get():
+            raise Reject("unavailable", f"{live.name!r} ends, and this is called by one of its hooks")
+        if live.over is None:
+            self.doom(live)
+        assert live.over is not None
+        # Not the future itself: a waiter that is cancelled would cancel it for all.
+        await asyncio.wait((live.over,))
+
     @contextmanager
     def held(self, live: Live) -> Generator[None]:
         """Keep a room from ending while a join or a hook of it is under way."""
@@ -165,22 +231,36 @@ class Lives:
 
     def end_if_empty(self, live: Live) -> None:
         """Let a room linger, or end it, if nothing keeps it."""
-        over = live.linger is not None or live.ending is not None or self.rooms.get(live.name) is not live
-        if over or len(live) or live.hooks or (live.attendance is not None and live.attendance.by_id):
+        ends = live.linger is not None or live.ending is not None or self.rooms.get(live.name) is not live
+        if ends or len(live) or live.hooks:
+            return
+        if live.over is None and live.attendance is not None and live.attendance.by_id:
             return
         linger = live.family.policy.linger
+        if live.open_until:
+            linger = max(linger, live.open_until - self._loop.time())
         if not live.began:
             self._remove(live)
+        elif live.over is not None:
+            self._end(live)
         elif linger > 0:
             live.linger = self._loop.call_later(linger, self._end, live)
         else:
             self._end(live)
 
     async def run_all(
-        self, hooks: tuple[Hook, ...], socket: Socket[Any] | None, live: Live, kind: str
+        self,
+        hooks: tuple[Hook, ...],
+        socket: Socket[Any] | None,
+        live: Live,
+        kind: str,
+        leave: Leave | None = None,
     ) -> None:
         """Run each of some hooks of a room; raise the first error, and report the others."""
-        await run_all(hooks, socket, self._handle(live.name), kind, self._report)
+        room = self._handle(live.name)
+        subject = room if leave is None else Parting(room, leave)
+        with inside(live):
+            await run_all(hooks, socket, subject, f"{kind} of {live.name!r}", self._report)
 
     async def close(self, *, timeout: float) -> None:
         """End all rooms at once, their tasks and their lingers.
@@ -203,7 +283,8 @@ class Lives:
     def _end(self, live: Live) -> None:
         if live.tasks is not None:
             live.tasks.end()
-        if live.family.on_empty or (live.tasks is not None and live.tasks.running):
+        has_changed = any(saving.is_busy for saving in live.savings)
+        if live.family.on_empty or has_changed or (live.tasks is not None and live.tasks.running):
             # The room is still there for its tasks and its hook, and gone once these have
             # ended, unless a socket joined meanwhile.
             live.ending = self._background(self._run_empty(live))
@@ -217,15 +298,25 @@ class Lives:
                 _, late = await asyncio.wait(tasks, timeout=self._patience + 1)
                 if late:
                     logger.error("%d tasks of room %r did not end and are abandoned.", len(late), live.name)
-            if live.ending is asyncio.current_task():
+            if live.ending is asyncio.current_task() and (live.family.on_empty or live.savings):
+                # What is saved or closed now is not used again.
+                if live.over is None:
+                    self.doom(live)
+                await self._save(live)
                 await self.run_all(live.family.on_empty, None, live, "on_empty")
         finally:
             # A socket that joined meanwhile has undone this end, even if it has left again.
             if live.ending is asyncio.current_task():
                 self._remove(live)
 
+    async def _save(self, live: Live) -> None:
+        await asyncio.gather(*[saving.finish(self._patience) for saving in live.savings])
+
     def _remove(self, live: Live) -> None:
-        self.rooms.pop(live.name, None)
+        if self.rooms.get(live.name) is live:
+            del self.rooms[live.name]
+        if live.over is not None and not live.over.done():
+            live.over.set_result(None)
         if live.feed is not None:
             live.feed.close()
         if live.topic is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from symphony.identity import Identity
+from symphony.rooms.leave import LOST, Leave
 from symphony.rooms.members import Member, Visit
 from symphony.rooms.turns import Turn, Turns
 
@@ -116,10 +117,17 @@ class MemberHooks:
             user = Identity(decision.member, msgspec.msgpack.decode(decision.info) or {})
         return Member(decision.member, user, decision.arrival, None)
 
-    async def run_all(self, hooks: tuple[Hook, ...], room: str, member: Member[Any], kind: str) -> None:
+    async def run_all(
+        self,
+        hooks: tuple[Hook, ...],
+        room: str,
+        member: Member[Any],
+        kind: str,
+        leave: Leave = LOST,
+    ) -> None:
         """Run the hooks of a member that no caller waits for."""
         name = "on_away" if kind == "away" else "on_depart"
-        visit = Visit(self._handle(room), member)
+        visit = Visit(self._handle(room), member, leave)
         for hook in hooks:
             try:
                 await hook(None, visit)

@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 if TYPE_CHECKING:
     from symphony.broker.attendance import Diff
     from symphony.identity import Identity
+    from symphony.rooms.leave import Leave
     from symphony.socket import Socket
 
 __all__ = ("NO_MEMBERS", "Attendance", "Member", "Presence", "Visit")
@@ -86,13 +87,15 @@ class Visit:
     Attributes:
         room: The handle of the room.
         member: The member; `None` in rooms without members.
+        leave: Why the last of its sockets is gone, in `on_away` and `on_depart`.
     """
 
-    __slots__ = ("member", "room")
+    __slots__ = ("leave", "member", "room")
 
-    def __init__(self, room: Any, member: Member[Any] | None) -> None:
+    def __init__(self, room: Any, member: Member[Any] | None, leave: Leave | None = None) -> None:
         self.room = room
         self.member = member
+        self.leave = leave
 
     @property
     def params(self) -> Mapping[str, Any]:

@@ -14,15 +14,18 @@ from symphony.errors import Reject
 from symphony.identity import is_of_user, room_of_user
 from symphony.outgoing.batch import Batch, Batches, Recipient
 from symphony.outgoing.encoding import Content, Emitted, Sent
-from symphony.protocol.envelopes import Join
+from symphony.protocol.envelopes import Join, ReadCount, ReadPresence
 from symphony.protocol.positions import Position
+from symphony.protocol.rosters import MembersState
 from symphony.rooms.announcing import Announcing
 from symphony.rooms.changes import Changes
 from symphony.rooms.joining import FindFamily, Joining
+from symphony.rooms.leave import Leave
 from symphony.rooms.leaving import Leaving
 from symphony.rooms.lives import Lives
 from symphony.rooms.members import Member, Presence
 from symphony.rooms.membertable import MemberTable
+from symphony.rooms.opening import Opening
 from symphony.rooms.options import PLAIN, Delivery
 from symphony.rooms.publishing import Publication, Publishing, terms_of
 from symphony.rooms.relaying import EVERYONE_TOPIC, Relaying, topic_of
@@ -32,6 +35,7 @@ from symphony.rooms.room import Room, check_room_name
 if TYPE_CHECKING:
     from symphony.identity import Identity
     from symphony.socket import Socket
+    from symphony.stats import Stats
 
 __all__ = ("Membership", "SharedMembership")
 
@@ -46,6 +50,7 @@ class Membership:
         background: Starts a task of the app's whose exception is reported.
         report: Called with the exception of a hook that no caller awaits.
         broker: Keeps the histories; `None`: no family has one.
+        stats: Counts what happens.
         store: Knows the members.
         node: The name of the node.
         has_members: Whether a family has members, or a home.
@@ -63,6 +68,7 @@ class Membership:
         report: Callable[[BaseException, Any, str], None],
         *,
         broker: Broker | None,
+        stats: Stats,
         store: PresenceStore,
         node: str,
         has_members: bool,
@@ -100,6 +106,7 @@ class Membership:
             self._not_encoded,
             batches=batches,
             broker=broker,
+            stats=stats,
             follow=announcing.follow,
             relaying=relaying,
             heard=publishing.hand,
@@ -112,6 +119,7 @@ class Membership:
         self._leaving = Leaving(lives, changes, announcing, batches, seating, report)
         if has_members:
             members.start(self._leaving)
+        self._opening = Opening(find_family, lives, self._leaving, seating.settle, background, patience)
         self._joining = Joining(
             find_family,
             handle,
@@ -181,6 +189,13 @@ class Membership:
         room = self._rooms.get(name)
         return None if room is None else room.state
 
+    def touch(self, name: str) -> None:
+        """Note that the state of a room has changed."""
+        live = self._rooms.get(name)
+        if live is not None:
+            for saving in live.savings:
+                saving.touch()
+
     def members(self, name: str) -> Mapping[str, Member[Any]]:
         """Return the members of a room on this node; see `Room.members`."""
         return self._members.of(name)
@@ -191,10 +206,18 @@ class Membership:
 
     async def presence(self, name: str) -> list[Presence]:
         """Return the members of a room on all nodes; see `Room.presence`."""
+        await self.batches.paced()
         return await self._members.presence(name)
+
+    async def members_for(self, socket: Socket[Any], asked: ReadPresence | ReadCount) -> MembersState | int:
+        """Return who is in a room of *socket*, or how many, for its client."""
+        name = asked.count if isinstance(asked, ReadCount) else asked.presence
+        self._members.check_member(socket, name)
+        return await (self.count(name) if isinstance(asked, ReadCount) else self._members.shown(name))
 
     async def rooms_of(self, user: str) -> list[str]:
         """Return the rooms in which a user is a member, on all nodes."""
+        await self.batches.paced()
         return await self._members.rooms_of(user)
 
     def logged_in(self, socket: Socket[Any], user: Identity, before: Identity | None) -> None:
@@ -254,9 +277,19 @@ class Membership:
             raise _by_name(name)
         return await self._leaving.leave(socket, name)
 
-    def leave_all(self, socket: Socket[Any], *, left: bool) -> Coroutine[Any, Any, None] | None:
+    def leave_all(self, socket: Socket[Any], why: Leave) -> Coroutine[Any, Any, None] | None:
         """Take a socket that has gone out of all of its rooms at once: see `Leaving.leave_all`."""
-        return self._leaving.leave_all(socket, left=left)
+        return self._leaving.leave_all(socket, why)
+
+    async def open_room(self, name: str, state: Any, ttl: float) -> bool:
+        """Make a room before anybody joins: see `Opening.open`."""
+        self.room(name)
+        return await self._opening.open(name, state, ttl)
+
+    async def close_room(self, name: str, code: int, reason: str) -> None:
+        """End a room and its memberships: see `Opening.close`."""
+        await self._opening.close(name, code, reason)
+        await self.batches.paced()
 
     async def close(self, *, timeout: float) -> None:
         """End all rooms at once, their tasks and their lingers.

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from symphony.broker.attendance import HEAD_START, REAP, Diff
+from symphony.errors import Reject
 from symphony.identity import Identity
+from symphony.protocol.invalid import shortened
+from symphony.rooms import leave
 from symphony.rooms.announcing import ELSEWHERE, REMOVED
 from symphony.rooms.leases import Leases
 from symphony.rooms.members import NO_MEMBERS, Presence
@@ -18,6 +21,7 @@ from symphony.socket import recipient_of
 
 if TYPE_CHECKING:
     from symphony.broker.presence import PresenceStore
+    from symphony.protocol.rosters import MembersState
     from symphony.rooms.family import Family
     from symphony.rooms.leaving import Leaving
     from symphony.rooms.live import Live
@@ -122,6 +126,32 @@ class MemberTable:
             for present in (await self._store.read(name)).members
         ]
 
+    def check_member(self, socket: Socket[Any], name: str) -> None:
+        """Refuse what only members of a room may ask.
+
+        Raises:
+            Reject: `forbidden`: the socket is not in the room.
+        """
+        live = self._lives.rooms.get(name)
+        if live is None or recipient_of(socket) not in live:
+            raise Reject("forbidden", f"only members of {shortened(name)!r} may ask this")
+
+    async def shown(self, name: str) -> MembersState:
+        """Return the members of a room, as clients are told.
+
+        Raises:
+            Reject: `forbidden`: they are not told.
+        """
+        live = self._lives.rooms[name]
+        if live.showing is None:
+            raise Reject("forbidden", f"clients are not told who is in {name!r}")
+        await self._reread(live)
+        return live.showing.state()
+
+    async def _reread(self, live: Live) -> None:
+        if live.showing is not None:
+            live.showing.reread(await self._store.read(live.name))
+
     async def rooms_of(self, user: str) -> list[str]:
         """Return the rooms in which a user is a member, on all nodes."""
         return list(await self._store.rooms(user))
@@ -154,6 +184,8 @@ class MemberTable:
     def _removed(self, live: Live) -> None:
         if live.attendance is not None:
             self._store.unsubscribe(live.name)
+        if live.showing is not None:
+            live.showing.close()
         self.seating.removed(live)
 
     def _unknown(self, live: Live, connections: list[str]) -> None:
@@ -163,20 +195,25 @@ class MemberTable:
     async def _track_again(self, live: Live, connection: str) -> None:
         socket = await self.seating.again(live, connection)
         if socket is not None and self._leaving is not None:
-            await self._leaving.put_out(socket, live, REMOVED, left=True)
+            await self._leaving.put_out(socket, live, REMOVED, leave.REMOVED)
 
     def _moved(self, live: Live) -> None:
         if self._leaving is not None:
             for socket in tuple(live.owners):
-                self._background(self._leaving.put_out(socket, live, ELSEWHERE, left=False))
+                self._background(self._leaving.put_out(socket, live, ELSEWHERE, leave.LOST))
 
     def _seen(self, live: Live, epoch: str, version: int) -> None:
         """Compare what this node knows with the version that the store has."""
+        showing = live.showing
+        if showing is not None and version and (epoch, version) != (showing.epoch, showing.version):
+            self._background(self._reread(live))
 
     def _heard(self, live: Live, diff: Diff) -> None:
         attendance = live.attendance
         if attendance is None:
             return
+        if live.showing is not None and live.showing.heard(diff):
+            self._background(self._reread(live))
         member = attendance.is_elsewhere(diff, self._node)
         if member is not None:
             attendance.forget(member)

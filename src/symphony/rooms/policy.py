@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from math import inf
 from typing import Any, Final, TypeVar
 
 from symphony.broker.base import History
@@ -35,6 +36,7 @@ class RoomPolicy:
         counts: Tells whether the member of a socket counts in *max_members*: a function.
             `None`: each does.
         grace: How many seconds a user stays a member after the last connection was lost.
+        presence: Whether clients are told who is in the room.
         each_node: Whether each node has its own state of a room. Otherwise a room with
             state is at home on one node.
 
@@ -52,6 +54,7 @@ class RoomPolicy:
     members: Callable[..., Any] | None = None
     counts: Callable[..., Any] | None = None
     grace: float = 0.0
+    presence: bool = False
     each_node: bool = False
 
     def __post_init__(self) -> None:
@@ -66,8 +69,10 @@ class RoomPolicy:
             )
         if not isinstance(self.client_join, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"{where}: client_join must be True or False, not {self.client_join!r}.")
-        if not isinstance(self.each_node, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"{where}: each_node must be True or False, not {self.each_node!r}.")
+        for name in ("presence", "each_node"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ConfigurationError(f"{where}: {name} must be True or False, not {value!r}.")
         if self.grace < 0:
             raise ConfigurationError(f"{where}: grace must not be negative, not {self.grace}.")
         if self.linger < 0:
@@ -84,11 +89,15 @@ class Rooms:
     Attributes:
         policy: The pattern and the options.
         hooks: The registered hooks by kind.
+        ticks: The functions to call at a fixed rate, with their intervals.
+        saves: The functions that save, with their intervals.
     """
 
     def __init__(self, policy: RoomPolicy) -> None:
         self.policy = policy
         self.hooks: dict[str, list[Callable[..., Any]]] = {}
+        self.ticks: list[tuple[float, Callable[..., Any]]] = []
+        self.saves: list[tuple[float, Callable[..., Any]]] = []
 
     def authorize(self, hook: F) -> F:
         """Call *hook* before each join; `False` or a `Reject` refuses it.
@@ -152,6 +161,51 @@ class Rooms:
         Several tasks run concurrently.
         """
         return self._register("task", hook)
+
+    def every(self, seconds: float) -> Callable[[F], F]:
+        """Call a function at a fixed rate, such as the tick of a game: `(room, dt)`.
+
+        It is called from the first join, or from `room.open`, to the end of the room. `dt`
+        has the seconds since the last tick: the interval, or a multiple of it if ticks
+        were missed. These are skipped, and counted in `app.stats.missed_ticks`. An
+        exception is reported, and the next tick comes.
+
+        Args:
+            seconds: The interval.
+
+        Raises:
+            ConfigurationError: It is not a number above 0.
+        """
+        return self._register_timed(self.ticks, "every", seconds)
+
+    def save(self, *, every: float = 1.0) -> Callable[[F], F]:
+        """Call a function some time after `room.touch()`, and before `on_empty`.
+
+        It is called once for all changes of this time. If it raises, that is reported, and
+        it is called again. At the end of the room, this is repeated for at most
+        `Limits.finish_timeout`.
+
+        Args:
+            every: How many seconds after the change.
+
+        Raises:
+            ConfigurationError: It is not a number above 0.
+        """
+        return self._register_timed(self.saves, "save", every)
+
+    def _register_timed(
+        self, hooks: list[tuple[float, Callable[..., Any]]], kind: str, seconds: float
+    ) -> Callable[[F], F]:
+        if not isinstance(seconds, int | float) or not 0 < seconds < inf:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(
+                f"{kind} of rooms {self.policy.pattern!r} takes a number of seconds above 0, not {seconds!r}."
+            )
+
+        def register(hook: F) -> F:
+            hooks.append((float(seconds), hook))
+            return hook
+
+        return register
 
     def _register(self, kind: str, hook: F) -> F:
         self.hooks.setdefault(kind, []).append(hook)

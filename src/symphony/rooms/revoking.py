@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony.errors import Reject
 from symphony.rooms.announcing import End
+from symphony.rooms.leave import REMOVED
 from symphony.socket import recipient_of
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Revoking:
                 continue
             why = await self._refusal(socket, live)
             if why is not None and recipient in live:
-                await self._leaving.leave(socket, live.name, why)
+                await self._leaving.leave(socket, live.name, REMOVED, tells=why)
 
     async def _refusal(self, socket: Socket[Any], live: Live) -> End | None:
         """Ask `authorize`; return why the socket may not stay, `None` if it may."""

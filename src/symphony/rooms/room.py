@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Mapping
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 from typing_extensions import TypeVar
 
-from symphony.errors import Reject
+from symphony.errors import Reject, check_close_code
 from symphony.protocol.invalid import shortened
 from symphony.rooms.target import RoomTarget
 
@@ -56,6 +57,67 @@ class Room(RoomTarget, Generic[StateT, MemberT]):
     """
 
     __slots__ = ()
+
+    def open(self, *, state: StateT | EllipsisType = ..., ttl: float = 30.0) -> Awaitable[bool]:
+        """Make the room before anybody is in it: with its state, and with its tasks at work.
+
+        If nobody joins, it ends after *ttl* seconds. If it exists already, this changes
+        nothing. Rooms that only this call may make have a `state=` that refuses.
+
+        Args:
+            state: Its state. By default, the `state=` of the family creates it.
+            ttl: How many seconds it waits for its first member, above 0.
+
+        Returns:
+            When awaited, whether this call has made it.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+            ValueError: *ttl* is not above 0, or the family has no `state=` and *state* is given.
+            Exception: What the `state=` of the family raised.
+            Reject: `unavailable`: a hook that runs at the end of the room called this.
+        """
+        self._check_thread("open")
+        if not ttl > 0:
+            raise ValueError(f"ttl is a number of seconds above 0, not {ttl!r}.")
+        return self._table.open_room(self.name, state, ttl)
+
+    def close(self, code: int = 1000, reason: str = "") -> Awaitable[None]:
+        """End the room, and all memberships in it.
+
+        Its members get everything that was published before. Their clients are told that
+        they have left, with the code `closed` and *reason*. `on_leave` runs for each of
+        them, and then `on_empty`, without a linger. A join meanwhile waits, and makes the
+        room anew. The history stays.
+
+        A hook or a task of the room may call this. That task is not cancelled at once: it
+        has `Limits.finish_timeout` to finish. If the room does not exist, nothing happens.
+
+        Args:
+            code: What `Leave.code` is in the hooks.
+            reason: For the clients.
+
+        Returns:
+            When awaited, waits until the `on_leave` hooks have ended.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+            ValueError: No side may send this close code.
+        """
+        self._check_thread("close")
+        check_close_code(code)
+        return self._table.close_room(self.name, code, reason)
+
+    def touch(self) -> None:
+        """Say that the state has changed, so that the `save` hooks of the family are called.
+
+        If the room does not exist, or has no such hook, nothing happens.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+        """
+        self._check_thread("touch")
+        self._table.touch(self.name)
 
     @property
     def state(self) -> StateT:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from symphony.rooms.family import Hook
-    from symphony.rooms.room import Room
 
 __all__ = ("run_all",)
 
@@ -15,8 +14,8 @@ __all__ = ("run_all",)
 async def run_all(
     hooks: Iterable[Hook],
     socket: Any,
-    room: Room,
-    kind: str,
+    subject: Any,
+    where: str,
     report: Callable[[BaseException, Any, str], None],
 ) -> None:
     """Run each hook, even if an earlier one raises.
@@ -24,8 +23,8 @@ async def run_all(
     Args:
         hooks: The hooks.
         socket: The socket that they are called for, or `None`.
-        room: The room.
-        kind: The name of the hooks, for the report.
+        subject: What they are called for: the room, or a leave of it.
+        where: The name of the hooks, for the report.
         report: Called with each error but the first.
 
     Raises:
@@ -34,7 +33,7 @@ async def run_all(
     raised: BaseException | None = None
     for hook in hooks:
         try:
-            await hook(socket, room)
+            await hook(socket, subject)
         except BaseException as error:
             if raised is not None and isinstance(raised, Exception) and not isinstance(error, Exception):
                 # A cancellation must reach the code that cancelled.
@@ -42,6 +41,6 @@ async def run_all(
             if raised is None:
                 raised = error
             else:
-                report(error, socket, f"{kind} of {room.name!r}")
+                report(error, socket, where)
     if raised is not None:
         raise raised

@@ -17,11 +17,13 @@ from symphony.errors import Reject
 from symphony.identity import Identity
 from symphony.rooms.memberhooks import MemberHooks, Seat
 from symphony.rooms.members import Member, Visit
+from symphony.rooms.showing import Showing
 from symphony.rooms.turns import Turn, Turns
 
 if TYPE_CHECKING:
     from symphony.broker.presence import PresenceStore
     from symphony.rooms.family import Family
+    from symphony.rooms.leave import Leave
     from symphony.rooms.live import Live
     from symphony.rooms.lives import Lives
     from symphony.rooms.room import Room
@@ -41,13 +43,15 @@ class Departure:
 
     Attributes:
         member: The member.
+        leave: Why.
         task: Tells the store, and runs the hooks of the member.
     """
 
-    __slots__ = ("_released", "member", "task")
+    __slots__ = ("_released", "leave", "member", "task")
 
-    def __init__(self, member: Member[Any]) -> None:
+    def __init__(self, member: Member[Any], leave: Leave) -> None:
         self.member = member
+        self.leave = leave
         self.task: asyncio.Task[Any] | None = None
         self._released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -167,9 +171,11 @@ class Seating:
         async with self._operations.take((live.name, None)).taken():
             if not attendance.is_open:
                 try:
-                    await self.store.subscribe(live.name, partial(self._heard, live))
+                    roster = await self.store.subscribe(live.name, partial(self._heard, live))
                 except Exception as error:
                     raise self._unavailable(live) from error
+                if live.family.policy.presence:
+                    live.showing = Showing(live, roster)
                 attendance.is_open = True
 
     async def _take(
@@ -211,7 +217,7 @@ class Seating:
     def _unavailable(self, live: Live) -> Reject:
         return Reject("unavailable", f"the members of {live.name!r} are not known")
 
-    def leave(self, socket: Socket[Any], live: Live, *, left: bool) -> Departure | None:
+    def leave(self, socket: Socket[Any], live: Live, why: Leave) -> Departure | None:
         """Take a socket from its member, at once; `None` if it was not a member.
 
         The hooks of the member run in the background, after `Departure.release`.
@@ -219,16 +225,16 @@ class Seating:
         Args:
             socket: The socket.
             live: The room.
-            left: Whether it has left. Otherwise it was lost, and the grace period runs.
+            why: Why. If it was lost, the grace period runs.
         """
         if live.attendance is None or (found := live.attendance.remove(socket)) is None:
             return None
         member, connection = found
-        departure = Departure(member)
+        departure = Departure(member, why)
         live.attendance.ending[member.id] += 1
         live.hooks += 1
         turn = self._operations.take((live.name, member.id))
-        departure.task = self._background(self._end(live, departure, turn, connection, left))
+        departure.task = self._background(self._end(live, departure, turn, connection))
         return departure
 
     async def departed(self, live: Live, departure: Departure) -> None:
@@ -261,14 +267,16 @@ class Seating:
             return socket
         return None
 
-    async def _end(self, live: Live, departure: Departure, turn: Turn, connection: str, left: bool) -> None:
+    async def _end(self, live: Live, departure: Departure, turn: Turn, connection: str) -> None:
         member = departure.member
         attendance = live.attendance
         assert attendance is not None
         try:
             async with turn.taken():
                 try:
-                    untracked = await self._untrack(live.name, connection, left=left)
+                    untracked = await self._untrack(
+                        live.name, connection, left=departure.leave.reason != "lost"
+                    )
                 finally:
                     attendance.ending -= Counter((member.id,))
                 of_member: Turn | None = None
@@ -279,7 +287,7 @@ class Seating:
                 hooks = family.on_away if untracked.kind == "away" else family.on_depart
                 async with of_member.taken():
                     await departure.released()
-                    await self.hooks.run_all(hooks, live.name, member, untracked.kind)
+                    await self.hooks.run_all(hooks, live.name, member, untracked.kind, departure.leave)
                     if untracked.decision is not None:
                         await self.hooks.acknowledge(untracked.decision)
         finally:

@@ -66,12 +66,24 @@ class RoomTable(Protocol):
         """Return the last publications that a room keeps."""
         ...
 
+    async def open_room(self, name: str, state: Any, ttl: float) -> bool:
+        """Make a room before anybody joins; return whether this call has made it."""
+        ...
+
+    async def close_room(self, name: str, code: int, reason: str) -> None:
+        """End a room and its memberships."""
+        ...
+
     def paced(self) -> Awaitable[None]:
         """Return what a call awaits that may be repeated in a loop."""
         ...
 
     def state(self, name: str) -> Any:
         """Return the room's state."""
+        ...
+
+    def touch(self, name: str) -> None:
+        """Note that the room's state has changed."""
         ...
 
     def params(self, name: str) -> Mapping[str, Any]:

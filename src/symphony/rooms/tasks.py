@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from symphony.rooms.family import Hook
 
-__all__ = ("RoomTasks",)
+__all__ = ("RoomTasks", "has_to_end")
 
 _OWN: Final[ContextVar[_Slot | None]] = ContextVar("_OWN", default=None)
 """The room task in whose context code runs."""
@@ -24,17 +24,24 @@ class _Slot:
         finished: Whether the function has returned. It then runs again only in the
             next life of the room.
         ending: Whether the task has to end, because the room is empty.
+        spared: Whether it is not cancelled at once, because it has closed the room.
         again: Whether to start another one when it has ended.
         timer: Cancels a task that has emptied its own room.
     """
 
-    __slots__ = ("again", "ending", "finished", "hook", "task", "timer")
+    __slots__ = ("again", "ending", "finished", "hook", "spared", "task", "timer")
 
     def __init__(self, hook: Hook) -> None:
         self.hook = hook
         self.task: asyncio.Task[Any] | None = None
-        self.finished = self.ending = self.again = False
+        self.finished = self.ending = self.again = self.spared = False
         self.timer: asyncio.TimerHandle | None = None
+
+
+def has_to_end() -> bool:
+    """Whether the task of a room that calls this has ended the room, and is not to go on."""
+    slot = _OWN.get()
+    return slot is not None and (slot.spared or slot.ending)
 
 
 class RoomTasks:
@@ -80,6 +87,11 @@ class RoomTasks:
             elif not slot.finished:
                 self._begin(slot)
 
+    def spare_current(self) -> None:
+        """Let the task that calls this go on for some seconds when the room ends."""
+        for slot in self._slots:
+            slot.spared |= _OWN.get() is slot and slot.task is not None
+
     def end(self) -> None:
         """Cancel all tasks, because the room is empty.
 
@@ -91,7 +103,7 @@ class RoomTasks:
             if slot.task is None or slot.ending:
                 continue
             slot.ending = True
-            if _OWN.get() is slot:
+            if slot.spared or _OWN.get() is slot:
                 loop = asyncio.get_running_loop()
                 slot.timer = loop.call_later(self._patience, slot.task.cancel)
             else:
@@ -116,7 +128,7 @@ class RoomTasks:
         if slot.timer is not None:
             slot.timer.cancel()
         slot.task = slot.timer = None
-        slot.ending = False
+        slot.ending = slot.spared = False
         if slot.again:
             slot.again = False
             self._begin(slot)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from symphony.complaints import Complaints
     from symphony.identity import Identity
-    from symphony.protocol.envelopes import Event, Join
+    from symphony.protocol.envelopes import Event, Join, ReadCount, ReadPresence
+    from symphony.rooms.leave import Leave
     from symphony.rooms.room import Room
     from symphony.session.endpoint import Endpoint
     from symphony.session.waiting import Waiting
@@ -115,11 +116,12 @@ class NodeRooms(Protocol):
         """Remove *socket* from a room; return whether it was a member."""
         ...
 
-    def leave_all(self, socket: Socket[Any], *, left: bool) -> Coroutine[Any, Any, None] | None:
-        """Remove *socket* from its rooms at once; return what runs its hooks, if there are any.
+    def leave_all(self, socket: Socket[Any], why: Leave) -> Coroutine[Any, Any, None] | None:
+        """Remove *socket* from its rooms at once; return what runs its hooks, if there are any."""
+        ...
 
-        *left*: whether it has left for good. Otherwise its connection was lost.
-        """
+    async def members_for(self, socket: Socket[Any], asked: ReadPresence | ReadCount) -> Any:
+        """Return who is in a room of *socket*, or how many, for its client."""
         ...
 
 

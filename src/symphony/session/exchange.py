@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, cast
 from symphony.errors import ProtocolError, Reject
 from symphony.protocol.bounds import SMALL, check_elements
 from symphony.protocol.envelopes import (
+    COUNT,
     JOIN,
     LEAVE,
+    PRESENCE,
     Cancel,
     Envelope,
     Error,
@@ -30,6 +32,8 @@ from symphony.protocol.envelopes import (
     Ping,
     Pong,
     Protocol,
+    ReadCount,
+    ReadPresence,
     Reply,
     Retry,
 )
@@ -271,6 +275,10 @@ class Exchange:
                 self.received(Event(JOIN, envelope, envelope.id, envelope.timeout))
             case Leave():
                 self.received(Event(LEAVE, envelope, envelope.id, envelope.timeout))
+            case ReadPresence():
+                self.received(Event(PRESENCE, envelope, envelope.id, envelope.timeout))
+            case ReadCount():
+                self.received(Event(COUNT, envelope, envelope.id, envelope.timeout))
             case _:
                 kind = type(envelope).__name__.lower()
                 refusal = Reject("invalid", f"only a server sends `{kind}`", details={"path": "$"})

@@ -18,6 +18,7 @@ from symphony.errors import DisconnectedError, Reject
 from symphony.protocol.envelopes import Limits, LimitValues
 from symphony.protocol.subprotocols import LIMITS
 from symphony.protocol.unencodable import UnencodableError
+from symphony.rooms.leave import leave_of
 from symphony.session.background import BackgroundTasks
 from symphony.session.blocking import HELD, event_in, watched, what_held
 from symphony.session.cancelling import uncancel
@@ -33,7 +34,7 @@ from symphony.transport.base import Close, SlowRead, shown_address
 if TYPE_CHECKING:
     from symphony.identity import Identity
     from symphony.outgoing.encoding import Dialect
-    from symphony.protocol.envelopes import Event, Join
+    from symphony.protocol.envelopes import Event, Join, ReadCount, ReadPresence
     from symphony.rooms.room import Room
     from symphony.session.endpoint import Endpoint
     from symphony.transport.base import Connection
@@ -60,16 +61,16 @@ class Session:
 
     Attributes:
         socket: The socket, as handlers see it.
-        endpoint: Its route.
+        endpoint: The route of the socket.
         received: Handles the transport's messages, directly in the lane or the
             exchange.
     """
 
     __slots__ = (
-        *("_background", "_close", "_closed", "_closed_here", "_connection", "_context", "_dialect"),
-        *("_draining", "_late", "_leaving", "_limits", "_node", "_opened_at", "_outbox"),
-        *("_phase", "_serving", "_task", "_timer"),
-        *("began", "complaints", "endpoint", "received", "socket"),
+        *("_background", "_close", "_closed", "_closed_here", "_connection", "_context"),
+        *("_dialect", "_draining", "_late", "_leaving", "_limits", "_node"),
+        *("_opened_at", "_outbox", "_phase", "_retryable", "_serving", "_task", "_timer", "began"),
+        *("complaints", "endpoint", "received", "socket"),
     )
 
     socket: Socket[Any]
@@ -92,6 +93,7 @@ class Session:
         self._draining = False
         self._timer: asyncio.TimerHandle | None = None
         self.began = False
+        self._retryable: bool | None = None
         self._phase = _Phase.CONNECTING
 
     def start(self, socket: Socket[Any]) -> None:
@@ -165,7 +167,8 @@ class Session:
             self._close = close
         self._serving.connection_lost()
         # At once, although handlers may still run: a closed socket must not stay a member.
-        hooks = self._node.rooms.leave_all(self.socket, left=self._close.is_final(self._closed_here))
+        why = leave_of(self._close, by_server=self._closed_here, retryable=self._retryable)
+        hooks = self._node.rooms.leave_all(self.socket, why)
         if self.endpoint.per_user:
             self._node.give_up_place(self)
         if hooks is not None:
@@ -215,6 +218,10 @@ class Session:
         """Remove the socket from a room; return whether it was a member."""
         return await self._node.rooms.leave(self.socket, name)
 
+    async def members(self, asked: ReadPresence | ReadCount) -> Any:
+        """Return who is in a room of the socket, or how many."""
+        return await self._node.rooms.members_for(self.socket, asked)
+
     def login(self, identity: Identity, before: Identity | None) -> None:
         """Tell the node the new identity of the socket."""
         self._node.logged_in(self, identity, before)
@@ -222,11 +229,6 @@ class Session:
     async def look_for_others(self) -> None:
         """Refuse the socket if its user has another one on its route."""
         await self._node.look_for_others(self)
-
-    def refuse(self, refusal: Reject) -> None:
-        """Close the socket with an error, or refuse its handshake if it is not open."""
-        if not self._closed.done():
-            self._refuse(refusal)
 
     @property
     def is_over(self) -> bool:
@@ -285,32 +287,29 @@ class Session:
         """Run the connect stage; return whether to handle messages after it."""
         try:
             await self.endpoint.connect(self.socket)
-            asks = self.socket.user is not None or self.endpoint.per_user
-            evicted = await self._node.admit(self) if asks else ()
+            evicted = await self._node.admit(self)
             self.open()
-            if evicted:
-                # Not earlier: the user has a socket all the time.
-                self._node.replace(evicted)
+            self._node.replace(evicted)
         except asyncio.CancelledError as error:
             if self._closed.done():
                 return False
             uncancel(self._task)
             if self._draining:
                 after = self._limits.retry_after
-                self._refuse(Reject("unavailable", "the server restarts", retry_after=after))
+                self.refuse(Reject("unavailable", "the server restarts", retry_after=after))
             elif self._late:
                 pattern, seconds = self.endpoint.pattern, self._limits.connect_timeout
                 text = "The connect handler of %s did not answer within %g s."
                 self.complaints.log(logger, logging.WARNING, text, pattern, seconds, kind=pattern)
-                self._refuse(Reject("timeout", "the server took too long to answer", status=503))
+                self.refuse(Reject("timeout", "the server took too long to answer", status=503))
             else:
                 self._fail(error, "connect handler")
-                self._refuse(_INTERNAL)
+                self.refuse(_INTERNAL)
         except Reject as refusal:
-            self._refuse(refusal)
+            self.refuse(refusal)
         except BaseException as error:
             self.report(error, "connect handler")
-            self._refuse(_INTERNAL)
+            self.refuse(_INTERNAL)
         else:
             return not self._closed.done()
         return False
@@ -323,8 +322,9 @@ class Session:
             # Raised in a task, it would stop the event loop without any clean-up.
             self._fail(error, "on_leave hook")
 
-    def _refuse(self, refusal: Reject) -> None:
-        socket = self.socket
+    def refuse(self, refusal: Reject) -> None:
+        """Close the socket with an error, or refuse its handshake if it is not open."""
+        socket, self._retryable = self.socket, refusal.retryable
         if socket.opened:
             if not self._draining:
                 self._serving.refuse(refusal)

@@ -62,7 +62,7 @@ def native(complaints: list[str]) -> Native:
         assert not node._sessions
         assert not node.sockets
         assert not node._admission._per_address
-        assert not node.users._sockets
+        assert not node.logins._sockets
         assert not len(node.rooms)
         assert not node.rooms.everyone.recipients
         assert not complaints

@@ -2,13 +2,14 @@
 
 import asyncio
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 
-from support.process import start
+from support.process import launch, start
 from support.raw import RawClient, connect, dial, handshake, text
 from symphony import Limits, Symphony
 
@@ -164,3 +165,36 @@ async def test_a_server_without_descriptors_says_so_and_goes_on(tmp_path):
         server.signal()
         async with asyncio.timeout(10):
             assert (await server.end())[0] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
+@pytest.mark.asyncio(loop_factories=["asyncio"])
+@pytest.mark.parametrize(
+    ("limit", "clients"), [(32, 16), (64, 32), (100, 50), (255, 159), (256, None), (4096, None)]
+)
+async def test_a_low_limit_of_descriptors_is_told_at_the_start(tmp_path, limit: int, clients: int | None):
+    file = tmp_path / "app.py"
+    file.write_text(LIMITED.format(limit=limit))
+    async with launch(sys.executable, str(file), stderr=PIPE) as server, connect(server.url) as client:
+        await client.send(text("hi"))
+        assert await client.message() == "hi"
+        server.signal()
+        warnings = [line for line in await server.errors() if "WARNING" in line]
+    expected = [] if clients is None else [f"only {limit} files open", f"about {clients} clients can connect"]
+    assert len(warnings) == (clients is not None)
+    assert all(words in warnings[0] for words in expected)
+
+
+LIMITED = """
+import resource
+from symphony import Symphony
+
+app = Symphony()
+
+@app.on_message
+async def handle(message: str) -> str:
+    return message
+
+resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
+app.run(port=0)
+"""

@@ -2,6 +2,9 @@
 
 import asyncio
 import random
+import socket
+import ssl
+import struct
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -235,3 +238,73 @@ async def test_tls_handshakes_that_have_not_ended_count_as_connections(native, c
         ):
             await late.send(handshake())
             assert (await late.response()).status == 503
+
+
+STAGES = (
+    "at once",
+    "in the head of a record",
+    "in the hello",
+    "after the hello",
+    "in the answer",
+    "before the last flight",
+    "before the request",
+    "in the request",
+    "after the upgrade",
+)
+
+
+async def reset_at(stage: str, url: str, version: ssl.TLSVersion) -> None:
+    """Open a connection over TLS, and reset it at a stage of its handshakes."""
+    loop = asyncio.get_running_loop()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with socket.socket() as raw:
+        raw.setblocking(False)
+        # What is closed so is reset.
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await loop.sock_connect(raw, ("127.0.0.1", int(url.rpartition(":")[2])))
+        with suppress(ssl.SSLWantReadError):
+            tls.do_handshake()
+        hello = outgoing.read()
+        said = {"at once": 0, "in the head of a record": 3, "in the hello": 100}.get(stage, len(hello))
+        await loop.sock_sendall(raw, hello[:said])
+        if stage in ("at once", "in the head of a record", "in the hello", "after the hello"):
+            return
+        while True:
+            incoming.write(await loop.sock_recv(raw, 100 if stage == "in the answer" else 65536))
+            if stage == "in the answer":
+                return
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await loop.sock_sendall(raw, outgoing.read())
+            else:
+                break
+        if stage == "before the last flight":
+            return
+        if stage != "before the request":
+            request = handshake()
+            tls.write(request[:20] if stage == "in the request" else request)
+        await loop.sock_sendall(raw, outgoing.read())
+        if stage == "after the upgrade":
+            await loop.sock_recv(raw, 1)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("stage", STAGES)
+async def test_a_connection_that_is_reset_leaves_nothing_behind(
+    native, certificate: Certificate, stage: str, version: ssl.TLSVersion
+):
+    app = echo_app(max_connections=8)
+    async with native(app, **certificate.options) as url:
+        for _ in range(10):
+            await reset_at(stage, url, version)
+        # There is a place for each again, once the server has noticed.
+        for _ in range(10):
+            async with connected(url, certificate) as client:
+                await client.send(text("hi"))
+                assert await client.message() == "hi"
+        await until(lambda: app.stats.closed == app.stats.opened)

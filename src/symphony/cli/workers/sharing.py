@@ -5,13 +5,31 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 from symphony.broker.engines import MEMORY, check, serve
 from symphony.broker.ipc import ServedBroker
+from symphony.errors import ConfigurationError
 from symphony.limits import Limits
 from symphony.node.brokers import BROKER_VARIABLE
 
-__all__ = ("shared_broker", "tell_broker")
+__all__ = ("broker_in", "shared_broker", "tell_broker")
+
+
+def broker_in(folder: Path) -> str:
+    """Return the URL of the broker that keeps the rooms in a folder, and make the folder.
+
+    Raises:
+        ConfigurationError: It cannot be made, or has a name that no URL can have.
+    """
+    path = str(folder.resolve() / "rooms.db")
+    if "?" in path or "#" in path:
+        raise ConfigurationError(f"--data {folder}: the name of the folder must not have ? or #.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"--data {folder}: {error.strerror}.") from None
+    return f"sqlite:///{path}"
 
 
 def tell_broker(url: str | None) -> None:

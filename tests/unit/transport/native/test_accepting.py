@@ -75,8 +75,9 @@ async def test_the_server_accepts_the_next_connection_after_an_error(
     listener.close()
     await listener.wait_closed()
     lines = [record.getMessage() for record in caplog.records if record.name == "symphony.transport"]
-    assert len(lines) == 1
-    assert os.strerror(number) in lines[0]
+    # A client that has left before it was accepted is no fault.
+    assert len(lines) == (number != errno.ECONNABORTED)
+    assert all(os.strerror(number) in line for line in lines)
 
 
 @pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, errno.ENOTSOCK])
