@@ -734,7 +734,7 @@ const ADVICE = new Map([
 /** The kinds of envelopes that a server sends. The first of these fields decides. */
 const KINDS = /** @type {const} */ ([
   ...["event", "reply", "error", "item", "end", "cancel", "pong", "retry", "limits"],
-  ...["joined", "left", "lost"],
+  ...["joined", "left", "lost", "dropped"],
 ]);
 
 /** @param {unknown} id */
@@ -3112,6 +3112,10 @@ export class Client {
     else if (kind === "joined") this.#joined(link, envelope);
     else if (kind === "left") this.#left(id, data);
     else if (kind === "lost") this.#lostSome(id, copied(envelope.position));
+    else if (kind === "dropped") {
+      const line = `symphony: the server has dropped ${id} messages, which this client has not read in time`;
+      this.#complaints.warn("dropped", line);
+    }
   }
 
   /** @param {Link} link @param {any} envelope @param {string} field That is not valid. */

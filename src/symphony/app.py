@@ -71,8 +71,8 @@ class Symphony(Router):
         compression: Compress messages of at least this many bytes, if the
             client supports it (RFC 7692). `None`: never.
         slow_consumer: What happens when a client's outbox is full:
-            `"disconnect"` closes the socket with 1013, and `"drop_oldest"`
-            drops the oldest messages and counts them.
+            `"disconnect"` closes the socket with 1013; for `"drop_oldest"`,
+            `"conflate"` and `"resync"` see `Router.route`.
         client_script: Whether to serve the JavaScript client at
             `/_symphony/client.js`, to pages of this origin and of `origins`.
         broker: The URL of the broker of the rooms, such as `"sqlite:///rooms.db"`. `None`:
@@ -100,7 +100,7 @@ class Symphony(Router):
         subprotocols: Sequence[str] = (),
         limits: Limits | None = None,
         compression: int | None = None,
-        slow_consumer: Literal["disconnect", "drop_oldest"] = "disconnect",
+        slow_consumer: Literal["disconnect", "drop_oldest", "conflate", "resync"] = "disconnect",
         client_script: bool = True,
         broker: str | None = None,
     ) -> None:

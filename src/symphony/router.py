@@ -43,7 +43,7 @@ class Router(Handlers):
         origins: Sequence[str] | None = None,
         limits: Limits | None = None,
         compression: int | None = None,
-        slow_consumer: Literal["disconnect", "drop_oldest"] | None = None,
+        slow_consumer: Literal["disconnect", "drop_oldest", "conflate", "resync"] | None = None,
         protocol: Callable[[], Protocol] | None = None,
         concurrency: int | None = None,
         events: bool = False,
@@ -64,8 +64,11 @@ class Router(Handlers):
             compression: Compress messages of at least this many bytes, if the
                 client supports it (RFC 7692). `None` uses the app's setting.
             slow_consumer: What happens if a client's outbox is full:
-                `"disconnect"` closes the socket with 1013, and
-                `"drop_oldest"` drops the oldest messages and counts them.
+                `"disconnect"` closes the socket with 1013,
+                `"drop_oldest"` drops the oldest messages and counts them,
+                `"resync"` drops all of them and calls the `on_resync` handler,
+                and `"conflate"` closes it like `"disconnect"`, but lets messages
+                wait for any time, since those with `conflate=` stay up to date.
             protocol: The protocol for the events of this route: a class or
                 function that creates a `Protocol`, called without arguments
                 for each connection. With `None`, a route with event handlers

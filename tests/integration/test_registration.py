@@ -368,7 +368,10 @@ async def test_a_wrong_prefix_is_refused(prefix):
         ({"origins": ["example.com"]}, "https://example.com"),
         ({"origins": "https://example.com"}, "list"),
         ({"subprotocols": ["two words"]}, "must be one word"),
-        ({"slow_consumer": "wait"}, "slow_consumer= is 'disconnect' or 'drop_oldest', not 'wait'"),
+        (
+            {"slow_consumer": "wait"},
+            "slow_consumer= is 'disconnect', 'drop_oldest', 'conflate' or 'resync', not 'wait'",
+        ),
     ],
 )
 async def test_a_wrong_option_is_refused_with_what_to_write(options, problem):

@@ -30,7 +30,7 @@ from symphony.rooms.lives import _deliver  # pyright: ignore[reportPrivateUsage]
 from symphony.rooms.policy import RoomPolicy
 from symphony.testing import Clock
 
-MEMBERS, HIGH, LOW, PAGE = 3, 1000, 300, 3
+MEMBERS, HIGH, LOW, PAGE = 3, 300, 100, 3
 TTL = 10.0
 
 which = st.integers(0, MEMBERS - 1)
@@ -142,7 +142,7 @@ async def _run(operations: list[tuple[str, Any]], history: History) -> None:
     def check() -> None:
         for member in members:
             # A page, and one publication or direct message that came when it was not above the mark.
-            assert member.outbox.size <= HIGH + 5_000 + 100 * member.sent
+            assert member.outbox.size <= HIGH + 1_500 + 100 * member.sent
 
     for operation, argument in operations:
         match operation:

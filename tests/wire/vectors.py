@@ -31,7 +31,20 @@ _MODULES = {"json": msgspec.json, "msgpack": msgspec.msgpack}
 _IDS = ("id", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong")
 _OF_ROOMS = ("join", "leave", "joined", "left", "lost", "presence", "count")
 _KINDS = (
-    *("event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry", "limits"),
+    *(
+        "event",
+        "reply",
+        "error",
+        "item",
+        "end",
+        "grant",
+        "cancel",
+        "ping",
+        "pong",
+        "retry",
+        "limits",
+        "dropped",
+    ),
     *_OF_ROOMS,
 )
 _FIELDS = (

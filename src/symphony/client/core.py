@@ -25,6 +25,7 @@ from symphony.client.rooms import Rooms
 from symphony.errors import RemoteError, WrongRouteError
 from symphony.protocol.envelopes import (
     Cancel,
+    Dropped,
     End,
     Error,
     Event,
@@ -213,6 +214,9 @@ class Core:
                 self._await_stop()
         elif isinstance(envelope, _OF_ROOMS):
             self.rooms.take(envelope)
+        elif isinstance(envelope, Dropped):
+            count = envelope.dropped
+            self._complain("the news that it has dropped %d messages, which this client has not read", count)
         elif isinstance(envelope, Limits):
             self._tell(envelope.limits.max_message_bytes)
         elif not isinstance(envelope, Pong):

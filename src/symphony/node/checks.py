@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, cast, get_args, get_origin
 
 from symphony.errors import ConfigurationError
+from symphony.routing.handlers import Handler
 from symphony.routing.parameters import EMPTY, returned_type
 from symphony.routing.plan import Plan
 from symphony.routing.results import VALUES, is_awaitable
@@ -22,6 +23,7 @@ __all__ = (
     "as_coroutine",
     "check_options",
     "check_state",
+    "resync_of",
     "the_handshake",
     "wrong_state",
 )
@@ -89,9 +91,10 @@ def check_options(options: Options) -> None:
     for subprotocol in options.subprotocols or ():
         if not re.fullmatch(TOKEN, subprotocol):
             raise ConfigurationError(f"Subprotocol {subprotocol!r} must be one word (RFC 6455 §4.1).")
-    if options.slow_consumer not in (None, "disconnect", "drop_oldest"):
+    if options.slow_consumer not in (None, "disconnect", "drop_oldest", "conflate", "resync"):
         raise ConfigurationError(
-            f"slow_consumer= is 'disconnect' or 'drop_oldest', not {options.slow_consumer!r}."
+            "slow_consumer= is 'disconnect', 'drop_oldest', 'conflate' or 'resync', "
+            f"not {options.slow_consumer!r}."
         )
     if options.errors not in (None, "close", "message"):
         raise ConfigurationError(f"errors= is 'close' or 'message', not {options.errors!r}.")
@@ -103,6 +106,25 @@ def check_options(options: Options) -> None:
         raise ConfigurationError(f"on_conflict= is 'replace' or 'refuse', not {options.on_conflict!r}.")
     if options.on_conflict is not None and options.per_user is None:
         raise ConfigurationError("on_conflict= needs per_user=1.")
+
+
+def resync_of(
+    options: Options, handler: Handler | None, where: str, plan: Callable[[Handler, str], Plan]
+) -> Callable[[Any], Coroutine[Any, Any, Any]] | None:
+    """Return how to call the `on_resync` handler of a route, if its policy needs one.
+
+    Raises:
+        ConfigurationError: The policy needs one, and there is none.
+    """
+    if options.slow_consumer != "resync":
+        return None
+    if handler is None:
+        raise ConfigurationError(
+            f"{where}: slow_consumer='resync' needs a handler that sends what was dropped: on_resync."
+        )
+    where = f"on_resync of {where}"
+    run = answering(plan(handler, where), where)
+    return lambda socket: run(socket, None)
 
 
 def check_state(state: Callable[[], Any] | None, where: str) -> None:

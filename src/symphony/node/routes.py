@@ -27,6 +27,7 @@ from symphony.node.checks import (
     as_coroutine,
     check_options,
     check_state,
+    resync_of,
     the_handshake,
     wrong_state,
 )
@@ -164,6 +165,12 @@ class Compiler:
             disconnect=wrap(stack["disconnect"], disconnect or _nothing)
             if stack["disconnect"]
             else disconnect,
+            resync=resync_of(
+                options,
+                _nearest(inside, "resync"),
+                where,
+                lambda handler, here: self._plan(handler, here, names, state),
+            ),
         )
 
     def _plan(self, handler: Handler, where: str, names: Mapping[str, str], state: Any, **rules: Any) -> Plan:
@@ -386,7 +393,7 @@ async def _stream(
                 await TURN
 
 
-def _nearest(inside: Sequence[Handlers], stage: Stage) -> Handler | None:
+def _nearest(inside: Sequence[Handlers], stage: str) -> Handler | None:
     return next((layer.handlers[stage] for layer in reversed(inside) if stage in layer.handlers), None)
 
 

@@ -12,44 +12,18 @@ close frame. Therefore a socket's frames have one total order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import Any, Final
 
+from symphony.outgoing.notices import dropped_notice
+from symphony.outgoing.source import NOWHERE, Source
 from symphony.websocket.backpressure import READY, TURN, Drained
 
-__all__ = ("Outbox", "Source")
+__all__ = ("Outbox",)
 
 # The most that one write passes to the transport. The transport buffers what the
 # kernel does not accept, and frames in that buffer can no longer be dropped.
 _CHUNK_BYTES: Final = 128 * 1024
-
-
-class Source(Protocol):
-    """Holds publications that must be sent before the next direct send."""
-
-    @property
-    def dirty(self) -> Collection[Any]:
-        """The batches with publications; usually empty."""
-        ...
-
-    def take(self, recipient: Any) -> None:
-        """Move the publications for *recipient* into its outbox."""
-        ...
-
-
-class _Nowhere:
-    """The source of an outbox whose socket is in no room."""
-
-    __slots__ = ("dirty",)
-
-    def __init__(self) -> None:
-        self.dirty: Collection[Any] = ()
-
-    def take(self, recipient: Any) -> None:
-        """Do nothing."""
-
-
-_NOWHERE: Final = _Nowhere()
 
 
 class _LookedAt:
@@ -80,6 +54,8 @@ class Outbox(_LookedAt):
             member.
         sealed: Whether the last frame has been queued. Later frames are dropped.
         dropped: How many frames were dropped, for any reason.
+        resync: If it is set, all frames are dropped when there are too many or they are too
+            old, and this is called.
         high: Above this many queued bytes, awaiting a send waits.
         low: At or below this many, it stops waiting.
     """
@@ -91,9 +67,11 @@ class Outbox(_LookedAt):
         "_loop",
         "_marks",
         "_max_age",
+        "_notice",
         "_overflow",
         "_places",
         "_timer",
+        "_untold",
         "_waiters",
         "at_once",
         "blocked",
@@ -102,6 +80,7 @@ class Outbox(_LookedAt):
         "high",
         "low",
         "recipient",
+        "resync",
         "sealed",
         "size",
         "source",
@@ -123,7 +102,7 @@ class Outbox(_LookedAt):
         self.dropped = 0
         self.high = self.at_once = self.low = self._limit = 0
         self.write = write
-        self.source: Source = _NOWHERE
+        self.source: Source = NOWHERE
         self.recipient: Any = None
         self._join = join
         self._loop = loop
@@ -134,6 +113,10 @@ class Outbox(_LookedAt):
         self._marks: tuple[Any, Any] = (None, None)
         self._overflow: Callable[[], None] | None = None
         self._waiters: dict[asyncio.Future[None], None] | None = None
+        self.resync: Callable[[], None] | None = None
+        # What tells the peer of dropped frames, while it is queued, and how many it names.
+        self._notice: Any = None
+        self._untold = 0
         # Where in `frames` those stand that a later one with the same key replaces.
         self._places: dict[Any, int] | None = None
 
@@ -274,11 +257,12 @@ class Outbox(_LookedAt):
             self._timer.cancel()
             self._timer = None
         self._marks = (None, None)
+        self.resync = None
         self._wake()
 
     def detach(self) -> None:
         """Release the recipient, which refers to this outbox, and its rooms."""
-        self.source = _NOWHERE
+        self.source = NOWHERE
         self.recipient = None
 
     def drained(self) -> Awaitable[None]:
@@ -340,20 +324,32 @@ class Outbox(_LookedAt):
         if self._overflow is not None:
             self._overflow()
             return
+        if self.resync is not None:
+            self._drop(len(self.frames), keep=0)
+            self.resync()
+            return
         count, size = 0, self.size
         while size > self._limit and count < len(self.frames):
             size -= len(self.frames[count])
             count += 1
         self._drop(count)
 
-    def _drop(self, count: int) -> None:
+    def _drop(self, count: int, *, keep: int = 1) -> None:
+        """Drop the oldest frames, and tell the peer how many."""
         # Keep the newest frame, even if it alone exceeds the limit. Otherwise the
         # outbox would drop every such frame, and the client would get nothing.
-        count = min(count, len(self.frames) - 1)
+        count = min(count, len(self.frames) - keep)
         self.size -= sum(map(len, self.frames[:count]))
+        told = int(count > 0 and self.frames[0] is self._notice)
         del self.frames[:count]
         self._shift(count)
-        self.dropped += count
+        self.dropped += count - told
+        if self.recipient is not None:
+            self._notice, self._untold = dropped_notice(self.recipient, self._untold * told + count - told)
+            if self._notice is not None:
+                self.frames.insert(0, self._notice)
+                self.size += len(self._notice)
+                self._shift(-1)
 
     def _shift(self, count: int) -> None:
         """Note that the oldest frames have gone."""
@@ -379,9 +375,12 @@ class Outbox(_LookedAt):
         if stale and self._overflow is not None:
             self._overflow()
             return
-        if stale:
+        if stale and self.resync is not None:
+            self._drop(len(frames), keep=0)
+            self.resync()
+        elif stale:
             self._drop(stale)
-        self._marks = (young, frames[-1])
+        self._marks = (young, frames[-1] if frames else None)
         self._timer = self._loop.call_later(self._max_age / 2, self._look_at_age)
 
     def _wake(self) -> None:

@@ -25,6 +25,7 @@ __all__ = (
     "PRESENCE",
     "Action",
     "Cancel",
+    "Dropped",
     "End",
     "Envelope",
     "Error",
@@ -179,6 +180,12 @@ class Retry(Struct):
     retry: float
 
 
+class Dropped(Struct):
+    """The server has dropped so many messages at this place: the client has not read them in time."""
+
+    dropped: int
+
+
 class LimitValues(Struct, omit_defaults=True):
     """The limits that a server tells its clients.
 
@@ -292,6 +299,7 @@ Envelope: TypeAlias = (
     | Pong
     | Retry
     | Limits
+    | Dropped
     | Join
     | Leave
     | Joined

@@ -13,6 +13,7 @@ from msgspec import Meta, Raw, Struct
 from symphony.protocol.codec import json_envelope, msgpack_envelope
 from symphony.protocol.envelopes import (
     Cancel,
+    Dropped,
     End,
     Envelope,
     Error,
@@ -85,6 +86,7 @@ class _Frame(Struct, gc=False):
     pong: _Id | None = None
     retry: Annotated[float, Meta(ge=0)] | None = None
     limits: _LimitValues | None = None
+    dropped: _Id | None = None
     join: _Room | None = None
     leave: _Room | None = None
     joined: _Room | None = None
@@ -258,6 +260,8 @@ class V1:
             return Retry(frame.retry)
         if frame.limits is not None:
             return Limits(frame.limits)
+        if frame.dropped is not None:
+            return Dropped(frame.dropped)
         of_room = _of_room(frame, data)
         if of_room is not None:
             return of_room

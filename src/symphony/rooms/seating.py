@@ -264,6 +264,7 @@ class Seating:
         except Exception as error:
             if not isinstance(error, Reject):
                 self._report(error, socket, f"return of a member to {live.name!r}")
+            attendance.forget(member)
             return socket
         return None
 

@@ -56,7 +56,7 @@ class Handlers:
     """
 
     def __init__(self) -> None:
-        self.handlers: dict[Stage, Handler] = {}
+        self.handlers: dict[str, Handler] = {}
         self.events: dict[str, Handler] = {}
         self.middlewares: dict[Stage, list[Middleware]] = {stage: [] for stage in around.STAGES}
         self.checks: list[Callable[[Any, Any], None]] = []
@@ -139,6 +139,22 @@ class Handlers:
             ConfigurationError: There is such a handler already, or it is not a function.
         """
         return self._register("disconnect", handler, thread)
+
+    def on_resync(self, handler: F, /) -> F:
+        """Register the handler that runs when the messages of a slow client were dropped.
+
+        It runs with `slow_consumer="resync"`, and sends what the client needs to go on,
+        such as the whole state. It runs in a background task of the socket. If more is
+        dropped while it runs, it runs once more.
+
+        Args:
+            handler: The handler, plain or async, as `on_connect`.
+
+        Raises:
+            ConfigurationError: There is such a handler already, or it is not a function.
+        """
+        registered: F = self._register("resync", handler, False)  # type: ignore[assignment]
+        return registered
 
     def on(self, event: str, *, thread: bool = False) -> Callable[[F], F]:
         """Register the handler that runs for each event of a name.
@@ -250,7 +266,7 @@ class Handlers:
         around.check(stage, middleware)
         self.middlewares[stage].append(middleware)
 
-    def _register(self, stage: Stage, handler: F | None, thread: bool) -> F | Callable[[F], F]:
+    def _register(self, stage: str, handler: F | None, thread: bool) -> F | Callable[[F], F]:
         def register(handler: F) -> F:
             earlier = self.handlers.get(stage) or (self.events.get(MESSAGE) if stage == "message" else None)
             if earlier is not None:

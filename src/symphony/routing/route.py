@@ -40,7 +40,7 @@ class Options:
     origins: Sequence[str] | None = None
     limits: Limits | None = None
     compression: int | None = None
-    slow_consumer: Literal["disconnect", "drop_oldest"] | None = None
+    slow_consumer: Literal["disconnect", "drop_oldest", "conflate", "resync"] | None = None
     protocol: Callable[[], Protocol] | None = None
     concurrency: int | None = None
     events: bool | None = None

@@ -87,6 +87,7 @@ class Endpoint:
         on_conflict: Which one goes if there are two.
         inside: The route, and the routers that it is in, the app first.
         disconnect: Middleware and disconnect handler.
+        resync: The handler that runs when the messages of a slow client were dropped.
     """
 
     pattern: str
@@ -107,6 +108,7 @@ class Endpoint:
     on_conflict: Literal["replace", "refuse"]
     inside: tuple[object, ...]
     disconnect: Callable[[Socket[Any], Close], Awaitable[None]] | None
+    resync: Callable[[Socket[Any]], Awaitable[None]] | None
 
     def choose(self, offered: Sequence[str]) -> tuple[str | None, Dialect]:
         """Choose the subprotocol and the dialect of a connection.

@@ -15,6 +15,7 @@ from symphony.errors import Reject, WrongRouteError
 from symphony.session.contracts import LaneReports
 from symphony.session.exchange import Exchange
 from symphony.session.messages import Messages
+from symphony.session.resync import Resync
 
 if TYPE_CHECKING:
     from symphony.limits import Limits
@@ -64,6 +65,8 @@ class Serving:
         self._connection = connection
         self._exchange: Exchange | None = None
         self.draining = False
+        if endpoint.resync is not None:
+            connection.outbox.resync = Resync(socket, endpoint.resync, socket.background)
         refuse: Callable[[Reject], object]
         if endpoint.events is None:
             messages = Messages(

@@ -44,7 +44,7 @@ __all__ = (
 )
 
 Scope: TypeAlias = "MutableMapping[str, Any]"
-SlowConsumer: TypeAlias = Literal["disconnect", "drop_oldest"]
+SlowConsumer: TypeAlias = Literal["disconnect", "drop_oldest", "conflate", "resync"]
 
 
 class Profile(NamedTuple):
@@ -70,8 +70,9 @@ class Profile(NamedTuple):
             limit=limits.max_outbox_bytes,
             high=limits.high_water_bytes,
             low=limits.low_water_bytes,
-            overflow=overflow if self.slow_consumer == "disconnect" else None,
-            max_age=limits.max_outbox_age,
+            overflow=overflow if self.slow_consumer in ("disconnect", "conflate") else None,
+            # Where a newer message takes the place of an older one, no place is too old.
+            max_age=None if self.slow_consumer == "conflate" else limits.max_outbox_age,
         )
 
 

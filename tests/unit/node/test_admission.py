@@ -36,6 +36,7 @@ def endpoint(*origins: str) -> Endpoint:
         on_conflict="replace",
         inside=(),
         disconnect=None,
+        resync=None,
     )
 
 
