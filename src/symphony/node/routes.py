@@ -51,13 +51,7 @@ from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
 from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
 from symphony.session.threads import run_in_thread
-from symphony.socket import (
-    Socket,
-    begin,
-    join_by_client,
-    leave_by_client,
-    members_by_client,
-)
+from symphony.socket import Socket, begin, join_by_client, leave_by_client, members_by_client
 from symphony.transport.base import Close, Profile
 from symphony.websocket.backpressure import TURN
 from symphony.websocket.queued import Queued
