@@ -31,6 +31,7 @@ from symphony.node.checks import (
     the_handshake,
     wrong_state,
 )
+from symphony.node.peruser import if_alone
 from symphony.outgoing.encoding import V1_DIALECTS, Dialect
 from symphony.protocol.annotations import bare
 from symphony.protocol.bounds import SMALL, bounded, calm
@@ -50,13 +51,7 @@ from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
 from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
 from symphony.session.threads import run_in_thread
-from symphony.socket import (
-    Socket,
-    begin,
-    join_by_client,
-    leave_by_client,
-    members_by_client,
-)
+from symphony.socket import Socket, begin, join_by_client, leave_by_client, members_by_client
 from symphony.transport.base import Close, Profile
 from symphony.websocket.backpressure import TURN
 from symphony.websocket.queued import Queued
@@ -120,6 +115,8 @@ class Compiler:
         state = options.state
         check_state(state, where)
         connect = self._connect(_nearest(inside, "connect"), where, names, state)
+        if options.on_conflict == "refuse":
+            connect = if_alone(connect)
         disconnect = self._disconnect(_nearest(inside, "disconnect"), where, names, state)
         stack = {stage: self._stack(inside, stage, where, names, state) for stage in STAGES}
         receive, is_async, events, takes_bytes = _takes_no_messages, False, None, False
@@ -156,6 +153,8 @@ class Compiler:
             concurrency=options.concurrency or 1,
             closes_on_error=takes_bytes if options.errors is None else options.errors == "close",
             everyone=not takes_bytes if options.everyone is None else options.everyone,
+            per_user=options.per_user is not None,
+            on_conflict=options.on_conflict or "replace",
             inside=tuple(inside),
             disconnect=wrap(stack["disconnect"], disconnect or _nothing)
             if stack["disconnect"]
