@@ -757,6 +757,7 @@ const ADVICE = new Map([
   [4403, "Check the token, and whether the `origins` of the server allow this page."],
   [4404, "Check the path of the URL. The routes of a mounted app are below its mount path."],
   [4409, "Solve the conflict before you connect again."],
+  [4410, "Another connection of the same user has replaced this one."],
 ]);
 
 /** The kinds of envelopes that a server sends. The first of these fields decides. */

@@ -49,6 +49,8 @@ class Router(Handlers):
         events: bool = False,
         errors: Literal["close", "message"] | None = None,
         everyone: bool | None = None,
+        per_user: Literal[1] | None = None,
+        on_conflict: Literal["replace", "refuse"] | None = None,
     ) -> Route:
         """Add a route.
 
@@ -86,6 +88,11 @@ class Router(Handlers):
             everyone: Whether `app.everyone` reaches the sockets of this route.
                 With `None`, all but those of a route whose handler takes
                 `bytes`.
+            per_user: 1: a user may have one socket on this route, so a user must be
+                logged in. `None`: any number.
+            on_conflict: What happens if the user has a socket already. `"replace"`, or
+                `None`: the other one is closed with the code `replaced`, and does not
+                come back. `"refuse"`: this one is refused with `conflict`.
 
         Returns:
             The route. Register handlers on it, or use it as the decorator of
@@ -106,6 +113,8 @@ class Router(Handlers):
             events=events or None,
             errors=errors,
             everyone=everyone,
+            per_user=per_user,
+            on_conflict=on_conflict,
         )
         caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
         route = Route(path, options, f"{caller.f_code.co_filename}:{caller.f_lineno}")

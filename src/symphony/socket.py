@@ -27,6 +27,7 @@ __all__ = (
     "SocketSession",
     "begin",
     "close_dependencies",
+    "look_for_others",
     "recipient_of",
     "release",
 )
@@ -144,7 +145,6 @@ class Socket(Generic[StateT]):
     @property
     def rooms(self) -> frozenset[str]:
         """The names of the rooms it is in, without that of its user."""
-        # Those of everyone have no name.
         names = {batch.name for batch in self._recipient.batches if batch.name}
         return frozenset(names if self.user is None else names - {room_of_user(self.user.id)})
 
@@ -264,12 +264,10 @@ class Socket(Generic[StateT]):
             The room.
 
         Raises:
-            Reject: `forbidden`: the room's `authorize` returned `False`; it and `on_join`
-                may also raise a `Reject` with another code. `room_full`: the room has
-                `max_members`. `too_many`: the socket is in `Limits.max_rooms` rooms.
-                `cancelled`: the socket left the room before it had joined.
-                `unavailable`: the history cannot be read. `invalid`: no room can have
-                this name.
+            Reject: `forbidden`: `authorize` returned `False`; it and `on_join` may raise
+                others. `room_full`: it has `max_members`. `too_many`: the socket is in
+                `Limits.max_rooms`. `cancelled`: the socket left meanwhile. `unavailable`:
+                the history cannot be read. `invalid`: no room can have this name.
             DisconnectedError: The socket is closed, or was closed meanwhile.
             WrongThreadError: Called from another thread than the socket's.
         """
@@ -297,15 +295,14 @@ class Socket(Generic[StateT]):
     def login(self, identity: Identity) -> None:
         """Set the identity of this socket's user; usually in connect middleware.
 
-        From now on, the socket is one of `app.user(identity.id)`; if it is not open
-        yet, from its opening on. A second login with the same id replaces
-        `user.info`, and rooms with members are told.
+        From now on, or from its opening on, the socket is one of `app.user(identity.id)`.
+        The id is set once. A second login with the same id replaces `user.info`, and rooms
+        with members are told.
 
         Raises:
             RuntimeError: The socket is logged in with another id, or is in a room that has
                 members without being logged in.
-            Reject: No room can have the name `user:{id}` (`invalid`), or that room is
-                full (`room_full`).
+            Reject: No room can have the name `user:{id}` (`invalid`), or it is full.
             TypeError: It is not an `Identity`.
             WrongThreadError: Called from another thread than the socket's.
         """
@@ -315,10 +312,7 @@ class Socket(Generic[StateT]):
             raise TypeError(f"socket.login() takes an Identity, not {identity!r}.")
         before = self.user
         if before is not None and before.id != identity.id:
-            raise RuntimeError(
-                f"The socket is logged in as {before.id!r}, so it cannot become {identity.id!r}. "
-                "Close it, and let the client connect again."
-            )
+            raise RuntimeError(f"It is logged in as {before.id!r}, so it cannot become {identity.id!r}.")
         self._session.login(identity, before)
         self.user = identity
 
@@ -366,6 +360,11 @@ def recipient_of(socket: Socket[Any]) -> Recipient:
 def begin(socket: Socket[Any]) -> None:
     """Note that the connect handler is called, so that the disconnect handler will be, too."""
     socket._session.began = True  # pyright: ignore[reportPrivateUsage]
+
+
+async def look_for_others(socket: Socket[Any]) -> None:
+    """Refuse a socket whose user has another one on a route for one socket a user."""
+    await socket._session.look_for_others()  # pyright: ignore[reportPrivateUsage]
 
 
 async def close_dependencies(socket: Socket[Any]) -> None:

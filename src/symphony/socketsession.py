@@ -91,6 +91,10 @@ class SocketSession(Protocol):
         """Register the identity of the socket; *before* is the previous one."""
         ...
 
+    async def look_for_others(self) -> None:
+        """Refuse the socket if its user has another one, on a route for one socket a user."""
+        ...
+
 
 class _Ended:
     """The session of a closed socket."""
@@ -127,6 +131,9 @@ class _Ended:
 
     def login(self, identity: Identity, before: Identity | None) -> None:
         """Do nothing: a closed socket belongs to no user."""
+
+    async def look_for_others(self) -> None:
+        """Do nothing: it is closed."""
 
 
 ENDED: Final = _Ended()

@@ -39,6 +39,10 @@ class TargetNode(Protocol):
         """Return the sockets of a user, also those that are not open yet."""
         ...
 
+    async def revoke(self, id: str) -> None:
+        """Ask again whether the sockets of a user may be in their rooms."""
+        ...
+
     def undelivered(self, error: DisconnectedError) -> None:
         """Log that a message had no socket to go to, and tell the error handlers."""
         ...

@@ -3,26 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from typing_extensions import TypeForm, TypeVar
 
 from symphony.errors import DisconnectedError, WrongThreadError
 from symphony.limits import Limits
 from symphony.rooms.room import check_room_name
-from symphony.rooms.target import RoomTable, Target
+from symphony.rooms.target import RoomTable, RoomTarget, Target
+from symphony.users import User, Users
 
 if TYPE_CHECKING:
+    from symphony.protocol.positions import Position
+    from symphony.rooms.publishing import Publication
+    from symphony.routing.handlers import Handlers
     from symphony.socket import Socket
 
-__all__ = ("Threadsafe", "ThreadsafeNode", "ThreadsafeSocket", "ThreadsafeTarget")
+__all__ = (
+    "Threadsafe",
+    "ThreadsafeGroup",
+    "ThreadsafeNode",
+    "ThreadsafeRoom",
+    "ThreadsafeSocket",
+    "ThreadsafeTarget",
+    "ThreadsafeTargets",
+    "ThreadsafeUser",
+)
 
 T = TypeVar("T")
 ReplyT = TypeVar("ReplyT", default=Any)
+
+
+class ThreadsafeTargets(Protocol):
+    """What this module needs of the targets of a running app."""
+
+    def user(self, id: str) -> User:
+        """Return a handle of a user."""
+        ...
+
+    def users(self, ids: Iterable[str]) -> Users:
+        """Return a handle of several users."""
+        ...
 
 
 class ThreadsafeNode(Protocol):
@@ -48,6 +73,11 @@ class ThreadsafeNode(Protocol):
         """The open sockets by id."""
         ...
 
+    @property
+    def targets(self) -> ThreadsafeTargets:
+        """The users."""
+        ...
+
 
 class Threadsafe:
     """Rooms, sockets and everyone, for threads that are not the event loop's.
@@ -70,7 +100,22 @@ class Threadsafe:
         """All open sockets of the app."""
         return ThreadsafeTarget(self, "app.threadsafe.everyone", lambda: Target(self._node().rooms, ""))
 
-    def room(self, name: str) -> ThreadsafeTarget:
+    def route(self, route: Handlers) -> ThreadsafeGroup:
+        """Return what sends to the sockets of a route or router: `route(chat).everyone`."""
+        return ThreadsafeGroup(self, route)
+
+    def user(self, id: str) -> ThreadsafeUser:
+        """Return a handle of a user, as `app.user`.
+
+        The id is checked when the handle is used.
+        """
+        return ThreadsafeUser(self, f"app.threadsafe.user({id!r})", lambda: self._node().targets.user(id))
+
+    def users(self, *ids: str) -> ThreadsafeTarget:
+        """Return a handle of several users, as `app.users`."""
+        return ThreadsafeTarget(self, "app.threadsafe.users(…)", lambda: self._node().targets.users(ids))
+
+    def room(self, name: str) -> ThreadsafeRoom:
         """Return a handle of a room.
 
         Raises:
@@ -81,7 +126,7 @@ class Threadsafe:
         check_room_name(name, self._max_name)
         with suppress(RuntimeError):
             self._node().rooms.room(name)
-        return ThreadsafeTarget(self, f"app.threadsafe.room({name!r})", lambda: self._node().rooms.room(name))
+        return ThreadsafeRoom(self, f"app.threadsafe.room({name!r})", lambda: self._node().rooms.room(name))
 
     def socket(self, id: str) -> ThreadsafeSocket:
         """Return a handle of a socket, whether or not it is still open."""
@@ -155,12 +200,12 @@ class ThreadsafeTarget:
 
     __slots__ = ("_target", "_threadsafe", "_where")
 
-    def __init__(self, threadsafe: Threadsafe, where: str, target: Callable[[], Target]) -> None:
+    def __init__(self, threadsafe: Threadsafe, where: str, target: Callable[[], Target | Users]) -> None:
         self._threadsafe = threadsafe
         self._where = where
         self._target = target
 
-    def send(self, message: object, *, exclude: Collection[str] = ()) -> None:
+    def send(self, message: object, *, exclude: Collection[str] = ()) -> Position | None:
         """Send a message to every socket in it, as `Target.send`.
 
         Args:
@@ -172,24 +217,109 @@ class ThreadsafeTarget:
             WrongThreadError: Called in the event loop's own thread.
             RuntimeError: The app is not running, or stopped meanwhile.
             TimeoutError: The event loop was blocked for 5 seconds.
+
+        Returns:
+            The position in the history of a room or user, or `None` if it is not kept.
         """
         ids = _ids(exclude)
-        self._run("send", lambda target: target.send(message, exclude=_excluded(target, ids)))
+        return self._run("send", lambda target: target.send(message, exclude=_excluded(target, ids)))
 
-    def emit(self, event: str, data: object = None, *, exclude: Collection[str] = ()) -> None:
+    def emit(self, event: str, data: object = None, *, exclude: Collection[str] = ()) -> Position | None:
         """Send an event to every socket in it, as `Target.emit`; otherwise as `send`."""
         ids = _ids(exclude)
-        self._run("emit", lambda target: target.emit(event, data, exclude=_excluded(target, ids)))
+        return self._run("emit", lambda target: target.emit(event, data, exclude=_excluded(target, ids)))
 
     def count(self) -> int:
         """Return how many sockets are in it."""
         return self._run("count", lambda target: target.count())
 
-    def _run(self, verb: str, call: Callable[[Target], Awaitable[T]]) -> T:
+    def _run(self, verb: str, call: Callable[[Target | Users], Awaitable[T]]) -> T:
         return self._threadsafe.run(lambda: call(self._target()), f"{self._where}.{verb}()")
 
     def __repr__(self) -> str:
         return f"<{self._where}>"
+
+
+class ThreadsafeGroup:
+    """A route or router, for other threads."""
+
+    __slots__ = ("_route", "_threadsafe")
+
+    def __init__(self, threadsafe: Threadsafe, route: Handlers) -> None:
+        self._threadsafe = threadsafe
+        self._route = route
+
+    @property
+    def everyone(self) -> ThreadsafeTarget:
+        """All open sockets of the route, or of the routes of the router."""
+        return ThreadsafeTarget(
+            self._threadsafe, "app.threadsafe.route(…).everyone", lambda: self._route.everyone
+        )
+
+
+class ThreadsafeRoom(ThreadsafeTarget):
+    """A room, for other threads."""
+
+    __slots__ = ()
+
+    def send(
+        self, message: object, *, exclude: Collection[str] = (), transient: bool = False
+    ) -> Position | None:
+        """Send a message to every socket in it, as `Room.send`; otherwise as `ThreadsafeTarget.send`."""
+        ids = _ids(exclude)
+        return self._run_room(
+            "send", lambda room: room.send(message, exclude=_excluded(room, ids), transient=transient)
+        )
+
+    def emit(
+        self, event: str, data: object = None, *, exclude: Collection[str] = (), transient: bool = False
+    ) -> Position | None:
+        """Send an event to every socket in it, as `Room.emit`; otherwise as `send`."""
+        ids = _ids(exclude)
+        return self._run_room(
+            "emit", lambda room: room.emit(event, data, exclude=_excluded(room, ids), transient=transient)
+        )
+
+    def history(self, limit: int = 100, *, before: Position | None = None) -> list[Publication]:
+        """Return the last publications that the room keeps, as `Room.history`."""
+        return self._run_room("history", lambda room: room.history(limit, before=before))
+
+    def _run_room(self, verb: str, call: Callable[[RoomTarget], Awaitable[T]]) -> T:
+        return self._run(verb, lambda target: call(cast("RoomTarget", target)))
+
+
+class ThreadsafeUser(ThreadsafeRoom):
+    """A user, for other threads."""
+
+    __slots__ = ()
+
+    def request(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        policy: Literal["first", "all"] = "first",
+        timeout: float = 5.0,
+        response_type: Any = Any,
+    ) -> Any:
+        """Ask the clients of the user, and wait for one reply or for all, as `User.request`."""
+
+        def ask(user: User) -> Awaitable[Any]:
+            return user.request(event, data, policy=policy, timeout=timeout, response_type=response_type)  # type: ignore[call-overload]
+
+        return self._run_user("request", ask, extra=timeout)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close all sockets of the user, as `User.close`."""
+        self._run_user("close", lambda user: user.close(code, reason))
+
+    def revoke(self) -> None:
+        """End the memberships that are not allowed any more, as `User.revoke`."""
+        self._run_user("revoke", lambda user: user.revoke())
+
+    def _run_user(self, verb: str, call: Callable[[User], Awaitable[T]], extra: float = 0.0) -> T:
+        where = f"{self._where}.{verb}()"
+        return self._threadsafe.run(lambda: call(cast("User", self._target())), where, extra=extra)
 
 
 class ThreadsafeSocket:
@@ -265,5 +395,5 @@ def _ids(exclude: Collection[str]) -> frozenset[str]:
     return frozenset(ids)
 
 
-def _excluded(target: Target, ids: frozenset[str]) -> list[Socket[Any]]:
+def _excluded(target: Target | Users, ids: frozenset[str]) -> list[Socket[Any]]:
     return [socket for socket in target.sockets if socket.id in ids] if ids else []

@@ -133,6 +133,23 @@ class User(RoomTarget):
             socket.close(code, reason)
         return self._table.paced()
 
+    async def revoke(self) -> None:
+        """End the memberships of the user that `authorize` does not allow any more.
+
+        Call it when a right of the user has changed. It asks `authorize` again for each
+        room that a socket of the user is in, except after joins with `authorize=False`.
+        After a "no", the socket has left the room, and its client is told why. If
+        `authorize` fails, this is a "no" as well.
+
+        When this returns, nothing that needs the old right is handled any more. A join
+        that is under way asks again, too.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+        """
+        self._check_thread("revoke")
+        await self._node.revoke(self.id)
+
     @property
     def _shown_threadsafe(self) -> str:
         return f"app.threadsafe.user({self.id!r})"

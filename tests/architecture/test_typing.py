@@ -15,7 +15,7 @@ SOURCE = """
 from collections.abc import Awaitable
 from typing import Any, assert_type
 
-from symphony import CallNext, Room, Rooms, Router, Socket, Symphony
+from symphony import CallNext, Position, Room, Rooms, Router, Socket, Symphony
 
 
 class Game:
@@ -65,7 +65,7 @@ def in_a_thread(id: str) -> None:
     assert_type(socket.request("ask", response_type=Game), Game)
     assert_type(socket.request("ask"), Any)
     assert_type(app.threadsafe.room("game:1").count(), int)
-    assert_type(app.threadsafe.everyone.emit("news"), None)
+    assert_type(app.threadsafe.room("game:1").emit("news"), Position | None)
     app.threadsafe.everyone.send("x", exclude=[1])  # wrong
 """
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from support.clients import Client, Log, closed, connect, until
+from support.clients import Client, Log, closed, connect, refused, until
 from symphony import (
+    ConfigurationError,
     DisconnectedError,
     Identity,
     Limits,
@@ -479,3 +480,34 @@ async def test_an_error_of_a_client_is_raised_if_no_other_answers(serve):
                 await client.send(json.dumps({"error": asked["id"], "data": error}))
             with pytest.raises(RemoteError, match=r"shop\.busy: later"):
                 await asking
+
+
+async def test_a_raw_socket_is_replaced_by_its_users_next_one(serve):
+    app = app_of_users()
+    app.route("/one", per_user=1).on_message(lambda message: message)
+    async with serve(app) as url, AsyncExitStack() as clients:
+        first = await connected(app, clients, f"{url}/one?user=ann")
+        second = await connected(app, clients, f"{url}/one?user=ann")
+        assert (await closed(first))[0] == 4410
+        bob = await connected(app, clients, f"{url}/one?user=bob")
+        for client in (second, bob):
+            await client.send("here")
+            assert await client.recv() == "here"
+        assert (await refused(f"{url}/one")).code == "unauthorized"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"per_user": 2}, "per_user= is 1 or None, not 2"),
+        ({"per_user": 0}, "per_user= is 1 or None, not 0"),
+        ({"per_user": 1, "on_conflict": "ignore"}, "on_conflict= is 'replace' or 'refuse', not 'ignore'"),
+        ({"on_conflict": "refuse"}, "on_conflict= needs per_user=1"),
+    ],
+)
+async def test_options_for_one_socket_a_user_are_checked_at_start(options, said):
+    app = Symphony()
+    app.route("/", **options)
+    with pytest.raises(ConfigurationError, match=said):
+        async with app.lifespan():
+            pass

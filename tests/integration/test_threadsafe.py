@@ -15,6 +15,7 @@ from support.clients import Client, Log, closed, connect, get, until
 from support.servers import serve_asgi, serve_natively
 from symphony import (
     DisconnectedError,
+    Identity,
     Limits,
     Reject,
     RemoteError,
@@ -399,3 +400,68 @@ def test_a_handle_shows_what_it_is():
     assert repr(app.threadsafe.everyone) == "<app.threadsafe.everyone>"
     assert repr(app.threadsafe.room("a")) == "<app.threadsafe.room('a')>"
     assert repr(app.threadsafe.socket("b")) == "<app.threadsafe.socket('b')>"
+
+
+async def test_a_thread_reaches_users_and_histories_and_the_sockets_of_a_route(serve):
+    app = Symphony()
+    app.rooms("user:{id}", history=10)
+    teams = app.rooms("team:{name}", history=10)
+    allowed = [True]
+    teams.authorize(lambda: allowed[0])
+
+    @app.middleware("connect")
+    async def sign_in(socket: Socket, call_next) -> None:
+        socket.login(Identity(socket.handshake.query_params["user"]))
+        await call_next(socket)
+        await socket.join("team:a")
+
+    chat = app.route("/chat", events=True)
+    app.route("/other", events=True)
+    async with (
+        serve(app) as url,
+        connect(f"{url}/chat?user=ann") as ann,
+        connect(f"{url}/other?user=bob") as bob,
+    ):
+        await ids(app, 2)
+        user, room = app.threadsafe.user("ann"), app.threadsafe.room("team:a")
+
+        def work() -> list[Any]:
+            first, second = user.emit("told", 1), room.send("hi")
+            assert first is not None
+            assert second is not None
+            return [
+                first.offset,
+                second.offset,
+                user.emit("typing", transient=True),
+                [each.data for each in user.history()],
+                [each.data for each in room.history(5)],
+                user.count(),
+                app.threadsafe.users("ann", "bob").count(),
+                app.threadsafe.users("ann", "bob").emit("both"),
+                app.threadsafe.route(chat).everyone.emit("route"),
+                app.threadsafe.route(chat).everyone.count(),
+            ]
+
+        assert await in_thread(work) == [1, 1, None, [1], ["hi"], 1, 2, None, None, 1]
+
+        async def events(client: Client, last: str) -> list[str]:
+            found: list[str] = []
+            while last not in found:
+                envelope = await heard(client)
+                found += [envelope["event"]] if "event" in envelope else []
+            return found
+
+        assert await events(ann, "route") == ["told", "message", "typing", "both", "route"]
+        asking = asyncio.ensure_future(in_thread(partial(user.request, "which", policy="all")))
+        await ann.send(json.dumps({"reply": (await heard(ann))["id"], "data": "phone"}))
+        assert await asking == ["phone"]
+        allowed[0] = False
+        await in_thread(user.revoke)
+        assert [socket.user.id for socket in app.room("team:a").sockets] == ["bob"]
+        await in_thread(partial(user.close, 4001, "signed out"))
+        assert await closed(ann) == (4001, "signed out")
+        assert await events(bob, "both") == ["message", "both"]
+        with pytest.raises(Reject, match="not the name of a room"):
+            await in_thread(app.threadsafe.user("{x}").count)
+        with pytest.raises(WrongThreadError, match=r"Use app\.user\('ann'\)\.revoke\(\) there"):
+            user.revoke()

@@ -14,7 +14,7 @@ UNAUTHORIZED: Final = 4401
 LASTED: Final = 5.0
 """A connection that was open for this many seconds resets the backoff."""
 
-_STAY_AWAY: Final = frozenset((4400, 4401, 4403, 4404, 4409))
+_STAY_AWAY: Final = frozenset((4400, 4401, 4403, 4404, 4409, 4410))
 _MAX_HINT: Final = 24 * 3600.0
 # Measured with 500 clients and a server that was away for 8 s, Nov 2026, see
 # tests/faults/test_storm.py.

@@ -27,6 +27,7 @@ _ADVICE: Final = {
     4401: "Pass a valid token. With a function as token=, the client gets a new one itself.",
     4403: "May this client connect? Check its token and its origin.",
     4404: "Check the path of the URL.",
+    4410: "Another connection of the same user has replaced this one.",
 }
 
 

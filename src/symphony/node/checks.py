@@ -100,6 +100,12 @@ def check_options(options: Options) -> None:
         raise ConfigurationError(f"errors= is 'close' or 'message', not {options.errors!r}.")
     if options.concurrency is not None and options.concurrency < 1:
         raise ConfigurationError(f"concurrency= must be at least 1, not {options.concurrency!r}.")
+    if options.per_user not in (None, 1):
+        raise ConfigurationError(f"per_user= is 1 or None, not {options.per_user!r}.")
+    if options.on_conflict not in (None, "replace", "refuse"):
+        raise ConfigurationError(f"on_conflict= is 'replace' or 'refuse', not {options.on_conflict!r}.")
+    if options.on_conflict is not None and options.per_user is None:
+        raise ConfigurationError("on_conflict= needs per_user=1.")
 
 
 def resync_of(

@@ -21,6 +21,7 @@ from symphony.identity import Identity
 from symphony.limits import Limits
 from symphony.node.admission import Admission, Resolve, shown_path
 from symphony.node.logins import Logins
+from symphony.node.peruser import LocalClaims, PerUser
 from symphony.node.targets import Targets
 from symphony.rooms.joining import FindFamily
 from symphony.rooms.membership import Membership, SharedMembership
@@ -114,6 +115,7 @@ class Node:
         self._on_exception = on_exception
         self.loop = asyncio.get_running_loop()
         self._sessions: dict[Session, None] = {}
+        self._per_user = PerUser(LocalClaims())
         self._admission = Admission(resolve, limits, hosts, paths)
         self._stopping = False
         self._empty = asyncio.Event()
@@ -144,14 +146,28 @@ class Node:
             self.rooms.batches.add(self.rooms.everyone, recipient_of(socket), socket)
         self.targets.opened(socket, endpoint)
         if socket.user is not None:
-            # Otherwise `admit_user` follows.
+            # Otherwise `admit` follows.
             self.rooms.enter_as_user(socket, socket.user.id)
 
-    async def admit_user(self, session: Session) -> None:
-        """Let a socket into the room of its user before it opens, if that takes time."""
+    async def admit(self, session: Session) -> list[str]:
+        """Decide about a socket before it opens, because of its user; return those that it replaces."""
         user = session.socket.user
         if user is not None and self.rooms.is_slow_for_user(user.id):
             await self.rooms.join_as_user(session.socket, user.id)
+        # Last: it opens in the step in which it has the claim.
+        return await self._per_user.admit(session) if session.endpoint.per_user else []
+
+    def give_up_place(self, session: Session) -> None:
+        """Let the user of a socket whose connection has ended have another one."""
+        self._start(self._per_user.left(session), None, "end of a claim")
+
+    def replace(self, evicted: Sequence[str]) -> None:
+        """Close the sockets that another one of their user has replaced."""
+        self._per_user.replace(evicted)
+
+    async def look_for_others(self, session: Session) -> None:
+        """Refuse a socket whose user has another one on its route."""
+        await self._per_user.look(session)
 
     def left(self, session: Session) -> None:
         """Take a socket out of the node's tables."""

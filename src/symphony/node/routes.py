@@ -31,11 +31,13 @@ from symphony.node.checks import (
     the_handshake,
     wrong_state,
 )
+from symphony.node.peruser import if_alone
 from symphony.outgoing.encoding import V1_DIALECTS, Dialect
+from symphony.protocol.actions import PUBLISH, Action
 from symphony.protocol.annotations import bare
 from symphony.protocol.bounds import SMALL, bounded, calm
-from symphony.protocol.envelopes import COUNT, HISTORY, JOIN, LEAVE, PRESENCE, PUBLISH, Action, Protocol
 from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
+from symphony.protocol.envelopes import Protocol
 from symphony.protocol.reading import Reader, event_readers, guarded
 from symphony.protocol.unencodable import UnencodableError
 from symphony.protocol.v1 import ERROR
@@ -48,13 +50,7 @@ from symphony.routing.patterns import PathPattern
 from symphony.routing.plan import MESSAGE, Plan, compile_middleware, compile_plan
 from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
-from symphony.session.actions import (
-    join_by_client,
-    leave_by_client,
-    members_by_client,
-    publish_by_client,
-    read_by_client,
-)
+from symphony.session.actions import client_actions, publish_by_client
 from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
 from symphony.session.threads import run_in_thread
 from symphony.socket import Socket, begin
@@ -121,6 +117,8 @@ class Compiler:
         state = options.state
         check_state(state, where)
         connect = self._connect(_nearest(inside, "connect"), where, names, state)
+        if options.on_conflict == "refuse":
+            connect = if_alone(connect)
         disconnect = self._disconnect(_nearest(inside, "disconnect"), where, names, state)
         stack = {stage: self._stack(inside, stage, where, names, state) for stage in STAGES}
         receive, is_async, events, takes_bytes = _takes_no_messages, False, None, False
@@ -157,6 +155,8 @@ class Compiler:
             concurrency=options.concurrency or 1,
             closes_on_error=takes_bytes if options.errors is None else options.errors == "close",
             everyone=not takes_bytes if options.everyone is None else options.everyone,
+            per_user=options.per_user is not None,
+            on_conflict=options.on_conflict or "replace",
             inside=tuple(inside),
             disconnect=wrap(stack["disconnect"], disconnect or _nothing)
             if stack["disconnect"]
@@ -170,16 +170,10 @@ class Compiler:
         )
 
     def _plan(self, handler: Handler, where: str, names: Mapping[str, str], state: Any, **rules: Any) -> Plan:
-        types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
-        refused: dict[type, str] = {Room: NO_ROOM, Leave: NO_LEAVE}
-        if rules.pop("close", False):
-            types[Close] = the_subject
-        else:
-            refused[Close] = NO_CLOSE
         return compile_plan(
             handler.function,
             where=where,
-            known=Known(types, refused, partial(_wrong_socket_state, state)),
+            known=_known(state, close=rules.pop("close", False)),
             path_names=names,
             overrides=self._overrides,
             thread=run_in_thread if handler.thread else None,
@@ -190,13 +184,7 @@ class Compiler:
         self, inside: Sequence[Handlers], stage: Stage, where: str, names: Mapping[str, str], state: Any
     ) -> list[Middleware]:
         """Return the middleware around a stage of a route, the outermost first."""
-        types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
-        refused: dict[type, str] = {Room: NO_ROOM, Leave: NO_LEAVE}
-        if stage == "disconnect":
-            types[Close] = the_subject
-        else:
-            refused[Close] = NO_CLOSE
-        known = Known(types, refused, partial(_wrong_socket_state, state))
+        known = _known(state, close=stage == "disconnect")
         return [
             compile_middleware(
                 middleware,
@@ -285,12 +273,8 @@ class Compiler:
             except ConfigurationError as error:
                 raise ConfigurationError(f"{here}: {error}") from None
         for kind, table in tables.items():
-            table.add_action(JOIN, join_by_client)
-            table.add_action(LEAVE, leave_by_client)
-            table.add_action(HISTORY, read_by_client)
-            table.add_action(PUBLISH, partial(publish_by_client, kind))
-            table.add_action(PRESENCE, members_by_client)
-            table.add_action(COUNT, members_by_client)
+            for action, call in client_actions(kind).items():
+                table.add_action(action, call)
         dialects = V1_DIALECTS if protocol is None else (own_dialect(protocol, where),)
         if not middlewares:
             if protocol is None:
@@ -401,6 +385,12 @@ def _nearest(inside: Sequence[Handlers], stage: str) -> Handler | None:
     return next((layer.handlers[stage] for layer in reversed(inside) if stage in layer.handlers), None)
 
 
-def _wrong_socket_state(state: Any, annotation: Any) -> str | None:
-    """Say what is wrong with the `T` of `Socket[T]` on a route with *state*."""
-    return wrong_state(Socket, state, annotation, of="the route")
+def _known(state: Any, *, close: bool) -> Known:
+    """Return the types that parameters may have; *close*: a `Close` is one of them."""
+    types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
+    refused: dict[type, str] = {Room: NO_ROOM, Leave: NO_LEAVE}
+    if close:
+        types[Close] = the_subject
+    else:
+        refused[Close] = NO_CLOSE
+    return Known(types, refused, partial(wrong_state, Socket, state, of="the route"))

@@ -105,6 +105,10 @@ class Targets:
         """Return the sockets of a user, also those that are not open yet."""
         return self._node.logins.sockets(id)
 
+    async def revoke(self, id: str) -> None:
+        """Ask again whether the sockets of a user may be in their rooms."""
+        await self.rooms.revoke(self.logged_in_as(id))
+
     def undelivered(self, error: DisconnectedError) -> None:
         """Log that a message had no socket to go to, and tell the error handlers."""
         node = self._node

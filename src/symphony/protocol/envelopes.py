@@ -8,7 +8,7 @@ Symphony's own, in JSON and MessagePack; an app may define another.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 from typing import Protocol as Contract
 
 from msgspec import Struct, field
@@ -18,14 +18,7 @@ from symphony.protocol.positions import Position
 from symphony.protocol.rosters import MembersDiff, MembersState
 
 __all__ = (
-    "COUNT",
-    "HISTORY",
-    "JOIN",
-    "LEAVE",
     "MESSAGE",
-    "PRESENCE",
-    "PUBLISH",
-    "Action",
     "Cancel",
     "Dropped",
     "End",
@@ -58,26 +51,6 @@ __all__ = (
 
 MESSAGE = "message"
 """The event of a plain `send(x)`."""
-
-
-class Action(str):
-    """The name of a request that no event can have, because it is equal to nothing else.
-
-    It is handled in order with events, as if it were one.
-    """
-
-    __slots__ = ()
-    __eq__ = object.__eq__
-    __ne__ = object.__ne__
-    __hash__ = object.__hash__
-
-
-JOIN: Final = Action("join")
-LEAVE: Final = Action("leave")
-PUBLISH: Final = Action("publish")
-HISTORY: Final = Action("history")
-PRESENCE: Final = Action("presence")
-COUNT: Final = Action("count")
 
 
 class Event(Struct, omit_defaults=True):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, Union
 
 import msgspec
 from msgspec import Meta, Raw, Struct
+from msgspec.structs import astuple
 
 from symphony.protocol.codec import json_envelope, msgpack_envelope
 from symphony.protocol.envelopes import (
@@ -300,8 +301,7 @@ class V1:
         id = None
         with suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
             request = self._decode_request(message)
-            kinds = request.event, request.join, request.leave, request.publish, request.history
-            kinds += request.presence, request.count
+            _, *kinds = astuple(request)
             if any(kind is not None for kind in kinds):
                 id = request.id
         return MalformedError(reason, path, id=id)
@@ -311,18 +311,10 @@ def _of_room(frame: _Frame, data: Raw) -> Envelope | None:
     """Return the envelope about a room, `None` if the frame is not about a room."""
     if frame.publish is not None:
         return _publish(frame.publish, frame, data)
-    if frame.history is not None:
-        if frame.id is None:
-            raise MalformedError("it needs an `id`, because it is a request", "$.id")
-        return ReadHistory(frame.history, frame.id, frame.timeout, frame.limit, frame.before)
-    if (room := frame.join or frame.leave) is not None:
-        if frame.id is None:
-            raise MalformedError("it needs an `id`, because it is a request", "$.id")
-        if frame.join is not None:
-            return Join(room, frame.id, frame.since, frame.timeout)
-        return Leave(room, frame.id, frame.timeout)
-    if frame.presence is not None or frame.count is not None:
-        return _of_members(frame)
+    if frame.presence is not None and (frame.diff is not None or frame.members is not None):
+        return Presence(frame.presence, frame.diff, frame.members)
+    if frame.history or frame.join or frame.leave or frame.presence or frame.count:
+        return _request(frame)
     if frame.joined is not None:
         return Joined(frame.joined, frame.position, frame.recovered, frame.members)
     if frame.left is not None:
@@ -339,16 +331,18 @@ def _publish(event: str, frame: _Frame, data: Raw) -> Publish:
         raise MalformedError("a `publish` needs a `room`", "$.room", id=frame.id)
     if frame.id is None and frame.key is not None:
         raise MalformedError("a `key` needs an `id`: without one, nothing is kept", "$.key")
-    more = {"room": frame.room, "key": frame.key, "client": frame.client}
-    return Publish(event, data, frame.id, frame.timeout, **more)
+    return Publish(event, data, frame.id, frame.timeout, room=frame.room, key=frame.key, client=frame.client)
 
 
-def _of_members(frame: _Frame) -> Presence | ReadPresence | ReadCount:
-    """Return the envelope about the members of a room."""
-    if frame.presence is not None and (frame.diff is not None or frame.members is not None):
-        return Presence(frame.presence, frame.diff, frame.members)
+def _request(frame: _Frame) -> Envelope:
     if frame.id is None:
         raise MalformedError("it needs an `id`, because it is a request", "$.id")
+    if frame.history is not None:
+        return ReadHistory(frame.history, frame.id, frame.timeout, frame.limit, frame.before)
+    if frame.join is not None:
+        return Join(frame.join, frame.id, frame.since, frame.timeout)
+    if frame.leave is not None:
+        return Leave(frame.leave, frame.id, frame.timeout)
     if frame.presence is not None:
         return ReadPresence(frame.presence, frame.id, frame.timeout)
     assert frame.count is not None

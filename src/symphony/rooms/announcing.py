@@ -103,6 +103,8 @@ class Announcing:
     def remove(self, live: Live, recipient: Recipient, why: End | None = None) -> None:
         """Remove a member, and tell its client why, if the connection goes on."""
         live.catching.pop(recipient, None)
+        if live.unasked is not None:
+            live.unasked.discard(recipient)
         self._batches.remove(live, recipient)
         if live.announced and why is not None:
             error = {"code": why.code, "message": why.message, "retryable": why.retryable, "details": None}

@@ -72,9 +72,15 @@ class _Waiting:
 
 
 class Changes:
-    """The joins and leaves of a node whose hooks run."""
+    """The joins and leaves of a node whose hooks run.
+
+    Attributes:
+        revocations: How often rights of users have changed. What `authorize` has allowed
+            before is asked again.
+    """
 
     def __init__(self) -> None:
+        self.revocations = 0
         self._by_recipient: dict[Recipient, dict[str, Change]] = {}
         self._waiting: dict[tuple[Recipient, str], list[_Waiting]] = {}
 

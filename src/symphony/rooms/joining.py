@@ -101,13 +101,14 @@ class Joining:
         asks = authorize and family.authorize is not None
         if not asks and self.is_immediate(name):
             self._check_count(recipient, most)
-            self._attach_now(socket, name, family, params)
+            self._attach_now(socket, name, family, params, asked=asks)
             return
         since = None if asked is None else asked.since
         with self._changes.changing(recipient, name) as change:
+            revocations = self._changes.revocations if asks else None
             if asks and not await self._allowed(socket, name, family, change):
                 return
-            while not await self._entered(socket, name, most, since, change):
+            while not await self._entered(socket, name, most, since, change, revocations):
                 # The life of the room was over. It is made anew.
                 change.check(recipient, name)
 
@@ -125,7 +126,7 @@ class Joining:
             return True
         if not self.is_immediate(name):
             return False
-        self._attach_now(socket, name, family, params)
+        self._attach_now(socket, name, family, params, asked=False)
         return True
 
     def is_immediate(self, name: str) -> bool:
@@ -154,9 +155,18 @@ class Joining:
         return not self._is_member(recipient, name)
 
     async def _entered(
-        self, socket: Socket[Any], name: str, most: int | None, since: Position | str | None, change: Change
+        self,
+        socket: Socket[Any],
+        name: str,
+        most: int | None,
+        since: Position | str | None,
+        change: Change,
+        revocations: int | None,
     ) -> bool:
-        """Do what follows after `authorize`; return `False` if the life of the room was over."""
+        """Do what follows after `authorize`; return `False` if the life of the room was over.
+
+        *revocations* is how many there were when `authorize` was asked; `None`: it was not.
+        """
         live = self._lives.at_work(name, *self._find_family(name))
         if live.over is not None:
             await self._lives.gone(live)
@@ -170,10 +180,14 @@ class Joining:
                 if live.over is not None and change.undone is None:
                     return False
                 raise
+            while revocations is not None and revocations != self._changes.revocations:
+                revocations = self._changes.revocations
+                if not await self._allowed(socket, name, live.family, change):
+                    return True
             if live.over is not None:
                 return False
             self._check_count(recipient_of(socket), most)
-            await self._enter(socket, live, start, change)
+            await self._enter(socket, live, start, change, revocations)
             live.open_until = 0.0
         return True
 
@@ -189,12 +203,14 @@ class Joining:
         change.check(recipient, live.name)
         return start
 
-    async def _enter(self, socket: Socket[Any], live: Live, start: Start, change: Change) -> None:
+    async def _enter(
+        self, socket: Socket[Any], live: Live, start: Start, change: Change, revocations: int | None
+    ) -> None:
         """Take the seat, and attach the socket; then run the hooks."""
 
         def attach() -> None:
             change.joins = live
-            self._attach(socket, live, start)
+            self._attach(socket, live, start, asked=revocations is not None)
             if live.over is not None:
                 # It was closed while the store decided.
                 change.undone = Leave("closed")
@@ -205,7 +221,9 @@ class Joining:
         else:
             seat = await self._seating.take(socket, live, attach)
         if seat is not None or live.family.on_join is not None:
-            await self._greet(socket, live, change, seat)
+            # A seat takes time, in which a right may have been revoked.
+            again = revocations is not None and revocations != self._changes.revocations
+            await self._greet(socket, live, change, seat, asks_again=again)
 
     def _check_count(self, recipient: Recipient, most: int | None) -> None:
         # Those of everyone have no name, and are not rooms. Count only where it is close.
@@ -214,24 +232,37 @@ class Joining:
         if sum(bool(batch.name) and not is_of_user(batch.name) for batch in recipient.batches) >= most:
             raise Reject("too_many", f"the socket is in {most} rooms already", details={"max_rooms": most})
 
-    def _attach_now(self, socket: Socket[Any], name: str, family: Family, params: dict[str, Any]) -> None:
+    def _attach_now(
+        self, socket: Socket[Any], name: str, family: Family, params: dict[str, Any], *, asked: bool
+    ) -> None:
         live = self._lives.at_work(name, family, params)
-        self._attach(socket, live, NOW)
+        self._attach(socket, live, NOW, asked=asked)
         live.open_until = 0.0
 
-    def _attach(self, socket: Socket[Any], live: Live, start: Start) -> None:
-        """Add a member, in one step: from here on it gets the publications."""
+    def _attach(self, socket: Socket[Any], live: Live, start: Start, *, asked: bool) -> None:
+        """Add a member, in one step: from here on it gets the publications.
+
+        If `authorize` was not *asked*, no revocation ends the membership.
+        """
+        recipient = recipient_of(socket)
         live.stay()
         live.began = True
-        self._announcing.add(live, recipient_of(socket), socket, start)
+        if not asked and live.family.authorize is not None:
+            live.unasked = live.unasked or set()
+            live.unasked.add(recipient)
+        self._announcing.add(live, recipient, socket, start)
         if live.tasks is not None:
             live.tasks.start()
 
-    async def _greet(self, socket: Socket[Any], live: Live, change: Change, seat: Seat | None) -> None:
+    async def _greet(
+        self, socket: Socket[Any], live: Live, change: Change, seat: Seat | None, *, asks_again: bool
+    ) -> None:
         """Run the hooks of a socket that has just entered: those of its member, and `on_join`."""
         recipient = recipient_of(socket)
         on_join = live.family.on_join
         try:
+            if asks_again:
+                await self._allowed(socket, live.name, live.family, change)
             if seat is not None:
                 # Also if it has gone meanwhile: the store has decided that the member has come.
                 with inside(live):

@@ -51,8 +51,10 @@ class Leaving:
         self._seating = seating
         self._report = report
 
-    async def leave(self, socket: Socket[Any], name: str, why: Leave = LEFT) -> bool:
-        """Take *socket* out of a room; whether it was in it."""
+    async def leave(
+        self, socket: Socket[Any], name: str, why: Leave = LEFT, *, tells: End = told.LEFT
+    ) -> bool:
+        """Take *socket* out of a room, and tell its client; whether it was in it."""
         recipient = recipient_of(socket)
         change = self._changes.of(recipient).get(name)
         live = self._lives.rooms.get(name)
@@ -63,11 +65,11 @@ class Leaving:
             # The join that is under way ends it: it knows whether `on_join` has succeeded.
             change.undone = why
             if live is not None and was_member:
-                change.departure = self.take_out(socket, live, told.LEFT, why)
+                change.departure = self.take_out(socket, live, tells, why)
             await self._changes.settled(recipient, name)
             departure = change.departure
         elif live is not None and was_member:
-            departure = self.take_out(socket, live, told.LEFT, why)
+            departure = self.take_out(socket, live, tells, why)
             with self._lives.held(live):
                 try:
                     if live.family.on_leave:

@@ -46,6 +46,7 @@ class Live(Batch):
         home_until: When the lease of the home ends, in the time of the loop.
         began: Whether its life has begun: its state was created, or it has had a member.
         speaking: Held while a publication of a client is handled; `None`: there was none.
+        unasked: The members that have joined without `authorize`; `None`: there are none.
         over: Set when its life is over, so that nobody can join it any more. It is done
             when the room is gone.
         open_until: The time up to which it waits for its first member.
@@ -77,6 +78,7 @@ class Live(Batch):
         "tasks",
         "term",
         "topic",
+        "unasked",
     )
 
     def __init__(self, name: str, family: Family, params: dict[str, Any], tasks: RoomTasks | None) -> None:
@@ -104,6 +106,7 @@ class Live(Batch):
         self.open_until = 0.0
         self.caught_up: Callable[[Recipient], None] | None = None
         self.hooks = 0
+        self.unasked: set[Recipient] | None = None
 
     def fell_behind(self, recipient: Recipient, position: Position) -> None:
         """Let *recipient* get what follows *position* from the history."""

@@ -30,6 +30,7 @@ from symphony.rooms.opening import Opening
 from symphony.rooms.options import PLAIN, Delivery
 from symphony.rooms.publishing import Publication, Publishing, terms_of
 from symphony.rooms.relaying import EVERYONE_TOPIC, Relaying, topic_of
+from symphony.rooms.revoking import Revoking
 from symphony.rooms.room import Room, check_room_name
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ class Membership:
             seating,
             is_shared=is_shared,
         )
+        self._revoking = Revoking(handle, lives, changes, self._leaving, report)
         # The rooms that exist: each publication looks one up.
         self._rooms = lives.rooms
 
@@ -273,6 +275,10 @@ class Membership:
     async def join_as_user(self, socket: Socket[Any], id: str) -> None:
         """Let a socket into the room of its user."""
         await self._joining.join(socket, room_of_user(id), authorize=False, most=None, asked=None)
+
+    async def revoke(self, sockets: Iterable[Socket[Any]]) -> None:
+        """End the memberships that are not allowed any more: see `Revoking.revoke`."""
+        await self._revoking.revoke(sockets)
 
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Take *socket* out of a room; whether it was in it."""

@@ -31,6 +31,8 @@ class Options:
         events: Whether it speaks events even without a handler of one.
         errors: What a refused or failed message does on a raw route.
         everyone: Whether `app.everyone` reaches its sockets.
+        per_user: How many sockets a user may have: 1, or `None` for any number.
+        on_conflict: What a further one does: it replaces the other, or is refused.
     """
 
     state: Callable[[], Any] | None = None
@@ -44,6 +46,8 @@ class Options:
     events: bool | None = None
     errors: Literal["close", "message"] | None = None
     everyone: bool | None = None
+    per_user: int | None = None
+    on_conflict: Literal["replace", "refuse"] | None = None
 
     def over(self, defaults: Options) -> Options:
         """Return these options, with those of *defaults* where they are `None`."""

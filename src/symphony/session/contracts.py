@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -144,11 +144,30 @@ class SessionNode(Protocol):
         """Register a socket that has opened."""
         ...
 
-    async def admit_user(self, session: Any) -> None:
-        """Let a socket that is logged in into the room of its user, before it opens.
+    async def admit(self, session: Any) -> Sequence[str]:
+        """Decide about a socket whose connect handler has returned, because of its user.
+
+        Returns:
+            The ids of the sockets that it replaces, for `replace`.
 
         Raises:
             Reject: It may not open.
+        """
+        ...
+
+    def give_up_place(self, session: Any) -> None:
+        """Let the user of a socket whose connection has ended have another one on its route."""
+        ...
+
+    def replace(self, evicted: Sequence[str]) -> None:
+        """Close the sockets that another one has replaced."""
+        ...
+
+    async def look_for_others(self, session: Any) -> None:
+        """Refuse a socket whose user has another one on its route.
+
+        Raises:
+            Reject: `conflict`.
         """
         ...
 

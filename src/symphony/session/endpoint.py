@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from symphony.errors import ConfigurationError
 from symphony.outgoing.encoding import RAW, Dialect
@@ -83,6 +83,8 @@ class Endpoint:
         closes_on_error: Whether a refused or failed message closes the socket,
             on a raw route.
         everyone: Whether `app.everyone` reaches its sockets.
+        per_user: Whether a user may have only one socket.
+        on_conflict: Which one goes if there are two.
         inside: The route, and the routers that it is in, the app first.
         disconnect: Middleware and disconnect handler.
         resync: The handler that runs when the messages of a slow client were dropped.
@@ -102,6 +104,8 @@ class Endpoint:
     concurrency: int
     closes_on_error: bool
     everyone: bool
+    per_user: bool
+    on_conflict: Literal["replace", "refuse"]
     inside: tuple[object, ...]
     disconnect: Callable[[Socket[Any], Close], Awaitable[None]] | None
     resync: Callable[[Socket[Any]], Awaitable[None]] | None

@@ -14,14 +14,9 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, cast
 
 from symphony.errors import ProtocolError, Reject
+from symphony.protocol.actions import COUNT, HISTORY, JOIN, LEAVE, PRESENCE, PUBLISH
 from symphony.protocol.bounds import SMALL, check_elements
 from symphony.protocol.envelopes import (
-    COUNT,
-    HISTORY,
-    JOIN,
-    LEAVE,
-    PRESENCE,
-    PUBLISH,
     Cancel,
     Envelope,
     Error,

@@ -1,7 +1,6 @@
 """The life of one socket: handshake, connect handler, messages, disconnect handler.
 
-One task runs it. The transport calls `received`, `slow` and `closed`, and the
-session uses the transport through the `Connection` contract.
+One task runs it. It uses the transport through the `Connection` contract.
 """
 
 from __future__ import annotations
@@ -170,6 +169,8 @@ class Session:
         # At once, although handlers may still run: a closed socket must not stay a member.
         why = leave_of(self._close, by_server=self._closed_here, retryable=self._retryable)
         hooks = self._node.rooms.leave_all(self.socket, why)
+        if self.endpoint.per_user:
+            self._node.give_up_place(self)
         if hooks is not None:
             self._leaving = start(self._carried_out(hooks), self._context)
         if self._phase is _Phase.CONNECTING:
@@ -224,6 +225,10 @@ class Session:
     def login(self, identity: Identity, before: Identity | None) -> None:
         """Tell the node the new identity of the socket."""
         self._node.logged_in(self, identity, before)
+
+    async def look_for_others(self) -> None:
+        """Refuse the socket if its user has another one on its route."""
+        await self._node.look_for_others(self)
 
     @property
     def is_over(self) -> bool:
@@ -282,29 +287,29 @@ class Session:
         """Run the connect stage; return whether to handle messages after it."""
         try:
             await self.endpoint.connect(self.socket)
-            if self.socket.user is not None:
-                await self._node.admit_user(self)
+            evicted = await self._node.admit(self)
             self.open()
+            self._node.replace(evicted)
         except asyncio.CancelledError as error:
             if self._closed.done():
                 return False
             uncancel(self._task)
             if self._draining:
                 after = self._limits.retry_after
-                self._refuse(Reject("unavailable", "the server restarts", retry_after=after))
+                self.refuse(Reject("unavailable", "the server restarts", retry_after=after))
             elif self._late:
                 pattern, seconds = self.endpoint.pattern, self._limits.connect_timeout
                 text = "The connect handler of %s did not answer within %g s."
                 self.complaints.log(logger, logging.WARNING, text, pattern, seconds, kind=pattern)
-                self._refuse(Reject("timeout", "the server took too long to answer", status=503))
+                self.refuse(Reject("timeout", "the server took too long to answer", status=503))
             else:
                 self._fail(error, "connect handler")
-                self._refuse(_INTERNAL)
+                self.refuse(_INTERNAL)
         except Reject as refusal:
-            self._refuse(refusal)
+            self.refuse(refusal)
         except BaseException as error:
             self.report(error, "connect handler")
-            self._refuse(_INTERNAL)
+            self.refuse(_INTERNAL)
         else:
             return not self._closed.done()
         return False
@@ -317,7 +322,8 @@ class Session:
             # Raised in a task, it would stop the event loop without any clean-up.
             self._fail(error, "on_leave hook")
 
-    def _refuse(self, refusal: Reject) -> None:
+    def refuse(self, refusal: Reject) -> None:
+        """Close the socket with an error, or refuse its handshake if it is not open."""
         socket, self._retryable = self.socket, refusal.retryable
         if socket.opened:
             if not self._draining:

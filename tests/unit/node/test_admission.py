@@ -32,6 +32,8 @@ def endpoint(*origins: str) -> Endpoint:
         concurrency=1,
         closes_on_error=False,
         everyone=True,
+        per_user=False,
+        on_conflict="replace",
         inside=(),
         disconnect=None,
         resync=None,

@@ -42,6 +42,7 @@ MEANINGS: Final[Mapping[int, Meaning]] = {
     4404: Meaning("not found", retry=False),
     4408: Meaning("timeout, or idle for too long", retry=True),
     4409: Meaning("conflict, or room full", retry=False),
+    4410: Meaning("replaced by another connection of the user", retry=False),
     4429: Meaning("too many", retry=True),
     4503: Meaning("unavailable", retry=True),
 }
