@@ -32,7 +32,7 @@ const camel = (options = {}) =>
   );
 
 const FIELDS = [
-  ...["event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry"],
+  ...["event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry", "dropped"],
   ...["join", "leave", "joined", "left", "lost", "presence", "count"],
 ];
 export const kindOf = (frame) => FIELDS.find((field) => (frame?.[field] ?? null) !== null);
