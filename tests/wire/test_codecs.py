@@ -8,6 +8,7 @@ import pytest
 from symphony.errors import Reject
 from symphony.protocol.envelopes import (
     Cancel,
+    Dropped,
     End,
     Envelope,
     Error,
@@ -46,6 +47,7 @@ KINDS = {
     "ping": Ping,
     "pong": Pong,
     "retry": Retry,
+    "dropped": Dropped,
     "join": Join,
     "leave": Leave,
     "joined": Joined,
@@ -55,7 +57,13 @@ KINDS = {
     "count": ReadCount,
 }
 OF_ROOMS = dict.fromkeys(("join", "leave", "joined", "left", "lost", "presence", "count"), "room")
-FIRST = {"event": "event", "ping": "number", "pong": "number", "retry": "seconds", **OF_ROOMS}
+FIRST = {
+    "event": "event",
+    "ping": "number",
+    "pong": "number",
+    "retry": "seconds",
+    **OF_ROOMS,
+}
 ENVELOPES = load("envelopes.json")
 MALFORMED = load("malformed.json")
 
