@@ -180,6 +180,9 @@ class Membership:
         """Return the last publications that a room keeps."""
         return await self._publishing.history(name, limit, before)
 
+    # The names that users know, for the warnings about a missing `await`.
+    history.__qualname__ = "Room.history"
+
     def paced(self) -> Awaitable[None]:
         """Return what a call awaits that may be repeated in a loop."""
         return self.batches.paced()
@@ -208,6 +211,8 @@ class Membership:
         """Return the members of a room on all nodes; see `Room.presence`."""
         await self.batches.paced()
         return await self._members.presence(name)
+
+    presence.__qualname__ = "Room.presence"
 
     async def members_for(self, socket: Socket[Any], asked: ReadPresence | ReadCount) -> MembersState | int:
         """Return who is in a room of *socket*, or how many, for its client."""
