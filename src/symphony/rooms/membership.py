@@ -289,12 +289,17 @@ class Membership:
     async def open_room(self, name: str, state: Any, ttl: float) -> bool:
         """Make a room before anybody joins: see `Opening.open`."""
         self.room(name)
-        return await self._opening.open(name, state, ttl)
+        made = await self._opening.open(name, state, ttl)
+        await self.batches.paced()
+        return made
 
     async def close_room(self, name: str, code: int, reason: str) -> None:
         """End a room and its memberships: see `Opening.close`."""
         await self._opening.close(name, code, reason)
         await self.batches.paced()
+
+    open_room.__qualname__ = "Room.open"
+    close_room.__qualname__ = "Room.close"
 
     async def close(self, *, timeout: float) -> None:
         """End all rooms at once, their tasks and their lingers.
