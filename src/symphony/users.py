@@ -149,6 +149,8 @@ class User(RoomTarget):
         """
         self._check_thread("revoke")
         await self._node.revoke(self.id)
+        # A handler may call it in a loop.
+        await self._table.paced()
 
     @property
     def _shown_threadsafe(self) -> str:

@@ -38,7 +38,8 @@ const shown = (it) => JSON.stringify(it, (_, item) => (typeof item === "bigint" 
 // -- envelopes.json
 
 const ROOM_KINDS = ["join", "leave", "history", "joined", "left", "lost", "presence", "count"];
-const FIELDS = ["event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry", ...ROOM_KINDS];
+const REQUESTS = ["event", "reply", "error", "item", "end", "grant", "cancel"];
+const FIELDS = [...REQUESTS, "ping", "pong", "retry", "dropped", ...ROOM_KINDS];
 
 const whole = (message) =>
   typeof message === "string"

@@ -14,7 +14,7 @@ from support.clients import closed, connect, until
 from support.members import member
 from symphony import ConfigurationError, Event, History, Limits, Position, Reject, Room, Socket, Symphony
 from symphony.broker.memory import MemoryBroker
-from symphony.rooms.feed import Feed
+from symphony.rooms import pages
 from symphony.testing import TestClient
 
 
@@ -559,25 +559,31 @@ async def test_a_protocol_that_cannot_say_a_publication_keeps_nobody_from_it(ser
 
 
 async def test_a_member_whose_history_cannot_be_read_is_sent_away_to_come_back(serve):
-    app, _ = make()
+    """The first page is read when it joins. What fails is the second, while it catches up."""
+    app, _ = make(1000)
+    after, calls = MemoryBroker.after, 0
+
+    async def fails_at_the_second(broker: MemoryBroker, *args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OSError("the store is away")
+        return await after(broker, *args, **options)
+
     async with serve(app) as url:
         top = await app.room("chat:a").emit("said", 1)
-        await app.room("chat:a").emit("said", 2)
+        for number in range(2, 152):
+            await app.room("chat:a").emit("said", number)
         async with member(url) as one:
-            calls: list[Position | None] = []
-
-            async def fails(feed: Feed, after: Position | None) -> Any:
-                calls.append(after)
-                raise OSError("the store is away")
-
-            with patch.object(Feed, "page", fails):
-                await one.say({"join": "chat:a", "id": 1, "since": at(top)})
+            with patch.object(MemoryBroker, "after", fails_at_the_second):
+                await one.join("chat:a", since=at(top))
+                await one.hears(*(said(number) for number in range(2, 102)))
                 assert await closed(one.client) == (1013, "the history cannot be read")
-        assert calls
+        assert calls == 2
         async with member(url) as one:
             await one.say({"join": "chat:a", "id": 1, "since": at(top)})
-            heard = [await one.hear() for _ in range(3)]
-            assert said(2) in heard
+            heard = [await one.hear() for _ in range(152)]
+            assert [each["offset"] for each in heard if "event" in each] == list(range(2, 152))
 
 
 async def test_nothing_of_the_histories_is_left_when_the_app_has_stopped():
@@ -645,21 +651,26 @@ async def test_a_join_that_ends_while_the_history_is_opened_leaves_nothing(serve
 
 @pytest.mark.parametrize("since", [None, 0, 2])
 async def test_a_member_that_begins_anew_gets_nothing_of_its_earlier_recovery(serve, since: int | None):
-    app, _ = make()
-    page, may, waiting = Feed.page, asyncio.Event(), asyncio.Event()
+    """It does so while the second page of its earlier recovery is read."""
+    app, _ = make(1000)
+    after, may, waiting, calls = MemoryBroker.after, asyncio.Event(), asyncio.Event(), 0
 
-    async def slowly_at_first(feed: Feed, after: Position | None) -> Any:
-        if not waiting.is_set():
+    async def slow_at_the_second(broker: MemoryBroker, *args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
             waiting.set()
             await may.wait()
-        return await page(feed, after)
+        return await after(broker, *args, **options)
 
     async with serve(app) as url:
-        for number in (1, 2, 3):
+        for number in range(1, 151):
             top = await app.room("chat:a").emit("said", number)
-        async with member(url) as one:
-            with patch.object(Feed, "page", slowly_at_first):
+        # The new join takes the first page from memory, however slow this machine is.
+        with patch.object(pages, "_SHARED_FOR", 60), patch.object(MemoryBroker, "after", slow_at_the_second):
+            async with member(url) as one:
                 await one.join("chat:a", 1, since={"epoch": top.epoch, "offset": 0})
+                await one.hears(*(said(number) for number in range(1, 101)))
                 await waiting.wait()
                 fields = {} if since is None else {"since": {"epoch": top.epoch, "offset": since}}
                 await one.say({"join": "chat:a", "id": 2, **fields})
@@ -668,10 +679,12 @@ async def test_a_member_that_begins_anew_gets_nothing_of_its_earlier_recovery(se
                 heard = []
                 while {"reply": 2, "data": None} not in heard:
                     heard.append(await one.hear())
-                await app.room("chat:a").emit("said", 4)
+                await app.room("chat:a").emit("said", 151)
+                while not heard or heard[-1].get("offset") != 151:
+                    heard.append(await one.hear())
                 # The answer to this comes after everything else.
                 await one.say({"leave": "chat:a", "id": 3})
                 while {"reply": 3, "data": True} not in heard:
                     heard.append(await one.hear())
-            begin = 4 if since is None else since + 1
-            assert [each["offset"] for each in heard if "event" in each] == list(range(begin, 5))
+        begin = 151 if since is None else since + 1
+        assert [each["offset"] for each in heard if "event" in each] == list(range(begin, 152))

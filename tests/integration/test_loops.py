@@ -65,6 +65,9 @@ CALLS: dict[str, Callable[[Symphony, Socket], Awaitable[Any]]] = {
     "emit to users": lambda app, socket: app.users("ann", "bob").emit("tick", 1),
     "count users": lambda app, socket: app.users("ann", "bob").count(),
     "close a user": lambda app, socket: app.user("ann").close(),
+    "revoke the rights of a user": lambda app, socket: app.user("ann").revoke(),
+    "open a room": lambda app, socket: app.room("other").open(),
+    "close a room": lambda app, socket: app.room("empty").close(),
 }
 
 
@@ -257,6 +260,9 @@ REACHABLE = {
     "SocketTarget.close": "close an unknown id",
     "SocketTarget.request": "it waits for a reply, or raises",
     "User.close": "close a user",
+    "User.revoke": "revoke the rights of a user",
+    "Room.open": "open a room",
+    "Room.close": "close a room",
     "User.request": "it waits for a reply, or raises",
     "Users.send": "send to a user",
     "Users.emit": "emit to users",

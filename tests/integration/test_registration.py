@@ -234,11 +234,11 @@ async def test_a_state_that_needs_arguments_is_an_error_at_start_and_not_at_the_
     await refuses(app, "route '/typed'", "state=Demanding", "missing a required argument: 'name'")
 
 
-async def test_so_is_such_a_state_of_rooms():
+async def test_so_is_a_state_of_rooms_with_a_parameter_that_nothing_fills():
     app = Symphony()
-    app.rooms("chat:{name}", state=Demanding)
+    app.rooms("chat:{room}", state=Demanding)
 
-    await refuses(app, "rooms 'chat:{name}'", "state=Demanding")
+    await refuses(app, "state= of rooms 'chat:{room}'", "'name'")
 
 
 async def test_a_state_without_a_signature_is_taken_on_trust():

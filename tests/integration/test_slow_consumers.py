@@ -166,6 +166,7 @@ async def test_with_conflate_a_newer_message_keeps_its_place_fresh(serve):
             await app.everyone.emit("price", [number, TEXT], conflate="a")
             await asyncio.sleep(0)
         [left] = [socket for socket in sockets if socket.connected]
+        assert left.route == "/"
         client.transport.resume_reading()
         await left.emit("end")
         heard = [await hear(client)]
@@ -173,9 +174,8 @@ async def test_with_conflate_a_newer_message_keeps_its_place_fresh(serve):
             heard.append(await hear(client))
         assert heard[-2]["data"][0] == number
         assert len(heard) < number
-        usual.transport.resume_reading()
-        await usual.wait_closed()
-        assert usual.close_code == 1013
+        # Its close frame stands behind what it has not read.
+        usual.transport.abort()
 
 
 async def test_resync_needs_a_handler():

@@ -251,10 +251,10 @@ async def test_a_count_that_is_not_awaited_has_the_name_that_users_know() -> Non
         return {"present": app.room("lobby").count()}
 
     async with TestClient(app, raise_errors=False) as test, test.connect("/") as ann:
-        for event in ("everyone", "room"):
+        for event, target in (("everyone", "Target"), ("room", "Room")):
             with pytest.raises(RemoteError):
                 await ann.request(event)
             assert (
-                "the coroutine Target.count. An `await` is missing: write `await count()`."
+                f"the coroutine {target}.count. An `await` is missing: write `await count()`."
                 in await the_error(test)
             )

@@ -8,6 +8,7 @@ import pytest
 from symphony.errors import Reject
 from symphony.protocol.envelopes import (
     Cancel,
+    Dropped,
     End,
     Envelope,
     Error,
@@ -48,6 +49,7 @@ KINDS = {
     "ping": Ping,
     "pong": Pong,
     "retry": Retry,
+    "dropped": Dropped,
     "join": Join,
     "leave": Leave,
     "publish": Publish,

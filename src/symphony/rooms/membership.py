@@ -182,6 +182,9 @@ class Membership:
         """Return the last publications that a room keeps."""
         return await self._publishing.history(name, limit, before)
 
+    # The names that users know, for the warnings about a missing `await`.
+    history.__qualname__ = "Room.history"
+
     def paced(self) -> Awaitable[None]:
         """Return what a call awaits that may be repeated in a loop."""
         return self.batches.paced()
@@ -210,6 +213,8 @@ class Membership:
         """Return the members of a room on all nodes; see `Room.presence`."""
         await self.batches.paced()
         return await self._members.presence(name)
+
+    presence.__qualname__ = "Room.presence"
 
     async def members_for(self, socket: Socket[Any], asked: ReadPresence | ReadCount) -> MembersState | int:
         """Return who is in a room of *socket*, or how many, for its client."""
@@ -294,12 +299,17 @@ class Membership:
     async def open_room(self, name: str, state: Any, ttl: float) -> bool:
         """Make a room before anybody joins: see `Opening.open`."""
         self.room(name)
-        return await self._opening.open(name, state, ttl)
+        made = await self._opening.open(name, state, ttl)
+        await self.batches.paced()
+        return made
 
     async def close_room(self, name: str, code: int, reason: str) -> None:
         """End a room and its memberships: see `Opening.close`."""
         await self._opening.close(name, code, reason)
         await self.batches.paced()
+
+    open_room.__qualname__ = "Room.open"
+    close_room.__qualname__ = "Room.close"
 
     async def close(self, *, timeout: float) -> None:
         """End all rooms at once, their tasks and their lingers.

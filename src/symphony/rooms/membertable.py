@@ -112,6 +112,9 @@ class MemberTable:
             return await self._store.count(name)
         return len(self._lives.rooms.get(name) or ())
 
+    # The name that users know, for the warnings about a missing `await`.
+    count.__qualname__ = "Room.count"
+
     async def presence(self, name: str) -> list[Presence]:
         """Return the members of a room on all nodes, in the order of their arrivals."""
         # Raise if it has none.

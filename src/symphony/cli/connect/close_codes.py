@@ -43,6 +43,7 @@ MEANINGS: Final[Mapping[int, Meaning]] = {
     4408: Meaning("timeout, or idle for too long", retry=True),
     4409: Meaning("conflict, or room full", retry=False),
     4410: Meaning("replaced by another connection of the user", retry=False),
+    4421: Meaning("the room is on another node", retry=True),
     4429: Meaning("too many", retry=True),
     4503: Meaning("unavailable", retry=True),
 }
