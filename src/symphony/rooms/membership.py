@@ -315,10 +315,12 @@ class Membership:
         """End all rooms at once, their tasks and their lingers.
 
         Args:
-            timeout: How long the `on_empty` hooks may take.
+            timeout: How long the `on_empty` hooks may take, and then the broker for what
+                it has not answered.
         """
         self._members.close()
         await self._lives.close(timeout=timeout)
+        await self._publishing.finish(timeout=timeout)
         if self._broker is not None:
             self._broker.close()
         self._store.close()

@@ -83,6 +83,8 @@ class Publishing:
         self._batches = batches
         self._family_of = family_of
         self._report = report
+        # At most `Limits.max_broker_calls`.
+        self._unanswered: set[asyncio.Future[Position]] = set()
 
     def publish(
         self,
@@ -140,7 +142,18 @@ class Publishing:
         kept = self._broker.publish(name, draft, history)
         if not isinstance(kept, asyncio.Future):
             return _Kept(kept, self._batches.paced())
+        self._unanswered.add(kept)
+        kept.add_done_callback(self._unanswered.discard)
         return Outcome(kept, partial(self._failed, name), partial(self._settled, live))
+
+    async def finish(self, *, timeout: float) -> None:
+        """Wait until the broker has answered all publications, because the app stops.
+
+        Args:
+            timeout: How long. What is then not answered fails.
+        """
+        if self._unanswered:
+            await asyncio.wait(self._unanswered, timeout=timeout)
 
     async def _settled(self, live: Live | None, position: Position) -> None:
         if live is not None and live.feed is not None:
