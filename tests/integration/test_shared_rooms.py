@@ -164,10 +164,14 @@ async def test_an_app_that_stops_waits_for_its_publications(server: ServedBroker
 async def test_an_app_that_stops_does_not_wait_for_a_broker_that_has_gone(server: ServedBroker) -> None:
     app = make_app(server.url)
     app.limits = Limits(finish_timeout=0.5)
-    with pytest.raises(OutcomeUnknownError, match="the app has stopped"):
+
+    async def publish_too_late() -> None:
         async with TestClient(app):
             server.close()
             app.room("chat:a").emit("said", "too late")
+
+    with pytest.raises(OutcomeUnknownError, match="the app has stopped"):
+        await publish_too_late()
 
 
 async def test_a_publisher_hears_its_own_publication_before_its_reply(nodes: tuple[Node, Node]) -> None:
