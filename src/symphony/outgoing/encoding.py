@@ -124,11 +124,12 @@ class Once:
         publication: What is published.
     """
 
-    __slots__ = ("_messages", "_publication")
+    __slots__ = ("_messages", "_packed", "_publication")
 
     def __init__(self, publication: Sent | Emitted) -> None:
         self._publication = publication
         self._messages: dict[Dialect, Message] = {}
+        self._packed: bytes | None = None
 
     def encode(self, dialect: Dialect) -> Message:
         """Return its message in *dialect*."""
@@ -136,6 +137,23 @@ class Once:
         if message is None:
             message = self._messages[dialect] = self._publication.encode(dialect)
         return message
+
+    @property
+    def event(self) -> str | None:
+        """The name of the event; `None` for a message."""
+        return self._publication.event
+
+    @property
+    def plain(self) -> object:
+        """The data as it was given."""
+        return self._publication.plain
+
+    @property
+    def packed(self) -> bytes:
+        """The data in MessagePack, for other nodes."""
+        if self._packed is None:
+            self._packed = encode_msgpack(self._publication.plain)
+        return self._packed
 
 
 class Content:
@@ -159,7 +177,7 @@ class Content:
         self._json = json
 
     @staticmethod
-    def of(publication: Sent | Emitted | Content) -> Content:
+    def of(publication: Sent | Emitted | Content | Once) -> Content:
         """Encode a publication, for members with either codec, unless that is done already.
 
         Raises:

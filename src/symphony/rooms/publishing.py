@@ -11,11 +11,12 @@ import msgspec
 
 from symphony.broker.base import Draft
 from symphony.errors import Reject
-from symphony.outgoing.encoding import Announced, Content
+from symphony.outgoing.encoding import Announced, Content, Once
 from symphony.outgoing.terms import Terms
+from symphony.rooms.excluding import names_of
 from symphony.rooms.options import check
 from symphony.rooms.outcomes import Outcome, heard
-from symphony.rooms.relaying import topic_of
+from symphony.rooms.topics import topic_of
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker
@@ -78,7 +79,7 @@ class Publishing:
         self,
         name: str,
         live: Live | None,
-        message: Sent | Emitted | Content,
+        message: Sent | Emitted | Content | Once,
         exclude: Sequence[Recipient],
         delivery: Delivery,
     ) -> Awaitable[Position | None]:
@@ -89,12 +90,12 @@ class Publishing:
         """
         family = self._family_of(name) if live is None else live.family
         history = family.policy.history
-        check(delivery, room=name, history=history is not None, excludes=bool(exclude))
+        check(delivery, room=name, history=history is not None, excludes=bool(exclude or names_of(exclude)))
         if history is None or self._broker is None or not delivery.is_kept:
             here = self.hand(live, message, delivery, exclude)
             if self._relaying is None:
                 return here
-            return self._relaying.publish(topic_of(name), message, delivery, here)
+            return self._relaying.publish(topic_of(name), message, delivery, here, exclude)
         content = Content.of(message)
         kept = self._broker.publish(name, Draft(content.event, content.packed, content), history)
         if not isinstance(kept, asyncio.Future):
@@ -112,14 +113,16 @@ class Publishing:
     def hand(
         self,
         live: Live | None,
-        message: Sent | Emitted | Content,
+        message: Sent | Emitted | Content | Once,
         delivery: Delivery,
         exclude: Sequence[Recipient] = (),
     ) -> Awaitable[None]:
         """Hand a publication that is not kept to the members on this node."""
         if live is None:
             return self._batches.paced()
-        shown = Announced(message, live.name) if live.announced else message
+        shown = message
+        if live.announced:
+            shown = Announced(Content.of(message) if isinstance(message, Once) else message, live.name)
         return self._batches.publish(live, shown, exclude, terms_of(live, delivery))
 
     async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
