@@ -122,11 +122,16 @@ class Once:
 
     Args:
         publication: What is published.
+
+    Attributes:
+        event: The name of the event; `None` for a message.
+        plain: The data as it was given.
     """
 
-    __slots__ = ("_messages", "_packed", "_publication")
+    __slots__ = ("_messages", "_packed", "_publication", "event", "plain")
 
     def __init__(self, publication: Sent | Emitted) -> None:
+        self.event, self.plain = publication.event, publication.plain
         self._publication = publication
         self._messages: dict[Dialect, Message] = {}
         self._packed: bytes | None = None
@@ -139,20 +144,10 @@ class Once:
         return message
 
     @property
-    def event(self) -> str | None:
-        """The name of the event; `None` for a message."""
-        return self._publication.event
-
-    @property
-    def plain(self) -> object:
-        """The data as it was given."""
-        return self._publication.plain
-
-    @property
     def packed(self) -> bytes:
         """The data in MessagePack, for other nodes."""
         if self._packed is None:
-            self._packed = encode_msgpack(self._publication.plain)
+            self._packed = encode_msgpack(self.plain)
         return self._packed
 
 
