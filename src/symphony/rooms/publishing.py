@@ -14,12 +14,13 @@ from msgspec import Raw
 from symphony.broker.base import Draft, Key
 from symphony.errors import Reject
 from symphony.outgoing.announced import Announced
-from symphony.outgoing.encoding import Content
+from symphony.outgoing.encoding import Content, Once
 from symphony.outgoing.terms import Terms
 from symphony.protocol.envelopes import MESSAGE
+from symphony.rooms.excluding import names_of
 from symphony.rooms.options import PLAIN, check
 from symphony.rooms.outcomes import Outcome, heard
-from symphony.rooms.relaying import topic_of
+from symphony.rooms.topics import topic_of
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker, History, Record
@@ -90,7 +91,7 @@ class Publishing:
         self,
         name: str,
         live: Live | None,
-        message: Sent | Emitted | Content,
+        message: Sent | Emitted | Content | Once,
         exclude: Sequence[Recipient],
         delivery: Delivery,
     ) -> Awaitable[Position | None]:
@@ -101,12 +102,12 @@ class Publishing:
         """
         family = self._family_of(name) if live is None else live.family
         history = family.policy.history
-        check(delivery, room=name, history=history is not None, excludes=bool(exclude))
+        check(delivery, room=name, history=history is not None, excludes=bool(exclude or names_of(exclude)))
         if history is None or self._broker is None or not delivery.is_kept:
             here = self.hand(live, message, delivery, exclude)
             if self._relaying is None:
                 return here
-            return self._relaying.publish(topic_of(name), message, delivery, here)
+            return self._relaying.publish(topic_of(name), message, delivery, here, exclude)
         content = Content.of(message)
         draft = Draft(content.event, content.packed, content)
         if delivery is not PLAIN:
@@ -166,14 +167,16 @@ class Publishing:
     def hand(
         self,
         live: Live | None,
-        message: Sent | Emitted | Content,
+        message: Sent | Emitted | Content | Once,
         delivery: Delivery,
         exclude: Sequence[Recipient] = (),
     ) -> Awaitable[None]:
         """Hand a publication that is not kept to the members on this node."""
         if live is None:
             return self._batches.paced()
-        shown = Announced(message, live.name) if live.announced else message
+        shown = message
+        if live.announced:
+            shown = Announced(Content.of(message) if isinstance(message, Once) else message, live.name)
         return self._batches.publish(live, shown, exclude, terms_of(live, delivery))
 
     async def newest(
