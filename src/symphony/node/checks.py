@@ -23,6 +23,7 @@ __all__ = (
     "as_coroutine",
     "check_options",
     "check_state",
+    "in_one_step",
     "resync_of",
     "the_handshake",
     "wrong_state",
@@ -76,6 +77,18 @@ def answering(plan: Plan, where: str) -> Callable[[Any, Any], Coroutine[Any, Any
             # A decorator hid it. Ignored, it would not run, and an `authorize` that
             # does not run would allow everything.
             raise TypeError(is_generator)
+        return result
+
+    return run
+
+
+def in_one_step(plan: Plan, where: str) -> Callable[[Any, Any], Any]:
+    """Return how to call a plain handler that must not have to wait."""
+
+    def run(socket: Any, subject: Any) -> Any:
+        result = plan.call(socket, subject)
+        if type(result) not in VALUES and (is_awaitable(result) or inspect.isasyncgen(result)):
+            raise TypeError(f"{where}: {plan.name} returns something to wait for. Write it as `async def`.")
         return result
 
     return run

@@ -14,6 +14,7 @@ from symphony.node.checks import (
     NO_LEAVE,
     NO_ROOM,
     answering,
+    in_one_step,
     the_handshake,
     wrong_state,
 )
@@ -25,6 +26,7 @@ from symphony.rooms.leave import Leave
 from symphony.rooms.members import Member
 from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy, Rooms
 from symphony.rooms.room import Room
+from symphony.rooms.snapshots import Snapshot
 from symphony.rooms.ticking import DT
 from symphony.routing.patterns import NamePattern
 from symphony.routing.plan import NAMED_EVENT, Payload, Plan, compile_plan
@@ -67,6 +69,7 @@ class HookCompiler:
         hooks = {
             kind: [self._hook(hook, kind, policy) for hook in registered]
             for kind, registered in rooms.hooks.items()
+            if kind != "snapshot"
         }
         return Family(
             policy,
@@ -76,6 +79,7 @@ class HookCompiler:
             on_leave=tuple(hooks.get("on_leave", [])),
             on_empty=tuple(hooks.get("on_empty", [])),
             tasks=tuple(hooks.get("task", [])),
+            snapshot=self._snapshot(rooms.hooks.get("snapshot", ()), policy),
             publishes={
                 event: self._on_publish(hook, event, policy) for event, hook in rooms.publishes.items()
             },
@@ -88,6 +92,26 @@ class HookCompiler:
             on_away=tuple(hooks.get("on_away", [])),
             on_depart=tuple(hooks.get("on_depart", [])),
         )
+
+    def _snapshot(self, hooks: Sequence[Callable[..., Any]], policy: RoomPolicy) -> Snapshot | None:
+        if not hooks:
+            return None
+        where = f"snapshot of rooms {policy.pattern!r}"
+        plan = self._plan(hooks[0], where, policy, for_socket=True)
+        if plan.is_async_function and policy.history is None:
+            raise ConfigurationError(
+                f"{where}: an `async def` needs a history, because publications come while it runs. Give the "
+                "rooms one, history=100, or write a plain function."
+            )
+        call = answering(plan, where)
+        if plan.is_async_function:
+            return Snapshot(call, None)
+        if plan.is_async:
+            raise ConfigurationError(
+                f"{where}: a plain function cannot have dependencies, which may have to wait. Write an "
+                "`async def`, and give the rooms a history."
+            )
+        return Snapshot(None, in_one_step(plan, where))
 
     def _on_publish(self, function: Callable[..., Any], event: str, policy: RoomPolicy) -> OnPublish:
         where = f"on_publish({event!r}) of rooms {policy.pattern!r}"

@@ -230,6 +230,10 @@ class SharedEncoding:
         """Return the frame of an envelope of `symphony.v1`; `None` for another protocol."""
         return self._frame(self._dialect.envelope(envelope)) if self._dialect.is_v1 else None
 
+    def data(self, content: Content) -> Any:
+        """Return the data of *content* as a part of an envelope."""
+        return content.data(self._dialect)
+
 
 class Dialect:
     """Encodes messages and events for the connections of one protocol.

@@ -278,12 +278,14 @@ class Joined(Struct, omit_defaults=True):
         position: The publications that follow begin after it, in a room with history.
         recovered: Whether they follow the `since` of the join; `None` if it had none.
         members: Who is in the room, if its clients are told.
+        snapshot: What the client begins with; the publications come after it.
     """
 
     joined: str
     position: Position | None = None
     recovered: bool | None = None
     members: MembersState | None = None
+    snapshot: Any = None
 
 
 class Left(Struct):
@@ -293,11 +295,16 @@ class Left(Struct):
     data: Any
 
 
-class Lost(Struct):
-    """The client has missed publications of the room `lost`; it goes on after `position`."""
+class Lost(Struct, omit_defaults=True):
+    """The client has missed publications of the room `lost`; it goes on after `position`.
+
+    Attributes:
+        snapshot: As that of `Joined`.
+    """
 
     lost: str
     position: Position
+    snapshot: Any = None
 
 
 Envelope: TypeAlias = (

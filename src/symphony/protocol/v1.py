@@ -120,6 +120,7 @@ class _Frame(Struct, gc=False):
     before: Position | None = None
     since: Position | Literal["start"] | None = None
     position: Position | None = None
+    snapshot: Raw = _ABSENT
     recovered: bool | None = None
     presence: _Room | None = None
     count: _Room | None = None
@@ -316,14 +317,18 @@ def _of_room(frame: _Frame, data: Raw) -> Envelope | None:
     if frame.history or frame.join or frame.leave or frame.presence or frame.count:
         return _request(frame)
     if frame.joined is not None:
-        return Joined(frame.joined, frame.position, frame.recovered, frame.members)
+        return Joined(frame.joined, frame.position, frame.recovered, frame.members, _given(frame.snapshot))
     if frame.left is not None:
         return Left(frame.left, data)
     if frame.lost is not None:
         if frame.position is None:
             raise MalformedError("a `lost` needs a `position`", "$.position")
-        return Lost(frame.lost, frame.position)
+        return Lost(frame.lost, frame.position, _given(frame.snapshot))
     return None
+
+
+def _given(data: Raw) -> Raw | None:
+    return None if data is _ABSENT else data
 
 
 def _publish(event: str, frame: _Frame, data: Raw) -> Publish:

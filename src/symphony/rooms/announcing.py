@@ -8,30 +8,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from symphony.protocol.envelopes import Joined, Left
 from symphony.rooms.catchup import CatchUp, tell
+from symphony.rooms.starts import NOW, Start
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batches, Recipient
     from symphony.protocol.positions import Position
     from symphony.rooms.live import Live
+    from symphony.rooms.snapshots import Snapshots
     from symphony.socket import Socket
 
-__all__ = ("ELSEWHERE", "LEFT", "NOW", "REMOVED", "Announcing", "End", "Start")
-
-
-class Start(NamedTuple):
-    """Where the publications begin that a member gets.
-
-    Attributes:
-        after: They follow this position; `None`: they are those from now on.
-        recovered: Whether they are all that the member has asked for; `None`: it has
-            not asked for earlier ones.
-    """
-
-    after: Position | None
-    recovered: bool | None
-
-
-NOW: Final = Start(None, None)
+__all__ = ("ELSEWHERE", "LEFT", "REMOVED", "Announcing", "End")
 
 
 class End(NamedTuple):
@@ -53,6 +39,7 @@ class Announcing:
     Args:
         batches: The batches of the node.
         background: Starts a task of the app's whose exception is reported.
+        snapshots: Takes the snapshots of the rooms.
         max_recovery: `Limits.max_recovery`.
         page_timeout: `Limits.page_timeout`.
     """
@@ -61,11 +48,13 @@ class Announcing:
         self,
         batches: Batches,
         background: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
+        snapshots: Snapshots,
         max_recovery: int,
         page_timeout: float,
     ) -> None:
         self._batches = batches
         self._background = background
+        self._snapshots = snapshots
         self._max_recovery = max_recovery
         self._page_timeout = page_timeout
 
@@ -114,7 +103,8 @@ class Announcing:
         if live.announced:
             position = live.feed.last if live.feed is not None else None
             members = live.showing.state() if live.showing is not None else None
-            tell(recipient, Joined(live.name, start.after or position, start.recovered, members))
+            joined = Joined(live.name, start.after or position, start.recovered, members)
+            tell(recipient, joined, start.snapshot)
 
     def _follow(self, live: Live, recipient: Recipient, start: Start) -> None:
         feed = live.feed
@@ -127,6 +117,6 @@ class Announcing:
         assert live.feed is not None
         self._batches.fall_behind(live, recipient)
         live.catching[recipient] = catching = CatchUp(
-            self._batches, live, live.feed, recipient, after, self._page_timeout
+            self._batches, self._snapshots, live, live.feed, recipient, after, self._page_timeout
         )
         self._background(catching.run())

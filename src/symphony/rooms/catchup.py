@@ -7,22 +7,37 @@ from typing import TYPE_CHECKING
 
 from symphony.protocol.envelopes import Joined, Left, Lost
 from symphony.protocol.positions import Position
+from symphony.rooms.snapshots import Plainly
 from symphony.websocket.backpressure import TURN
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batches, Recipient
+    from symphony.outgoing.encoding import Content
     from symphony.rooms.feed import Feed
     from symphony.rooms.live import Live
     from symphony.rooms.pages import Excerpt
+    from symphony.rooms.snapshots import Snapshots
 
 __all__ = ("CatchUp", "tell")
 
 
-def tell(recipient: Recipient, envelope: Joined | Left | Lost) -> bool:
-    """Send an envelope to a member; return whether its protocol has it."""
-    frame = recipient.encoding.envelope(envelope)
+def tell(recipient: Recipient, envelope: Joined | Left | Lost, snapshot: Content | None = None) -> bool:
+    """Send an envelope to a member, and the snapshot with it.
+
+    Returns:
+        Whether the member is told. A protocol that has no such envelope gets the snapshot only.
+
+    Raises:
+        TypeError: The protocol cannot encode the snapshot.
+    """
+    encoding = recipient.encoding
+    if snapshot is not None and not isinstance(envelope, Left):
+        envelope.snapshot = encoding.data(snapshot)
+    frame = encoding.envelope(envelope)
     if frame is None:
-        return False
+        if snapshot is None:
+            return False
+        frame = encoding.encode(Plainly(snapshot))
     recipient.outbox.send(frame)
     return True
 
@@ -35,6 +50,7 @@ class CatchUp:
 
     Args:
         batches: The batches of the node.
+        snapshots: Takes the snapshot of the room, if it has one.
         live: The room.
         feed: Its history.
         recipient: The member.
@@ -42,11 +58,12 @@ class CatchUp:
         patience: How many seconds it may take to read a page.
     """
 
-    __slots__ = ("_after", "_batches", "_feed", "_live", "_patience", "_recipient")
+    __slots__ = ("_after", "_batches", "_feed", "_live", "_patience", "_recipient", "_snapshots")
 
     def __init__(
         self,
         batches: Batches,
+        snapshots: Snapshots,
         live: Live,
         feed: Feed,
         recipient: Recipient,
@@ -54,6 +71,7 @@ class CatchUp:
         patience: float,
     ) -> None:
         self._batches = batches
+        self._snapshots = snapshots
         self._live = live
         self._feed = feed
         self._recipient = recipient
@@ -92,6 +110,9 @@ class CatchUp:
                 continue
             page = await self._feed.page(self._after)
             lost = not page.complete
+            if lost and self._live.family.snapshot is not None:
+                await self._begin_anew()
+                continue
             if lost:
                 # It goes on with the oldest that is kept.
                 page = await self._feed.page(None)
@@ -106,6 +127,14 @@ class CatchUp:
                 outbox.send(frame)
             self._after = page.end
             await TURN
+
+    async def _begin_anew(self) -> None:
+        """Send the snapshot; no `await` follows it."""
+        socket = self._live.owner(self._recipient)
+        start = await self._snapshots.again(socket, self._live, lambda: self._goes_on)
+        if start is not None and start.after is not None:
+            tell(self._recipient, Lost(self._live.name, start.after), start.snapshot)
+            self._after = start.after
 
     def _tell_lost(self, page: Excerpt) -> None:
         first = page.first

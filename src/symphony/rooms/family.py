@@ -15,6 +15,7 @@ from symphony.routing.patterns import NamePattern, NameTable
 
 if TYPE_CHECKING:
     from symphony.rooms.clients import OnPublish
+    from symphony.rooms.snapshots import Snapshot
 
 __all__ = ("DEFAULT_FAMILY", "Families", "Family", "Hook")
 
@@ -42,6 +43,7 @@ class Family:
         ticks: Called at a fixed rate, each with its interval.
         saves: Called after changes, each with its interval.
         tasks: Run from the first join to the end of the linger.
+        snapshot: What a member gets before the publications.
         publishes: What clients may publish, by the name of the event.
         has_members: Whether its rooms have members: users, whatever the number of sockets.
         has_home: Whether each of its rooms is at home on one node.
@@ -54,6 +56,7 @@ class Family:
     on_leave: tuple[Hook, ...] = ()
     on_empty: tuple[Hook, ...] = ()
     tasks: tuple[Hook, ...] = ()
+    snapshot: Snapshot | None = None
     publishes: Mapping[str, OnPublish] = field(default_factory=dict[str, "OnPublish"])
     ticks: tuple[tuple[float, Hook], ...] = ()
     saves: tuple[tuple[float, Hook], ...] = ()
@@ -91,7 +94,7 @@ class Family:
     @property
     def is_announced(self) -> bool:
         """Whether clients are told of their membership."""
-        told = self.policy.history is not None or self.policy.presence or self.publishes
+        told = self.policy.history is not None or self.policy.presence or self.publishes or self.snapshot
         return bool(told) or self.opens_to_clients
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from symphony.errors import Reject
 from symphony.identity import is_of_user
 from symphony.rooms import announcing as told
-from symphony.rooms.announcing import NOW
 from symphony.rooms.changes import refuse_gone, undone
 from symphony.rooms.leave import REMOVED, Leave
 from symphony.rooms.lives import inside
+from symphony.rooms.starts import NOW
 from symphony.socket import recipient_of
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Recipient
     from symphony.protocol.envelopes import Join
     from symphony.protocol.positions import Position
-    from symphony.rooms.announcing import Announcing, Start
+    from symphony.rooms.announcing import Announcing
     from symphony.rooms.changes import Change, Changes
     from symphony.rooms.family import Family
     from symphony.rooms.leaving import Leaving
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from symphony.rooms.memberhooks import Seat
     from symphony.rooms.room import Room
     from symphony.rooms.seating import Seating
+    from symphony.rooms.snapshots import Snapshots
+    from symphony.rooms.starts import Start
     from symphony.socket import Socket
 
 __all__ = ("FindFamily", "Joining")
@@ -45,6 +47,7 @@ class Joining:
         announcing: Adds members, and tells their clients.
         leaving: Undoes a join.
         seating: Gives members their seats.
+        snapshots: Takes what members get before the publications.
         is_shared: Whether other nodes have the rooms, too.
     """
 
@@ -57,6 +60,7 @@ class Joining:
         announcing: Announcing,
         leaving: Leaving,
         seating: Seating,
+        snapshots: Snapshots,
         *,
         is_shared: bool,
     ) -> None:
@@ -67,6 +71,7 @@ class Joining:
         self._announcing = announcing
         self._leaving = leaving
         self._seating = seating
+        self._snapshots = snapshots
         self._is_shared = is_shared
 
     async def join(
@@ -201,16 +206,25 @@ class Joining:
         change.check(recipient, live.name)
         start = await self._announcing.start(live, since)
         change.check(recipient, live.name)
+        start = await self._snapshots.before(socket, live, start)
+        change.check(recipient, live.name)
         return start
 
     async def _enter(
         self, socket: Socket[Any], live: Live, start: Start, change: Change, revocations: int | None
     ) -> None:
         """Take the seat, and attach the socket; then run the hooks."""
+        refused: list[Exception] = []
 
         def attach() -> None:
             change.joins = live
-            self._attach(socket, live, start, asked=revocations is not None)
+            begin = start
+            try:
+                begin = self._snapshots.attached(socket, live, start)
+            except Exception as error:
+                # The store has given the seat already, so the join is undone.
+                refused.append(error)
+            self._attach(socket, live, begin, asked=revocations is not None)
             if live.over is not None:
                 # It was closed while the store decided.
                 change.undone = Leave("closed")
@@ -220,10 +234,10 @@ class Joining:
             seat = None
         else:
             seat = await self._seating.take(socket, live, attach)
-        if seat is not None or live.family.on_join is not None:
+        if seat is not None or live.family.on_join is not None or refused:
             # A seat takes time, in which a right may have been revoked.
             again = revocations is not None and revocations != self._changes.revocations
-            await self._greet(socket, live, change, seat, asks_again=again)
+            await self._greet(socket, live, change, seat, asks_again=again, refused=refused)
 
     def _check_count(self, recipient: Recipient, most: int | None) -> None:
         # Those of everyone have no name, and are not rooms. Count only where it is close.
@@ -236,7 +250,11 @@ class Joining:
         self, socket: Socket[Any], name: str, family: Family, params: dict[str, Any], *, asked: bool
     ) -> None:
         live = self._lives.at_work(name, family, params)
-        self._attach(socket, live, NOW, asked=asked)
+        if family.snapshot is None:
+            self._attach(socket, live, NOW, asked=asked)
+        else:
+            with self._lives.held(live):
+                self._attach(socket, live, self._snapshots.attached(socket, live, NOW), asked=asked)
         live.open_until = 0.0
 
     def _attach(self, socket: Socket[Any], live: Live, start: Start, *, asked: bool) -> None:
@@ -255,19 +273,28 @@ class Joining:
             live.tasks.start()
 
     async def _greet(
-        self, socket: Socket[Any], live: Live, change: Change, seat: Seat | None, *, asks_again: bool
+        self,
+        socket: Socket[Any],
+        live: Live,
+        change: Change,
+        seat: Seat | None,
+        *,
+        asks_again: bool,
+        refused: Sequence[Exception],
     ) -> None:
         """Run the hooks of a socket that has just entered: those of its member, and `on_join`."""
         recipient = recipient_of(socket)
         on_join = live.family.on_join
         try:
-            if asks_again:
-                await self._allowed(socket, live.name, live.family, change)
             if seat is not None:
                 # Also if it has gone meanwhile: the store has decided that the member has come.
                 with inside(live):
                     await self._seating.hooks.greet(socket, live, seat)
                 change.check(recipient, live.name)
+            if refused:
+                raise refused[0]
+            if asks_again:
+                await self._allowed(socket, live.name, live.family, change)
             if on_join is not None:
                 with inside(live):
                     await on_join(socket, self._handle(live.name))
@@ -298,9 +325,23 @@ class Joining:
                 change.check(recipient, name)
             start = await self._announcing.start(live, since)
             change.check(recipient, name)
+            start = await self._snapshots.before(socket, live, start)
+            change.check(recipient, name)
             if recipient not in live:
                 raise undone(name)
+            start = self._snapshots.attached(socket, live, start)
             self._announcing.restart(live, recipient, start)
+
+    def resync(self, socket: Socket[Any]) -> None:
+        """Send a socket the snapshots of its rooms without a history again.
+
+        In rooms with a history, no publication was dropped.
+        """
+        recipient = recipient_of(socket)
+        for batch in tuple(recipient.batches):
+            live = self._lives.rooms.get(batch.name)
+            if live is not None and live is batch and live.feed is None and live.family.snapshot is not None:
+                self._announcing.restart(live, recipient, self._snapshots.attached(socket, live, NOW))
 
     def _is_member(self, recipient: Recipient, name: str) -> bool:
         live = self._lives.rooms.get(name)

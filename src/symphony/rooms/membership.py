@@ -32,6 +32,7 @@ from symphony.rooms.publishing import Publication, Publishing, terms_of
 from symphony.rooms.relaying import Relaying
 from symphony.rooms.revoking import Revoking
 from symphony.rooms.room import Room, check_room_name
+from symphony.rooms.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from symphony.identity import Identity
@@ -89,8 +90,9 @@ class Membership:
         self._broker = broker
         self._store = store
         self._changes = changes = Changes()
-        announcing = Announcing(batches, background, max_recovery, page_timeout)
         handle = partial(Room, self)
+        snapshots = Snapshots(handle, report)
+        announcing = Announcing(batches, background, snapshots, max_recovery, page_timeout)
         is_shared = broker is not None and broker.shared
         self._relaying = relaying = Relaying(broker, self._not_relayed) if broker and is_shared else None
         self._publishing = publishing = Publishing(
@@ -131,6 +133,7 @@ class Membership:
             announcing,
             self._leaving,
             seating,
+            snapshots,
             is_shared=is_shared,
         )
         self._revoking = Revoking(handle, lives, changes, self._leaving, report)
@@ -309,6 +312,10 @@ class Membership:
     async def revoke(self, sockets: Iterable[Socket[Any]]) -> None:
         """End the memberships that are not allowed any more: see `Revoking.revoke`."""
         await self._revoking.revoke(sockets)
+
+    def resync(self, socket: Socket[Any]) -> None:
+        """Send a socket whose messages were dropped what its rooms begin with."""
+        self._joining.resync(socket)
 
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Take *socket* out of a room; whether it was in it."""

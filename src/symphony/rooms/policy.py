@@ -158,6 +158,24 @@ class Rooms:
         """
         return self._register("on_empty", hook)
 
+    def snapshot(self, hook: F) -> F:
+        """Send what *hook* returns to each new member, before the publications.
+
+        A plain function is called in the step in which the socket becomes a member, so no
+        publication is between the two. An `async def` needs a history: the publications since
+        its call follow, so that the snapshot may have some of them already.
+
+        It is called for each join that does not recover all publications, and again after
+        `lost` and after a resync. If it raises, the join is refused. The client gets the
+        result as an event `snapshot` of the room. `None`: nothing is sent.
+
+        Raises:
+            ConfigurationError: The family has one already.
+        """
+        if "snapshot" in self.hooks:
+            raise ConfigurationError(f"rooms {self.policy.pattern!r} have a snapshot already.")
+        return self._register("snapshot", hook)
+
     def task(self, hook: F) -> F:
         """Run *hook* from the first join to the end of the linger, such as a game's tick.
 

@@ -113,6 +113,10 @@ class NodeRooms(Protocol):
         """Make *socket* a member of a room, unless it is in *most* rooms already."""
         ...
 
+    def resync(self, socket: Socket[Any]) -> None:
+        """Send *socket* the snapshots of its rooms, because its messages were dropped."""
+        ...
+
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Remove *socket* from a room; return whether it was a member."""
         ...

@@ -20,19 +20,22 @@ class Resync:
     Args:
         socket: The socket.
         handler: The `on_resync` handler.
+        begin: Called before it: sends what the rooms of the socket begin with.
         background: Starts a background task of the socket.
     """
 
-    __slots__ = ("_again", "_background", "_handler", "_is_running", "_socket")
+    __slots__ = ("_again", "_background", "_begin", "_handler", "_is_running", "_socket")
 
     def __init__(
         self,
         socket: Socket[Any],
         handler: Callable[[Socket[Any]], Awaitable[None]],
+        begin: Callable[[Socket[Any]], None],
         background: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
     ) -> None:
         self._socket = socket
         self._handler = handler
+        self._begin = begin
         self._background = background
         self._is_running = self._again = False
 
@@ -53,6 +56,11 @@ class Resync:
         try:
             while True:
                 self._again = False
+                try:
+                    self._begin(self._socket)
+                except Exception:
+                    self._socket.close(1013, "a snapshot failed")
+                    raise
                 await self._handler(self._socket)
                 if not self._again:
                     return

@@ -41,6 +41,7 @@ class Serving:
         connection: The socket's connection.
         dialect: Encodes messages and events for the connection.
         context: The context of the handlers.
+        begin_anew: Sends the socket what its rooms begin with, after messages were dropped.
 
     Attributes:
         draining: Whether new messages are refused.
@@ -60,13 +61,14 @@ class Serving:
         connection: Connection,
         dialect: Dialect,
         context: Context,
+        begin_anew: Callable[[Socket[Any]], None],
     ) -> None:
         self._endpoint = endpoint
         self._connection = connection
         self._exchange: Exchange | None = None
         self.draining = False
         if endpoint.resync is not None:
-            connection.outbox.resync = Resync(socket, endpoint.resync, socket.background)
+            connection.outbox.resync = Resync(socket, endpoint.resync, begin_anew, socket.background)
         refuse: Callable[[Reject], object]
         if endpoint.events is None:
             messages = Messages(

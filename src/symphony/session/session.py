@@ -99,10 +99,10 @@ class Session:
     def start(self, socket: Socket[Any]) -> None:
         """Start the task of the session."""
         self.socket = socket
-        loop = asyncio.get_running_loop()
         self._context = context = copy_context()
-        self._closed = loop.create_future()
-        self._serving = Serving(self, socket, self.endpoint, self._connection, self._dialect, context)
+        self._closed = asyncio.get_running_loop().create_future()
+        resync = self._node.rooms.resync
+        self._serving = Serving(self, socket, self.endpoint, self._connection, self._dialect, context, resync)
         self.received: Callable[..., None] = self._serving.received
         self._start_timer(self._limits.connect_timeout, self._too_late)
         self._task = start(Steady(self._live()), context)
