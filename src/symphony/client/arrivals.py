@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 from symphony.protocol.envelopes import Published
 from symphony.protocol.positions import Position
 
-__all__ = ("Arrival", "Arrivals", "Publication")
+__all__ = ("Arrival", "Arrivals", "Beginning", "Publication")
 
 
 class Publication(NamedTuple):
@@ -43,8 +43,24 @@ class Arrival(NamedTuple):
     position: Position | None
 
 
-Waiting: TypeAlias = Arrival | Position
-"""A publication, or the position after publications that were lost."""
+class Beginning(NamedTuple):
+    """The room begins, or begins anew.
+
+    Attributes:
+        lost: The position after publications that are lost; `None`: there are none.
+        snapshot: What it begins with, as a publication; `None`: nothing.
+    """
+
+    lost: Position | None
+    snapshot: Arrival | None
+
+    @property
+    def size(self) -> int:
+        """The bytes of the snapshot."""
+        return 0 if self.snapshot is None else self.snapshot.size
+
+
+Waiting: TypeAlias = Arrival | Beginning
 
 
 class Arrivals:
@@ -76,19 +92,25 @@ class Arrivals:
         self._items.append(arrival)
         self._bytes += arrival.size
 
-    def lose(self, position: Position) -> None:
-        """Note that publications up to a position are lost; also if it is full."""
-        if self._items and isinstance(self._items[-1], Position):
+    def begin(self, beginning: Beginning) -> None:
+        """Note that the room begins anew; also if it is full.
+
+        If that comes last already, it is out of date.
+        """
+        last = self._items[-1] if self._items else None
+        if isinstance(last, Beginning):
             self._items.pop()
-        self._items.append(position)
+            self._bytes -= last.size
+            beginning = beginning._replace(lost=beginning.lost or last.lost)
+        self._items.append(beginning)
+        self._bytes += beginning.size
 
     def take(self) -> Waiting | None:
         """Remove and return the oldest item."""
         if not self._items:
             return None
         item = self._items.popleft()
-        if isinstance(item, Arrival):
-            self._bytes -= item.size
+        self._bytes -= item.size
         return item
 
     def take_all(self) -> list[Waiting]:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, TypeAlias
 
-from symphony.client.arrivals import Arrival, Arrivals, Publication
+from symphony.client.arrivals import Arrival, Arrivals, Beginning, Publication
 from symphony.client.dispatch import Call, Dispatch
 from symphony.client.handlers import Handler, Handlers
 from symphony.client.payload import Decoding, InvalidError, reader
@@ -157,9 +157,12 @@ class Delivery:
             self._given = None
         while True:
             item = self._kept.take()
-            if isinstance(item, Position):
+            if isinstance(item, Beginning):
                 await self._tell_lost(item)
-            elif item is not None:
+                item = item.snapshot
+                if item is None:
+                    continue
+            if item is not None:
                 if (publication := self._read(item)) is not None:
                     self._given = item.position
                     return publication
@@ -177,13 +180,15 @@ class Delivery:
         """Pass on a publication; return `False` if it must be sent again later."""
         return self._keep(arrival) if self._holding else self._pass_on(arrival)
 
-    def lose(self, position: Position) -> bool:
-        """Tell the program that publications up to a position are lost; `False` as for `publish`."""
+    def begin(self, beginning: Beginning) -> bool:
+        """Tell the program that the room begins anew; `False` as for `publish`."""
         if self._holding or self._iterated:
-            self._kept.lose(position)
+            self._kept.begin(beginning)
             self._wake()
             return True
-        return self._dispatch.add(lambda: self._tell_lost(position), 0)
+        if beginning.lost is not None and not self._dispatch.add(lambda: self._tell_lost(beginning), 0):
+            return False
+        return beginning.snapshot is None or self._pass_on(beginning.snapshot)
 
     def end(self, error: SymphonyError, how: End) -> None:
         """End the membership, once.
@@ -205,8 +210,8 @@ class Delivery:
     def _settle(self) -> None:
         self._holding = False
         for item in self._kept.take_all():
-            if isinstance(item, Position):
-                self.lose(item)
+            if isinstance(item, Beginning):
+                self.begin(item)
             elif not self._pass_on(item) and item.position is not None and self._place.waits(item.position):
                 # The connection is dropped: what is left comes again on the next one.
                 self._place.give_back(item.position)
@@ -304,10 +309,11 @@ class Delivery:
             return None
         return Publication(event.event, data, arrival.position, event.replaces)
 
-    async def _tell_lost(self, position: Position) -> None:
-        if self._left:
+    async def _tell_lost(self, beginning: Beginning) -> None:
+        position = beginning.lost
+        if self._left or position is None:
             return
-        if not self.lost_handlers:
+        if not self.lost_handlers and beginning.snapshot is None:
             logger.warning(_LOST, self._where, self._name, position.offset)
         for handler in tuple(self.lost_handlers):
             await self._dispatch.handle(_Hook(handler, position, "on_lost"))

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from symphony.client.arrivals import Arrival, Publication
+from symphony.client.arrivals import Arrival, Beginning, Publication
 from symphony.client.backoff import Backoff
 from symphony.client.delivery import Delivery
 from symphony.client.joining import Joining, Leaving, Since
@@ -15,7 +15,7 @@ from symphony.client.presence import RoomPresence
 from symphony.client.publishing import Publishing
 from symphony.client.room import Room
 from symphony.errors import RemoteError, SymphonyError
-from symphony.protocol.envelopes import Joined, Published
+from symphony.protocol.envelopes import SNAPSHOT, Joined, Lost, Published
 from symphony.protocol.positions import Position
 
 __all__ = ("Membership",)
@@ -163,18 +163,16 @@ class Membership:
             self.place.restart(None if self.wanted == "start" else self.wanted)
             self.wanted = None
         seen = self.place.seen
-        if recovered is None:
-            if seen is None or position is None:
-                self.place.move(position)
-                return False
+        if recovered is None and seen is not None and position is not None:
             return position != seen
-        self.recovered = recovered
-        if position is None:
-            self.place.move(None)
+        lost = None
+        if recovered is not None:
+            self.recovered = recovered
+        if position is None or (recovered is None and seen is None):
+            self.place.move(position)
         elif seen is None:
             self.place.move(position)
-            if not recovered:
-                self.lose(position)
+            lost = None if recovered else position
         elif seen == position or (recovered and self.place.ahead_of(position)):
             # It has everything up to there.
             self.recovered = True
@@ -183,14 +181,25 @@ class Membership:
             self.place.move(position)
         else:
             self.recovered = False
-            self.lose(position)
+            lost = position
+        self._begin(seen, lost, envelope.snapshot)
         return False
 
-    def lose(self, position: Position) -> None:
+    def lost(self, envelope: Lost) -> None:
         """Handle that publications up to a position will not come."""
-        seen = self.place.seen
-        self.place.move(position)
-        if not self.delivery.lose(position):
+        self._begin(self.place.seen, envelope.position, envelope.snapshot)
+
+    def _begin(self, seen: Position | None, lost: Position | None, snapshot: Any) -> None:
+        if lost is not None:
+            self.place.move(lost)
+        arrival = None
+        if snapshot is not None:
+            arrival = Arrival(
+                Published(SNAPSHOT, snapshot, room=self.name), memoryview(snapshot).nbytes, None
+            )
+        if lost is None and arrival is None:
+            return
+        if not self.delivery.begin(Beginning(lost, arrival)):
             # The connection is dropped. The server says it again on the next one.
             self.place.move(seen)
 

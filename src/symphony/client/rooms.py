@@ -223,7 +223,7 @@ class Rooms:
         elif isinstance(envelope, Lost):
             membership = self._memberships.get(envelope.lost)
             if membership is not None and not membership.ignoring:
-                membership.lose(envelope.position)
+                membership.lost(envelope)
         elif (membership := self._memberships.get(envelope.left)) is not None:
             self._left(membership, envelope)
 

@@ -19,6 +19,7 @@ from symphony.protocol.rosters import MembersDiff, MembersState
 
 __all__ = (
     "MESSAGE",
+    "SNAPSHOT",
     "Cancel",
     "Dropped",
     "End",
@@ -51,6 +52,9 @@ __all__ = (
 
 MESSAGE = "message"
 """The event of a plain `send(x)`."""
+
+SNAPSHOT = "snapshot"
+"""The event of what a room begins with."""
 
 
 class Event(Struct, omit_defaults=True):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from symphony.outgoing.encoding import RAW, Content, Sent
+from symphony.protocol.envelopes import SNAPSHOT
 from symphony.rooms.lives import inside
 from symphony.rooms.starts import NOW, Start
 
@@ -17,10 +18,7 @@ if TYPE_CHECKING:
     from symphony.rooms.room import Room
     from symphony.socket import Socket
 
-__all__ = ("SNAPSHOT", "Plainly", "Snapshot", "Snapshots")
-
-SNAPSHOT: Final = "snapshot"
-"""The name of the event that has the snapshot, where the protocol does not know rooms."""
+__all__ = ("Plainly", "Snapshot", "Snapshots")
 
 # Before a snapshot that has failed is taken again, after a loss.
 _PAUSE: Final = 0.1
