@@ -33,10 +33,11 @@ from symphony.node.checks import (
 )
 from symphony.node.peruser import if_alone
 from symphony.outgoing.encoding import V1_DIALECTS, Dialect
+from symphony.protocol.actions import PUBLISH, Action
 from symphony.protocol.annotations import bare
 from symphony.protocol.bounds import SMALL, bounded, calm
-from symphony.protocol.envelopes import COUNT, JOIN, LEAVE, PRESENCE, Action, Protocol
 from symphony.protocol.envelopes import MESSAGE as MESSAGE_EVENT
+from symphony.protocol.envelopes import Protocol
 from symphony.protocol.reading import Reader, event_readers, guarded
 from symphony.protocol.unencodable import UnencodableError
 from symphony.protocol.v1 import ERROR
@@ -49,9 +50,10 @@ from symphony.routing.patterns import PathPattern
 from symphony.routing.plan import MESSAGE, Plan, compile_middleware, compile_plan
 from symphony.routing.route import Options, Route
 from symphony.routing.stage import Filler, Known, the_socket, the_subject
+from symphony.session.actions import client_actions, publish_by_client
 from symphony.session.endpoint import Endpoint, EventHandlers, own_dialect
 from symphony.session.threads import run_in_thread
-from symphony.socket import Socket, begin, join_by_client, leave_by_client, members_by_client
+from symphony.socket import Socket, begin
 from symphony.transport.base import Close, Profile
 from symphony.websocket.backpressure import TURN
 from symphony.websocket.queued import Queued
@@ -168,16 +170,10 @@ class Compiler:
         )
 
     def _plan(self, handler: Handler, where: str, names: Mapping[str, str], state: Any, **rules: Any) -> Plan:
-        types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
-        refused: dict[type, str] = {Room: NO_ROOM, Leave: NO_LEAVE}
-        if rules.pop("close", False):
-            types[Close] = the_subject
-        else:
-            refused[Close] = NO_CLOSE
         return compile_plan(
             handler.function,
             where=where,
-            known=Known(types, refused, partial(_wrong_socket_state, state)),
+            known=_known(state, close=rules.pop("close", False)),
             path_names=names,
             overrides=self._overrides,
             thread=run_in_thread if handler.thread else None,
@@ -188,13 +184,7 @@ class Compiler:
         self, inside: Sequence[Handlers], stage: Stage, where: str, names: Mapping[str, str], state: Any
     ) -> list[Middleware]:
         """Return the middleware around a stage of a route, the outermost first."""
-        types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
-        refused: dict[type, str] = {Room: NO_ROOM, Leave: NO_LEAVE}
-        if stage == "disconnect":
-            types[Close] = the_subject
-        else:
-            refused[Close] = NO_CLOSE
-        known = Known(types, refused, partial(_wrong_socket_state, state))
+        known = _known(state, close=stage == "disconnect")
         return [
             compile_middleware(
                 middleware,
@@ -282,22 +272,23 @@ class Compiler:
                     table.add(event, plan, call)
             except ConfigurationError as error:
                 raise ConfigurationError(f"{here}: {error}") from None
-        for table in tables.values():
-            table.add_action(JOIN, join_by_client)
-            table.add_action(LEAVE, leave_by_client)
-            table.add_action(PRESENCE, members_by_client)
-            table.add_action(COUNT, members_by_client)
+        for kind, table in tables.items():
+            for action, call in client_actions(kind).items():
+                table.add_action(action, call)
         dialects = V1_DIALECTS if protocol is None else (own_dialect(protocol, where),)
         if not middlewares:
             if protocol is None:
                 dialects = tuple(_typed(dialect, tables) for dialect in dialects)
             return EventHandlers(dialects, {kind: table.handle for kind, table in tables.items()})
         chains = {kind: wrap(middlewares, tables[kind].handle) for kind in ("plain", "unpacked")}
+        publishes = {
+            kind: wrap(middlewares, partial(publish_by_client, kind)) for kind in ("plain", "unpacked")
+        }
         seen = {"json": "plain", "msgpack": "unpacked", "plain": "plain"}
         return EventHandlers(
             dialects,
             {
-                kind: partial(_seen, chains[sees], tables[kind].handle, _ANYTHING[kind])
+                kind: partial(_seen, chains[sees], publishes[sees], tables[kind].handle, _ANYTHING[kind])
                 for kind, sees in seen.items()
             },
         )
@@ -340,13 +331,16 @@ def _typed(dialect: Dialect, tables: Mapping[str, EventTable]) -> Dialect:
 
 def _seen(
     chain: Callable[[Any, Any], Any],
+    publish: Callable[[Any, Any], Any],
     handle: Callable[[Any, Any], Any],
     read: Reader,
     socket: Any,
     event: Any,
 ) -> Any:
     """Call message middleware, which sees the data of an event decoded."""
-    if isinstance(event.event, Action):
+    if event.event is PUBLISH:
+        chain, event = publish, event.data
+    elif isinstance(event.event, Action):
         # `authorize` decides about joins, and middleware is for events.
         return handle(socket, event)
     event.data = read(event.data)
@@ -391,6 +385,12 @@ def _nearest(inside: Sequence[Handlers], stage: str) -> Handler | None:
     return next((layer.handlers[stage] for layer in reversed(inside) if stage in layer.handlers), None)
 
 
-def _wrong_socket_state(state: Any, annotation: Any) -> str | None:
-    """Say what is wrong with the `T` of `Socket[T]` on a route with *state*."""
-    return wrong_state(Socket, state, annotation, of="the route")
+def _known(state: Any, *, close: bool) -> Known:
+    """Return the types that parameters may have; *close*: a `Close` is one of them."""
+    types: dict[type, Filler] = {Socket: the_socket, Handshake: the_handshake}
+    refused: dict[type, str] = {Room: NO_ROOM, Leave: NO_LEAVE}
+    if close:
+        types[Close] = the_subject
+    else:
+        refused[Close] = NO_CLOSE
+    return Known(types, refused, partial(wrong_state, Socket, state, of="the route"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -26,8 +26,9 @@ from symphony.rooms.ticking import Ticking
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker
+    from symphony.outgoing.announced import Announced
     from symphony.outgoing.batch import Batch, Batches, Recipient
-    from symphony.outgoing.encoding import Announced, Emitted, Sent
+    from symphony.outgoing.encoding import Emitted, Sent
     from symphony.protocol.positions import Position
     from symphony.rooms.family import Family, Hook
     from symphony.rooms.options import Delivery
@@ -88,7 +89,7 @@ class Lives:
         stats: Stats,
         follow: Callable[[Live, Recipient, Position], None],
         relaying: Relaying | None,
-        heard: Callable[[Live, Sent | Emitted, Delivery], object],
+        heard: Callable[[Live, Sent | Emitted, Delivery, Sequence[Recipient]], object],
         patience: float,
     ) -> None:
         self.rooms: dict[str, Live] = {}

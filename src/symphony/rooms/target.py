@@ -4,35 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from symphony.errors import WrongThreadError
 from symphony.outgoing.encoding import Emitted, Sent
 from symphony.protocol.positions import Position
+from symphony.rooms.excluding import Excluded, left_out_of
 from symphony.rooms.options import PLAIN, Delivery, delivery_of
+from symphony.rooms.topics import EVERYONE_TOPIC, topic_of
 from symphony.socket import Socket, recipient_of
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
-    from symphony.outgoing.encoding import Content
+    from symphony.outgoing.encoding import Content, Once
     from symphony.rooms.members import Member, Presence
     from symphony.rooms.publishing import Publication
     from symphony.rooms.room import Room
 
-__all__ = ("Excluded", "RoomTable", "RoomTarget", "SocketSet", "Target", "left_out_of")
-
-
-class SocketSet(Protocol):
-    """What has sockets: every target."""
-
-    @property
-    def sockets(self) -> Iterable[Socket[Any]]:
-        """The sockets of this process."""
-        ...
-
-
-Excluded: TypeAlias = "Socket[Any] | SocketSet | Iterable[Socket[Any] | SocketSet]"
-"""What `exclude=` takes: sockets, `app.socket(id)` and other targets, one or several."""
+__all__ = ("RoomTable", "RoomTarget", "Target")
 
 
 class RoomTable(Protocol):
@@ -53,9 +42,24 @@ class RoomTable(Protocol):
         ...
 
     def announce(
-        self, name: str, message: Sent | Emitted | Content, exclude: Sequence[Recipient], delivery: Delivery
+        self,
+        name: str,
+        message: Sent | Emitted | Content | Once,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
     ) -> Awaitable[Position | None]:
         """Publish to a room that clients are told about, or that has no members."""
+        ...
+
+    def reach(
+        self,
+        group: str,
+        batch: Batch,
+        message: Sent | Emitted,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
+    ) -> Awaitable[None]:
+        """Publish to the sockets of a route or router, which other nodes know by the name *group*."""
         ...
 
     def keeps(self, name: str) -> bool:
@@ -201,6 +205,11 @@ class Target:
         return self._table.batch(self.name)
 
     @property
+    def _names(self) -> tuple[str, ...]:
+        """What other nodes call it."""
+        return (topic_of(self.name) if self.name else EVERYONE_TOPIC,)
+
+    @property
     def _shown_threadsafe(self) -> str:
         return f"app.threadsafe.room({self.name!r})" if self.name else "app.threadsafe.everyone"
 
@@ -258,6 +267,8 @@ class RoomTarget(Target):
         transient: bool = False,
         volatile: bool = False,
         conflate: str | None = None,
+        key: str | None = None,
+        replaces: Position | None = None,
     ) -> Awaitable[Position | None]:
         """Send a message to every socket in it; on event connections, the event `"message"`.
 
@@ -270,7 +281,10 @@ class RoomTarget(Target):
 
         The message is encoded before this returns. Awaiting the result does not wait for
         members. It suspends for one turn of the event loop if much was published in this
-        turn, so a loop of publications does not keep others waiting.
+        turn, so a loop of publications does not keep others waiting. In a room with a
+        history, it waits until the broker has accepted the publication. Cancelling stops
+        the waiting, not the publishing. If you do not await the result, `on_error` gets
+        the error of a publication that fails later.
 
         Args:
             message: Text and bytes are sent unchanged, anything else as JSON.
@@ -286,6 +300,12 @@ class RoomTarget(Target):
                 room with the same key that is not written yet, so that a slow member gets
                 the newest. Use it for prices, for example. In a room with a history only
                 with *transient* or *volatile*.
+            key: Publish it once: for 5 minutes, a repeat with the same key, on any node of
+                the app, publishes nothing and returns the first position. Only for what is
+                kept.
+            replaces: The position of a publication that this one replaces, such as an
+                edited message. Members get it as a new publication that names the replaced
+                one. Members that recover get only the last of them. Only for what is kept.
 
         Returns:
             When awaited, the position in the history, or `None` if it is not kept.
@@ -293,9 +313,15 @@ class RoomTarget(Target):
         Raises:
             WrongThreadError: Called from another thread than the app's.
             TypeError: The message cannot be encoded.
-            ValueError: These options are not possible together in this room.
+            ValueError: An option is not possible in this room, or not together with another.
+            Reject: `conflict`: *key* was used for another message.
+            BrokerUnavailableError: The broker cannot be reached. Nothing was published.
+            OutcomeUnknownError: The broker did not answer in time. It may have been
+                published. Only with a *key* is it safe to repeat it.
         """
-        return self._publish("send", Sent(message), exclude, delivery_of(transient, volatile, conflate))
+        return self._publish(
+            "send", Sent(message), exclude, delivery_of(transient, volatile, conflate, key, replaces)
+        )
 
     def emit(
         self,
@@ -306,6 +332,8 @@ class RoomTarget(Target):
         transient: bool = False,
         volatile: bool = False,
         conflate: str | None = None,
+        key: str | None = None,
+        replaces: Position | None = None,
     ) -> Awaitable[Position | None]:
         """Send an event to every socket in it; otherwise as `send`.
 
@@ -319,6 +347,8 @@ class RoomTarget(Target):
             transient: As in `send`.
             volatile: As in `send`.
             conflate: As in `send`.
+            key: As in `send`.
+            replaces: As in `send`.
 
         Returns:
             As `send`.
@@ -326,10 +356,10 @@ class RoomTarget(Target):
         Raises:
             WrongThreadError: Called from another thread than the app's.
             TypeError: The data cannot be encoded.
-            ValueError: These options are not possible together in this room.
+            ValueError: As in `send`; likewise the other errors.
         """
         return self._publish(
-            "emit", Emitted(event, data), exclude, delivery_of(transient, volatile, conflate)
+            "emit", Emitted(event, data), exclude, delivery_of(transient, volatile, conflate, key, replaces)
         )
 
     def history(self, limit: int = 100, *, before: Position | None = None) -> Awaitable[list[Publication]]:
@@ -352,24 +382,3 @@ class RoomTarget(Target):
         if limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}.")
         return self._table.history(self.name, limit, before)
-
-
-def left_out_of(exclude: Excluded) -> Sequence[Recipient]:
-    """Return the recipients of what `exclude=` names.
-
-    Raises:
-        TypeError: It is an id, or something without sockets.
-    """
-    if isinstance(exclude, Socket):
-        return (recipient_of(exclude),)
-    if isinstance(exclude, str):
-        raise TypeError(f"exclude= takes sockets, not the id {exclude!r}. Use app.socket(id).")
-    if hasattr(exclude, "sockets"):
-        exclude = cast("SocketSet", exclude).sockets
-    left_out: list[Recipient] = []
-    for each in cast("Iterable[Any]", exclude):
-        if isinstance(each, Socket):
-            left_out.append(recipient_of(cast("Socket[Any]", each)))
-        else:
-            left_out += left_out_of(each)
-    return left_out
