@@ -51,6 +51,7 @@ class Router(Handlers):
         everyone: bool | None = None,
         per_user: Literal[1] | None = None,
         on_conflict: Literal["replace", "refuse"] | None = None,
+        room: str | None = None,
     ) -> Route:
         """Add a route.
 
@@ -93,6 +94,9 @@ class Router(Handlers):
             on_conflict: What happens if the user has a socket already. `"replace"`, or
                 `None`: the other one is closed with the code `replaced`, and does not
                 come back. `"refuse"`: this one is refused with `conflict`.
+            room: The room that its sockets join when they connect, such as
+                `"chat:{room}"`, with parameters of the path. If the join is refused, so
+                is the connection. When the membership ends, the connection ends too.
 
         Returns:
             The route. Register handlers on it, or use it as the decorator of
@@ -115,6 +119,7 @@ class Router(Handlers):
             everyone=everyone,
             per_user=per_user,
             on_conflict=on_conflict,
+            room=room,
         )
         caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
         route = Route(path, options, f"{caller.f_code.co_filename}:{caller.f_lineno}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 
 from typing_extensions import TypeForm, TypeVar
 
-from symphony.errors import WrongThreadError, check_close_code
+from symphony.errors import Reject, WrongThreadError, check_close_code
 from symphony.identity import Identity, room_of_user
 from symphony.outgoing.batch import Recipient
 from symphony.outgoing.encoding import RAW, Dialect
@@ -19,6 +19,7 @@ from symphony.websocket.backpressure import READY, TURN
 
 if TYPE_CHECKING:
     from symphony.handshake import Handshake
+    from symphony.rooms.places import Place
     from symphony.rooms.room import Room
     from symphony.transport.base import Connection
 
@@ -28,7 +29,10 @@ __all__ = (
     "begin",
     "close_dependencies",
     "look_for_others",
+    "place_of",
+    "prepare_place",
     "recipient_of",
+    "refuse_socket",
     "release",
 )
 
@@ -62,6 +66,7 @@ class Socket(Generic[StateT]):
         "_frame",
         "_make_state",
         "_outbox",
+        "_place",
         "_recipient",
         "_session",
         "_state",
@@ -106,6 +111,7 @@ class Socket(Generic[StateT]):
         self._make_state = make_state
         self._state: StateT | None = None
         self._dependencies: SocketScope | None = None
+        self._place: Place | None = None
         self._thread = get_ident()
 
     @property
@@ -365,6 +371,21 @@ def begin(socket: Socket[Any]) -> None:
 async def look_for_others(socket: Socket[Any]) -> None:
     """Refuse a socket whose user has another one on a route for one socket a user."""
     await socket._session.look_for_others()  # pyright: ignore[reportPrivateUsage]
+
+
+async def prepare_place(socket: Socket[Any], name: str) -> None:
+    """Begin the join of the room of the socket's route, before its connect handler."""
+    socket._place = await socket._session.prepare(name)  # pyright: ignore[reportPrivateUsage]
+
+
+def place_of(socket: Socket[Any]) -> Place | None:
+    """Return the place of the socket in the room of its route, if that has been prepared."""
+    return socket._place  # pyright: ignore[reportPrivateUsage]
+
+
+def refuse_socket(socket: Socket[Any], refusal: Reject) -> None:
+    """Close the socket with an error."""
+    socket._session.refuse(refusal)  # pyright: ignore[reportPrivateUsage]
 
 
 async def close_dependencies(socket: Socket[Any]) -> None:
