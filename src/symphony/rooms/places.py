@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from symphony.errors import CODES, Reject
+from symphony.errors import Reject
 from symphony.socket import recipient_of, refuse_socket
 
 if TYPE_CHECKING:
@@ -230,8 +230,8 @@ class Places:
 
 def _refusal_of(end: End, code: int) -> Reject:
     """Return how a connection is refused whose membership has ended."""
-    if end.code in CODES:
-        return Reject(end.code, end.message, retryable=end.retryable)
+    if end.code in ("left", "closed"):
+        return Reject("cancelled", end.message, close_code=code)
     if end.code == "removed":
         return Reject("forbidden", end.message)
-    return Reject(end.code, end.message, status=410, close_code=code)
+    return Reject(end.code, end.message, retryable=end.retryable)
