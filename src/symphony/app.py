@@ -82,13 +82,13 @@ class Symphony(Router):
         state: Your data that the whole app shares.
         limits: The limits of the app.
         stats: The counters of the app.
-        overrides: Replacements for dependencies in tests:
-            `app.overrides[session] = fake_session`. Set them before the app
-            starts.
-        on_exception: Called with every exception of a handler as it happens,
-            in addition to `on_error`. The test client uses it. Set it before
-            the app starts.
+        overrides: Replacements for dependencies in tests, set before the app starts:
+            `app.overrides[session] = fake_session`.
+        on_exception: Called with every exception of a handler as it happens, in addition to
+            `on_error`. The test client uses it. Set it before the app starts.
     """
+
+    _is_root = True
 
     def __init__(
         self,
@@ -298,7 +298,7 @@ class Symphony(Router):
             )
             stack.enter_context(self._core.running(node))
             await node.rooms.start()
-            stack.enter_context(reachable(self._groups(), node.targets.everyone_of))
+            stack.enter_context(reachable(node.targets.named(self._groups()), node.targets.everyone_of))
             if outer is not None:
                 self._core.warn_if_not_native()
             stack.push_async_callback(node.close)

@@ -10,9 +10,10 @@ from symphony.broker.base import History
 from symphony.errors import ConfigurationError
 from symphony.limits import Limits
 from symphony.protocol.envelopes import Protocol
+from symphony.rooms.places import check_room
 from symphony.rooms.policy import RoomPolicy, Rooms
 from symphony.routing.handlers import Handlers
-from symphony.routing.patterns import join_paths
+from symphony.routing.patterns import PathPattern, join_paths
 from symphony.routing.route import Options, Route
 
 __all__ = ("Router",)
@@ -26,6 +27,9 @@ class Router(Handlers):
     Args:
         prefix: Added before the paths of its routes, for example `"/api"`.
     """
+
+    # Whether no prefix can be added to the paths of its routes.
+    _is_root = False
 
     def __init__(self, prefix: str = "") -> None:
         super().__init__()
@@ -103,7 +107,8 @@ class Router(Handlers):
             its connect handler.
 
         Raises:
-            ConfigurationError: The path is not a valid pattern.
+            ConfigurationError: The path is not a valid pattern, or *room* has other
+                parameters than the path.
         """
         options = Options(
             state=state,
@@ -121,6 +126,9 @@ class Router(Handlers):
             on_conflict=on_conflict,
             room=room,
         )
+        if room is not None and self._is_root:
+            # Other routers may have prefixes with parameters, and are checked at the start.
+            check_room(room, PathPattern(path).converters, f"route {path!r}")
         caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
         route = Route(path, options, f"{caller.f_code.co_filename}:{caller.f_lineno}")
         self._parts.append(route)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -312,19 +313,19 @@ async def test_nobody_connects_into_the_room_of_a_user(serve):
 )
 async def test_closing_the_room_closes_its_sockets_with_the_code(serve, raw, code, reason, seen):
     house = House(raw=raw, history=10)
-    async with serve(house.app) as url:
-        async with connect(f"{url}/doc/a", subprotocols=None if raw else JSON) as client:
-            await house.logged("authorize None", "connect doc:a None", "join")
-            other = await connect(f"{url}/doc/b")
-            await house.logged("authorize None", "connect doc:b None", "join")
-            await house.room().emit("last", 1)
-            await house.room().close(code, reason)
-            messages = await rest(client)
-            assert [message.get("event") for message in messages] == [None, "last"][int(raw) :]
-            assert await closed(client) == (code, seen)
-            await house.logged("leave closed", "bye doc:a")
-            await other.close()
-            await house.logged("leave left", "bye doc:b")
+    protocols = None if raw else JSON
+    async with serve(house.app) as url, connect(f"{url}/doc/a", subprotocols=protocols) as client:
+        await house.logged("authorize None", "connect doc:a None", "join")
+        other = await connect(f"{url}/doc/b")
+        await house.logged("authorize None", "connect doc:b None", "join")
+        await house.room().emit("last", 1)
+        await house.room().close(code, reason)
+        messages = await rest(client)
+        assert [message.get("event") for message in messages] == [None, "last"][int(raw) :]
+        assert await closed(client) == (code, seen)
+        await house.logged("leave closed", "bye doc:a")
+        await other.close()
+        await house.logged("leave left", "bye doc:b")
 
 
 async def test_others_of_a_closed_room_are_told_and_stay_connected(serve):
@@ -471,9 +472,9 @@ async def test_the_room_stays_while_the_connect_handler_runs(serve):
 async def rest(client: Any) -> list[Any]:
     """Return what comes until the server closes."""
     messages: list[Any] = []
-    with pytest.raises(ConnectionClosed):
-        while True:
-            messages.append(json.loads(await client.recv()))
+    with suppress(ConnectionClosed):
+        async for message in client:
+            messages.append(json.loads(message))
     return messages
 
 

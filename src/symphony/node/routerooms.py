@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Final, get_origin
 from uuid import UUID
 
-from symphony.errors import ConfigurationError, Reject
-from symphony.identity import is_of_user
+from symphony.errors import Reject
 from symphony.node.checks import wrong_state
 from symphony.protocol.annotations import bare
 from symphony.protocol.invalid import shortened
 from symphony.rooms.family import Families, Family
 from symphony.rooms.members import Member
-from symphony.rooms.places import Place
+from symphony.rooms.places import Place, check_room
 from symphony.rooms.policy import ROOM_SEPARATOR
 from symphony.rooms.room import Room
 from symphony.routing.middleware import Stage
@@ -51,23 +50,7 @@ class RouteRoom:
     """
 
     def __init__(self, text: str, names: Mapping[str, str], families: Families, where: str) -> None:
-        where = f"{where}: room={text!r}"
-        if is_of_user(text):
-            raise ConfigurationError(f"{where}: a socket is in the room of its user while it is logged in.")
-        try:
-            written = NamePattern(text, separator=ROOM_SEPARATOR)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{where}: {error}") from None
-        for name, converter in written.converters.items():
-            if name not in names:
-                known = ", ".join(names) or "none"
-                raise ConfigurationError(
-                    f"{where}: {{{name}}} is not a parameter of the path (its parameters: {known})."
-                )
-            if converter not in ("str", names[name]):
-                raise ConfigurationError(
-                    f"{where}: {{{name}}} is converted by the path. Write {{{name}}} without a converter."
-                )
+        written = check_room(text, names, where)
         self._text = text
         self._pattern = _with_converters(written, names)
         self._family = self._find(families)

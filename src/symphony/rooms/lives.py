@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -89,7 +89,7 @@ class Lives:
         stats: Stats,
         follow: Callable[[Live, Recipient, Position], None],
         relaying: Relaying | None,
-        heard: Callable[[Live, Sent | Emitted, Delivery], object],
+        heard: Callable[[Live, Sent | Emitted, Delivery, Sequence[Recipient]], object],
         patience: float,
     ) -> None:
         self.rooms: dict[str, Live] = {}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from symphony.errors import Reject
+from symphony.errors import ConfigurationError, Reject
+from symphony.identity import is_of_user
+from symphony.rooms.policy import ROOM_SEPARATOR
+from symphony.routing.patterns import NamePattern
 from symphony.socket import recipient_of, refuse_socket
 
 if TYPE_CHECKING:
@@ -19,9 +22,40 @@ if TYPE_CHECKING:
     from symphony.rooms.room import Room
     from symphony.socket import Socket
 
-__all__ = ("Place", "Places")
+__all__ = ("Place", "Places", "check_room")
 
 _CLOSE_CODE: Final = 1000
+
+
+def check_room(text: str, names: Mapping[str, str], where: str) -> NamePattern:
+    """Check the `room=` of a route, and return it as a pattern.
+
+    Args:
+        text: The name, with parameters.
+        names: The parameters of the path, with their converters.
+        where: The route, for errors.
+
+    Raises:
+        ConfigurationError: It is not a name, or has other parameters than the path.
+    """
+    where = f"{where}: room={text!r}"
+    if is_of_user(text):
+        raise ConfigurationError(f"{where}: a socket is in the room of its user while it is logged in.")
+    try:
+        written = NamePattern(text, separator=ROOM_SEPARATOR)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+    for name, converter in written.converters.items():
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise ConfigurationError(
+                f"{where}: {{{name}}} is not a parameter of the path (its parameters: {known})."
+            )
+        if converter not in ("str", names[name]):
+            raise ConfigurationError(
+                f"{where}: {{{name}}} is converted by the path. Write {{{name}}} without a converter."
+            )
+    return written
 
 
 class Place:

@@ -4,35 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from symphony.errors import WrongThreadError
 from symphony.outgoing.encoding import Emitted, Sent
 from symphony.protocol.positions import Position
+from symphony.rooms.excluding import Excluded, left_out_of
 from symphony.rooms.options import PLAIN, Delivery, delivery_of
+from symphony.rooms.topics import EVERYONE_TOPIC, topic_of
 from symphony.socket import Socket, recipient_of
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
-    from symphony.outgoing.encoding import Content
+    from symphony.outgoing.encoding import Content, Once
     from symphony.rooms.members import Member, Presence
     from symphony.rooms.publishing import Publication
     from symphony.rooms.room import Room
 
-__all__ = ("Excluded", "RoomTable", "RoomTarget", "SocketSet", "Target", "left_out_of")
-
-
-class SocketSet(Protocol):
-    """What has sockets: every target."""
-
-    @property
-    def sockets(self) -> Iterable[Socket[Any]]:
-        """The sockets of this process."""
-        ...
-
-
-Excluded: TypeAlias = "Socket[Any] | SocketSet | Iterable[Socket[Any] | SocketSet]"
-"""What `exclude=` takes: sockets, `app.socket(id)` and other targets, one or several."""
+__all__ = ("RoomTable", "RoomTarget", "Target")
 
 
 class RoomTable(Protocol):
@@ -53,9 +42,24 @@ class RoomTable(Protocol):
         ...
 
     def announce(
-        self, name: str, message: Sent | Emitted | Content, exclude: Sequence[Recipient], delivery: Delivery
+        self,
+        name: str,
+        message: Sent | Emitted | Content | Once,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
     ) -> Awaitable[Position | None]:
         """Publish to a room that clients are told about, or that has no members."""
+        ...
+
+    def reach(
+        self,
+        group: str,
+        batch: Batch,
+        message: Sent | Emitted,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
+    ) -> Awaitable[None]:
+        """Publish to the sockets of a route or router, which other nodes know by the name *group*."""
         ...
 
     def keeps(self, name: str) -> bool:
@@ -199,6 +203,11 @@ class Target:
     @property
     def _batch(self) -> Batch | None:
         return self._table.batch(self.name)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """What other nodes call it."""
+        return (topic_of(self.name) if self.name else EVERYONE_TOPIC,)
 
     @property
     def _shown_threadsafe(self) -> str:
@@ -373,24 +382,3 @@ class RoomTarget(Target):
         if limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}.")
         return self._table.history(self.name, limit, before)
-
-
-def left_out_of(exclude: Excluded) -> Sequence[Recipient]:
-    """Return the recipients of what `exclude=` names.
-
-    Raises:
-        TypeError: It is an id, or something without sockets.
-    """
-    if isinstance(exclude, Socket):
-        return (recipient_of(exclude),)
-    if isinstance(exclude, str):
-        raise TypeError(f"exclude= takes sockets, not the id {exclude!r}. Use app.socket(id).")
-    if hasattr(exclude, "sockets"):
-        exclude = cast("SocketSet", exclude).sockets
-    left_out: list[Recipient] = []
-    for each in cast("Iterable[Any]", exclude):
-        if isinstance(each, Socket):
-            left_out.append(recipient_of(cast("Socket[Any]", each)))
-        else:
-            left_out += left_out_of(each)
-    return left_out
