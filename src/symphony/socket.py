@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 
 from typing_extensions import TypeForm, TypeVar
 
-from symphony.errors import Reject, WrongThreadError, check_close_code
+from symphony.errors import WrongThreadError, check_close_code
 from symphony.identity import Identity, room_of_user
 from symphony.outgoing.batch import Recipient
 from symphony.outgoing.encoding import RAW, Dialect
@@ -29,10 +29,7 @@ __all__ = (
     "begin",
     "close_dependencies",
     "look_for_others",
-    "place_of",
-    "prepare_place",
     "recipient_of",
-    "refuse_socket",
     "release",
 )
 
@@ -371,21 +368,6 @@ def begin(socket: Socket[Any]) -> None:
 async def look_for_others(socket: Socket[Any]) -> None:
     """Refuse a socket whose user has another one on a route for one socket a user."""
     await socket._session.look_for_others()  # pyright: ignore[reportPrivateUsage]
-
-
-async def prepare_place(socket: Socket[Any], name: str) -> None:
-    """Begin the join of the room of the socket's route, before its connect handler."""
-    socket._place = await socket._session.prepare(name)  # pyright: ignore[reportPrivateUsage]
-
-
-def place_of(socket: Socket[Any]) -> Place | None:
-    """Return the place of the socket in the room of its route, if that has been prepared."""
-    return socket._place  # pyright: ignore[reportPrivateUsage]
-
-
-def refuse_socket(socket: Socket[Any], refusal: Reject) -> None:
-    """Close the socket with an error."""
-    socket._session.refuse(refusal)  # pyright: ignore[reportPrivateUsage]
 
 
 async def close_dependencies(socket: Socket[Any]) -> None:

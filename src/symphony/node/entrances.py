@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from symphony.socket import place_of, prepare_place
+from symphony.rooms.places import place_of, prepare_place
 
 if TYPE_CHECKING:
     from symphony.node.peruser import PerUser

@@ -12,13 +12,12 @@ from symphony.protocol.annotations import bare
 from symphony.protocol.invalid import shortened
 from symphony.rooms.family import Families, Family
 from symphony.rooms.members import Member
-from symphony.rooms.places import Place, check_room
+from symphony.rooms.places import Place, check_room, place_of
 from symphony.rooms.policy import ROOM_SEPARATOR
 from symphony.rooms.room import Room
 from symphony.routing.middleware import Stage
 from symphony.routing.patterns import NamePattern
 from symphony.routing.stage import Filler, OfSocket
-from symphony.socket import place_of
 
 __all__ = ("RouteRoom",)
 

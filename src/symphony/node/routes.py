@@ -23,13 +23,14 @@ from symphony.node.plans import RoutePlans
 from symphony.node.rawroutes import message_handler, takes_no_messages
 from symphony.node.routerooms import RouteRoom
 from symphony.rooms.family import Families
+from symphony.rooms.places import prepare_place
 from symphony.routing.events import handler_names
 from symphony.routing.handlers import EVENT_SEPARATOR, Handler, Handlers
 from symphony.routing.middleware import STAGES, wrap
 from symphony.routing.patterns import PathPattern
 from symphony.routing.route import Options, Route
 from symphony.session.endpoint import Endpoint
-from symphony.socket import Socket, begin, prepare_place
+from symphony.socket import Socket, begin
 from symphony.transport.base import Close, Profile
 from symphony.websocket.queued import Queued
 

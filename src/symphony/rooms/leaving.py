@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from symphony.rooms import announcing as told
 from symphony.rooms.leave import LEFT
-from symphony.socket import place_of, recipient_of
+from symphony.rooms.places import place_of
+from symphony.socket import recipient_of
 from symphony.websocket.backpressure import TURN
 
 if TYPE_CHECKING:

@@ -28,12 +28,11 @@ from symphony.rooms.members import Member, Presence
 from symphony.rooms.membertable import MemberTable
 from symphony.rooms.opening import Opening
 from symphony.rooms.options import Delivery
-from symphony.rooms.places import Place, Places
+from symphony.rooms.places import Place, Places, place_of
 from symphony.rooms.publishing import Publication, Publishing, terms_of
 from symphony.rooms.relaying import Relaying
 from symphony.rooms.revoking import Revoking
 from symphony.rooms.room import Room, check_room_name
-from symphony.socket import place_of
 
 if TYPE_CHECKING:
     from symphony.identity import Identity

@@ -9,7 +9,7 @@ from symphony.errors import ConfigurationError, Reject
 from symphony.identity import is_of_user
 from symphony.rooms.policy import ROOM_SEPARATOR
 from symphony.routing.patterns import NamePattern
-from symphony.socket import recipient_of, refuse_socket
+from symphony.socket import recipient_of
 
 if TYPE_CHECKING:
     from symphony.rooms.announcing import End
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from symphony.rooms.room import Room
     from symphony.socket import Socket
 
-__all__ = ("Place", "Places", "check_room")
+__all__ = ("Place", "Places", "check_room", "place_of", "prepare_place")
 
 _CLOSE_CODE: Final = 1000
 
@@ -56,6 +56,16 @@ def check_room(text: str, names: Mapping[str, str], where: str) -> NamePattern:
                 f"{where}: {{{name}}} is converted by the path. Write {{{name}}} without a converter."
             )
     return written
+
+
+async def prepare_place(socket: Socket[Any], name: str) -> None:
+    """Begin the join of the room of the socket's route, before its connect handler."""
+    socket._place = await socket._session.prepare(name)  # pyright: ignore[reportPrivateUsage]
+
+
+def place_of(socket: Socket[Any]) -> Place | None:
+    """Return the place of the socket in the room of its route, if that has been prepared."""
+    return socket._place  # pyright: ignore[reportPrivateUsage]
 
 
 class Place:
@@ -149,7 +159,7 @@ class Place:
         elif end.code in ("left", "closed"):
             socket.close(code, end.message)
         else:
-            refuse_socket(socket, _refusal_of(end, code))
+            socket._session.refuse(_refusal_of(end, code))  # pyright: ignore[reportPrivateUsage]
 
 
 class Places:
