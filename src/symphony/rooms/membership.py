@@ -123,7 +123,7 @@ class Membership:
         if has_members:
             members.start(self._leaving)
         self._clients = ClientRooms(lives.rooms, handle, self._publishing)
-        self._opening = Opening(find_family, lives, self._leaving, seating.settle, background, patience)
+        self._opening = Opening(find_family, lives, self._leaving, seating, background, patience)
         self._joining = Joining(
             find_family,
             handle,
