@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.clients import Client, connect, refused, until
-from symphony import Identity, Leave, Member, Reject, Room, Socket, Symphony
+from symphony import ConfigurationError, Identity, Leave, Member, Reject, Room, Socket, Symphony
 from symphony.testing import TestClient
 
 
@@ -478,3 +478,53 @@ async def test_a_departure_whose_answer_is_lost_is_asked_for_again(serve):
         store.dismiss = lost_answer
         await hall.room.close(4000)
         await hall.logged("depart ann", "empty")
+
+
+@pytest.mark.parametrize("who", ["ann", "anon"])
+async def test_on_join_and_on_publish_take_the_member_of_the_socket(serve, who):
+    hall = Hall(members=dict, client_join=True)
+
+    @hall.rooms.on_join
+    async def on_join(room: Room, member: Member[dict[str, int]], socket: Socket) -> None:
+        assert socket in member.sockets
+        member.state["joins"] = member.state.get("joins", 0) + 1
+
+    @hall.rooms.on_publish("said")
+    async def said(member: Member[dict[str, int]], id: int, text: str) -> str:
+        member.state["said"] = member.state.get("said", 0) + 1
+        return f"{text} {id} {member.user.id if member.user else 'anon'} {member.state}"
+
+    async with serve(hall.app) as url, connect(f"{url}/{who}") as client:
+        assert json.loads(await client.recv())["joined"] == "game:1"
+        for number in (1, 2):
+            publish = {"room": "game:1", "event": "said", "data": "hi", "id": number}
+            await client.send(json.dumps(publish))
+            heard = json.loads(await client.recv())
+            assert heard["data"] == f"hi 1 {who} {{'joins': 1, 'said': {number}}}"
+            await client.recv()
+
+
+@pytest.mark.parametrize(
+    ("hook", "options", "problem"),
+    [
+        ("on_join", {}, "the rooms have no members"),
+        ("on_publish", {}, "the rooms have no members"),
+        ("authorize", {"presence": True}, "here the socket is no member"),
+        ("on_leave", {"presence": True}, "here the socket is no member"),
+        ("on_empty", {"grace": 1}, "here the socket is no member"),
+        ("on_join", {"members": dict, "wrong": True}, "wants Member\\[int\\]"),
+    ],
+)
+async def test_a_member_that_a_hook_cannot_have_is_found_at_the_start(hook, options, problem):
+    app = Symphony()
+    kind = Member[int] if options.pop("wrong", False) else Member
+    rooms = app.rooms("game", **options)
+
+    def handle(given) -> None: ...
+
+    handle.__annotations__["given"] = kind
+    register = getattr(rooms, hook)
+    (register("said") if hook == "on_publish" else register)(handle)
+    with pytest.raises(ConfigurationError, match=problem):
+        async with TestClient(app):
+            pass
