@@ -497,7 +497,7 @@ async def test_on_join_and_on_publish_take_the_member_of_the_socket(serve, who):
     async with serve(hall.app) as url, connect(f"{url}/{who}") as client:
         assert json.loads(await client.recv())["joined"] == "game:1"
         for number in (1, 2):
-            publish = {"room": "game:1", "event": "said", "data": "hi", "id": number}
+            publish = {"publish": "said", "room": "game:1", "data": "hi", "id": number}
             await client.send(json.dumps(publish))
             heard = json.loads(await client.recv())
             assert heard["data"] == f"hi 1 {who} {{'joins': 1, 'said': {number}}}"
