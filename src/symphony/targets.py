@@ -11,10 +11,11 @@ from typing_extensions import TypeForm, TypeVar
 from symphony.errors import DisconnectedError, Reject, WrongThreadError, check_close_code
 from symphony.outgoing.encoding import Emitted, Sent
 from symphony.rooms.options import PLAIN, Delivery
-from symphony.rooms.target import Excluded, RoomTable, Target, left_out_of
+from symphony.rooms.target import Excluded, Target, left_out_of
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch
+    from symphony.rooms.table import RoomTable
     from symphony.socket import Socket
 
 __all__ = ("Group", "SocketTarget", "TargetNode", "check_thread")

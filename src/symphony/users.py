@@ -12,10 +12,11 @@ from symphony.errors import DisconnectedError, Reject, SymphonyError, WrongRoute
 from symphony.identity import room_of_user
 from symphony.outgoing.encoding import Content, Emitted, Once, Sent
 from symphony.rooms.options import PLAIN, Delivery, delivery_of
-from symphony.rooms.target import Excluded, RoomTable, RoomTarget, left_out_of
+from symphony.rooms.target import Excluded, RoomTarget, left_out_of
 from symphony.targets import TargetNode, check_thread
 
 if TYPE_CHECKING:
+    from symphony.rooms.table import RoomTable
     from symphony.socket import Socket
 
 __all__ = ("User", "Users")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from symphony.rooms.clients import ClientRooms
 from symphony.rooms.joining import FindFamily, Joining
 from symphony.rooms.leave import Leave
 from symphony.rooms.leaving import Leaving
+from symphony.rooms.listener import Conflate, Publications
+from symphony.rooms.listening import Listening
 from symphony.rooms.lives import Lives
 from symphony.rooms.members import Member, Presence
 from symphony.rooms.membertable import MemberTable
@@ -58,6 +61,7 @@ class Membership:
         patience: How many seconds the tasks of a room have to end.
         max_name: `Limits.max_room_name`.
         max_recovery: `Limits.max_recovery`.
+        max_listener_bytes: `Limits.max_listener_bytes`.
         page_timeout: `Limits.page_timeout`.
         publish_timeout: `Limits.publish_timeout`.
     """
@@ -76,6 +80,7 @@ class Membership:
         patience: float,
         max_name: int,
         max_recovery: int,
+        max_listener_bytes: int,
         page_timeout: float,
         publish_timeout: float,
     ) -> None:
@@ -121,7 +126,10 @@ class Membership:
         if has_members:
             members.start(self._leaving)
         self._clients = ClientRooms(lives.rooms, handle, self._publishing)
-        self._opening = Opening(find_family, lives, self._leaving, seating.settle, background, patience)
+        self._listening = Listening(find_family, lives, announcing, batches, stats, max_listener_bytes)
+        self._opening = Opening(
+            find_family, lives, self._leaving, self._listening.end, seating.settle, background, patience
+        )
         self._joining = Joining(
             find_family,
             handle,
@@ -308,6 +316,16 @@ class Membership:
         await self._opening.close(name, code, reason)
         await self.batches.paced()
 
+    def listen(
+        self, name: str, since: Position | str | None, conflate: Conflate
+    ) -> AbstractAsyncContextManager[Publications]:
+        """Listen to a room: see `Room.listen`."""
+        return self._listening.listen(name, since, conflate)
+
+    def end_listeners(self) -> None:
+        """End all listeners, and let there be no more of them: the app stops."""
+        self._listening.end_all()
+
     open_room.__qualname__ = "Room.open"
     close_room.__qualname__ = "Room.close"
 
@@ -317,6 +335,7 @@ class Membership:
         Args:
             timeout: How long the `on_empty` hooks may take.
         """
+        self._listening.end_all()
         self._members.close()
         await self._lives.close(timeout=timeout)
         if self._broker is not None:

@@ -43,14 +43,14 @@ class Publication(NamedTuple):
     Attributes:
         event: The name of the event; `"message"` for what was sent without a name.
         data: Its data, as plain Python values.
-        position: Where it stands.
+        position: Where it stands; `None` if it is not kept, which only `Room.listen` gives.
         replaces: The position of the publication that it replaces, the first of a chain;
             `None`: it replaces none.
     """
 
     event: str
     data: Any
-    position: Position
+    position: Position | None
     replaces: Position | None = None
 
 
