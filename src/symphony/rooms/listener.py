@@ -20,6 +20,7 @@ from symphony.rooms.publishing import Publication
 from symphony.websocket.backpressure import TURN
 
 if TYPE_CHECKING:
+    from symphony.outgoing.terms import Terms
     from symphony.stats import Stats
     from symphony.transport.base import SlowConsumer
 
@@ -102,7 +103,11 @@ class Waiting:
 
     def replace(self, key: tuple[Any, str], frame: Heard) -> None:
         """Add a publication that was published with a key to conflate."""
-        self._put(frame, key if self._conflates else None)
+        self._put(frame, key[1] if self._conflates else None)
+
+    def place(self, frame: Heard, terms: Terms) -> None:
+        """Add a publication of a room whose family has a policy."""
+        self._put(frame, terms.conflate if self._conflates else None)
 
     def send(self, frame: Heard | Lost) -> None:
         """Add a publication of the history, or the news that some of it is lost."""

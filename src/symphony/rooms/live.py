@@ -102,7 +102,7 @@ class Live(Batch):
     )
 
     def __init__(self, name: str, family: Family, params: dict[str, Any], tasks: RoomTasks | None) -> None:
-        super().__init__(name, announced=family.is_announced)
+        super().__init__(name, announced=family.is_announced, slow=family.policy.slow_consumer)
         self.family = family
         self.params = params
         self.tasks = tasks

@@ -207,7 +207,7 @@ def digest_of(content: Content, replaces: Position | None) -> bytes:
 
 def terms_of(batch: Batch, delivery: Delivery) -> Terms | None:
     """Return what the options of a publication ask for at members that are slow."""
-    if not delivery.volatile and delivery.conflate is None:
+    if not delivery.volatile and delivery.conflate is None and batch.slow is None:
         return None
     return Terms(batch, volatile=delivery.volatile, conflate=delivery.conflate)
 
