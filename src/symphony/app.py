@@ -298,7 +298,7 @@ class Symphony(Router):
             )
             stack.enter_context(self._core.running(node))
             await node.rooms.start()
-            stack.enter_context(reachable(self._groups(), node.targets.everyone_of))
+            stack.enter_context(reachable(node.targets.named(self._groups()), node.targets.everyone_of))
             if outer is not None:
                 self._core.warn_if_not_native()
             stack.push_async_callback(node.close)

@@ -10,12 +10,13 @@ from typing_extensions import TypeForm, TypeVar
 
 from symphony.errors import DisconnectedError, Reject, WrongThreadError, check_close_code
 from symphony.outgoing.encoding import Emitted, Sent
+from symphony.rooms.excluding import Excluded, left_out_of
 from symphony.rooms.options import PLAIN, Delivery
-from symphony.rooms.target import Excluded, Target, left_out_of
+from symphony.rooms.target import RoomTable, Target
+from symphony.rooms.topics import socket_of
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch
-    from symphony.rooms.table import RoomTable
     from symphony.socket import Socket
 
 __all__ = ("Group", "SocketTarget", "TargetNode", "check_thread")
@@ -56,14 +57,16 @@ class Group(Target):
         table: The rooms of the node.
         batch: The sockets.
         shown: What it is, for errors: `"route '/chat'"`.
+        key: The name by which other nodes know it.
     """
 
-    __slots__ = ("_group", "_shown")
+    __slots__ = ("_group", "_key", "_shown")
 
-    def __init__(self, table: RoomTable, batch: Batch, shown: str) -> None:
+    def __init__(self, table: RoomTable, batch: Batch, shown: str, key: str) -> None:
         super().__init__(table, "")
         self._group = batch
         self._shown = shown
+        self._key = key
 
     @property
     def _batch(self) -> Batch:
@@ -73,7 +76,11 @@ class Group(Target):
         self, verb: str, publication: Sent | Emitted, exclude: Excluded, delivery: Delivery = PLAIN
     ) -> Awaitable[Any]:
         self._check_thread(verb)
-        return self._table.publish(self._group, publication, left_out_of(exclude))
+        return self._table.reach(self._key, self._group, publication, left_out_of(exclude), delivery)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return (self._key,)
 
     @property
     def _shown_threadsafe(self) -> str:
@@ -147,6 +154,11 @@ class SocketTarget:
         """The socket, if it is open in this process; otherwise an empty tuple."""
         socket = self._node.sockets.get(self.id)
         return () if socket is None else (socket,)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """What other nodes call it."""
+        return (socket_of(self.id),)
 
     def _find(self, verb: str) -> Socket[Any] | None:
         where = f"app.socket({self.id!r}).{verb}()"

@@ -14,13 +14,12 @@ from typing_extensions import TypeForm, TypeVar
 from symphony.errors import DisconnectedError, WrongThreadError
 from symphony.limits import Limits
 from symphony.rooms.room import check_room_name
-from symphony.rooms.target import RoomTarget, Target
+from symphony.rooms.target import RoomTable, RoomTarget, Target
 from symphony.users import User, Users
 
 if TYPE_CHECKING:
     from symphony.protocol.positions import Position
     from symphony.rooms.publishing import Publication
-    from symphony.rooms.table import RoomTable
     from symphony.routing.handlers import Handlers
     from symphony.socket import Socket
 

@@ -11,12 +11,13 @@ from typing_extensions import TypeForm, TypeVar
 from symphony.errors import DisconnectedError, Reject, SymphonyError, WrongRouteError, check_close_code
 from symphony.identity import room_of_user
 from symphony.outgoing.encoding import Content, Emitted, Once, Sent
+from symphony.rooms.excluding import Excluded, left_out_of
 from symphony.rooms.options import PLAIN, Delivery, delivery_of
-from symphony.rooms.target import Excluded, RoomTarget, left_out_of
+from symphony.rooms.target import RoomTable, RoomTarget
+from symphony.rooms.topics import topic_of
 from symphony.targets import TargetNode, check_thread
 
 if TYPE_CHECKING:
-    from symphony.rooms.table import RoomTable
     from symphony.socket import Socket
 
 __all__ = ("User", "Users")
@@ -203,6 +204,10 @@ class Users:
         return self._publish("emit", Emitted(event, data), exclude, delivery_of(transient))
 
     @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(topic_of(user.name) for user in self._users)
+
+    @property
     def sockets(self) -> tuple[Socket[Any], ...]:
         """The sockets of this process that are logged in as one of the users."""
         return tuple(socket for user in self._users for socket in user.sockets)
@@ -227,15 +232,16 @@ class Users:
     ) -> Awaitable[None]:
         self._check_thread(verb)
         left_out = left_out_of(exclude)
-        once, content = Once(publication), None
+        once = Once(publication)
+        content: Content | None = None
         kept: list[Awaitable[Any]] = []
         for user in self._users:
             batch = self._table.batch(user.name)
-            if batch is not None and not batch.announced and delivery is PLAIN:
+            if batch is not None and batch.direct and delivery is PLAIN:
                 self._table.publish(batch, once, left_out)
                 continue
-            message: Sent | Emitted | Content = publication
-            if delivery.is_kept and self._table.keeps(user.name):
+            message: Content | Once = once
+            if self._table.keeps(user.name) or (batch is not None and batch.announced):
                 message = content = Content.of(publication) if content is None else content
             kept.append(self._table.announce(user.name, message, left_out, delivery))
         paced = self._table.paced()

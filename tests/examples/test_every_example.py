@@ -19,18 +19,22 @@ PATHS = {
     "ws/middleware.py": "/?token=sesame",
     "ws/rooms.py": "/rooms/lobby?user=alice",
     "ws/history.py": "/?user=alice",
+    "ws/presence.py": "/?user=alice",
+    "ws/private_messages.py": "/?user=alice",
 }
 # What an example may import beside `from symphony import …`: it is public as well.
 MODULES = {"ws/custom_protocol.py": {"symphony.protocol.envelopes", "symphony.protocol.jsonrpc"}}
 
 
-def test_all_ten_are_here() -> None:
+def test_all_are_here() -> None:
     assert NAMES == [
         "ws/custom_protocol.py",
         "ws/echo_server.py",
         "ws/history.py",
         "ws/middleware.py",
         "ws/plugins/basic_plugin.py",
+        "ws/presence.py",
+        "ws/private_messages.py",
         "ws/requests.py",
         "ws/rooms.py",
         "ws/routing.py",

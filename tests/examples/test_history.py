@@ -1,6 +1,4 @@
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -8,42 +6,10 @@ import pytest
 import symphony
 from support.clients import refused
 from support.examples import load, served
+from support.failing import Network
 from symphony.testing import TestClient
 
 NAME = "ws/history.py"
-
-
-class Network:
-    """Passes connections on to a server, and fails when it is told to."""
-
-    def __init__(self) -> None:
-        self._writers: list[asyncio.StreamWriter] = []
-
-    @asynccontextmanager
-    async def to(self, url: str) -> AsyncIterator[str]:
-        port = int(url.rpartition(":")[2])
-
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            there, back = await asyncio.open_connection("127.0.0.1", port)
-            self._writers += [writer, back]
-            await asyncio.gather(_pump(reader, back), _pump(there, writer))
-
-        async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
-            yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            self.fail()
-
-    def fail(self) -> None:
-        """Reset all connections."""
-        writers, self._writers = self._writers, []
-        for writer in writers:
-            writer.transport.abort()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-    writer.close()
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ class Log(list[Any]):
         await until(lambda: len(self) >= length)
 
 
-async def until(condition: Callable[[], Any], *, timeout: float = 5.0) -> None:
+async def until(condition: Callable[[], Any], *, timeout: float = 10.0) -> None:
     """Look again each turn of the loop, and give up after *timeout* seconds."""
     async with asyncio.timeout(timeout):
         # Not an event, because what the tests ask about has none.

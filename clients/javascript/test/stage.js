@@ -291,9 +291,12 @@ export class Stage {
   }
 
   async publication(name, { event, data, position, replaces = null }) {
-    const { value: came, error } = await this.#next(await this.#room(name));
+    const room = await this.#room(name);
+    const { value: came, error } = await this.#next(room);
     if (error) throw error;
     assert.equal(came.done, false);
+    // Asking for the next one says that this one is handled.
+    this.ask(room);
     const { data: has, ...rest } = came.value;
     assert.deepEqual(rest, { event, position, replaces });
     this.#equals(has, data);

@@ -24,7 +24,8 @@ from symphony.node.logins import Logins
 from symphony.node.peruser import LocalClaims, PerUser
 from symphony.node.targets import Targets
 from symphony.rooms.joining import FindFamily
-from symphony.rooms.membership import Membership, SharedMembership
+from symphony.rooms.membership import Membership
+from symphony.rooms.sharedmembership import SharedMembership
 from symphony.session.blocking import watched
 from symphony.session.endpoint import Endpoint
 from symphony.session.refusal import refuse

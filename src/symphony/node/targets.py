@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony.outgoing.batch import Batch
+from symphony.rooms.topics import EVERYONE_TOPIC
 from symphony.socket import recipient_of
 from symphony.targets import Group, SocketTarget
 from symphony.users import User, Users
@@ -63,6 +64,22 @@ class Targets:
         self.sockets = node.sockets
         self._node = node
         self._groups: dict[Handlers, Batch] = {}
+        # The routes and routers by the names that all nodes give them.
+        self._named: dict[str, Handlers] = {}
+        self._keys: dict[Handlers, str] = {}
+        self.rooms.finds(self._sockets_of, self._batch_named)
+
+    def named(self, groups: Iterable[Handlers]) -> Iterable[Handlers]:
+        """Give names to the routes and routers of the app, which are the same on all nodes; return them."""
+        for group in groups:
+            name, number = str(group), 1
+            while name in self._named:
+                # Two routers may have routes with the same path.
+                number += 1
+                name = f"{group}#{number}"
+            self._named[name] = group
+            self._keys[group] = name
+        return self._keys
 
     def opened(self, socket: Socket[Any], endpoint: Endpoint) -> None:
         """Let an open socket receive what is sent to everyone of its route and its routers."""
@@ -72,6 +89,9 @@ class Targets:
 
     def everyone_of(self, group: Handlers) -> Target:
         """Return all open sockets of a route, or of the routes of a router."""
+        return Group(self.rooms, self._batch_of(group), str(group), self._keys[group])
+
+    def _batch_of(self, group: Handlers) -> Batch:
         batch = self._groups.get(group)
         if batch is None:
             # Only from the first use on is there something to do for it at each opening.
@@ -80,7 +100,21 @@ class Targets:
                 socket = session.socket
                 if socket.id in self.sockets and socket.connected and _reaches(group, session.endpoint):
                     self.rooms.batches.add(batch, recipient_of(socket), socket)
-        return Group(self.rooms, batch, str(group))
+        return batch
+
+    def _batch_named(self, name: str) -> Batch | None:
+        group = self._named.get(name)
+        return None if group is None else self._batch_of(group)
+
+    def _sockets_of(self, name: str) -> tuple[Socket[Any], ...]:
+        """Return the sockets of this node that have a name of `rooms/topics.py`."""
+        kind, _, rest = name.partition(":")
+        if kind == "socket":
+            return self.socket(rest).sockets
+        batch = self._batch_named(name)
+        if batch is None and (name == EVERYONE_TOPIC or kind == "room"):
+            batch = self.rooms.batch(rest)
+        return () if batch is None else tuple(batch.owners)
 
     def socket(self, id: str) -> SocketTarget:
         """Return a handle of a socket."""

@@ -123,13 +123,19 @@ class Once:
 
     Args:
         publication: What is published.
+
+    Attributes:
+        event: The name of the event; `None` for a message.
+        plain: The data as it was given.
     """
 
-    __slots__ = ("_messages", "_publication")
+    __slots__ = ("_messages", "_packed", "_publication", "event", "plain")
 
     def __init__(self, publication: Sent | Emitted) -> None:
+        self.event, self.plain = publication.event, publication.plain
         self._publication = publication
         self._messages: dict[Dialect, Message] = {}
+        self._packed: bytes | None = None
 
     def encode(self, dialect: Dialect) -> Message:
         """Return its message in *dialect*."""
@@ -137,6 +143,13 @@ class Once:
         if message is None:
             message = self._messages[dialect] = self._publication.encode(dialect)
         return message
+
+    @property
+    def packed(self) -> bytes:
+        """The data in MessagePack, for other nodes."""
+        if self._packed is None:
+            self._packed = encode_msgpack(self.plain)
+        return self._packed
 
 
 class Content:
@@ -160,7 +173,7 @@ class Content:
         self._json = json
 
     @staticmethod
-    def of(publication: Sent | Emitted | Content) -> Content:
+    def of(publication: Sent | Emitted | Content | Once) -> Content:
         """Encode a publication, for members with either codec, unless that is done already.
 
         Raises:

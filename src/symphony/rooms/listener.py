@@ -37,7 +37,7 @@ Conflate = bool | Callable[[Publication], "str | None"]
 _AT_ONCE: Final = 64
 
 
-class Item(NamedTuple):
+class _Item(NamedTuple):
     """What waits for a listener.
 
     Attributes:
@@ -92,7 +92,7 @@ class Waiting:
         self._key_of = None if isinstance(conflate, bool) else conflate
         self._stats = stats
         # By the key that is conflated, otherwise by a number.
-        self._items: OrderedDict[Any, Item] = OrderedDict()
+        self._items: OrderedDict[Any, _Item] = OrderedDict()
         self._numbers = count()
         self._changed: asyncio.Future[None] | None = None
         self._lowered: asyncio.Future[None] | None = None
@@ -115,7 +115,7 @@ class Waiting:
             self._put(frame, None)
         elif not self.sealed:
             self.position = position = frame.position
-            self._add(next(self._numbers), Item(position, position, position, OVERHEAD))
+            self._add(next(self._numbers), _Item(position, position, position, OVERHEAD))
 
     def begin(self, position: Position | None) -> None:
         """Note the position that the first publication follows."""
@@ -134,7 +134,7 @@ class Waiting:
         self._items.clear()
         self.size = self.untold = 0
 
-    def take(self) -> Item | None:
+    def take(self) -> _Item | None:
         """Return what has waited for the longest time; `None`: nothing waits."""
         if not self._items:
             return None
@@ -168,7 +168,7 @@ class Waiting:
             position = self.position = Position(self.position.epoch, heard.offset)
         if self._key_of is not None:
             try:
-                key = self._key_of(published(heard, position))
+                key = self._key_of(_published(heard, position))
             except Exception as error:
                 # The publisher cannot do anything about it.
                 self.seal(error)
@@ -179,10 +179,10 @@ class Waiting:
         key = next(self._numbers) if key is None else ("conflate", key)
         before = self._items.get(key)
         if before is None:
-            self._add(key, Item(position, position, heard, size))
+            self._add(key, _Item(position, position, heard, size))
         else:
             # It keeps the place, so that a key whose publications come often is given, too.
-            self._items[key] = Item(before.place, position, heard, size)
+            self._items[key] = _Item(before.place, position, heard, size)
             self.size += size - before.size
 
     def _makes_room(self, size: int) -> bool:
@@ -208,7 +208,7 @@ class Waiting:
         self.untold += count
         self._stats.missed_publications += count
 
-    def _add(self, key: Any, item: Item) -> None:
+    def _add(self, key: Any, item: _Item) -> None:
         self._items[key] = item
         self.size += item.size
         if self._changed is not None and not self._changed.done():
@@ -313,7 +313,7 @@ class Publications:
             if item.place is not None:
                 self.position = item.place
             if isinstance(what, Heard):
-                return published(what, item.position)
+                return _published(what, item.position)
             await self._tell(
                 self._lost_handlers,
                 what,
@@ -334,6 +334,6 @@ class Publications:
         return f"<Publications of the room {self.name!r}>"
 
 
-def published(heard: Heard, position: Position | None) -> Publication:
+def _published(heard: Heard, position: Position | None) -> Publication:
     """Return a publication with its data decoded."""
     return Publication(heard.event, msgspec.msgpack.decode(heard.packed), position, heard.replaces)

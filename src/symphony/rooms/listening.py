@@ -65,6 +65,8 @@ class Listening:
         self, name: str, since: Position | str | None, conflate: Conflate
     ) -> AsyncGenerator[Publications]:
         """Listen to a room inside the block: see `Room.listen`."""
+        # A handler may call it in a loop.
+        await self._batches.paced()
         family, params = self._find_family(name)
         waiting = Waiting(name, family.policy.slow_consumer, conflate, self._max_bytes, self._stats)
         recipient = Recipient(HEARD, cast("Outbox", waiting))

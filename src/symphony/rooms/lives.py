@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Batches, Recipient
     from symphony.outgoing.encoding import Emitted, Sent
     from symphony.protocol.positions import Position
+    from symphony.rooms.excluding import LeftOut
     from symphony.rooms.family import Family, Hook
     from symphony.rooms.options import Delivery
     from symphony.rooms.relaying import Relaying
@@ -89,7 +90,7 @@ class Lives:
         stats: Stats,
         follow: Callable[[Live, Recipient, Position], None],
         relaying: Relaying | None,
-        heard: Callable[[Live, Sent | Emitted, Delivery], object],
+        heard: Callable[[Live, Sent | Emitted, Delivery, Sequence[Recipient]], object],
         patience: float,
     ) -> None:
         self.rooms: dict[str, Live] = {}
@@ -149,7 +150,10 @@ class Lives:
         return SharedFeed(broker, name, deliver, not_encoded, jumped=partial(self._jumped, outlet))
 
     def _topic(self, relaying: Relaying, name: str, outlet: Outlet) -> Topic:
-        return Topic(relaying, name, lambda message, delivery: self._heard(outlet.live, message, delivery))
+        def heard(message: Sent | Emitted, delivery: Delivery, left_out: LeftOut) -> None:
+            self._heard(outlet.live, message, delivery, left_out)
+
+        return Topic(relaying, name, heard)
 
     def _jumped(self, outlet: Outlet, before: Position) -> None:
         """Let the members of a room get what follows a position from its history."""

@@ -14,7 +14,7 @@ from symphony.broker.presence import PresenceStore
 from symphony.errors import Reject
 from symphony.identity import is_of_user, room_of_user
 from symphony.outgoing.batch import Batch, Batches, Recipient
-from symphony.outgoing.encoding import Content, Emitted, Sent
+from symphony.outgoing.encoding import Content, Emitted, Once, Sent
 from symphony.protocol.envelopes import Join, Publish, ReadCount, ReadHistory, ReadPresence
 from symphony.protocol.positions import Position
 from symphony.protocol.rosters import MembersState
@@ -30,9 +30,9 @@ from symphony.rooms.lives import Lives
 from symphony.rooms.members import Member, Presence
 from symphony.rooms.membertable import MemberTable
 from symphony.rooms.opening import Opening
-from symphony.rooms.options import PLAIN, Delivery
+from symphony.rooms.options import Delivery
 from symphony.rooms.publishing import Publication, Publishing, terms_of
-from symphony.rooms.relaying import EVERYONE_TOPIC, Relaying, topic_of
+from symphony.rooms.relaying import Relaying
 from symphony.rooms.revoking import Revoking
 from symphony.rooms.room import Room, check_room_name
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from symphony.socket import Socket
     from symphony.stats import Stats
 
-__all__ = ("Membership", "SharedMembership")
+__all__ = ("Membership",)
 
 EVERYONE = ""
 
@@ -85,6 +85,7 @@ class Membership:
         publish_timeout: float,
     ) -> None:
         self.thread = get_ident()
+        self.group: Callable[[str], Batch | None] = _no_group
         self.batches = batches = Batches(asyncio.get_running_loop().call_soon, self._not_encoded)
         self.everyone = Batch(EVERYONE)
         self._find_family = find_family
@@ -144,6 +145,19 @@ class Membership:
         # The rooms that exist: each publication looks one up.
         self._rooms = lives.rooms
 
+    def finds(
+        self, sockets: Callable[[str], Iterable[Socket[Any]]], group: Callable[[str], Batch | None]
+    ) -> None:
+        """Say what finds what other nodes name.
+
+        Args:
+            sockets: Returns the sockets of this node that have a name of `rooms/topics.py`.
+            group: Returns the sockets of a route or router.
+        """
+        self.group = group
+        if self._relaying is not None:
+            self._relaying.find = sockets
+
     def __len__(self) -> int:
         return len(self._rooms)
 
@@ -173,7 +187,7 @@ class Membership:
     def announce(
         self,
         name: str,
-        message: Sent | Emitted | Content,
+        message: Sent | Emitted | Content | Once,
         exclude: Sequence[Recipient],
         delivery: Delivery,
     ) -> Awaitable[Position | None]:
@@ -181,6 +195,17 @@ class Membership:
         if not name:
             return self.batches.publish(self.everyone, message, exclude, terms_of(self.everyone, delivery))
         return self._publishing.publish(name, self._rooms.get(name), message, exclude, delivery)
+
+    def reach(
+        self,
+        group: str,
+        batch: Batch,
+        message: Sent | Emitted,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
+    ) -> Awaitable[None]:
+        """Publish to the sockets of a route or router, which other nodes know by the name *group*."""
+        return self.batches.publish(batch, message, exclude, terms_of(batch, delivery))
 
     def keeps(self, name: str) -> bool:
         """Return whether a room has a history."""
@@ -333,11 +358,13 @@ class Membership:
         """End all rooms at once, their tasks and their lingers.
 
         Args:
-            timeout: How long the `on_empty` hooks may take.
+            timeout: How long the `on_empty` hooks may take, and then the broker for what
+                it has not answered.
         """
         self._listening.end_all()
         self._members.close()
         await self._lives.close(timeout=timeout)
+        await self._publishing.finish(timeout=timeout)
         if self._broker is not None:
             self._broker.close()
         self._store.close()
@@ -350,39 +377,8 @@ class Membership:
         self._report(error, None, f"publication to {where}, for members with another protocol,")
 
 
-class SharedMembership(Membership):
-    """A table of rooms whose other members are on other nodes."""
-
-    async def start(self) -> None:
-        """Begin to hear what other nodes send to all sockets."""
-        assert self._relaying is not None
-        await self._relaying.listen(EVERYONE_TOPIC, self._heard_everyone)
-
-    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> Awaitable[None]:
-        """Hand *message* to the members of *batch*, on all nodes."""
-        assert self._relaying is not None
-        here = self.batches.publish(batch, message, exclude)
-        if not batch.name and batch is not self.everyone:
-            # The sockets of a route, on this node.
-            return here
-        topic = topic_of(batch.name) if batch.name else EVERYONE_TOPIC
-        return self._relaying.publish(topic, message, PLAIN, here)
-
-    def announce(
-        self,
-        name: str,
-        message: Sent | Emitted | Content,
-        exclude: Sequence[Recipient],
-        delivery: Delivery,
-    ) -> Awaitable[Position | None]:
-        """Publish *message* to a room, or to everyone, on all nodes."""
-        here = super().announce(name, message, exclude, delivery)
-        if name or self._relaying is None:
-            return here
-        return self._relaying.publish(EVERYONE_TOPIC, message, delivery, here)
-
-    def _heard_everyone(self, message: Sent | Emitted, delivery: Delivery) -> None:
-        self.batches.publish(self.everyone, message, terms=terms_of(self.everyone, delivery))
+def _no_group(name: str) -> None:
+    """Find nothing, as long as the node has no targets."""
 
 
 def _by_name(name: str) -> Reject:

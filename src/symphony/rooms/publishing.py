@@ -14,12 +14,13 @@ from msgspec import Raw
 from symphony.broker.base import Draft, Key
 from symphony.errors import Reject
 from symphony.outgoing.announced import Announced
-from symphony.outgoing.encoding import Content
+from symphony.outgoing.encoding import Content, Once
 from symphony.outgoing.terms import Terms
 from symphony.protocol.envelopes import MESSAGE
+from symphony.rooms.excluding import names_of
 from symphony.rooms.options import PLAIN, check
 from symphony.rooms.outcomes import Outcome, heard
-from symphony.rooms.relaying import topic_of
+from symphony.rooms.topics import topic_of
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker, History, Record
@@ -83,12 +84,14 @@ class Publishing:
         self._batches = batches
         self._family_of = family_of
         self._report = report
+        # At most `Limits.max_broker_calls`.
+        self._unanswered: set[asyncio.Future[Position]] = set()
 
     def publish(
         self,
         name: str,
         live: Live | None,
-        message: Sent | Emitted | Content,
+        message: Sent | Emitted | Content | Once,
         exclude: Sequence[Recipient],
         delivery: Delivery,
     ) -> Awaitable[Position | None]:
@@ -99,12 +102,12 @@ class Publishing:
         """
         family = self._family_of(name) if live is None else live.family
         history = family.policy.history
-        check(delivery, room=name, history=history is not None, excludes=bool(exclude))
+        check(delivery, room=name, history=history is not None, excludes=bool(exclude or names_of(exclude)))
         if history is None or self._broker is None or not delivery.is_kept:
             here = self.hand(live, message, delivery, exclude)
             if self._relaying is None:
                 return here
-            return self._relaying.publish(topic_of(name), message, delivery, here)
+            return self._relaying.publish(topic_of(name), message, delivery, here, exclude)
         content = Content.of(message)
         draft = Draft(content.event, content.packed, content)
         if delivery is not PLAIN:
@@ -140,7 +143,18 @@ class Publishing:
         kept = self._broker.publish(name, draft, history)
         if not isinstance(kept, asyncio.Future):
             return _Kept(kept, self._batches.paced())
+        self._unanswered.add(kept)
+        kept.add_done_callback(self._unanswered.discard)
         return Outcome(kept, partial(self._failed, name), partial(self._settled, live))
+
+    async def finish(self, *, timeout: float) -> None:
+        """Wait until the broker has answered all publications, because the app stops.
+
+        Args:
+            timeout: How long. What is then not answered fails.
+        """
+        if self._unanswered:
+            await asyncio.wait(self._unanswered, timeout=timeout)
 
     async def _settled(self, live: Live | None, position: Position) -> None:
         if live is not None and live.feed is not None:
@@ -153,14 +167,16 @@ class Publishing:
     def hand(
         self,
         live: Live | None,
-        message: Sent | Emitted | Content,
+        message: Sent | Emitted | Content | Once,
         delivery: Delivery,
         exclude: Sequence[Recipient] = (),
     ) -> Awaitable[None]:
         """Hand a publication that is not kept to the members on this node."""
         if live is None:
             return self._batches.paced()
-        shown = Announced(message, live.name) if live.announced else message
+        shown = message
+        if live.announced:
+            shown = Announced(Content.of(message) if isinstance(message, Once) else message, live.name)
         return self._batches.publish(live, shown, exclude, terms_of(live, delivery))
 
     async def newest(

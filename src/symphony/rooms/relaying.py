@@ -3,35 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from symphony.errors import Reject
-from symphony.outgoing.encoding import Content, Emitted, Sent
+from symphony.outgoing.encoding import Content, Emitted, Once, Sent
 from symphony.protocol.codec import encode_msgpack
 from symphony.protocol.unencodable import fail_to_encode
+from symphony.rooms.excluding import LeftOut, names_of
 from symphony.rooms.options import Delivery
 from symphony.rooms.outcomes import Outcome
+from symphony.rooms.topics import topic_of
+from symphony.socket import recipient_of
 from symphony.tasks import start
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from symphony.broker.base import Broker
+    from symphony.socket import Socket
 
-__all__ = ("EVERYONE_TOPIC", "Relaying", "Topic", "topic_of")
-
-EVERYONE_TOPIC: Final = "everyone"
-"""The topic of what is sent to all sockets."""
-
-_decode: Final = msgspec.msgpack.Decoder(tuple[str | None, msgspec.Raw, bool, str | None]).decode
+__all__ = ("Heard", "Relaying", "Topic")
 
 
-def topic_of(room: str) -> str:
-    """Return the topic of a room."""
-    return f"room:{room}"
+class _Relayed(msgspec.Struct, array_like=True):
+    """A publication on its way to another node.
+
+    Attributes:
+        event: The name of the event; `None` for a message.
+        data: Its data, in MessagePack.
+        volatile: An option of the publication.
+        conflate: Likewise.
+        exclude: The names of what does not get it.
+        group: The route or router whose sockets get it; `None`: it is for its topic.
+    """
+
+    event: str | None
+    data: msgspec.Raw
+    volatile: bool = False
+    conflate: str | None = None
+    exclude: list[str] = []
+    group: str | None = None
+
+
+_decode: Final = msgspec.msgpack.Decoder(_Relayed).decode
+
+Heard = Callable[[Sent | Emitted, Delivery, "LeftOut", str | None], object]
+"""What takes a publication of another node, its options, what is left out, and its group."""
 
 
 class Relaying:
@@ -40,14 +60,24 @@ class Relaying:
     Args:
         broker: The broker, which is shared.
         report: Called with the error of a publication that is not awaited, and what it was.
+
+    Attributes:
+        find: Returns the sockets of this node that have one of the names of `rooms/topics.py`.
     """
 
     def __init__(self, broker: Broker, report: Callable[[BaseException, str], object]) -> None:
         self._broker = broker
         self._report = report
+        self.find: Callable[[str], Iterable[Socket[Any]]] = _none
 
     def publish(
-        self, topic: str, message: Sent | Emitted | Content, delivery: Delivery, here: Awaitable[Any]
+        self,
+        topic: str,
+        message: Sent | Emitted | Content | Once,
+        delivery: Delivery,
+        here: Awaitable[Any],
+        exclude: Iterable[Any] = (),
+        group: str | None = None,
     ) -> Awaitable[None]:
         """Pass a publication on, after the members of this node have got it.
 
@@ -56,6 +86,8 @@ class Relaying:
             message: The publication.
             delivery: Its options.
             here: What the publisher awaits because of the members of this node.
+            exclude: What does not get it.
+            group: The name of the route or router that it is for.
 
         Raises:
             TypeError: It cannot be encoded.
@@ -64,11 +96,18 @@ class Relaying:
             packed = message.packed
         else:
             try:
-                packed = encode_msgpack(message.plain)
+                packed = message.packed if isinstance(message, Once) else encode_msgpack(message.plain)
             except Exception as error:
                 fail_to_encode(error, message.plain)
         relayed = msgspec.msgpack.encode(
-            (message.event, msgspec.Raw(packed), delivery.volatile, delivery.conflate)
+            _Relayed(
+                message.event,
+                msgspec.Raw(packed),
+                delivery.volatile,
+                delivery.conflate,
+                names_of(exclude),
+                group,
+            )
         )
 
         def report(error: BaseException) -> None:
@@ -76,20 +115,24 @@ class Relaying:
 
         return Outcome(self._broker.relay(topic, relayed), report, lambda _: here)
 
-    async def listen(self, topic: str, heard: Callable[[Sent | Emitted, Delivery], object]) -> None:
+    async def listen(self, topic: str, heard: Heard) -> None:
         """Take the publications of other nodes on a topic, from when this returns.
 
         Args:
             topic: The topic.
-            heard: Called with each publication and its options.
+            heard: Called with each publication.
         """
 
         def take(relayed: bytes) -> None:
             try:
-                event, packed, volatile, conflate = _decode(relayed)
-                data: Any = msgspec.msgpack.decode(packed)
-                message = Sent(data) if event is None else Emitted(event, data)
-                heard(message, Delivery(transient=True, volatile=volatile, conflate=conflate))
+                it = _decode(relayed)
+                data: Any = msgspec.msgpack.decode(it.data)
+                message = Sent(data) if it.event is None else Emitted(it.event, data)
+                left_out = LeftOut()
+                for name in it.exclude:
+                    left_out += map(recipient_of, self.find(name))
+                delivery = Delivery(transient=True, volatile=it.volatile, conflate=it.conflate)
+                heard(message, delivery, left_out, it.group)
             except Exception as error:
                 self._report(error, topic)
 
@@ -106,13 +149,13 @@ class Topic:
     Args:
         relaying: Listens to the topic.
         room: The name of the room.
-        heard: Called with each publication and its options.
+        heard: Called with each publication, its options, and what is left out.
     """
 
     __slots__ = ("_heard", "_listening", "_relaying", "_room")
 
     def __init__(
-        self, relaying: Relaying, room: str, heard: Callable[[Sent | Emitted, Delivery], object]
+        self, relaying: Relaying, room: str, heard: Callable[[Sent | Emitted, Delivery, LeftOut], object]
     ) -> None:
         self._relaying = relaying
         self._room = room
@@ -145,9 +188,16 @@ class Topic:
         # Otherwise the room would wait for the garbage collector.
         self._heard = _nothing
 
-    def _take(self, message: Sent | Emitted, delivery: Delivery) -> None:
-        self._heard(message, delivery)
+    def _take(
+        self, message: Sent | Emitted, delivery: Delivery, left_out: LeftOut, group: str | None
+    ) -> None:
+        self._heard(message, delivery, left_out)
 
 
 def _nothing(*ignored: object) -> None:
     """Stand where a closed topic hands nothing on."""
+
+
+def _none(name: str) -> tuple[Socket[Any], ...]:
+    """Find nothing, as long as the node has no targets."""
+    return ()

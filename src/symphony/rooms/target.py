@@ -2,35 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from symphony.errors import WrongThreadError
 from symphony.outgoing.encoding import Emitted, Sent
 from symphony.protocol.positions import Position
+from symphony.rooms.excluding import Excluded, left_out_of
 from symphony.rooms.options import PLAIN, Delivery, delivery_of
+from symphony.rooms.topics import EVERYONE_TOPIC, topic_of
 from symphony.socket import Socket, recipient_of
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
+    from symphony.outgoing.encoding import Content, Once
+    from symphony.rooms.listener import Conflate, Publications
+    from symphony.rooms.members import Member, Presence
     from symphony.rooms.publishing import Publication
-    from symphony.rooms.table import RoomTable
+    from symphony.rooms.room import Room
 
-__all__ = ("Excluded", "RoomTarget", "SocketSet", "Target", "left_out_of")
+__all__ = ("RoomTable", "RoomTarget", "Target")
 
 
-class SocketSet(Protocol):
-    """What has sockets: every target."""
+class RoomTable(Protocol):
+    """What a room needs of the table it is in."""
 
-    @property
-    def sockets(self) -> Iterable[Socket[Any]]:
-        """The sockets of this process."""
+    thread: int
+
+    def room(self, name: str) -> Room:
+        """Return a handle of a room; raises `Reject` if no room can have this name."""
         ...
 
+    def batch(self, name: str) -> Batch | None:
+        """Return the room's members, `None` if it has none."""
+        ...
 
-Excluded: TypeAlias = "Socket[Any] | SocketSet | Iterable[Socket[Any] | SocketSet]"
-"""What `exclude=` takes: sockets, `app.socket(id)` and other targets, one or several."""
+    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> Awaitable[None]:
+        """Hand a message to the members; return what the publisher awaits."""
+        ...
+
+    def announce(
+        self,
+        name: str,
+        message: Sent | Emitted | Content | Once,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
+    ) -> Awaitable[Position | None]:
+        """Publish to a room that clients are told about, or that has no members."""
+        ...
+
+    def reach(
+        self,
+        group: str,
+        batch: Batch,
+        message: Sent | Emitted,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
+    ) -> Awaitable[None]:
+        """Publish to the sockets of a route or router, which other nodes know by the name *group*."""
+        ...
+
+    def keeps(self, name: str) -> bool:
+        """Return whether a room has a history."""
+        ...
+
+    async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
+        """Return the last publications that a room keeps."""
+        ...
+
+    def listen(
+        self, name: str, since: Position | str | None, conflate: Conflate
+    ) -> AbstractAsyncContextManager[Publications]:
+        """Listen to a room."""
+        ...
+
+    async def open_room(self, name: str, state: Any, ttl: float) -> bool:
+        """Make a room before anybody joins; return whether this call has made it."""
+        ...
+
+    async def close_room(self, name: str, code: int, reason: str) -> None:
+        """End a room and its memberships."""
+        ...
+
+    def paced(self) -> Awaitable[None]:
+        """Return what a call awaits that may be repeated in a loop."""
+        ...
+
+    def state(self, name: str) -> Any:
+        """Return the room's state."""
+        ...
+
+    def touch(self, name: str) -> None:
+        """Note that the room's state has changed."""
+        ...
+
+    def params(self, name: str) -> Mapping[str, Any]:
+        """Return the parameters in the room's name."""
+        ...
+
+    def members(self, name: str) -> Mapping[str, Member[Any]]:
+        """Return the members of a room on this node."""
+        ...
+
+    async def presence(self, name: str) -> list[Presence]:
+        """Return the members of a room on all nodes."""
+        ...
+
+    def count(self, name: str) -> Awaitable[int]:
+        """Return how many members a room has, or how many sockets."""
+        ...
 
 
 class Target:
@@ -122,13 +204,18 @@ class Target:
         table = self._table
         batch = table.batch(self.name)
         left_out = left_out_of(exclude) if exclude != () else ()
-        if batch is None or batch.announced or delivery is not PLAIN:
+        if batch is None or not batch.direct or delivery is not PLAIN:
             return table.announce(self.name, publication, left_out, delivery)
         return table.publish(batch, publication, left_out)
 
     @property
     def _batch(self) -> Batch | None:
         return self._table.batch(self.name)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """What other nodes call it."""
+        return (topic_of(self.name) if self.name else EVERYONE_TOPIC,)
 
     @property
     def _shown_threadsafe(self) -> str:
@@ -303,24 +390,3 @@ class RoomTarget(Target):
         if limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}.")
         return self._table.history(self.name, limit, before)
-
-
-def left_out_of(exclude: Excluded) -> Sequence[Recipient]:
-    """Return the recipients of what `exclude=` names.
-
-    Raises:
-        TypeError: It is an id, or something without sockets.
-    """
-    if isinstance(exclude, Socket):
-        return (recipient_of(exclude),)
-    if isinstance(exclude, str):
-        raise TypeError(f"exclude= takes sockets, not the id {exclude!r}. Use app.socket(id).")
-    if hasattr(exclude, "sockets"):
-        exclude = cast("SocketSet", exclude).sockets
-    left_out: list[Recipient] = []
-    for each in cast("Iterable[Any]", exclude):
-        if isinstance(each, Socket):
-            left_out.append(recipient_of(cast("Socket[Any]", each)))
-        else:
-            left_out += left_out_of(each)
-    return left_out

@@ -1,0 +1,65 @@
+"""The rooms of a node whose sockets are on other nodes, too."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any
+
+from symphony.outgoing.batch import Batch, Recipient
+from symphony.outgoing.encoding import Content, Emitted, Once, Sent
+from symphony.protocol.positions import Position
+from symphony.rooms.membership import Membership
+from symphony.rooms.options import PLAIN, Delivery
+from symphony.rooms.publishing import terms_of
+from symphony.rooms.topics import EVERYONE_TOPIC, topic_of
+
+__all__ = ("SharedMembership",)
+
+
+class SharedMembership(Membership):
+    """A table of rooms whose other members are on other nodes."""
+
+    async def start(self) -> None:
+        """Begin to hear what other nodes send to all sockets."""
+        assert self._relaying is not None
+        await self._relaying.listen(EVERYONE_TOPIC, self._heard_everyone)
+
+    def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> Awaitable[None]:
+        """Hand *message* to the members of *batch*, on all nodes."""
+        assert self._relaying is not None
+        here = self.batches.publish(batch, message, exclude)
+        topic = topic_of(batch.name) if batch.name else EVERYONE_TOPIC
+        return self._relaying.publish(topic, message, PLAIN, here, exclude)
+
+    def announce(
+        self,
+        name: str,
+        message: Sent | Emitted | Content | Once,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
+    ) -> Awaitable[Position | None]:
+        """Publish *message* to a room, or to everyone, on all nodes."""
+        here = super().announce(name, message, exclude, delivery)
+        if name or self._relaying is None:
+            return here
+        return self._relaying.publish(EVERYONE_TOPIC, message, delivery, here, exclude)
+
+    def reach(
+        self,
+        group: str,
+        batch: Batch,
+        message: Sent | Emitted,
+        exclude: Sequence[Recipient],
+        delivery: Delivery,
+    ) -> Awaitable[None]:
+        """Publish to the sockets of a route or router, on all nodes."""
+        assert self._relaying is not None
+        here = super().reach(group, batch, message, exclude, delivery)
+        return self._relaying.publish(EVERYONE_TOPIC, message, delivery, here, exclude, group)
+
+    def _heard_everyone(
+        self, message: Sent | Emitted, delivery: Delivery, left_out: Sequence[Recipient], group: str | None
+    ) -> None:
+        batch = self.everyone if group is None else self.group(group)
+        if batch is not None:
+            self.batches.publish(batch, message, left_out, terms_of(batch, delivery))
