@@ -237,9 +237,7 @@ class Outbox(_LookedAt):
             discard: Drop the frames that are queued before it.
         """
         if discard:
-            self.dropped += len(self.frames)
-            self.frames.clear()
-            self.size = 0
+            self.forget()
         self.places = None
         if last is not None:
             self.send(last)
@@ -254,6 +252,13 @@ class Outbox(_LookedAt):
         self.marks = (None, None)
         self.resync = self.rebuild = None
         self._wake()
+
+    def forget(self) -> None:
+        """Drop the frames that are queued."""
+        self.dropped += len(self.frames)
+        self.frames.clear()
+        self.size = 0
+        self.places = None
 
     def detach(self) -> None:
         """Release the recipient, which refers to this outbox, and its rooms."""
