@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,6 @@ from symphony.rooms.clients import ClientRooms
 from symphony.rooms.joining import FindFamily, Joining
 from symphony.rooms.leave import Leave
 from symphony.rooms.leaving import Leaving
-from symphony.rooms.listener import Conflate, Publications
 from symphony.rooms.listening import Listening
 from symphony.rooms.lives import Lives
 from symphony.rooms.members import Member, Presence
@@ -128,9 +126,11 @@ class Membership:
         if has_members:
             members.start(self._leaving)
         self._clients = ClientRooms(lives.rooms, handle, self._publishing)
-        self._listening = Listening(find_family, lives, announcing, batches, stats, max_listener_bytes)
+        listening = Listening(find_family, lives, announcing, batches, stats, max_listener_bytes)
+        self.listen = listening.listen
+        self.end_listeners = listening.end_all
         self._opening = Opening(
-            find_family, lives, self._leaving, self._listening.end, seating.settle, background, patience
+            find_family, lives, self._leaving, listening.end, seating.settle, background, patience
         )
         self._joining = Joining(
             find_family,
@@ -360,16 +360,6 @@ class Membership:
         await self._opening.close(name, code, reason)
         await self.batches.paced()
 
-    def listen(
-        self, name: str, since: Position | str | None, conflate: Conflate
-    ) -> AbstractAsyncContextManager[Publications]:
-        """Listen to a room: see `Room.listen`."""
-        return self._listening.listen(name, since, conflate)
-
-    def end_listeners(self) -> None:
-        """End all listeners, and let there be no more of them: the app stops."""
-        self._listening.end_all()
-
     open_room.__qualname__ = "Room.open"
     close_room.__qualname__ = "Room.close"
 
@@ -380,7 +370,7 @@ class Membership:
             timeout: How long the `on_empty` hooks may take, and then the broker for what
                 it has not answered.
         """
-        self._listening.end_all()
+        self.end_listeners()
         self._members.close()
         await self._lives.close(timeout=timeout)
         await self._publishing.finish(timeout=timeout)
