@@ -28,6 +28,7 @@ from symphony.rooms.members import Member, Presence
 from symphony.rooms.membertable import MemberTable
 from symphony.rooms.opening import Opening
 from symphony.rooms.options import Delivery
+from symphony.rooms.places import Place, Places, place_of
 from symphony.rooms.publishing import Publication, Publishing, terms_of
 from symphony.rooms.relaying import Relaying
 from symphony.rooms.revoking import Revoking
@@ -133,6 +134,7 @@ class Membership:
             seating,
             is_shared=is_shared,
         )
+        self._places = Places(find_family, handle, lives, changes, self._joining)
         self._revoking = Revoking(handle, lives, changes, self._leaving, report)
         # The rooms that exist: each publication looks one up.
         self._rooms = lives.rooms
@@ -286,6 +288,19 @@ class Membership:
         """Return what a client reads of a room's history: see `ClientRooms.read`."""
         return await self._clients.read(socket, asked)
 
+    async def prepare(self, socket: Socket[Any], name: str) -> Place:
+        """Begin the join of the room of a socket's route: see `Places.prepare`."""
+        self.room(name)
+        if is_of_user(name):
+            raise _by_name(name)
+        return await self._places.prepare(socket, name)
+
+    async def enter(
+        self, socket: Socket[Any], place: Place, most: int, claim: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        """Do the rest of this join: see `Places.enter`."""
+        await self._places.enter(socket, place, most, claim)
+
     def check_user(self, id: str) -> None:
         """Refuse the id of a user who can have no room.
 
@@ -319,6 +334,10 @@ class Membership:
 
     def leave_all(self, socket: Socket[Any], why: Leave) -> Coroutine[Any, Any, None] | None:
         """Take a socket that has gone out of all of its rooms at once: see `Leaving.leave_all`."""
+        place = place_of(socket)
+        if place is not None:
+            # If its connect handler has not returned, its join goes no further.
+            place.release()
         return self._leaving.leave_all(socket, why)
 
     async def open_room(self, name: str, state: Any, ttl: float) -> bool:
