@@ -9,6 +9,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from symphony.broker.base import Broker
+from symphony.broker.peers import Peers
 from symphony.broker.presence import PresenceStore
 from symphony.errors import Reject
 from symphony.identity import is_of_user, room_of_user
@@ -44,6 +45,13 @@ EVERYONE = ""
 
 class Membership:
     """The table of the rooms of a node, and of who is in them.
+
+    Attributes:
+        thread: The thread of the event loop.
+        batches: The batches of the node.
+        everyone: The open sockets that `app.everyone` reaches.
+        group: Returns the sockets of a route or router by its name.
+        peers: The other nodes; `None` if there can be none.
 
     Args:
         find_family: The family and parameters of a room's name.
@@ -86,12 +94,14 @@ class Membership:
         self._report = report
         self._max_name = max_name
         self._broker = broker
+        self._timeout = publish_timeout
         self._store = store
         self._changes = changes = Changes()
         announcing = Announcing(batches, background, max_recovery, page_timeout)
         handle = partial(Room, self)
         is_shared = broker is not None and broker.shared
         self._relaying = relaying = Relaying(broker, self._not_relayed) if broker and is_shared else None
+        self.peers = Peers(broker, node, self._peer_failed) if broker and is_shared else None
         self._publishing = publishing = Publishing(
             broker,
             batches,
@@ -207,6 +217,10 @@ class Membership:
 
     # The names that users know, for the warnings about a missing `await`.
     history.__qualname__ = "Room.history"
+
+    async def count_elsewhere(self, names: Sequence[str]) -> int:
+        """Return how many sockets other nodes have that one of these names is for."""
+        return 0
 
     def paced(self) -> Awaitable[None]:
         """Return what a call awaits that may be repeated in a loop."""
@@ -340,6 +354,9 @@ class Membership:
 
     def _not_relayed(self, error: BaseException, topic: str) -> None:
         self._report(error, None, f"publication to {topic!r} on other nodes")
+
+    def _peer_failed(self, error: BaseException, what: str) -> None:
+        self._report(error, None, what)
 
     def _not_encoded(self, error: Exception, batch: Batch) -> None:
         where = f"room {batch.name!r}" if batch.name else "everyone"
