@@ -26,6 +26,10 @@ const MAX_CREDIT = 2 ** 31 - 1;
 const MAX_NAME = 256;
 /** Characters of a room's name that the client takes from a server. */
 const MAX_ROOM_NAME = 4096;
+/** Characters of the key of a publication. */
+const MAX_KEY = 128;
+/** For how many seconds a publication is repeated. A server remembers its key for 300. */
+const PUBLISH_TIMEOUT = 240;
 /** Characters of an epoch. */
 const MAX_EPOCH = 128;
 /** Rooms that the server put the client into, of which the client remembers the position. */
@@ -133,6 +137,11 @@ export class WrongRouteError extends SymphonyError {
 /** A request was not answered in time. It may or may not have been handled. */
 export class RequestTimeoutError extends SymphonyError {
   name = "RequestTimeoutError";
+}
+
+/** A publication may or may not have been published: the server did not acknowledge it. */
+export class OutcomeUnknownError extends SymphonyError {
+  name = "OutcomeUnknownError";
 }
 
 /** The queue of unsent messages is full. The message was not added. */
@@ -603,12 +612,21 @@ function copyForMsgpack(value, size, depth = 0) {
  * @typedef {{ epoch: string, offset: number }} Position
  */
 /**
- * What is published to a room. `position` is null if the room does not keep it.
+ * What is published to a room. `position` is null if the room does not keep it. `replaces` is the position of
+ * an earlier publication that this one replaces, such as an edited message. Of several edits, each names the
+ * first publication.
  *
  * @template E
- * @typedef {{
- *   [K in Name<E, "receives">]: { event: K, data: Entry<E, "receives", K>, position: Position | null }
- * }[Name<E, "receives">]} Publication
+ * @typedef {{ [K in Name<E, "receives">]: Published<K, Entry<E, "receives", K>> }[Name<E, "receives">]} Publication
+ */
+/**
+ * @template K @template D
+ * @typedef {{ event: K, data: D, position: Position | null, replaces: Position | null }} Published
+ */
+/**
+ * @template E @template {string} K
+ * @typedef {K extends "*" ? (event: string, data: any, publication: Published<string, any>) => unknown
+ *   : (data: Entry<E, "receives", K>, publication: Published<K, Entry<E, "receives", K>>) => unknown} RoomHandler
  */
 /**
  * @template T
@@ -622,6 +640,17 @@ function copyForMsgpack(value, size, depth = 0) {
  *
  * @template {EventMap} E
  * @typedef {Pick<Client<E>, "emit" | "send" | "request" | "stream" | "join">} Connection
+ */
+/**
+ * @typedef {object} EmitOptions
+ * @property {string} [key] Makes your own repeats safe: for 5 minutes, the same key publishes nothing again. By
+ *   default, each call has a random one.
+ * @property {boolean} [volatile] Whether to send it only if that is possible at once, without an answer: false.
+ */
+/**
+ * @typedef {object} HistoryOptions
+ * @property {number} [limit] The most publications: 100.
+ * @property {Position | null} [before] Only those before this position. By default the newest.
  */
 /** @typedef {"new" | "connecting" | "open" | "waiting" | "closed"} State */
 /** @typedef {{ code: number, reason: string, refusal: RemoteError | null }} Closed How a client has ended. */
@@ -764,10 +793,12 @@ const isPosition = (value) =>
  * @returns {string | null} As `invalidField`.
  */
 function invalidRoomField(envelope, kind) {
-  const { room, offset, epoch, position, recovered } = envelope;
+  const { room, offset, epoch, after, replaces, position, recovered } = envelope;
   if (kind === "event") {
     if (!isText(room, MAX_ROOM_NAME)) return "room";
     if ((offset ?? null) !== null && !isId(offset)) return "offset";
+    if ((after ?? null) !== null && !isId(after)) return "after";
+    if ((replaces ?? null) !== null && !isPosition(replaces)) return "replaces";
     return (epoch ?? null) === null || isText(epoch, MAX_EPOCH) ? null : "epoch";
   }
   if (!isText(envelope[kind], MAX_ROOM_NAME)) return kind;
@@ -1320,6 +1351,8 @@ class Message {
 
 /** A request or a stream, from the call to its end. */
 class Call {
+  /** Whether it was sent, on some connection. */
+  sent = false;
   /** Its id on the connection on which it was sent last. */
   id = 0;
   /** When it times out here, by `now()`. */
@@ -1327,6 +1360,8 @@ class Call {
   settled = false;
   /** Bytes that it holds while it waits, or while it may be sent again. */
   bytes = 0;
+  /** The room that it publishes to. @type {Membership | null} */
+  room = null;
   /** The error of a server that stops, until the request is sent again. @type {Error | null} */
   refusal = null;
   /** @type {any} */
@@ -1340,7 +1375,7 @@ class Call {
    * @param {object} kind What differs between requests and streams.
    * @param {Link | null} kind.within The connection, if a handler of `onOpen` makes the call.
    * @param {boolean} [kind.idempotent] Sent again if the connection is lost.
-   * @param {"event" | "join" | "leave"} [kind.verb] The field of its envelope that has `event`: the name of an
+   * @param {"event" | "join" | "leave" | "publish" | "history"} [kind.verb] The field of its envelope that has `event`: the name of an
    *   event, or of a room.
    * @param {() => object} kind.terms Further fields of its envelope, asked for when it is sent.
    * @param {(kind: "reply" | "item" | "end", data: any, bytes: number) => void} kind.heard
@@ -1360,21 +1395,49 @@ class Call {
 
   /** For errors: what was not done. */
   get what() {
-    return this.verb === "event" ? `"${this.event}"` : `the ${this.verb} of "${this.event}"`;
+    return this.verb === "event" ? `"${this.event}"` : `the ${NOUNS[this.verb] ?? this.verb} of "${this.event}"`;
   }
 
   /** What is sent. */
   envelope() {
     const { verb, event, data, id } = this;
-    return { [verb]: event, ...(verb === "event" && { data }), id, ...this.terms() };
+    return { [verb]: event, ...((verb === "event" || verb === "publish") && { data }), id, ...this.terms() };
   }
 }
 
 // ----------------------------------------------------------------- rooms
 
+/** What a call is named after, if that is not its verb. @type {Record<string, string>} */
+const NOUNS = { publish: "publication" };
+
+/** @returns {string} Text that nobody else chooses. */
+function randomText() {
+  const bytes = crypto.getRandomValues(new Uint8Array(12));
+  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_");
+}
+
+/** @param {string | undefined} key @param {boolean} volatile */
+function checkKey(key, volatile) {
+  if (key === undefined) return;
+  if (typeof key !== "string") throw new TypeError("a key must be a string");
+  if (!isText(key, MAX_KEY)) throw new RangeError(`a key must have 1 to ${MAX_KEY} characters`);
+  if (volatile) throw new RangeError("a key makes a repeat safe, and what is volatile is never repeated");
+}
+
+/** What the program is told of a publication that has failed. @param {Call} call @param {any} error @returns {any} */
+function outcome(call, error) {
+  const isUnknown =
+    error instanceof RequestTimeoutError || error instanceof DisconnectedError || error?.code === "timeout";
+  if (!call.sent || !(isUnknown || (error instanceof RemoteError && error.code === "left"))) return error;
+  return new OutcomeUnknownError(`${call.what} may or may not have been published: ${error.message}`);
+}
+
 /** A publication that a handler or an iteration works on. @typedef {{ before: Position | null, left: number }} Mark */
 
-/** @typedef {{ event: string, data: any, position: Position | null, mark: Mark | null, bytes: number }} Arrival */
+/**
+ * @typedef {{ event: string, data: any, position: Position | null, replaces: Position | null, mark: Mark | null,
+ *   bytes: number }} Arrival
+ */
 /**
  * A publication, or the news that some were lost, on its way to the program.
  *
@@ -1383,6 +1446,14 @@ class Call {
 
 /** @param {Position | null} one @param {Position | null} other */
 const isSame = (one, other) => one?.epoch === other?.epoch && one?.offset === other?.offset;
+
+/** @param {Pick<Arrival, "event" | "data" | "position" | "replaces">} arrival @returns {any} What the program gets. */
+const published = ({ event, data, position, replaces }) => ({
+  event,
+  data,
+  position: position && copied(position),
+  replaces: replaces && copied(replaces),
+});
 
 /** @param {Position} position The peer's object has other fields too. @returns {Position} */
 const copied = ({ epoch, offset }) => ({ epoch, offset });
@@ -1485,13 +1556,15 @@ class Membership {
    * What to do with a publication that has an offset.
    *
    * @param {Position} position
+   * @param {number | null} after The places between this offset and that of the position are empty.
    * @returns {"new" | "had" | "gap"}
    */
-  follow(position) {
+  follow(position, after) {
     const { last, tip } = this;
     if (last === null) return "new";
     if (position.epoch === last.epoch && position.offset <= last.offset) return "had";
-    if (position.offset !== last.offset + 1) return "gap";
+    const isNext = after !== null && after <= last.offset && last.offset < position.offset;
+    if (position.offset !== last.offset + 1 && !isNext) return "gap";
     this.last = position;
     return position.epoch === tip?.epoch && position.offset <= tip.offset ? "had" : "new";
   }
@@ -1534,6 +1607,15 @@ class Membership {
 }
 
 /**
+ * @typedef {object} RoomActions
+ * @property {() => Promise<void>} leave
+ * @property {() => void} claim
+ * @property {() => AsyncGenerator<any, void, undefined>} iterate
+ * @property {(event: string, data: any, options: EmitOptions) => Promise<Position | null>} emit
+ * @property {(options: HistoryOptions) => Promise<any[]>} history
+ */
+
+/**
  * A room that the program has joined. `client.join` makes one.
  *
  *     const room = await client.join("chat:lobby");
@@ -1552,7 +1634,7 @@ export class Room {
 
   /**
    * @param {Membership} membership
-   * @param {{ leave(): Promise<void>, claim(): void, iterate(): AsyncGenerator<any, void, undefined> }} actions
+   * @param {RoomActions} actions
    */
   constructor(membership, actions) {
     this.#membership = membership;
@@ -1613,12 +1695,12 @@ export class Room {
   }
 
   /**
-   * Register a handler for an event that is published to this room. `"*"` gets `(event, data)` of
-   * events that have no other handler of this room.
+   * Register a handler for an event that is published to this room. It gets the data and the publication.
+   * `"*"` gets `(event, data, publication)` of events that have no other handler of this room.
    *
    * @template {Name<E, "receives"> | "*"} K
    * @param {K} event
-   * @param {Handler<E, K>} handler
+   * @param {RoomHandler<E, K>} handler
    * @returns {() => void} Removes the handler.
    */
   on(event, handler) {
@@ -1658,6 +1740,41 @@ export class Room {
     return () => {
       membership.leftHandlers = membership.leftHandlers.filter((other) => other !== entry);
     };
+  }
+
+  /**
+   * Publish an event to the room, if the app lets its clients do that.
+   *
+   * It is sent in the order of the calls. Without a connection it waits for one. In a room with a history, the
+   * client repeats it after a lost connection, for up to 4 minutes, and the server publishes it once. You hear
+   * it yourself, before its position is there.
+   *
+   * With `volatile`, it is only sent if that is possible at once, and there is no answer. It is not kept, and
+   * members that are behind do not get it.
+   *
+   * @template {string} K
+   * @param {K} event
+   * @param {any} [data]
+   * @param {EmitOptions} [options]
+   * @returns {Promise<Position | null>} The position in the history; null if the room has none, or with `volatile`.
+   *   Rejects with `RemoteError`: the server refuses it, such as `forbidden`, or `conflict` for a key that was used
+   *   for other data, or the client is no longer in the room; `OutcomeUnknownError`: it may or may not have been
+   *   published; `RequestTimeoutError`: there was no connection for 4 minutes; `DisconnectedError`: the client has
+   *   ended, and it was not published; what `emit` of the client throws.
+   */
+  emit(event, data = null, options = {}) {
+    return this.#actions.emit(event, data, options);
+  }
+
+  /**
+   * Read the last publications that the room keeps, the oldest first.
+   *
+   * @param {HistoryOptions} [options]
+   * @returns {Promise<Publication<E>[]>} Rejects with `RemoteError`: `invalid`: the room has no history, or not this
+   *   position; `forbidden`: the client is not a member; and as `client.request`.
+   */
+  history(options = {}) {
+    return this.#actions.history(options);
   }
 
   /**
@@ -2006,6 +2123,10 @@ export class Client {
   #served = 0;
   /** Whether there may be some of an earlier connection among those. */
   #hasOld = false;
+  /** What the client names itself with, next to the keys of what it publishes. @type {string | null} */
+  #name = null;
+  /** Publications that are not acknowledged. */
+  #publishing = 0;
   /** Whether it was logged that there were too many. */
   #toldForgotten = false;
   /** Names of events that came and had no handler. @type {Set<string>} */
@@ -2327,6 +2448,7 @@ export class Client {
       const has = item.verb === "event" ? "requests; use client.send()" : "rooms";
       if (link.raw) throw new WrongRouteError(`this route is raw and has no ${has}`);
       item.id = ++this.#lastId;
+      item.sent = true;
       item.refusal = null;
       link.write(item.envelope());
       this.#calls.set(item.id, item);
@@ -2456,6 +2578,8 @@ export class Client {
       leave: () => (membership.leaving ??= this.#leaveRoom(membership)),
       claim: () => this.#claim(membership),
       iterate: () => this.#iterate(membership),
+      emit: (event, data, options) => this.#publish(membership, event, data, options),
+      history: (options) => this.#history(membership, options),
     });
     return membership.room;
   }
@@ -2721,19 +2845,20 @@ export class Client {
     if (membership.leaving) return;
     const offset = envelope.offset ?? null;
     const epoch = envelope.epoch ?? membership.last?.epoch ?? null;
+    const replaces = (envelope.replaces ?? null) === null ? null : copied(envelope.replaces);
     if (offset === null || (membership.live && epoch === null)) {
-      this.#deliver(membership, { event, data, position: null, mark: null, bytes });
+      this.#deliver(membership, { event, data, position: null, replaces, mark: null, bytes });
       return;
     }
     // Otherwise it comes again.
     if (!membership.live) return;
     const { last } = membership;
     const position = { epoch, offset };
-    const verdict = membership.follow(position);
+    const verdict = membership.follow(position, envelope.after ?? null);
     if (verdict === "gap") return this.#gap(link, membership);
     if (verdict === "had") return;
     const mark = membership.begin(position);
-    if (this.#deliver(membership, { event, data, position, mark, bytes })) return;
+    if (this.#deliver(membership, { event, data, position, replaces, mark, bytes })) return;
     membership.giveBack(mark);
     membership.last = last;
     membership.live = false;
@@ -2781,7 +2906,7 @@ export class Client {
       if (waits) return this.#queueNews(membership, arrival, hasWaited);
       this.#event(event, data, jobs);
     }
-    for (const handler of own) jobs.push(guard(event, () => handler(event, data)));
+    for (const handler of own) jobs.push(guard(event, () => handler(event, data, published(arrival))));
     if (mark) mark.left = jobs.length;
     for (const job of jobs) job.then(() => membership.done(mark));
     if (!jobs.length) membership.done(mark);
@@ -2885,11 +3010,10 @@ export class Client {
         const item = membership.holding ? undefined : membership.take();
         if (item && "lost" in item) this.#tellLost(membership, item.lost);
         else if (item && membership.waits(item)) {
-          const { event, data, position, mark } = item;
           try {
-            yield { event, data, position: position && copied(position) };
+            yield published(item);
           } finally {
-            membership.done(mark);
+            membership.done(item.mark);
           }
         } else if (item === undefined && membership.ended && !membership.holding) {
           if (membership.quiet) return;
@@ -2913,10 +3037,110 @@ export class Client {
     if (!asked && timer === null && link?.takes && link.prepared) this.#rejoin(link, membership);
   }
 
+  /**
+   * @param {Membership} membership
+   * @param {string} event
+   * @param {any} data
+   * @param {EmitOptions} options
+   * @returns {Promise<Position | null>}
+   */
+  async #publish(membership, event, data, { key, volatile = false }) {
+    checkName(event);
+    checkKey(key, volatile);
+    this.#checkHeld(membership);
+    const { name: room, tip, member } = membership;
+    if (volatile) {
+      const link = this.#link;
+      // Before it is a member again, the server would refuse it.
+      if (link?.takes && link.prepared && member && !this.#queue.length) link.write({ publish: event, data, room });
+      return null;
+    }
+    if (key !== undefined && tip === null) throw new RangeError(`"${room}" has no history that could remember a key`);
+    // What may be sent again must not change.
+    const terms = { room, ...(tip && { key: key ?? randomText(), client: (this.#name ??= randomText()) }) };
+    if (this.#publishing >= this.#settings.maxQueue) {
+      throw new QueueFullError(`${this.#publishing} publications wait for the server to acknowledge them`);
+    }
+    this.#publishing++;
+    try {
+      return await new Promise((resolve, reject) => {
+        /** @type {Call} */
+        const call = new Call(event, data, {
+          verb: "publish",
+          within: this.#opening.link,
+          idempotent: tip !== null,
+          terms: () => terms,
+          heard: (kind, value) => {
+            if (kind !== "reply") this.#drop(call, misused(event, "is answered with a stream"));
+            else if (this.#settle(call)) resolve(isPosition(value) ? copied(value) : null);
+          },
+          failed: (error) => reject(outcome(call, error)),
+        });
+        call.room = membership;
+        call.deadline = now() + PUBLISH_TIMEOUT;
+        this.#begin(call, PUBLISH_TIMEOUT);
+      });
+    } finally {
+      this.#publishing--;
+    }
+  }
+
+  /** @param {Membership} membership @param {HistoryOptions} options @returns {Promise<any[]>} */
+  async #history(membership, { limit = 100, before = null }) {
+    checkLeast(1, { limit });
+    if (before !== null && !isPosition(before)) throw new TypeError("before must be a position");
+    this.#checkHeld(membership);
+    const { requestTimeout: timeout } = this.#settings;
+    const { name } = membership;
+    /** @type {any[]} */
+    let found = [];
+    for (let first = before, more = true; more && found.length < limit; ) {
+      const rest = limit - found.length;
+      const asked = first;
+      const page = await new Promise((resolve, reject) => {
+        /** @type {Call} */
+        const call = new Call(name, null, {
+          verb: "history",
+          within: this.#opening.link,
+          idempotent: true,
+          terms: () => ({ ...(isEndless(timeout) ? {} : { timeout }), limit: rest, ...(asked && { before: copied(asked) }) }),
+          heard: (kind, value) => {
+            if (kind !== "reply") this.#drop(call, misused(name, "is answered with a stream"));
+            else if (this.#settle(call)) resolve(value);
+          },
+          failed: reject,
+        });
+        call.deadline = now() + timeout;
+        this.#begin(call, timeout);
+      });
+      const kept = page?.publications;
+      if (!Array.isArray(kept) || !kept.every(({ event, position }) => typeof event === "string" && isPosition(position))) {
+        throw new RemoteError("invalid", `the server's answer is not a history of "${name}"`);
+      }
+      if (!kept.length) break;
+      found = [...kept.map(({ event, data, position, replaces = null }) => published({ event, data, position, replaces })), ...found];
+      first = kept[0].position;
+      more = page.more === true;
+    }
+    return found;
+  }
+
+  /** @param {Membership} membership */
+  #checkHeld({ ended, leaving }) {
+    if (ended) throw ended;
+    if (leaving) throw new RemoteError("left", "the client leaves the room");
+  }
+
+  /** What waits to be published to a room will not be. @param {Membership} membership @param {Error} error */
+  #withdraw(membership, error) {
+    for (const item of [...this.#queue]) if (item instanceof Call && item.room === membership) this.#fail(item, error);
+  }
+
   /** @param {Membership} membership */
   async #leaveRoom(membership) {
     const { name, asked, member, ended } = membership;
     if (ended) return;
+    this.#withdraw(membership, new RemoteError("left", "the client has left the room"));
     clearTimeout(membership.timer);
     const link = this.#link;
     // A membership ends with its connection.
@@ -2974,6 +3198,7 @@ export class Client {
     membership.ended = error;
     membership.quiet = quiet;
     membership.news.wake();
+    this.#withdraw(membership, error);
   }
 
   /** The memberships end with the connection. */

@@ -19,7 +19,7 @@ from symphony.websocket.backpressure import READY, TURN
 
 if TYPE_CHECKING:
     from symphony.handshake import Handshake
-    from symphony.protocol.envelopes import Join, Leave, ReadCount, ReadPresence
+    from symphony.rooms.places import Place
     from symphony.rooms.room import Room
     from symphony.transport.base import Connection
 
@@ -28,10 +28,7 @@ __all__ = (
     "SocketSession",
     "begin",
     "close_dependencies",
-    "join_by_client",
-    "leave_by_client",
     "look_for_others",
-    "members_by_client",
     "recipient_of",
     "release",
 )
@@ -66,6 +63,7 @@ class Socket(Generic[StateT]):
         "_frame",
         "_make_state",
         "_outbox",
+        "_place",
         "_recipient",
         "_session",
         "_state",
@@ -110,6 +108,7 @@ class Socket(Generic[StateT]):
         self._make_state = make_state
         self._state: StateT | None = None
         self._dependencies: SocketScope | None = None
+        self._place: Place | None = None
         self._thread = get_ident()
 
     @property
@@ -366,24 +365,9 @@ def begin(socket: Socket[Any]) -> None:
     socket._session.began = True  # pyright: ignore[reportPrivateUsage]
 
 
-async def join_by_client(socket: Socket[Any], asked: Join) -> None:
-    """Join the room that the client has asked for."""
-    await socket._session.join(asked.join, authorize=True, asked=asked)  # pyright: ignore[reportPrivateUsage]
-
-
-async def leave_by_client(socket: Socket[Any], asked: Leave) -> bool:
-    """Leave the room that the client has named; return whether it was a member."""
-    return await socket._session.leave(asked.leave)  # pyright: ignore[reportPrivateUsage]
-
-
 async def look_for_others(socket: Socket[Any]) -> None:
     """Refuse a socket whose user has another one on a route for one socket a user."""
     await socket._session.look_for_others()  # pyright: ignore[reportPrivateUsage]
-
-
-async def members_by_client(socket: Socket[Any], asked: ReadPresence | ReadCount) -> Any:
-    """Return who is in the room that the client has named, or how many."""
-    return await socket._session.members(asked)  # pyright: ignore[reportPrivateUsage]
 
 
 async def close_dependencies(socket: Socket[Any]) -> None:

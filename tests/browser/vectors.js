@@ -37,7 +37,7 @@ const shown = (it) => JSON.stringify(it, (_, item) => (typeof item === "bigint" 
 
 // -- envelopes.json
 
-const ROOM_KINDS = ["join", "leave", "joined", "left", "lost", "presence", "count"];
+const ROOM_KINDS = ["join", "leave", "history", "joined", "left", "lost", "presence", "count"];
 const REQUESTS = ["event", "reply", "error", "item", "end", "grant", "cancel"];
 const FIELDS = [...REQUESTS, "ping", "pong", "retry", "dropped", ...ROOM_KINDS];
 
@@ -49,11 +49,12 @@ const whole = (message) =>
 /** The map that a meaning is, as it goes over the wire. */
 function map({ kind, id, number, seconds, event, credit, room, ...fields }) {
   const isRoom = ROOM_KINDS.includes(kind);
-  const first = { event, ping: number, pong: number, retry: seconds }[kind] ?? (isRoom ? room : id);
-  const rest = kind === "event" || isRoom ? { ...fields, id } : fields;
-  const { data, since, timeout, position, recovered, members, diff, offset, epoch } = rest;
-  const last = { position, recovered, members, diff, room: isRoom ? undefined : room, offset, epoch };
-  const order = { [kind]: first, data, id: rest.id, since, timeout, credit, ...last };
+  const first = { event, publish: event, ping: number, pong: number, retry: seconds }[kind] ?? (isRoom ? room : id);
+  const rest = ["event", "publish"].includes(kind) || isRoom ? { ...fields, id } : fields;
+  const { data, since, timeout, position, recovered, members, diff, offset, epoch, after, replaces, key, client, limit, before } = rest;
+  const last = { position, recovered, members, diff, room: isRoom ? undefined : room, offset, epoch, after, replaces };
+  const asks = { key, client, limit, before };
+  const order = { [kind]: first, data, id: rest.id, since, timeout, credit, ...last, ...asks };
   return value(Object.fromEntries(Object.entries(order).filter(([, item]) => item !== undefined)));
 }
 
@@ -251,11 +252,11 @@ export class User {
     if (room !== (await this.#room(name))) throw new Error("another room has lost something");
   }
 
-  async publication(name, { event, data, position }) {
+  async publication(name, { event, data, position, replaces = null }) {
     const { value: came, error } = await this.#next(await this.#room(name));
     if (error) throw error;
     check(came.done, false, "done");
-    check([came.value.event, came.value.position], [event, position], "publication");
+    check([came.value.event, came.value.position, came.value.replaces], [event, position, replaces], "publication");
     this.#equals(came.value.data, data);
   }
 

@@ -296,6 +296,7 @@ class Conversation:
         assert came.event == expected["event"]
         assert same(plain(expected["data"]), came.data)
         assert same(expected["position"], of_position(came.position))
+        assert same(expected.get("replaces"), of_position(came.replaces))
 
     async def result(self, name: str, value: Any) -> None:
         assert same(plain(value), await self.wait(self.tasks[name]))

@@ -4,49 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
 from unittest.mock import patch
 
-import msgspec
 import pytest
 
-from support.clients import Client, closed, connect, until
+from support.clients import closed, connect, until
+from support.members import member
 from symphony import ConfigurationError, Event, History, Limits, Position, Reject, Room, Socket, Symphony
 from symphony.broker.memory import MemoryBroker
 from symphony.rooms import pages
 from symphony.testing import TestClient
-
-
-class Member:
-    """A client of an event route, in one of the codecs."""
-
-    def __init__(self, client: Client, codec: str = "json") -> None:
-        self.client = client
-        self._codec = msgspec.json if codec == "json" else msgspec.msgpack
-        self._text = codec == "json"
-
-    async def say(self, envelope: dict[str, Any]) -> None:
-        message = self._codec.encode(envelope)
-        await self.client.send(message.decode() if self._text else message)
-
-    async def hear(self) -> dict[str, Any]:
-        async with asyncio.timeout(5):
-            return self._codec.decode(await self.client.recv())
-
-    async def hears(self, *expected: dict[str, Any]) -> None:
-        heard = [await self.hear() for _ in expected]
-        for found, wanted in zip(heard, expected, strict=True):
-            assert {key: found.get(key) for key in wanted} == wanted, heard
-
-    async def join(self, room: str, id: int = 1, **fields: Any) -> Position:
-        """Join a room; return the position where its publications begin."""
-        await self.say({"join": room, "id": id, **fields})
-        joined = await self.hear()
-        assert joined["joined"] == room, joined
-        await self.hears({"reply": id, "data": None})
-        return Position(**joined["position"])
 
 
 def said(number: int, room: str = "chat:a") -> dict[str, Any]:
@@ -70,13 +39,6 @@ def make(history: History | int | None = 100, **options: Any) -> tuple[Symphony,
         sockets.append(socket)
 
     return app, sockets
-
-
-@asynccontextmanager
-async def member(url: str, codec: str = "json"):
-    """Connect a member."""
-    async with connect(f"{url}/", subprotocols=[f"symphony.v1.{codec}"]) as client:
-        yield Member(client, codec)
 
 
 codecs = pytest.mark.parametrize("codec", ["json", "msgpack"])

@@ -12,6 +12,7 @@ import pytest
 from symphony import Limits, Room, Socket, Symphony
 from symphony.broker.engines import serve
 from symphony.broker.ipc import ServedBroker
+from symphony.errors import OutcomeUnknownError
 from symphony.testing import TestClient, TestConnection
 
 PATIENCE = 10
@@ -148,6 +149,29 @@ async def test_members_on_all_nodes_hear_a_history_in_one_order(nodes: tuple[Nod
                 heard[-1].append((publication["offset"], publication["data"]))
         assert heard[0] == heard[1]
         assert [offset for offset, _ in heard[0]] == list(range(1, last.offset + 1))
+
+
+async def test_an_app_that_stops_waits_for_its_publications(server: ServedBroker) -> None:
+    app = make_app(server.url)
+    async with TestClient(app):
+        for number in range(20):
+            app.room("chat:a").emit("said", number)
+    other = make_app(server.url)
+    async with TestClient(other):
+        assert [each.data for each in await other.room("chat:a").history()] == list(range(20))
+
+
+async def test_an_app_that_stops_does_not_wait_for_a_broker_that_has_gone(server: ServedBroker) -> None:
+    app = make_app(server.url)
+    app.limits = Limits(finish_timeout=0.5)
+
+    async def publish_too_late() -> None:
+        async with TestClient(app):
+            server.close()
+            app.room("chat:a").emit("said", "too late")
+
+    with pytest.raises(OutcomeUnknownError, match="the app has stopped"):
+        await publish_too_late()
 
 
 async def test_a_publisher_hears_its_own_publication_before_its_reply(nodes: tuple[Node, Node]) -> None:

@@ -199,6 +199,14 @@ def make_app(limits: Limits | None = None) -> Symphony:
         if name == "greeting":
             await room.emit("came")
 
+    spoken = app.rooms("spoken:{name}", history=3, client_join=True)
+
+    @spoken.on_publish("said")
+    def in_public(data: str) -> str | None:
+        if data == "rude":
+            raise Reject("forbidden", "be polite")
+        return "HI" if data == "hi" else None
+
     @events.on("publish")
     async def publish(data: Publish) -> None:
         await app.room(data.room).emit(data.event, data.data, transient=data.transient)

@@ -23,8 +23,10 @@ from symphony.protocol.envelopes import (
     Ping,
     Pong,
     Presence,
+    Publish,
     Published,
     ReadCount,
+    ReadHistory,
     ReadPresence,
     Reply,
     Retry,
@@ -50,15 +52,18 @@ KINDS = {
     "dropped": Dropped,
     "join": Join,
     "leave": Leave,
+    "publish": Publish,
+    "history": ReadHistory,
     "joined": Joined,
     "left": Left,
     "lost": Lost,
     "presence": Presence,
     "count": ReadCount,
 }
-OF_ROOMS = dict.fromkeys(("join", "leave", "joined", "left", "lost", "presence", "count"), "room")
+OF_ROOMS = dict.fromkeys(("join", "leave", "history", "joined", "left", "lost", "presence", "count"), "room")
 FIRST = {
     "event": "event",
+    "publish": "event",
     "ping": "number",
     "pong": "number",
     "retry": "seconds",
@@ -93,20 +98,26 @@ def envelope(meaning: dict[str, Any]) -> Envelope:
 def _field(name: str, value: Any) -> Any:
     if name in ("members", "diff"):
         return msgspec.convert(value, MembersState if name == "members" else MembersDiff)
-    return Position(**value) if name in ("since", "position") and isinstance(value, dict) else value
+    return (
+        Position(**value)
+        if name in ("since", "position", "replaces", "before") and isinstance(value, dict)
+        else value
+    )
 
 
 def meaning(envelope: Envelope, codec: str) -> dict[str, Any]:
     """Return what was decoded, as `envelopes.json` would have it."""
     module = msgspec.json if codec == "json" else msgspec.msgpack
-    kind = "event" if isinstance(envelope, Event) else type(envelope).__name__.lower().removeprefix("read")
+    kind = type(envelope).__name__.lower().removeprefix("read")
+    if isinstance(envelope, Event) and not isinstance(envelope, Publish):
+        kind = "event"
     said = {FIRST.get(kind, "id") if name == kind else name: value for name, value in _fields(envelope)}
     if "data" in said:
         said["data"] = module.decode(said["data"])
     for name in ("members", "diff"):
         if name in said:
             said[name] = msgspec.to_builtins(said[name])
-    for name in ("since", "position"):
+    for name in ("since", "position", "replaces", "before"):
         if isinstance(said.get(name), Position):
             said[name] = msgspec.structs.asdict(said[name])
     return {"kind": kind} | said

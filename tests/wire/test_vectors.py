@@ -26,7 +26,7 @@ NEEDS = {
     "rooms",
 }
 FIELDS = {
-    "event": ({"event", "data"}, {"id", "timeout", "credit", "room", "offset", "epoch"}),
+    "event": ({"event", "data"}, {"id", "timeout", "credit", "room", "offset", "epoch", "after", "replaces"}),
     "reply": ({"id", "data"}, set()),
     "error": ({"id", "data"}, set()),
     "item": ({"id", "data"}, set()),
@@ -39,6 +39,8 @@ FIELDS = {
     "dropped": ({"id"}, set()),
     "join": ({"room", "id"}, {"since", "timeout"}),
     "leave": ({"room", "id"}, {"timeout"}),
+    "publish": ({"event", "data", "room"}, {"id", "timeout", "key", "client"}),
+    "history": ({"room", "id"}, {"timeout", "limit", "before"}),
     "joined": ({"room"}, {"position", "recovered", "members"}),
     "left": ({"room", "data"}, set()),
     "lost": ({"room", "position"}, set()),
@@ -55,6 +57,8 @@ FROM = {
     "ping": "client",
     "join": "client",
     "leave": "client",
+    "publish": "client",
+    "history": "client",
     "joined": "server",
     "left": "server",
     "lost": "server",
@@ -175,7 +179,7 @@ def test_every_spelling_says_what_the_envelope_means(vector: dict[str, Any], cod
     assert next(name for name in FIELDS if name in said) == kind
     for name, value in meant.items():
         found = said.get(name)
-        if name in ("since", "position") and isinstance(found, dict):
+        if name in ("since", "position", "replaces", "before") and isinstance(found, dict):
             # A position may have fields that are new, too, and in any order.
             found = {field: found[field] for field in value}
         assert same(value, found), name

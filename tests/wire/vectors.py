@@ -29,7 +29,7 @@ FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
 
 _MODULES = {"json": msgspec.json, "msgpack": msgspec.msgpack}
 _IDS = ("id", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong")
-_OF_ROOMS = ("join", "leave", "joined", "left", "lost", "presence", "count")
+_OF_ROOMS = ("join", "leave", "history", "joined", "left", "lost", "presence", "count")
 _KINDS = (
     *(
         "event",
@@ -46,10 +46,16 @@ _KINDS = (
         "dropped",
     ),
     *_OF_ROOMS,
+    "publish",
+)
+_FIELDS = (
+    *("data", "id", "since", "timeout", "credit", "position", "recovered", "room", "offset", "epoch"),
+    *("after", "replaces", "key", "client", "limit", "before"),
 )
 _FIELDS = (
     *("data", "id", "since", "timeout", "credit", "position"),
     *("recovered", "members", "diff", "room", "offset", "epoch"),
+    *("after", "replaces", "key", "client", "limit", "before"),
 )
 
 Ids = dict[str, Any]
@@ -95,7 +101,13 @@ def plain(value: Any) -> Any:
 def means(envelope: Mapping[str, Any]) -> dict[str, Any]:
     """Return the map that says an envelope of `envelopes.json`, in the canonical order."""
     kind = envelope["kind"]
-    about = {"event": "event", "ping": "number", "pong": "number", "retry": "seconds"}.get(kind, "id")
+    about = {
+        "event": "event",
+        "publish": "event",
+        "ping": "number",
+        "pong": "number",
+        "retry": "seconds",
+    }.get(kind, "id")
     if kind in _OF_ROOMS:
         about = "room"
     return {kind: envelope[about]} | {
@@ -152,7 +164,7 @@ def _field_fits(key: str, envelope: Mapping[str, Any], found: Any, ids: Ids) -> 
     expected = envelope[key]
     if key in _IDS and isinstance(expected, str) and expected.startswith("$"):
         return ids.setdefault(expected, found) == found and type(found) is int
-    if key == "position" and isinstance(expected, dict):
+    if key in ("position", "replaces") and isinstance(expected, dict):
         epoch = ids.setdefault(expected["epoch"], found["epoch"])
         return found == {"epoch": epoch, "offset": expected["offset"]}
     match expected:
@@ -187,7 +199,7 @@ def named(ids: Ids, envelope: Any) -> Any:
 def _meant(ids: Ids, key: str, value: Any) -> Any:
     if key in _IDS and isinstance(value, str) and value.startswith("$"):
         return ids[value]
-    if key == "since" and isinstance(value, dict):
+    if key in ("since", "before", "replaces") and isinstance(value, dict):
         return {**value, "epoch": ids.get(value["epoch"], value["epoch"])}
     return value
 

@@ -217,9 +217,9 @@ test("an iteration is handled when it asks for the next one", async (t) => {
   const { peer, room } = await member(t);
   const items = room[Symbol.asyncIterator]();
   for (const offset of [1, 2]) peer.frame(said(offset));
-  assert.deepEqual((await items.next()).value, { event: "said", data: 1, position: at(1) });
+  assert.deepEqual((await items.next()).value, { event: "said", data: 1, position: at(1), replaces: null });
   assert.deepEqual(room.position, at(0));
-  assert.deepEqual((await items.next()).value, { event: "said", data: 2, position: at(2) });
+  assert.deepEqual((await items.next()).value, { event: "said", data: 2, position: at(2), replaces: null });
   assert.deepEqual(room.position, at(1));
   await items.return();
   assert.deepEqual(room.position, at(2));

@@ -290,12 +290,15 @@ export class Stage {
     assert.deepEqual(came, { event: "lost", data: position, room: await this.#room(name) });
   }
 
-  async publication(name, { event, data, position }) {
-    const { value: came, error } = await this.#next(await this.#room(name));
+  async publication(name, { event, data, position, replaces = null }) {
+    const room = await this.#room(name);
+    const { value: came, error } = await this.#next(room);
     if (error) throw error;
     assert.equal(came.done, false);
+    // Asking for the next one says that this one is handled.
+    this.ask(room);
     const { data: has, ...rest } = came.value;
-    assert.deepEqual(rest, { event, position });
+    assert.deepEqual(rest, { event, position, replaces });
     this.#equals(has, data);
   }
 

@@ -18,11 +18,15 @@ class Publication(NamedTuple):
         event: The name of its event.
         data: Its data, as plain Python values.
         position: Where it stands in the history of the room; `None` if it is not kept there.
+        replaces: The position of an earlier publication that this one replaces, such as an
+            edited message; `None`: it replaces none. Of several edits, each names the first
+            publication.
     """
 
     event: str
     data: Any
     position: Position | None
+    replaces: Position | None = None
 
 
 class Arrival(NamedTuple):

@@ -37,6 +37,7 @@ from symphony.protocol.envelopes import (
     MalformedError,
     Pong,
     Presence,
+    Publish,
     Published,
     Reply,
     Retry,
@@ -191,7 +192,7 @@ class Core:
             return
         if not isinstance(envelope, Retry):
             self._last_error = None
-        if isinstance(envelope, Event):
+        if isinstance(envelope, Event) and not isinstance(envelope, Publish):
             if envelope.id is None:
                 if envelope.event == "error":
                     self._last_error = envelope
@@ -241,7 +242,9 @@ class Core:
         self.protocol = RAW if codec is None else link.subprotocol
         self.gate.use(link)
         self._greeting = object() if self.open_handlers else None
-        self.outgoing.use(link, codec, self._greeting)
+        # Until `opened`, also without handlers: the limits of the server may arrive with the
+        # handshake, and what they release must not overtake the joins.
+        self.outgoing.use(link, codec, self._greeting or object())
         if codec is not None:
             self._timer = asyncio.get_running_loop().call_later(_LIMITS_TIMEOUT, self._tell, None)
 

@@ -274,7 +274,7 @@ class Delivery:
             return
         try:
             for handler in handlers:
-                await self._dispatch.handle(Call(handler, arrival.event, self._decoding))
+                await self._dispatch.handle(_Publishing(handler, arrival, self._decoding))
         finally:
             self._done(arrival)
 
@@ -302,7 +302,7 @@ class Delivery:
             )
             self._done(arrival)
             return None
-        return Publication(event.event, data, arrival.position)
+        return Publication(event.event, data, arrival.position, event.replaces)
 
     async def _tell_lost(self, position: Position) -> None:
         if self._left:
@@ -333,6 +333,20 @@ class Delivery:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+class _Publishing(Call):
+    """A handler of publications, and the one to call it with."""
+
+    __slots__ = ("_arrival",)
+
+    def __init__(self, handler: Handler, arrival: Arrival, decoding: Decoding) -> None:
+        super().__init__(handler, arrival.event, decoding)
+        self._arrival = arrival
+
+    def __call__(self) -> Any:
+        (event, _, position), handler = self._arrival, self._handler
+        return handler.call(event.event, event.data, self._decoding, position, event.replaces)
 
 
 class _Hook:

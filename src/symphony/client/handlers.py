@@ -8,8 +8,10 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Final, get_type_hints
 
+from symphony.client.arrivals import Publication
 from symphony.client.payload import Decoding, check_type, message_reader, reader
 from symphony.errors import ConfigurationError
+from symphony.protocol.positions import Position
 from symphony.protocol.v1 import MAX_NAME
 
 __all__ = ("ANY", "Handler", "Handlers", "check_name")
@@ -26,12 +28,13 @@ class Handler:
         name: Its qualified name, for messages.
     """
 
-    __slots__ = ("_annotation", "_takes", "function", "name")
+    __slots__ = ("_annotation", "_publication", "_takes", "function", "name")
 
     def __init__(self, event: str, function: Callable[..., Any]) -> None:
         self.function = function
         self.name = _name(function)
-        self._takes, data = _shape(event, function, self.name)
+        self._publication = _publication_in(function, self.name)
+        self._takes, data = _shape(event, function, self.name, self._publication)
         self._annotation = Any if data is None else _annotation(function, data, self.name)
         try:
             check_type(self._annotation)
@@ -44,16 +47,34 @@ class Handler:
         code = getattr(_plain(self.function), "__code__", None)
         return f"{self.name} ({code.co_filename}:{code.co_firstlineno})" if code is not None else self.name
 
-    def call(self, event: str, data: Any, decoding: Decoding) -> Any:
+    def call(
+        self,
+        event: str,
+        data: Any,
+        decoding: Decoding,
+        position: Position | None = None,
+        replaces: Position | None = None,
+    ) -> Any:
         """Call it with the data of an event; return its result, perhaps an awaitable.
+
+        Args:
+            event: The name of the event.
+            data: Its data, still encoded.
+            decoding: How it is decoded.
+            position: Where it stands in the history of a room, if it does.
+            replaces: What it replaces there.
 
         Raises:
             InvalidError: The data does not have the annotated type.
         """
+        more: dict[str, Publication] = {}
+        if self._publication is not None:
+            plain = reader(Any, decoding)(data)
+            more[self._publication] = Publication(event, plain, position, replaces)
         if self._takes == 0:
-            return self.function()
+            return self.function(**more)
         value = reader(self._annotation, decoding)(data)
-        return self.function(event, value) if self._takes == 2 else self.function(value)
+        return self.function(event, value, **more) if self._takes == 2 else self.function(value, **more)
 
     def call_with_message(self, event: str, message: str | bytes, max_elements: int) -> Any:
         """Call it with a message of a raw connection; otherwise like `call`."""
@@ -120,10 +141,31 @@ def _name(function: Any) -> str:
     return f"{getattr(named, '__module__', '')}.{named.__qualname__}".lstrip(".")
 
 
-def _shape(event: str, function: Callable[..., Any], name: str) -> tuple[int, inspect.Parameter | None]:
-    """Return the number of arguments of a handler, and the parameter for the data."""
+def _publication_in(function: Callable[..., Any], name: str) -> str | None:
+    """Return the parameter that is annotated with `Publication`."""
     try:
         parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    for parameter in parameters:
+        given = parameter.annotation
+        if isinstance(given, str) and "Publication" in given:
+            given = _annotation(function, parameter, name)
+        if given is Publication:
+            return parameter.name
+    return None
+
+
+def _shape(
+    event: str, function: Callable[..., Any], name: str, publication: str | None
+) -> tuple[int, inspect.Parameter | None]:
+    """Return the number of arguments of a handler, and the parameter for the data."""
+    try:
+        parameters = [
+            parameter
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.name != publication
+        ]
     except (TypeError, ValueError):
         raise ConfigurationError(f"{name}: its signature cannot be read.") from None
     most = 2 if event == ANY else 1

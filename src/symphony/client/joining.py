@@ -7,10 +7,11 @@ from typing import Any, Literal, TypeAlias
 
 from symphony.client.answers import Answers
 from symphony.client.requests import Request
+from symphony.errors import SymphonyError
 from symphony.protocol.envelopes import Event, Join, Leave
 from symphony.protocol.positions import Position
 
-__all__ = ("Joining", "Leaving", "Since")
+__all__ = ("Joining", "Leaving", "Since", "failure_of")
 
 Since: TypeAlias = Position | Literal["start"] | None
 
@@ -104,3 +105,12 @@ class Leaving(Request):
 
     def _envelope(self, timeout: float | None) -> Event | Join | Leave:
         return Leave(self._room, None, timeout)
+
+
+async def failure_of(request: Joining) -> SymphonyError | None:
+    """Wait for the answer to a join, and return its error."""
+    try:
+        await request.answered()
+    except SymphonyError as error:
+        return error
+    return None

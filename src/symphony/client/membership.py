@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-from symphony.client.arrivals import Arrival
+from symphony.client.arrivals import Arrival, Publication
 from symphony.client.backoff import Backoff
 from symphony.client.delivery import Delivery
 from symphony.client.joining import Joining, Leaving, Since
 from symphony.client.places import GAP, HAD, Place
 from symphony.client.presence import RoomPresence
+from symphony.client.publishing import Publishing
 from symphony.client.room import Room
-from symphony.errors import RemoteError
+from symphony.errors import RemoteError, SymphonyError
 from symphony.protocol.envelopes import Joined, Published
 from symphony.protocol.positions import Position
 
@@ -26,6 +28,7 @@ class Membership:
         name: The name of the room.
         delivery: Makes its `delivery`.
         leave: Leaves the room.
+        publishing: What the client publishes.
 
     Attributes:
         place: How far the client has its publications.
@@ -49,6 +52,7 @@ class Membership:
 
     __slots__ = (
         "_leave",
+        "_publishing",
         "asked",
         "backoff",
         "delivery",
@@ -73,9 +77,11 @@ class Membership:
         name: str,
         delivery: Callable[[Membership], Delivery],
         leave: Callable[[Membership], Awaitable[None]],
+        publishing: Publishing,
     ) -> None:
         self.name = name
         self._leave = leave
+        self._publishing = publishing
         self.place = Place()
         self.presence = RoomPresence()
         self.room: Room | None = None
@@ -98,6 +104,26 @@ class Membership:
         """End the membership."""
         return self._leave(self)
 
+    def emit(self, event: str, data: Any, key: str | None, *, volatile: bool) -> Awaitable[Position | None]:
+        """Publish an event."""
+        self._check_held()
+        return self._publishing.emit(self, event, data, key, volatile=volatile)
+
+    def history(self, limit: int, before: Position | None) -> Awaitable[list[Publication]]:
+        """Return the last publications."""
+        self._check_held()
+        return self._publishing.history(self, limit, before)
+
+    def withdraw(self, error: SymphonyError) -> None:
+        """Fail what waits to be published, because the client is no longer in the room."""
+        self._publishing.withdraw(self.name, error)
+
+    def _check_held(self) -> None:
+        if self.delivery.ended is not None:
+            raise self.delivery.ended.with_traceback(None)
+        if self.ending:
+            raise RemoteError("left", f"the client leaves the room {self.name!r}")
+
     # What arrives
 
     def publish(self, event: Published, size: int) -> bool:
@@ -109,7 +135,7 @@ class Membership:
             return False
         if self.ignoring:
             return False
-        position = self.place.judge(event.offset, event.epoch)
+        position = self.place.judge(event.offset, event.epoch, event.after)
         if position is HAD:
             return False
         if position is GAP:

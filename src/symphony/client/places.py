@@ -46,7 +46,7 @@ class Place:
         """The position up to which all publications are done."""
         return next(iter(self._pending.values()), self.seen)
 
-    def judge(self, offset: int, epoch: str | None) -> Judged:
+    def judge(self, offset: int, epoch: str | None, after: int | None = None) -> Judged:
         """Return the position of the next publication, or why it is not the next one.
 
         `seen` must not be `None`.
@@ -54,10 +54,11 @@ class Place:
         Args:
             offset: The offset of the publication.
             epoch: Its epoch, if it names one.
+            after: The places between this offset and *offset* are empty, if there are any.
         """
         seen = self.seen
         assert seen is not None
-        if offset == seen.offset + 1:
+        if offset == seen.offset + 1 or (after is not None and after <= seen.offset < offset):
             return Position(epoch or seen.epoch, offset)
         same = epoch is None or epoch == seen.epoch
         return HAD if same and offset <= seen.offset else GAP

@@ -37,6 +37,14 @@ class Held(Protocol):
         """End the membership."""
         ...
 
+    def emit(self, event: str, data: Any, key: str | None, *, volatile: bool) -> Awaitable[Position | None]:
+        """Publish an event."""
+        ...
+
+    def history(self, limit: int, before: Position | None) -> Awaitable[list[Publication]]:
+        """Return the last publications."""
+        ...
+
 
 class Room:
     """A room that a client has joined; `await client.join(name)` returns it.
@@ -151,6 +159,65 @@ class Room:
         """
         self._held.delivery.left_handlers.append(handler)
         return handler
+
+    def emit(
+        self, event: str, data: Any = None, *, key: str | None = None, volatile: bool = False
+    ) -> Awaitable[Position | None]:
+        """Publish an event to the room, if the app lets its clients do that.
+
+        It is sent in the order of the calls, also if you do not await the result. Without a
+        connection it waits for one. In a room with a history, the client repeats it after a
+        lost connection, for up to 4 minutes, and the server publishes it once. You hear it
+        yourself, before its position is there.
+
+        Cancelling stops the waiting, not the publishing. If nothing waits, the client logs
+        a failure.
+
+        Args:
+            event: The name of the event.
+            data: The data. It is encoded in the call.
+            key: Makes your own repeats safe: for 5 minutes, the same key publishes nothing
+                again. By default, each call has a random one.
+            volatile: Send it only if that is possible at once, and wait for no answer. It
+                is not kept, and members that are behind do not get it.
+
+        Returns:
+            When awaited, the position in the history. `None`: the room has none, or
+            *volatile*.
+
+        Raises:
+            RemoteError: When awaited: the server refused it, such as `forbidden` or, with a
+                *key* that was used for other data, `conflict`. Or the client is no longer in
+                the room.
+            OutcomeUnknownError: When awaited: it may or may not have been published.
+            RequestTimeoutError: When awaited: there was no connection for 4 minutes.
+            DisconnectedError: The client is closed. It was not published.
+            MessageTooLargeError: When awaited: it is larger than the server accepts.
+            QueueFullError: Too many publications wait: `max_queue`, or `max_queue_bytes`.
+            ValueError: The name or the key is not valid, or there is a key in a room without
+                a history.
+            TypeError: The data cannot be encoded.
+        """
+        check_name(event)
+        return self._held.emit(event, data, key, volatile=volatile)
+
+    async def history(self, limit: int = 100, *, before: Position | None = None) -> list[Publication]:
+        """Return the last publications that the room keeps, the oldest first.
+
+        Args:
+            limit: The most publications.
+            before: Only those before this position; `None`: the newest.
+
+        Raises:
+            RemoteError: `invalid`: the room has no history, or not this position. `forbidden`:
+                the client is not a member.
+            RequestTimeoutError: No answer arrived in time.
+            DisconnectedError: The connection was lost, or the client is closed.
+            ValueError: *limit* is not above 0.
+        """
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit}.")
+        return await self._held.history(limit, before)
 
     async def leave(self) -> None:
         """Leave the room. Afterwards, no handler of it is called.

@@ -11,11 +11,12 @@ from symphony.client.backlog import Gate
 from symphony.client.backoff import Backoff
 from symphony.client.delivery import Delivery, End
 from symphony.client.dispatch import Dispatch
-from symphony.client.joining import Joining, Leaving, Since
+from symphony.client.joining import Joining, Leaving, Since, failure_of
 from symphony.client.loss import Loss
 from symphony.client.membership import Membership
 from symphony.client.options import Options
 from symphony.client.payload import Decoding, error_said
+from symphony.client.publishing import Publishing
 from symphony.client.room import Room
 from symphony.errors import DisconnectedError, RemoteError, RequestTimeoutError, SymphonyError
 from symphony.protocol.envelopes import Joined, Left, Lost, Presence, Published
@@ -50,6 +51,7 @@ class Rooms:
         "_memberships",
         "_options",
         "_outgoing",
+        "_publishing",
         "_tasks",
         "_where",
     )
@@ -70,6 +72,7 @@ class Rooms:
         self._decoding = decoding
         self._options = options
         self._where = where
+        self._publishing = Publishing(answers, gate, decoding, options, where)
         self._memberships: dict[str, Membership] = {}
         self._tasks: set[asyncio.Task[SymphonyError | None]] = set()
         self._forgot = False
@@ -152,6 +155,7 @@ class Rooms:
             return
         membership.ending = True
         membership.stop_timer()
+        membership.withdraw(RemoteError("left", "the client has left the room"))
         try:
             if self._outgoing.live and (membership.member or membership.asked):
                 request = membership.request = Leaving(
@@ -296,7 +300,7 @@ class Rooms:
 
     def _watch(self, membership: Membership, request: Joining) -> asyncio.Task[SymphonyError | None]:
         request.settled = lambda failure: self._settled(membership, request, failure)
-        task = start(_failure(request))
+        task = start(failure_of(request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -339,7 +343,7 @@ class Rooms:
     # The table
 
     def _add(self, name: str) -> Membership:
-        membership = self._memberships[name] = Membership(name, self._deliver, self.leave)
+        membership = self._memberships[name] = Membership(name, self._deliver, self.leave, self._publishing)
         if len(self._memberships) > MAX_REMEMBERED_ROOMS:
             others = [one for one in self._memberships.values() if one.room is None and one is not membership]
             if len(others) >= MAX_REMEMBERED_ROOMS:
@@ -374,6 +378,7 @@ class Rooms:
         membership.held = membership.ending = False
         self._memberships.pop(membership.name, None)
         membership.delivery.end(error, how)
+        membership.withdraw(error)
         self._wake(membership)
 
     async def _wait(self, membership: Membership) -> None:
@@ -387,12 +392,3 @@ class Rooms:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-async def _failure(request: Joining) -> SymphonyError | None:
-    """Wait for the answer to a join, and return its error."""
-    try:
-        await request.answered()
-    except SymphonyError as error:
-        return error
-    return None

@@ -83,6 +83,20 @@ class Room(Iterator[Publication]):
             raise ended
         return publication
 
+    def emit(
+        self, event: str, data: Any = None, *, key: str | None = None, volatile: bool = False
+    ) -> Position | None:
+        """Publish an event, and wait for its position; see `symphony.client.Room.emit`."""
+
+        async def publish() -> Position | None:
+            return await self._room.emit(event, data, key=key, volatile=volatile)
+
+        return self._wait(publish)
+
+    def history(self, limit: int = 100, *, before: Position | None = None) -> list[Publication]:
+        """Return the last publications; see `symphony.client.Room.history`."""
+        return self._wait(lambda: self._room.history(limit, before=before))
+
     def leave(self) -> None:
         """Leave the room; see `symphony.client.Room.leave`."""
         self._wait(self._room.leave)

@@ -18,6 +18,7 @@ from symphony.websocket.handshake import TOKEN, check_origins
 __all__ = (
     "NO_CLOSE",
     "NO_LEAVE",
+    "NO_MEMBER",
     "NO_ROOM",
     "answering",
     "as_coroutine",
@@ -28,7 +29,11 @@ __all__ = (
     "wrong_state",
 )
 
-NO_ROOM: Final = "a Room is for the hooks of app.rooms(); here use app.room(name) or await socket.join(name)"
+NO_ROOM: Final = (
+    "a Room is for the hooks of app.rooms(), and for routes with room=; "
+    "here use app.room(name) or await socket.join(name)"
+)
+NO_MEMBER: Final = "a Member is for the hooks of members, and for routes with room=; here use room.members"
 NO_LEAVE: Final = "only on_leave, on_away and on_depart of rooms have a Leave"
 NO_CLOSE: Final = "only a disconnect handler has a Close"
 

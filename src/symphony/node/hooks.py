@@ -17,6 +17,9 @@ from symphony.node.checks import (
     the_handshake,
     wrong_state,
 )
+from symphony.protocol.bounds import calm
+from symphony.protocol.reading import event_readers
+from symphony.rooms.clients import OnPublish
 from symphony.rooms.family import Families, Family, Hook
 from symphony.rooms.leave import Leave
 from symphony.rooms.members import Member
@@ -24,7 +27,7 @@ from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy, Rooms
 from symphony.rooms.room import Room
 from symphony.rooms.ticking import DT
 from symphony.routing.patterns import NamePattern
-from symphony.routing.plan import Plan, compile_plan
+from symphony.routing.plan import NAMED_EVENT, Payload, Plan, compile_plan
 from symphony.routing.stage import Filler, Known, OfSubject, the_socket, the_subject
 from symphony.socket import Socket
 from symphony.transport.base import Close
@@ -73,6 +76,9 @@ class HookCompiler:
             on_leave=tuple(hooks.get("on_leave", [])),
             on_empty=tuple(hooks.get("on_empty", [])),
             tasks=tuple(hooks.get("task", [])),
+            publishes={
+                event: self._on_publish(hook, event, policy) for event, hook in rooms.publishes.items()
+            },
             ticks=tuple((seconds, self._hook(hook, "every", policy)) for seconds, hook in rooms.ticks),
             saves=tuple((every, self._hook(hook, "save", policy)) for every, hook in rooms.saves),
             member_state=self._of_socket(policy.members, "members", policy),
@@ -82,6 +88,15 @@ class HookCompiler:
             on_away=tuple(hooks.get("on_away", [])),
             on_depart=tuple(hooks.get("on_depart", [])),
         )
+
+    def _on_publish(self, function: Callable[..., Any], event: str, policy: RoomPolicy) -> OnPublish:
+        where = f"on_publish({event!r}) of rooms {policy.pattern!r}"
+        plan = self._plan(
+            function, where, policy, for_socket=True, room=OfSubject("room"), payload=NAMED_EVENT
+        )
+        readers: Mapping[str, Callable[[Any], Any]] = plan.reader or event_readers(Any)
+        calm_readers = {kind: calm(readers[kind]) for kind in ("json", "msgpack", "plain", "unpacked")}
+        return OnPublish(calm_readers, answering(plan, where))
 
     def factory(
         self, make: Callable[..., Any], option: str, policy: RoomPolicy, *, for_socket: bool = False
@@ -133,8 +148,10 @@ class HookCompiler:
         for_socket: bool,
         is_factory: bool = False,
         kind: str = "",
+        room: Filler = the_subject,
+        payload: Payload | None = None,
     ) -> Plan:
-        types: dict[type, Filler] = {Room: the_subject}
+        types: dict[type, Filler] = {Room: room}
         refused = {Close: NO_CLOSE, Member: _NO_MEMBER, Leave: NO_LEAVE}
         if kind in _MEMBER_HOOKS:
             types = {Room: OfSubject("room"), Member: OfSubject("member")}
@@ -160,6 +177,7 @@ class HookCompiler:
             pattern_names=names,
             overrides=self._overrides,
             is_factory=is_factory,
+            payload=payload,
         )
 
 

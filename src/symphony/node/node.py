@@ -20,6 +20,7 @@ from symphony.handshake import Handshake
 from symphony.identity import Identity
 from symphony.limits import Limits
 from symphony.node.admission import Admission, Resolve, shown_path
+from symphony.node.entrances import Entrances
 from symphony.node.logins import Logins
 from symphony.node.others import socket_id
 from symphony.node.peruser import LocalClaims, PerUser
@@ -118,6 +119,7 @@ class Node:
         self.loop = asyncio.get_running_loop()
         self._sessions: dict[Session, None] = {}
         self._per_user = PerUser(LocalClaims())
+        self._entrances = Entrances(self.rooms, self._per_user, self.run_in_background)
         self._admission = Admission(resolve, limits, hosts, paths)
         self._stopping = False
         self._empty = asyncio.Event()
@@ -152,12 +154,8 @@ class Node:
             self.rooms.enter_as_user(socket, socket.user.id)
 
     async def admit(self, session: Session) -> list[str]:
-        """Decide about a socket before it opens, because of its user; return those that it replaces."""
-        user = session.socket.user
-        if user is not None and self.rooms.is_slow_for_user(user.id):
-            await self.rooms.join_as_user(session.socket, user.id)
-        # Last: it opens in the step in which it has the claim.
-        return await self._per_user.admit(session) if session.endpoint.per_user else []
+        """Decide about a socket before it opens; return those that it replaces."""
+        return await self._entrances.admit(session)
 
     def give_up_place(self, session: Session) -> None:
         """Let the user of a socket whose connection has ended have another one."""

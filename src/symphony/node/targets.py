@@ -78,7 +78,8 @@ class Targets:
         # The routes and routers by the names that all nodes give them.
         self._named: dict[str, Handlers] = {}
         self._keys: dict[Handlers, str] = {}
-        self.rooms.finds(self._sockets_of, self._batch_named)
+        self.rooms.group = self._batch_named
+        self.rooms.sockets_named = self._sockets_named
 
     def named(self, groups: Iterable[Handlers]) -> Iterable[Handlers]:
         """Give names to the routes and routers of the app, which are the same on all nodes; return them."""
@@ -123,7 +124,7 @@ class Targets:
         group = self._named.get(name)
         return None if group is None else self._batch_of(group)
 
-    def _sockets_of(self, name: str) -> tuple[Socket[Any], ...]:
+    def _sockets_named(self, name: str) -> tuple[Socket[Any], ...]:
         """Return the sockets of this node that have a name of `rooms/topics.py`."""
         kind, _, rest = name.partition(":")
         if kind == "socket":

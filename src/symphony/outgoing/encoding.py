@@ -20,13 +20,13 @@ from msgspec import Raw
 
 from symphony.protocol.codec import encode_json, encode_msgpack, json_encoder, to_message
 from symphony.protocol.envelopes import MESSAGE, Envelope, Event, Item, Protocol, Published, Reply
+from symphony.protocol.positions import Position
 from symphony.protocol.unencodable import UnencodableError, fail_to_encode
 from symphony.protocol.v1 import JSON, MSGPACK, V1
 
 __all__ = (
     "RAW",
     "V1_DIALECTS",
-    "Announced",
     "Content",
     "Dialect",
     "Emitted",
@@ -208,27 +208,6 @@ class Content:
         return msgspec.msgpack.decode(self.packed)
 
 
-class Announced:
-    """A publication of a room that clients are told about: it has the room's name.
-
-    Args:
-        content: Event and data.
-        room: The name of the room.
-        offset: The number in the room's history, if it is kept.
-    """
-
-    __slots__ = ("_content", "_offset", "_room")
-
-    def __init__(self, content: Sent | Emitted | Content, room: str, offset: int | None = None) -> None:
-        self._content = content
-        self._room = room
-        self._offset = offset
-
-    def encode(self, dialect: Dialect) -> Message:
-        """Return its message in *dialect*."""
-        return dialect.publication(self._content, self._room, self._offset)
-
-
 class SharedEncoding:
     """Encodes publications for all sockets that share a dialect and a transport's encoding.
 
@@ -319,14 +298,23 @@ class Dialect:
         _check_event_name(name)
         return self._encoded(Event(name, data))
 
-    def publication(self, content: Sent | Emitted | Content, room: str, offset: int | None) -> Message:
+    def publication(
+        self,
+        content: Sent | Emitted | Content,
+        room: str,
+        offset: int | None,
+        after: int | None,
+        replaces: Position | None,
+    ) -> Message:
         """Return the message of a publication that has its room's name.
 
         Raises:
             TypeError: The protocol cannot encode it.
         """
         name = MESSAGE if content.event is None else content.event
-        return self._encoded(Published(name, content.data(self), room=room, offset=offset))
+        return self._encoded(
+            Published(name, content.data(self), room=room, offset=offset, after=after, replaces=replaces)
+        )
 
     def _encoded(self, event: Event) -> Message:
         message = self._shared.encode(event)
@@ -353,7 +341,14 @@ class _Raw(Dialect):
     def message(self, value: object) -> Message:
         return to_message(value)
 
-    def publication(self, content: Sent | Emitted | Content, room: str, offset: int | None) -> Message:
+    def publication(
+        self,
+        content: Sent | Emitted | Content,
+        room: str,
+        offset: int | None,
+        after: int | None,
+        replaces: Position | None,
+    ) -> Message:
         # A raw connection is not told about rooms.
         return (
             to_message(content.plain)

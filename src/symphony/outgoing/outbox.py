@@ -242,9 +242,7 @@ class Outbox(_LookedAt):
             discard: Drop the frames that are queued before it.
         """
         if discard:
-            self.dropped += len(self.frames)
-            self.frames.clear()
-            self.size = 0
+            self.forget()
         self._places = None
         if last is not None:
             self.send(last)
@@ -259,6 +257,13 @@ class Outbox(_LookedAt):
         self._marks = (None, None)
         self.resync = None
         self._wake()
+
+    def forget(self) -> None:
+        """Drop the frames that are queued."""
+        self.dropped += len(self.frames)
+        self.frames.clear()
+        self.size = 0
+        self._places = None
 
     def detach(self) -> None:
         """Release the recipient, which refers to this outbox, and its rooms."""

@@ -8,22 +8,17 @@ Symphony's own, in JSON and MessagePack; an app may define another.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 from typing import Protocol as Contract
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from symphony.errors import Reject
 from symphony.protocol.positions import Position
 from symphony.protocol.rosters import MembersDiff, MembersState
 
 __all__ = (
-    "COUNT",
-    "JOIN",
-    "LEAVE",
     "MESSAGE",
-    "PRESENCE",
-    "Action",
     "Cancel",
     "Dropped",
     "End",
@@ -45,8 +40,10 @@ __all__ = (
     "Pong",
     "Presence",
     "Protocol",
+    "Publish",
     "Published",
     "ReadCount",
+    "ReadHistory",
     "ReadPresence",
     "Reply",
     "Retry",
@@ -54,24 +51,6 @@ __all__ = (
 
 MESSAGE = "message"
 """The event of a plain `send(x)`."""
-
-
-class Action(str):
-    """The name of a request that no event can have, because it is equal to nothing else.
-
-    It is handled in order with events, as if it were one.
-    """
-
-    __slots__ = ()
-    __eq__ = object.__eq__
-    __ne__ = object.__ne__
-    __hash__ = object.__hash__
-
-
-JOIN: Final = Action("join")
-LEAVE: Final = Action("leave")
-PRESENCE: Final = Action("presence")
-COUNT: Final = Action("count")
 
 
 class Event(Struct, omit_defaults=True):
@@ -115,11 +94,30 @@ class Published(Event, omit_defaults=True):
         room: The name of the room; `None` from a server that did not say it.
         offset: Its number in the room's history, if it is kept there.
         epoch: The epoch of the offset, if it is not that of the one before.
+        after: All places between this offset and `offset` are empty, if there are any: what
+            stood there was replaced.
+        replaces: The position of the publication that this one replaces.
     """
 
     room: str | None = None
     offset: int | None = None
     epoch: str | None = None
+    after: int | None = None
+    replaces: Position | None = None
+
+
+class Publish(Event, omit_defaults=True):
+    """A client publishes an event to a room; without an id, it is volatile.
+
+    Attributes:
+        key: A repeat with the same key is not published again.
+        client: Kept while the client reconnects; its keys belong to it without a user.
+    """
+
+    event: str = field(name="publish")
+    room: str = ""
+    key: str | None = None
+    client: str | None = None
 
 
 class Reply(Struct, gc=False):
@@ -227,6 +225,21 @@ class Leave(Struct, omit_defaults=True):
     timeout: float | None = None
 
 
+class ReadHistory(Struct, omit_defaults=True):
+    """The request `id`: the last publications in the history of the room `history`.
+
+    Attributes:
+        limit: The most publications; `None`: as many as the server likes.
+        before: Only those before this position; `None`: the newest.
+    """
+
+    history: str
+    id: Any
+    timeout: float | None = None
+    limit: int | None = None
+    before: Position | None = None
+
+
 class ReadPresence(Struct, omit_defaults=True):
     """The request `id`: the members of the room `presence`, of which the client is one."""
 
@@ -302,6 +315,7 @@ Envelope: TypeAlias = (
     | Dropped
     | Join
     | Leave
+    | ReadHistory
     | Joined
     | Left
     | Lost

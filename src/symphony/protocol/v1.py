@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, Union
 
 import msgspec
 from msgspec import Meta, Raw, Struct
+from msgspec.structs import astuple
 
 from symphony.protocol.codec import json_envelope, msgpack_envelope
 from symphony.protocol.envelopes import (
@@ -31,8 +32,10 @@ from symphony.protocol.envelopes import (
     Ping,
     Pong,
     Presence,
+    Publish,
     Published,
     ReadCount,
+    ReadHistory,
     ReadPresence,
     Reply,
     Retry,
@@ -42,12 +45,26 @@ from symphony.protocol.positions import Position
 from symphony.protocol.rosters import MembersDiff, MembersState
 from symphony.protocol.unencodable import fail_to_encode
 
-__all__ = ("ERROR", "JSON", "MAX_CREDIT", "MAX_ID", "MAX_NAME", "MAX_TIMEOUT", "MSGPACK", "V1", "TypedV1")
+__all__ = (
+    "ERROR",
+    "JSON",
+    "MAX_CLIENT",
+    "MAX_CREDIT",
+    "MAX_ID",
+    "MAX_KEY",
+    "MAX_NAME",
+    "MAX_TIMEOUT",
+    "MSGPACK",
+    "V1",
+    "TypedV1",
+)
 
 MAX_ID: Final = 2**53 - 1
 """The largest integer that a double holds exactly, so that every language can use ids."""
 MAX_CREDIT: Final = 2**31 - 1
 MAX_NAME: Final = 256
+MAX_KEY: Final = 128
+MAX_CLIENT: Final = 64
 MAX_TIMEOUT: Final = 2**31 - 1
 """Seconds; timers have an upper limit."""
 
@@ -58,6 +75,8 @@ _Credit = Annotated[int, Meta(ge=0, le=MAX_CREDIT)]
 # How long the name of a room may be is for the server to say: `Limits.max_room_name`.
 _Room = Annotated[str, Meta(min_length=1)]
 _Epoch = Annotated[str, Meta(min_length=1, max_length=128)]
+_Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)]
+_Client = Annotated[str, Meta(min_length=1, max_length=MAX_CLIENT)]
 _NULLS: Final = {"json": Raw(b"null"), "msgpack": Raw(b"\xc0")}
 _ABSENT: Final = Raw(b"")
 ERROR: Final = "error"
@@ -92,6 +111,13 @@ class _Frame(Struct, gc=False):
     joined: _Room | None = None
     left: _Room | None = None
     lost: _Room | None = None
+    publish: _Name | None = None
+    room: _Room | None = None
+    key: _Key | None = None
+    client: _Client | None = None
+    history: _Room | None = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_ID)] | None = None
+    before: Position | None = None
     since: Position | Literal["start"] | None = None
     position: Position | None = None
     recovered: bool | None = None
@@ -132,6 +158,8 @@ class _JsonPublished(Published, gc=False):
     room: _Room | None = None
     offset: _Id | None = None
     epoch: _Epoch | None = None
+    after: _Id | None = None
+    replaces: Position | None = None
 
 
 class _MsgpackPublished(_JsonPublished, gc=False):
@@ -147,6 +175,8 @@ class _Request(Struct):
     event: Any = None
     join: Any = None
     leave: Any = None
+    publish: Any = None
+    history: Any = None
     presence: Any = None
     count: Any = None
 
@@ -271,7 +301,7 @@ class V1:
         id = None
         with suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
             request = self._decode_request(message)
-            kinds = request.event, request.join, request.leave, request.presence, request.count
+            _, *kinds = astuple(request)
             if any(kind is not None for kind in kinds):
                 id = request.id
         return MalformedError(reason, path, id=id)
@@ -279,14 +309,12 @@ class V1:
 
 def _of_room(frame: _Frame, data: Raw) -> Envelope | None:
     """Return the envelope about a room, `None` if the frame is not about a room."""
-    if (room := frame.join or frame.leave) is not None:
-        if frame.id is None:
-            raise MalformedError("it needs an `id`, because it is a request", "$.id")
-        if frame.join is not None:
-            return Join(room, frame.id, frame.since, frame.timeout)
-        return Leave(room, frame.id, frame.timeout)
-    if frame.presence is not None or frame.count is not None:
-        return _of_members(frame)
+    if frame.publish is not None:
+        return _publish(frame.publish, frame, data)
+    if frame.presence is not None and (frame.diff is not None or frame.members is not None):
+        return Presence(frame.presence, frame.diff, frame.members)
+    if frame.history or frame.join or frame.leave or frame.presence or frame.count:
+        return _request(frame)
     if frame.joined is not None:
         return Joined(frame.joined, frame.position, frame.recovered, frame.members)
     if frame.left is not None:
@@ -298,12 +326,23 @@ def _of_room(frame: _Frame, data: Raw) -> Envelope | None:
     return None
 
 
-def _of_members(frame: _Frame) -> Presence | ReadPresence | ReadCount:
-    """Return the envelope about the members of a room."""
-    if frame.presence is not None and (frame.diff is not None or frame.members is not None):
-        return Presence(frame.presence, frame.diff, frame.members)
+def _publish(event: str, frame: _Frame, data: Raw) -> Publish:
+    if frame.room is None:
+        raise MalformedError("a `publish` needs a `room`", "$.room", id=frame.id)
+    if frame.id is None and frame.key is not None:
+        raise MalformedError("a `key` needs an `id`: without one, nothing is kept", "$.key")
+    return Publish(event, data, frame.id, frame.timeout, room=frame.room, key=frame.key, client=frame.client)
+
+
+def _request(frame: _Frame) -> Envelope:
     if frame.id is None:
         raise MalformedError("it needs an `id`, because it is a request", "$.id")
+    if frame.history is not None:
+        return ReadHistory(frame.history, frame.id, frame.timeout, frame.limit, frame.before)
+    if frame.join is not None:
+        return Join(frame.join, frame.id, frame.since, frame.timeout)
+    if frame.leave is not None:
+        return Leave(frame.leave, frame.id, frame.timeout)
     if frame.presence is not None:
         return ReadPresence(frame.presence, frame.id, frame.timeout)
     assert frame.count is not None

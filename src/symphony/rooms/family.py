@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from symphony.errors import Reject
 from symphony.protocol.invalid import shortened
 from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy
 from symphony.routing.patterns import NamePattern, NameTable
+
+if TYPE_CHECKING:
+    from symphony.rooms.clients import OnPublish
 
 __all__ = ("DEFAULT_FAMILY", "Families", "Family", "Hook")
 
@@ -39,6 +42,7 @@ class Family:
         ticks: Called at a fixed rate, each with its interval.
         saves: Called after changes, each with its interval.
         tasks: Run from the first join to the end of the linger.
+        publishes: What clients may publish, by the name of the event.
         has_members: Whether its rooms have members: users, whatever the number of sockets.
         has_home: Whether each of its rooms is at home on one node.
     """
@@ -50,6 +54,7 @@ class Family:
     on_leave: tuple[Hook, ...] = ()
     on_empty: tuple[Hook, ...] = ()
     tasks: tuple[Hook, ...] = ()
+    publishes: Mapping[str, OnPublish] = field(default_factory=dict[str, "OnPublish"])
     ticks: tuple[tuple[float, Hook], ...] = ()
     saves: tuple[tuple[float, Hook], ...] = ()
     member_state: Hook | None = None
@@ -86,7 +91,8 @@ class Family:
     @property
     def is_announced(self) -> bool:
         """Whether clients are told of their membership."""
-        return self.policy.history is not None or self.policy.presence or self.opens_to_clients
+        told = self.policy.history is not None or self.policy.presence or self.publishes
+        return bool(told) or self.opens_to_clients
 
 
 _PARAMETER: Final = re.compile(r"\{[^}]*\}")
@@ -105,6 +111,7 @@ class Families:
         self.have_members = False
         self._table = NameTable[Family](separator=ROOM_SEPARATOR, exact=True)
         self._alike: list[tuple[NamePattern, Callable[[str], object]]] = []
+        self._by_form: dict[str, list[Family]] = {}
 
     def add(self, family: Family) -> None:
         """Add a family.
@@ -117,6 +124,7 @@ class Families:
         self._table.add(pattern, family)
         named = NamePattern(pattern, separator=ROOM_SEPARATOR)
         self._alike.append((named, _alike(named)))
+        self._by_form.setdefault(_form(pattern), []).append(family)
 
     def find(self, name: str) -> tuple[Family, dict[str, Any]]:
         """Return the family and the parameters of a room's name.
@@ -135,6 +143,15 @@ class Families:
             if is_alike(name):
                 raise _not_of(pattern, name)
         return DEFAULT_FAMILY, {}
+
+    def formed_like(self, text: str) -> Family | None:
+        """Return the only family whose pattern is *text*, but for the names and types of parameters."""
+        families = self._by_form.get(_form(text), [])
+        return families[0] if len(families) == 1 else None
+
+
+def _form(pattern: str) -> str:
+    return _PARAMETER.sub("{}", pattern)
 
 
 def _not_of(pattern: NamePattern, name: str) -> Reject:

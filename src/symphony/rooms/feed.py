@@ -8,7 +8,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from symphony.errors import Reject
-from symphony.outgoing.encoding import Announced, Content
+from symphony.outgoing.announced import Announced
+from symphony.outgoing.encoding import Content
 from symphony.protocol.positions import Position
 from symphony.rooms.pages import Excerpt, Pages
 from symphony.tasks import start
@@ -105,13 +106,14 @@ class Feed:
         after = since if isinstance(since, Position) else None
         page = await self.page(after)
         top = self.last if page.top.epoch != self.last.epoch else max(page.top, self.last, key=_OFFSET)
+        before = page.first.offset - 1 if page.first is not None else top.offset
+        first = before
+        if page.complete and top.offset - before > most:
+            # These are fewer publications if some places are empty.
+            first = await self._before_newest(most)
         if after is not None:
-            if page.complete and top.offset - after.offset <= most:
-                return after, True
-            return None, False
-        offset = page.first.offset - 1 if page.first is not None else top.offset
-        first = max(offset, top.offset - most)
-        return Position(top.epoch, first), first == offset
+            return (after, True) if page.complete and first <= before else (None, False)
+        return Position(top.epoch, max(first, before)), first <= before
 
     async def page(self, after: Position | None) -> Excerpt:
         """Return the publications that follow *after*; from the oldest for `None`.
@@ -128,10 +130,17 @@ class Feed:
         """Return the frames of a page in *encoding*, made once for all members."""
         return page.frames(encoding, self._encode)
 
-    def _encode(self, record: Record, before: Position, encoding: SharedEncoding) -> Any:
-        content = Content(record.event, record.payload)
+    async def _before_newest(self, most: int) -> int:
+        """Return the offset before the newest publications."""
         try:
-            return encoding.encode(Announced(content, self._room, record.position.offset))
+            page = await self._broker.before(self._room, None, limit=most)
+        except Exception as error:
+            raise self._unavailable() from error
+        return page.records[0].position.offset - 1 if page.records else page.top.offset
+
+    def _encode(self, record: Record, before: Position, encoding: SharedEncoding) -> Any:
+        try:
+            return encoding.encode(self._announced(record, before))
         except Exception as error:
             self._not_encoded(error)
             return None
@@ -150,14 +159,25 @@ class Feed:
         if record.replaces is not None:
             # They may have the one that is replaced.
             self._pages.forget()
-        content = record.source
-        if not isinstance(content, Content):
-            content = Content(record.event, record.payload)
         try:
-            self._deliver(Announced(content, self._room, record.position.offset), record.position)
+            self._deliver(self._announced(record), record.position)
         except Exception as error:
             # The publication is kept already.
             self._not_encoded(error)
+
+    def _announced(self, record: Record, after: Position | None = None) -> Announced:
+        """Return a publication for the members.
+
+        Args:
+            record: The publication.
+            after: The position that is known to be the one before; `None`: it is the next one.
+        """
+        content = record.source
+        if not isinstance(content, Content):
+            content = Content(record.event, record.payload)
+        offset = record.position.offset
+        gap = None if after is None or after.offset + 1 == offset else after.offset
+        return Announced(content, self._room, offset, gap, record.replaces)
 
 
 def _nothing(*ignored: object) -> None:

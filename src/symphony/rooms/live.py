@@ -45,6 +45,7 @@ class Live(Batch):
         term: The claim by which this node is its home; `None`: it is not, or needs not to be.
         home_until: When the lease of the home ends, in the time of the loop.
         began: Whether its life has begun: its state was created, or it has had a member.
+        speaking: Held while a publication of a client is handled; `None`: there was none.
         unasked: The members that have joined without `authorize`; `None`: there are none.
         over: Set when its life is over, so that nobody can join it any more. It is done
             when the room is gone.
@@ -72,6 +73,7 @@ class Live(Batch):
         "params",
         "savings",
         "showing",
+        "speaking",
         "state",
         "tasks",
         "term",
@@ -99,6 +101,7 @@ class Live(Batch):
         self.linger: asyncio.TimerHandle | None = None
         self.ending: asyncio.Task[Any] | None = None
         self.began = False
+        self.speaking: asyncio.Lock | None = None
         self.over: asyncio.Future[None] | None = None
         self.open_until = 0.0
         self.caught_up: Callable[[Recipient], None] | None = None

@@ -26,8 +26,9 @@ from symphony.rooms.ticking import Ticking
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker
+    from symphony.outgoing.announced import Announced
     from symphony.outgoing.batch import Batch, Batches, Recipient
-    from symphony.outgoing.encoding import Announced, Emitted, Sent
+    from symphony.outgoing.encoding import Emitted, Sent
     from symphony.protocol.positions import Position
     from symphony.rooms.family import Family, Hook
     from symphony.rooms.options import Delivery

@@ -15,11 +15,12 @@ from symphony.errors import Reject
 from symphony.identity import is_of_user, room_of_user
 from symphony.outgoing.batch import Batch, Batches, Recipient
 from symphony.outgoing.encoding import Content, Emitted, Once, Sent
-from symphony.protocol.envelopes import Join, ReadCount, ReadPresence
+from symphony.protocol.envelopes import Join, Publish, ReadCount, ReadHistory, ReadPresence
 from symphony.protocol.positions import Position
 from symphony.protocol.rosters import MembersState
 from symphony.rooms.announcing import Announcing
 from symphony.rooms.changes import Changes
+from symphony.rooms.clients import ClientRooms
 from symphony.rooms.joining import FindFamily, Joining
 from symphony.rooms.leave import Leave
 from symphony.rooms.leaving import Leaving
@@ -28,6 +29,7 @@ from symphony.rooms.members import Member, Presence
 from symphony.rooms.membertable import MemberTable
 from symphony.rooms.opening import Opening
 from symphony.rooms.options import Delivery
+from symphony.rooms.places import Place, Places, place_of
 from symphony.rooms.publishing import Publication, Publishing, terms_of
 from symphony.rooms.relaying import Relaying
 from symphony.rooms.revoking import Revoking
@@ -51,6 +53,7 @@ class Membership:
         batches: The batches of the node.
         everyone: The open sockets that `app.everyone` reaches.
         group: Returns the sockets of a route or router by its name.
+        sockets_named: Returns the sockets of this node by a name of `rooms/topics.py`.
         peers: The other nodes; `None` if there can be none.
 
     Args:
@@ -87,7 +90,8 @@ class Membership:
         publish_timeout: float,
     ) -> None:
         self.thread = get_ident()
-        self.group: Callable[[str], Batch | None] = _no_group
+        self.group: Callable[[str], Batch | None] = lambda name: None
+        self.sockets_named: Callable[[str], Iterable[Socket[Any]]] = lambda name: ()
         self.batches = batches = Batches(asyncio.get_running_loop().call_soon, self._not_encoded)
         self.everyone = Batch(EVERYONE)
         self._find_family = find_family
@@ -100,8 +104,13 @@ class Membership:
         announcing = Announcing(batches, background, max_recovery, page_timeout)
         handle = partial(Room, self)
         is_shared = broker is not None and broker.shared
-        self._relaying = relaying = Relaying(broker, self._not_relayed) if broker and is_shared else None
-        self.peers = Peers(broker, node, self._peer_failed) if broker and is_shared else None
+        self._relaying = relaying = None
+        self.peers: Peers | None = None
+        if broker is not None and is_shared:
+            self._relaying = relaying = Relaying(
+                broker, self._not_relayed, lambda name: self.sockets_named(name)
+            )
+            self.peers = Peers(broker, node, lambda error, what: report(error, None, what))
         self._publishing = publishing = Publishing(
             broker,
             batches,
@@ -130,6 +139,7 @@ class Membership:
         self._leaving = Leaving(lives, changes, announcing, batches, seating, report)
         if has_members:
             members.start(self._leaving)
+        self._clients = ClientRooms(lives.rooms, handle, self._publishing)
         self._opening = Opening(find_family, lives, self._leaving, seating.settle, background, patience)
         self._joining = Joining(
             find_family,
@@ -141,22 +151,10 @@ class Membership:
             seating,
             is_shared=is_shared,
         )
+        self._places = Places(find_family, handle, lives, changes, self._joining)
         self._revoking = Revoking(handle, lives, changes, self._leaving, report)
         # The rooms that exist: each publication looks one up.
         self._rooms = lives.rooms
-
-    def finds(
-        self, sockets: Callable[[str], Iterable[Socket[Any]]], group: Callable[[str], Batch | None]
-    ) -> None:
-        """Say what finds what other nodes name.
-
-        Args:
-            sockets: Returns the sockets of this node that have a name of `rooms/topics.py`.
-            group: Returns the sockets of a route or router.
-        """
-        self.group = group
-        if self._relaying is not None:
-            self._relaying.find = sockets
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -290,6 +288,27 @@ class Membership:
         await self.batches.paced()
         return room
 
+    async def published(self, socket: Socket[Any], asked: Publish, kind: str) -> Position | None:
+        """Publish what a client publishes: see `ClientRooms.publish`."""
+        return await self._clients.publish(socket, asked, kind)
+
+    async def read(self, socket: Socket[Any], asked: ReadHistory) -> dict[str, Any]:
+        """Return what a client reads of a room's history: see `ClientRooms.read`."""
+        return await self._clients.read(socket, asked)
+
+    async def prepare(self, socket: Socket[Any], name: str) -> Place:
+        """Begin the join of the room of a socket's route: see `Places.prepare`."""
+        self.room(name)
+        if is_of_user(name):
+            raise _by_name(name)
+        return await self._places.prepare(socket, name)
+
+    async def enter(
+        self, socket: Socket[Any], place: Place, most: int, claim: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        """Do the rest of this join: see `Places.enter`."""
+        await self._places.enter(socket, place, most, claim)
+
     def check_user(self, id: str) -> None:
         """Refuse the id of a user who can have no room.
 
@@ -323,6 +342,10 @@ class Membership:
 
     def leave_all(self, socket: Socket[Any], why: Leave) -> Coroutine[Any, Any, None] | None:
         """Take a socket that has gone out of all of its rooms at once: see `Leaving.leave_all`."""
+        place = place_of(socket)
+        if place is not None:
+            # If its connect handler has not returned, its join goes no further.
+            place.release()
         return self._leaving.leave_all(socket, why)
 
     async def open_room(self, name: str, state: Any, ttl: float) -> bool:
@@ -344,10 +367,12 @@ class Membership:
         """End all rooms at once, their tasks and their lingers.
 
         Args:
-            timeout: How long the `on_empty` hooks may take.
+            timeout: How long the `on_empty` hooks may take, and then the broker for what
+                it has not answered.
         """
         self._members.close()
         await self._lives.close(timeout=timeout)
+        await self._publishing.finish(timeout=timeout)
         if self._broker is not None:
             self._broker.close()
         self._store.close()
@@ -355,16 +380,9 @@ class Membership:
     def _not_relayed(self, error: BaseException, topic: str) -> None:
         self._report(error, None, f"publication to {topic!r} on other nodes")
 
-    def _peer_failed(self, error: BaseException, what: str) -> None:
-        self._report(error, None, what)
-
     def _not_encoded(self, error: Exception, batch: Batch) -> None:
         where = f"room {batch.name!r}" if batch.name else "everyone"
         self._report(error, None, f"publication to {where}, for members with another protocol,")
-
-
-def _no_group(name: str) -> None:
-    """Find nothing, as long as the node has no targets."""
 
 
 def _by_name(name: str) -> Reject:

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 from symphony.broker.base import History
 from symphony.errors import ConfigurationError
+from symphony.protocol.v1 import ERROR, MAX_NAME
 from symphony.routing.patterns import NamePattern
 
 __all__ = ("ROOM_SEPARATOR", "RoomPolicy", "Rooms")
@@ -89,6 +90,7 @@ class Rooms:
     Attributes:
         policy: The pattern and the options.
         hooks: The registered hooks by kind.
+        publishes: What clients may publish: the hooks by the name of the event.
         ticks: The functions to call at a fixed rate, with their intervals.
         saves: The functions that save, with their intervals.
     """
@@ -96,6 +98,7 @@ class Rooms:
     def __init__(self, policy: RoomPolicy) -> None:
         self.policy = policy
         self.hooks: dict[str, list[Callable[..., Any]]] = {}
+        self.publishes: dict[str, Callable[..., Any]] = {}
         self.ticks: list[tuple[float, Callable[..., Any]]] = []
         self.saves: list[tuple[float, Callable[..., Any]]] = []
 
@@ -161,6 +164,38 @@ class Rooms:
         Several tasks run concurrently.
         """
         return self._register("task", hook)
+
+    def on_publish(self, *events: str) -> Callable[[F], F]:
+        """Let clients publish these events, after *hook* has been called.
+
+        The client must be a member. What the hook returns is published, to the client too. If
+        it returns `None`, the data is published as the hook has received it. If it raises,
+        nothing is published, and the client gets the error. The hooks of one room run one after
+        the other on each node. Dependencies are closed before the publication.
+
+        The hook may run twice for one publication: the client repeats it, with its key, if its
+        connection breaks before the answer.
+
+        Args:
+            events: The names.
+
+        Raises:
+            ConfigurationError: There is no name, or an event has a hook already.
+        """
+        where = f"on_publish of rooms {self.policy.pattern!r}"
+        if not events or not all(isinstance(event, str) for event in events):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"{where}: name the events, as in @rooms.on_publish('say').")
+
+        def register(hook: F) -> F:
+            for event in events:
+                if not 0 < len(event) <= MAX_NAME or event == ERROR:
+                    raise ConfigurationError(f"{where}: {event!r} cannot be the name of an event.")
+                if event in self.publishes:
+                    raise ConfigurationError(f"{where}: the event {event!r} has a hook already.")
+                self.publishes[event] = hook
+            return hook
+
+        return register
 
     def every(self, seconds: float) -> Callable[[F], F]:
         """Call a function at a fixed rate, such as the tick of a game: `(room, dt)`.

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
+from msgspec import Raw
 
-from symphony.broker.base import Draft
+from symphony.broker.base import Draft, Key
 from symphony.errors import Reject
-from symphony.outgoing.encoding import Announced, Content, Once
+from symphony.outgoing.announced import Announced
+from symphony.outgoing.encoding import Content, Once
 from symphony.outgoing.terms import Terms
+from symphony.protocol.envelopes import MESSAGE
 from symphony.rooms.excluding import names_of
-from symphony.rooms.options import check
+from symphony.rooms.options import PLAIN, check
 from symphony.rooms.outcomes import Outcome, heard
 from symphony.rooms.topics import topic_of
 
 if TYPE_CHECKING:
-    from symphony.broker.base import Broker
+    from symphony.broker.base import Broker, History, Record
     from symphony.outgoing.batch import Batch, Batches, Recipient
     from symphony.outgoing.encoding import Emitted, Sent
     from symphony.protocol.positions import Position
@@ -28,7 +32,10 @@ if TYPE_CHECKING:
     from symphony.rooms.options import Delivery
     from symphony.rooms.relaying import Relaying
 
-__all__ = ("Publication", "Publishing", "terms_of")
+__all__ = ("Publication", "Publishing", "digest_of", "terms_of")
+
+# The publisher of all code of the app: a repeat may come from another node of it.
+_APP: Final = "app"
 
 
 class Publication(NamedTuple):
@@ -38,11 +45,14 @@ class Publication(NamedTuple):
         event: The name of the event; `"message"` for what was sent without a name.
         data: Its data, as plain Python values.
         position: Where it stands.
+        replaces: The position of the publication that it replaces, the first of a chain;
+            `None`: it replaces none.
     """
 
     event: str
     data: Any
     position: Position
+    replaces: Position | None = None
 
 
 class Publishing:
@@ -69,11 +79,13 @@ class Publishing:
         timeout: float,
     ) -> None:
         self._broker = broker
-        self._report = report
         self._relaying = relaying
         self._timeout = timeout
         self._batches = batches
         self._family_of = family_of
+        self._report = report
+        # At most `Limits.max_broker_calls`.
+        self._unanswered: set[asyncio.Future[Position]] = set()
 
     def publish(
         self,
@@ -97,10 +109,52 @@ class Publishing:
                 return here
             return self._relaying.publish(topic_of(name), message, delivery, here, exclude)
         content = Content.of(message)
-        kept = self._broker.publish(name, Draft(content.event, content.packed, content), history)
+        draft = Draft(content.event, content.packed, content)
+        if delivery is not PLAIN:
+            key = delivery.key
+            draft = draft._replace(
+                key=None if key is None else Key(_APP, key, digest_of(content, delivery.replaces)),
+                replaces=delivery.replaces,
+            )
+        return self._keep(name, live, draft, history)
+
+    def publish_for(
+        self, live: Live, message: Emitted, delivery: Delivery, *, by: str, said: object
+    ) -> Awaitable[Position | None]:
+        """Publish for a client, to a room that exists.
+
+        Args:
+            live: The room.
+            message: What is published.
+            delivery: Its options.
+            by: Whose key it is.
+            said: What the client has sent: a repeat must be the same.
+        """
+        history = live.family.policy.history
+        if history is None or delivery.key is None:
+            return self.publish(live.name, live, message, (), delivery)
+        content = Content.of(message)
+        raw = bytes(said) if isinstance(said, Raw) else msgspec.msgpack.encode(said)
+        key = Key(by, delivery.key, digest_of(Content(message.event, raw), None))
+        return self._keep(live.name, live, Draft(content.event, content.packed, content, key), history)
+
+    def _keep(self, name: str, live: Live | None, draft: Draft, history: History) -> Awaitable[Position]:
+        assert self._broker is not None
+        kept = self._broker.publish(name, draft, history)
         if not isinstance(kept, asyncio.Future):
             return _Kept(kept, self._batches.paced())
+        self._unanswered.add(kept)
+        kept.add_done_callback(self._unanswered.discard)
         return Outcome(kept, partial(self._failed, name), partial(self._settled, live))
+
+    async def finish(self, *, timeout: float) -> None:
+        """Wait until the broker has answered all publications, because the app stops.
+
+        Args:
+            timeout: How long. What is then not answered fails.
+        """
+        if self._unanswered:
+            await asyncio.wait(self._unanswered, timeout=timeout)
 
     async def _settled(self, live: Live | None, position: Position) -> None:
         if live is not None and live.feed is not None:
@@ -125,8 +179,24 @@ class Publishing:
             shown = Announced(Content.of(message) if isinstance(message, Once) else message, live.name)
         return self._batches.publish(live, shown, exclude, terms_of(live, delivery))
 
+    async def newest(
+        self, name: str, limit: int, before: Position | None, max_bytes: int
+    ) -> tuple[list[Publication], int]:
+        """Return the last publications, and how many there would be without the limit in bytes."""
+        records = await self._records(name, limit, before)
+        size, first = 0, len(records)
+        while first > 0:
+            size += records[first - 1].size
+            if size > max_bytes and first < len(records):
+                break
+            first -= 1
+        return [_publication(record) for record in records[first:]], len(records)
+
     async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
         """Return the last publications that a room keeps, the oldest first."""
+        return [_publication(record) for record in await self._records(name, limit, before)]
+
+    async def _records(self, name: str, limit: int, before: Position | None) -> Sequence[Record]:
         if self._broker is None or self._family_of(name).policy.history is None:
             raise ValueError(
                 f"The room {name!r} has no history. Give its family one: app.rooms(…, history=100)."
@@ -135,10 +205,20 @@ class Publishing:
         if not page.complete:
             raise Reject("invalid", f"the history of {name!r} does not have this position")
         await self._batches.paced()
-        return [
-            Publication(record.event or "message", msgspec.msgpack.decode(record.payload), record.position)
-            for record in page.records
-        ]
+        return page.records
+
+
+def _publication(record: Record) -> Publication:
+    data = msgspec.msgpack.decode(record.payload)
+    return Publication(record.event or MESSAGE, data, record.position, record.replaces)
+
+
+def digest_of(content: Content, replaces: Position | None) -> bytes:
+    """Return what tells a publication from another one with the same key."""
+    digest = blake2b(content.packed, digest_size=16)
+    for part in (content.event, replaces and replaces.epoch, replaces and str(replaces.offset)):
+        digest.update(b"\0" if part is None else b"\1" + part.encode() + b"\0")
+    return digest.digest()
 
 
 def terms_of(batch: Batch, delivery: Delivery) -> Terms | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -15,6 +15,7 @@ import msgspec
 from symphony.broker.attendance import LEASE, Diff, Track, Tracked, Untracked
 from symphony.errors import Reject
 from symphony.identity import Identity
+from symphony.rooms.departures import Departure
 from symphony.rooms.memberhooks import MemberHooks, Seat
 from symphony.rooms.members import Member, Visit
 from symphony.rooms.showing import Showing
@@ -29,45 +30,13 @@ if TYPE_CHECKING:
     from symphony.rooms.room import Room
     from symphony.socket import Socket
 
-__all__ = ("Departure", "Seating", "info_of")
+__all__ = ("Seating", "info_of")
 
 # What is told about one member, in MessagePack. See docs/limits.md.
 _MAX_INFO_BYTES: Final = 16 * 1024
 
 # Between two attempts to reach the store.
 _PAUSE: Final = 1.0
-
-
-class Departure:
-    """A socket that is no longer one of a member's.
-
-    Attributes:
-        member: The member.
-        leave: Why.
-        task: Tells the store, and runs the hooks of the member.
-    """
-
-    __slots__ = ("_released", "leave", "member", "task")
-
-    def __init__(self, member: Member[Any], leave: Leave) -> None:
-        self.member = member
-        self.leave = leave
-        self.task: asyncio.Task[Any] | None = None
-        self._released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    @property
-    def is_released(self) -> bool:
-        """Whether the hooks of the socket have run."""
-        return self._released.done()
-
-    def release(self) -> None:
-        """Let the hooks of the member run, because those of the socket have run."""
-        if not self._released.done():
-            self._released.set_result(None)
-
-    async def released(self) -> None:
-        """Return when `release` was called."""
-        await asyncio.wait((self._released,))
 
 
 class Seating:
@@ -146,13 +115,21 @@ class Seating:
             # Otherwise its lease ends.
             await self.store.vacate(room, term)
 
-    async def take(self, socket: Socket[Any], live: Live, attach: Callable[[], None]) -> Seat:
+    async def take(
+        self,
+        socket: Socket[Any],
+        live: Live,
+        attach: Callable[[], None],
+        claim: Callable[[], Awaitable[None]] | None = None,
+    ) -> Seat:
         """Make a socket one of a member's, if a seat is free.
 
         Args:
             socket: The socket.
             live: The room, which is held.
-            attach: Called in the same step as the answer of the store.
+            attach: Called in the same step as the last answer.
+            claim: Awaited between the answer of the store and *attach*. If it raises, the
+                seat is given up.
 
         Raises:
             Reject: No seat is free, or the member's state was refused.
@@ -160,7 +137,7 @@ class Seating:
         await self._open(live)
         id = socket.user.id if socket.user is not None else socket.id
         async with self._operations.take((live.name, id)).taken():
-            return await self._take(socket, live, id, attach, None)
+            return await self._take(socket, live, id, attach, None, claim)
 
     async def _open(self, live: Live) -> None:
         """Hear of the changes of a room, from its first member on."""
@@ -185,6 +162,7 @@ class Seating:
         id: str,
         attach: Callable[[], None],
         resume: tuple[str, str] | None,
+        claim: Callable[[], Awaitable[None]] | None = None,
     ) -> Seat:
         attendance = live.attendance
         assert attendance is not None
@@ -205,6 +183,12 @@ class Seating:
             raise
         if tracked.arrival is None:
             raise _refusal(live, tracked)
+        if claim is not None:
+            try:
+                await claim()
+            except BaseException:
+                self._give_up(live, socket, id, connection, state)
+                raise
         attendance.epoch = tracked.epoch
         if member is None or member.arrival != tracked.arrival:
             member = Member(id, socket.user, tracked.arrival, state)

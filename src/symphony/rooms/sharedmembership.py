@@ -53,8 +53,7 @@ class SharedMembership(Membership):
         return self.peers
 
     def _count_here(self, names: Sequence[str]) -> int:
-        assert self._relaying is not None
-        return sum(len(tuple(self._relaying.find(name))) for name in names)
+        return sum(len(tuple(self.sockets_named(name))) for name in names)
 
     def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> Awaitable[None]:
         """Hand *message* to the members of *batch*, on all nodes."""

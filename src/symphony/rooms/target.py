@@ -272,6 +272,8 @@ class RoomTarget(Target):
         transient: bool = False,
         volatile: bool = False,
         conflate: str | None = None,
+        key: str | None = None,
+        replaces: Position | None = None,
     ) -> Awaitable[Position | None]:
         """Send a message to every socket in it; on event connections, the event `"message"`.
 
@@ -284,7 +286,10 @@ class RoomTarget(Target):
 
         The message is encoded before this returns. Awaiting the result does not wait for
         members. It suspends for one turn of the event loop if much was published in this
-        turn, so a loop of publications does not keep others waiting.
+        turn, so a loop of publications does not keep others waiting. In a room with a
+        history, it waits until the broker has accepted the publication. Cancelling stops
+        the waiting, not the publishing. If you do not await the result, `on_error` gets
+        the error of a publication that fails later.
 
         Args:
             message: Text and bytes are sent unchanged, anything else as JSON.
@@ -300,6 +305,12 @@ class RoomTarget(Target):
                 room with the same key that is not written yet, so that a slow member gets
                 the newest. Use it for prices, for example. In a room with a history only
                 with *transient* or *volatile*.
+            key: Publish it once: for 5 minutes, a repeat with the same key, on any node of
+                the app, publishes nothing and returns the first position. Only for what is
+                kept.
+            replaces: The position of a publication that this one replaces, such as an
+                edited message. Members get it as a new publication that names the replaced
+                one. Members that recover get only the last of them. Only for what is kept.
 
         Returns:
             When awaited, the position in the history, or `None` if it is not kept.
@@ -307,9 +318,15 @@ class RoomTarget(Target):
         Raises:
             WrongThreadError: Called from another thread than the app's.
             TypeError: The message cannot be encoded.
-            ValueError: These options are not possible together in this room.
+            ValueError: An option is not possible in this room, or not together with another.
+            Reject: `conflict`: *key* was used for another message.
+            BrokerUnavailableError: The broker cannot be reached. Nothing was published.
+            OutcomeUnknownError: The broker did not answer in time. It may have been
+                published. Only with a *key* is it safe to repeat it.
         """
-        return self._publish("send", Sent(message), exclude, delivery_of(transient, volatile, conflate))
+        return self._publish(
+            "send", Sent(message), exclude, delivery_of(transient, volatile, conflate, key, replaces)
+        )
 
     def emit(
         self,
@@ -320,6 +337,8 @@ class RoomTarget(Target):
         transient: bool = False,
         volatile: bool = False,
         conflate: str | None = None,
+        key: str | None = None,
+        replaces: Position | None = None,
     ) -> Awaitable[Position | None]:
         """Send an event to every socket in it; otherwise as `send`.
 
@@ -333,6 +352,8 @@ class RoomTarget(Target):
             transient: As in `send`.
             volatile: As in `send`.
             conflate: As in `send`.
+            key: As in `send`.
+            replaces: As in `send`.
 
         Returns:
             As `send`.
@@ -340,10 +361,10 @@ class RoomTarget(Target):
         Raises:
             WrongThreadError: Called from another thread than the app's.
             TypeError: The data cannot be encoded.
-            ValueError: These options are not possible together in this room.
+            ValueError: As in `send`; likewise the other errors.
         """
         return self._publish(
-            "emit", Emitted(event, data), exclude, delivery_of(transient, volatile, conflate)
+            "emit", Emitted(event, data), exclude, delivery_of(transient, volatile, conflate, key, replaces)
         )
 
     def history(self, limit: int = 100, *, before: Position | None = None) -> Awaitable[list[Publication]]:

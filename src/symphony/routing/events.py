@@ -10,8 +10,8 @@ from typing import Any, Final, Literal, cast
 from msgspec import Raw
 
 from symphony.errors import Reject
+from symphony.protocol.actions import Action
 from symphony.protocol.bounds import calm
-from symphony.protocol.envelopes import Action
 from symphony.protocol.invalid import shortened
 from symphony.protocol.reading import UNREADABLE, type_read_by, unreadable
 from symphony.protocol.v1 import TypedV1

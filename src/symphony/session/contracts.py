@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from symphony.complaints import Complaints
     from symphony.identity import Identity
-    from symphony.protocol.envelopes import Event, Join, ReadCount, ReadPresence
+    from symphony.protocol.envelopes import Event, Join, Publish, ReadCount, ReadHistory, ReadPresence
+    from symphony.protocol.positions import Position
     from symphony.rooms.leave import Leave
+    from symphony.rooms.places import Place
     from symphony.rooms.room import Room
     from symphony.session.endpoint import Endpoint
     from symphony.session.waiting import Waiting
@@ -114,6 +116,18 @@ class NodeRooms(Protocol):
 
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Remove *socket* from a room; return whether it was a member."""
+        ...
+
+    async def prepare(self, socket: Socket[Any], name: str) -> Place:
+        """Begin the join of the room of a socket's route."""
+        ...
+
+    async def published(self, socket: Socket[Any], asked: Publish, kind: str) -> Position | None:
+        """Publish what a client publishes; its data has the form *kind*, as `Protocol.payload`."""
+        ...
+
+    async def read(self, socket: Socket[Any], asked: ReadHistory) -> Any:
+        """Return what a client reads of a room's history."""
         ...
 
     def leave_all(self, socket: Socket[Any], why: Leave) -> Coroutine[Any, Any, None] | None:

@@ -14,12 +14,9 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, cast
 
 from symphony.errors import ProtocolError, Reject
+from symphony.protocol.actions import COUNT, HISTORY, JOIN, LEAVE, PRESENCE, PUBLISH
 from symphony.protocol.bounds import SMALL, check_elements
 from symphony.protocol.envelopes import (
-    COUNT,
-    JOIN,
-    LEAVE,
-    PRESENCE,
     Cancel,
     Envelope,
     Error,
@@ -32,7 +29,9 @@ from symphony.protocol.envelopes import (
     Ping,
     Pong,
     Protocol,
+    Publish,
     ReadCount,
+    ReadHistory,
     ReadPresence,
     Reply,
     Retry,
@@ -227,6 +226,8 @@ class Exchange:
     def _take(self, envelope: Envelope | MalformedError) -> None:
         if isinstance(envelope, Failure):
             self._reported()
+        elif isinstance(envelope, Publish):
+            self.received(Event(PUBLISH, envelope, envelope.id, envelope.timeout))
         elif isinstance(envelope, Event):
             self.received(envelope)
         elif isinstance(envelope, MalformedError):
@@ -275,6 +276,8 @@ class Exchange:
                 self.received(Event(JOIN, envelope, envelope.id, envelope.timeout))
             case Leave():
                 self.received(Event(LEAVE, envelope, envelope.id, envelope.timeout))
+            case ReadHistory():
+                self.received(Event(HISTORY, envelope, envelope.id, envelope.timeout))
             case ReadPresence():
                 self.received(Event(PRESENCE, envelope, envelope.id, envelope.timeout))
             case ReadCount():

@@ -7,8 +7,9 @@ import pytest
 
 from symphony.broker.base import Draft, History
 from symphony.broker.memory import MemoryBroker
+from symphony.outgoing.announced import Announced
 from symphony.outgoing.encoding import V1_DIALECTS as DIALECTS
-from symphony.outgoing.encoding import Announced, Content, Message, SharedEncoding
+from symphony.outgoing.encoding import Content, Message, SharedEncoding
 from symphony.protocol.positions import Position
 from symphony.rooms.feed import Feed
 

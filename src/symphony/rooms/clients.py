@@ -1,0 +1,164 @@
+"""What clients do in rooms besides joining: they publish, and read the history."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from symphony.errors import (
+    BrokerUnavailableError,
+    OutcomeUnknownError,
+    QueueFullError,
+    Reject,
+)
+from symphony.outgoing.encoding import Emitted
+from symphony.protocol.invalid import shortened
+from symphony.protocol.reading import UNREADABLE, unreadable
+from symphony.rooms.options import Delivery
+from symphony.socket import recipient_of
+
+if TYPE_CHECKING:
+    from symphony.protocol.envelopes import Publish, ReadHistory
+    from symphony.protocol.positions import Position
+    from symphony.rooms.live import Live
+    from symphony.rooms.publishing import Publication, Publishing
+    from symphony.rooms.room import Room
+    from symphony.socket import Socket
+
+__all__ = ("ClientRooms", "OnPublish", "Said")
+
+# The most publications that one answer has, and their most bytes: the answer must fit into a message.
+_MAX_READ: Final = 1000
+_MAX_READ_BYTES: Final = 256 * 1024
+
+_VOLATILE: Final = Delivery(volatile=True)
+
+
+class Said(NamedTuple):
+    """What an `on_publish` hook is called with.
+
+    Attributes:
+        room: The room.
+        data: What the client publishes.
+        params: The parameters in the name of the room.
+    """
+
+    room: Room
+    data: Any
+    params: Mapping[str, Any]
+
+
+class OnPublish(NamedTuple):
+    """A compiled `on_publish` hook.
+
+    Attributes:
+        readers: Decode the data, by `Protocol.payload`.
+        call: Called with the socket and a `Said`; what it returns is published.
+    """
+
+    readers: Mapping[str, Callable[[Any], Any]]
+    call: Callable[[Any, Said], Coroutine[Any, Any, Any]]
+
+
+class ClientRooms:
+    """The rooms of a node, as clients use them.
+
+    Args:
+        rooms: The rooms that exist.
+        handle: Returns the handle of a room.
+        publishing: Publishes.
+    """
+
+    def __init__(
+        self, rooms: Mapping[str, Live], handle: Callable[[str], Room], publishing: Publishing
+    ) -> None:
+        self._rooms = rooms
+        self._handle = handle
+        self._publishing = publishing
+
+    async def publish(self, socket: Socket[Any], asked: Publish, kind: str) -> Position | None:
+        """Publish what a client publishes: what the `on_publish` of the event makes of it.
+
+        The hooks of one room run one after the other, and each publication takes its place
+        when its hook has returned. So what they store and what members hear has one order.
+
+        Args:
+            socket: The socket of the client.
+            asked: What it publishes.
+            kind: The form of its data, as `Protocol.payload`.
+
+        Returns:
+            The position, `None` if the room has no history.
+        """
+        live = self._of_member(socket, asked.room)
+        hook = live.family.publishes.get(asked.event)
+        if hook is None:
+            event = shortened(asked.event)
+            raise Reject(
+                "forbidden",
+                f"clients may not publish {event!r} to {live.name!r}",
+                details={"room": live.name, "event": event},
+            )
+        if asked.key is not None and live.family.policy.history is None:
+            raise Reject("invalid", f"{live.name!r} has no history that could remember a key")
+        read = hook.readers[kind]
+        try:
+            data = read(asked.data)
+        except UNREADABLE as error:
+            raise unreadable(error) from None
+        if live.speaking is None:
+            live.speaking = asyncio.Lock()
+        async with live.speaking:
+            if recipient_of(socket) not in live:
+                raise _not_a_member(live.name)
+            made = await hook.call(socket, Said(self._handle(live.name), data, live.params))
+            message = Emitted(asked.event, data if made is None else made)
+            delivery = _VOLATILE if asked.id is None else Delivery(key=asked.key)
+            by = _publisher(socket, asked)
+            kept = self._publishing.publish_for(live, message, delivery, by=by, said=asked.data)
+        try:
+            return await kept
+        except QueueFullError as error:
+            raise Reject("too_many", "too much is published", retryable=True) from error
+        except BrokerUnavailableError as error:
+            raise Reject("unavailable", f"{live.name!r} cannot be published to") from error
+        except OutcomeUnknownError as error:
+            # With its key, the client may repeat it.
+            raise Reject("timeout", "it may or may not have been published", retryable=True) from error
+
+    async def read(self, socket: Socket[Any], asked: ReadHistory) -> dict[str, Any]:
+        """Return what a member reads of a room's history."""
+        live = self._of_member(socket, asked.history)
+        if live.family.policy.history is None:
+            raise Reject("invalid", f"{live.name!r} has no history")
+        limit = min(asked.limit or _MAX_READ, _MAX_READ)
+        kept, size = await self._publishing.newest(live.name, limit, asked.before, _MAX_READ_BYTES)
+        return {
+            "publications": [_shown(each) for each in kept],
+            "more": len(kept) < size or size == limit,
+        }
+
+    def _of_member(self, socket: Socket[Any], name: str) -> Live:
+        live = self._rooms.get(name)
+        if live is None or recipient_of(socket) not in live:
+            raise _not_a_member(name)
+        return live
+
+
+def _not_a_member(name: str) -> Reject:
+    shown = shortened(name)
+    return Reject("forbidden", f"you are not a member of {shown!r}", details={"room": shown})
+
+
+def _publisher(socket: Socket[Any], asked: Publish) -> str:
+    """Return whose key it is: also after the client has come back with another connection."""
+    if socket.user is not None:
+        return f"user:{socket.user.id}"
+    return f"socket:{socket.id}" if asked.client is None else f"client:{asked.client}"
+
+
+def _shown(publication: Publication) -> dict[str, Any]:
+    event, data, position, replaces = publication
+    shown: dict[str, Any] = {"event": event, "data": data, "position": position}
+    return shown if replaces is None else {**shown, "replaces": replaces}
