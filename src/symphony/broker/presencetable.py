@@ -209,7 +209,10 @@ class PresenceTable:
             home = term is not None and self._is_home(renewal.room, node, term, now)
             version = room.version if room is not None else 0
             seen.append(Seen(renewal.room, version, unknown, home))
-        return Touched(self.epoch, seen, self._rights.renew(claims, now))
+        lost = self._rights.renew(claims, now)
+        # Nodes whose rooms have no members do not call `reap`.
+        self._rights.forget_ended(now)
+        return Touched(self.epoch, seen, lost)
 
     def reap(self, node: str) -> list[Decision]:
         """See `PresenceStore.reap`."""
