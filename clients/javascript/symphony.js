@@ -581,6 +581,17 @@ function copyForMsgpack(value, size, depth = 0) {
  * @property {Record<string, { data: any, reply: any }>} answers
  */
 
+/** @typedef {{ id: string, info?: any }} MemberInfo A member of a room, as the server tells it. */
+/** @typedef {{ epoch: string, version: number, total: number, list?: MemberInfo[] | null }} MembersState */
+/**
+ * @typedef {object} MembersDiff
+ * @property {string} epoch
+ * @property {number} from
+ * @property {number} to
+ * @property {number} total
+ * @property {MemberInfo[] | null} [changed]
+ * @property {string[] | null} [gone]
+ */
 /** @template E @template {string} Part @typedef {E extends Record<Part, infer Names> ? Names : {}} Part */
 /** @template E @template {string} P @typedef {Extract<keyof Part<E, P>, string>} Name */
 /**
@@ -763,7 +774,7 @@ const ADVICE = new Map([
 /** The kinds of envelopes that a server sends. The first of these fields decides. */
 const KINDS = /** @type {const} */ ([
   ...["event", "reply", "error", "item", "end", "cancel", "pong", "retry", "limits"],
-  ...["joined", "left", "lost", "dropped"],
+  ...["joined", "left", "lost", "dropped", "presence"],
 ]);
 
 /** @param {unknown} id */
@@ -785,15 +796,39 @@ const isText = (value, most) =>
 const isPosition = (value) =>
   typeof value === "object" && value !== null && isText(value.epoch, MAX_EPOCH) && isId(value.offset);
 
+/** @param {any} value @returns {boolean} Whether it is a list of members. */
+const isMembers = (value) =>
+  Array.isArray(value) && value.every((member) => typeof member === "object" && member !== null && typeof member.id === "string");
+
+/** @param {any} value @returns {value is MembersState} */
+const isMembersState = (value) =>
+  typeof value === "object" &&
+  value !== null &&
+  typeof value.epoch === "string" &&
+  isId(value.version) &&
+  isId(value.total) &&
+  ((value.list ?? null) === null || isMembers(value.list));
+
+/** @param {any} value @returns {value is MembersDiff} */
+const isMembersDiff = (value) =>
+  typeof value === "object" &&
+  value !== null &&
+  typeof value.epoch === "string" &&
+  isId(value.from) &&
+  isId(value.to) &&
+  isId(value.total) &&
+  ((value.changed ?? null) === null || isMembers(value.changed)) &&
+  ((value.gone ?? null) === null || (Array.isArray(value.gone) && value.gone.every((/** @type {any} */ id) => typeof id === "string")));
+
 /**
  * What is wrong with the fields of a publication, or of an envelope about a room.
  *
  * @param {any} envelope
- * @param {"event" | "joined" | "left" | "lost"} kind
+ * @param {"event" | "joined" | "left" | "lost" | "presence"} kind
  * @returns {string | null} As `invalidField`.
  */
 function invalidRoomField(envelope, kind) {
-  const { room, offset, epoch, after, replaces, position, recovered } = envelope;
+  const { room, offset, epoch, after, replaces, position, recovered, members, diff } = envelope;
   if (kind === "event") {
     if (!isText(room, MAX_ROOM_NAME)) return "room";
     if ((offset ?? null) !== null && !isId(offset)) return "offset";
@@ -803,6 +838,10 @@ function invalidRoomField(envelope, kind) {
   }
   if (!isText(envelope[kind], MAX_ROOM_NAME)) return kind;
   if (kind === "left") return null;
+  if (kind !== "lost") {
+    if ((members ?? null) !== null && !isMembersState(members)) return "members";
+    if (kind === "presence") return (diff ?? null) === null || isMembersDiff(diff) ? null : "diff";
+  }
   const needed = kind === "lost" || (position ?? null) !== null;
   if (needed && !isPosition(position)) return "position";
   return kind === "lost" || ["boolean", "undefined"].includes(typeof (recovered ?? undefined)) ? null : "recovered";
@@ -822,7 +861,7 @@ function invalidField(envelope, kind) {
     if (!isName(value)) return kind;
     return (envelope.room ?? null) === null ? null : invalidRoomField(envelope, kind);
   }
-  if (kind === "joined" || kind === "left" || kind === "lost") return invalidRoomField(envelope, kind);
+  if (kind === "joined" || kind === "left" || kind === "lost" || kind === "presence") return invalidRoomField(envelope, kind);
   if (kind === "retry") return isDelay(value) ? null : kind;
   if (kind !== "limits") return isId(value) ? null : kind;
   const most = typeof value === "object" && !Array.isArray(value) ? (value.max_message_bytes ?? 1) : 0;
@@ -1282,6 +1321,14 @@ class Inbox {
   }
 
 
+  /** The last item has changed. @param {number} bytes */
+  resize(bytes) {
+    const last = this.#items[this.#items.length - 1];
+    if (!last) return;
+    this.bytes += bytes - last.bytes;
+    last.bytes = bytes;
+  }
+
   /** @returns {{ item: T } | undefined} The next item; undefined if none waits. */
   take() {
     const next = this.#items.shift();
@@ -1375,8 +1422,8 @@ class Call {
    * @param {object} kind What differs between requests and streams.
    * @param {Link | null} kind.within The connection, if a handler of `onOpen` makes the call.
    * @param {boolean} [kind.idempotent] Sent again if the connection is lost.
-   * @param {"event" | "join" | "leave" | "publish" | "history"} [kind.verb] The field of its envelope that has `event`: the name of an
-   *   event, or of a room.
+   * @param {"event" | "join" | "leave" | "publish" | "history" | "presence" | "count"} [kind.verb] The field of its
+   *   envelope that has `event`: the name of an event, or of a room.
    * @param {() => object} kind.terms Further fields of its envelope, asked for when it is sent.
    * @param {(kind: "reply" | "item" | "end", data: any, bytes: number) => void} kind.heard
    * @param {(error: unknown) => void} kind.failed
@@ -1408,7 +1455,7 @@ class Call {
 // ----------------------------------------------------------------- rooms
 
 /** What a call is named after, if that is not its verb. @type {Record<string, string>} */
-const NOUNS = { publish: "publication" };
+const NOUNS = { publish: "publication", count: "number of members" };
 
 /** @returns {string} Text that nobody else chooses. */
 function randomText() {
@@ -1441,7 +1488,8 @@ function outcome(call, error) {
 /**
  * A publication, or the news that some were lost, on its way to the program.
  *
- * @typedef {Arrival | { lost: Position }} News
+ * @typedef {{ lost: Position | null, snapshot: Arrival | null }} Beginning A room begins, or begins anew after a loss.
+ * @typedef {Arrival | Beginning} News
  */
 
 /** @param {Position | null} one @param {Position | null} other */
@@ -1457,6 +1505,143 @@ const published = ({ event, data, position, replaces }) => ({
 
 /** @param {Position} position The peer's object has other fields too. @returns {Position} */
 const copied = ({ epoch, offset }) => ({ epoch, offset });
+
+/** @param {any} envelope @param {number} bytes @returns {Arrival | null} What the room begins with. */
+const snapshotOf = ({ snapshot = null }, bytes) =>
+  snapshot === null ? null : { event: "snapshot", data: snapshot, position: null, replaces: null, mark: null, bytes };
+
+/** What the client knows about the members of a room. */
+class Roster {
+  /** @type {Map<string, any>} */
+  infos = new Map();
+  total = 0;
+  isKnown = false;
+  /** @type {string | null} */
+  #epoch = null;
+  #version = 0;
+  /** The last change that could not be applied. @type {{ epoch: string, to: number } | null} */
+  #missed = null;
+
+  /** The change that it should have, because one before it is missing; null if none is. */
+  get missed() {
+    const missed = this.#missed;
+    return missed && (missed.epoch !== this.#epoch || missed.to > this.#version) ? missed : null;
+  }
+
+  /**
+   * Begin anew with all members, unless the state is older: after a reconnect, another node may know less. So no
+   * member disappears for a moment.
+   *
+   * @param {MembersState} state
+   * @returns {boolean} Whether they may be others.
+   */
+  restart({ epoch, version, total, list = null }) {
+    if (epoch === this.#epoch && version <= this.#version) return false;
+    // Its epoch is newer than that of the change.
+    if (epoch !== this.#missed?.epoch && epoch !== this.#epoch) this.#missed = null;
+    this.#epoch = epoch;
+    this.#version = version;
+    this.total = total;
+    this.isKnown = list !== null;
+    this.infos = new Map((list ?? []).map(({ id, info = null }) => [id, info]));
+    return true;
+  }
+
+  /** Apply a change, unless one before it is missing. @param {MembersDiff} diff @returns {boolean} Whether it was applied. */
+  take({ epoch, from, to, total, changed = null, gone = null }) {
+    const isSame = epoch === this.#epoch;
+    if (isSame && to <= this.#version) return false;
+    if (!isSame || from > this.#version) {
+      this.#missed = { epoch, to };
+      return false;
+    }
+    this.#version = to;
+    this.total = total;
+    if (changed === null) {
+      // There are too many to be listed.
+      this.isKnown = false;
+      this.infos.clear();
+    } else if (this.isKnown) {
+      for (const id of gone ?? []) this.infos.delete(id);
+      for (const { id, info = null } of changed) this.infos.set(id, info);
+    }
+    return true;
+  }
+}
+
+/**
+ * The members of a room: a map of their ids to what the server says about them. It changes as members come and go.
+ * While the client has no connection, it has the members of before.
+ *
+ * @implements {ReadonlyMap<string, any>}
+ */
+export class RoomPresence {
+  #roster;
+
+  /** @param {Roster} roster */
+  constructor(roster) {
+    this.#roster = roster;
+  }
+
+  /** As of `Client`. */
+  get [Symbol.toStringTag]() {
+    return "RoomPresence";
+  }
+
+  /** How many members there are. @returns {number} */
+  get total() {
+    return this.#roster.total;
+  }
+
+  /**
+   * Whether it has all members. It has none if the server does not tell who is in the room, or if there are too many.
+   *
+   * @returns {boolean}
+   */
+  get isKnown() {
+    return this.#roster.isKnown;
+  }
+
+  /** How many members it has. @returns {number} */
+  get size() {
+    return this.#roster.infos.size;
+  }
+
+  /** @param {string} id @returns {boolean} */
+  has(id) {
+    return this.#roster.infos.has(id);
+  }
+
+  /** @param {string} id @returns {any} What the server says about this member; undefined if it is not there. */
+  get(id) {
+    return this.#roster.infos.get(id);
+  }
+
+  /** @returns {MapIterator<string>} The ids, in the order of the arrivals. */
+  keys() {
+    return this.#roster.infos.keys();
+  }
+
+  /** @returns {MapIterator<any>} */
+  values() {
+    return this.#roster.infos.values();
+  }
+
+  /** @returns {MapIterator<[string, any]>} */
+  entries() {
+    return this.#roster.infos.entries();
+  }
+
+  /** @returns {MapIterator<[string, any]>} */
+  [Symbol.iterator]() {
+    return this.entries();
+  }
+
+  /** @param {(info: any, id: string, presence: RoomPresence) => void} action @param {any} [self] */
+  forEach(action, self) {
+    for (const [id, info] of this) action.call(self, info, id, this);
+  }
+}
 
 /** What the client knows about a room, whether the program has joined it or the server has put the client into it. */
 class Membership {
@@ -1506,8 +1691,8 @@ class Membership {
   leftHandlers = [];
   /** What waits for the program. @type {Inbox<News>} */
   news = new Inbox();
-  /** The news that waits last, if it is that of a loss. @type {{ lost: Position } | null} */
-  loss = null;
+  /** The news that waits last, if it is that of a beginning. @type {Beginning | null} */
+  beginning = null;
   /** Whether everything waits: the program has not had its turn yet. */
   holding = false;
   /** Whether the program may still choose how it takes the publications. */
@@ -1526,6 +1711,15 @@ class Membership {
   joinedAt = -Infinity;
   /** @type {any} The next attempt to join again; null if there is none. */
   timer = null;
+
+  /** Who is in the room. */
+  roster = new Roster();
+  /** The same for the program. */
+  presence = new RoomPresence(this.roster);
+  /** @type {((presence: RoomPresence) => unknown)[]} */
+  presenceHandlers = [];
+  /** Whether all members are being read again. */
+  isReading = false;
 
   /** @param {string} name */
   constructor(name) {
@@ -1596,7 +1790,7 @@ class Membership {
   /** @returns {News | undefined} The next that waits. */
   take() {
     const item = this.news.take()?.item;
-    if (item === this.loss) this.loss = null;
+    if (item === this.beginning) this.beginning = null;
     return item;
   }
 
@@ -1613,6 +1807,7 @@ class Membership {
  * @property {() => AsyncGenerator<any, void, undefined>} iterate
  * @property {(event: string, data: any, options: EmitOptions) => Promise<Position | null>} emit
  * @property {(options: HistoryOptions) => Promise<any[]>} history
+ * @property {() => Promise<number>} count
  */
 
 /**
@@ -1740,6 +1935,42 @@ export class Room {
     return () => {
       membership.leftHandlers = membership.leftHandlers.filter((other) => other !== entry);
     };
+  }
+
+  /**
+   * Who is in the room, if the server tells: a map of ids to infos, which changes as members come and go.
+   *
+   * @returns {RoomPresence}
+   */
+  get presence() {
+    return this.#membership.presence;
+  }
+
+  /**
+   * Register a handler that is called with `presence` when the members there have changed. It is not called for the
+   * members that are there after the join.
+   *
+   * @param {(presence: RoomPresence) => unknown} handler
+   * @returns {() => void} Removes the handler.
+   */
+  onPresence(handler) {
+    const membership = this.#membership;
+    const entry = (/** @type {RoomPresence} */ presence) => handler(presence);
+    membership.presenceHandlers = [...membership.presenceHandlers, entry];
+    return () => {
+      membership.presenceHandlers = membership.presenceHandlers.filter((other) => other !== entry);
+    };
+  }
+
+  /**
+   * How many members the room has, on all nodes; also if clients are not told who they are. In a room without members,
+   * it counts connections.
+   *
+   * @returns {Promise<number>} Rejects with `RemoteError`: `forbidden`: the client is not a member; and as
+   *   `client.request`.
+   */
+  count() {
+    return this.#actions.count();
   }
 
   /**
@@ -2580,6 +2811,7 @@ export class Client {
       iterate: () => this.#iterate(membership),
       emit: (event, data, options) => this.#publish(membership, event, data, options),
       history: (options) => this.#history(membership, options),
+      count: () => this.#count(membership),
     });
     return membership.room;
   }
@@ -2590,13 +2822,14 @@ export class Client {
     membership.pending = membership.call = membership.wanted = null;
     membership.asked = membership.holding = membership.fresh = false;
     membership.news = new Inbox();
-    membership.loss = null;
+    membership.beginning = null;
     if (served && member) {
       // It is as before. What waited for the program comes again, if it can.
       membership.restart(membership.position);
       membership.live = true;
       for (let next = news.take(); next; next = news.take()) {
-        if (!("lost" in next.item) && next.item.position === null) this.#pass(membership, next.item);
+        const arrival = "lost" in next.item ? next.item.snapshot : next.item;
+        if (arrival?.position === null) this.#pass(membership, arrival);
       }
     } else this.#forget(membership);
     // The server may have let the client in meanwhile.
@@ -2689,26 +2922,29 @@ export class Client {
     });
   }
 
-  /** @param {Link} link @param {any} envelope */
-  #joined(link, envelope) {
+  /** @param {Link} link @param {any} envelope @param {number} bytes */
+  #joined(link, envelope, bytes) {
     const { joined: name } = envelope;
     const recovered = envelope.recovered ?? null;
     const told = (envelope.position ?? null) === null ? null : copied(envelope.position);
     const membership = this.#rooms.get(name) ?? (told && this.#serve(name));
-    if (!membership) return;
+    const snapshot = snapshotOf(envelope, bytes);
+    if (!membership) return void (snapshot && this.#event(snapshot.event, snapshot.data));
     membership.member = true;
+    if ((envelope.members ?? null) !== null) this.#show(membership, membership.roster.restart(envelope.members));
     const { asked, room, pending, since, tip, wanted } = membership;
     // The answer to the join that is on its way, or about to be sent, names the position.
     const ignores = asked ? since !== null : (room && !membership.live) || (pending && (wanted ?? tip));
     if (membership.leaving || (ignores && recovered === null)) return;
     membership.left = null;
-    if (recovered !== null) this.#answered(membership, told, recovered);
+    if (recovered !== null) this.#begin(membership, this.#answered(membership, told, recovered), snapshot);
     else if (told && tip && !isSame(told, tip)) {
       if (link.takes) this.#rejoin(link, membership);
     } else {
       membership.last = membership.tip = told;
       membership.live = true;
       if (asked) membership.recovered = null;
+      this.#begin(membership, null, snapshot);
     }
   }
 
@@ -2718,6 +2954,7 @@ export class Client {
    * @param {Membership} membership
    * @param {Position | null} told
    * @param {boolean} recovered
+   * @returns {Position | null} That position, if publications are lost.
    */
   #answered(membership, told, recovered) {
     if (membership.wanted !== null) {
@@ -2737,7 +2974,7 @@ export class Client {
       if (tip) this.#complaints.warn("lost", `${line}: what came after the offset ${tip.offset} is lost`);
     } else if (tip === null) {
       membership.tip = told;
-      if (!recovered) this.#lose(membership, told);
+      if (!recovered) return told;
     } else if (isSame(told, tip) || (recovered && isSameEpoch && told.offset <= tip.offset)) {
       // What was taken is complete, even if the history does not have it any more.
       membership.recovered = true;
@@ -2746,8 +2983,85 @@ export class Client {
       membership.restart(told);
     } else {
       membership.recovered = false;
-      this.#lose(membership, told);
+      return told;
     }
+    return null;
+  }
+
+  /** The members of a room have changed. @param {any} envelope */
+  #presence({ presence: name, members = null, diff = null }) {
+    const membership = this.#rooms.get(name);
+    if (!membership) return;
+    if (members !== null) this.#show(membership, membership.roster.restart(members));
+    else if (diff !== null) this.#show(membership, membership.roster.take(diff));
+  }
+
+  /** @param {Membership} membership @param {boolean} changed Whether what was said has changed its members. */
+  #show(membership, changed) {
+    const { room, pending, leaving, ended, presence, presenceHandlers } = membership;
+    // Others have them from the join of the program on.
+    if (leaving || ended || !(room || pending)) return;
+    if (changed) for (const handler of presenceHandlers) guard(`presence ${membership.name}`, () => handler(presence));
+    if (membership.roster.missed && !membership.isReading) this.#reread(membership);
+  }
+
+  /** Read all members of a room, because a change is missing. @param {Membership} membership */
+  async #reread(membership) {
+    const { name, roster } = membership;
+    membership.isReading = true;
+    try {
+      // If the answer is older, only another change could be a reason to ask again.
+      for (let last = null; roster.missed && roster.missed !== last; ) {
+        last = roster.missed;
+        // It is not one of a handler of `onOpen`.
+        const state = await this.#ask("presence", name, { timeout: Infinity, within: null });
+        if (!isMembersState(state)) throw new RemoteError("invalid", "the answer is not a list of members");
+        this.#show(membership, roster.restart(state));
+      }
+    } catch (error) {
+      if (error instanceof DisconnectedError) return;
+      const line = `symphony: a change of the members of "${printable(name)}" is missing, and they cannot be read`;
+      const why = `${error instanceof RemoteError ? `${error.code}: ` : ""}${/** @type {any} */ (error).message}`;
+      this.#complaints.warn("presence", `${line}: ${printable(why)}. The client tries it again at the next change`);
+    } finally {
+      membership.isReading = false;
+    }
+  }
+
+  /** @param {Membership} membership @returns {Promise<number>} */
+  async #count(membership) {
+    this.#checkHeld(membership);
+    const { requestTimeout: timeout } = this.#settings;
+    const count = await this.#ask("count", membership.name, { timeout, within: this.#opening.link });
+    if (!isId(count)) throw new RemoteError("invalid", "the server's answer is not a number of members");
+    return count;
+  }
+
+  /**
+   * Ask about the members of a room. If the connection is lost, it is asked again on the next one.
+   *
+   * @param {"presence" | "count"} verb
+   * @param {string} name
+   * @param {{ timeout: number, within: Link | null }} how As of `Call`.
+   * @returns {Promise<any>}
+   */
+  #ask(verb, name, { timeout, within }) {
+    return new Promise((resolve, reject) => {
+      /** @type {Call} */
+      const call = new Call(name, null, {
+        verb,
+        within,
+        idempotent: true,
+        terms: () => (isEndless(timeout) ? {} : { timeout: Math.min(timeout, Math.max(call.deadline - now(), 0.001)) }),
+        heard: (kind, value) => {
+          if (kind !== "reply") this.#drop(call, misused(name, "is answered with a stream"));
+          else if (this.#settle(call)) resolve(value);
+        },
+        failed: reject,
+      });
+      call.deadline = now() + timeout;
+      this.#begin(call, timeout);
+    });
   }
 
   /** @param {string} name @returns {Membership} A new one, for a room that the server put the client into. */
@@ -2807,32 +3121,47 @@ export class Client {
     this.#remove(membership, error);
   }
 
-  /** Publications of a room will not come. @param {string} name @param {Position} position */
-  #lostSome(name, position) {
-    const membership = this.#rooms.get(name);
+  /** Publications of a room will not come. @param {any} envelope @param {number} bytes */
+  #lostSome(envelope, bytes) {
+    const membership = this.#rooms.get(envelope.lost);
     // What comes before the answer to a join is about what that answer replaces.
-    if (membership?.live && !membership.leaving) this.#lose(membership, position);
+    if (!membership?.live || membership.leaving) return;
+    this.#begin(membership, copied(envelope.position), snapshotOf(envelope, bytes));
   }
 
-  /** Go on after a position, and tell the program. @param {Membership} membership @param {Position} position */
-  #lose(membership, position) {
-    const { news, holding, iterations } = membership;
-    membership.last = membership.tip = position;
-    if (!holding && !iterations) this.#tellLost(membership, position);
-    // Two losses without a publication between them are one.
-    else if (membership.loss) membership.loss.lost = position;
+  /**
+   * Tell the program that a room begins, or goes on after a loss.
+   *
+   * @param {Membership} membership
+   * @param {Position | null} lost After which position; null: nothing is lost.
+   * @param {Arrival | null} snapshot
+   */
+  #begin(membership, lost, snapshot) {
+    const { news, holding, iterations, iterated, beginning } = membership;
+    if (lost) membership.last = membership.tip = lost;
+    if (!lost && !snapshot) return;
+    const waits = holding || iterations || (snapshot && iterated);
+    if (!waits) return this.#tellBeginning(membership, { lost, snapshot });
+    // In order with the publications. Two without a publication between them are one.
+    const bytes = snapshot?.bytes ?? 0;
+    if (!beginning) news.push((membership.beginning = { lost, snapshot }), bytes);
     else {
-      // In order with the publications.
-      membership.loss = { lost: position };
-      news.push(membership.loss, 0);
+      Object.assign(beginning, { lost: lost ?? beginning.lost, snapshot });
+      news.resize(bytes);
     }
   }
 
-  /** @param {Membership} membership @param {Position} position */
-  #tellLost({ name, lostHandlers, leaving }, position) {
-    if (leaving) return;
+  /** @param {Membership} membership @param {Beginning} beginning */
+  #tellBeginning(membership, beginning) {
+    this.#tellLost(membership, beginning);
+    if (beginning.snapshot && !membership.leaving) this.#pass(membership, beginning.snapshot);
+  }
+
+  /** @param {Membership} membership @param {Beginning} beginning */
+  #tellLost({ name, lostHandlers, leaving }, { lost: position, snapshot }) {
+    if (leaving || !position) return;
     for (const handler of lostHandlers) guard(`lost in ${name}`, () => handler(copied(position)));
-    if (lostHandlers.length) return;
+    if (lostHandlers.length || snapshot) return;
     const line = `symphony: publications of "${printable(name)}" were lost: it goes on after the offset`;
     this.#complaints.warn("lost", `${line} ${position.offset}`);
   }
@@ -2917,7 +3246,7 @@ export class Client {
   #queueNews(membership, arrival, hasWaited = false) {
     const { news, fresh, holding, name } = membership;
     if (hasWaited || this.#hasPlace(membership, arrival.bytes)) {
-      membership.loss = null;
+      membership.beginning = null;
       news.push(arrival, arrival.bytes);
       return true;
     }
@@ -2949,10 +3278,10 @@ export class Client {
     const why = "there is no handler for them, and no iteration";
     this.#complaints.warn("given up", `symphony: ${news.size} publications of "${printable(name)}" were dropped: ${why}`);
     for (let next = news.take(); next; next = news.take()) {
-      if ("lost" in next.item) this.#tellLost(membership, next.item.lost);
+      if ("lost" in next.item) this.#tellLost(membership, next.item);
       else membership.done(next.item.mark);
     }
-    membership.loss = null;
+    membership.beginning = null;
   }
 
   /** The program registers a handler. @param {Membership} membership */
@@ -2974,8 +3303,8 @@ export class Client {
       const item = membership.take();
       if (item === undefined) break;
       if ("lost" in item) {
-        if (iterations) news.push(item, 0);
-        else this.#tellLost(membership, item.lost);
+        if (iterations) news.push(item, item.snapshot?.bytes ?? 0);
+        else this.#tellBeginning(membership, item);
       } else if (membership.waits(item) && !membership.leaving) this.#pass(membership, item, true);
     }
     if (membership.ended) this.#tellLeft(membership);
@@ -3008,8 +3337,10 @@ export class Client {
     try {
       while (!state.left) {
         const item = membership.holding ? undefined : membership.take();
-        if (item && "lost" in item) this.#tellLost(membership, item.lost);
-        else if (item && membership.waits(item)) {
+        if (item && "lost" in item) {
+          this.#tellLost(membership, item);
+          if (item.snapshot) yield published(item.snapshot);
+        } else if (item && membership.waits(item)) {
           try {
             yield published(item);
           } finally {
@@ -3334,9 +3665,10 @@ export class Client {
       // Without reconnecting, the client continues: the server answers what it refuses.
       if (this.#settings.reconnect) link.awaitStop();
     } else if (kind === "limits") link.maxMessageBytes = id.max_message_bytes ?? Infinity;
-    else if (kind === "joined") this.#joined(link, envelope);
+    else if (kind === "joined") this.#joined(link, envelope, bytes);
     else if (kind === "left") this.#left(id, data);
-    else if (kind === "lost") this.#lostSome(id, copied(envelope.position));
+    else if (kind === "lost") this.#lostSome(envelope, bytes);
+    else if (kind === "presence") this.#presence(envelope);
     else if (kind === "dropped") {
       const line = `symphony: the server has dropped ${id} messages, which this client has not read in time`;
       this.#complaints.warn("dropped", line);

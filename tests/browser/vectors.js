@@ -51,8 +51,8 @@ function map({ kind, id, number, seconds, event, credit, room, ...fields }) {
   const isRoom = ROOM_KINDS.includes(kind);
   const first = { event, publish: event, ping: number, pong: number, retry: seconds }[kind] ?? (isRoom ? room : id);
   const rest = ["event", "publish"].includes(kind) || isRoom ? { ...fields, id } : fields;
-  const { data, since, timeout, position, recovered, members, diff, offset, epoch, after, replaces, key, client, limit, before } = rest;
-  const last = { position, recovered, members, diff, room: isRoom ? undefined : room, offset, epoch, after, replaces };
+  const { data, since, timeout, position, recovered, snapshot, members, diff, offset, epoch, after, replaces, key, client, limit, before } = rest;
+  const last = { position, recovered, snapshot, members, diff, room: isRoom ? undefined : room, offset, epoch, after, replaces };
   const asks = { key, client, limit, before };
   const order = { [kind]: first, data, id: rest.id, since, timeout, credit, ...last, ...asks };
   return value(Object.fromEntries(Object.entries(order).filter(([, item]) => item !== undefined)));
@@ -205,7 +205,7 @@ export class User {
       this.ask(room);
       return room;
     }
-    for (const event of ["said", "noticed"]) room.on(event, (data) => this.#record({ event, data, room }));
+    for (const event of ["said", "noticed", "snapshot"]) room.on(event, (data) => this.#record({ event, data, room }));
     room.onLost((position) => this.#record({ event: "lost", data: position, room }));
     return room;
   }

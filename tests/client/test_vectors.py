@@ -267,7 +267,7 @@ class Conversation:
         if iterate:
             self.iterations[name] = aiter(handle)
         elif not known:
-            for event in ("said", "noticed"):
+            for event in ("said", "noticed", "snapshot"):
 
                 def record(data: Any, event: str = event) -> None:
                     self.handled.put_nowait((handle, event, data))

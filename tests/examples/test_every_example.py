@@ -18,6 +18,7 @@ NAMES = sorted(
 PATHS = {
     "ws/middleware.py": "/?token=sesame",
     "ws/rooms.py": "/rooms/lobby?user=alice",
+    "ws/game.py": "/lobby?user=alice",
     "ws/history.py": "/?user=alice",
     "ws/presence.py": "/?user=alice",
     "ws/private_messages.py": "/?user=alice",
@@ -30,6 +31,7 @@ def test_all_are_here() -> None:
     assert NAMES == [
         "ws/custom_protocol.py",
         "ws/echo_server.py",
+        "ws/game.py",
         "ws/history.py",
         "ws/middleware.py",
         "ws/plugins/basic_plugin.py",

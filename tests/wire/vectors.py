@@ -49,12 +49,8 @@ _KINDS = (
     "publish",
 )
 _FIELDS = (
-    *("data", "id", "since", "timeout", "credit", "position", "recovered", "room", "offset", "epoch"),
-    *("after", "replaces", "key", "client", "limit", "before"),
-)
-_FIELDS = (
     *("data", "id", "since", "timeout", "credit", "position"),
-    *("recovered", "members", "diff", "room", "offset", "epoch"),
+    *("recovered", "snapshot", "members", "diff", "room", "offset", "epoch"),
     *("after", "replaces", "key", "client", "limit", "before"),
 )
 

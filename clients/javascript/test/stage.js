@@ -243,7 +243,7 @@ export class Stage {
       this.ask(room);
       return room;
     }
-    for (const event of ["said", "noticed"]) room.on(event, (data) => this.#handled.push({ event, data, room }));
+    for (const event of ["said", "noticed", "snapshot"]) room.on(event, (data) => this.#handled.push({ event, data, room }));
     room.onLost((position) => this.#handled.push({ event: "lost", data: position, room }));
     return room;
   }

@@ -92,8 +92,8 @@ function map({ kind, id, number, seconds, event, credit, room, ...fields }) {
   const isRoom = ROOM_KINDS.includes(kind);
   const first = { event, publish: event, ping: number, pong: number, retry: seconds }[kind] ?? (isRoom ? room : id);
   const rest = ["event", "publish"].includes(kind) || isRoom ? { ...fields, id } : fields;
-  const { data, since, timeout, position, recovered, members, diff, offset, epoch, after, replaces, key, client, limit, before } = rest;
-  const last = { position, recovered, members, diff, room: isRoom ? undefined : room, offset, epoch, after, replaces };
+  const { data, since, timeout, position, recovered, snapshot, members, diff, offset, epoch, after, replaces, key, client, limit, before } = rest;
+  const last = { position, recovered, snapshot, members, diff, room: isRoom ? undefined : room, offset, epoch, after, replaces };
   const asks = { key, client, limit, before };
   const order = { [kind]: first, data, id: rest.id, since, timeout, credit, ...last, ...asks };
   return value(Object.fromEntries(Object.entries(order).filter(([, item]) => item !== undefined)));
@@ -105,7 +105,7 @@ function means(envelope, meaning) {
   const kind = kindOf(envelope);
   assert.equal(kind, meaning.kind);
   const came = { [kind]: envelope[kind] };
-  const others = ["id", "since", "timeout", "credit", "position", "recovered", "members", "diff", "room", "offset", "epoch", "after", "replaces"];
+  const others = ["id", "since", "timeout", "credit", "position", "recovered", "snapshot", "members", "diff", "room", "offset", "epoch", "after", "replaces"];
   for (const field of ["data", ...others]) {
     if (field === "data" ? "data" in wanted : (envelope[field] ?? null) !== null && field in wanted)
       came[field] = envelope[field] ?? null;

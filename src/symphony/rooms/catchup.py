@@ -55,7 +55,7 @@ class CatchUp:
         feed: Its history.
         recipient: The member.
         after: The position of the last publication that it has.
-        patience: How many seconds it may take to read a page.
+        patience: How many seconds it may take to read a page; `None`: any time.
     """
 
     __slots__ = ("_after", "_batches", "_feed", "_live", "_patience", "_recipient", "_snapshots")
@@ -68,7 +68,7 @@ class CatchUp:
         feed: Feed,
         recipient: Recipient,
         after: Position,
-        patience: float,
+        patience: float | None,
     ) -> None:
         self._batches = batches
         self._snapshots = snapshots
@@ -77,6 +77,11 @@ class CatchUp:
         self._recipient = recipient
         self._after = after
         self._patience = patience
+
+    @property
+    def after(self) -> Position:
+        """The position of the last publication that the member has."""
+        return self._after
 
     async def run(self) -> None:
         """Send the pages; return when the member has caught up, has left, or begins anew."""
@@ -96,8 +101,7 @@ class CatchUp:
                 # No `await` in between: every later publication reaches it.
                 self._live.catching.pop(self._recipient)
                 self._batches.catch_up(self._live, self._recipient)
-                if self._live.caught_up is not None:
-                    self._live.caught_up(self._recipient)
+                self._live.has_caught_up(self._recipient)
                 return
             if self._after.epoch == self._feed.last.epoch and self._after.offset > self._feed.last.offset:
                 # The member has it from another node, which was faster.
@@ -110,7 +114,7 @@ class CatchUp:
                 continue
             page = await self._feed.page(self._after)
             lost = not page.complete
-            if lost and self._live.family.snapshot is not None:
+            if lost and self._has_snapshot:
                 await self._begin_anew()
                 continue
             if lost:
@@ -147,6 +151,11 @@ class CatchUp:
         owner = self._live.behind.get(self._recipient)
         if owner is not None and self._goes_on:
             owner.close(1013, reason)
+
+    @property
+    def _has_snapshot(self) -> bool:
+        # A listener begins with the publications.
+        return self._live.family.snapshot is not None and self._recipient not in self._live.listeners
 
     @property
     def _is_past_the_end(self) -> bool:

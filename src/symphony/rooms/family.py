@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -17,10 +17,26 @@ if TYPE_CHECKING:
     from symphony.rooms.clients import OnPublish
     from symphony.rooms.snapshots import Snapshot
 
-__all__ = ("DEFAULT_FAMILY", "Families", "Family", "Hook")
+__all__ = ("DEFAULT_FAMILY", "MEMBER_HOOKS", "Families", "Family", "Hook", "have_members")
 
 Hook = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 """A compiled hook: called with the socket, or `None`, and the room."""
+
+
+MEMBER_HOOKS: Final = ("on_arrive", "on_back", "on_away", "on_depart")
+"""The hooks about members."""
+
+
+def have_members(policy: RoomPolicy, hooks: Collection[str]) -> bool:
+    """Return whether rooms have members: users, whatever the number of sockets.
+
+    Args:
+        policy: Their options.
+        hooks: The names of their hooks.
+    """
+    has_option = policy.presence or policy.grace or policy.max_members is not None
+    has_function = policy.members is not None or policy.counts is not None
+    return bool(has_option or has_function or any(kind in hooks for kind in MEMBER_HOOKS))
 
 
 @dataclass(slots=True)
@@ -71,17 +87,7 @@ class Family:
 
     def __post_init__(self) -> None:
         policy = self.policy
-        self.has_members = bool(
-            policy.presence
-            or policy.members is not None
-            or policy.max_members is not None
-            or policy.grace
-            or policy.counts is not None
-            or self.on_arrive
-            or self.on_back
-            or self.on_away
-            or self.on_depart
-        )
+        self.has_members = have_members(policy, [kind for kind in MEMBER_HOOKS if getattr(self, kind)])
         needs_home = policy.state is not None or policy.members is not None
         needs_home = needs_home or self.tasks or self.ticks or self.saves
         self.has_home = bool(needs_home and not policy.each_node)
@@ -114,6 +120,7 @@ class Families:
         self.have_members = False
         self._table = NameTable[Family](separator=ROOM_SEPARATOR, exact=True)
         self._alike: list[tuple[NamePattern, Callable[[str], object]]] = []
+        self._by_form: dict[str, list[Family]] = {}
 
     def add(self, family: Family) -> None:
         """Add a family.
@@ -126,6 +133,7 @@ class Families:
         self._table.add(pattern, family)
         named = NamePattern(pattern, separator=ROOM_SEPARATOR)
         self._alike.append((named, _alike(named)))
+        self._by_form.setdefault(_form(pattern), []).append(family)
 
     def find(self, name: str) -> tuple[Family, dict[str, Any]]:
         """Return the family and the parameters of a room's name.
@@ -144,6 +152,15 @@ class Families:
             if is_alike(name):
                 raise _not_of(pattern, name)
         return DEFAULT_FAMILY, {}
+
+    def formed_like(self, text: str) -> Family | None:
+        """Return the only family whose pattern is *text*, but for the names and types of parameters."""
+        families = self._by_form.get(_form(text), [])
+        return families[0] if len(families) == 1 else None
+
+
+def _form(pattern: str) -> str:
+    return _PARAMETER.sub("{}", pattern)
 
 
 def _not_of(pattern: NamePattern, name: str) -> Reject:

@@ -9,6 +9,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from symphony.broker.base import Broker
+from symphony.broker.peers import Peers
 from symphony.broker.presence import PresenceStore
 from symphony.errors import Reject
 from symphony.identity import is_of_user, room_of_user
@@ -23,11 +24,13 @@ from symphony.rooms.clients import ClientRooms
 from symphony.rooms.joining import FindFamily, Joining
 from symphony.rooms.leave import Leave
 from symphony.rooms.leaving import Leaving
+from symphony.rooms.listening import Listening
 from symphony.rooms.lives import Lives
 from symphony.rooms.members import Member, Presence
 from symphony.rooms.membertable import MemberTable
 from symphony.rooms.opening import Opening
 from symphony.rooms.options import Delivery
+from symphony.rooms.places import Place, Places, place_of
 from symphony.rooms.publishing import Publication, Publishing, terms_of
 from symphony.rooms.relaying import Relaying
 from symphony.rooms.revoking import Revoking
@@ -47,6 +50,14 @@ EVERYONE = ""
 class Membership:
     """The table of the rooms of a node, and of who is in them.
 
+    Attributes:
+        thread: The thread of the event loop.
+        batches: The batches of the node.
+        everyone: The open sockets that `app.everyone` reaches.
+        group: Returns the sockets of a route or router by its name.
+        sockets_named: Returns the sockets of this node by a name of `rooms/topics.py`.
+        peers: The other nodes; `None` if there can be none.
+
     Args:
         find_family: The family and parameters of a room's name.
         background: Starts a task of the app's whose exception is reported.
@@ -59,6 +70,7 @@ class Membership:
         patience: How many seconds the tasks of a room have to end.
         max_name: `Limits.max_room_name`.
         max_recovery: `Limits.max_recovery`.
+        max_listener_bytes: `Limits.max_listener_bytes`.
         page_timeout: `Limits.page_timeout`.
         publish_timeout: `Limits.publish_timeout`.
     """
@@ -77,24 +89,33 @@ class Membership:
         patience: float,
         max_name: int,
         max_recovery: int,
+        max_listener_bytes: int,
         page_timeout: float,
         publish_timeout: float,
     ) -> None:
         self.thread = get_ident()
-        self.group: Callable[[str], Batch | None] = _no_group
+        self.group: Callable[[str], Batch | None] = lambda name: None
+        self.sockets_named: Callable[[str], Iterable[Socket[Any]]] = lambda name: ()
         self.batches = batches = Batches(asyncio.get_running_loop().call_soon, self._not_encoded)
         self.everyone = Batch(EVERYONE)
         self._find_family = find_family
         self._report = report
         self._max_name = max_name
         self._broker = broker
+        self._timeout = publish_timeout
         self._store = store
         self._changes = changes = Changes()
         handle = partial(Room, self)
         snapshots = Snapshots(handle, report)
         announcing = Announcing(batches, background, snapshots, max_recovery, page_timeout)
         is_shared = broker is not None and broker.shared
-        self._relaying = relaying = Relaying(broker, self._not_relayed) if broker and is_shared else None
+        self._relaying = relaying = None
+        self.peers: Peers | None = None
+        if broker is not None and is_shared:
+            self._relaying = relaying = Relaying(
+                broker, self._not_relayed, lambda name: self.sockets_named(name)
+            )
+            self.peers = Peers(broker, node, lambda error, what: report(error, None, what))
         self._publishing = publishing = Publishing(
             broker,
             batches,
@@ -124,7 +145,12 @@ class Membership:
         if has_members:
             members.start(self._leaving)
         self._clients = ClientRooms(lives.rooms, handle, self._publishing)
-        self._opening = Opening(find_family, lives, self._leaving, seating.settle, background, patience)
+        listening = Listening(find_family, lives, announcing, batches, stats, max_listener_bytes)
+        self.listen = listening.listen
+        self.end_listeners = listening.end_all
+        self._opening = Opening(
+            find_family, lives, self._leaving, listening.end, seating, background, patience
+        )
         self._joining = Joining(
             find_family,
             handle,
@@ -136,22 +162,10 @@ class Membership:
             snapshots,
             is_shared=is_shared,
         )
+        self._places = Places(find_family, handle, lives, changes, self._joining)
         self._revoking = Revoking(handle, lives, changes, self._leaving, report)
         # The rooms that exist: each publication looks one up.
         self._rooms = lives.rooms
-
-    def finds(
-        self, sockets: Callable[[str], Iterable[Socket[Any]]], group: Callable[[str], Batch | None]
-    ) -> None:
-        """Say what finds what other nodes name.
-
-        Args:
-            sockets: Returns the sockets of this node that have a name of `rooms/topics.py`.
-            group: Returns the sockets of a route or router.
-        """
-        self.group = group
-        if self._relaying is not None:
-            self._relaying.find = sockets
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -212,6 +226,10 @@ class Membership:
 
     # The names that users know, for the warnings about a missing `await`.
     history.__qualname__ = "Room.history"
+
+    async def count_elsewhere(self, names: Sequence[str]) -> int:
+        """Return how many sockets other nodes have that one of these names is for."""
+        return 0
 
     def paced(self) -> Awaitable[None]:
         """Return what a call awaits that may be repeated in a loop."""
@@ -289,6 +307,19 @@ class Membership:
         """Return what a client reads of a room's history: see `ClientRooms.read`."""
         return await self._clients.read(socket, asked)
 
+    async def prepare(self, socket: Socket[Any], name: str) -> Place:
+        """Begin the join of the room of a socket's route: see `Places.prepare`."""
+        self.room(name)
+        if is_of_user(name):
+            raise _by_name(name)
+        return await self._places.prepare(socket, name)
+
+    async def enter(
+        self, socket: Socket[Any], place: Place, most: int, claim: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        """Do the rest of this join: see `Places.enter`."""
+        await self._places.enter(socket, place, most, claim)
+
     def check_user(self, id: str) -> None:
         """Refuse the id of a user who can have no room.
 
@@ -326,6 +357,10 @@ class Membership:
 
     def leave_all(self, socket: Socket[Any], why: Leave) -> Coroutine[Any, Any, None] | None:
         """Take a socket that has gone out of all of its rooms at once: see `Leaving.leave_all`."""
+        place = place_of(socket)
+        if place is not None:
+            # If its connect handler has not returned, its join goes no further.
+            place.release()
         return self._leaving.leave_all(socket, why)
 
     async def open_room(self, name: str, state: Any, ttl: float) -> bool:
@@ -350,6 +385,7 @@ class Membership:
             timeout: How long the `on_empty` hooks may take, and then the broker for what
                 it has not answered.
         """
+        self.end_listeners()
         self._members.close()
         await self._lives.close(timeout=timeout)
         await self._publishing.finish(timeout=timeout)
@@ -363,10 +399,6 @@ class Membership:
     def _not_encoded(self, error: Exception, batch: Batch) -> None:
         where = f"room {batch.name!r}" if batch.name else "everyone"
         self._report(error, None, f"publication to {where}, for members with another protocol,")
-
-
-def _no_group(name: str) -> None:
-    """Find nothing, as long as the node has no targets."""
 
 
 def _by_name(name: str) -> Reject:

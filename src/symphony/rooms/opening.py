@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from symphony.rooms.leaving import Leaving
     from symphony.rooms.live import Live
     from symphony.rooms.lives import Lives
+    from symphony.rooms.seating import Seating
 
 __all__ = ("Opening",)
 
@@ -27,7 +28,8 @@ class Opening:
         find_family: The family and parameters of a room's name.
         lives: The rooms.
         leaving: Takes members out.
-        settle: Makes this node the home of a room that needs one.
+        end_listeners: Ends the listeners of a room.
+        seating: The members, and the homes of rooms.
         background: Starts a task of the app's whose exception is reported.
         patience: How many seconds a member that is behind has to catch up, when its room
             is closed.
@@ -38,14 +40,16 @@ class Opening:
         find_family: FindFamily,
         lives: Lives,
         leaving: Leaving,
-        settle: Callable[[Live], Awaitable[None]],
+        end_listeners: Callable[[Live], object],
+        seating: Seating,
         background: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         patience: float,
     ) -> None:
         self._find_family = find_family
         self._lives = lives
         self._leaving = leaving
-        self._settle = settle
+        self._end_listeners = end_listeners
+        self._seating = seating
         self._background = background
         self._patience = patience
 
@@ -75,7 +79,7 @@ class Opening:
                     # Another call creates the state, so this one does not make the room.
                     await self._lives.make_state(live)
                     return False
-                await self._settle(live)
+                await self._seating.settle(live)
                 if live.began or live.making is not None:
                     continue
                 if state is ...:
@@ -92,12 +96,19 @@ class Opening:
         Members get the publications up to now, also those that are behind.
         """
         live = self._lives.rooms.get(name)
-        if live is None or live.over is not None:
+        if live is None:
+            return
+        live.is_closed = True
+        self._end_listeners(live)
+        if live.over is not None:
             return
         leave = Leave("closed", code)
         closing = _Closing(live, self._leaving, leave, End("closed", reason or "the room was closed"))
         live.hooks += 1
+        live.closed = leave
         self._lives.doom(live)
+        if live.attendance is not None:
+            self._seating.departing.dismiss_all(live, leave)
         first = closing.put_out(tuple(recipient for recipient in live if recipient not in live.catching))
         # In another task: each hook runs, also if the caller is cancelled.
         task = self._background(closing.run(first, self._patience))
@@ -117,7 +128,7 @@ class _Closing:
     async def run(self, first: Coroutine[Any, Any, None], patience: float) -> None:
         """Run the hooks of the members that are out, and take the others out."""
         await first
-        if self._live.catching:
+        if self._live.late:
             await self._put_out_late(patience)
 
     def put_out(self, recipients: tuple[Recipient, ...]) -> Coroutine[Any, Any, None]:
@@ -132,12 +143,12 @@ class _Closing:
 
         def caught_up(recipient: Recipient) -> None:
             left.append(self.put_out((recipient,)))
-            if not live.catching and not last.done():
+            if not live.late and not last.done():
                 last.set_result(None)
 
         live.caught_up = caught_up
         await asyncio.wait((last,), timeout=patience)
-        for recipient in tuple(live.catching):
+        for recipient in live.late:
             # It reads too slowly for what it should have got. It comes back for the rest.
             live.behind[recipient].close(1013, "slow consumer")
         for hooks in left:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -17,6 +18,7 @@ from symphony.socket import Socket, recipient_of
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
     from symphony.outgoing.encoding import Content, Once
+    from symphony.rooms.listener import Conflate, Publications
     from symphony.rooms.members import Member, Presence
     from symphony.rooms.publishing import Publication
     from symphony.rooms.room import Room
@@ -70,12 +72,22 @@ class RoomTable(Protocol):
         """Return the last publications that a room keeps."""
         ...
 
+    def listen(
+        self, name: str, since: Position | str | None, conflate: Conflate
+    ) -> AbstractAsyncContextManager[Publications]:
+        """Listen to a room."""
+        ...
+
     async def open_room(self, name: str, state: Any, ttl: float) -> bool:
         """Make a room before anybody joins; return whether this call has made it."""
         ...
 
     async def close_room(self, name: str, code: int, reason: str) -> None:
         """End a room and its memberships."""
+        ...
+
+    async def count_elsewhere(self, names: Sequence[str]) -> int:
+        """Return how many sockets other nodes have that one of these names is for."""
         ...
 
     def paced(self) -> Awaitable[None]:
@@ -196,7 +208,7 @@ class Target:
         table = self._table
         batch = table.batch(self.name)
         left_out = left_out_of(exclude) if exclude != () else ()
-        if batch is None or batch.announced or delivery is not PLAIN:
+        if batch is None or not batch.direct or delivery is not PLAIN:
             return table.announce(self.name, publication, left_out, delivery)
         return table.publish(batch, publication, left_out)
 
@@ -230,7 +242,8 @@ class Target:
 
     async def _count(self) -> int:
         await self._table.paced()
-        return len(self._batch or ())
+        here = len(self._batch or ())
+        return here + await self._table.count_elsewhere(self._names)
 
     # The name that users know, for the warnings about a missing `await`.
     _count.__qualname__ = "Target.count"

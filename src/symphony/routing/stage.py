@@ -16,6 +16,7 @@ from symphony.routing.parameters import EMPTY, Parameter
 
 __all__ = (
     "Filler",
+    "ForCall",
     "Known",
     "OfSubject",
     "Rules",
@@ -62,7 +63,8 @@ def the_data(socket: Any, subject: Any) -> Any:
 
 def belongs_to_call(filler: Filler) -> bool:
     """Return whether the value of a filler is valid for this call only."""
-    return filler is the_subject or filler is the_data or isinstance(filler, _FromSubject | OfSubject)
+    kinds = _FromSubject | OfSubject | ForCall
+    return filler is the_subject or filler is the_data or isinstance(filler, kinds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,21 @@ class OfSubject:
     def __call__(self, socket: Any, subject: Any) -> Any:
         """Return the value."""
         return getattr(subject, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class ForCall:
+    """Fills a parameter with what is only valid for the call.
+
+    Attributes:
+        read: Returns it, from the socket and the subject.
+    """
+
+    read: Filler
+
+    def __call__(self, socket: Any, subject: Any) -> Any:
+        """Return the value."""
+        return self.read(socket, subject)
 
 
 @dataclass(frozen=True, slots=True)
