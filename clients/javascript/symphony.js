@@ -2937,14 +2937,14 @@ export class Client {
     const ignores = asked ? since !== null : (room && !membership.live) || (pending && (wanted ?? tip));
     if (membership.leaving || (ignores && recovered === null)) return;
     membership.left = null;
-    if (recovered !== null) this.#begin(membership, this.#answered(membership, told, recovered), snapshot);
+    if (recovered !== null) this.#beginRoom(membership, this.#answered(membership, told, recovered), snapshot);
     else if (told && tip && !isSame(told, tip)) {
       if (link.takes) this.#rejoin(link, membership);
     } else {
       membership.last = membership.tip = told;
       membership.live = true;
       if (asked) membership.recovered = null;
-      this.#begin(membership, null, snapshot);
+      this.#beginRoom(membership, null, snapshot);
     }
   }
 
@@ -3126,7 +3126,7 @@ export class Client {
     const membership = this.#rooms.get(envelope.lost);
     // What comes before the answer to a join is about what that answer replaces.
     if (!membership?.live || membership.leaving) return;
-    this.#begin(membership, copied(envelope.position), snapshotOf(envelope, bytes));
+    this.#beginRoom(membership, copied(envelope.position), snapshotOf(envelope, bytes));
   }
 
   /**
@@ -3136,7 +3136,7 @@ export class Client {
    * @param {Position | null} lost After which position; null: nothing is lost.
    * @param {Arrival | null} snapshot
    */
-  #begin(membership, lost, snapshot) {
+  #beginRoom(membership, lost, snapshot) {
     const { news, holding, iterations, iterated, beginning } = membership;
     if (lost) membership.last = membership.tip = lost;
     if (!lost && !snapshot) return;

@@ -187,6 +187,12 @@ def make_app(limits: Limits | None = None) -> Symphony:
 
     kept = app.rooms("kept:{name}", history=3, client_join=True)
     app.rooms("open:{name}", client_join=True)
+    drawn = app.rooms("drawn:{name}", history=3, client_join=True)
+
+    @drawn.snapshot
+    async def everything(room: Room) -> list[Any]:
+        return [publication.data for publication in await room.history()]
+
     app.rooms("closed:{name}", history=3)
     strict = app.rooms("strict:{name}", client_join=True)
 

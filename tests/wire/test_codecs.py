@@ -112,8 +112,9 @@ def meaning(envelope: Envelope, codec: str) -> dict[str, Any]:
     if isinstance(envelope, Event) and not isinstance(envelope, Publish):
         kind = "event"
     said = {FIRST.get(kind, "id") if name == kind else name: value for name, value in _fields(envelope)}
-    if "data" in said:
-        said["data"] = module.decode(said["data"])
+    for name in ("data", "snapshot"):
+        if name in said:
+            said[name] = module.decode(said[name])
     for name in ("members", "diff"):
         if name in said:
             said[name] = msgspec.to_builtins(said[name])

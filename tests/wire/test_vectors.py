@@ -41,9 +41,9 @@ FIELDS = {
     "leave": ({"room", "id"}, {"timeout"}),
     "publish": ({"event", "data", "room"}, {"id", "timeout", "key", "client"}),
     "history": ({"room", "id"}, {"timeout", "limit", "before"}),
-    "joined": ({"room"}, {"position", "recovered", "members"}),
+    "joined": ({"room"}, {"position", "recovered", "members", "snapshot"}),
     "left": ({"room", "data"}, set()),
-    "lost": ({"room", "position"}, set()),
+    "lost": ({"room", "position"}, {"snapshot"}),
     "presence": ({"room"}, {"id", "timeout", "diff", "members"}),
     "count": ({"room", "id"}, {"timeout"}),
 }
