@@ -74,7 +74,7 @@ const GROWTH = 1.5;
 const MAX_GROWTHS = 100;
 /** Seconds: a server that asks for a longer wait by mistake must not keep a client away for good. */
 const MAX_RETRY = 24 * 3600;
-/** How often in a row a client that is sent elsewhere tries again at once. */
+/** How often in a row a client that is sent elsewhere tries again at once. Then it waits, and begins anew. */
 const MAX_AT_ONCE = 16;
 /** Seconds within which the client tries again when the network or the user is back. */
 const HURRY = 1;
@@ -3933,8 +3933,13 @@ export class Client {
     // Not any 421: that of a proxy says nothing about the next attempt.
     const decides = link.status === null || link.marked;
     const elsewhere = refusal ? decides && refusal.code === "elsewhere" : opened && code === ELSEWHERE;
-    if (retry === null && elsewhere && ++this.#elsewhere <= MAX_AT_ONCE) this.#wakeAt(now());
-    else this.#wait(retry, opened);
+    if (retry === null && elsewhere && this.#elsewhere < MAX_AT_ONCE) {
+      this.#elsewhere++;
+      this.#wakeAt(now());
+    } else {
+      this.#elsewhere = 0;
+      this.#wait(retry, opened);
+    }
     if (!this.#away) {
       if (opened) this.#tellBrief(text);
       else this.#tellFailure(link, refusal, text);

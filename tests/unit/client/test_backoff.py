@@ -110,26 +110,24 @@ def test_a_hint_that_is_no_delay_counts_as_nothing(hint: float) -> None:
 
 @pytest.mark.within("client.backoff._MAX_AT_ONCE")
 @pytest.mark.beyond("client.backoff._MAX_AT_ONCE")
-def test_a_client_that_is_sent_elsewhere_tries_again_at_once_sixteen_times() -> None:
+def test_a_client_that_is_sent_elsewhere_waits_after_sixteen_attempts_at_once() -> None:
     backoff = Backoff(0.5, 30.0, high)
     waits: list[float] = []
-    for _ in range(19):
+    for _ in range(36):
         backoff.elsewhere()
         waits.append(backoff.next())
-    assert waits == [0.0] * 16 + [0.5, 0.75, 1.125]
+    assert waits == [*[0.0] * 16, 0.5, *[0.0] * 16, 0.75, 0.0, 0.0]
 
 
 def test_a_connection_that_lasted_lets_it_be_sent_elsewhere_again() -> None:
     backoff = Backoff(0.5, 30.0, high)
-    for _ in range(17):
+    for lasted, wait in ((LASTED - 0.001, 0.5), (LASTED, 0.0)):
+        for _ in range(16):
+            backoff.elsewhere()
+            assert backoff.next() == 0.0
+        assert backoff.lasted(lasted) == (wait == 0.0)
         backoff.elsewhere()
-        backoff.next()
-    assert not backoff.lasted(LASTED - 0.001)
-    backoff.elsewhere()
-    assert backoff.next() == 0.75
-    assert backoff.lasted(LASTED)
-    backoff.elsewhere()
-    assert backoff.next() == 0.0
+        assert backoff.next() == wait
 
 
 def test_being_sent_elsewhere_changes_no_other_delay() -> None:
