@@ -147,7 +147,7 @@ class Membership:
         self.listen = listening.listen
         self.end_listeners = listening.end_all
         self._opening = Opening(
-            find_family, lives, self._leaving, listening.end, seating.settle, background, patience
+            find_family, lives, self._leaving, listening.end, seating, background, patience
         )
         self._joining = Joining(
             find_family,
