@@ -171,6 +171,7 @@ export class User {
 
   call(verb, { as, event, data = null, room, iterate, options = {}, raises, code, reason }, connection = this.#client) {
     const given = value(data);
+    if (verb === "count") return void this.#results.set(as, settled(this.#counted(room)));
     if (verb === "leave") return void this.#results.set(as, settled(this.#left(room)));
     if (verb === "close") return void this.#client.close(code, reason);
     if (verb === "send") return this.#client.send(given);
@@ -223,6 +224,11 @@ export class User {
     return (await room.leave()) ?? null;
   }
 
+  async #counted(name) {
+    const room = await this.#room(name);
+    return room.count();
+  }
+
   async joined(name, expected) {
     const room = await this.#room(name);
     for (const field of ["position", "recovered"]) {
@@ -238,6 +244,13 @@ export class User {
   async position_of(name, { value: expected }) {
     const room = await this.#room(name);
     while (!equal(room.position, expected)) await new Promise((resolve) => setTimeout(resolve));
+  }
+
+  async members_of(name, { value: expected, total }) {
+    const { presence } = await this.#room(name);
+    const wanted = JSON.stringify([expected && Object.entries(expected), total]);
+    const shown = () => JSON.stringify([presence.isKnown ? [...presence] : null, presence.total]);
+    while (shown() !== wanted) await new Promise((resolve) => setTimeout(resolve));
   }
 
   async ended(name, { error: expected }) {
