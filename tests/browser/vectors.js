@@ -266,9 +266,12 @@ export class User {
   }
 
   async publication(name, { event, data, position, replaces = null }) {
-    const { value: came, error } = await this.#next(await this.#room(name));
+    const handle = await this.#room(name);
+    const { value: came, error } = await this.#next(handle);
     if (error) throw error;
     check(came.done, false, "done");
+    // Asking for the next one says that this one is handled.
+    this.ask(handle);
     check([came.value.event, came.value.position, came.value.replaces], [event, position, replaces], "publication");
     this.#equals(came.value.data, data);
   }
