@@ -74,6 +74,8 @@ const GROWTH = 1.5;
 const MAX_GROWTHS = 100;
 /** Seconds: a server that asks for a longer wait by mistake must not keep a client away for good. */
 const MAX_RETRY = 24 * 3600;
+/** How often in a row a client that is sent elsewhere tries again at once. Then it waits, and begins anew. */
+const MAX_AT_ONCE = 16;
 /** Seconds within which the client tries again when the network or the user is back. */
 const HURRY = 1;
 /** Seconds that `close()` waits for the server's close frame. */
@@ -736,6 +738,7 @@ const LOST = 1006;
 const UNREAD = 1013;
 const INVALID = 4400;
 const UNAUTHORIZED = 4401;
+const ELSEWHERE = 4421;
 /** Sent instead of 1013, which a page may not send. */
 const OWN_UNREAD = 4000;
 /** Sent if a handler of `onOpen` fails. */
@@ -2306,6 +2309,8 @@ export class Client {
   #refreshed = false;
   /** Whether the server said when to come back, and no attempt has failed without an answer since then. */
   #later = false;
+  /** How often in a row it was sent elsewhere. */
+  #elsewhere = 0;
   #notBefore = 0;
   #nextAt = 0;
   /** Attempts in a row that opened nothing. */
@@ -3014,9 +3019,10 @@ export class Client {
       for (let last = null; roster.missed && roster.missed !== last; ) {
         last = roster.missed;
         // It is not one of a handler of `onOpen`.
-        const state = await this.#ask("presence", name, { timeout: Infinity, within: null });
-        if (!isMembersState(state)) throw new RemoteError("invalid", "the answer is not a list of members");
-        this.#show(membership, roster.restart(state));
+        await this.#ask("presence", name, { timeout: Infinity, within: null }, (state) => {
+          if (!isMembersState(state)) throw new RemoteError("invalid", "the answer is not a list of members");
+          this.#show(membership, roster.restart(state));
+        });
       }
     } catch (error) {
       if (error instanceof DisconnectedError) return;
@@ -3032,9 +3038,10 @@ export class Client {
   async #count(membership) {
     this.#checkHeld(membership);
     const { requestTimeout: timeout } = this.#settings;
-    const count = await this.#ask("count", membership.name, { timeout, within: this.#opening.link });
-    if (!isId(count)) throw new RemoteError("invalid", "the server's answer is not a number of members");
-    return count;
+    return this.#ask("count", membership.name, { timeout, within: this.#opening.link }, (count) => {
+      if (!isId(count)) throw new RemoteError("invalid", "the server's answer is not a number of members");
+      return count;
+    });
   }
 
   /**
@@ -3043,9 +3050,10 @@ export class Client {
    * @param {"presence" | "count"} verb
    * @param {string} name
    * @param {{ timeout: number, within: Link | null }} how As of `Call`.
-   * @returns {Promise<any>}
+   * @param {(answer: any) => any} take Called with the answer, before anything that the server sends after it.
+   * @returns {Promise<any>} What `take` returns.
    */
-  #ask(verb, name, { timeout, within }) {
+  #ask(verb, name, { timeout, within }, take) {
     return new Promise((resolve, reject) => {
       /** @type {Call} */
       const call = new Call(name, null, {
@@ -3055,7 +3063,13 @@ export class Client {
         terms: () => (isEndless(timeout) ? {} : { timeout: Math.min(timeout, Math.max(call.deadline - now(), 0.001)) }),
         heard: (kind, value) => {
           if (kind !== "reply") this.#drop(call, misused(name, "is answered with a stream"));
-          else if (this.#settle(call)) resolve(value);
+          else if (this.#settle(call)) {
+            try {
+              resolve(take(value));
+            } catch (error) {
+              reject(error);
+            }
+          }
         },
         failed: reject,
       });
@@ -3941,6 +3955,7 @@ export class Client {
       this.#attempts = 0;
       this.#refreshed = false;
       this.#later = false;
+      this.#elsewhere = 0;
       this.#brief = 0;
       this.#strangeSince = null;
       this.#strange = "";
@@ -3958,7 +3973,17 @@ export class Client {
       return this.#end(error, { orderly: code === NORMAL || code === GOING_AWAY });
     }
     const opened = link.openedAt !== Infinity;
-    this.#wait(link.retry ?? refusal?.retryAfter ?? null, opened);
+    const retry = link.retry ?? refusal?.retryAfter ?? null;
+    // Not any 421: that of a proxy says nothing about the next attempt.
+    const decides = link.status === null || link.marked;
+    const elsewhere = refusal ? decides && refusal.code === "elsewhere" : opened && code === ELSEWHERE;
+    if (retry === null && elsewhere && this.#elsewhere < MAX_AT_ONCE) {
+      this.#elsewhere++;
+      this.#wakeAt(now());
+    } else {
+      this.#elsewhere = 0;
+      this.#wait(retry, opened);
+    }
     if (!this.#away) {
       if (opened) this.#tellBrief(text);
       else this.#tellFailure(link, refusal, text);
