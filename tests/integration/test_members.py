@@ -368,8 +368,8 @@ async def test_a_socket_that_is_a_member_without_a_user_may_not_log_in(serve):
         assert list(hall.room.members) == ["ann"]
 
 
-@pytest.mark.within("rooms.seating._MAX_INFO_BYTES")
-@pytest.mark.beyond("rooms.seating._MAX_INFO_BYTES")
+@pytest.mark.within("rooms.tracks._MAX_INFO_BYTES")
+@pytest.mark.beyond("rooms.tracks._MAX_INFO_BYTES")
 async def test_what_is_told_about_a_member_is_limited(serve):
     hall = Hall(grace=30)
     async with serve(hall.app) as url, connect(f"{url}/ann"):

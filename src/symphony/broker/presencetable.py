@@ -270,8 +270,13 @@ class PresenceTable:
         self._ended.add(term, Untracked("unknown"), self._clock())
 
     def _is_home(self, room: str, node: str, term: str, now: float) -> bool:
-        # A late repeat must not take a home again that its node has given up.
-        return term not in self._ended and self._rights.settle(room, node, term, now)
+        # A late repeat must not take a home that its node has given up, or was refused.
+        if term in self._ended:
+            return False
+        is_home, outdated = self._rights.settle(room, node, term, now)
+        if outdated is not None:
+            self._ended.add(outdated, Untracked("unknown"), now)
+        return is_home
 
     def _reaped(self, room: str, now: float) -> Occupancy | None:
         """Return a room after what is due in it is decided."""

@@ -89,15 +89,19 @@ class Rights:
                 self._claims[key][connection].until = now + LEASE
         return lost
 
-    def settle(self, room: str, node: str, term: str, now: float) -> bool:
-        """Make a node the home of a room, or renew it; whether it is the home."""
+    def settle(self, room: str, node: str, term: str, now: float) -> tuple[bool, str | None]:
+        """Make a node the home of a room, or renew it.
+
+        Returns:
+            Whether it is the home, and the claim that is not valid any more.
+        """
         home = self._homes.get(room)
         if home is not None and home.node != node and home.until > now:
-            return False
+            return False, term
         if home is None:
             self._look_again(now + LEASE, room, "")
         self._homes[room] = _Home(node, term, now + LEASE)
-        return True
+        return True, None if home is None or home.term == term else home.term
 
     def vacate(self, room: str, term: str) -> None:
         """Give up a home, if *term* holds it."""

@@ -10,14 +10,12 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
-from symphony.broker.attendance import LEASE, Diff, Track, Tracked, Untracked
+from symphony.broker.attendance import LEASE, Diff, Untracked
 from symphony.errors import Reject
-from symphony.identity import Identity
 from symphony.rooms.memberhooks import MemberHooks, Seat
 from symphony.rooms.members import Member, Visit
 from symphony.rooms.showing import Showing
+from symphony.rooms.tracks import refusal, track_of
 from symphony.rooms.turns import Turn, Turns
 
 if TYPE_CHECKING:
@@ -29,10 +27,7 @@ if TYPE_CHECKING:
     from symphony.rooms.room import Room
     from symphony.socket import Socket
 
-__all__ = ("Departure", "Seating", "info_of")
-
-# What is told about one member, in MessagePack. See docs/limits.md.
-_MAX_INFO_BYTES: Final = 16 * 1024
+__all__ = ("Departure", "Seating")
 
 # Between two attempts to reach the store.
 _PAUSE: Final = 1.0
@@ -134,7 +129,8 @@ class Seating:
         if not is_home:
             raise Reject("elsewhere", f"{live.name!r} is on another node", details={"room": live.name})
         if live.term is None:
-            live.term, live.home_until = term, until
+            live.term = term
+            self._lives.stay_home(live, until)
 
     def removed(self, live: Live) -> None:
         """Give up the home of a room that has ended here."""
@@ -195,7 +191,7 @@ class Seating:
             state = await family.member_state(socket, room)
         counts = family.counts is None or bool(await family.counts(socket, room))
         connection = f"{socket.id}.{next(self._number)}"
-        track = self._track_of(socket, live, id, connection, counts=counts)._replace(resume=resume)
+        track = track_of(self.node, socket, live, id, connection, counts=counts, resume=resume)
         try:
             tracked = await self.store.track(track)
         except BaseException as error:
@@ -204,7 +200,7 @@ class Seating:
                 raise self._unavailable(live) from error
             raise
         if tracked.arrival is None:
-            raise _refusal(live, tracked)
+            raise refusal(live, tracked)
         attendance.epoch = tracked.epoch
         if member is None or member.arrival != tracked.arrival:
             member = Member(id, socket.user, tracked.arrival, state)
@@ -227,7 +223,12 @@ class Seating:
             live: The room.
             why: Why. If it was lost, the grace period runs.
         """
-        if live.attendance is None or (found := live.attendance.remove(socket)) is None:
+        if live.attendance is None:
+            return None
+        if (found := live.attendance.remove(socket)) is None:
+            if socket in live.attendance.returning:
+                # Its `track` is under way, and what follows it ends this.
+                live.attendance.returning[socket] = why
             return None
         member, connection = found
         departure = Departure(member, why)
@@ -255,17 +256,41 @@ class Seating:
         if attendance is None or socket is None or (found := attendance.remove(socket)) is None:
             return None
         member, _ = found
+        if not self.is_settled(live.name, live.family):
+            # Its sockets are put out.
+            attendance.forget(member)
+            return None
         resume = attendance.epoch, member.arrival
+        attendance.returning[socket] = None
+        try:
+            with self._lives.held(live):
+                return await self._tracked_again(socket, live, member, resume)
+        finally:
+            attendance.returning.pop(socket, None)
+
+    async def _tracked_again(
+        self, socket: Socket[Any], live: Live, member: Member[Any], resume: tuple[str, str]
+    ) -> Socket[Any] | None:
+        attendance = live.attendance
+        assert attendance is not None
         try:
             async with self._operations.take((live.name, member.id)).taken():
+                if attendance.returning[socket] is not None:
+                    # It has gone, and the store knows nothing of it.
+                    attendance.forget(member)
+                    return None
                 seat = await self._take(socket, live, member.id, _attached, resume)
             if seat.turn is not None:
                 await self.hooks.greet(socket, live, seat)
         except Exception as error:
             if not isinstance(error, Reject):
                 self._report(error, socket, f"return of a member to {live.name!r}")
-            attendance.forget(member)
-            return socket
+            if socket not in attendance.of_socket:
+                attendance.forget(member)
+                return socket
+        why = attendance.returning.pop(socket)
+        if why is not None and (departure := self.leave(socket, live, why)) is not None:
+            departure.release()
         return None
 
     async def _end(self, live: Live, departure: Departure, turn: Turn, connection: str) -> None:
@@ -347,46 +372,6 @@ class Seating:
         finally:
             self._lives.let_go(live)
 
-    def _track_of(self, socket: Socket[Any], live: Live, id: str, connection: str, *, counts: bool) -> Track:
-        assert live.attendance is not None
-        policy = live.family.policy
-        return Track(
-            live.name,
-            id,
-            connection,
-            self.node,
-            anonymous=socket.user is None,
-            info=info_of(socket.user),
-            counts=counts,
-            most=policy.max_members,
-            grace=policy.grace if socket.user is not None else 0.0,
-            term=live.term,
-        )
-
 
 def _attached() -> None:
     """Stand where a socket is in the room already."""
-
-
-def info_of(user: Identity | None) -> bytes:
-    """Return what others are told about a member, in MessagePack.
-
-    Raises:
-        ValueError: It is too much.
-    """
-    info = msgspec.msgpack.encode(user.info if user is not None else None)
-    if len(info) > _MAX_INFO_BYTES:
-        raise ValueError(
-            f"Identity.info has {len(info)} bytes; in rooms with members, {_MAX_INFO_BYTES} are allowed."
-        )
-    return info
-
-
-def _refusal(live: Live, tracked: Tracked) -> Reject:
-    name = live.name
-    if tracked.kind == "full":
-        details = {"room": name, "max_members": live.family.policy.max_members}
-        return Reject("room_full", f"{name!r} is full", details=details, retryable=tracked.retryable)
-    if tracked.kind == "elsewhere":
-        return Reject("elsewhere", f"{name!r} is on another node", details={"room": name})
-    return Reject("unavailable", f"{name!r} has no place for more members")
