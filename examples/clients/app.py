@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
-from symphony import DisconnectedError, RemoteError, RequestTimeoutError, Socket, Symphony
+from symphony import DisconnectedError, RemoteError, RequestTimeoutError, Room, Socket, Symphony
 
 
 async def page(request: Request) -> FileResponse:
@@ -57,32 +57,32 @@ In the forests of the night;
 What immortal hand or eye,
 Could frame thy fearful symmetry?""".splitlines()
 
-chat = app.route("/chat", state=Person)
+# Clients that connect join the room `chat`.
+chat = app.route("/chat", state=Person, room="chat")
 
 
 @chat.on_connect
 async def enter(socket: Socket[Person], name: str) -> None:
     socket.state.name = name
-    await socket.join("chat")
 
 
 # An event without an answer. The message is sent to everyone as the event `said`.
 @chat.on("say")
-async def say(socket: Socket[Person], data: Say) -> None:
-    await app.room("chat").emit("said", Said(socket.state.name, data.text))
+async def say(socket: Socket[Person], room: Room, data: Say) -> None:
+    await room.emit("said", Said(socket.state.name, data.text))
 
 
 # A request. The return value is the reply.
 @chat.on("who")
-async def who() -> list[str]:
-    return [socket.state.name for socket in app.room("chat").sockets]
+async def who(room: Room) -> list[str]:
+    return [socket.state.name for socket in room.sockets]
 
 
 # A request that needs other requests: the server asks all clients, even the client that
 # waits for this reply.
 @chat.on("poll")
-async def poll(data: Poll) -> dict[str, int]:
-    votes = await asyncio.gather(*(vote(socket, data) for socket in app.room("chat").sockets))
+async def poll(room: Room, data: Poll) -> dict[str, int]:
+    votes = await asyncio.gather(*(vote(socket, data) for socket in room.sockets))
     return Counter(choice for choice in votes if choice in data.options)
 
 

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from symphony import History, Socket, Symphony
+from symphony import History, Room, Socket, Symphony
 
 app = Symphony()
 
@@ -20,7 +20,8 @@ class Person:
     name: str = ""
 
 
-chat = app.route("/", state=Person)
+# Clients that connect join this room.
+chat = app.route("/", state=Person, room="chat:lobby")
 
 # Each room keeps its last 100 lines for an hour, also while nobody is in it. Clients may
 # join these rooms on their own: `await client.join("chat:lobby", since="start")`.
@@ -32,27 +33,26 @@ app.rooms("chat:{name}", history=History(100, ttl=3600), client_join=True)
 @chat.on_connect
 async def enter(socket: Socket[Person], user: str) -> None:
     socket.state.name = user
-    await socket.join("chat:lobby")
 
 
 # The position is the number of the line in its room. The sender hears its own line, too,
 # so every member sees the lines in the same order.
 @chat.on("say")
-async def say(socket: Socket[Person], text: str) -> int:
-    position = await app.room("chat:lobby").emit("said", {"by": socket.state.name, "text": text})
+async def say(socket: Socket[Person], room: Room, text: str) -> int:
+    position = await room.emit("said", {"by": socket.state.name, "text": text})
     return position.offset if position is not None else 0
 
 
 # What is soon out of date is not kept, and may leave out the sender.
 @chat.on("typing")
-async def typing(socket: Socket[Person]) -> None:
-    await app.room("chat:lobby").emit("typing", socket.state.name, exclude=socket, transient=True)
+async def typing(socket: Socket[Person], room: Room) -> None:
+    await room.emit("typing", socket.state.name, exclude=socket, transient=True)
 
 
 # The last lines, for a client that begins. A page can ask for earlier ones with a position.
 @chat.on("lines")
-async def lines(count: int) -> list[Any]:
-    return [line.data for line in await app.room("chat:lobby").history(min(max(count, 1), 100))]
+async def lines(room: Room, count: int) -> list[Any]:
+    return [line.data for line in await room.history(min(max(count, 1), 100))]
 
 
 if __name__ == "__main__":

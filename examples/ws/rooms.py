@@ -1,69 +1,68 @@
 """Rooms: clients that connect to `/rooms/NAME` chat with each other.
 
 Run it with `python examples/ws/rooms.py`, and connect twice, with
-`wscat -c "ws://127.0.0.1:8080/rooms/lobby?user=alice"` and the same as `bob`.
+`symphony connect "ws://127.0.0.1:8080/rooms/lobby?user=alice"` and the same as `bob`.
 """
 
 import os
-from dataclasses import dataclass
 
-from symphony import Room, Socket, Symphony
+from symphony import Identity, Member, Room, Socket, Symphony
 
 app = Symphony()
+chat = app.route("/rooms/{name}")
 
-
-@dataclass
-class Person:
-    """The state of one connection, available as `socket.state`."""
-
-    name: str = ""
-
-
-chat = app.route("/rooms/{name}", state=Person)
-
-# All rooms whose names match this pattern share the hooks below. `:path` matches the rest
-# of the name, so the name may contain a `:`.
-rooms = app.rooms("chat:{name:path}")
-
-
-def present(room: Room) -> list[str]:
-    """Return the names of the members of a room, in the order of joining."""
-    return [socket.state.name for socket in room.sockets]
+# All rooms whose names match this pattern share these options and the hooks below. `:path`
+# matches the rest of the name, so the name may contain a `:`.
+#
+# - `history=100`: a room keeps its last 100 lines. A client that was offline gets what it has
+#   missed, and `client.join(name, since="start")` gets all of them.
+# - `presence=True`: clients are told who is in the room. `grace=10`: a user who reloads the page
+#   stays in it, and the others notice nothing.
+# - `client_join=True`: clients may join with `client.join`.
+rooms = app.rooms("chat:{name:path}", history=100, presence=True, grace=10, client_join=True)
 
 
 # `name` comes from the path. `user` is not in the path, so it is read from the query
 # string. A client without it is refused with HTTP 400.
 @chat.on_connect
-async def enter(socket: Socket[Person], name: str, user: str) -> None:
-    socket.state.name = user
+async def enter(socket: Socket, name: str, user: str) -> None:
+    socket.login(Identity(user))
     await socket.join(f"chat:{name}")
 
 
-# `room.send` sends to all members of the room, except the sockets in `exclude`.
-@chat.on_message
-async def say(socket: Socket[Person], name: str, message: str) -> list[str] | None:
-    room = app.room(f"chat:{name}")
-    if message == "/who":
-        return present(room)
-    await room.send(f"{socket.state.name}: {message}", exclude=socket)
-    return None
+# `room.emit` sends an event to all members of the room. The sender hears its own line, too, so
+# everybody sees the lines in the same order.
+@chat.on("say")
+async def say(user: Identity, name: str, text: str) -> None:
+    await app.room(f"chat:{name}").emit("said", {"by": user.id, "text": text})
 
 
-# Presence: the new member receives the list of members, and the others receive its name.
-@rooms.on_join
-async def joined(socket: Socket[Person], room: Room) -> None:
-    await socket.send({"present": present(room)})
-    await room.send({"joined": socket.state.name}, exclude=socket)
+# What is soon out of date is not kept in the history, and may leave out the sender.
+@chat.on("typing")
+async def typing(socket: Socket, user: Identity, name: str) -> None:
+    await app.room(f"chat:{name}").emit("typing", user.id, exclude=socket, transient=True)
 
 
+# A member is a user, whatever the number of their tabs, in whatever process.
+@chat.on("who")
+async def who(name: str) -> list[str]:
+    return [member.id for member in await app.room(f"chat:{name}").presence()]
+
+
+# These run once for each visit: when the first tab has joined, and after the last one has left.
 # A socket leaves its rooms automatically when it disconnects.
-@rooms.on_leave
-async def left(socket: Socket[Person], room: Room) -> None:
-    await room.send({"left": socket.state.name})
+@rooms.on_arrive
+async def joined(room: Room, member: Member) -> None:
+    await room.emit("joined", member.id, transient=True)
 
 
-# Cleanup: the room is removed after its last member has left. If you store data for a
-# room elsewhere, such as in a dict or a database, clean it up here.
+@rooms.on_depart
+async def left(room: Room, member: Member) -> None:
+    await room.emit("left", member.id, transient=True)
+
+
+# Cleanup: the room is removed after its last member has left, while its history stays. If you
+# store data for a room elsewhere, such as in a dict or a database, clean it up here.
 @rooms.on_empty
 async def empty(room: Room) -> None:
     print(f"{room.name} is empty", flush=True)

@@ -82,13 +82,13 @@ class Symphony(Router):
         state: Your data that the whole app shares.
         limits: The limits of the app.
         stats: The counters of the app.
-        overrides: Replacements for dependencies in tests:
-            `app.overrides[session] = fake_session`. Set them before the app
-            starts.
-        on_exception: Called with every exception of a handler as it happens,
-            in addition to `on_error`. The test client uses it. Set it before
-            the app starts.
+        overrides: Replacements for dependencies in tests, set before the app starts:
+            `app.overrides[session] = fake_session`.
+        on_exception: Called with every exception of a handler as it happens, in addition to
+            `on_error`. The test client uses it. Set it before the app starts.
     """
+
+    _is_root = True
 
     def __init__(
         self,
@@ -368,7 +368,9 @@ class Symphony(Router):
         )
 
     def _compile(self) -> tuple[partial[Node], bool]:
-        compiler = Compiler(Defaults(self.limits, self._defaults), self.overrides)
+        hooks = HookCompiler(self.overrides)
+        families, keeps_history = hooks.families(self._all_families())
+        compiler = Compiler(Defaults(self.limits, self._defaults), self.overrides, families)
         table = PathTable[Endpoint]()
         for path, route, inside in self._all_routes():
             table.add(path, compiler.endpoint(path, route, inside), route._owner)  # pyright: ignore[reportPrivateUsage]
@@ -380,8 +382,6 @@ class Symphony(Router):
                 )
             # Handlers of the app alone answer on every path.
             table.add(EVERY_PATH, compiler.endpoint(EVERY_PATH, None, (self,)))
-        hooks = HookCompiler(self.overrides)
-        families, keeps_history = hooks.families(self._all_families())
         make_node = partial(
             Node,
             table.match,

@@ -10,9 +10,10 @@ from symphony.broker.base import History
 from symphony.errors import ConfigurationError
 from symphony.limits import Limits
 from symphony.protocol.envelopes import Protocol
+from symphony.rooms.places import check_room
 from symphony.rooms.policy import RoomPolicy, Rooms
 from symphony.routing.handlers import Handlers
-from symphony.routing.patterns import join_paths
+from symphony.routing.patterns import PathPattern, join_paths
 from symphony.routing.route import Options, Route
 
 __all__ = ("Router",)
@@ -26,6 +27,9 @@ class Router(Handlers):
     Args:
         prefix: Added before the paths of its routes, for example `"/api"`.
     """
+
+    # Whether no prefix can be added to the paths of its routes.
+    _is_root = False
 
     def __init__(self, prefix: str = "") -> None:
         super().__init__()
@@ -51,6 +55,7 @@ class Router(Handlers):
         everyone: bool | None = None,
         per_user: Literal[1] | None = None,
         on_conflict: Literal["replace", "refuse"] | None = None,
+        room: str | None = None,
     ) -> Route:
         """Add a route.
 
@@ -93,13 +98,17 @@ class Router(Handlers):
             on_conflict: What happens if the user has a socket already. `"replace"`, or
                 `None`: the other one is closed with the code `replaced`, and does not
                 come back. `"refuse"`: this one is refused with `conflict`.
+            room: The room that its sockets join when they connect, such as
+                `"chat:{room}"`, with parameters of the path. If the join is refused, so
+                is the connection. When the membership ends, the connection ends too.
 
         Returns:
             The route. Register handlers on it, or use it as the decorator of
             its connect handler.
 
         Raises:
-            ConfigurationError: The path is not a valid pattern.
+            ConfigurationError: The path is not a valid pattern, or *room* has other
+                parameters than the path.
         """
         options = Options(
             state=state,
@@ -115,7 +124,11 @@ class Router(Handlers):
             everyone=everyone,
             per_user=per_user,
             on_conflict=on_conflict,
+            room=room,
         )
+        if room is not None and self._is_root:
+            # Other routers may have prefixes with parameters, and are checked at the start.
+            check_room(room, PathPattern(path).converters, f"route {path!r}")
         caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
         route = Route(path, options, f"{caller.f_code.co_filename}:{caller.f_lineno}")
         self._parts.append(route)
@@ -135,6 +148,7 @@ class Router(Handlers):
         grace: float = 0.0,
         presence: bool = False,
         each_node: bool = False,
+        slow_consumer: Literal["disconnect", "drop_oldest", "conflate", "resync"] | None = None,
     ) -> Rooms:
         """Give all rooms whose names match a pattern one policy.
 
@@ -168,6 +182,14 @@ class Router(Handlers):
             each_node: Whether each node has its own state of a room and of its members,
                 if several serve the app. Otherwise a room with state is on one node, and
                 joins on others are refused with `elsewhere`.
+            slow_consumer: What happens if the outbox of a member is full, or too old, because
+                of publications of these rooms that are not kept. `"disconnect"` closes the
+                socket with 1013. `"drop_oldest"` drops the oldest unwritten publications of
+                the room. `"conflate"` disconnects, too, but no publication is too old.
+                `"resync"` drops all unwritten publications of the room, and calls the
+                `on_resync` handler of the route. In each case the client is told how many
+                were dropped. `None`: what the route says. Members get what is kept from the
+                history.
 
         Returns:
             The family, to register hooks on.
@@ -188,6 +210,7 @@ class Router(Handlers):
             grace=grace,
             presence=presence,
             each_node=each_node,
+            slow_consumer=slow_consumer,
         )
         if not pattern:
             raise ConfigurationError(f"{self}.rooms() takes a pattern such as 'chat:{{name}}'.")

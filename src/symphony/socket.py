@@ -19,6 +19,7 @@ from symphony.websocket.backpressure import READY, TURN
 
 if TYPE_CHECKING:
     from symphony.handshake import Handshake
+    from symphony.rooms.places import Place
     from symphony.rooms.room import Room
     from symphony.transport.base import Connection
 
@@ -62,6 +63,7 @@ class Socket(Generic[StateT]):
         "_frame",
         "_make_state",
         "_outbox",
+        "_place",
         "_recipient",
         "_session",
         "_state",
@@ -106,6 +108,7 @@ class Socket(Generic[StateT]):
         self._make_state = make_state
         self._state: StateT | None = None
         self._dependencies: SocketScope | None = None
+        self._place: Place | None = None
         self._thread = get_ident()
 
     @property

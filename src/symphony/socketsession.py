@@ -12,8 +12,10 @@ from symphony.tasks import start
 from symphony.websocket.backpressure import TURN
 
 if TYPE_CHECKING:
+    from symphony.errors import Reject
     from symphony.identity import Identity
-    from symphony.protocol.envelopes import Join, ReadCount, ReadPresence
+    from symphony.protocol.envelopes import Join
+    from symphony.rooms.places import Place
     from symphony.rooms.room import Room
     from symphony.routing.socketscope import Home
 
@@ -83,8 +85,12 @@ class SocketSession(Protocol):
         """Take it out of a room; whether it was a member."""
         ...
 
-    async def members(self, asked: ReadPresence | ReadCount) -> Any:
-        """Return who is in a room of the socket, or how many, for its client."""
+    async def prepare(self, name: str) -> Place:
+        """Begin the join of the room of the socket's route."""
+        ...
+
+    def refuse(self, refusal: Reject) -> None:
+        """Close the socket with an error."""
         ...
 
     def login(self, identity: Identity, before: Identity | None) -> None:
@@ -125,9 +131,11 @@ class _Ended:
         await TURN
         return False
 
-    async def members(self, asked: ReadPresence | ReadCount) -> Any:
-        """Refuse: a closed socket is in no room."""
-        raise DisconnectedError("The socket is closed: it is in no room.")
+    async def prepare(self, name: str) -> Place:
+        raise DisconnectedError(f"The socket is closed: it cannot join {name!r}.")
+
+    def refuse(self, refusal: Reject) -> None:
+        """Do nothing: it is closed."""
 
     def login(self, identity: Identity, before: Identity | None) -> None:
         """Do nothing: a closed socket belongs to no user."""

@@ -18,6 +18,7 @@ from symphony.websocket.handshake import TOKEN, check_origins
 __all__ = (
     "NO_CLOSE",
     "NO_LEAVE",
+    "NO_MEMBER",
     "NO_ROOM",
     "answering",
     "as_coroutine",
@@ -28,7 +29,11 @@ __all__ = (
     "wrong_state",
 )
 
-NO_ROOM: Final = "a Room is for the hooks of app.rooms(); here use app.room(name) or await socket.join(name)"
+NO_ROOM: Final = (
+    "a Room is for the hooks of app.rooms(), and for routes with room=; "
+    "here use app.room(name) or await socket.join(name)"
+)
+NO_MEMBER: Final = "a Member is for the hooks of members, and for routes with room=; here use room.members"
 NO_LEAVE: Final = "only on_leave, on_away and on_depart of rooms have a Leave"
 NO_CLOSE: Final = "only a disconnect handler has a Close"
 
@@ -111,14 +116,14 @@ def check_options(options: Options) -> None:
 def resync_of(
     options: Options, handler: Handler | None, where: str, plan: Callable[[Handler, str], Plan]
 ) -> Callable[[Any], Coroutine[Any, Any, Any]] | None:
-    """Return how to call the `on_resync` handler of a route, if its policy needs one.
+    """Return how to call the `on_resync` handler of a route, if it has one.
 
     Raises:
-        ConfigurationError: The policy needs one, and there is none.
+        ConfigurationError: Its policy needs one, and there is none.
     """
-    if options.slow_consumer != "resync":
-        return None
     if handler is None:
+        if options.slow_consumer != "resync":
+            return None
         raise ConfigurationError(
             f"{where}: slow_consumer='resync' needs a handler that sends what was dropped: on_resync."
         )

@@ -20,6 +20,7 @@ from symphony.handshake import Handshake
 from symphony.identity import Identity
 from symphony.limits import Limits
 from symphony.node.admission import Admission, Resolve, shown_path
+from symphony.node.entrances import Entrances
 from symphony.node.logins import Logins
 from symphony.node.peruser import LocalClaims, PerUser
 from symphony.node.targets import Targets
@@ -107,6 +108,7 @@ class Node:
             patience=limits.finish_timeout,
             max_name=limits.max_room_name,
             max_recovery=limits.max_recovery,
+            max_listener_bytes=limits.max_listener_bytes,
             page_timeout=limits.page_timeout,
             publish_timeout=limits.publish_timeout,
         )
@@ -117,6 +119,7 @@ class Node:
         self.loop = asyncio.get_running_loop()
         self._sessions: dict[Session, None] = {}
         self._per_user = PerUser(LocalClaims())
+        self._entrances = Entrances(self.rooms, self._per_user, self.run_in_background)
         self._admission = Admission(resolve, limits, hosts, paths)
         self._stopping = False
         self._empty = asyncio.Event()
@@ -151,12 +154,8 @@ class Node:
             self.rooms.enter_as_user(socket, socket.user.id)
 
     async def admit(self, session: Session) -> list[str]:
-        """Decide about a socket before it opens, because of its user; return those that it replaces."""
-        user = session.socket.user
-        if user is not None and self.rooms.is_slow_for_user(user.id):
-            await self.rooms.join_as_user(session.socket, user.id)
-        # Last: it opens in the step in which it has the claim.
-        return await self._per_user.admit(session) if session.endpoint.per_user else []
+        """Decide about a socket before it opens; return those that it replaces."""
+        return await self._entrances.admit(session)
 
     def give_up_place(self, session: Session) -> None:
         """Let the user of a socket whose connection has ended have another one."""
@@ -278,6 +277,8 @@ class Node:
                     await self._empty.wait()
         if self._sessions:
             logger.error("%d handlers ignored their cancellation and were abandoned.", len(self._sessions))
+        # After the last handlers have published, and before the server waits for its HTTP requests.
+        self.rooms.end_listeners()
 
     async def close_sockets(self) -> None:
         """Close what sockets are left, and then the rooms; a server of ours has drained them before."""

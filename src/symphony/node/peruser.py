@@ -118,12 +118,23 @@ class PerUser:
         if not claimed.granted:
             raise Reject("conflict", _CONFLICT)
         self._sessions[socket.id] = session
+        evicted = [old for old, _ in claimed.evicted]
         if session.is_over:
-            # It went while it claimed: those before it keep their place.
-            await self.left(session)
-            for old, node in claimed.evicted:
-                await self._claims.claim(scope, user, old, node, most=1, replace=False)
-        return [old for old, _ in claimed.evicted]
+            # It went while it claimed.
+            await self.give_back(session, evicted)
+        return evicted
+
+    async def give_back(self, session: Session, evicted: Sequence[str]) -> None:
+        """Give the place that a socket has taken back to those before it, because it does not open."""
+        user = session.socket.user
+        await self.left(session)
+        for old in evicted:
+            if user is not None and old in self._sessions:
+                scope = session.endpoint.pattern
+                again = await self._claims.claim(scope, user.id, old, self._node, most=1, replace=False)
+                if not again.granted:
+                    # A third one has it now.
+                    self.replace((old,))
 
     def replace(self, evicted: Sequence[str]) -> None:
         """Close the sockets whose place was taken."""

@@ -12,8 +12,8 @@ from symphony.errors import DisconnectedError, Reject
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
+    from symphony.rooms.departures import Departure
     from symphony.rooms.leave import Leave
-    from symphony.rooms.seating import Departure
 
 __all__ = ("Change", "Changes", "refuse_gone", "undone")
 

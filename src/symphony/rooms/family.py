@@ -111,6 +111,7 @@ class Families:
         self.have_members = False
         self._table = NameTable[Family](separator=ROOM_SEPARATOR, exact=True)
         self._alike: list[tuple[NamePattern, Callable[[str], object]]] = []
+        self._by_form: dict[str, list[Family]] = {}
 
     def add(self, family: Family) -> None:
         """Add a family.
@@ -123,6 +124,7 @@ class Families:
         self._table.add(pattern, family)
         named = NamePattern(pattern, separator=ROOM_SEPARATOR)
         self._alike.append((named, _alike(named)))
+        self._by_form.setdefault(_form(pattern), []).append(family)
 
     def find(self, name: str) -> tuple[Family, dict[str, Any]]:
         """Return the family and the parameters of a room's name.
@@ -141,6 +143,15 @@ class Families:
             if is_alike(name):
                 raise _not_of(pattern, name)
         return DEFAULT_FAMILY, {}
+
+    def formed_like(self, text: str) -> Family | None:
+        """Return the only family whose pattern is *text*, but for the names and types of parameters."""
+        families = self._by_form.get(_form(text), [])
+        return families[0] if len(families) == 1 else None
+
+
+def _form(pattern: str) -> str:
+    return _PARAMETER.sub("{}", pattern)
 
 
 def _not_of(pattern: NamePattern, name: str) -> Reject:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from symphony.rooms.live import Live
     from symphony.rooms.lives import Lives
     from symphony.rooms.memberhooks import Seat
+    from symphony.rooms.places import Place
     from symphony.rooms.room import Room
     from symphony.rooms.seating import Seating
     from symphony.socket import Socket
@@ -91,7 +92,7 @@ class Joining:
         refuse_gone(recipient, name)
         if was_undone:
             raise undone(name)
-        if self._is_member(recipient, name):
+        if self.is_member(recipient, name):
             if asked is not None:
                 await self._restart(socket, name, asked.since, authorize=authorize)
             return
@@ -106,9 +107,9 @@ class Joining:
         since = None if asked is None else asked.since
         with self._changes.changing(recipient, name) as change:
             revocations = self._changes.revocations if asks else None
-            if asks and not await self._allowed(socket, name, family, change):
+            if asks and not await self.allowed(socket, name, family, change):
                 return
-            while not await self._entered(socket, name, most, since, change, revocations):
+            while not await self.entered(socket, name, most, since, change, revocations):
                 # The life of the room was over. It is made anew.
                 change.check(recipient, name)
 
@@ -122,7 +123,7 @@ class Joining:
             Reject: `room_full`.
         """
         family, params = self._find_family(name)
-        if self._is_member(recipient_of(socket), name):
+        if self.is_member(recipient_of(socket), name):
             return True
         if not self.is_immediate(name):
             return False
@@ -142,9 +143,9 @@ class Joining:
         """Return whether a socket is a member, when its join that may be under way has ended."""
         recipient = recipient_of(socket)
         await self._changes.settled(recipient, name)
-        return self._is_member(recipient, name)
+        return self.is_member(recipient, name)
 
-    async def _allowed(self, socket: Socket[Any], name: str, family: Family, change: Change) -> bool:
+    async def allowed(self, socket: Socket[Any], name: str, family: Family, change: Change) -> bool:
         """Ask the `authorize` hook; return whether there is still something to do."""
         assert family.authorize is not None
         if await family.authorize(socket, self._handle(name)) is False:
@@ -152,9 +153,9 @@ class Joining:
         recipient = recipient_of(socket)
         change.check(recipient, name)
         # The hook itself may have let it join.
-        return not self._is_member(recipient, name)
+        return not self.is_member(recipient, name)
 
-    async def _entered(
+    async def entered(
         self,
         socket: Socket[Any],
         name: str,
@@ -162,10 +163,18 @@ class Joining:
         since: Position | str | None,
         change: Change,
         revocations: int | None,
+        place: Place | None = None,
     ) -> bool:
         """Do what follows after `authorize`; return `False` if the life of the room was over.
 
-        *revocations* is how many there were when `authorize` was asked; `None`: it was not.
+        Args:
+            socket: The socket.
+            name: The name of the room.
+            most: See `join`.
+            since: Where the publications begin.
+            change: The join.
+            revocations: How many there were when `authorize` was asked; `None`: it was not.
+            place: The place of the socket, if it is the room of its route.
         """
         live = self._lives.at_work(name, *self._find_family(name))
         if live.over is not None:
@@ -175,42 +184,52 @@ class Joining:
             # If it is about to end, it goes on: `Lives.let_go` decides anew.
             live.stay()
             try:
-                start = await self._prepared(socket, live, since, change)
+                await self.made(socket, live, change)
+                start = await self._announcing.start(live, since)
+                change.check(recipient_of(socket), name)
+                if place is not None and live.attendance is None:
+                    # There is no seat to take before.
+                    await place.claim()
+                    change.check(recipient_of(socket), name)
             except Reject:
                 if live.over is not None and change.undone is None:
                     return False
                 raise
             while revocations is not None and revocations != self._changes.revocations:
                 revocations = self._changes.revocations
-                if not await self._allowed(socket, name, live.family, change):
+                if not await self.allowed(socket, name, live.family, change):
                     return True
             if live.over is not None:
                 return False
             self._check_count(recipient_of(socket), most)
-            await self._enter(socket, live, start, change, revocations)
+            await self._enter(socket, live, start, change, revocations, place)
             live.open_until = 0.0
         return True
 
-    async def _prepared(
-        self, socket: Socket[Any], live: Live, since: Position | str | None, change: Change
-    ) -> Start:
+    async def made(self, socket: Socket[Any], live: Live, change: Change) -> None:
+        """Make this node the home of a room that is held, and create its state."""
         recipient = recipient_of(socket)
         await self._seating.settle(live)
         change.check(recipient, live.name)
         await self._lives.make_state(live)
         change.check(recipient, live.name)
-        start = await self._announcing.start(live, since)
-        change.check(recipient, live.name)
-        return start
 
     async def _enter(
-        self, socket: Socket[Any], live: Live, start: Start, change: Change, revocations: int | None
+        self,
+        socket: Socket[Any],
+        live: Live,
+        start: Start,
+        change: Change,
+        revocations: int | None,
+        place: Place | None,
     ) -> None:
         """Take the seat, and attach the socket; then run the hooks."""
 
         def attach() -> None:
             change.joins = live
             self._attach(socket, live, start, asked=revocations is not None)
+            if place is not None:
+                place.attached(socket, live)
             if live.over is not None:
                 # It was closed while the store decided.
                 change.undone = Leave("closed")
@@ -219,7 +238,8 @@ class Joining:
             attach()
             seat = None
         else:
-            seat = await self._seating.take(socket, live, attach)
+            claim = None if place is None else place.claim
+            seat = await self._seating.take(socket, live, attach, claim)
         if seat is not None or live.family.on_join is not None:
             # A seat takes time, in which a right may have been revoked.
             again = revocations is not None and revocations != self._changes.revocations
@@ -262,7 +282,7 @@ class Joining:
         on_join = live.family.on_join
         try:
             if asks_again:
-                await self._allowed(socket, live.name, live.family, change)
+                await self.allowed(socket, live.name, live.family, change)
             if seat is not None:
                 # Also if it has gone meanwhile: the store has decided that the member has come.
                 with inside(live):
@@ -302,6 +322,7 @@ class Joining:
                 raise undone(name)
             self._announcing.restart(live, recipient, start)
 
-    def _is_member(self, recipient: Recipient, name: str) -> bool:
+    def is_member(self, recipient: Recipient, name: str) -> bool:
+        """Return whether a socket is in a room."""
         live = self._lives.rooms.get(name)
         return live is not None and recipient in live

@@ -54,14 +54,18 @@ class Parting(NamedTuple):
         return self.room.params
 
 
-def leave_of(close: Close, *, by_server: bool, retryable: bool | None = None) -> Leave:
+def leave_of(close: Close, *, by_server: bool, retryable: bool | None = None, opened: bool = True) -> Leave:
     """Return how the end of a connection ends its memberships.
 
     Args:
         close: How the connection ended.
         by_server: Whether the server closed it.
         retryable: Whether the client may come back, if the server gave an error for the end.
+        opened: Whether it was open. Otherwise its client has not been in a room yet, so there
+            is nothing to come back to.
     """
+    if not opened:
+        return Leave("left", close.code)
     if by_server and close.code == _REPLACED:
         return Leave("replaced", close.code)
     is_final = close.is_final(by_server) if retryable is None or not by_server else not retryable

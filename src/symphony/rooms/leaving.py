@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from symphony.rooms import announcing as told
 from symphony.rooms.leave import LEFT
+from symphony.rooms.places import place_of
 from symphony.socket import recipient_of
 from symphony.websocket.backpressure import TURN
 
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
     from symphony.outgoing.batch import Batches, Recipient
     from symphony.rooms.announcing import Announcing, End
     from symphony.rooms.changes import Change, Changes
+    from symphony.rooms.departures import Departure
     from symphony.rooms.leave import Leave
     from symphony.rooms.live import Live
     from symphony.rooms.lives import Lives
-    from symphony.rooms.seating import Departure, Seating
+    from symphony.rooms.seating import Seating
     from symphony.socket import Socket
 
 __all__ = ("Leaving",)
@@ -95,8 +97,15 @@ class Leaving:
         Returns:
             What to release when the hooks of the socket have run; `None` in rooms without members.
         """
-        self._announcing.remove(live, recipient_of(socket), end)
-        return None if live.attendance is None else self._seating.leave(socket, live, why)
+        place = place_of(socket)
+        if place is None or not place.is_in(live):
+            place = None
+        # A socket of which it is the room of the route is closed instead.
+        self._announcing.remove(live, recipient_of(socket), end if place is None else None)
+        departure = None if live.attendance is None else self._seating.leave(socket, live, why)
+        if place is not None and end is not None:
+            place.ended(socket, end, why)
+        return departure
 
     async def put_out(self, socket: Socket[Any], live: Live, end: End, why: Leave) -> None:
         """Take a socket out of a room, and run its hooks; errors are reported."""

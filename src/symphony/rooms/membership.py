@@ -23,11 +23,13 @@ from symphony.rooms.clients import ClientRooms
 from symphony.rooms.joining import FindFamily, Joining
 from symphony.rooms.leave import Leave
 from symphony.rooms.leaving import Leaving
+from symphony.rooms.listening import Listening
 from symphony.rooms.lives import Lives
 from symphony.rooms.members import Member, Presence
 from symphony.rooms.membertable import MemberTable
 from symphony.rooms.opening import Opening
 from symphony.rooms.options import Delivery
+from symphony.rooms.places import Place, Places, place_of
 from symphony.rooms.publishing import Publication, Publishing, terms_of
 from symphony.rooms.relaying import Relaying
 from symphony.rooms.revoking import Revoking
@@ -58,6 +60,7 @@ class Membership:
         patience: How many seconds the tasks of a room have to end.
         max_name: `Limits.max_room_name`.
         max_recovery: `Limits.max_recovery`.
+        max_listener_bytes: `Limits.max_listener_bytes`.
         page_timeout: `Limits.page_timeout`.
         publish_timeout: `Limits.publish_timeout`.
     """
@@ -76,6 +79,7 @@ class Membership:
         patience: float,
         max_name: int,
         max_recovery: int,
+        max_listener_bytes: int,
         page_timeout: float,
         publish_timeout: float,
     ) -> None:
@@ -122,7 +126,12 @@ class Membership:
         if has_members:
             members.start(self._leaving)
         self._clients = ClientRooms(lives.rooms, handle, self._publishing)
-        self._opening = Opening(find_family, lives, self._leaving, seating.settle, background, patience)
+        listening = Listening(find_family, lives, announcing, batches, stats, max_listener_bytes)
+        self.listen = listening.listen
+        self.end_listeners = listening.end_all
+        self._opening = Opening(
+            find_family, lives, self._leaving, listening.end, seating.settle, background, patience
+        )
         self._joining = Joining(
             find_family,
             handle,
@@ -133,6 +142,7 @@ class Membership:
             seating,
             is_shared=is_shared,
         )
+        self._places = Places(find_family, handle, lives, changes, self._joining)
         self._revoking = Revoking(handle, lives, changes, self._leaving, report)
         # The rooms that exist: each publication looks one up.
         self._rooms = lives.rooms
@@ -286,6 +296,19 @@ class Membership:
         """Return what a client reads of a room's history: see `ClientRooms.read`."""
         return await self._clients.read(socket, asked)
 
+    async def prepare(self, socket: Socket[Any], name: str) -> Place:
+        """Begin the join of the room of a socket's route: see `Places.prepare`."""
+        self.room(name)
+        if is_of_user(name):
+            raise _by_name(name)
+        return await self._places.prepare(socket, name)
+
+    async def enter(
+        self, socket: Socket[Any], place: Place, most: int, claim: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        """Do the rest of this join: see `Places.enter`."""
+        await self._places.enter(socket, place, most, claim)
+
     def check_user(self, id: str) -> None:
         """Refuse the id of a user who can have no room.
 
@@ -319,6 +342,10 @@ class Membership:
 
     def leave_all(self, socket: Socket[Any], why: Leave) -> Coroutine[Any, Any, None] | None:
         """Take a socket that has gone out of all of its rooms at once: see `Leaving.leave_all`."""
+        place = place_of(socket)
+        if place is not None:
+            # If its connect handler has not returned, its join goes no further.
+            place.release()
         return self._leaving.leave_all(socket, why)
 
     async def open_room(self, name: str, state: Any, ttl: float) -> bool:
@@ -343,6 +370,7 @@ class Membership:
             timeout: How long the `on_empty` hooks may take, and then the broker for what
                 it has not answered.
         """
+        self.end_listeners()
         self._members.close()
         await self._lives.close(timeout=timeout)
         await self._publishing.finish(timeout=timeout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from symphony.broker.attendance import LEASE, Diff, Untracked
 from symphony.errors import Reject
+from symphony.rooms.departures import Departure
 from symphony.rooms.memberhooks import MemberHooks, Seat
 from symphony.rooms.members import Member, Visit
 from symphony.rooms.showing import Showing
@@ -27,42 +28,10 @@ if TYPE_CHECKING:
     from symphony.rooms.room import Room
     from symphony.socket import Socket
 
-__all__ = ("Departure", "Seating")
+__all__ = ("Seating",)
 
 # Between two attempts to reach the store.
 _PAUSE: Final = 1.0
-
-
-class Departure:
-    """A socket that is no longer one of a member's.
-
-    Attributes:
-        member: The member.
-        leave: Why.
-        task: Tells the store, and runs the hooks of the member.
-    """
-
-    __slots__ = ("_released", "leave", "member", "task")
-
-    def __init__(self, member: Member[Any], leave: Leave) -> None:
-        self.member = member
-        self.leave = leave
-        self.task: asyncio.Task[Any] | None = None
-        self._released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    @property
-    def is_released(self) -> bool:
-        """Whether the hooks of the socket have run."""
-        return self._released.done()
-
-    def release(self) -> None:
-        """Let the hooks of the member run, because those of the socket have run."""
-        if not self._released.done():
-            self._released.set_result(None)
-
-    async def released(self) -> None:
-        """Return when `release` was called."""
-        await asyncio.wait((self._released,))
 
 
 class Seating:
@@ -142,13 +111,21 @@ class Seating:
             # Otherwise its lease ends.
             await self.store.vacate(room, term)
 
-    async def take(self, socket: Socket[Any], live: Live, attach: Callable[[], None]) -> Seat:
+    async def take(
+        self,
+        socket: Socket[Any],
+        live: Live,
+        attach: Callable[[], None],
+        claim: Callable[[], Awaitable[None]] | None = None,
+    ) -> Seat:
         """Make a socket one of a member's, if a seat is free.
 
         Args:
             socket: The socket.
             live: The room, which is held.
-            attach: Called in the same step as the answer of the store.
+            attach: Called in the same step as the last answer.
+            claim: Awaited between the answer of the store and *attach*. If it raises, the
+                seat is given up.
 
         Raises:
             Reject: No seat is free, or the member's state was refused.
@@ -156,7 +133,7 @@ class Seating:
         await self._open(live)
         id = socket.user.id if socket.user is not None else socket.id
         async with self._operations.take((live.name, id)).taken():
-            return await self._take(socket, live, id, attach, None)
+            return await self._take(socket, live, id, attach, None, claim)
 
     async def _open(self, live: Live) -> None:
         """Hear of the changes of a room, from its first member on."""
@@ -181,6 +158,7 @@ class Seating:
         id: str,
         attach: Callable[[], None],
         resume: tuple[str, str] | None,
+        claim: Callable[[], Awaitable[None]] | None = None,
     ) -> Seat:
         attendance = live.attendance
         assert attendance is not None
@@ -201,6 +179,12 @@ class Seating:
             raise
         if tracked.arrival is None:
             raise refusal(live, tracked)
+        if claim is not None:
+            try:
+                await claim()
+            except BaseException:
+                self._give_up(live, socket, id, connection, state)
+                raise
         attendance.epoch = tracked.epoch
         if member is None or member.arrival != tracked.arrival:
             member = Member(id, socket.user, tracked.arrival, state)
@@ -285,8 +269,8 @@ class Seating:
         except Exception as error:
             if not isinstance(error, Reject):
                 self._report(error, socket, f"return of a member to {live.name!r}")
-            if socket not in attendance.of_socket:
-                attendance.forget(member)
+            attendance.forget(member)
+            if attendance.returning[socket] is None:
                 return socket
         why = attendance.returning.pop(socket)
         if why is not None and (departure := self.leave(socket, live, why)) is not None:

@@ -33,6 +33,7 @@ class Options:
         everyone: Whether `app.everyone` reaches its sockets.
         per_user: How many sockets a user may have: 1, or `None` for any number.
         on_conflict: What a further one does: it replaces the other, or is refused.
+        room: The room that its sockets join, with parameters of the path.
     """
 
     state: Callable[[], Any] | None = None
@@ -48,6 +49,7 @@ class Options:
     everyone: bool | None = None
     per_user: int | None = None
     on_conflict: Literal["replace", "refuse"] | None = None
+    room: str | None = None
 
     def over(self, defaults: Options) -> Options:
         """Return these options, with those of *defaults* where they are `None`."""

@@ -17,6 +17,7 @@ from symphony.routing.parameters import EMPTY, Parameter
 __all__ = (
     "Filler",
     "Known",
+    "OfSocket",
     "OfSubject",
     "Rules",
     "belongs_to_call",
@@ -62,6 +63,8 @@ def the_data(socket: Any, subject: Any) -> Any:
 
 def belongs_to_call(filler: Filler) -> bool:
     """Return whether the value of a filler is valid for this call only."""
+    if isinstance(filler, OfSocket):
+        return filler.for_call
     return filler is the_subject or filler is the_data or isinstance(filler, _FromSubject | OfSubject)
 
 
@@ -74,6 +77,23 @@ class OfSubject:
     def __call__(self, socket: Any, subject: Any) -> Any:
         """Return the value."""
         return getattr(subject, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class OfSocket:
+    """Fills a parameter with something that belongs to the socket.
+
+    Attributes:
+        read: Returns it.
+        for_call: Whether it may be another object in the next call.
+    """
+
+    read: Callable[[Any], Any]
+    for_call: bool
+
+    def __call__(self, socket: Any, subject: Any) -> Any:
+        """Return the value."""
+        return self.read(socket)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ async def _leave(socket: Socket[Any], asked: Leave) -> bool:
 
 async def _members(socket: Socket[Any], asked: ReadPresence | ReadCount) -> Any:
     """Return who is in the room that the client has named, or how many."""
-    return await socket._session.members(asked)  # pyright: ignore[reportPrivateUsage]
+    return await _rooms_of(socket).members_for(socket, asked)
 
 
 async def publish_by_client(kind: str, socket: Socket[Any], asked: Publish) -> Position | None:

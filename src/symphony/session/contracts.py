@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from symphony.protocol.envelopes import Event, Join, Publish, ReadCount, ReadHistory, ReadPresence
     from symphony.protocol.positions import Position
     from symphony.rooms.leave import Leave
+    from symphony.rooms.places import Place
     from symphony.rooms.room import Room
     from symphony.session.endpoint import Endpoint
     from symphony.session.waiting import Waiting
@@ -115,6 +116,10 @@ class NodeRooms(Protocol):
 
     async def leave(self, socket: Socket[Any], name: str) -> bool:
         """Remove *socket* from a room; return whether it was a member."""
+        ...
+
+    async def prepare(self, socket: Socket[Any], name: str) -> Place:
+        """Begin the join of the room of a socket's route."""
         ...
 
     async def published(self, socket: Socket[Any], asked: Publish, kind: str) -> Position | None:

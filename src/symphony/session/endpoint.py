@@ -88,6 +88,7 @@ class Endpoint:
         inside: The route, and the routers that it is in, the app first.
         disconnect: Middleware and disconnect handler.
         resync: The handler that runs when the messages of a slow client were dropped.
+        room: Returns the name of the room that a socket joins, from the parameters of its path.
     """
 
     pattern: str
@@ -109,6 +110,7 @@ class Endpoint:
     inside: tuple[object, ...]
     disconnect: Callable[[Socket[Any], Close], Awaitable[None]] | None
     resync: Callable[[Socket[Any]], Awaitable[None]] | None
+    room: Callable[[Mapping[str, Any]], str] | None
 
     def choose(self, offered: Sequence[str]) -> tuple[str | None, Dialect]:
         """Choose the subprotocol and the dialect of a connection.

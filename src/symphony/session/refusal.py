@@ -41,6 +41,8 @@ def refuse(connection: Connection, handshake: Handshake, refusal: Reject) -> Non
     def send(envelope: Envelope) -> None:
         connection.outbox.send(connection.encoding.encode(JSON.encode(envelope)))
 
+    # What was queued is for a connection that opens, such as that of a room that it had joined.
+    connection.outbox.forget()
     connection.accept(subprotocols.REFUSE)
     # Before `retry`: after that, a client expects only the close frame.
     send(Failure(ERROR, refusal.payload()))

@@ -23,18 +23,20 @@ from symphony.session.background import BackgroundTasks
 from symphony.session.blocking import HELD, event_in, watched, what_held
 from symphony.session.cancelling import uncancel
 from symphony.session.contracts import SessionNode
+from symphony.session.lines import log_line
 from symphony.session.refusal import refuse as refuse_handshake
 from symphony.session.serving import Serving
 from symphony.session.steady import Steady
 from symphony.socket import Socket, close_dependencies, release
 from symphony.socketsession import HomeContext
 from symphony.tasks import start
-from symphony.transport.base import Close, SlowRead, shown_address
+from symphony.transport.base import Close, SlowRead
 
 if TYPE_CHECKING:
     from symphony.identity import Identity
     from symphony.outgoing.encoding import Dialect
-    from symphony.protocol.envelopes import Event, Join, ReadCount, ReadPresence
+    from symphony.protocol.envelopes import Event, Join
+    from symphony.rooms.places import Place
     from symphony.rooms.room import Room
     from symphony.session.endpoint import Endpoint
     from symphony.transport.base import Connection
@@ -44,7 +46,6 @@ __all__ = ("Session",)
 logger = logging.getLogger("symphony.socket")
 
 SERVICE_RESTART = 1012
-_LINE = "%s %s on %s from %s%s"
 _INTERNAL = Reject("internal", "the connect handler failed")
 
 
@@ -124,7 +125,7 @@ class Session:
             limits = Limits(LimitValues(self._limits.max_message_bytes))
             connection.outbox.send(connection.encoding.encode(self._dialect.envelope(limits)))
         self._node.opened(self, self.endpoint)
-        self._log("opened")
+        log_line(self.complaints, socket, "opened")
 
     @property
     def home(self) -> HomeContext:
@@ -167,7 +168,8 @@ class Session:
             self._close = close
         self._serving.connection_lost()
         # At once, although handlers may still run: a closed socket must not stay a member.
-        why = leave_of(self._close, by_server=self._closed_here, retryable=self._retryable)
+        by_server, opened = self._closed_here, self.socket.opened
+        why = leave_of(self._close, by_server=by_server, retryable=self._retryable, opened=opened)
         hooks = self._node.rooms.leave_all(self.socket, why)
         if self.endpoint.per_user:
             self._node.give_up_place(self)
@@ -218,9 +220,9 @@ class Session:
         """Remove the socket from a room; return whether it was a member."""
         return await self._node.rooms.leave(self.socket, name)
 
-    async def members(self, asked: ReadPresence | ReadCount) -> Any:
-        """Return who is in a room of the socket, or how many."""
-        return await self._node.rooms.members_for(self.socket, asked)
+    async def prepare(self, name: str) -> Place:
+        """Begin the join of the room of the route."""
+        return await self._node.rooms.prepare(self.socket, name)
 
     def login(self, identity: Identity, before: Identity | None) -> None:
         """Tell the node the new identity of the socket."""
@@ -330,8 +332,10 @@ class Session:
                 self._serving.refuse(refusal)
                 self._connection.close(refusal.close_code, refusal.message)
             return
+        if self._close is not None:
+            return
         self._close = Close(refusal.close_code, refusal.message, clean=True)
-        self._log("refused", f"{refusal.status} {refusal}")
+        log_line(self.complaints, socket, "refused", f"{refusal.status} {refusal}")
         refuse_handshake(self._connection, socket.handshake, refusal)
 
     def _fail(self, error: BaseException, what: str) -> None:
@@ -380,7 +384,8 @@ class Session:
         # Not earlier: a stopping app waits for its sockets, and then closes what they may use.
         self._node.left(self)
         if self.socket.opened:
-            self._log("closed", close, f" after {time.monotonic() - self._opened_at:.3f} s")
+            after = f" after {time.monotonic() - self._opened_at:.3f} s"
+            log_line(self.complaints, self.socket, "closed", close, after)
         self._release()
 
     def _release(self) -> None:
@@ -390,11 +395,3 @@ class Session:
         self._serving.release()
         del self._serving, self.received, self._context
         self._background = self._leaving = None
-
-    def _log(self, what: str, why: object = "", when: str = "") -> None:
-        socket, more = self.socket, f"{when}: {why}" if why else when
-        values = socket.id, what, socket.route, shown_address(socket.client), more
-        if what == "refused":
-            self.complaints.log(logger, logging.INFO, _LINE, *values, kind=socket.route)
-        else:
-            logger.info(_LINE, *values)

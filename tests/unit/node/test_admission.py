@@ -37,6 +37,7 @@ def endpoint(*origins: str) -> Endpoint:
         inside=(),
         disconnect=None,
         resync=None,
+        room=None,
     )
 
 
