@@ -36,8 +36,9 @@ class Wire:
     def received(self, message: str | bytes) -> None:
         """Check a message, in the order of all messages."""
         try:
-            decode = msgspec.json.decode if isinstance(message, str) else msgspec.msgpack.decode
-            decoded: Any = decode(message)
+            decoded: Any = (
+                msgspec.json.decode(message) if isinstance(message, str) else msgspec.msgpack.decode(message)
+            )
         except msgspec.DecodeError:
             # On a raw connection.
             return
