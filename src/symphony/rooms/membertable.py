@@ -16,8 +16,7 @@ from symphony.rooms import leave
 from symphony.rooms.announcing import ELSEWHERE, REMOVED
 from symphony.rooms.leases import Leases
 from symphony.rooms.members import NO_MEMBERS, Presence
-from symphony.rooms.seating import Seating
-from symphony.rooms.tracks import info_of
+from symphony.rooms.seating import Seating, info_of
 from symphony.socket import recipient_of
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class MemberTable:
             seen=self._seen,
             overdue=lambda live: self._background(self._forget_those_gone(live)),
         )
-        self.seating.goes_away = self._leases.reap_at
+        self.seating.departing.goes_away = self._leases.reap_at
 
     def close(self) -> None:
         """Stop, because the node stops."""
