@@ -184,8 +184,7 @@ class PresenceTable:
             return Untracked("unknown")
         if entry.connections:
             return Untracked("still", "", arrival)
-        decision = self._depart(of_room, member, entry, now, by=node)
-        untracked = Untracked("departed", "", arrival, decision)
+        untracked = Untracked("departed", "", arrival, self._depart(of_room, member, entry, now, by=node))
         self._ended.add(arrival, untracked, now)
         return untracked
 
