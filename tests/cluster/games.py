@@ -108,7 +108,7 @@ class User:
             await asyncio.sleep(1)
 
 
-async def play(cluster: Cluster, *, users: int = 5, visits: int = 2, steps: int = 12) -> None:
+async def play(cluster: Cluster, *, users: int = 4, visits: int = 2, steps: int = 9) -> None:
     """Let users play, and check what was acknowledged to them."""
     everybody = [User(cluster, name) for name in USERS[:users]]
     playing = [asyncio.ensure_future(user.play(visits, steps)) for user in everybody]
