@@ -62,7 +62,8 @@ MUTANTS = (
         "holes: what is older is passed on again",
         FEED,
         "if position.offset <= last.offset:\n                return",
-        "if position.offset <= last.offset:\n                super()._received(record)\n                return",
+        "if position.offset <= last.offset:\n"
+        "                super()._received(record)\n                return",
     ),
     Mutant(
         "holes: a hole is not noticed",
