@@ -181,10 +181,7 @@ async def test_a_tab_sees_one_on_another_worker_come_and_go_and_not_its_reload(
         await shows(tab, "ann", "bob")
     members = [set(each) for each in (await seen(ann))["members"]]
     # In this order, each of them once: nobody was away for a moment.
-    steps = [
-        members[0],
-        *(after for before, after in zip(members, members[1:], strict=False) if after != before),
-    ]
+    steps = [step for step, _ in groupby(members)]
     assert steps == [{"ann"}, {"ann", "bob"}, {"ann", "bob", "eve"}, {"ann", "bob"}]
 
 
