@@ -581,6 +581,17 @@ function copyForMsgpack(value, size, depth = 0) {
  * @property {Record<string, { data: any, reply: any }>} answers
  */
 
+/** @typedef {{ id: string, info?: any }} MemberInfo A member of a room, as the server tells it. */
+/** @typedef {{ epoch: string, version: number, total: number, list?: MemberInfo[] | null }} MembersState */
+/**
+ * @typedef {object} MembersDiff
+ * @property {string} epoch
+ * @property {number} from
+ * @property {number} to
+ * @property {number} total
+ * @property {MemberInfo[] | null} [changed]
+ * @property {string[] | null} [gone]
+ */
 /** @template E @template {string} Part @typedef {E extends Record<Part, infer Names> ? Names : {}} Part */
 /** @template E @template {string} P @typedef {Extract<keyof Part<E, P>, string>} Name */
 /**
@@ -763,7 +774,7 @@ const ADVICE = new Map([
 /** The kinds of envelopes that a server sends. The first of these fields decides. */
 const KINDS = /** @type {const} */ ([
   ...["event", "reply", "error", "item", "end", "cancel", "pong", "retry", "limits"],
-  ...["joined", "left", "lost", "dropped"],
+  ...["joined", "left", "lost", "dropped", "presence"],
 ]);
 
 /** @param {unknown} id */
@@ -785,15 +796,39 @@ const isText = (value, most) =>
 const isPosition = (value) =>
   typeof value === "object" && value !== null && isText(value.epoch, MAX_EPOCH) && isId(value.offset);
 
+/** @param {any} value @returns {boolean} Whether it is a list of members. */
+const isMembers = (value) =>
+  Array.isArray(value) && value.every((member) => typeof member === "object" && member !== null && typeof member.id === "string");
+
+/** @param {any} value @returns {value is MembersState} */
+const isMembersState = (value) =>
+  typeof value === "object" &&
+  value !== null &&
+  typeof value.epoch === "string" &&
+  isId(value.version) &&
+  isId(value.total) &&
+  ((value.list ?? null) === null || isMembers(value.list));
+
+/** @param {any} value @returns {value is MembersDiff} */
+const isMembersDiff = (value) =>
+  typeof value === "object" &&
+  value !== null &&
+  typeof value.epoch === "string" &&
+  isId(value.from) &&
+  isId(value.to) &&
+  isId(value.total) &&
+  ((value.changed ?? null) === null || isMembers(value.changed)) &&
+  ((value.gone ?? null) === null || (Array.isArray(value.gone) && value.gone.every((/** @type {any} */ id) => typeof id === "string")));
+
 /**
  * What is wrong with the fields of a publication, or of an envelope about a room.
  *
  * @param {any} envelope
- * @param {"event" | "joined" | "left" | "lost"} kind
+ * @param {"event" | "joined" | "left" | "lost" | "presence"} kind
  * @returns {string | null} As `invalidField`.
  */
 function invalidRoomField(envelope, kind) {
-  const { room, offset, epoch, after, replaces, position, recovered } = envelope;
+  const { room, offset, epoch, after, replaces, position, recovered, members, diff } = envelope;
   if (kind === "event") {
     if (!isText(room, MAX_ROOM_NAME)) return "room";
     if ((offset ?? null) !== null && !isId(offset)) return "offset";
@@ -803,6 +838,10 @@ function invalidRoomField(envelope, kind) {
   }
   if (!isText(envelope[kind], MAX_ROOM_NAME)) return kind;
   if (kind === "left") return null;
+  if (kind !== "lost") {
+    if ((members ?? null) !== null && !isMembersState(members)) return "members";
+    if (kind === "presence") return (diff ?? null) === null || isMembersDiff(diff) ? null : "diff";
+  }
   const needed = kind === "lost" || (position ?? null) !== null;
   if (needed && !isPosition(position)) return "position";
   return kind === "lost" || ["boolean", "undefined"].includes(typeof (recovered ?? undefined)) ? null : "recovered";
@@ -822,7 +861,7 @@ function invalidField(envelope, kind) {
     if (!isName(value)) return kind;
     return (envelope.room ?? null) === null ? null : invalidRoomField(envelope, kind);
   }
-  if (kind === "joined" || kind === "left" || kind === "lost") return invalidRoomField(envelope, kind);
+  if (kind === "joined" || kind === "left" || kind === "lost" || kind === "presence") return invalidRoomField(envelope, kind);
   if (kind === "retry") return isDelay(value) ? null : kind;
   if (kind !== "limits") return isId(value) ? null : kind;
   const most = typeof value === "object" && !Array.isArray(value) ? (value.max_message_bytes ?? 1) : 0;
@@ -1375,8 +1414,8 @@ class Call {
    * @param {object} kind What differs between requests and streams.
    * @param {Link | null} kind.within The connection, if a handler of `onOpen` makes the call.
    * @param {boolean} [kind.idempotent] Sent again if the connection is lost.
-   * @param {"event" | "join" | "leave" | "publish" | "history"} [kind.verb] The field of its envelope that has `event`: the name of an
-   *   event, or of a room.
+   * @param {"event" | "join" | "leave" | "publish" | "history" | "presence" | "count"} [kind.verb] The field of its
+   *   envelope that has `event`: the name of an event, or of a room.
    * @param {() => object} kind.terms Further fields of its envelope, asked for when it is sent.
    * @param {(kind: "reply" | "item" | "end", data: any, bytes: number) => void} kind.heard
    * @param {(error: unknown) => void} kind.failed
@@ -1408,7 +1447,7 @@ class Call {
 // ----------------------------------------------------------------- rooms
 
 /** What a call is named after, if that is not its verb. @type {Record<string, string>} */
-const NOUNS = { publish: "publication" };
+const NOUNS = { publish: "publication", count: "number of members" };
 
 /** @returns {string} Text that nobody else chooses. */
 function randomText() {
@@ -1457,6 +1496,139 @@ const published = ({ event, data, position, replaces }) => ({
 
 /** @param {Position} position The peer's object has other fields too. @returns {Position} */
 const copied = ({ epoch, offset }) => ({ epoch, offset });
+
+/** What the client knows about the members of a room. */
+class Roster {
+  /** @type {Map<string, any>} */
+  infos = new Map();
+  total = 0;
+  isKnown = false;
+  /** @type {string | null} */
+  #epoch = null;
+  #version = 0;
+  /** The last change that could not be applied. @type {{ epoch: string, to: number } | null} */
+  #missed = null;
+
+  /** The change that it should have, because one before it is missing; null if none is. */
+  get missed() {
+    const missed = this.#missed;
+    return missed && (missed.epoch !== this.#epoch || missed.to > this.#version) ? missed : null;
+  }
+
+  /**
+   * Begin anew with all members, unless the state is older: after a reconnect, another node may know less. So no
+   * member disappears for a moment.
+   *
+   * @param {MembersState} state
+   * @returns {boolean} Whether they may be others.
+   */
+  restart({ epoch, version, total, list = null }) {
+    if (epoch === this.#epoch && version <= this.#version) return false;
+    // Its epoch is newer than that of the change.
+    if (epoch !== this.#missed?.epoch && epoch !== this.#epoch) this.#missed = null;
+    this.#epoch = epoch;
+    this.#version = version;
+    this.total = total;
+    this.isKnown = list !== null;
+    this.infos = new Map((list ?? []).map(({ id, info = null }) => [id, info]));
+    return true;
+  }
+
+  /** Apply a change, unless one before it is missing. @param {MembersDiff} diff @returns {boolean} Whether it was applied. */
+  take({ epoch, from, to, total, changed = null, gone = null }) {
+    const isSame = epoch === this.#epoch;
+    if (isSame && to <= this.#version) return false;
+    if (!isSame || from > this.#version) {
+      this.#missed = { epoch, to };
+      return false;
+    }
+    this.#version = to;
+    this.total = total;
+    if (changed === null) {
+      // There are too many to be listed.
+      this.isKnown = false;
+      this.infos.clear();
+    } else if (this.isKnown) {
+      for (const id of gone ?? []) this.infos.delete(id);
+      for (const { id, info = null } of changed) this.infos.set(id, info);
+    }
+    return true;
+  }
+}
+
+/**
+ * The members of a room: a map of their ids to what the server says about them. It changes as members come and go.
+ * While the client has no connection, it has the members of before.
+ *
+ * @implements {ReadonlyMap<string, any>}
+ */
+export class RoomPresence {
+  #roster;
+
+  /** @param {Roster} roster */
+  constructor(roster) {
+    this.#roster = roster;
+  }
+
+  /** As of `Client`. */
+  get [Symbol.toStringTag]() {
+    return "RoomPresence";
+  }
+
+  /** How many members there are. @returns {number} */
+  get total() {
+    return this.#roster.total;
+  }
+
+  /**
+   * Whether it has all members. It has none if the server does not tell who is in the room, or if there are too many.
+   *
+   * @returns {boolean}
+   */
+  get isKnown() {
+    return this.#roster.isKnown;
+  }
+
+  /** How many members it has. @returns {number} */
+  get size() {
+    return this.#roster.infos.size;
+  }
+
+  /** @param {string} id @returns {boolean} */
+  has(id) {
+    return this.#roster.infos.has(id);
+  }
+
+  /** @param {string} id @returns {any} What the server says about this member; undefined if it is not there. */
+  get(id) {
+    return this.#roster.infos.get(id);
+  }
+
+  /** @returns {MapIterator<string>} The ids, in the order of the arrivals. */
+  keys() {
+    return this.#roster.infos.keys();
+  }
+
+  /** @returns {MapIterator<any>} */
+  values() {
+    return this.#roster.infos.values();
+  }
+
+  /** @returns {MapIterator<[string, any]>} */
+  entries() {
+    return this.#roster.infos.entries();
+  }
+
+  /** @returns {MapIterator<[string, any]>} */
+  [Symbol.iterator]() {
+    return this.entries();
+  }
+
+  /** @param {(info: any, id: string, presence: RoomPresence) => void} action @param {any} [self] */
+  forEach(action, self) {
+    for (const [id, info] of this) action.call(self, info, id, this);
+  }
+}
 
 /** What the client knows about a room, whether the program has joined it or the server has put the client into it. */
 class Membership {
@@ -1526,6 +1698,15 @@ class Membership {
   joinedAt = -Infinity;
   /** @type {any} The next attempt to join again; null if there is none. */
   timer = null;
+
+  /** Who is in the room. */
+  roster = new Roster();
+  /** The same for the program. */
+  presence = new RoomPresence(this.roster);
+  /** @type {((presence: RoomPresence) => unknown)[]} */
+  presenceHandlers = [];
+  /** Whether all members are being read again. */
+  isReading = false;
 
   /** @param {string} name */
   constructor(name) {
@@ -1613,6 +1794,7 @@ class Membership {
  * @property {() => AsyncGenerator<any, void, undefined>} iterate
  * @property {(event: string, data: any, options: EmitOptions) => Promise<Position | null>} emit
  * @property {(options: HistoryOptions) => Promise<any[]>} history
+ * @property {() => Promise<number>} count
  */
 
 /**
@@ -1740,6 +1922,42 @@ export class Room {
     return () => {
       membership.leftHandlers = membership.leftHandlers.filter((other) => other !== entry);
     };
+  }
+
+  /**
+   * Who is in the room, if the server tells: a map of ids to infos, which changes as members come and go.
+   *
+   * @returns {RoomPresence}
+   */
+  get presence() {
+    return this.#membership.presence;
+  }
+
+  /**
+   * Register a handler that is called with `presence` when the members there have changed. It is not called for the
+   * members that are there after the join.
+   *
+   * @param {(presence: RoomPresence) => unknown} handler
+   * @returns {() => void} Removes the handler.
+   */
+  onPresence(handler) {
+    const membership = this.#membership;
+    const entry = (/** @type {RoomPresence} */ presence) => handler(presence);
+    membership.presenceHandlers = [...membership.presenceHandlers, entry];
+    return () => {
+      membership.presenceHandlers = membership.presenceHandlers.filter((other) => other !== entry);
+    };
+  }
+
+  /**
+   * How many members the room has, on all nodes; also if clients are not told who they are. In a room without members,
+   * it counts connections.
+   *
+   * @returns {Promise<number>} Rejects with `RemoteError`: `forbidden`: the client is not a member; and as
+   *   `client.request`.
+   */
+  count() {
+    return this.#actions.count();
   }
 
   /**
@@ -2580,6 +2798,7 @@ export class Client {
       iterate: () => this.#iterate(membership),
       emit: (event, data, options) => this.#publish(membership, event, data, options),
       history: (options) => this.#history(membership, options),
+      count: () => this.#count(membership),
     });
     return membership.room;
   }
@@ -2697,6 +2916,7 @@ export class Client {
     const membership = this.#rooms.get(name) ?? (told && this.#serve(name));
     if (!membership) return;
     membership.member = true;
+    if ((envelope.members ?? null) !== null) this.#show(membership, membership.roster.restart(envelope.members));
     const { asked, room, pending, since, tip, wanted } = membership;
     // The answer to the join that is on its way, or about to be sent, names the position.
     const ignores = asked ? since !== null : (room && !membership.live) || (pending && (wanted ?? tip));
@@ -2748,6 +2968,82 @@ export class Client {
       membership.recovered = false;
       this.#lose(membership, told);
     }
+  }
+
+  /** The members of a room have changed. @param {any} envelope */
+  #presence({ presence: name, members = null, diff = null }) {
+    const membership = this.#rooms.get(name);
+    if (!membership) return;
+    if (members !== null) this.#show(membership, membership.roster.restart(members));
+    else if (diff !== null) this.#show(membership, membership.roster.take(diff));
+  }
+
+  /** @param {Membership} membership @param {boolean} changed Whether what was said has changed its members. */
+  #show(membership, changed) {
+    const { room, pending, leaving, ended, presence, presenceHandlers } = membership;
+    // Others have them from the join of the program on.
+    if (leaving || ended || !(room || pending)) return;
+    if (changed) for (const handler of presenceHandlers) guard(`presence ${membership.name}`, () => handler(presence));
+    if (membership.roster.missed && !membership.isReading) this.#reread(membership);
+  }
+
+  /** Read all members of a room, because a change is missing. @param {Membership} membership */
+  async #reread(membership) {
+    const { name, roster } = membership;
+    membership.isReading = true;
+    try {
+      // If the answer is older, only another change could be a reason to ask again.
+      for (let last = null; roster.missed && roster.missed !== last; ) {
+        last = roster.missed;
+        // It is not one of a handler of `onOpen`.
+        const state = await this.#ask("presence", name, { timeout: Infinity, within: null });
+        if (!isMembersState(state)) throw new RemoteError("invalid", "the answer is not a list of members");
+        this.#show(membership, roster.restart(state));
+      }
+    } catch (error) {
+      if (error instanceof DisconnectedError) return;
+      const line = `symphony: a change of the members of "${printable(name)}" is missing, and they cannot be read`;
+      const why = `${error instanceof RemoteError ? `${error.code}: ` : ""}${/** @type {any} */ (error).message}`;
+      this.#complaints.warn("presence", `${line}: ${printable(why)}. The client tries it again at the next change`);
+    } finally {
+      membership.isReading = false;
+    }
+  }
+
+  /** @param {Membership} membership @returns {Promise<number>} */
+  async #count(membership) {
+    this.#checkHeld(membership);
+    const { requestTimeout: timeout } = this.#settings;
+    const count = await this.#ask("count", membership.name, { timeout, within: this.#opening.link });
+    if (!isId(count)) throw new RemoteError("invalid", "the server's answer is not a number of members");
+    return count;
+  }
+
+  /**
+   * Ask about the members of a room. If the connection is lost, it is asked again on the next one.
+   *
+   * @param {"presence" | "count"} verb
+   * @param {string} name
+   * @param {{ timeout: number, within: Link | null }} how As of `Call`.
+   * @returns {Promise<any>}
+   */
+  #ask(verb, name, { timeout, within }) {
+    return new Promise((resolve, reject) => {
+      /** @type {Call} */
+      const call = new Call(name, null, {
+        verb,
+        within,
+        idempotent: true,
+        terms: () => (isEndless(timeout) ? {} : { timeout: Math.min(timeout, Math.max(call.deadline - now(), 0.001)) }),
+        heard: (kind, value) => {
+          if (kind !== "reply") this.#drop(call, misused(name, "is answered with a stream"));
+          else if (this.#settle(call)) resolve(value);
+        },
+        failed: reject,
+      });
+      call.deadline = now() + timeout;
+      this.#begin(call, timeout);
+    });
   }
 
   /** @param {string} name @returns {Membership} A new one, for a room that the server put the client into. */
@@ -3337,6 +3633,7 @@ export class Client {
     else if (kind === "joined") this.#joined(link, envelope);
     else if (kind === "left") this.#left(id, data);
     else if (kind === "lost") this.#lostSome(id, copied(envelope.position));
+    else if (kind === "presence") this.#presence(envelope);
     else if (kind === "dropped") {
       const line = `symphony: the server has dropped ${id} messages, which this client has not read in time`;
       this.#complaints.warn("dropped", line);

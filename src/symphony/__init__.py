@@ -25,6 +25,7 @@ from symphony.plugin import Plugin
 from symphony.protocol.envelopes import Event, Protocol
 from symphony.protocol.positions import Position
 from symphony.rooms.leave import Leave
+from symphony.rooms.listener import Publications
 from symphony.rooms.members import Member, Presence
 from symphony.rooms.policy import Rooms
 from symphony.rooms.publishing import Publication
@@ -62,6 +63,7 @@ __all__ = (
     "Presence",
     "Protocol",
     "Publication",
+    "Publications",
     "Query",
     "QueueFullError",
     "RefusedError",

@@ -108,6 +108,9 @@ class Limits:
         max_recovery: How many publications a member that comes back may have missed.
             If there are more, it is told that it has missed them, and gets none. It
             counts for the whole app, not for a route.
+        max_listener_bytes: How many bytes of publications may wait for one `room.listen`.
+            Above this, it gets the publications that are kept from the history, and the
+            oldest of the others are dropped. It counts for the whole app, not for a route.
         publish_timeout: How long a call to the broker may take. After that, the
             publisher gets an error, which says whether it may have been
             published. It counts for the whole app, not for a route.
@@ -173,6 +176,7 @@ class Limits:
     max_room_name: int = 512
     max_history_bytes: int = 256 * 1024 * 1024
     max_recovery: int = 1000
+    max_listener_bytes: int = 1024 * 1024
     publish_timeout: float = 5.0
     max_broker_calls: int = 10_000
     max_broker_bytes: int = 64 * 1024 * 1024

@@ -148,6 +148,7 @@ class Router(Handlers):
         grace: float = 0.0,
         presence: bool = False,
         each_node: bool = False,
+        slow_consumer: Literal["disconnect", "drop_oldest", "conflate", "resync"] | None = None,
     ) -> Rooms:
         """Give all rooms whose names match a pattern one policy.
 
@@ -181,6 +182,14 @@ class Router(Handlers):
             each_node: Whether each node has its own state of a room and of its members,
                 if several serve the app. Otherwise a room with state is on one node, and
                 joins on others are refused with `elsewhere`.
+            slow_consumer: What happens if the outbox of a member is full, or too old, because
+                of publications of these rooms that are not kept. `"disconnect"` closes the
+                socket with 1013. `"drop_oldest"` drops the oldest unwritten publications of
+                the room. `"conflate"` disconnects, too, but no publication is too old.
+                `"resync"` drops all unwritten publications of the room, and calls the
+                `on_resync` handler of the route. In each case the client is told how many
+                were dropped. `None`: what the route says. Members get what is kept from the
+                history.
 
         Returns:
             The family, to register hooks on.
@@ -201,6 +210,7 @@ class Router(Handlers):
             grace=grace,
             presence=presence,
             each_node=each_node,
+            slow_consumer=slow_consumer,
         )
         if not pattern:
             raise ConfigurationError(f"{self}.rooms() takes a pattern such as 'chat:{{name}}'.")

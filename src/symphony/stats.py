@@ -26,6 +26,7 @@ class Stats:
             in time.
         missed_ticks: Ticks of rooms that were skipped, because the one before took too long
             or the event loop was busy.
+        missed_publications: Publications that were dropped because a `room.listen` was too slow.
         late_handshakes: Connections closed before their request was complete.
     """
 
@@ -40,4 +41,5 @@ class Stats:
     idle: int = 0
     late_messages: int = 0
     missed_ticks: int = 0
+    missed_publications: int = 0
     late_handshakes: int = 0

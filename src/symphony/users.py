@@ -237,7 +237,7 @@ class Users:
         kept: list[Awaitable[Any]] = []
         for user in self._users:
             batch = self._table.batch(user.name)
-            if batch is not None and not batch.announced and delivery is PLAIN:
+            if batch is not None and batch.direct and delivery is PLAIN:
                 self._table.publish(batch, once, left_out)
                 continue
             message: Content | Once = once

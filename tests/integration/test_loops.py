@@ -33,6 +33,11 @@ async def sends_what_is_large(app: Symphony, socket: Socket) -> None:
     await socket.send("x" * 3_000_000)
 
 
+async def listens(app: Symphony, socket: Socket) -> None:
+    async with app.room("somewhere").listen():
+        pass
+
+
 CALLS: dict[str, Callable[[Symphony, Socket], Awaitable[Any]]] = {
     "send": lambda app, socket: socket.send("x" * 100),
     "send nothing": lambda app, socket: socket.send(""),
@@ -46,6 +51,7 @@ CALLS: dict[str, Callable[[Symphony, Socket], Awaitable[Any]]] = {
     "join a room of a family": lambda app, socket: socket.join("hooked:1"),
     "leave": lambda app, socket: socket.leave("somewhere"),
     "join and leave": joins_and_leaves,
+    "listen to a room": listens,
     "publish to an empty room": lambda app, socket: app.room("empty").send("x"),
     "publish to a room": lambda app, socket: app.room("other").emit("tick", 1),
     "publish to a room with a history": lambda app, socket: app.room("kept:1").emit("tick", 1),
@@ -262,6 +268,7 @@ REACHABLE = {
     "User.close": "close a user",
     "User.revoke": "revoke the rights of a user",
     "Room.open": "open a room",
+    "Room.listen": "listen to a room",
     "Room.close": "close a room",
     "User.request": "it waits for a reply, or raises",
     "Users.send": "send to a user",

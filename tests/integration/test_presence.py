@@ -12,12 +12,14 @@ import pytest
 
 from support.clients import until
 from support.servers import serve_natively
-from symphony import Identity, Socket, Symphony
-from symphony.client import connect
-from symphony.client.presence import RoomPresence
+from symphony import Identity, Reject, Socket, Symphony
+from symphony.client import connect, sync
+from symphony.client.presence import RoomPresence, Roster
+from symphony.errors import RemoteError
 from symphony.protocol.envelopes import Presence
 from symphony.protocol.rosters import MemberInfo, MembersDiff, MembersState
 from symphony.rooms import showing
+from symphony.rooms.membertable import MemberTable
 from symphony.testing import TestClient, TestConnection
 
 
@@ -166,7 +168,7 @@ async def test_a_mass_of_joins_is_told_in_a_few_envelopes(monkeypatch):
         assert answer["data"] == 251
         # The first at once, then as many as an envelope has, and the rest.
         assert [len(one["diff"]["changed"]) for one in diffs] == [1, 100, 100, 49]
-        view = RoomPresence()
+        view = Roster()
         view.restart(MembersState(diffs[0]["diff"]["epoch"], 1, 1, [MemberInfo("ann")]))
         for one in diffs:
             diff = one["diff"]
@@ -174,8 +176,9 @@ async def test_a_mass_of_joins_is_told_in_a_few_envelopes(monkeypatch):
             change = MembersDiff(
                 diff["epoch"], diff["from"], diff["to"], diff["total"], changed, diff["gone"]
             )
-            assert not view.take(Presence("chat:a", change))
-        assert (len(view), view.total) == (251, 251)
+            view.take(Presence("chat:a", change))
+            assert view.missed is None
+        assert (len(view.infos), view.total) == (251, 251)
 
 
 @pytest.mark.within("rooms.showing._MAX_SHOWN")
@@ -257,16 +260,100 @@ async def test_a_client_has_a_live_view():
         assert list(room.presence) == ["ann"]
 
 
+async def test_a_program_is_told_that_the_members_have_changed():
+    async with serve_natively(make(grace=10)) as url, connect(f"{url}/ann") as ann:
+        room = await ann.join("chat:a")
+        seen: list[list[str]] = []
+
+        @room.on_presence
+        def plain(presence: RoomPresence) -> None:
+            seen.append(list(presence))
+
+        told = asyncio.Event()
+
+        @room.on_presence
+        async def later(presence: RoomPresence) -> None:
+            assert presence is room.presence
+            told.set()
+
+        async with connect(f"{url}/bob") as bob:
+            await bob.join("chat:a")
+            await until(lambda: seen[-1:] == [["ann", "bob"]])
+            await asyncio.wait_for(told.wait(), 10)
+            before = len(seen)
+            await bob.request("rename", "Bobby")
+            await until(lambda: len(seen) > before)
+            assert room.presence["bob"] == {"name": "Bobby"}
+            await (await bob.join("chat:a")).leave()
+            await until(lambda: seen[-1] == ["ann"])
+        before = len(seen)
+        link = ann._core.reconnector._link
+        assert link is not None
+        link.abort()
+        assert await room.count() == 1
+        assert all(one == ["ann"] for one in seen[before:])
+        await room.leave()
+        before = len(seen)
+        assert await ann.request("rename", "Anna") is None
+        assert len(seen) == before
+
+
+async def test_a_client_reads_how_many_members_there_are():
+    async with serve_natively(make()) as url, connect(f"{url}/ann") as ann, connect(f"{url}/bob") as bob:
+        rooms = [await ann.join("chat:a"), await ann.join("quiet:a")]
+        for room in rooms:
+            assert await room.count() == 1
+            await bob.join(room.name)
+            assert await room.count() == 2
+        assert not rooms[1].presence.is_known
+        assert rooms[1].presence.total == 0
+        await rooms[0].leave()
+        with pytest.raises(RemoteError) as caught:
+            await rooms[0].count()
+        assert caught.value.code == "left"
+
+
+async def test_a_blocking_client_reads_how_many_members_there_are():
+    def read(url: str) -> tuple[int, list[str]]:
+        with sync.connect(f"{url}/ann") as ann:
+            room = ann.join("chat:a")
+            return room.count(), list(room.presence)
+
+    async with serve_natively(make()) as url:
+        assert await asyncio.to_thread(read, url) == (1, ["ann"])
+
+
 async def test_a_client_that_has_missed_a_change_asks_for_all():
     app = make()
     async with serve_natively(app) as url, connect(f"{url}/ann") as ann, connect(f"{url}/bob") as bob:
         room = await ann.join("chat:a")
         await asyncio.sleep(0)
         # As if the changes before had not arrived.
-        room.presence._version = -5
-        room.presence._infos.clear()
+        room._held.roster._version = -5
+        room._held.roster.infos.clear()
         await bob.join("chat:a")
         await until(lambda: list(room.presence) == ["ann", "bob"])
+
+
+async def test_what_cannot_be_read_again_is_logged(caplog, monkeypatch):
+    async def refuse(self: Any, name: str) -> Any:
+        raise Reject("unavailable", "not now", retryable=True)
+
+    monkeypatch.setattr(MemberTable, "shown", refuse)
+    async with (
+        serve_natively(make()) as url,
+        connect(f"{url}/ann") as ann,
+        connect(f"{url}/bob") as bob,
+        connect(f"{url}/eve") as eve,
+    ):
+        room = await ann.join("chat:a")
+        room._held.roster._version = -5
+        await bob.join("chat:a")
+        await until(lambda: "they cannot be read: unavailable: not now" in caplog.text)
+        monkeypatch.undo()
+        # The next change is a reason to read them again.
+        await eve.join("chat:a")
+        await until(lambda: list(room.presence) == ["ann", "bob", "eve"])
 
 
 def state(version: int, *names: str, epoch: str = "e") -> MembersState:
@@ -274,17 +361,50 @@ def state(version: int, *names: str, epoch: str = "e") -> MembersState:
 
 
 def test_a_view_applies_what_follows_and_drops_what_it_has():
-    view = RoomPresence()
+    view = Roster()
     view.restart(state(5, "ann", "bob"))
     # Older, and the same.
     assert not view.take(Presence("r", MembersDiff("e", 1, 5, 1, [], ["bob"])))
-    assert list(view) == ["ann", "bob"]
+    assert list(view.infos) == ["ann", "bob"]
     # It overlaps what the view has: it says how things are in the end.
-    assert not view.take(Presence("r", MembersDiff("e", 3, 7, 2, [MemberInfo("eve", 1)], ["bob"])))
-    assert dict(view) == {"ann": None, "eve": 1}
+    assert view.take(Presence("r", MembersDiff("e", 3, 7, 2, [MemberInfo("eve", 1)], ["bob"])))
+    assert view.infos == {"ann": None, "eve": 1}
+    assert view.missed is None
     # A gap, and another epoch.
-    assert view.take(Presence("r", MembersDiff("e", 8, 9, 1, [], ["ann"])))
-    assert view.take(Presence("r", MembersDiff("f", 7, 8, 1, [], ["ann"])))
-    assert dict(view) == {"ann": None, "eve": 1}
-    assert not view.take(Presence("r", members=state(2, "dan", epoch="f")))
-    assert list(view) == ["dan"]
+    assert not view.take(Presence("r", MembersDiff("e", 8, 9, 1, [], ["ann"])))
+    assert view.missed == ("e", 9)
+    assert not view.take(Presence("r", MembersDiff("f", 7, 8, 1, [], ["ann"])))
+    assert view.missed == ("f", 8)
+    assert view.infos == {"ann": None, "eve": 1}
+    assert view.take(Presence("r", members=state(8, "dan", epoch="f")))
+    assert list(view.infos) == ["dan"]
+    assert view.missed is None
+
+
+def test_a_view_ignores_a_state_that_is_older():
+    view = Roster()
+    assert view.restart(state(5, "ann", "bob"))
+    for older in (state(4, "ann"), state(5, "ann"), state(0), None):
+        assert not view.restart(older)
+        assert list(view.infos) == ["ann", "bob"]
+    assert view.restart(state(6, "ann"))
+    assert view.restart(state(1, "eve", epoch="f"))
+    assert list(view.infos) == ["eve"]
+
+
+def test_a_view_that_is_behind_knows_which_state_will_do():
+    view = Roster()
+    view.restart(state(5, "ann"))
+    view.take(Presence("r", MembersDiff("e", 7, 8, 2, [MemberInfo("bob")], [])))
+    # One from before the change that is missing.
+    assert view.restart(state(7, "ann", "eve"))
+    assert view.missed == ("e", 8)
+    # A change that follows it.
+    assert view.take(Presence("r", MembersDiff("e", 7, 8, 3, [MemberInfo("bob")], [])))
+    assert view.missed is None
+    # A state of the old epoch, and one of an epoch after both.
+    view.take(Presence("r", MembersDiff("f", 1, 2, 2, [MemberInfo("bob")], [])))
+    view.restart(state(9, "ann"))
+    assert view.missed == ("f", 2)
+    view.restart(state(1, "ann", epoch="g"))
+    assert view.missed is None

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from support.pages import ROOT
 from support.process import outcome
 from support.servers import serve_natively
-from symphony import Socket, Symphony
+from symphony import Identity, Socket, Symphony
 
 CLIENT = ROOT / "clients" / "javascript"
 LOCK = CLIENT / "package-lock.json"
@@ -101,3 +102,40 @@ async def test_members_of_a_room_miss_nothing_and_hear_nothing_twice_however_oft
     assert [member["position"]["offset"] for member in found["members"] if member["position"]] == [count] * 3
     # After it has left, it hears nothing.
     assert found["after"] == count
+
+
+@pytest.mark.parametrize("protocol", ["json", "msgpack"])
+async def test_a_member_sees_who_comes_and_goes_and_nobody_flickers_who_is_away_for_a_moment(
+    protocol: str,
+) -> None:
+    app = Symphony()
+    app.rooms("chat:{name}", presence=True, client_join=True, grace=60)
+    app.rooms("quiet:{name}", max_members=5, client_join=True)
+    route = app.route("/{user}")
+
+    @route.on_connect
+    async def enter(socket: Socket, user: str) -> None:
+        socket.login(Identity(user, {"name": user}))
+
+    @route.on("rename")
+    async def rename(socket: Socket, data: str) -> None:
+        assert socket.user is not None
+        socket.login(Identity(socket.user.id, {"name": data}))
+
+    async with serve_natively(app) as url:
+        script = Path(__file__).with_name("presence.js")
+        code, output, errors = await outcome("node", str(script), url, protocol)
+    assert (code, errors) == (0, "")
+    found = json.loads(output)
+    # What is told twice, after a reconnect, is the same.
+    steps = [names for names, _ in groupby([[info["name"] for _, info in view] for view in found["seen"]])]
+    assert steps == [
+        ["ann"],
+        ["ann", "bob"],
+        ["ann", "Bobby"],
+        ["ann", "Bobby", "eve"],
+        ["ann", "eve"],
+        ["ann"],
+    ]
+    assert found["counts"] == [2, 2, 2, 1, 1]
+    assert found["quiet"] == [False, 0]

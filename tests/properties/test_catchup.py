@@ -131,7 +131,10 @@ async def _run(operations: list[tuple[str, Any]], history: History) -> None:
     live = Live("chat:a", Family(RoomPolicy("chat:{name}", history=history)), {}, None)
     live.follow = announcing.follow
     room = live.feed = Feed(
-        broker, live.name, lambda *each: _deliver(batches, live, *each), lambda error: failed.append(error)
+        broker,
+        live.name,
+        lambda *each: _deliver(batches, live.outlet, *each),
+        lambda error: failed.append(error),
     )
     await room.open()
     members = [Member(batches, V1_DIALECTS[0].shared_encoding(PLAIN)) for _ in range(MEMBERS)]

@@ -11,6 +11,7 @@ import {
   RemoteError,
   RequestTimeoutError,
   Room,
+  type RoomPresence,
   SymphonyError,
   WrongRouteError,
 } from "../symphony.js";
@@ -138,6 +139,16 @@ async function rooms(): Promise<void> {
     else same<typeof data, string>(true);
     same<typeof event, "said" | "left">(true);
   }
+  const info: string | undefined = room.presence.get("ann");
+  const members: ReadonlyMap<string, any> = room.presence;
+  same<[typeof room.presence.total, typeof room.presence.isKnown], [number, boolean]>(true);
+  for (const [id] of room.presence) same<typeof id, string>(true);
+  // @ts-expect-error it cannot be changed
+  room.presence.set("ann", null);
+  const offPresence: () => void = room.onPresence((presence) => same<typeof presence, RoomPresence>(true));
+  offPresence();
+  same<ReturnType<typeof room.count>, Promise<number>>(true);
+  void [info, members];
   await room.leave();
   client.onOpen(async ({ join }) => void (await join("chat:lobby")));
   // @ts-expect-error no such event

@@ -9,7 +9,19 @@ from symphony.client.loss import Loss
 from symphony.client.outgoing import Outgoing
 from symphony.client.payload import Decoding, error_said
 from symphony.errors import RemoteError, SymphonyError
-from symphony.protocol.envelopes import Cancel, End, Error, Event, Item, Join, Leave, ReadHistory, Reply
+from symphony.protocol.envelopes import (
+    Cancel,
+    End,
+    Error,
+    Event,
+    Item,
+    Join,
+    Leave,
+    ReadCount,
+    ReadHistory,
+    ReadPresence,
+    Reply,
+)
 from symphony.protocol.v1 import MAX_ID, V1
 
 __all__ = ("Answers", "Asking")
@@ -65,7 +77,12 @@ class Answers:
     def __len__(self) -> int:
         return len(self._asking)
 
-    def ask(self, asking: Asking, codec: V1, envelope: Event | Join | Leave | ReadHistory) -> str | bytes:
+    def ask(
+        self,
+        asking: Asking,
+        codec: V1,
+        envelope: Event | Join | Leave | ReadCount | ReadHistory | ReadPresence,
+    ) -> str | bytes:
         """Give a request its id and return its message.
 
         Args:

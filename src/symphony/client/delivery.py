@@ -12,6 +12,7 @@ from symphony.client.dispatch import Call, Dispatch
 from symphony.client.handlers import Handler, Handlers
 from symphony.client.payload import Decoding, InvalidError, reader
 from symphony.client.places import Place
+from symphony.client.presence import RoomPresence
 from symphony.errors import DisconnectedError, SymphonyError
 from symphony.protocol.positions import Position
 
@@ -72,6 +73,7 @@ class Delivery:
         "_name",
         "_normal",
         "_place",
+        "_telling",
         "_waiter",
         "_where",
         "behind",
@@ -80,6 +82,7 @@ class Delivery:
         "handlers",
         "left_handlers",
         "lost_handlers",
+        "presence_handlers",
     )
 
     def __init__(
@@ -114,6 +117,9 @@ class Delivery:
         self.handlers = Handlers()
         self.lost_handlers: list[Callable[[Position], Any]] = []
         self.left_handlers: list[Callable[[SymphonyError], Any]] = []
+        self.presence_handlers: list[Callable[[RoomPresence], Any]] = []
+        # Whether their call is queued.
+        self._telling = False
         self.behind = False
         self.dropped = 0
         self.ended: SymphonyError | None = None
@@ -184,6 +190,11 @@ class Delivery:
             self._wake()
             return True
         return self._dispatch.add(lambda: self._tell_lost(position), 0)
+
+    def tell_presence(self, presence: RoomPresence) -> None:
+        """Tell the program that the members have changed: once for all changes until it is called."""
+        if self.presence_handlers and not self._telling:
+            self._telling = self._dispatch.add(lambda: self._tell_presence(presence), 0)
 
     def end(self, error: SymphonyError, how: End) -> None:
         """End the membership, once.
@@ -315,6 +326,12 @@ class Delivery:
     async def _tell_left(self) -> None:
         for handler in tuple(self.left_handlers):
             await self._dispatch.handle(_Hook(handler, self.ended, "on_left"))
+
+    async def _tell_presence(self, presence: RoomPresence) -> None:
+        self._telling = False
+        if not self._left:
+            for handler in tuple(self.presence_handlers):
+                await self._dispatch.handle(_Hook(handler, presence, "on_presence"))
 
     def _catch_up(self) -> None:
         if self.behind:

@@ -10,8 +10,9 @@ from symphony.client.arrivals import Arrival, Publication
 from symphony.client.backoff import Backoff
 from symphony.client.delivery import Delivery
 from symphony.client.joining import Joining, Leaving, Since
+from symphony.client.members import Members
 from symphony.client.places import GAP, HAD, Place
-from symphony.client.presence import RoomPresence
+from symphony.client.presence import RoomPresence, Roster
 from symphony.client.publishing import Publishing
 from symphony.client.room import Room
 from symphony.errors import RemoteError, SymphonyError
@@ -29,6 +30,7 @@ class Membership:
         delivery: Makes its `delivery`.
         leave: Leaves the room.
         publishing: What the client publishes.
+        members: What it asks about members.
 
     Attributes:
         place: How far the client has its publications.
@@ -46,12 +48,14 @@ class Membership:
         timer: Runs until the next join.
         wanted: The position that the program has named in a join that is not answered.
         backoff: The delays between joins that were refused.
-        presence: Who is in the room.
+        roster: Who is in the room.
+        presence: The same for the program.
         waiters: Tasks that wait until it is joined or left.
     """
 
     __slots__ = (
         "_leave",
+        "_members",
         "_publishing",
         "asked",
         "backoff",
@@ -67,6 +71,7 @@ class Membership:
         "recovered",
         "request",
         "room",
+        "roster",
         "timer",
         "waiters",
         "wanted",
@@ -78,12 +83,15 @@ class Membership:
         delivery: Callable[[Membership], Delivery],
         leave: Callable[[Membership], Awaitable[None]],
         publishing: Publishing,
+        members: Members,
     ) -> None:
         self.name = name
+        self._members = members
         self._leave = leave
         self._publishing = publishing
         self.place = Place()
-        self.presence = RoomPresence()
+        self.roster = Roster()
+        self.presence = RoomPresence(self.roster)
         self.room: Room | None = None
         self.recovered: bool | None = None
         self.held = self.member = self.asked = self.ignoring = self.ending = False
@@ -113,6 +121,11 @@ class Membership:
         """Return the last publications."""
         self._check_held()
         return self._publishing.history(self, limit, before)
+
+    def count(self) -> Awaitable[int]:
+        """Return how many members the room has."""
+        self._check_held()
+        return self._members.count(self)
 
     def withdraw(self, error: SymphonyError) -> None:
         """Fail what waits to be published, because the client is no longer in the room."""
@@ -185,6 +198,16 @@ class Membership:
             self.recovered = False
             self.lose(position)
         return False
+
+    def show(self, changed: bool) -> None:
+        """Handle what was said about the members, which has changed them or not."""
+        if self.room is None:
+            # The program has them from its join on.
+            return
+        if changed:
+            self.delivery.tell_presence(self.presence)
+        if self.roster.missed is not None:
+            self._members.reread(self)
 
     def lose(self, position: Position) -> None:
         """Handle that publications up to a position will not come."""

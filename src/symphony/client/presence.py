@@ -9,7 +9,73 @@ if TYPE_CHECKING:
     from symphony.protocol.envelopes import Presence
     from symphony.protocol.rosters import MembersState
 
-__all__ = ("RoomPresence",)
+__all__ = ("RoomPresence", "Roster")
+
+
+class Roster:
+    """What a client knows of the members of a room.
+
+    Attributes:
+        infos: The ids of the members, and what the server says about them.
+        total: As `RoomPresence.total`.
+        is_known: As `RoomPresence.is_known`.
+    """
+
+    __slots__ = ("_epoch", "_missed", "_version", "infos", "is_known", "total")
+
+    def __init__(self) -> None:
+        self.infos: dict[str, Any] = {}
+        self.total = 0
+        self.is_known = False
+        self._epoch = ""
+        self._version = 0
+        # Of the last change that could not be applied.
+        self._missed: tuple[str, int] | None = None
+
+    @property
+    def missed(self) -> tuple[str, int] | None:
+        """The epoch and the version that it should have; `None`: no change is missing."""
+        if self._missed is None or (self._missed[0] == self._epoch and self._missed[1] <= self._version):
+            return None
+        return self._missed
+
+    def restart(self, state: MembersState | None) -> bool:
+        """Begin anew with all members; return whether they may be others.
+
+        A state that is older than this one is ignored: after a reconnect, another
+        node may know less. So no member disappears for a moment.
+        """
+        if state is None or (state.epoch == self._epoch and state.version <= self._version):
+            return False
+        if self._missed is not None and state.epoch not in (self._missed[0], self._epoch):
+            # Its epoch is newer than that of the change.
+            self._missed = None
+        self._epoch, self._version, self.total = state.epoch, state.version, state.total
+        self.is_known = state.list is not None
+        self.infos = {member.id: member.info for member in state.list or ()}
+        return True
+
+    def take(self, change: Presence) -> bool:
+        """Apply a change, unless one before it is missing; return whether it was applied."""
+        if change.members is not None:
+            return self.restart(change.members)
+        diff = change.diff
+        if diff is None or (diff.epoch == self._epoch and diff.to <= self._version):
+            return False
+        if diff.epoch != self._epoch or diff.since > self._version:
+            self._missed = diff.epoch, diff.to
+            return False
+        self._version, self.total = diff.to, diff.total
+        if diff.changed is None:
+            # There are too many to be listed.
+            self.is_known = False
+            self.infos.clear()
+        elif self.is_known:
+            for id in diff.gone or ():
+                self.infos.pop(id, None)
+            for member in diff.changed:
+                self.infos[member.id] = member.info
+        return True
 
 
 class RoomPresence(Mapping[str, Any]):
@@ -17,58 +83,34 @@ class RoomPresence(Mapping[str, Any]):
 
     It changes as members come and go. While the client has no connection, it has the
     members of before.
-
-    Attributes:
-        total: How many members there are.
-        is_known: Whether it has all of them. It has none if the server does not tell who is
-            in the room, or if there are too many.
     """
 
-    __slots__ = ("_epoch", "_infos", "_version", "is_known", "total")
+    __slots__ = ("_roster",)
 
-    def __init__(self) -> None:
-        self._infos: dict[str, Any] = {}
-        self._epoch = ""
-        self._version = 0
-        self.total = 0
-        self.is_known = False
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
 
-    def restart(self, state: MembersState | None) -> None:
-        """Begin anew with all members."""
-        if state is None:
-            return
-        self._epoch, self._version, self.total = state.epoch, state.version, state.total
-        self.is_known = state.list is not None
-        self._infos = {member.id: member.info for member in state.list or ()}
+    @property
+    def total(self) -> int:
+        """How many members there are."""
+        return self._roster.total
 
-    def take(self, change: Presence) -> bool:
-        """Apply a change; return whether one before it is missing."""
-        self.restart(change.members)
-        diff = change.diff
-        if diff is None or (diff.epoch == self._epoch and diff.to <= self._version):
-            return False
-        if diff.epoch != self._epoch or diff.since > self._version:
-            return True
-        self._version, self.total = diff.to, diff.total
-        if diff.changed is None:
-            # There are too many to be listed.
-            self.is_known = False
-            self._infos.clear()
-        elif self.is_known:
-            for id in diff.gone or ():
-                self._infos.pop(id, None)
-            for member in diff.changed:
-                self._infos[member.id] = member.info
-        return False
+    @property
+    def is_known(self) -> bool:
+        """Whether it has all of them.
+
+        It has none if the server does not tell who is in the room, or if there are too many.
+        """
+        return self._roster.is_known
 
     def __getitem__(self, id: str) -> Any:
-        return self._infos[id]
+        return self._roster.infos[id]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._infos)
+        return iter(self._roster.infos)
 
     def __len__(self) -> int:
-        return len(self._infos)
+        return len(self._roster.infos)
 
     def __repr__(self) -> str:
         return f"<RoomPresence of {self.total}>"

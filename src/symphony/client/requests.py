@@ -16,7 +16,7 @@ from symphony.errors import (
     SymphonyError,
     WrongRouteError,
 )
-from symphony.protocol.envelopes import Event, Join, Leave, ReadHistory
+from symphony.protocol.envelopes import Event, Join, Leave, ReadCount, ReadHistory, ReadPresence
 from symphony.protocol.v1 import V1
 
 __all__ = ("Request", "raw_connection")
@@ -118,7 +118,9 @@ class Request:
         self._sent = True
         return message
 
-    def _envelope(self, timeout: float | None) -> Event | Join | Leave | ReadHistory:
+    def _envelope(
+        self, timeout: float | None
+    ) -> Event | Join | Leave | ReadCount | ReadHistory | ReadPresence:
         return Event(self._event, self._data, timeout=timeout)
 
     def replied(self, data: Any) -> None:

@@ -45,6 +45,10 @@ class Held(Protocol):
         """Return the last publications."""
         ...
 
+    def count(self) -> Awaitable[int]:
+        """Return how many members the room has."""
+        ...
+
 
 class Room:
     """A room that a client has joined; `await client.join(name)` returns it.
@@ -160,6 +164,15 @@ class Room:
         self._held.delivery.left_handlers.append(handler)
         return handler
 
+    def on_presence(self, handler: F) -> F:
+        """Register a function that is called when the members in `presence` have changed.
+
+        It is called with `presence`, once for several changes that arrive together. It may be
+        plain or async. It is not called for the members that `presence` has after the join.
+        """
+        self._held.delivery.presence_handlers.append(handler)
+        return handler
+
     def emit(
         self, event: str, data: Any = None, *, key: str | None = None, volatile: bool = False
     ) -> Awaitable[Position | None]:
@@ -218,6 +231,18 @@ class Room:
         if limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}.")
         return await self._held.history(limit, before)
+
+    async def count(self) -> int:
+        """Return how many members the room has, on all nodes; also if clients are not told who they are.
+
+        Without members, see `app.rooms`, it counts connections.
+
+        Raises:
+            RemoteError: `forbidden`: the client is not a member.
+            RequestTimeoutError: No answer arrived in time.
+            DisconnectedError: The client is closed.
+        """
+        return await self._held.count()
 
     async def leave(self) -> None:
         """Leave the room. Afterwards, no handler of it is called.

@@ -13,6 +13,7 @@ from symphony.client.delivery import Delivery, End
 from symphony.client.dispatch import Dispatch
 from symphony.client.joining import Joining, Leaving, Since, failure_of
 from symphony.client.loss import Loss
+from symphony.client.members import Members
 from symphony.client.membership import Membership
 from symphony.client.options import Options
 from symphony.client.payload import Decoding, error_said
@@ -48,6 +49,7 @@ class Rooms:
         "_dispatch",
         "_forgot",
         "_gate",
+        "_members",
         "_memberships",
         "_options",
         "_outgoing",
@@ -73,6 +75,7 @@ class Rooms:
         self._options = options
         self._where = where
         self._publishing = Publishing(answers, gate, decoding, options, where)
+        self._members = Members(answers, gate, decoding, options, where)
         self._memberships: dict[str, Membership] = {}
         self._tasks: set[asyncio.Task[SymphonyError | None]] = set()
         self._forgot = False
@@ -209,7 +212,7 @@ class Rooms:
         """Handle an envelope about a room."""
         if isinstance(envelope, Joined):
             membership = self._memberships.get(envelope.joined) or self._add(envelope.joined)
-            membership.presence.restart(envelope.members)
+            membership.show(membership.roster.restart(envelope.members))
             if membership.joined(envelope) and not membership.ending:
                 if membership.held and not membership.asked:
                     # It joins again when `on_open` is done.
@@ -217,9 +220,8 @@ class Rooms:
                 else:
                     self._ask(membership)
         elif isinstance(envelope, Presence):
-            membership = self._memberships.get(envelope.presence)
-            if membership is not None and membership.presence.take(envelope) and not membership.request:
-                self._ask(membership)
+            if (membership := self._memberships.get(envelope.presence)) is not None:
+                membership.show(membership.roster.take(envelope))
         elif isinstance(envelope, Lost):
             membership = self._memberships.get(envelope.lost)
             if membership is not None and not membership.ignoring:
@@ -343,7 +345,8 @@ class Rooms:
     # The table
 
     def _add(self, name: str) -> Membership:
-        membership = self._memberships[name] = Membership(name, self._deliver, self.leave, self._publishing)
+        membership = Membership(name, self._deliver, self.leave, self._publishing, self._members)
+        self._memberships[name] = membership
         if len(self._memberships) > MAX_REMEMBERED_ROOMS:
             others = [one for one in self._memberships.values() if one.room is None and one is not membership]
             if len(others) >= MAX_REMEMBERED_ROOMS:

@@ -97,6 +97,10 @@ class Room(Iterator[Publication]):
         """Return the last publications; see `symphony.client.Room.history`."""
         return self._wait(lambda: self._room.history(limit, before=before))
 
+    def count(self) -> int:
+        """Return how many members the room has; see `symphony.client.Room.count`."""
+        return self._wait(self._room.count)
+
     def leave(self) -> None:
         """Leave the room; see `symphony.client.Room.leave`."""
         self._wait(self._room.leave)

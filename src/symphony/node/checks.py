@@ -116,14 +116,14 @@ def check_options(options: Options) -> None:
 def resync_of(
     options: Options, handler: Handler | None, where: str, plan: Callable[[Handler, str], Plan]
 ) -> Callable[[Any], Coroutine[Any, Any, Any]] | None:
-    """Return how to call the `on_resync` handler of a route, if its policy needs one.
+    """Return how to call the `on_resync` handler of a route, if it has one.
 
     Raises:
-        ConfigurationError: The policy needs one, and there is none.
+        ConfigurationError: Its policy needs one, and there is none.
     """
-    if options.slow_consumer != "resync":
-        return None
     if handler is None:
+        if options.slow_consumer != "resync":
+            return None
         raise ConfigurationError(
             f"{where}: slow_consumer='resync' needs a handler that sends what was dropped: on_resync."
         )

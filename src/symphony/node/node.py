@@ -108,6 +108,7 @@ class Node:
             patience=limits.finish_timeout,
             max_name=limits.max_room_name,
             max_recovery=limits.max_recovery,
+            max_listener_bytes=limits.max_listener_bytes,
             page_timeout=limits.page_timeout,
             publish_timeout=limits.publish_timeout,
         )
@@ -276,6 +277,8 @@ class Node:
                     await self._empty.wait()
         if self._sessions:
             logger.error("%d handlers ignored their cancellation and were abandoned.", len(self._sessions))
+        # After the last handlers have published, and before the server waits for its HTTP requests.
+        self.rooms.end_listeners()
 
     async def close_sockets(self) -> None:
         """Close what sockets are left, and then the rooms; a server of ours has drained them before."""

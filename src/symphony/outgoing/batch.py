@@ -95,13 +95,18 @@ class Batch:
         entries: Number, frames and terms of each publication, in order.
         announced: Whether clients are told about the room. Its publications then have
             its name.
+        slow: What happens to recipients that do not read, because of its publications;
+            `None`: what their connections say.
+        direct: Whether a publication without options goes to the recipients as it is.
     """
 
-    __slots__ = ("announced", "behind", "entries", "name", "recipients")
+    __slots__ = ("announced", "behind", "direct", "entries", "name", "recipients", "slow")
 
-    def __init__(self, name: str = "", *, announced: bool = False) -> None:
+    def __init__(self, name: str = "", *, announced: bool = False, slow: str | None = None) -> None:
         self.name = name
         self.announced = announced
+        self.slow = slow
+        self.direct = not announced and slow is None
         self.recipients: dict[SharedEncoding, dict[Recipient, Any]] = {}
         self.behind: dict[Recipient, Any] = {}
         self.entries: list[Entry] = []

@@ -36,6 +36,7 @@ __all__ = (
     "Publishable",
     "Sent",
     "SharedEncoding",
+    "check_event_name",
     "frame_encoder",
 )
 
@@ -182,7 +183,7 @@ class Content:
             return publication
         event, data = publication.event, publication.plain
         if event is not None:
-            _check_event_name(event)
+            check_event_name(event)
         try:
             packed, json = encode_msgpack(data), encode_json(data)
         except Exception as error:
@@ -295,7 +296,7 @@ class Dialect:
             TypeError: The name is not a string, the data cannot be encoded, or
                 the protocol has no events.
         """
-        _check_event_name(name)
+        check_event_name(name)
         return self._encoded(Event(name, data))
 
     def publication(
@@ -323,7 +324,7 @@ class Dialect:
         return message
 
 
-def _check_event_name(name: object) -> None:
+def check_event_name(name: object) -> None:
     """Raise `TypeError` if *name* is no name of an event."""
     if not isinstance(name, str):
         raise TypeError(f"The name of an event is a string, not {name!r}. Write emit('name', data).")

@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from symphony.outgoing.notices import dropped_notice
+from symphony.outgoing.notices import tell_dropped
+from symphony.outgoing.slow import place, without_rooms
 from symphony.outgoing.source import NOWHERE, Source
 from symphony.websocket.backpressure import READY, TURN, Drained
+
+if TYPE_CHECKING:
+    from symphony.outgoing.terms import Terms
 
 __all__ = ("Outbox",)
 
@@ -56,35 +60,24 @@ class Outbox(_LookedAt):
         dropped: How many frames were dropped, for any reason.
         resync: If it is set, all frames are dropped when there are too many or they are too
             old, and this is called.
+        rebuild: Sends what the peer needs when messages were dropped; `None`: its route has
+            no handler for that.
+        disconnect: Disconnects a slow peer.
+        limit: The most that may be queued.
+        places: Where in `frames` those stand that a later one with the same key replaces, and
+            those of rooms with a policy.
+        marks: The last frames at the two latest looks at the age.
+        notice: What tells the peer of dropped frames, while it is queued.
+        untold: How many it names.
         high: Above this many queued bytes, awaiting a send waits.
         low: At or below this many, it stops waiting.
     """
 
     __slots__ = (
-        "_call_soon",
-        "_join",
-        "_limit",
-        "_loop",
-        "_marks",
-        "_max_age",
-        "_notice",
-        "_overflow",
-        "_places",
-        "_timer",
-        "_untold",
-        "_waiters",
-        "at_once",
-        "blocked",
-        "dropped",
-        "frames",
-        "high",
-        "low",
-        "recipient",
-        "resync",
-        "sealed",
-        "size",
-        "source",
-    )
+        "_call_soon", "_join", "_loop", "_max_age", "_overflow", "_timer", "_waiters", "at_once", "blocked",
+        "disconnect", "dropped", "frames", "high", "limit", "low", "marks", "notice", "places", "rebuild",
+        "recipient", "resync", "sealed", "size", "source", "untold",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -100,7 +93,7 @@ class Outbox(_LookedAt):
         self.corked = True
         self.sealed = False
         self.dropped = 0
-        self.high = self.at_once = self.low = self._limit = 0
+        self.high = self.at_once = self.low = self.limit = 0
         self.write = write
         self.source: Source = NOWHERE
         self.recipient: Any = None
@@ -109,16 +102,15 @@ class Outbox(_LookedAt):
         self._call_soon = loop.call_soon
         self._max_age: float | None = None
         self._timer: asyncio.TimerHandle | None = None
-        # The last frames at the two latest looks at the age.
-        self._marks: tuple[Any, Any] = (None, None)
+        self.marks: tuple[Any, Any] = (None, None)
         self._overflow: Callable[[], None] | None = None
+        self.disconnect: Callable[[], None] | None = None
         self._waiters: dict[asyncio.Future[None], None] | None = None
         self.resync: Callable[[], None] | None = None
-        # What tells the peer of dropped frames, while it is queued, and how many it names.
-        self._notice: Any = None
-        self._untold = 0
-        # Where in `frames` those stand that a later one with the same key replaces.
-        self._places: dict[Any, int] | None = None
+        self.rebuild: Callable[[], None] | None = None
+        self.notice: Any = None
+        self.untold = 0
+        self.places: dict[Any, int] | None = None
 
     def configure(
         self,
@@ -127,6 +119,7 @@ class Outbox(_LookedAt):
         high: int,
         low: int,
         overflow: Callable[[], None] | None,
+        disconnect: Callable[[], None] | None = None,
         max_age: float | None = None,
     ) -> None:
         """Set the limits, in bytes.
@@ -137,14 +130,16 @@ class Outbox(_LookedAt):
             low: At or below this, it stops waiting.
             overflow: Called when *limit* is exceeded. `None` drops the oldest
                 frames instead.
+            disconnect: Disconnects the peer, if a room says so.
             max_age: The same if the oldest frame waits for longer, in seconds.
                 The check may be late by half of that.
         """
         self._max_age = max_age
-        self._limit = limit
+        self.limit = limit
         self.high = self.at_once = min(high, limit)
         self.low = min(low, limit)
         self._overflow = overflow
+        self.disconnect = disconnect
 
     def send(self, frame: Any) -> None:
         """Queue a frame after all earlier publications."""
@@ -175,19 +170,19 @@ class Outbox(_LookedAt):
         The place is kept, so that a key whose frames come often is written as soon as
         the others.
         """
-        if self._places is None:
-            self._places = {}
-        index = None if self.sealed else self._places.get(key)
+        if self.places is None:
+            self.places = {}
+        index = None if self.sealed else self.places.get(key)
         if index is None:
             if not self.sealed:
-                self._places[key] = len(self.frames)
+                self.places[key] = len(self.frames)
             self.put(frame)
             return
         old = self.frames[index]
         self.frames[index] = frame
         # The age of a place is that of the first frame there.
-        earlier, later = self._marks
-        self._marks = (frame if earlier is old else earlier, frame if later is old else later)
+        earlier, later = self.marks
+        self.marks = (frame if earlier is old else earlier, frame if later is old else later)
         self.size += len(frame) - len(old)
         if self.size > self.high:
             self._press()
@@ -200,8 +195,8 @@ class Outbox(_LookedAt):
         frames = self.frames
         if self.size <= _CHUNK_BYTES:
             if frames:
-                if self._places is not None:
-                    self._places = None
+                if self.places is not None:
+                    self.places = None
                 join, write = self._join, self.write
                 block = join(frames)
                 frames.clear()
@@ -216,7 +211,7 @@ class Outbox(_LookedAt):
             block = self._join(frames[:count])
             del frames[:count]
             self.size -= size
-            self._shift(count)
+            self.shift(count)
             self.write(block)
 
     def block(self) -> None:
@@ -243,19 +238,19 @@ class Outbox(_LookedAt):
         """
         if discard:
             self.forget()
-        self._places = None
+        self.places = None
         if last is not None:
             self.send(last)
         self.sealed = self.corked = True
         # From now on every send waits for `drained`. Otherwise a handler that sends
         # in an endless loop would block the event loop.
         self.high = self.at_once = -1
-        self._overflow = None
+        self._overflow = self.disconnect = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._marks = (None, None)
-        self.resync = None
+        self.marks = (None, None)
+        self.resync = self.rebuild = None
         self._wake()
 
     def forget(self) -> None:
@@ -263,7 +258,7 @@ class Outbox(_LookedAt):
         self.dropped += len(self.frames)
         self.frames.clear()
         self.size = 0
-        self._places = None
+        self.places = None
 
     def detach(self) -> None:
         """Release the recipient, which refers to this outbox, and its rooms."""
@@ -324,7 +319,7 @@ class Outbox(_LookedAt):
             if self.at_once >= 0:
                 self.at_once = -1
                 self._call_soon(self._next_turn)
-        if self.size <= self._limit:
+        if self.size <= self.limit:
             return
         if self._overflow is not None:
             self._overflow()
@@ -334,7 +329,7 @@ class Outbox(_LookedAt):
             self.resync()
             return
         count, size = 0, self.size
-        while size > self._limit and count < len(self.frames):
+        while size > self.limit and count < len(self.frames):
             size -= len(self.frames[count])
             count += 1
         self._drop(count)
@@ -345,21 +340,19 @@ class Outbox(_LookedAt):
         # outbox would drop every such frame, and the client would get nothing.
         count = min(count, len(self.frames) - keep)
         self.size -= sum(map(len, self.frames[:count]))
-        told = int(count > 0 and self.frames[0] is self._notice)
+        told = int(count > 0 and self.frames[0] is self.notice)
         del self.frames[:count]
-        self._shift(count)
-        self.dropped += count - told
-        if self.recipient is not None:
-            self._notice, self._untold = dropped_notice(self.recipient, self._untold * told + count - told)
-            if self._notice is not None:
-                self.frames.insert(0, self._notice)
-                self.size += len(self._notice)
-                self._shift(-1)
+        self.shift(count)
+        tell_dropped(self, count - told, self.untold * told)
 
-    def _shift(self, count: int) -> None:
+    def place(self, frame: Any, terms: Terms) -> None:
+        """Queue a frame of a room that has a policy for slow members."""
+        place(self, frame, terms)
+
+    def shift(self, count: int) -> None:
         """Note that the oldest frames have gone."""
-        if self._places is not None:
-            self._places = {key: at - count for key, at in self._places.items() if at >= count}
+        if self.places is not None:
+            self.places = {key: at - count for key, at in self.places.items() if at >= count}
 
     def _look_at_age(self) -> None:
         """Apply the policy to frames that were queued two looks ago and are still here.
@@ -371,12 +364,16 @@ class Outbox(_LookedAt):
         frames = self.frames
         if not frames:
             # `block` starts the timer again.
-            self._marks = (None, None)
+            self.marks = (None, None)
             return
-        old, young = self._marks
+        old, young = self.marks
         stale = 0
         if old is not None:
             stale = next((index + 1 for index, frame in enumerate(frames) if frame is old), 0)
+        if stale and self.places is not None:
+            stale = without_rooms(self, stale)
+            if self.sealed:
+                return
         if stale and self._overflow is not None:
             self._overflow()
             return
@@ -385,7 +382,7 @@ class Outbox(_LookedAt):
             self.resync()
         elif stale:
             self._drop(stale)
-        self._marks = (young, frames[-1] if frames else None)
+        self.marks = (young, frames[-1] if frames else None)
         self._timer = self._loop.call_later(self._max_age / 2, self._look_at_age)
 
     def _wake(self) -> None:

@@ -59,6 +59,8 @@ def hand(recipient: Recipient, frame: Any, terms: Terms) -> bool:
         outbox.put(frame)
     elif terms.volatile and outbox.size > outbox.low:
         outbox.dropped += 1
+    elif terms.batch.slow is not None:
+        outbox.place(frame, terms)
     elif terms.conflate is not None:
         outbox.replace((terms.batch, terms.conflate), frame)
     else:

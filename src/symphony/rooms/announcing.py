@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -69,8 +70,10 @@ class Announcing:
         self._max_recovery = max_recovery
         self._page_timeout = page_timeout
 
-    async def start(self, live: Live, since: Position | str | None) -> Start:
+    async def start(self, live: Live, since: Position | str | None, *, limited: bool = True) -> Start:
         """Return where a member begins that has the publications up to *since*.
+
+        If it is *limited*, it gets at most `Limits.max_recovery` of those before this moment.
 
         Raises:
             Reject: `unavailable`: the history cannot be read.
@@ -83,12 +86,16 @@ class Announcing:
         await feed.open()
         if since is None:
             return NOW
-        return Start(*await feed.start_of(since, self._max_recovery))
+        return Start(*await feed.start_of(since, self._max_recovery if limited else sys.maxsize))
 
     def add(self, live: Live, recipient: Recipient, socket: Socket[Any], start: Start) -> None:
         """Add a member: it gets the publications from *start* on."""
         self._tell_joined(live, recipient, start)
-        self._batches.add(live, recipient, socket)
+        self.attach(live, recipient, socket, start)
+
+    def attach(self, live: Live, recipient: Recipient, owner: Any, start: Start) -> None:
+        """Let a member or a listener get the publications from *start* on."""
+        self._batches.add(live, recipient, owner)
         self._follow(live, recipient, start)
 
     def restart(self, live: Live, recipient: Recipient, start: Start) -> None:
@@ -126,7 +133,9 @@ class Announcing:
         """Let a member get what follows *after* from the history, until it has caught up."""
         assert live.feed is not None
         self._batches.fall_behind(live, recipient)
+        # A listener keeps no connection busy.
+        patience = None if recipient in live.listeners else self._page_timeout
         live.catching[recipient] = catching = CatchUp(
-            self._batches, live, live.feed, recipient, after, self._page_timeout
+            self._batches, live, live.feed, recipient, after, patience
         )
         self._background(catching.run())

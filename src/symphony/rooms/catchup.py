@@ -39,7 +39,7 @@ class CatchUp:
         feed: Its history.
         recipient: The member.
         after: The position of the last publication that it has.
-        patience: How many seconds it may take to read a page.
+        patience: How many seconds it may take to read a page; `None`: any time.
     """
 
     __slots__ = ("_after", "_batches", "_feed", "_live", "_patience", "_recipient")
@@ -51,7 +51,7 @@ class CatchUp:
         feed: Feed,
         recipient: Recipient,
         after: Position,
-        patience: float,
+        patience: float | None,
     ) -> None:
         self._batches = batches
         self._live = live
@@ -59,6 +59,11 @@ class CatchUp:
         self._recipient = recipient
         self._after = after
         self._patience = patience
+
+    @property
+    def after(self) -> Position:
+        """The position of the last publication that the member has."""
+        return self._after
 
     async def run(self) -> None:
         """Send the pages; return when the member has caught up, has left, or begins anew."""
@@ -78,8 +83,7 @@ class CatchUp:
                 # No `await` in between: every later publication reaches it.
                 self._live.catching.pop(self._recipient)
                 self._batches.catch_up(self._live, self._recipient)
-                if self._live.caught_up is not None:
-                    self._live.caught_up(self._recipient)
+                self._live.has_caught_up(self._recipient)
                 return
             if self._after.epoch == self._feed.last.epoch and self._after.offset > self._feed.last.offset:
                 # The member has it from another node, which was faster.

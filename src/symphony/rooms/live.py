@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from symphony.outgoing.batch import Batch, Recipient
@@ -20,7 +20,20 @@ if TYPE_CHECKING:
     from symphony.rooms.showing import Showing
     from symphony.rooms.tasks import RoomTasks
 
-__all__ = ("Live",)
+__all__ = ("Live", "Outlet")
+
+
+class Outlet:
+    """What a feed and a topic hand publications to.
+
+    Attributes:
+        live: The room. It is another one when listeners go on with the next life of a room.
+    """
+
+    __slots__ = ("live",)
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
 
 
 class Live(Batch):
@@ -36,6 +49,10 @@ class Live(Batch):
         savings: What saves its changes.
         feed: Its history, if its family has one.
         topic: What other nodes pass on to it; `None`: there are none.
+        listeners: The recipients that are listeners, and what ends each of them.
+        outlet: What the feed and the topic hand publications to: the room, until its
+            listeners go on with another life of it.
+        is_closed: Whether the app has closed it: its listeners end, too.
         follow: Lets a member get what follows a position from the history.
         catching: The members that are behind.
         linger: Ends it, while it lingers.
@@ -65,10 +82,13 @@ class Live(Batch):
         "follow",
         "home_until",
         "hooks",
+        "is_closed",
         "is_made",
         "linger",
+        "listeners",
         "making",
         "open_until",
+        "outlet",
         "over",
         "params",
         "savings",
@@ -82,7 +102,7 @@ class Live(Batch):
     )
 
     def __init__(self, name: str, family: Family, params: dict[str, Any], tasks: RoomTasks | None) -> None:
-        super().__init__(name, announced=family.is_announced)
+        super().__init__(name, announced=family.is_announced, slow=family.policy.slow_consumer)
         self.family = family
         self.params = params
         self.tasks = tasks
@@ -107,6 +127,39 @@ class Live(Batch):
         self.caught_up: Callable[[Recipient], None] | None = None
         self.hooks = 0
         self.unasked: set[Recipient] | None = None
+        self.listeners: dict[Recipient, Callable[[], None]] = {}
+        self.outlet = Outlet(self)
+        self.is_closed = False
+
+    @property
+    def owners(self) -> Iterator[Any]:
+        """The sockets of the members."""
+        if not self.listeners:
+            return super().owners
+        return iter([self.owner(recipient) for recipient in self])
+
+    def __iter__(self) -> Iterator[Recipient]:
+        members = super().__iter__()
+        if not self.listeners:
+            return members
+        return iter([recipient for recipient in members if recipient not in self.listeners])
+
+    def __len__(self) -> int:
+        return super().__len__() - len(self.listeners)
+
+    @property
+    def late(self) -> list[Recipient]:
+        """The members that are behind."""
+        return [recipient for recipient in self.catching if recipient not in self.listeners]
+
+    def has_caught_up(self, recipient: Recipient) -> None:
+        """Note that a member or a listener that was behind has caught up."""
+        end = self.listeners.get(recipient)
+        if end is None:
+            if self.caught_up is not None:
+                self.caught_up(recipient)
+        elif self.is_closed:
+            end()
 
     def fell_behind(self, recipient: Recipient, position: Position) -> None:
         """Let *recipient* get what follows *position* from the history."""

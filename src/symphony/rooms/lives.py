@@ -15,7 +15,7 @@ from symphony.errors import Reject
 from symphony.outgoing.terms import Terms
 from symphony.rooms.feed import Feed
 from symphony.rooms.leave import Leave, Parting
-from symphony.rooms.live import Live
+from symphony.rooms.live import Live, Outlet
 from symphony.rooms.making import Making
 from symphony.rooms.relaying import Topic
 from symphony.rooms.running import run_all
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Batches, Recipient
     from symphony.outgoing.encoding import Emitted, Sent
     from symphony.protocol.positions import Position
+    from symphony.rooms.excluding import LeftOut
     from symphony.rooms.family import Family, Hook
     from symphony.rooms.options import Delivery
     from symphony.rooms.relaying import Relaying
@@ -113,6 +114,14 @@ class Lives:
         live = self.rooms.get(name)
         if live is not None:
             return live
+        live = self.rooms[name] = self._new(name, family, params)
+        if family.policy.history is not None and self._broker is not None:
+            live.feed = self._feed(self._broker, name, live.outlet)
+        if self._relaying is not None:
+            live.topic = self._topic(self._relaying, name, live.outlet)
+        return live
+
+    def _new(self, name: str, family: Family, params: dict[str, Any]) -> Live:
         tasks: RoomTasks | None = None
         if family.tasks or family.ticks:
             ticks = [
@@ -121,7 +130,7 @@ class Lives:
             ]
             hooks = (*family.tasks, *ticks)
             tasks = RoomTasks(hooks, self._handle(name), self._background, self._report, self._patience)
-        live = self.rooms[name] = Live(name, family, params, tasks)
+        live = Live(name, family, params, tasks)
         if family.saves:
             room = self._handle(name)
             live.savings = tuple(
@@ -129,22 +138,26 @@ class Lives:
             )
         if family.policy.history is not None and self._broker is not None:
             live.follow = self._follow
-            deliver = partial(_deliver, self._batches, live)
-            live.feed = self._feed(self._broker, live, deliver)
-        if self._relaying is not None:
-            live.topic = Topic(self._relaying, live.name, partial(self._heard, live))
         return live
 
-    def _feed(self, broker: Broker, live: Live, deliver: Callable[..., object]) -> Feed:
+    def _feed(self, broker: Broker, name: str, outlet: Outlet) -> Feed:
         def not_encoded(error: Exception) -> None:
-            self._not_encoded(error, live)
+            self._not_encoded(error, outlet.live)
 
+        deliver = partial(_deliver, self._batches, outlet)
         if not broker.shared:
-            return Feed(broker, live.name, deliver, not_encoded)
-        return SharedFeed(broker, live.name, deliver, not_encoded, jumped=partial(self._jumped, live))
+            return Feed(broker, name, deliver, not_encoded)
+        return SharedFeed(broker, name, deliver, not_encoded, jumped=partial(self._jumped, outlet))
 
-    def _jumped(self, live: Live, before: Position) -> None:
+    def _topic(self, relaying: Relaying, name: str, outlet: Outlet) -> Topic:
+        def heard(message: Sent | Emitted, delivery: Delivery, left_out: LeftOut) -> None:
+            self._heard(outlet.live, message, delivery, left_out)
+
+        return Topic(relaying, name, heard)
+
+    def _jumped(self, outlet: Outlet, before: Position) -> None:
         """Let the members of a room get what follows a position from its history."""
+        live = outlet.live
         # What they have not got of this turn is before it.
         self._batches.flush()
         for recipients in tuple(live.recipients.values()):
@@ -198,7 +211,7 @@ class Lives:
         live.over = self._loop.create_future()
         if live.tasks is not None:
             live.tasks.spare_current()
-        if live.feed is not None:
+        if live.feed is not None and (live.is_closed or not live.listeners):
             # Its members get what was published up to here.
             live.feed.close()
 
@@ -241,7 +254,8 @@ class Lives:
         if live.open_until:
             linger = max(linger, live.open_until - self._loop.time())
         if not live.began:
-            self._remove(live)
+            if live.over is not None or not live.listeners:
+                self._remove(live)
         elif live.over is not None:
             self._end(live)
         elif linger > 0:
@@ -314,19 +328,41 @@ class Lives:
         await asyncio.gather(*[saving.finish(self._patience) for saving in live.savings])
 
     def _remove(self, live: Live) -> None:
-        if self.rooms.get(live.name) is live:
+        is_there = self.rooms.get(live.name) is live
+        if is_there:
             del self.rooms[live.name]
         if live.over is not None and not live.over.done():
             live.over.set_result(None)
-        if live.feed is not None:
-            live.feed.close()
-        if live.topic is not None:
-            live.topic.close()
+        if is_there and live.listeners and not live.is_closed:
+            self._succeed(live)
+        else:
+            if live.feed is not None:
+                live.feed.close()
+            if live.topic is not None:
+                live.topic.close()
         self.removed(live)
 
+    def _succeed(self, live: Live) -> None:
+        """Let the listeners of a room whose life is over go on with its next life, and miss nothing."""
+        self._batches.flush()
+        heir = self.rooms[live.name] = self._new(live.name, live.family, live.params)
+        # The subscriptions go on, so that no publication is heard twice, or not at all.
+        heir.feed, heir.topic, heir.outlet = live.feed, live.topic, live.outlet
+        heir.outlet.live = heir
+        for recipient, end in live.listeners.items():
+            catching = live.catching.pop(recipient, None)
+            publications = live.owner(recipient)
+            self._batches.remove(live, recipient)
+            heir.listeners[recipient] = end
+            self._batches.add(heir, recipient, publications)
+            if catching is not None:
+                self._follow(heir, recipient, catching.after)
+        live.listeners = {}
 
-def _deliver(batches: Batches, live: Live, publication: Announced, position: Position) -> None:
+
+def _deliver(batches: Batches, outlet: Outlet, publication: Announced, position: Position) -> None:
     """Hand a publication that is kept to the members that are not behind."""
+    live = outlet.live
     batches.publish(live, publication, terms=Terms(live, position=position))
 
 

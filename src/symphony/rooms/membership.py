@@ -23,6 +23,7 @@ from symphony.rooms.clients import ClientRooms
 from symphony.rooms.joining import FindFamily, Joining
 from symphony.rooms.leave import Leave
 from symphony.rooms.leaving import Leaving
+from symphony.rooms.listening import Listening
 from symphony.rooms.lives import Lives
 from symphony.rooms.members import Member, Presence
 from symphony.rooms.membertable import MemberTable
@@ -59,6 +60,7 @@ class Membership:
         patience: How many seconds the tasks of a room have to end.
         max_name: `Limits.max_room_name`.
         max_recovery: `Limits.max_recovery`.
+        max_listener_bytes: `Limits.max_listener_bytes`.
         page_timeout: `Limits.page_timeout`.
         publish_timeout: `Limits.publish_timeout`.
     """
@@ -77,6 +79,7 @@ class Membership:
         patience: float,
         max_name: int,
         max_recovery: int,
+        max_listener_bytes: int,
         page_timeout: float,
         publish_timeout: float,
     ) -> None:
@@ -123,7 +126,12 @@ class Membership:
         if has_members:
             members.start(self._leaving)
         self._clients = ClientRooms(lives.rooms, handle, self._publishing)
-        self._opening = Opening(find_family, lives, self._leaving, seating.settle, background, patience)
+        listening = Listening(find_family, lives, announcing, batches, stats, max_listener_bytes)
+        self.listen = listening.listen
+        self.end_listeners = listening.end_all
+        self._opening = Opening(
+            find_family, lives, self._leaving, listening.end, seating.settle, background, patience
+        )
         self._joining = Joining(
             find_family,
             handle,
@@ -362,6 +370,7 @@ class Membership:
             timeout: How long the `on_empty` hooks may take, and then the broker for what
                 it has not answered.
         """
+        self.end_listeners()
         self._members.close()
         await self._lives.close(timeout=timeout)
         await self._publishing.finish(timeout=timeout)

@@ -27,6 +27,7 @@ class Opening:
         find_family: The family and parameters of a room's name.
         lives: The rooms.
         leaving: Takes members out.
+        end_listeners: Ends the listeners of a room.
         settle: Makes this node the home of a room that needs one.
         background: Starts a task of the app's whose exception is reported.
         patience: How many seconds a member that is behind has to catch up, when its room
@@ -38,6 +39,7 @@ class Opening:
         find_family: FindFamily,
         lives: Lives,
         leaving: Leaving,
+        end_listeners: Callable[[Live], object],
         settle: Callable[[Live], Awaitable[None]],
         background: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         patience: float,
@@ -45,6 +47,7 @@ class Opening:
         self._find_family = find_family
         self._lives = lives
         self._leaving = leaving
+        self._end_listeners = end_listeners
         self._settle = settle
         self._background = background
         self._patience = patience
@@ -92,7 +95,11 @@ class Opening:
         Members get the publications up to now, also those that are behind.
         """
         live = self._lives.rooms.get(name)
-        if live is None or live.over is not None:
+        if live is None:
+            return
+        live.is_closed = True
+        self._end_listeners(live)
+        if live.over is not None:
             return
         leave = Leave("closed", code)
         closing = _Closing(live, self._leaving, leave, End("closed", reason or "the room was closed"))
@@ -117,7 +124,7 @@ class _Closing:
     async def run(self, first: Coroutine[Any, Any, None], patience: float) -> None:
         """Run the hooks of the members that are out, and take the others out."""
         await first
-        if self._live.catching:
+        if self._live.late:
             await self._put_out_late(patience)
 
     def put_out(self, recipients: tuple[Recipient, ...]) -> Coroutine[Any, Any, None]:
@@ -132,12 +139,12 @@ class _Closing:
 
         def caught_up(recipient: Recipient) -> None:
             left.append(self.put_out((recipient,)))
-            if not live.catching and not last.done():
+            if not live.late and not last.done():
                 last.set_result(None)
 
         live.caught_up = caught_up
         await asyncio.wait((last,), timeout=patience)
-        for recipient in tuple(live.catching):
+        for recipient in live.late:
             # It reads too slowly for what it should have got. It comes back for the rest.
             live.behind[recipient].close(1013, "slow consumer")
         for hooks in left:

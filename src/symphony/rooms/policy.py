@@ -11,6 +11,7 @@ from symphony.broker.base import History
 from symphony.errors import ConfigurationError
 from symphony.protocol.v1 import ERROR, MAX_NAME
 from symphony.routing.patterns import NamePattern
+from symphony.transport.base import SlowConsumer
 
 __all__ = ("ROOM_SEPARATOR", "RoomPolicy", "Rooms")
 
@@ -38,6 +39,8 @@ class RoomPolicy:
             `None`: each does.
         grace: How many seconds a user stays a member after the last connection was lost.
         presence: Whether clients are told who is in the room.
+        slow_consumer: What happens to a member that does not read, and to publications that
+            are not kept. `None`: what its route says.
         each_node: Whether each node has its own state of a room. Otherwise a room with
             state is at home on one node.
 
@@ -57,6 +60,7 @@ class RoomPolicy:
     grace: float = 0.0
     presence: bool = False
     each_node: bool = False
+    slow_consumer: SlowConsumer | None = None
 
     def __post_init__(self) -> None:
         where = f"rooms {self.pattern!r}"
@@ -74,6 +78,11 @@ class RoomPolicy:
             value = getattr(self, name)
             if not isinstance(value, bool):
                 raise ConfigurationError(f"{where}: {name} must be True or False, not {value!r}.")
+        if self.slow_consumer not in (None, "disconnect", "drop_oldest", "conflate", "resync"):
+            raise ConfigurationError(
+                f"{where}: slow_consumer must be 'disconnect', 'drop_oldest', 'conflate' or 'resync', "
+                f"not {self.slow_consumer!r}."
+            )
         if self.grace < 0:
             raise ConfigurationError(f"{where}: grace must not be negative, not {self.grace}.")
         if self.linger < 0:

@@ -44,14 +44,14 @@ class Publication(NamedTuple):
     Attributes:
         event: The name of the event; `"message"` for what was sent without a name.
         data: Its data, as plain Python values.
-        position: Where it stands.
+        position: Where it stands; `None` if it is not kept, which only `Room.listen` gives.
         replaces: The position of the publication that it replaces, the first of a chain;
             `None`: it replaces none.
     """
 
     event: str
     data: Any
-    position: Position
+    position: Position | None
     replaces: Position | None = None
 
 
@@ -223,7 +223,7 @@ def digest_of(content: Content, replaces: Position | None) -> bytes:
 
 def terms_of(batch: Batch, delivery: Delivery) -> Terms | None:
     """Return what the options of a publication ask for at members that are slow."""
-    if not delivery.volatile and delivery.conflate is None:
+    if not delivery.volatile and delivery.conflate is None and batch.slow is None:
         return None
     return Terms(batch, volatile=delivery.volatile, conflate=delivery.conflate)
 

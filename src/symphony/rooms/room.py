@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Final, Generic
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal
 
 from typing_extensions import TypeVar
 
 from symphony.errors import Reject, check_close_code
 from symphony.protocol.invalid import shortened
+from symphony.protocol.positions import Position
 from symphony.rooms.target import RoomTarget
 
 if TYPE_CHECKING:
+    from symphony.rooms.listener import Publications
     from symphony.rooms.members import Member, Presence
+    from symphony.rooms.publishing import Publication
 
 __all__ = ("Room", "check_room_name")
 
@@ -107,6 +111,56 @@ class Room(RoomTarget, Generic[StateT, MemberT]):
         self._check_thread("close")
         check_close_code(code)
         return self._table.close_room(self.name, code, reason)
+
+    def listen(
+        self,
+        *,
+        since: Position | Literal["start"] | None = None,
+        conflate: bool | Callable[[Publication], str | None] = False,
+    ) -> AbstractAsyncContextManager[Publications]:
+        """Listen to what is published to the room, in a task or an HTTP endpoint.
+
+            async with room.listen() as publications:
+                async for publication in publications:
+                    print(publication.event, publication.data)
+
+        A listener is not a member: it is not counted, hooks do not run for it, and it keeps
+        no state of the room alive. It gets all publications from when the block begins, of all
+        nodes, in the order in which members get them. It ends when the room is closed, and
+        when the app stops.
+
+        At most `Limits.max_listener_bytes` wait for it. A listener that is slower gets
+        publications that the room keeps from its history, later. Others are dropped, the
+        oldest first, unless the family has another `slow_consumer=`. It is told: see
+        `Publications.on_dropped`.
+
+        Args:
+            since: Begin after this position, or with the oldest publication that is kept
+                (`"start"`). If something after it is no longer kept, the listener gets none
+                of the earlier ones, and is told: see `Publications.on_lost`.
+            conflate: Of the publications that wait and have the same key, give only the
+                newest. With `True`, this is the key that `emit` or `send` was given. A
+                function returns the key of a publication. Those without a key are all given.
+
+        Raises:
+            WrongThreadError: Called from another thread than the app's.
+            ValueError: *since* in a room without a history.
+            TypeError: An option has another type.
+            Reject: At the beginning of the block: `unavailable`: the broker cannot be reached.
+            RuntimeError: At the beginning of the block: the app stops.
+        """
+        self._check_thread("listen")
+        if since is not None:
+            if since != "start" and not isinstance(since, Position):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"since is a Position or 'start', not {since!r}.")
+            if not self._table.keeps(self.name):
+                raise ValueError(
+                    f"since= needs a history, and the room {self.name!r} has none. "
+                    "Give its family one: app.rooms(…, history=100)."
+                )
+        if not isinstance(conflate, bool) and not callable(conflate):
+            raise TypeError(f"conflate is True, False or a function, not {conflate!r}.")
+        return self._table.listen(self.name, since, conflate)
 
     def touch(self) -> None:
         """Say that the state has changed, so that the `save` hooks of the family are called.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -17,6 +18,7 @@ from symphony.socket import Socket, recipient_of
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch, Recipient
     from symphony.outgoing.encoding import Content, Once
+    from symphony.rooms.listener import Conflate, Publications
     from symphony.rooms.members import Member, Presence
     from symphony.rooms.publishing import Publication
     from symphony.rooms.room import Room
@@ -68,6 +70,12 @@ class RoomTable(Protocol):
 
     async def history(self, name: str, limit: int, before: Position | None) -> list[Publication]:
         """Return the last publications that a room keeps."""
+        ...
+
+    def listen(
+        self, name: str, since: Position | str | None, conflate: Conflate
+    ) -> AbstractAsyncContextManager[Publications]:
+        """Listen to a room."""
         ...
 
     async def open_room(self, name: str, state: Any, ttl: float) -> bool:
@@ -196,7 +204,7 @@ class Target:
         table = self._table
         batch = table.batch(self.name)
         left_out = left_out_of(exclude) if exclude != () else ()
-        if batch is None or batch.announced or delivery is not PLAIN:
+        if batch is None or not batch.direct or delivery is not PLAIN:
             return table.announce(self.name, publication, left_out, delivery)
         return table.publish(batch, publication, left_out)
 

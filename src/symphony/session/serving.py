@@ -66,7 +66,10 @@ class Serving:
         self._exchange: Exchange | None = None
         self.draining = False
         if endpoint.resync is not None:
-            connection.outbox.resync = Resync(socket, endpoint.resync, socket.background)
+            outbox = connection.outbox
+            outbox.rebuild = Resync(socket, endpoint.resync, socket.background)
+            if endpoint.profile.slow_consumer == "resync":
+                outbox.resync = outbox.rebuild
         refuse: Callable[[Reject], object]
         if endpoint.events is None:
             messages = Messages(

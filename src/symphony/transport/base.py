@@ -71,6 +71,7 @@ class Profile(NamedTuple):
             high=limits.high_water_bytes,
             low=limits.low_water_bytes,
             overflow=overflow if self.slow_consumer in ("disconnect", "conflate") else None,
+            disconnect=overflow,
             # Where a newer message takes the place of an older one, no place is too old.
             max_age=None if self.slow_consumer == "conflate" else limits.max_outbox_age,
         )
