@@ -19,13 +19,50 @@ if TYPE_CHECKING:
     from symphony.outgoing.batch import Batch
     from symphony.socket import Socket
 
-__all__ = ("Group", "SocketTarget", "TargetNode", "check_thread")
+__all__ = ("Group", "Others", "SocketTarget", "TargetNode", "check_thread", "no_open_socket")
 
 ReplyT = TypeVar("ReplyT", default=Any)
 
 
+class Others(Protocol):
+    """What targets need of the other nodes of a running app."""
+
+    def send(self, socket: str, message: Sent | Emitted) -> Awaitable[None]:
+        """Send a message or an event to a socket that is not on this node."""
+        ...
+
+    async def request(
+        self, socket: str, event: str, data: object, *, timeout: float, response_type: Any
+    ) -> Any:
+        """Ask the client of a socket that is not on this node."""
+        ...
+
+    def close(self, socket: str, code: int, reason: str) -> Awaitable[None]:
+        """Close a socket that is not on this node."""
+        ...
+
+    async def request_user(
+        self, user: str, event: str, data: object, *, policy: str, timeout: float, response_type: Any
+    ) -> list[Any]:
+        """Ask the clients of a user on the other nodes; return one reply or all."""
+        ...
+
+    def close_user(self, user: str, code: int, reason: str) -> Awaitable[None]:
+        """Close the sockets of a user on the other nodes."""
+        ...
+
+    async def revoke(self, user: str) -> None:
+        """Ask on the other nodes whether the sockets of a user may be in their rooms."""
+        ...
+
+
 class TargetNode(Protocol):
     """What targets need of a running app."""
+
+    @property
+    def others(self) -> Others | None:
+        """The other nodes; `None` if there can be none."""
+        ...
 
     @property
     def sockets(self) -> dict[str, Socket[Any]]:
@@ -117,12 +154,22 @@ class SocketTarget:
             TypeError: The message cannot be encoded.
         """
         socket = self._find("send")
-        return self._missing("message") if socket is None else socket.send(message)
+        if socket is not None:
+            return socket.send(message)
+        others = self._node.others
+        return self._missing("message") if others is None else others.send(self.id, Sent(message))
 
     def emit(self, event: str, data: object = None) -> Awaitable[None]:
         """Send an event, as `Socket.emit`; otherwise as `send`."""
         socket = self._find("emit")
-        return self._missing(f"event {event!r}") if socket is None else socket.emit(event, data)
+        if socket is not None:
+            return socket.emit(event, data)
+        others = self._node.others
+        return (
+            self._missing(f"event {event!r}")
+            if others is None
+            else others.send(self.id, Emitted(event, data))
+        )
 
     async def request(
         self, event: str, data: object = None, *, timeout: float = 5.0, response_type: TypeForm[ReplyT] = Any
@@ -133,10 +180,12 @@ class SocketTarget:
             Reject: `not_found`: the socket is not open, or not any more.
         """
         socket = self._find("request")
-        if socket is None:
-            await self._node.rooms.paced()
-            raise Reject("not_found", "the socket is not open", details={"socket": self.id})
-        return await socket.request(event, data, timeout=timeout, response_type=response_type)
+        if socket is not None:
+            return await socket.request(event, data, timeout=timeout, response_type=response_type)
+        await self._node.rooms.paced()
+        if (others := self._node.others) is not None:
+            return await others.request(self.id, event, data, timeout=timeout, response_type=response_type)
+        raise Reject("not_found", "the socket is not open", details={"socket": self.id})
 
     def close(self, code: int = 1000, reason: str = "") -> Awaitable[None]:
         """Close the connection, as `Socket.close`. If it is not open, this does nothing.
@@ -147,7 +196,10 @@ class SocketTarget:
         """
         socket = self._find("close")
         check_close_code(code)
-        return self._node.rooms.paced() if socket is None else socket.close(code, reason)
+        if socket is not None:
+            return socket.close(code, reason)
+        others = self._node.others
+        return self._node.rooms.paced() if others is None else others.close(self.id, code, reason)
 
     @property
     def sockets(self) -> tuple[Socket[Any], ...]:
@@ -166,9 +218,7 @@ class SocketTarget:
         return self._node.sockets.get(self.id)
 
     def _missing(self, what: str) -> Awaitable[None]:
-        self._node.undelivered(
-            DisconnectedError(f"There is no open socket {self.id!r}: the {what} was not sent.")
-        )
+        self._node.undelivered(no_open_socket(self.id, what))
         return self._node.rooms.paced()
 
     def __eq__(self, other: object) -> bool:
@@ -179,6 +229,11 @@ class SocketTarget:
 
     def __repr__(self) -> str:
         return f"<app.socket({self.id!r})>"
+
+
+def no_open_socket(id: str, what: str) -> DisconnectedError:
+    """Return the error of what was sent to a socket that is not open."""
+    return DisconnectedError(f"There is no open socket {id!r}: the {what} was not sent.")
 
 
 def check_thread(table: RoomTable, where: str, instead: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Generator, Iterable
+from collections.abc import Awaitable, Coroutine, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from typing_extensions import TypeForm, TypeVar
@@ -20,7 +20,7 @@ from symphony.targets import TargetNode, check_thread
 if TYPE_CHECKING:
     from symphony.socket import Socket
 
-__all__ = ("User", "Users")
+__all__ = ("User", "Users", "ask_sockets", "replies_or_error")
 
 ReplyT = TypeVar("ReplyT", default=Any)
 Policy = Literal["first", "all"]
@@ -98,25 +98,19 @@ class User(RoomTarget):
         self._check_thread("request")
         if policy not in ("first", "all"):
             raise ValueError(f"policy= is 'first' or 'all', not {policy!r}.")
-        sockets = self.sockets
-        if not sockets:
+        sockets, others = self.sockets, self._node.others
+        if not sockets and others is None:
             await self._table.paced()
-            raise Reject("not_found", "the user has no open socket", details={"user": self.id})
-
-        def ask(socket: Socket[Any]) -> Any:
-            return socket.request(event, data, timeout=timeout, response_type=response_type)
-
-        if len(sockets) == 1:
-            reply = await ask(sockets[0])
-            return reply if policy == "first" else [reply]
-        asking = [asyncio.ensure_future(ask(socket)) for socket in sockets]
-        try:
-            return await (_first(asking) if policy == "first" else _all(asking))
-        finally:
-            for task in asking:
-                task.cancel()
-            # A request that is withdrawn tells its client so.
-            await asyncio.gather(*asking, return_exceptions=True)
+            raise _no_socket(self.id)
+        asked = [_ask(socket, event, data, timeout, response_type) for socket in sockets]
+        if others is not None:
+            asked.append(
+                others.request_user(
+                    self.id, event, data, policy=policy, timeout=timeout, response_type=response_type
+                )
+            )
+        replies = await _replies_to(asked, policy, self.id)
+        return replies[0] if policy == "first" else replies
 
     def close(self, code: int = 1000, reason: str = "") -> Awaitable[None]:
         """Close all sockets of the user, as `Socket.close`.
@@ -133,7 +127,8 @@ class User(RoomTarget):
         check_close_code(code)
         for socket in self._node.logged_in_as(self.id):
             socket.close(code, reason)
-        return self._table.paced()
+        others = self._node.others
+        return self._table.paced() if others is None else others.close_user(self.id, code, reason)
 
     async def revoke(self) -> None:
         """End the memberships of the user that `authorize` does not allow any more.
@@ -223,7 +218,8 @@ class Users:
 
     async def _count(self) -> int:
         await self._table.paced()
-        return len(self.sockets)
+        here = len(self.sockets)
+        return here + await self._table.count_elsewhere(self._names)
 
     _count.__qualname__ = "Users.count"
 
@@ -269,31 +265,80 @@ class _Kept:
         yield from self._paced.__await__()
 
 
-async def _first(asking: list[asyncio.Future[Any]]) -> Any:
-    """Return the first reply; raise the most telling error if there is none."""
-    errors: list[SymphonyError] = []
-    for done in asyncio.as_completed(asking):
-        try:
-            return await done
-        except SymphonyError as error:
-            errors.append(error)
-    raise min(errors, key=_telling)
+async def ask_sockets(
+    sockets: Iterable[Socket[Any]],
+    event: str,
+    data: object,
+    *,
+    policy: str,
+    timeout: float,
+    response_type: Any,
+) -> list[Any]:
+    """Ask several clients at the same time; return one reply or all, as `User.request`."""
+    asked = [_ask(socket, event, data, timeout, response_type) for socket in sockets]
+    return await _replies_to(asked, policy, "")
 
 
-async def _all(asking: list[asyncio.Future[Any]]) -> list[Any]:
-    """Return the replies of all that are still there."""
+def replies_or_error(
+    replies: list[Any], errors: Sequence[SymphonyError], policy: str, user: str
+) -> list[Any]:
+    """Return the replies; raise an error instead if the policy says so, or if there are no replies.
+
+    Args:
+        replies: The replies.
+        errors: The errors of those that have not replied.
+        policy: `"first"` or `"all"`.
+        user: The id of the user.
+    """
+    if policy == "all":
+        for error in errors:
+            if not _telling(error):
+                raise error
+    if replies:
+        return replies
+    raise min(errors, key=_telling) if errors else _no_socket(user)
+
+
+async def _replies_to(asked: Sequence[Coroutine[Any, Any, list[Any]]], policy: str, user: str) -> list[Any]:
+    """Wait for the replies of several, each of which gives a list; return one reply or all."""
+    if len(asked) == 1:
+        return await asked[0]
+    asking = [asyncio.ensure_future(each) for each in asked]
     replies: list[Any] = []
-    gone: list[SymphonyError] = []
-    for task in asking:
-        try:
-            replies.append(await task)
-        except (DisconnectedError, WrongRouteError) as error:
-            gone.append(error)
-    if not replies:
-        raise min(gone, key=_telling)
-    return replies
+    errors: list[SymphonyError] = []
+    try:
+        # All: in their order, of which the first error counts.
+        for done in asyncio.as_completed(asking) if policy == "first" else asking:
+            try:
+                replies += await done
+            except SymphonyError as error:
+                errors.append(error)
+                if policy == "all" and not _telling(error):
+                    break
+            else:
+                if policy == "first":
+                    break
+        return replies_or_error(replies, errors, policy, user)
+    finally:
+        for task in asking:
+            task.cancel()
+        # A request that is withdrawn tells its client so.
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
+def _no_socket(user: str) -> Reject:
+    return Reject("not_found", "the user has no open socket", details={"user": user})
+
+
+async def _ask(
+    socket: Socket[Any], event: str, data: object, timeout: float, response_type: Any
+) -> list[Any]:
+    return [await socket.request(event, data, timeout=timeout, response_type=response_type)]
 
 
 def _telling(error: SymphonyError) -> int:
     """Order errors: what a client has said comes before a socket that could not be asked."""
-    return isinstance(error, DisconnectedError) + 2 * isinstance(error, WrongRouteError)
+    for number, kind in enumerate((DisconnectedError, WrongRouteError, Reject), 1):
+        if isinstance(error, kind):
+            return number
+    return 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.clients import Client, connect, refused, until
-from symphony import Identity, Member, Reject, Room, Socket, Symphony
+from symphony import ConfigurationError, Identity, Leave, Member, Reject, Room, Socket, Symphony
 from symphony.testing import TestClient
 
 
@@ -401,3 +401,130 @@ async def test_leases_are_renewed_for_as_long_as_a_socket_is_there():
         await client.clock.advance(200)
         assert hall.log == ["arrive ann", "join ann"]
         assert await hall.room.count() == 1
+
+
+async def test_members_who_are_away_depart_when_their_room_is_closed(serve):
+    hall = Hall(grace=60, members=dict)
+    leaves: list[tuple[str, Leave, dict[str, Any]]] = []
+    hall.watch()
+
+    @hall.rooms.on_depart
+    def on_depart(member: Member, leave: Leave) -> None:
+        leaves.append((member.id, leave, member.state))
+
+    async with serve(hall.app) as url:
+        client = await connect(f"{url}/ann")
+        await hall.logged("arrive ann", "join ann")
+        hall.room.members["ann"].state["score"] = 7
+        lose(client)
+        await hall.logged("leave ann", "away ann")
+        async with connect(f"{url}/bob"):
+            await hall.logged("arrive bob", "join bob")
+            arrival = hall.room.members["ann"].arrival
+            await hall.room.close(4000, "over")
+            await until(lambda: len(hall.log) == 4)
+            assert sorted(hall.log[:3]) == ["depart ann", "depart bob", "leave bob"]
+            assert hall.log.index("leave bob") < hall.log.index("depart bob")
+            assert hall.log[3] == "empty"
+            closed = Leave("closed", 4000)
+            assert sorted(leaves, key=str) == [("ann", closed, {"score": 7}), ("bob", closed, {})]
+            assert await hall.room.count() == 0
+            hall.log.clear()
+        # It is a new visit, in a new room.
+        async with connect(f"{url}/ann"):
+            await hall.logged("arrive ann", "join ann")
+            assert hall.room.members["ann"].arrival != arrival
+            assert hall.room.members["ann"].state == {}
+
+
+async def test_who_is_lost_just_before_the_close_departs_too(serve):
+    """The store has not answered yet when the room is closed."""
+    hall = Hall(grace=60)
+    hall.watch()
+    async with serve(hall.app) as url:
+        client = await connect(f"{url}/ann")
+        await hall.logged("arrive ann", "join ann")
+        store = hall.app._core.node.rooms._store
+        untrack, may_answer = store.untrack, asyncio.Event()
+
+        async def slow_untrack(*arguments: Any, **options: Any) -> Any:
+            await may_answer.wait()
+            return await untrack(*arguments, **options)
+
+        store.untrack = slow_untrack
+        lose(client)
+        await hall.logged("leave ann")
+        await hall.room.close(4000)
+        may_answer.set()
+        await hall.logged("away ann", "depart ann", "empty")
+
+
+async def test_a_departure_whose_answer_is_lost_is_asked_for_again(serve):
+    hall = Hall(grace=60)
+    hall.watch()
+    async with serve(hall.app) as url:
+        client = await connect(f"{url}/ann")
+        await hall.logged("arrive ann", "join ann")
+        lose(client)
+        await hall.logged("leave ann", "away ann")
+        store = hall.app._core.node.rooms._store
+        dismiss = store.dismiss
+
+        async def lost_answer(*arguments: Any) -> Any:
+            store.dismiss = dismiss
+            await dismiss(*arguments)
+            raise ConnectionError
+
+        store.dismiss = lost_answer
+        await hall.room.close(4000)
+        await hall.logged("depart ann", "empty")
+
+
+@pytest.mark.parametrize("who", ["ann", "anon"])
+async def test_on_join_and_on_publish_take_the_member_of_the_socket(serve, who):
+    hall = Hall(members=dict, client_join=True)
+
+    @hall.rooms.on_join
+    async def on_join(room: Room, member: Member[dict[str, int]], socket: Socket) -> None:
+        assert socket in member.sockets
+        member.state["joins"] = member.state.get("joins", 0) + 1
+
+    @hall.rooms.on_publish("said")
+    async def said(member: Member[dict[str, int]], id: int, text: str) -> str:
+        member.state["said"] = member.state.get("said", 0) + 1
+        return f"{text} {id} {member.user.id if member.user else 'anon'} {member.state}"
+
+    async with serve(hall.app) as url, connect(f"{url}/{who}") as client:
+        assert json.loads(await client.recv())["joined"] == "game:1"
+        for number in (1, 2):
+            publish = {"publish": "said", "room": "game:1", "data": "hi", "id": number}
+            await client.send(json.dumps(publish))
+            heard = json.loads(await client.recv())
+            assert heard["data"] == f"hi 1 {who} {{'joins': 1, 'said': {number}}}"
+            await client.recv()
+
+
+@pytest.mark.parametrize(
+    ("hook", "options", "problem"),
+    [
+        ("on_join", {}, "the rooms have no members"),
+        ("on_publish", {}, "the rooms have no members"),
+        ("authorize", {"presence": True}, "here the socket is no member"),
+        ("on_leave", {"presence": True}, "here the socket is no member"),
+        ("on_empty", {"grace": 1}, "here the socket is no member"),
+        ("on_join", {"members": dict, "wrong": True}, "wants Member\\[int\\]"),
+    ],
+)
+async def test_a_member_that_a_hook_cannot_have_is_found_at_the_start(hook, options, problem):
+    app = Symphony()
+    kind = Member[int] if options.pop("wrong", False) else Member
+    rooms = app.rooms("game", **options)
+
+    def handle(given) -> None: ...
+
+    handle.__annotations__["given"] = kind
+    register = getattr(rooms, hook)
+    (register("said") if hook == "on_publish" else register)(handle)
+    with pytest.raises(ConfigurationError, match=problem):
+        async with TestClient(app):
+            pass

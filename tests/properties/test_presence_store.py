@@ -108,6 +108,16 @@ class Model:
         self.end(connection, "stale", "unknown")
         return "unknown"
 
+    def dismiss(self, room: str, id: str, arrival: str) -> str:
+        self.reap(room)
+        member = self.rooms[room].get(id)
+        if member is None or member.arrival != arrival:
+            return "unknown"
+        if member.connections:
+            return "still"
+        del self.rooms[room][id]
+        return "departed"
+
     def touch(self, room: str, connections: list[str]) -> list[str]:
         if self.now - self.last_touch > REFRESH * 1.5:
             self.no_end_before = self.now + LEASE
@@ -181,6 +191,15 @@ class Presence(RuleBasedStateMachine):
         assert (untracked.decision is not None) == (expected == "departed")
         if untracked.decision is not None:
             self.by_untrack.add(untracked.decision)
+
+    @rule(room=st.sampled_from(ROOMS), id=st.sampled_from(MEMBERS))
+    def dismiss(self, room: str, id: str) -> None:
+        known = self.model.rooms[room].get(id)
+        arrival = known.arrival if known is not None else "?"
+        dismissed = self.table.dismiss(room, id, arrival, NODES[0])
+        assert dismissed.kind == self.model.dismiss(room, id, arrival)
+        if dismissed.decision is not None:
+            self.by_untrack.add(dismissed.decision)
 
     @precondition(lambda self: self.connections)
     @rule(room=st.sampled_from(ROOMS), keep=st.integers(0, 7))

@@ -240,6 +240,23 @@ class Broker(Protocol):
         """
         ...
 
+    def deliver(self, topic: str, message: bytes) -> Awaitable[int]:
+        """Relay a message, and say how many other processes got it.
+
+        Messages that are relayed and delivered on one topic arrive in the order of the
+        calls. Unlike what is relayed, it waits while the broker cannot be reached.
+
+        Args:
+            topic: As in `relay`.
+            message: Any bytes.
+
+        Returns:
+            What the sender awaits: how many other processes listen to the topic, so that the
+            message was passed to them. It need not be awaited. If the broker is shared, it
+            is an `asyncio.Future`.
+        """
+        ...
+
     async def listen(self, topic: str, heard: Heard) -> None:
         """Receive what other processes relay to a topic, from when this returns.
 

@@ -246,11 +246,15 @@ class Hub:
         answers = node.answers
         while answers and (oldest := next(iter(answers))) < floor:
             del answers[oldest]
-        if method == "publish":
+        if method in ("publish", "deliver"):
             earlier = answers.get(number)
             if earlier is None:
                 answers[number] = _PENDING
-                self._publish(_Published(node, number), *arguments)
+                if method == "publish":
+                    self._publish(_Published(node, number), *arguments)
+                else:
+                    count = self._relay(port, *arguments)
+                    node.answer(number, encode((Said.ANSWER, number, count)))
             elif earlier:
                 port.send(earlier)
             return
@@ -328,13 +332,13 @@ class Hub:
             if not ports:
                 del self._topics[topic]
 
-    def _relay(self, port: _Port, topic: str, message: bytes) -> None:
-        ports = self._topics.get(topic)
-        if ports:
+    def _relay(self, port: _Port, topic: str, message: bytes) -> int:
+        others = [other for other in self._topics.get(topic, ()) if other is not port]
+        if others:
             relayed = encode((Said.RELAYED, topic, message))
-            for other in tuple(ports):
-                if other is not port:
-                    other.send(relayed)
+            for other in others:
+                other.send(relayed)
+        return len(others)
 
 
 def _at_once(work: Coroutine[Any, Any, T] | Generator[Any, Any, T]) -> T:

@@ -14,7 +14,7 @@ from symphony.broker.roomlog import RoomLog
 from symphony.protocol.positions import Position
 from symphony.websocket.backpressure import READY
 
-__all__ = ("MemoryBroker",)
+__all__ = ("NOBODY", "MemoryBroker")
 
 # What a record takes beside its payload: the tuple, the position, the place in the deque.
 _OVERHEAD: Final = 300
@@ -38,6 +38,20 @@ class _Done:
     def __await__(self) -> Generator[Any, None, Position]:
         return self._position
         yield
+
+
+class _Nobody:
+    """How many other processes there are."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, int]:
+        return 0
+        yield
+
+
+NOBODY: Final[Awaitable[int]] = _Nobody()
+"""The result of `deliver` where there is no other process."""
 
 
 class MemoryBroker:
@@ -130,6 +144,10 @@ class MemoryBroker:
     def relay(self, topic: str, message: bytes) -> Awaitable[None]:
         """See `Broker.relay`: there is no other process."""
         return READY
+
+    def deliver(self, topic: str, message: bytes) -> Awaitable[int]:
+        """See `Broker.deliver`: there is no other process."""
+        return NOBODY
 
     async def listen(self, topic: str, heard: Heard) -> None:
         """See `Broker.listen`."""

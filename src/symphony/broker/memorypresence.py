@@ -55,6 +55,10 @@ class MemoryPresence:
         """See `PresenceStore.untrack`."""
         return self._table.untrack(room, connection, node, left=left)
 
+    async def dismiss(self, room: str, member: str, arrival: str, node: str) -> Untracked:
+        """See `PresenceStore.dismiss`."""
+        return self._table.dismiss(room, member, arrival, node)
+
     async def touch(self, node: str, rooms: Sequence[Renewal], claims: Sequence[str]) -> Touched:
         """See `PresenceStore.touch`."""
         return self._table.touch(node, rooms, claims)

@@ -77,6 +77,20 @@ class PresenceStore(Protocol):
         """
         ...
 
+    async def dismiss(self, room: str, member: str, arrival: str, node: str) -> Untracked:
+        """End the grace of a member who is away: it departs at once.
+
+        Args:
+            room: The name of the room.
+            member: The id of the member.
+            arrival: Its arrival. Another visit of the member goes on.
+            node: The node that runs the hook.
+
+        Returns:
+            `"departed"`; `"still"`: the member is here; `"unknown"`: this visit has ended.
+        """
+        ...
+
     async def touch(self, node: str, rooms: Sequence[Renewal], claims: Sequence[str]) -> Touched:
         """Renew exactly these connections, homes and claims.
 

@@ -39,6 +39,7 @@ class _Presence:
         for name, method in (
             ("track", self._track),
             ("untrack", self._untrack),
+            ("dismiss", table.dismiss),
             ("touch", self._touch),
             ("reap", self._reap),
             ("ack", table.ack),

@@ -173,6 +173,21 @@ class PresenceTable:
         self._go_away(room, id, member, now + member.grace)
         return Untracked("away", joined, member.arrival)
 
+    def dismiss(self, room: str, member: str, arrival: str, node: str) -> Untracked:
+        """See `PresenceStore.dismiss`."""
+        now = self._clock()
+        of_room = self._reaped(room, now)
+        if (ended := self._ended.of(arrival)) is not None:
+            return ended.untracked
+        entry = of_room.members.get(member) if of_room is not None else None
+        if of_room is None or entry is None or entry.arrival != arrival:
+            return Untracked("unknown")
+        if entry.connections:
+            return Untracked("still", "", arrival)
+        untracked = Untracked("departed", "", arrival, self._depart(of_room, member, entry, now, by=node))
+        self._ended.add(arrival, untracked, now)
+        return untracked
+
     def touch(self, node: str, rooms: Sequence[Renewal], claims: Sequence[str]) -> Touched:
         """See `PresenceStore.touch`."""
         now = self._clock()
@@ -193,7 +208,10 @@ class PresenceTable:
             home = term is not None and self._is_home(renewal.room, node, term, now)
             version = room.version if room is not None else 0
             seen.append(Seen(renewal.room, version, unknown, home))
-        return Touched(self.epoch, seen, self._rights.renew(claims, now))
+        lost = self._rights.renew(claims, now)
+        # Nodes whose rooms have no members do not call `reap`.
+        self._rights.forget_ended(now)
+        return Touched(self.epoch, seen, lost)
 
     def reap(self, node: str) -> list[Decision]:
         """See `PresenceStore.reap`."""
@@ -355,19 +373,8 @@ class PresenceTable:
         kind: Literal["arrive", "away", "back", "depart", "restore", "update"],
     ) -> None:
         room.version += 1
-        self._publish(
-            Diff(
-                room.name,
-                self.epoch,
-                room.version,
-                kind,
-                id,
-                member.arrival,
-                member.anonymous,
-                member.info,
-                member.node,
-            )
-        )
+        whose = id, member.arrival, member.anonymous, member.info, member.node
+        self._publish(Diff(room.name, self.epoch, room.version, kind, *whose))
 
     def _await_hook(
         self,

@@ -144,6 +144,10 @@ class RemoteBroker:
         """See `Broker.relay`."""
         return self._caller.tell("relay", topic, message)
 
+    def deliver(self, topic: str, message: bytes) -> Awaitable[int]:
+        """See `Broker.deliver`."""
+        return self._caller.call("deliver", topic, message)
+
     async def listen(self, topic: str, heard: Heard) -> None:
         """See `Broker.listen`."""
         self._topics[topic] = heard

@@ -46,6 +46,10 @@ class RemotePresence:
         """See `PresenceStore.untrack`."""
         return await self._call(Untracked, "untrack", room, connection, node, left)
 
+    async def dismiss(self, room: str, member: str, arrival: str, node: str) -> Untracked:
+        """See `PresenceStore.dismiss`."""
+        return await self._call(Untracked, "dismiss", room, member, arrival, node)
+
     async def touch(self, node: str, rooms: Sequence[Renewal], claims: Sequence[str]) -> Touched:
         """See `PresenceStore.touch`."""
         return await self._call(Touched, "touch", node, rooms, claims)

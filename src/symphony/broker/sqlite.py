@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 from symphony.broker.base import Draft, Heard, History, Page, Receive, Record
 from symphony.broker.journal import Batch, Journal, StoredKey, StoredRoom
 from symphony.broker.keys import KEY_WINDOW
-from symphony.broker.memory import MemoryBroker
+from symphony.broker.memory import NOBODY, MemoryBroker
 from symphony.errors import BrokerUnavailableError, ConfigurationError, OutcomeUnknownError, QueueFullError
 from symphony.protocol.positions import Position
 from symphony.tasks import start
@@ -164,6 +164,10 @@ class SqliteBroker:
     def relay(self, topic: str, message: bytes) -> Awaitable[None]:
         """See `Broker.relay`: there is no other process."""
         return READY
+
+    def deliver(self, topic: str, message: bytes) -> Awaitable[int]:
+        """See `Broker.deliver`: there is no other process."""
+        return NOBODY
 
     async def listen(self, topic: str, heard: Heard) -> None:
         """See `Broker.listen`."""

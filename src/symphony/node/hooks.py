@@ -20,7 +20,7 @@ from symphony.node.checks import (
 from symphony.protocol.bounds import calm
 from symphony.protocol.reading import event_readers
 from symphony.rooms.clients import OnPublish
-from symphony.rooms.family import Families, Family, Hook
+from symphony.rooms.family import MEMBER_HOOKS, Families, Family, Hook, have_members
 from symphony.rooms.leave import Leave
 from symphony.rooms.members import Member
 from symphony.rooms.policy import ROOM_SEPARATOR, RoomPolicy, Rooms
@@ -28,7 +28,7 @@ from symphony.rooms.room import Room
 from symphony.rooms.ticking import DT
 from symphony.routing.patterns import NamePattern
 from symphony.routing.plan import NAMED_EVENT, Payload, Plan, compile_plan
-from symphony.routing.stage import Filler, Known, OfSubject, the_socket, the_subject
+from symphony.routing.stage import Filler, ForCall, Known, OfSubject, the_socket, the_subject
 from symphony.socket import Socket
 from symphony.transport.base import Close
 
@@ -38,8 +38,14 @@ _NO_SOCKET: Final = "this hook is not called for one socket"
 _SOCKET_HOOKS: Final = ("authorize", "on_join", "on_leave", "on_arrive", "on_back")
 _LEAVE_HOOKS: Final = ("on_leave", "on_away", "on_depart")
 _TAKE_LEAVE: Final = "annotate it with Leave: it has the reason and the close code"
-_MEMBER_HOOKS: Final = ("on_arrive", "on_back", "on_away", "on_depart")
-_NO_MEMBER: Final = "a Member is for on_arrive, on_back, on_away and on_depart; elsewhere use room.members"
+_HOOKS_IN_THE_ROOM: Final = ("on_join", "on_publish")
+_NO_MEMBER: Final = (
+    "a Member is for on_join, on_publish and the hooks of members, and here the socket is no member; "
+    "use room.members"
+)
+_NONE_HAS_MEMBERS: Final = (
+    "the rooms have no members. Give them members=, presence=True or another option of members"
+)
 
 
 class HookCompiler:
@@ -64,8 +70,9 @@ class HookCompiler:
     def family(self, rooms: Rooms) -> Family:
         """Compile the hooks of a family of rooms."""
         policy = rooms.policy
+        has_members = have_members(policy, rooms.hooks)
         hooks = {
-            kind: [self._hook(hook, kind, policy) for hook in registered]
+            kind: [self._hook(hook, kind, policy, has_members=has_members) for hook in registered]
             for kind, registered in rooms.hooks.items()
         }
         return Family(
@@ -77,7 +84,8 @@ class HookCompiler:
             on_empty=tuple(hooks.get("on_empty", [])),
             tasks=tuple(hooks.get("task", [])),
             publishes={
-                event: self._on_publish(hook, event, policy) for event, hook in rooms.publishes.items()
+                event: self._on_publish(hook, event, policy, has_members=has_members)
+                for event, hook in rooms.publishes.items()
             },
             ticks=tuple((seconds, self._hook(hook, "every", policy)) for seconds, hook in rooms.ticks),
             saves=tuple((every, self._hook(hook, "save", policy)) for every, hook in rooms.saves),
@@ -89,10 +97,18 @@ class HookCompiler:
             on_depart=tuple(hooks.get("on_depart", [])),
         )
 
-    def _on_publish(self, function: Callable[..., Any], event: str, policy: RoomPolicy) -> OnPublish:
+    def _on_publish(
+        self, function: Callable[..., Any], event: str, policy: RoomPolicy, *, has_members: bool
+    ) -> OnPublish:
         where = f"on_publish({event!r}) of rooms {policy.pattern!r}"
         plan = self._plan(
-            function, where, policy, for_socket=True, room=OfSubject("room"), payload=NAMED_EVENT
+            function,
+            where,
+            policy,
+            for_socket=True,
+            kind="on_publish",
+            payload=NAMED_EVENT,
+            has_members=has_members,
         )
         readers: Mapping[str, Callable[[Any], Any]] = plan.reader or event_readers(Any)
         calm_readers = {kind: calm(readers[kind]) for kind in ("json", "msgpack", "plain", "unpacked")}
@@ -134,9 +150,12 @@ class HookCompiler:
     def _of_socket(self, make: Callable[..., Any] | None, option: str, policy: RoomPolicy) -> Hook | None:
         return None if make is None else self.factory(make, option, policy, for_socket=True)
 
-    def _hook(self, function: Callable[..., Any], kind: str, policy: RoomPolicy) -> Hook:
+    def _hook(
+        self, function: Callable[..., Any], kind: str, policy: RoomPolicy, *, has_members: bool = False
+    ) -> Hook:
         where = f"{kind} of rooms {policy.pattern!r}"
-        plan = self._plan(function, where, policy, for_socket=kind in _SOCKET_HOOKS, kind=kind)
+        for_socket = kind in _SOCKET_HOOKS
+        plan = self._plan(function, where, policy, for_socket=for_socket, kind=kind, has_members=has_members)
         return answering(plan, where)
 
     def _plan(
@@ -148,14 +167,22 @@ class HookCompiler:
         for_socket: bool,
         is_factory: bool = False,
         kind: str = "",
-        room: Filler = the_subject,
         payload: Payload | None = None,
+        has_members: bool = False,
     ) -> Plan:
-        types: dict[type, Filler] = {Room: room}
+        types: dict[type, Filler] = {Room: the_subject}
         refused = {Close: NO_CLOSE, Member: _NO_MEMBER, Leave: NO_LEAVE}
-        if kind in _MEMBER_HOOKS:
+        if kind in MEMBER_HOOKS:
             types = {Room: OfSubject("room"), Member: OfSubject("member")}
             del refused[Member]
+        if kind == "on_publish":
+            types = {Room: OfSubject("room")}
+        if kind in _HOOKS_IN_THE_ROOM:
+            if has_members:
+                types[Member] = ForCall(_publisher if kind == "on_publish" else _member)
+                del refused[Member]
+            else:
+                refused[Member] = _NONE_HAS_MEMBERS
         if kind in _LEAVE_HOOKS:
             types |= {Room: OfSubject("room"), Leave: OfSubject("leave")}
             del refused[Leave]
@@ -179,6 +206,15 @@ class HookCompiler:
             is_factory=is_factory,
             payload=payload,
         )
+
+
+def _member(socket: Any, room: Room) -> Member[Any]:
+    """Return the member of a socket that is in the room."""
+    return room.members[socket.user.id if socket.user is not None else socket.id]
+
+
+def _publisher(socket: Any, said: Any) -> Member[Any]:
+    return _member(socket, said.room)
 
 
 def _wrong_room_state(policy: RoomPolicy, annotation: Any) -> str | None:

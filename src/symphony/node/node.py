@@ -22,6 +22,7 @@ from symphony.limits import Limits
 from symphony.node.admission import Admission, Resolve, shown_path
 from symphony.node.entrances import Entrances
 from symphony.node.logins import Logins
+from symphony.node.others import socket_id
 from symphony.node.peruser import LocalClaims, PerUser
 from symphony.node.targets import Targets
 from symphony.rooms.joining import FindFamily
@@ -307,7 +308,7 @@ class Node:
             connection,
             dialect,
             handshake,
-            id=secrets.token_urlsafe(16),
+            id=socket_id(secrets.token_urlsafe(16), self.rooms.peers),
             route=endpoint.pattern,
             params=params,
             make_state=endpoint.state,

@@ -17,7 +17,7 @@ from symphony.rooms.policy import ROOM_SEPARATOR
 from symphony.rooms.room import Room
 from symphony.routing.middleware import Stage
 from symphony.routing.patterns import NamePattern
-from symphony.routing.stage import Filler, OfSocket
+from symphony.routing.stage import Filler, ForCall
 
 __all__ = ("RouteRoom",)
 
@@ -73,9 +73,9 @@ class RouteRoom:
 
     def types(self, stage: Stage) -> tuple[dict[type, Filler], dict[type, str]]:
         """Return what handlers may ask for, and what they may not ask for, with the reason."""
-        types: dict[type, Filler] = {Room: OfSocket(_room, for_call=False)}
+        types: dict[type, Filler] = {Room: _room}
         if stage == "message":
-            types[Member] = OfSocket(_member, for_call=True)
+            types[Member] = ForCall(_member)
             return types, {}
         return types, {Member: _NOT_YET if stage == "connect" else _NO_LONGER}
 
@@ -116,11 +116,11 @@ def _with_converters(written: NamePattern, names: Mapping[str, str]) -> NamePatt
     return NamePattern(text, separator=ROOM_SEPARATOR)
 
 
-def _room(socket: Any) -> Any:
+def _room(socket: Any, subject: Any) -> Any:
     return _place(socket).room
 
 
-def _member(socket: Any) -> Any:
+def _member(socket: Any, subject: Any) -> Any:
     return _place(socket).member_of(socket)
 
 

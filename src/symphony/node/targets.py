@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from symphony.node.others import OtherNodes
 from symphony.outgoing.batch import Batch
 from symphony.rooms.topics import EVERYONE_TOPIC
 from symphony.socket import recipient_of
@@ -13,8 +15,10 @@ from symphony.targets import Group, SocketTarget
 from symphony.users import User, Users
 
 if TYPE_CHECKING:
+    from symphony.broker.peers import Peers
     from symphony.complaints import Complaints
     from symphony.errors import DisconnectedError
+    from symphony.limits import Limits
     from symphony.node.logins import Logins
     from symphony.rooms.membership import Membership
     from symphony.rooms.target import Target
@@ -33,6 +37,7 @@ class ReachingNode(Protocol):
     """What targets need of their node."""
 
     complaints: Complaints
+    limits: Limits
     logins: Logins
     rooms: Membership
     sockets: dict[str, Socket[Any]]
@@ -41,6 +46,10 @@ class ReachingNode(Protocol):
     @property
     def sessions(self) -> Collection[Session]:
         """All sockets, also those that are not open yet."""
+        ...
+
+    def report(self, error: BaseException, socket: Socket[Any] | None, where: str) -> None:
+        """Log what was raised, and hand it to the app's error handler."""
         ...
 
     def tell(self, error: BaseException, socket: Socket[Any] | None) -> None:
@@ -57,17 +66,20 @@ class Targets:
     Attributes:
         rooms: The rooms of the node.
         sockets: The open sockets by id.
+        others: The other nodes; `None` if there can be none.
     """
 
     def __init__(self, node: ReachingNode) -> None:
         self.rooms = node.rooms
+        self.others = None if node.rooms.peers is None else self._reaching(node, node.rooms.peers)
         self.sockets = node.sockets
         self._node = node
         self._groups: dict[Handlers, Batch] = {}
         # The routes and routers by the names that all nodes give them.
         self._named: dict[str, Handlers] = {}
         self._keys: dict[Handlers, str] = {}
-        self.rooms.finds(self._sockets_of, self._batch_named)
+        self.rooms.group = self._batch_named
+        self.rooms.sockets_named = self._sockets_named
 
     def named(self, groups: Iterable[Handlers]) -> Iterable[Handlers]:
         """Give names to the routes and routers of the app, which are the same on all nodes; return them."""
@@ -80,6 +92,12 @@ class Targets:
             self._named[name] = group
             self._keys[group] = name
         return self._keys
+
+    def _reaching(self, node: ReachingNode, peers: Peers) -> OtherNodes:
+        def report(error: BaseException, what: str) -> None:
+            node.report(error, None, what)
+
+        return OtherNodes(peers, self, node.limits, report)
 
     def opened(self, socket: Socket[Any], endpoint: Endpoint) -> None:
         """Let an open socket receive what is sent to everyone of its route and its routers."""
@@ -106,7 +124,7 @@ class Targets:
         group = self._named.get(name)
         return None if group is None else self._batch_of(group)
 
-    def _sockets_of(self, name: str) -> tuple[Socket[Any], ...]:
+    def _sockets_named(self, name: str) -> tuple[Socket[Any], ...]:
         """Return the sockets of this node that have a name of `rooms/topics.py`."""
         kind, _, rest = name.partition(":")
         if kind == "socket":
@@ -140,7 +158,18 @@ class Targets:
         return self._node.logins.sockets(id)
 
     async def revoke(self, id: str) -> None:
-        """Ask again whether the sockets of a user may be in their rooms."""
+        """Ask again whether the sockets of a user may be in their rooms, on all nodes."""
+        if self.others is None:
+            await self.revoke_here(id)
+            return
+        # Each to its end, also if the other fails.
+        asking = self.revoke_here(id), self.others.revoke(id)
+        for error in await asyncio.gather(*asking, return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def revoke_here(self, id: str) -> None:
+        """Ask again whether the sockets of a user on this node may be in their rooms."""
         await self.rooms.revoke(self.logged_in_as(id))
 
     def undelivered(self, error: DisconnectedError) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -16,10 +16,26 @@ from symphony.routing.patterns import NamePattern, NameTable
 if TYPE_CHECKING:
     from symphony.rooms.clients import OnPublish
 
-__all__ = ("DEFAULT_FAMILY", "Families", "Family", "Hook")
+__all__ = ("DEFAULT_FAMILY", "MEMBER_HOOKS", "Families", "Family", "Hook", "have_members")
 
 Hook = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 """A compiled hook: called with the socket, or `None`, and the room."""
+
+
+MEMBER_HOOKS: Final = ("on_arrive", "on_back", "on_away", "on_depart")
+"""The hooks about members."""
+
+
+def have_members(policy: RoomPolicy, hooks: Collection[str]) -> bool:
+    """Return whether rooms have members: users, whatever the number of sockets.
+
+    Args:
+        policy: Their options.
+        hooks: The names of their hooks.
+    """
+    has_option = policy.presence or policy.grace or policy.max_members is not None
+    has_function = policy.members is not None or policy.counts is not None
+    return bool(has_option or has_function or any(kind in hooks for kind in MEMBER_HOOKS))
 
 
 @dataclass(slots=True)
@@ -68,17 +84,7 @@ class Family:
 
     def __post_init__(self) -> None:
         policy = self.policy
-        self.has_members = bool(
-            policy.presence
-            or policy.members is not None
-            or policy.max_members is not None
-            or policy.grace
-            or policy.counts is not None
-            or self.on_arrive
-            or self.on_back
-            or self.on_away
-            or self.on_depart
-        )
+        self.has_members = have_members(policy, [kind for kind in MEMBER_HOOKS if getattr(self, kind)])
         needs_home = policy.state is not None or policy.members is not None
         needs_home = needs_home or self.tasks or self.ticks or self.saves
         self.has_home = bool(needs_home and not policy.each_node)

@@ -232,7 +232,7 @@ class Joining:
                 place.attached(socket, live)
             if live.over is not None:
                 # It was closed while the store decided.
-                change.undone = Leave("closed")
+                change.undone = live.closed or Leave("closed")
 
         if live.attendance is None:
             attach()

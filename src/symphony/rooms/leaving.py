@@ -81,7 +81,7 @@ class Leaving:
                     if departure is not None:
                         departure.release()
         if live is not None and departure is not None:
-            await self._seating.departed(live, departure)
+            await self._seating.departing.departed(live, departure)
         await (TURN if recipient.outbox.sealed else self._batches.paced())
         return was_member
 
@@ -102,7 +102,7 @@ class Leaving:
             place = None
         # A socket of which it is the room of the route is closed instead.
         self._announcing.remove(live, recipient_of(socket), end if place is None else None)
-        departure = None if live.attendance is None else self._seating.leave(socket, live, why)
+        departure = None if live.attendance is None else self._seating.departing.leave(socket, live, why)
         if place is not None and end is not None:
             place.ended(socket, end, why)
         return departure

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from symphony.rooms.catchup import CatchUp
     from symphony.rooms.family import Family
     from symphony.rooms.feed import Feed
+    from symphony.rooms.leave import Leave
     from symphony.rooms.making import Making
     from symphony.rooms.relaying import Topic
     from symphony.rooms.saving import Saving
@@ -66,6 +67,7 @@ class Live(Batch):
         unasked: The members that have joined without `authorize`; `None`: there are none.
         over: Set when its life is over, so that nobody can join it any more. It is done
             when the room is gone.
+        closed: How it was closed, if it was.
         open_until: The time up to which it waits for its first member.
         caught_up: Called with each member that was behind and has caught up, while it is closed.
         hooks: How many joins and hooks are under way: it does not end before these are done.
@@ -76,6 +78,7 @@ class Live(Batch):
         "began",
         "catching",
         "caught_up",
+        "closed",
         "ending",
         "family",
         "feed",
@@ -123,6 +126,7 @@ class Live(Batch):
         self.began = False
         self.speaking: asyncio.Lock | None = None
         self.over: asyncio.Future[None] | None = None
+        self.closed: Leave | None = None
         self.open_until = 0.0
         self.caught_up: Callable[[Recipient], None] | None = None
         self.hooks = 0

@@ -9,6 +9,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from symphony.broker.base import Broker
+from symphony.broker.peers import Peers
 from symphony.broker.presence import PresenceStore
 from symphony.errors import Reject
 from symphony.identity import is_of_user, room_of_user
@@ -48,6 +49,14 @@ EVERYONE = ""
 class Membership:
     """The table of the rooms of a node, and of who is in them.
 
+    Attributes:
+        thread: The thread of the event loop.
+        batches: The batches of the node.
+        everyone: The open sockets that `app.everyone` reaches.
+        group: Returns the sockets of a route or router by its name.
+        sockets_named: Returns the sockets of this node by a name of `rooms/topics.py`.
+        peers: The other nodes; `None` if there can be none.
+
     Args:
         find_family: The family and parameters of a room's name.
         background: Starts a task of the app's whose exception is reported.
@@ -84,19 +93,27 @@ class Membership:
         publish_timeout: float,
     ) -> None:
         self.thread = get_ident()
-        self.group: Callable[[str], Batch | None] = _no_group
+        self.group: Callable[[str], Batch | None] = lambda name: None
+        self.sockets_named: Callable[[str], Iterable[Socket[Any]]] = lambda name: ()
         self.batches = batches = Batches(asyncio.get_running_loop().call_soon, self._not_encoded)
         self.everyone = Batch(EVERYONE)
         self._find_family = find_family
         self._report = report
         self._max_name = max_name
         self._broker = broker
+        self._timeout = publish_timeout
         self._store = store
         self._changes = changes = Changes()
         announcing = Announcing(batches, background, max_recovery, page_timeout)
         handle = partial(Room, self)
         is_shared = broker is not None and broker.shared
-        self._relaying = relaying = Relaying(broker, self._not_relayed) if broker and is_shared else None
+        self._relaying = relaying = None
+        self.peers: Peers | None = None
+        if broker is not None and is_shared:
+            self._relaying = relaying = Relaying(
+                broker, self._not_relayed, lambda name: self.sockets_named(name)
+            )
+            self.peers = Peers(broker, node, lambda error, what: report(error, None, what))
         self._publishing = publishing = Publishing(
             broker,
             batches,
@@ -130,7 +147,7 @@ class Membership:
         self.listen = listening.listen
         self.end_listeners = listening.end_all
         self._opening = Opening(
-            find_family, lives, self._leaving, listening.end, seating.settle, background, patience
+            find_family, lives, self._leaving, listening.end, seating, background, patience
         )
         self._joining = Joining(
             find_family,
@@ -146,19 +163,6 @@ class Membership:
         self._revoking = Revoking(handle, lives, changes, self._leaving, report)
         # The rooms that exist: each publication looks one up.
         self._rooms = lives.rooms
-
-    def finds(
-        self, sockets: Callable[[str], Iterable[Socket[Any]]], group: Callable[[str], Batch | None]
-    ) -> None:
-        """Say what finds what other nodes name.
-
-        Args:
-            sockets: Returns the sockets of this node that have a name of `rooms/topics.py`.
-            group: Returns the sockets of a route or router.
-        """
-        self.group = group
-        if self._relaying is not None:
-            self._relaying.find = sockets
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -219,6 +223,10 @@ class Membership:
 
     # The names that users know, for the warnings about a missing `await`.
     history.__qualname__ = "Room.history"
+
+    async def count_elsewhere(self, names: Sequence[str]) -> int:
+        """Return how many sockets other nodes have that one of these names is for."""
+        return 0
 
     def paced(self) -> Awaitable[None]:
         """Return what a call awaits that may be repeated in a loop."""
@@ -384,10 +392,6 @@ class Membership:
     def _not_encoded(self, error: Exception, batch: Batch) -> None:
         where = f"room {batch.name!r}" if batch.name else "everyone"
         self._report(error, None, f"publication to {where}, for members with another protocol,")
-
-
-def _no_group(name: str) -> None:
-    """Find nothing, as long as the node has no targets."""
 
 
 def _by_name(name: str) -> Reject:

@@ -81,7 +81,7 @@ class MemberTable:
             moved=self._moved,
             seen=self._seen,
         )
-        self.seating.goes_away = self._leases.reap_at
+        self.seating.departing.goes_away = self._leases.reap_at
 
     def close(self) -> None:
         """Stop, because the node stops."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from symphony.rooms.leaving import Leaving
     from symphony.rooms.live import Live
     from symphony.rooms.lives import Lives
+    from symphony.rooms.seating import Seating
 
 __all__ = ("Opening",)
 
@@ -28,7 +29,7 @@ class Opening:
         lives: The rooms.
         leaving: Takes members out.
         end_listeners: Ends the listeners of a room.
-        settle: Makes this node the home of a room that needs one.
+        seating: The members, and the homes of rooms.
         background: Starts a task of the app's whose exception is reported.
         patience: How many seconds a member that is behind has to catch up, when its room
             is closed.
@@ -40,7 +41,7 @@ class Opening:
         lives: Lives,
         leaving: Leaving,
         end_listeners: Callable[[Live], object],
-        settle: Callable[[Live], Awaitable[None]],
+        seating: Seating,
         background: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         patience: float,
     ) -> None:
@@ -48,7 +49,7 @@ class Opening:
         self._lives = lives
         self._leaving = leaving
         self._end_listeners = end_listeners
-        self._settle = settle
+        self._seating = seating
         self._background = background
         self._patience = patience
 
@@ -78,7 +79,7 @@ class Opening:
                     # Another call creates the state, so this one does not make the room.
                     await self._lives.make_state(live)
                     return False
-                await self._settle(live)
+                await self._seating.settle(live)
                 if live.began or live.making is not None:
                     continue
                 if state is ...:
@@ -104,7 +105,10 @@ class Opening:
         leave = Leave("closed", code)
         closing = _Closing(live, self._leaving, leave, End("closed", reason or "the room was closed"))
         live.hooks += 1
+        live.closed = leave
         self._lives.doom(live)
+        if live.attendance is not None:
+            self._seating.departing.dismiss_all(live, leave)
         first = closing.put_out(tuple(recipient for recipient in live if recipient not in live.catching))
         # In another task: each hook runs, also if the caller is cancelled.
         task = self._background(closing.run(first, self._patience))

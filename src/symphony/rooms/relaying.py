@@ -60,15 +60,18 @@ class Relaying:
     Args:
         broker: The broker, which is shared.
         report: Called with the error of a publication that is not awaited, and what it was.
-
-    Attributes:
-        find: Returns the sockets of this node that have one of the names of `rooms/topics.py`.
+        find: Returns the sockets of this node by a name of `rooms/topics.py`.
     """
 
-    def __init__(self, broker: Broker, report: Callable[[BaseException, str], object]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        report: Callable[[BaseException, str], object],
+        find: Callable[[str], Iterable[Socket[Any]]],
+    ) -> None:
         self._broker = broker
         self._report = report
-        self.find: Callable[[str], Iterable[Socket[Any]]] = _none
+        self._find = find
 
     def publish(
         self,
@@ -130,7 +133,7 @@ class Relaying:
                 message = Sent(data) if it.event is None else Emitted(it.event, data)
                 left_out = LeftOut()
                 for name in it.exclude:
-                    left_out += map(recipient_of, self.find(name))
+                    left_out += map(recipient_of, self._find(name))
                 delivery = Delivery(transient=True, volatile=it.volatile, conflate=it.conflate)
                 heard(message, delivery, left_out, it.group)
             except Exception as error:
@@ -196,8 +199,3 @@ class Topic:
 
 def _nothing(*ignored: object) -> None:
     """Stand where a closed topic hands nothing on."""
-
-
-def _none(name: str) -> tuple[Socket[Any], ...]:
-    """Find nothing, as long as the node has no targets."""
-    return ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
@@ -12,19 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from symphony.broker.attendance import LEASE, Diff, Track, Tracked, Untracked
+from symphony.broker.attendance import LEASE, Diff, Track, Tracked
 from symphony.errors import Reject
 from symphony.identity import Identity
-from symphony.rooms.departures import Departure
+from symphony.rooms.departures import Departing
 from symphony.rooms.memberhooks import MemberHooks, Seat
-from symphony.rooms.members import Member, Visit
+from symphony.rooms.members import Member
 from symphony.rooms.showing import Showing
-from symphony.rooms.turns import Turn, Turns
+from symphony.rooms.turns import Turns
 
 if TYPE_CHECKING:
     from symphony.broker.presence import PresenceStore
     from symphony.rooms.family import Family
-    from symphony.rooms.leave import Leave
     from symphony.rooms.live import Live
     from symphony.rooms.lives import Lives
     from symphony.rooms.room import Room
@@ -34,9 +32,6 @@ __all__ = ("Seating", "info_of")
 
 # What is told about one member, in MessagePack. See docs/limits.md.
 _MAX_INFO_BYTES: Final = 16 * 1024
-
-# Between two attempts to reach the store.
-_PAUSE: Final = 1.0
 
 
 class Seating:
@@ -76,8 +71,9 @@ class Seating:
         # What is asked of the store about one member.
         self._operations = Turns()
         self._loop = asyncio.get_running_loop()
-        # Called with the end of each grace period.
-        self.goes_away: Callable[[float], object] = float
+        self.departing = Departing(
+            store, node, lives, handle, self.hooks, self._operations, background, report
+        )
 
     def is_settled(self, name: str, family: Family) -> bool:
         """Return whether a room needs no home, or is at home here."""
@@ -177,7 +173,7 @@ class Seating:
         try:
             tracked = await self.store.track(track)
         except BaseException as error:
-            self._give_up(live, socket, id, connection, state)
+            self.departing.give_up(live, socket, id, connection, state)
             if isinstance(error, Exception):
                 raise self._unavailable(live) from error
             raise
@@ -187,7 +183,7 @@ class Seating:
             try:
                 await claim()
             except BaseException:
-                self._give_up(live, socket, id, connection, state)
+                self.departing.give_up(live, socket, id, connection, state)
                 raise
         attendance.epoch = tracked.epoch
         if member is None or member.arrival != tracked.arrival:
@@ -200,33 +196,6 @@ class Seating:
 
     def _unavailable(self, live: Live) -> Reject:
         return Reject("unavailable", f"the members of {live.name!r} are not known")
-
-    def leave(self, socket: Socket[Any], live: Live, why: Leave) -> Departure | None:
-        """Take a socket from its member, at once; `None` if it was not a member.
-
-        The hooks of the member run in the background, after `Departure.release`.
-
-        Args:
-            socket: The socket.
-            live: The room.
-            why: Why. If it was lost, the grace period runs.
-        """
-        if live.attendance is None or (found := live.attendance.remove(socket)) is None:
-            return None
-        member, connection = found
-        departure = Departure(member, why)
-        live.attendance.ending[member.id] += 1
-        live.hooks += 1
-        turn = self._operations.take((live.name, member.id))
-        departure.task = self._background(self._end(live, departure, turn, connection))
-        return departure
-
-    async def departed(self, live: Live, departure: Departure) -> None:
-        """Wait until the hooks of the member have run, unless one of them calls this."""
-        if not departure.is_released or self.hooks.is_inside(live.name, departure.member.id):
-            return
-        if departure.task is not None:
-            await asyncio.wait((departure.task,))
 
     async def again(self, live: Live, connection: str) -> Socket[Any] | None:
         """Track a socket again that the store does not know any more.
@@ -251,85 +220,6 @@ class Seating:
             attendance.forget(member)
             return socket
         return None
-
-    async def _end(self, live: Live, departure: Departure, turn: Turn, connection: str) -> None:
-        member = departure.member
-        attendance = live.attendance
-        assert attendance is not None
-        try:
-            async with turn.taken():
-                try:
-                    untracked = await self._untrack(
-                        live.name, connection, left=departure.leave.reason != "lost"
-                    )
-                finally:
-                    attendance.ending -= Counter((member.id,))
-                of_member: Turn | None = None
-                if untracked is not None and self._ended(live, member, untracked):
-                    of_member = self.hooks.take(live.name, member.id)
-            if of_member is not None and untracked is not None:
-                family = live.family
-                hooks = family.on_away if untracked.kind == "away" else family.on_depart
-                async with of_member.taken():
-                    await departure.released()
-                    await self.hooks.run_all(hooks, live.name, member, untracked.kind, departure.leave)
-                    if untracked.decision is not None:
-                        await self.hooks.acknowledge(untracked.decision)
-        finally:
-            self._lives.let_go(live)
-
-    def _ended(self, live: Live, member: Member[Any], untracked: Untracked) -> bool:
-        """Note what the store has decided about the end of a socket; whether a hook has to run."""
-        assert live.attendance is not None
-        if untracked.kind == "away":
-            member.away_until = self._loop.time() + live.family.policy.grace
-            self.goes_away(member.away_until)
-            return True
-        # It has gone, or its other sockets are on another node. If more sockets of it have
-        # gone here, the last one decides.
-        if untracked.kind == "departed" or not live.attendance.ending[member.id]:
-            live.attendance.forget(member)
-        return untracked.kind == "departed"
-
-    async def _untrack(self, room: str, connection: str, *, left: bool) -> Untracked | None:
-        """Tell the store, until it has answered, or the lease has ended anyway."""
-        end = self._loop.time() + LEASE
-        while True:
-            try:
-                return await self.store.untrack(room, connection, self.node, left=left)
-            except Exception as error:
-                if self._loop.time() >= end:
-                    self._report(error, None, f"end of a membership in {room!r}")
-                    return None
-                await asyncio.sleep(_PAUSE)
-
-    def _give_up(self, live: Live, socket: Socket[Any], id: str, connection: str, state: Any) -> None:
-        """End a connection whose `track` was not answered."""
-        live.hooks += 1
-        self._background(self._given_up(live, socket, id, connection, state))
-
-    async def _given_up(self, live: Live, socket: Socket[Any], id: str, connection: str, state: Any) -> None:
-        try:
-            untracked = await self._untrack(live.name, connection, left=True)
-            if untracked is None or untracked.arrival is None:
-                return
-            # The store had decided the join: its hook comes late, but first.
-            member = Member(id, socket.user, untracked.arrival, state)
-            family = live.family
-            hook = {"arrived": family.on_arrive, "back": family.on_back}.get(untracked.joined)
-            async with self.hooks.take(live.name, id).taken():
-                visit = Visit(self._handle(live.name), member)
-                if hook is not None:
-                    try:
-                        await hook(socket, visit)
-                    except Exception as error:
-                        self._report(error, socket, f"hook of {live.name!r}")
-                if untracked.kind == "departed":
-                    await self.hooks.run_all(family.on_depart, live.name, member, untracked.kind)
-                    if untracked.decision is not None:
-                        await self.hooks.acknowledge(untracked.decision)
-        finally:
-            self._lives.let_go(live)
 
     def _track_of(self, socket: Socket[Any], live: Live, id: str, connection: str, *, counts: bool) -> Track:
         assert live.attendance is not None

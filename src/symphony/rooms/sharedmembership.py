@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from symphony.outgoing.batch import Batch, Recipient
 from symphony.outgoing.encoding import Content, Emitted, Once, Sent
@@ -13,6 +13,9 @@ from symphony.rooms.options import PLAIN, Delivery
 from symphony.rooms.publishing import terms_of
 from symphony.rooms.topics import EVERYONE_TOPIC, topic_of
 
+if TYPE_CHECKING:
+    from symphony.broker.peers import Peers
+
 __all__ = ("SharedMembership",)
 
 
@@ -20,9 +23,37 @@ class SharedMembership(Membership):
     """A table of rooms whose other members are on other nodes."""
 
     async def start(self) -> None:
-        """Begin to hear what other nodes send to all sockets."""
+        """Begin to hear the other nodes."""
         assert self._relaying is not None
         await self._relaying.listen(EVERYONE_TOPIC, self._heard_everyone)
+        self._others.offer("count", self._count_here)
+        await self._others.start()
+
+    async def close(self, *, timeout: float) -> None:
+        """See `Membership.close`."""
+        self._others.close()
+        await super().close(timeout=timeout)
+
+    async def count_elsewhere(self, names: Sequence[str]) -> int:
+        """Ask all nodes."""
+        return sum(await self._others.ask_all("count", names, timeout=self._timeout))
+
+    async def count(self, name: str) -> int:
+        """See `Room.count`. Without members, ask all nodes for their sockets."""
+        here = await super().count(name)
+        if self._find_family(name)[0].has_members:
+            return here
+        return here + await self.count_elsewhere([topic_of(name)])
+
+    count.__qualname__ = "Room.count"
+
+    @property
+    def _others(self) -> Peers:
+        assert self.peers is not None
+        return self.peers
+
+    def _count_here(self, names: Sequence[str]) -> int:
+        return sum(len(tuple(self.sockets_named(name))) for name in names)
 
     def publish(self, batch: Batch, message: Any, exclude: Iterable[Recipient]) -> Awaitable[None]:
         """Hand *message* to the members of *batch*, on all nodes."""

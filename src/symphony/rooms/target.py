@@ -86,6 +86,10 @@ class RoomTable(Protocol):
         """End a room and its memberships."""
         ...
 
+    async def count_elsewhere(self, names: Sequence[str]) -> int:
+        """Return how many sockets other nodes have that one of these names is for."""
+        ...
+
     def paced(self) -> Awaitable[None]:
         """Return what a call awaits that may be repeated in a loop."""
         ...
@@ -238,7 +242,8 @@ class Target:
 
     async def _count(self) -> int:
         await self._table.paced()
-        return len(self._batch or ())
+        here = len(self._batch or ())
+        return here + await self._table.count_elsewhere(self._names)
 
     # The name that users know, for the warnings about a missing `await`.
     _count.__qualname__ = "Target.count"

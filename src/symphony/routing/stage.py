@@ -16,8 +16,8 @@ from symphony.routing.parameters import EMPTY, Parameter
 
 __all__ = (
     "Filler",
+    "ForCall",
     "Known",
-    "OfSocket",
     "OfSubject",
     "Rules",
     "belongs_to_call",
@@ -63,9 +63,8 @@ def the_data(socket: Any, subject: Any) -> Any:
 
 def belongs_to_call(filler: Filler) -> bool:
     """Return whether the value of a filler is valid for this call only."""
-    if isinstance(filler, OfSocket):
-        return filler.for_call
-    return filler is the_subject or filler is the_data or isinstance(filler, _FromSubject | OfSubject)
+    kinds = _FromSubject | OfSubject | ForCall
+    return filler is the_subject or filler is the_data or isinstance(filler, kinds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +79,18 @@ class OfSubject:
 
 
 @dataclass(frozen=True, slots=True)
-class OfSocket:
-    """Fills a parameter with something that belongs to the socket.
+class ForCall:
+    """Fills a parameter with what is only valid for the call.
 
     Attributes:
-        read: Returns it.
-        for_call: Whether it may be another object in the next call.
+        read: Returns it, from the socket and the subject.
     """
 
-    read: Callable[[Any], Any]
-    for_call: bool
+    read: Filler
 
     def __call__(self, socket: Any, subject: Any) -> Any:
         """Return the value."""
-        return self.read(socket)
+        return self.read(socket, subject)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
 from math import inf
 from typing import Any
 
 from symphony.errors import DisconnectedError, QueueFullError, Reject, RemoteError, RequestTimeoutError
-from symphony.protocol.bounds import bounded
 from symphony.protocol.envelopes import Cancel, Event
-from symphony.protocol.reading import EventReaders, event_readers, guarded
+from symphony.protocol.replies import Unread, invalid_reply, reply_readers
 from symphony.protocol.v1 import MAX_TIMEOUT
 
 __all__ = ("Requests",)
@@ -83,7 +81,8 @@ class Requests:
             )
         if not 0 < timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout must be above 0 and at most {MAX_TIMEOUT} seconds, not {timeout!r}.")
-        read = _readers(response_type, self._max_elements)[self._payload]
+        passed_on = response_type is Unread
+        readers = reply_readers(Any if passed_on else response_type, self._max_elements)
         id, self._next_id = self._next_id, self._next_id + 1
         self._send(Event(event, data, id, timeout))
         loop = asyncio.get_running_loop()
@@ -108,12 +107,12 @@ class Requests:
             # waits for the garbage collector, and with it the socket.
             del answer
             self._adjust_reading()
+        if passed_on:
+            return Unread.of(self._payload, reply)
         try:
-            return read(reply)
+            return readers[self._payload](reply)
         except Reject as error:
-            raise RemoteError(
-                "invalid", f"the reply to {event!r} is invalid: {error.message}", details=error.details
-            ) from None
+            raise invalid_reply(event, error) from None
 
     def answered(self, id: Any, data: Any) -> bool:
         """Handle a reply; return whether a request with this id was ever sent."""
@@ -145,7 +144,7 @@ class Requests:
     def _remote(self, data: Any) -> RemoteError:
         error: dict[str, Any] = {}
         with suppress(Reject):
-            error = _readers(dict[str, Any], self._max_elements)[self._payload](data)
+            error = reply_readers(dict[str, Any], self._max_elements)[self._payload](data)
         return RemoteError(
             str(error.get("code") or "invalid"),
             str(error.get("message") or "the client answered with an error"),
@@ -153,14 +152,6 @@ class Requests:
             details=error.get("details"),
             retry_after=_seconds(error.get("retry_after")),
         )
-
-
-@lru_cache(maxsize=256)
-def _readers(response_type: Any, most: int) -> EventReaders:
-    readers = dict(event_readers(response_type))
-    for kind in ("json", "msgpack"):  # the others get decoded data
-        readers[kind] = bounded(readers[kind], most, is_json=kind == "json")
-    return {kind: guarded(read) for kind, read in readers.items()}
 
 
 def _seconds(value: Any) -> float | None:

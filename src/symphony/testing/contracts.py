@@ -29,6 +29,7 @@ __all__ = (
     "BROKER",
     "PRESENCE",
     "SHARED_BROKER",
+    "a_delivery_is_counted",
     "a_message_has_no_event",
     "a_position_of_another_history_is_noticed",
     "a_process_that_has_stopped_to_listen_hears_nothing",
@@ -263,6 +264,37 @@ async def a_process_that_has_stopped_to_listen_hears_nothing(first: Broker, seco
     assert heard == []
 
 
+async def a_delivery_is_counted(first: Broker, second: Broker) -> None:
+    """It arrives in one order with what is relayed, and not at the sender."""
+    heard: list[bytes] = []
+    own: list[bytes] = []
+    arrived = asyncio.Event()
+
+    def receive(message: bytes) -> None:
+        heard.append(message)
+        if message == b"last":
+            arrived.set()
+
+    assert await first.deliver("a", b"to nobody") == 0
+    await first.listen("a", own.append)
+    assert await first.deliver("a", b"to nobody else") == 0
+    await second.listen("a", receive)
+    for number in range(20):
+        if number % 2:
+            first.deliver("a", b"%d" % number)
+        else:
+            first.relay("a", b"%d" % number)
+    assert await first.deliver("a", b"last") == 1
+    async with asyncio.timeout(_PATIENCE):
+        await arrived.wait()
+    assert heard == [*(b"%d" % number for number in range(20)), b"last"]
+    assert own == []
+    second.unlisten("a")
+    # An answer says that the engine has carried out what was called before.
+    await second.subscribe("any", lambda record: None)
+    assert await first.deliver("a", b"to nobody again") == 0
+
+
 BROKER: Final[tuple[Callable[[Broker], Awaitable[None]], ...]] = (
     positions_follow_each_other,
     rooms_have_histories_of_their_own,
@@ -286,5 +318,6 @@ SHARED_BROKER: Final[tuple[Callable[[Broker, Broker], Awaitable[None]], ...]] = 
     each_process_gets_what_the_others_publish,
     what_is_relayed_arrives_in_order_at_the_others,
     a_process_that_has_stopped_to_listen_hears_nothing,
+    a_delivery_is_counted,
 )
 """What each `Broker` does that is shared; each function takes two that use the same new store."""

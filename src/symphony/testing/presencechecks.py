@@ -29,6 +29,7 @@ __all__ = (
     "track_of",
     "versions_never_go_back",
     "what_others_are_told_follows_the_last_connection",
+    "who_is_away_departs_when_dismissed",
     "who_leaves_departs_at_once",
 )
 
@@ -157,6 +158,27 @@ async def who_leaves_departs_at_once(store: PresenceStore, advance: Advance) -> 
     assert [decision.member for decision in await departed_of(store, NODE)] == ["bob"]
 
 
+async def who_is_away_departs_when_dismissed(store: PresenceStore, advance: Advance) -> None:
+    """Only in this visit, and only while it is away."""
+    first = await store.track(track_of("ann", "c1", grace=10.0))
+    assert first.arrival is not None
+    assert (await store.dismiss("a", "ann", first.arrival, NODE)).kind == "still"
+    await store.untrack("a", "c1", NODE, left=False)
+    assert (await store.dismiss("a", "ann", "another visit", NODE)).kind == "unknown"
+    assert await kinds_of(store) == {"ann": True}
+    dismissed = await store.dismiss("a", "ann", first.arrival, NODE)
+    assert (dismissed.kind, dismissed.arrival) == ("departed", first.arrival)
+    assert await kinds_of(store) == {}
+    assert await store.dismiss("a", "ann", first.arrival, NODE) == dismissed
+    second = await store.track(track_of("ann", "c2", grace=10.0))
+    assert second.kind == "arrived"
+    assert await store.dismiss("a", "ann", first.arrival, NODE) == dismissed
+    assert await kinds_of(store) == {"ann": False}
+    # Its hook is another node's if this one does not say that it has run.
+    await advance(16)
+    assert [each.id for each in await departed_of(store, OTHER)] == [dismissed.decision]
+
+
 async def each_change_is_one_diff(store: PresenceStore, advance: Advance) -> None:
     """With the next version; connections that are added change nothing."""
     heard: list[Diff] = []
@@ -229,6 +251,7 @@ MEMBERS: Final[tuple[Callable[[PresenceStore, Advance], Awaitable[None]], ...]] 
     a_member_who_is_away_keeps_the_seat,
     a_seat_of_an_anonymous_socket_may_become_free,
     who_leaves_departs_at_once,
+    who_is_away_departs_when_dismissed,
     each_change_is_one_diff,
     versions_never_go_back,
     rooms_are_counted_and_found,
