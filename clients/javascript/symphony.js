@@ -2996,9 +2996,10 @@ export class Client {
       for (let last = null; roster.missed && roster.missed !== last; ) {
         last = roster.missed;
         // It is not one of a handler of `onOpen`.
-        const state = await this.#ask("presence", name, { timeout: Infinity, within: null });
-        if (!isMembersState(state)) throw new RemoteError("invalid", "the answer is not a list of members");
-        this.#show(membership, roster.restart(state));
+        await this.#ask("presence", name, { timeout: Infinity, within: null }, (state) => {
+          if (!isMembersState(state)) throw new RemoteError("invalid", "the answer is not a list of members");
+          this.#show(membership, roster.restart(state));
+        });
       }
     } catch (error) {
       if (error instanceof DisconnectedError) return;
@@ -3014,9 +3015,10 @@ export class Client {
   async #count(membership) {
     this.#checkHeld(membership);
     const { requestTimeout: timeout } = this.#settings;
-    const count = await this.#ask("count", membership.name, { timeout, within: this.#opening.link });
-    if (!isId(count)) throw new RemoteError("invalid", "the server's answer is not a number of members");
-    return count;
+    return this.#ask("count", membership.name, { timeout, within: this.#opening.link }, (count) => {
+      if (!isId(count)) throw new RemoteError("invalid", "the server's answer is not a number of members");
+      return count;
+    });
   }
 
   /**
@@ -3025,9 +3027,10 @@ export class Client {
    * @param {"presence" | "count"} verb
    * @param {string} name
    * @param {{ timeout: number, within: Link | null }} how As of `Call`.
-   * @returns {Promise<any>}
+   * @param {(answer: any) => any} take Called with the answer, before anything that the server sends after it.
+   * @returns {Promise<any>} What `take` returns.
    */
-  #ask(verb, name, { timeout, within }) {
+  #ask(verb, name, { timeout, within }, take) {
     return new Promise((resolve, reject) => {
       /** @type {Call} */
       const call = new Call(name, null, {
@@ -3037,7 +3040,13 @@ export class Client {
         terms: () => (isEndless(timeout) ? {} : { timeout: Math.min(timeout, Math.max(call.deadline - now(), 0.001)) }),
         heard: (kind, value) => {
           if (kind !== "reply") this.#drop(call, misused(name, "is answered with a stream"));
-          else if (this.#settle(call)) resolve(value);
+          else if (this.#settle(call)) {
+            try {
+              resolve(take(value));
+            } catch (error) {
+              reject(error);
+            }
+          }
         },
         failed: reject,
       });

@@ -121,9 +121,12 @@ class Limits:
         page_timeout: How many seconds a member of a room with a history that reads too
             slowly may take for one page of it: 64 KiB or one publication. After that,
             it is closed with 1013. It counts for the whole app, not for a route.
-        thread_timeout: How long another thread waits for the event loop, in
-            `app.threadsafe`, before it raises `TimeoutError`. A request has its
-            own timeout on top.
+        thread_timeout: How long another thread waits for the result of a call of
+            `app.threadsafe`, unless it says how long, before it raises `TimeoutError`.
+            Requests and calls to the broker have their own timeouts on top.
+        max_thread_calls: How many calls of other threads may wait for the event loop, or
+            be under way. A further one raises `QueueFullError`. It counts for the whole
+            app, not for a route.
         retry_after: When clients should reconnect after a stopping or full
             server has refused them.
         blocking_warning: If a handler blocks the event loop longer than this, a
@@ -182,6 +185,7 @@ class Limits:
     max_broker_bytes: int = 64 * 1024 * 1024
     page_timeout: float = 30.0
     thread_timeout: float = 5.0
+    max_thread_calls: int = 10_000
     retry_after: float = 1.0
     blocking_warning: float = 0.1
 

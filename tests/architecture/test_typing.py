@@ -13,6 +13,7 @@ PYRIGHT = Path(sys.executable).parent / "pyright"
 
 SOURCE = """
 from collections.abc import Awaitable
+from concurrent.futures import Future
 from typing import Any, assert_type
 
 from symphony import CallNext, Position, Room, Rooms, Router, Socket, Symphony
@@ -62,10 +63,10 @@ may_join("one")  # wrong
 
 def in_a_thread(id: str) -> None:
     socket = app.threadsafe.socket(id)
-    assert_type(socket.request("ask", response_type=Game), Game)
-    assert_type(socket.request("ask"), Any)
-    assert_type(app.threadsafe.room("game:1").count(), int)
-    assert_type(app.threadsafe.room("game:1").emit("news"), Position | None)
+    assert_type(socket.request("ask", response_type=Game), Future[Game])
+    assert_type(socket.request("ask").result(), Any)
+    assert_type(app.threadsafe.room("game:1").count(), Future[int])
+    assert_type(app.threadsafe.room("game:1").emit("news").result(), Position | None)
     app.threadsafe.everyone.send("x", exclude=[1])  # wrong
 """
 

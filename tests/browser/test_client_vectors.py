@@ -190,5 +190,5 @@ SERVER = {
 USER = {
     *("call", "result", "next", "ask", "ends", "raises", "abort", "leave", "handled", "message"),
     *("state", "protocol", "opened", "over"),
-    *("joined", "same", "position_of", "ended", "publication", "lost"),
+    *("joined", "same", "position_of", "members_of", "ended", "publication", "lost"),
 }

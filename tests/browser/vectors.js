@@ -171,6 +171,7 @@ export class User {
 
   call(verb, { as, event, data = null, room, iterate, options = {}, raises, code, reason }, connection = this.#client) {
     const given = value(data);
+    if (verb === "count") return void this.#results.set(as, settled(this.#counted(room)));
     if (verb === "leave") return void this.#results.set(as, settled(this.#left(room)));
     if (verb === "close") return void this.#client.close(code, reason);
     if (verb === "send") return this.#client.send(given);
@@ -223,6 +224,11 @@ export class User {
     return (await room.leave()) ?? null;
   }
 
+  async #counted(name) {
+    const room = await this.#room(name);
+    return room.count();
+  }
+
   async joined(name, expected) {
     const room = await this.#room(name);
     for (const field of ["position", "recovered"]) {
@@ -240,6 +246,13 @@ export class User {
     while (!equal(room.position, expected)) await new Promise((resolve) => setTimeout(resolve));
   }
 
+  async members_of(name, { value: expected, total }) {
+    const { presence } = await this.#room(name);
+    const wanted = JSON.stringify([expected && Object.entries(expected), total]);
+    const shown = () => JSON.stringify([presence.isKnown ? [...presence] : null, presence.total]);
+    while (shown() !== wanted) await new Promise((resolve) => setTimeout(resolve));
+  }
+
   async ended(name, { error: expected }) {
     const room = await this.#room(name);
     while (room.ended === null) await new Promise((resolve) => setTimeout(resolve));
@@ -253,9 +266,12 @@ export class User {
   }
 
   async publication(name, { event, data, position, replaces = null }) {
-    const { value: came, error } = await this.#next(await this.#room(name));
+    const handle = await this.#room(name);
+    const { value: came, error } = await this.#next(handle);
     if (error) throw error;
     check(came.done, false, "done");
+    // Asking for the next one says that this one is handled.
+    this.ask(handle);
     check([came.value.event, came.value.position, came.value.replaces], [event, position, replaces], "publication");
     this.#equals(came.value.data, data);
   }

@@ -171,6 +171,16 @@ class Conversation:
                 assert len({id(await self.wait(self.tasks[name])) for name in names}) == 1
             case {"position_of": name, "value": value}:
                 await until(lambda: same(value, of_position(self.rooms[name].position)))
+            case {"members_of": name, "value": value, "total": total}:
+                presence = self.rooms[name].presence
+
+                def is_shown() -> bool:
+                    found = dict(presence) if presence.is_known else None
+                    return (
+                        found == value and list(found or ()) == list(value or ()) and presence.total == total
+                    )
+
+                await until(is_shown)
             case {"ask": name}:
                 self.ask(name)
             case {"abort": name}:
@@ -249,6 +259,8 @@ class Conversation:
             case "join":
                 join = self.join(step["as"], step["room"], options, iterate=step.get("iterate", False))
                 self.tasks[step["as"]] = asyncio.ensure_future(join)
+            case "count":
+                self.tasks[step["as"]] = asyncio.ensure_future(self.rooms[step["room"]].count())
             case "leave":
                 self.tasks[step["as"]] = asyncio.ensure_future(self.rooms[step["room"]].leave())
             case "close":

@@ -357,7 +357,7 @@ async def test_a_threadsafe_room_is_checked_when_it_is_used_if_the_app_did_not_r
     early = app.threadsafe.room("game:007")
     async with app.lifespan():
         with pytest.raises(Reject, match="write 'game:7'"):
-            await asyncio.to_thread(early.emit, "x")
+            await asyncio.wrap_future(await asyncio.to_thread(early.emit, "x"))
         with pytest.raises(Reject, match="write 'game:7'"):
             app.threadsafe.room("game:007")
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -17,9 +18,11 @@ from symphony import (
     DisconnectedError,
     Identity,
     Limits,
+    QueueFullError,
     Reject,
     RemoteError,
     RequestTimeoutError,
+    Room,
     Socket,
     Symphony,
     WrongRouteError,
@@ -38,6 +41,8 @@ async def in_thread(work: Callable[[], Any]) -> Any:
     def run() -> None:
         try:
             value = work()
+            if isinstance(value, Future):
+                value = value.result()
         except BaseException as error:
             loop.call_soon_threadsafe(result.set_exception, error)
         else:
@@ -88,7 +93,7 @@ async def test_a_handler_in_a_thread_sends_to_rooms_sockets_and_everyone(serve):
         app.threadsafe.everyone.send(f"everyone {message}")
         app.threadsafe.socket(socket.id).send(f"socket {message}")
         app.threadsafe.socket(socket.id).emit("event", message)
-        return app.threadsafe.room("chat").count() + app.threadsafe.everyone.count()
+        return app.threadsafe.room("chat").count().result() + app.threadsafe.everyone.count().result()
 
     async with serve(app) as url, connect(f"{url}/") as client:
         await client.send("x")
@@ -97,7 +102,7 @@ async def test_a_handler_in_a_thread_sends_to_rooms_sockets_and_everyone(serve):
         assert await client.recv() == "2"
 
 
-async def test_any_thread_sends_and_what_it_sent_has_left_when_the_call_returns(serve):
+async def test_any_thread_sends_and_the_results_are_there_in_order(serve):
     app = both_kinds()
     async with serve(app) as url, connect(f"{url}/raw") as raw, connect(f"{url}/events") as events:
         await ids(app, 2)
@@ -106,8 +111,8 @@ async def test_any_thread_sends_and_what_it_sent_has_left_when_the_call_returns(
             app.threadsafe.room("all").send("hello")
             app.threadsafe.room("all").emit("news", {"a": 1})
             app.threadsafe.room("nobody").send("x")
-            assert app.threadsafe.room("nobody").count() == 0
-            return app.threadsafe.room("all").count()
+            assert app.threadsafe.room("nobody").count().result() == 0
+            return app.threadsafe.room("all").count().result()
 
         assert await in_thread(work) == 2
         assert await raw.recv() == "hello"
@@ -129,7 +134,7 @@ async def test_a_plain_endpoint_of_fastapi_sends(server):
     @site.get("/publish/{text}")
     def publish(text: str) -> int:
         app.threadsafe.room("news").emit("headline", text)
-        return app.threadsafe.room("news").count()
+        return app.threadsafe.room("news").count().result()
 
     async with server(site) as url, connect(f"{url}/ws/") as client:
         await ids(app, 1)
@@ -327,7 +332,7 @@ async def test_a_blocked_loop_is_waited_for_only_so_long_and_the_call_is_taken_b
 
     def work() -> None:
         try:
-            app.threadsafe.run(append, "app.threadsafe.test()")
+            app.threadsafe.submit(append, "app.threadsafe.test()").result()
         except TimeoutError as error:
             log.append(str(error))
         finally:
@@ -344,7 +349,7 @@ async def test_a_blocked_loop_is_waited_for_only_so_long_and_the_call_is_taken_b
             "or the client does not read."
         ]
         # What it would have run comes to nothing once the loop goes on.
-        await asyncio.to_thread(app.threadsafe.run, _nothing, "app.threadsafe.test()", extra=10)
+        await in_thread(lambda: app.threadsafe.submit(_nothing, "app.threadsafe.test()", extra=10))
     assert len(log) == 1
 
 
@@ -376,7 +381,7 @@ def test_a_thread_does_not_wait_for_an_event_loop_that_has_ended():
 
     def work() -> None:
         try:
-            app.threadsafe.run(forever, "app.threadsafe.test()")
+            app.threadsafe.submit(forever, "app.threadsafe.test()").result()
         except RuntimeError as error:
             answers.append(str(error))
 
@@ -426,20 +431,20 @@ async def test_a_thread_reaches_users_and_histories_and_the_sockets_of_a_route(s
         user, room = app.threadsafe.user("ann"), app.threadsafe.room("team:a")
 
         def work() -> list[Any]:
-            first, second = user.emit("told", 1), room.send("hi")
+            first, second = user.emit("told", 1).result(), room.send("hi").result()
             assert first is not None
             assert second is not None
             return [
                 first.offset,
                 second.offset,
-                user.emit("typing", transient=True),
-                [each.data for each in user.history()],
-                [each.data for each in room.history(5)],
-                user.count(),
-                app.threadsafe.users("ann", "bob").count(),
-                app.threadsafe.users("ann", "bob").emit("both"),
-                app.threadsafe.route(chat).everyone.emit("route"),
-                app.threadsafe.route(chat).everyone.count(),
+                user.emit("typing", transient=True).result(),
+                [each.data for each in user.history().result()],
+                [each.data for each in room.history(5).result()],
+                user.count().result(),
+                app.threadsafe.users("ann", "bob").count().result(),
+                app.threadsafe.users("ann", "bob").emit("both").result(),
+                app.threadsafe.route(chat).everyone.emit("route").result(),
+                app.threadsafe.route(chat).everyone.count().result(),
             ]
 
         assert await in_thread(work) == [1, 1, None, [1], ["hi"], 1, 2, None, None, 1]
@@ -465,3 +470,162 @@ async def test_a_thread_reaches_users_and_histories_and_the_sockets_of_a_route(s
             await in_thread(app.threadsafe.user("{x}").count)
         with pytest.raises(WrongThreadError, match=r"Use app\.user\('ann'\)\.revoke\(\) there"):
             user.revoke()
+
+
+async def test_a_call_returns_at_once_and_its_future_has_the_position(serve):
+    app = Symphony()
+    app.rooms("chat:{name}", history=10)
+    async with serve(app):
+        room = app.threadsafe.room("chat:a")
+
+        def work() -> list[Any]:
+            first = room.emit("said", 1, key="one")
+            again = room.emit("said", 1, key="one")
+            edit = room.emit("said", 2, replaces=first.result())
+            with pytest.raises(Reject, match="key"):
+                room.emit("said", 3, key="one").result()
+            with pytest.raises(ValueError, match="gap"):
+                room.emit("said", 3, exclude=["x"]).result()
+            assert room.emit("typing", transient=True, exclude=["x"]).result() is None
+            assert room.emit("price", conflate="a", volatile=True).result() is None
+            assert first.result() == again.result()
+            return [(each.data, each.replaces) for each in room.history().result()] + [
+                edit.result().offset - first.result().offset,
+                first.result(),
+            ]
+
+        (data, replaced), difference, first = await in_thread(work)
+        assert (data, replaced, difference) == (2, first, 1)
+
+
+async def test_data_is_taken_in_the_call(serve):
+    """The thread may change it before the event loop has encoded it."""
+    app = Symphony()
+    app.rooms("chat:{name}", history=10)
+    async with serve(app):
+        room = app.threadsafe.room("chat:a")
+
+        def work() -> list[Any]:
+            blocked = threading.Event()
+            app._core.node.loop.call_soon_threadsafe(blocked.wait, 10)
+            data = {"n": [1]}
+            calls = [room.emit("said", data), room.send(data), room.send(memoryview(b"abc"))]
+            data["n"].append(2)
+            blocked.set()
+            for call in calls:
+                call.result()
+            return [each.data for each in room.history().result()]
+
+        assert await in_thread(work) == [{"n": [1]}, {"n": [1]}, b"abc"]
+
+
+@pytest.mark.within("max_thread_calls")
+@pytest.mark.beyond("max_thread_calls")
+async def test_too_many_calls_that_have_not_ended_are_refused(serve):
+    app = both_kinds(limits=Limits(max_thread_calls=10))
+    async with serve(app) as url, connect(f"{url}/raw") as client:
+        await ids(app, 1)
+
+        def work() -> None:
+            blocked = threading.Event()
+            app._core.node.loop.call_soon_threadsafe(blocked.wait, 10)
+            calls = [app.threadsafe.everyone.send(str(number)) for number in range(10)]
+            with pytest.raises(QueueFullError, match=r"everyone.send\(\): 10 calls of other threads"):
+                app.threadsafe.everyone.send("too many")
+            blocked.set()
+            for call in calls:
+                call.result()
+            # There is room again.
+            app.threadsafe.everyone.send("10").result()
+
+        await in_thread(work)
+        assert [await client.recv() for _ in range(11)] == [str(number) for number in range(11)]
+
+
+async def test_a_failure_that_is_not_asked_for_is_reported(serve):
+    app = both_kinds()
+    errors: list[BaseException] = []
+
+    @app.on_error
+    async def note(error: BaseException) -> None:
+        errors.append(error)
+
+    async with serve(app):
+
+        def work() -> None:
+            app.threadsafe.socket("gone").send("x")
+            app.threadsafe.room("a").emit("x", key="needs a history")
+            # These are asked for.
+            assert isinstance(app.threadsafe.socket("gone").emit("x").exception(), DisconnectedError)
+            heard: list[Any] = []
+            app.threadsafe.socket("gone").emit("x").add_done_callback(heard.append)
+            with pytest.raises(DisconnectedError):
+                app.threadsafe.socket("gone").close().result()
+
+        await in_thread(work)
+        await until(lambda: len(errors) == 2)
+        assert {type(error) for error in errors} == {DisconnectedError, ValueError}
+
+
+async def test_a_call_can_be_cancelled_before_it_begins_and_while_it_waits(serve):
+    app = both_kinds()
+    async with serve(app) as url, connect(f"{url}/events") as client:
+        [id] = await ids(app, 1)
+
+        def work() -> None:
+            blocked = threading.Event()
+            app._core.node.loop.call_soon_threadsafe(blocked.wait, 10)
+            call = app.threadsafe.socket(id).emit("never")
+            assert call.cancel()
+            blocked.set()
+            with pytest.raises(CancelledError):
+                call.result()
+            waiting = app.threadsafe.socket(id).request("ask", timeout=60)
+            app.threadsafe.socket(id).emit("asked").result()
+            assert waiting.cancel()
+
+        await in_thread(work)
+        request = await heard(client)
+        assert request["event"] == "ask"
+        assert (await heard(client))["event"] == "asked"
+        assert (await heard(client))["cancel"] == request["id"]
+
+
+async def test_the_event_loop_awaits_a_future_and_does_not_wait_for_it(serve):
+    app = both_kinds()
+    async with serve(app) as url, connect(f"{url}/events"):
+        [id] = await ids(app, 1)
+        calls = await in_thread(
+            lambda: [app.threadsafe.everyone.count(), app.threadsafe.socket(id).request("x")]
+        )
+        assert await asyncio.wrap_future(calls[0]) == 1
+        with pytest.raises(WrongThreadError, match="waited for in the event loop's own thread"):
+            calls[1].result()
+        calls[1].cancel()
+
+
+async def test_a_thread_opens_and_closes_rooms_and_sees_their_members(serve):
+    app = Symphony()
+    rooms = app.rooms("game:{id:int}", members=dict, state=list)
+    ended: list[str] = []
+
+    @rooms.on_empty
+    async def empty(room: Room) -> None:
+        ended.append(room.name)
+
+    @app.on_connect
+    async def enter(socket: Socket) -> None:
+        socket.login(Identity("ann"))
+        await socket.join("game:1")
+
+    async with serve(app) as url:
+        room = app.threadsafe.room("game:1")
+        assert await in_thread(room.open) is True
+        assert await in_thread(room.open) is False
+        async with connect(f"{url}/") as client:
+            await client.ping()
+            await until(lambda: app.room("game:1").sockets)
+            assert [member.id for member in await in_thread(room.presence)] == ["ann"]
+            assert await in_thread(room.count) == 1
+            await in_thread(room.close)
+            await until(lambda: ended)

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from symphony import Handshake, Limits, Reject, Room, Socket, Symphony
+from symphony import Handshake, Identity, Limits, Reject, Room, Socket, Symphony
 from symphony.errors import RemoteError, RequestTimeoutError
 
 __all__ = ("make_app",)
@@ -43,6 +43,11 @@ class Publish(Struct):
     event: str
     data: Any = None
     transient: bool = False
+
+
+class Login(Struct):
+    id: str
+    name: str
 
 
 class Bye(Struct):
@@ -198,6 +203,12 @@ def make_app(limits: Limits | None = None) -> Symphony:
     async def greet(socket: Socket, room: Room, name: str) -> None:
         if name == "greeting":
             await room.emit("came")
+
+    app.rooms("shown:{name}", presence=True, client_join=True)
+
+    @events.on("login")
+    async def login(socket: Socket, data: Login) -> None:
+        socket.login(Identity(data.id, {"name": data.name}))
 
     spoken = app.rooms("spoken:{name}", history=3, client_join=True)
 

@@ -103,6 +103,7 @@ CLIENT_STEPS = SERVER_STEPS - {"server", "receive_in_any_order"} | {
     "joined",
     "same",
     "position_of",
+    "members_of",
     "ended",
     "publication",
     "lost",

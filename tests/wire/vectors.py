@@ -168,13 +168,33 @@ def _field_fits(key: str, envelope: Mapping[str, Any], found: Any, ids: Ids) -> 
         epoch = ids.setdefault(expected["epoch"], found["epoch"])
         return found == {"epoch": epoch, "offset": expected["offset"]}
     match expected:
-        case {"$at_least": least}:
-            return found >= least
-        case {"$at_most": most}:
-            return 0 < found <= most
+        case {"$at_least": _} | {"$at_most": _}:
+            return _within(expected, found)
+    if key in ("members", "diff") or (key == "data" and isinstance(expected, dict) and "version" in expected):
+        return isinstance(found, dict) and _members_fit(expected, found, ids)
     if key == "data" and ("error" in envelope or "left" in envelope or envelope.get("event") == "error"):
         return _error_fits(expected, found)
     return same(plain(expected), found)
+
+
+def _within(expected: Mapping[str, Any], found: Any) -> bool:
+    if "$at_least" in expected:
+        return found >= expected["$at_least"]
+    return 0 < found <= expected["$at_most"]
+
+
+def _members_fit(expected: Mapping[str, Any], found: Mapping[str, Any], ids: Ids) -> bool:
+    for field, value in expected.items():
+        came = found.get(field)
+        if field == "epoch":
+            if ids.setdefault(value, came) != came:
+                return False
+        elif isinstance(value, dict):
+            if not _within(value, came):
+                return False
+        elif not same(plain(value), came):
+            return False
+    return True
 
 
 def _error_fits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> bool:

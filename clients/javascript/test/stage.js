@@ -213,6 +213,7 @@ export class Stage {
 
   call(verb, { as, event, data, room, iterate, options, raises, code, reason }) {
     const given = value(data);
+    if (verb === "count") return void this.#results.set(as, settled(this.#counted(room)));
     if (verb === "leave") return void this.#results.set(as, settled(this.#left(room)));
     if (verb === "close") return void this.#client.close(code, reason);
     if (verb === "send") return this.#client.send(given);
@@ -262,6 +263,11 @@ export class Stage {
     return (await room.leave()) ?? null;
   }
 
+  async #counted(name) {
+    const room = await this.#room(name);
+    return room.count();
+  }
+
   async joined(name, expected) {
     const room = await this.#room(name);
     for (const field of ["position", "recovered"]) {
@@ -277,6 +283,13 @@ export class Stage {
   async position_of(name, { value: expected }) {
     const room = await this.#room(name);
     while (JSON.stringify(room.position) !== JSON.stringify(expected)) await new Promise(setImmediate);
+  }
+
+  async members_of(name, { value: expected, total }) {
+    const { presence } = await this.#room(name);
+    const wanted = JSON.stringify([expected && Object.entries(expected), total]);
+    const shown = () => JSON.stringify([presence.isKnown ? [...presence] : null, presence.total]);
+    while (shown() !== wanted) await new Promise(setImmediate);
   }
 
   async ended(name, { error: expected }) {
@@ -449,6 +462,7 @@ const STEPS = [
   "joined",
   "same",
   "position_of",
+  "members_of",
   "ended",
   "publication",
   "lost",

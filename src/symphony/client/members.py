@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from symphony.client.answers import Answers
@@ -27,13 +29,32 @@ Kind: TypeAlias = type[ReadCount] | type[ReadPresence]
 
 
 class _Question(Request):
-    """A request about the members of a room. It may be sent again after a lost connection."""
+    """A request about the members of a room. It may be sent again after a lost connection.
 
-    __slots__ = ("_kind",)
+    Args:
+        answers: The requests of the client.
+        kind: What it asks.
+        room: The name of the room.
+        take: Called with the answer, before anything that the server sends after it; returns its result.
+        timeout: Seconds; `inf`: no limit.
+        where: The address of the server, for the errors.
+    """
 
-    def __init__(self, answers: Answers, kind: Kind, room: str, *, timeout: float, where: str) -> None:
+    __slots__ = ("_kind", "_take")
+
+    def __init__(
+        self,
+        answers: Answers,
+        kind: Kind,
+        room: str,
+        take: Callable[[Any], Any],
+        *,
+        timeout: float,
+        where: str,
+    ) -> None:
         super().__init__(answers, room, None, timeout=timeout, idempotent=True, where=where)
         self._kind = kind
+        self._take = take
 
     @property
     def what(self) -> str:
@@ -47,6 +68,17 @@ class _Question(Request):
 
     def _envelope(self, timeout: float | None) -> ReadCount | ReadPresence:
         return self._kind(self._event, None, timeout)
+
+    def replied(self, data: Any) -> None:
+        """Handle the reply."""
+        if self._future.done():
+            return
+        try:
+            result = self._take(data)
+        except RemoteError as error:
+            self._fail(error)
+        else:
+            super().replied(result)
 
 
 class Members:
@@ -76,10 +108,11 @@ class Members:
         """Return how many members a room has."""
         self._gate.wait()
         try:
-            answer = await self._ask(ReadCount, membership, self._options.request_timeout)
+            return await self._ask(
+                ReadCount, membership, lambda data: self._read(int, data), self._options.request_timeout
+            )
         finally:
             self._gate.waited()
-        return self._read(int, answer)
 
     def reread(self, membership: Membership) -> None:
         """Read all members of a room, because a change is missing."""
@@ -89,11 +122,14 @@ class Members:
 
     async def _reread(self, membership: Membership) -> None:
         roster = membership.roster
+
+        def take(data: Any) -> None:
+            membership.show(roster.restart(self._read(MembersState, data)))
+
         while (missed := roster.missed) is not None:
             try:
                 # If the connection is lost, it is sent on the next one. So it needs no timeout.
-                answer = await self._ask(ReadPresence, membership, float("inf"))
-                membership.show(roster.restart(self._read(MembersState, answer)))
+                await self._ask(ReadPresence, membership, take, inf)
             except DisconnectedError:
                 return
             except SymphonyError as error:
@@ -109,8 +145,11 @@ class Members:
                 # The answer is older. Only another change could be a reason to ask again.
                 return
 
-    async def _ask(self, kind: Kind, membership: Membership, timeout: float) -> Any:
-        request = _Question(self._answers, kind, membership.name, timeout=timeout, where=self._where)
+    async def _ask(
+        self, kind: Kind, membership: Membership, take: Callable[[Any], Any], timeout: float
+    ) -> Any:
+        name = membership.name
+        request = _Question(self._answers, kind, name, take, timeout=timeout, where=self._where)
         return await request.reply()
 
     def _read(self, annotation: Any, data: Any) -> Any:
