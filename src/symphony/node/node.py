@@ -108,12 +108,7 @@ class Node:
             store=store,
             node=secrets.token_urlsafe(9),
             has_members=has_members,
-            patience=limits.finish_timeout,
-            max_name=limits.max_room_name,
-            max_recovery=limits.max_recovery,
-            max_listener_bytes=limits.max_listener_bytes,
-            page_timeout=limits.page_timeout,
-            publish_timeout=limits.publish_timeout,
+            limits=limits,
         )
         self.logins = Logins()
         self.targets = Targets(self)

@@ -39,6 +39,7 @@ from symphony.rooms.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from symphony.identity import Identity
+    from symphony.limits import Limits
     from symphony.socket import Socket
     from symphony.stats import Stats
 
@@ -67,12 +68,7 @@ class Membership:
         store: Knows the members.
         node: The name of the node.
         has_members: Whether a family has members, or a home.
-        patience: How many seconds the tasks of a room have to end.
-        max_name: `Limits.max_room_name`.
-        max_recovery: `Limits.max_recovery`.
-        max_listener_bytes: `Limits.max_listener_bytes`.
-        page_timeout: `Limits.page_timeout`.
-        publish_timeout: `Limits.publish_timeout`.
+        limits: The limits of the app.
     """
 
     def __init__(
@@ -86,12 +82,7 @@ class Membership:
         store: PresenceStore,
         node: str,
         has_members: bool,
-        patience: float,
-        max_name: int,
-        max_recovery: int,
-        max_listener_bytes: int,
-        page_timeout: float,
-        publish_timeout: float,
+        limits: Limits,
     ) -> None:
         self.thread = get_ident()
         self.group: Callable[[str], Batch | None] = lambda name: None
@@ -100,14 +91,14 @@ class Membership:
         self.everyone = Batch(EVERYONE)
         self._find_family = find_family
         self._report = report
-        self._max_name = max_name
+        self._max_name = limits.max_room_name
         self._broker = broker
-        self._timeout, self._patience = publish_timeout, patience
+        self._timeout, self._patience = limits.publish_timeout, limits.finish_timeout
         self._store = store
         self._changes = changes = Changes()
         handle = partial(Room, self)
         snapshots = Snapshots(handle, report)
-        announcing = Announcing(batches, background, snapshots, max_recovery, page_timeout)
+        announcing = Announcing(batches, background, snapshots, limits.max_recovery, limits.page_timeout)
         is_shared = broker is not None and broker.shared
         self._relaying = relaying = None
         self.peers: Peers | None = None
@@ -122,7 +113,7 @@ class Membership:
             lambda name: find_family(name)[0],
             report,
             relaying=relaying,
-            timeout=publish_timeout,
+            timeout=self._timeout,
         )
         self._lives = lives = Lives(
             handle,
@@ -135,7 +126,7 @@ class Membership:
             follow=announcing.follow,
             relaying=relaying,
             heard=publishing.hand,
-            patience=patience,
+            patience=self._patience,
         )
         self._members = members = MemberTable(
             store, node, lives, handle, lambda name: find_family(name)[0], background, report
@@ -145,11 +136,11 @@ class Membership:
         if has_members:
             members.start(self._leaving)
         self._clients = ClientRooms(lives.rooms, handle, self._publishing)
-        listening = Listening(find_family, lives, announcing, batches, stats, max_listener_bytes)
+        listening = Listening(find_family, lives, announcing, batches, stats, limits.max_listener_bytes)
         self.listen = listening.listen
         self.end_listeners = listening.end_all
         self._opening = Opening(
-            find_family, lives, self._leaving, listening.end, seating, background, patience
+            find_family, lives, self._leaving, listening.end, seating, background, self._patience
         )
         self._joining = Joining(
             find_family,
