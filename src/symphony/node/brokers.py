@@ -13,12 +13,17 @@ from symphony.broker.base import Broker
 from symphony.broker.engines import MEMORY, is_in_memory, open_broker
 from symphony.limits import Limits
 
-__all__ = ("BROKER_VARIABLE", "opened_broker")
+__all__ = ("BROKER_VARIABLE", "broker_url", "opened_broker")
 
 logger = logging.getLogger("symphony.app")
 
 BROKER_VARIABLE: Final = "SYMPHONY_BROKER"
 """The environment variable with the URL of the broker, for apps that name none."""
+
+
+def broker_url(named: str | None) -> str:
+    """Return the URL of the broker of an app that names this one, or none."""
+    return named or os.environ.get(BROKER_VARIABLE) or MEMORY
 
 
 @asynccontextmanager
@@ -39,7 +44,12 @@ async def opened_broker(
         ConfigurationError: The URL is wrong.
         BrokerUnavailableError: The broker cannot be reached.
     """
-    url = url or os.environ.get(BROKER_VARIABLE) or MEMORY
+    if url is not None and is_in_memory(url) and os.environ.get(BROKER_VARIABLE, "").startswith("ipc:"):
+        logger.warning(
+            "The app names broker='memory://', so each worker has its own rooms, and their members do not "
+            "hear those at other workers. Leave broker= out: the workers then share the broker of the server."
+        )
+    url = broker_url(url)
     if is_in_memory(url) and not keeps_history:
         yield None
         return
