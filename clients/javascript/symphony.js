@@ -74,6 +74,8 @@ const GROWTH = 1.5;
 const MAX_GROWTHS = 100;
 /** Seconds: a server that asks for a longer wait by mistake must not keep a client away for good. */
 const MAX_RETRY = 24 * 3600;
+/** How often in a row a client that is sent elsewhere tries again at once. Then it waits, and begins anew. */
+const MAX_AT_ONCE = 16;
 /** Seconds within which the client tries again when the network or the user is back. */
 const HURRY = 1;
 /** Seconds that `close()` waits for the server's close frame. */
@@ -736,6 +738,7 @@ const LOST = 1006;
 const UNREAD = 1013;
 const INVALID = 4400;
 const UNAUTHORIZED = 4401;
+const ELSEWHERE = 4421;
 /** Sent instead of 1013, which a page may not send. */
 const OWN_UNREAD = 4000;
 /** Sent if a handler of `onOpen` fails. */
@@ -2293,6 +2296,8 @@ export class Client {
   #refreshed = false;
   /** Whether the server said when to come back, and no attempt has failed without an answer since then. */
   #later = false;
+  /** How often in a row it was sent elsewhere. */
+  #elsewhere = 0;
   #notBefore = 0;
   #nextAt = 0;
   /** Attempts in a row that opened nothing. */
@@ -3915,6 +3920,7 @@ export class Client {
       this.#attempts = 0;
       this.#refreshed = false;
       this.#later = false;
+      this.#elsewhere = 0;
       this.#brief = 0;
       this.#strangeSince = null;
       this.#strange = "";
@@ -3932,7 +3938,17 @@ export class Client {
       return this.#end(error, { orderly: code === NORMAL || code === GOING_AWAY });
     }
     const opened = link.openedAt !== Infinity;
-    this.#wait(link.retry ?? refusal?.retryAfter ?? null, opened);
+    const retry = link.retry ?? refusal?.retryAfter ?? null;
+    // Not any 421: that of a proxy says nothing about the next attempt.
+    const decides = link.status === null || link.marked;
+    const elsewhere = refusal ? decides && refusal.code === "elsewhere" : opened && code === ELSEWHERE;
+    if (retry === null && elsewhere && this.#elsewhere < MAX_AT_ONCE) {
+      this.#elsewhere++;
+      this.#wakeAt(now());
+    } else {
+      this.#elsewhere = 0;
+      this.#wait(retry, opened);
+    }
     if (!this.#away) {
       if (opened) this.#tellBrief(text);
       else this.#tellFailure(link, refusal, text);

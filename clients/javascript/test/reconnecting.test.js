@@ -118,6 +118,42 @@ for (const protocol of ["json", "msgpack"]) {
   });
 }
 
+/** Send a client elsewhere before its connection is open. */
+async function sendElsewhere(server) {
+  const peer = await server.peer();
+  const data = { code: "elsewhere", message: "it is on another node", retryable: true, details: null };
+  peer.message(JSON.stringify({ event: "error", data }));
+  peer.close(4421, "elsewhere");
+}
+
+// within: MAX_AT_ONCE
+// beyond: MAX_AT_ONCE
+test("a client that is sent elsewhere waits after sixteen attempts at once", async (t) => {
+  const tick = stopTime(t);
+  t.mock.method(Math, "random", () => 1);
+  const server = await serve(t);
+  server.choose = () => "symphony.refuse";
+  const client = join(t, server.url, { backoff: 1 });
+  for (const wait of [1, 1.5]) {
+    for (let count = 0; count < 16; count++) {
+      await sendElsewhere(server);
+      await waits(client, tick, 0.01);
+    }
+    await sendElsewhere(server);
+    await waits(client, tick, wait);
+  }
+});
+
+test("an open connection that ends with 4421 is made anew at once", async (t) => {
+  const tick = stopTime(t);
+  t.mock.method(Math, "random", () => 1);
+  const { server, client, peer } = await pair(t, { backoff: 1 });
+  peer.close(4421, "the room has moved");
+  await waits(client, tick, 0.01);
+  (await server.peer()).cut();
+  await waits(client, tick, 1);
+});
+
 test("a `retry` that is no number of seconds is none", async (t) => {
   const tick = stopTime(t);
   t.mock.method(Math, "random", () => 1);

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, cast
 
-from symphony.client.backoff import Backoff
+from symphony.client.backoff import ELSEWHERE, Backoff
 from symphony.client.greeting import TOO_SLOW, greet
 from symphony.client.link import Close, Dial, DialError, Link, Listener
 from symphony.client.loss import Closed, Loss, how, sentence
@@ -214,6 +214,8 @@ class Reconnector:
         refusal = self._owner.refusal(close)
         if refusal is not None and refusal.retry_after is not None:
             self._backoff.hint(refusal.retry_after)
+        elif refusal.code == "elsewhere" if refusal is not None else close.code == ELSEWHERE:
+            self._backoff.elsewhere()
         if not self._returning.after_close(close, refusal):
             self._end(close, f"the connection to {where} has ended ({how(close)})", refusal)
         else:
@@ -321,6 +323,9 @@ class Reconnector:
         self._failure = failure
         if failure.retry_after is not None:
             self._backoff.hint(failure.retry_after)
+        elif failure.refusal is not None and failure.refusal.code == "elsewhere":
+            # Not any 421: that of a proxy says nothing about the next attempt.
+            self._backoff.elsewhere()
         else:
             self._backoff.unanswered()
         what = f"{self._dial.where} {verb(failure.code)}: {failure.message}"

@@ -22,12 +22,13 @@ from symphony.limits import Limits
 from symphony.node.admission import Admission, Resolve, shown_path
 from symphony.node.entrances import Entrances
 from symphony.node.logins import Logins
-from symphony.node.others import socket_id
 from symphony.node.peruser import LocalClaims, PerUser
+from symphony.node.sharedperuser import SharedPerUser
 from symphony.node.targets import Targets
 from symphony.rooms.joining import FindFamily
 from symphony.rooms.membership import Membership
 from symphony.rooms.sharedmembership import SharedMembership
+from symphony.rooms.topics import socket_id
 from symphony.session.blocking import watched
 from symphony.session.endpoint import Endpoint
 from symphony.session.refusal import refuse
@@ -96,6 +97,7 @@ class Node:
         self.sockets: dict[str, Socket[Any]] = {}
         # Before the rooms, which start some.
         self._tasks: set[asyncio.Task[Any]] = set()
+        store = presence_beside(broker)
         table = SharedMembership if broker is not None and broker.shared else Membership
         self.rooms = table(
             find_family,
@@ -103,7 +105,7 @@ class Node:
             self.report,
             broker=broker,
             stats=stats,
-            store=presence_beside(broker),
+            store=store,
             node=secrets.token_urlsafe(9),
             has_members=has_members,
             patience=limits.finish_timeout,
@@ -119,7 +121,10 @@ class Node:
         self._on_exception = on_exception
         self.loop = asyncio.get_running_loop()
         self._sessions: dict[Session, None] = {}
-        self._per_user = PerUser(LocalClaims())
+        peers = self.rooms.peers
+        self._name = None if peers is None else peers.node
+        shared = None if peers is None else SharedPerUser(store, peers, self.run_in_background)
+        self._per_user = shared or PerUser(LocalClaims())
         self._entrances = Entrances(self.rooms, self._per_user, self.run_in_background)
         self._admission = Admission(resolve, limits, hosts, paths)
         self._stopping = False
@@ -308,7 +313,7 @@ class Node:
             connection,
             dialect,
             handshake,
-            id=socket_id(secrets.token_urlsafe(16), self.rooms.peers),
+            id=socket_id(secrets.token_urlsafe(16), self._name),
             route=endpoint.pattern,
             params=params,
             make_state=endpoint.state,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Raw
 
@@ -17,7 +17,7 @@ from symphony.protocol.replies import Unread, read_reply, reply_readers
 from symphony.protocol.unencodable import fail_to_encode
 from symphony.protocol.v1 import MAX_TIMEOUT
 from symphony.rooms.outcomes import Outcome
-from symphony.rooms.topics import topic_of
+from symphony.rooms.topics import node_of, topic_of
 from symphony.targets import no_open_socket
 from symphony.tasks import start
 from symphony.users import ask_sockets, replies_or_error
@@ -31,14 +31,7 @@ if TYPE_CHECKING:
     from symphony.targets import SocketTarget
     from symphony.users import User
 
-__all__ = ("OtherNodes", "ReachedNode", "socket_id")
-
-_SEPARATOR: Final = "."
-
-
-def socket_id(random: str, peers: Peers | None) -> str:
-    """Return the id of a socket. If there are other nodes, it names the node of the socket."""
-    return random if peers is None else f"{random}{_SEPARATOR}{peers.node}"
+__all__ = ("OtherNodes", "ReachedNode")
 
 
 class ReachedNode(Protocol):
@@ -229,8 +222,8 @@ class OtherNodes:
 
     def _node_of(self, socket: str) -> str | None:
         """Return the node of a socket; `None`: it can only be on this one."""
-        _, separator, node = socket.rpartition(_SEPARATOR)
-        return node if separator and node != self._peers.node else None
+        node = node_of(socket)
+        return None if node == self._peers.node else node
 
     def _told(self, socket: str, what: str, told: asyncio.Future[int]) -> None:
         if not told.cancelled() and told.exception() is None and told.result() == 0:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from symphony.broker.attendance import Claimed
 from symphony.errors import Reject
+from symphony.rooms.topics import node_of
 from symphony.socket import look_for_others
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class PerUser:
     def __init__(self, claims: Claims, *, node: str = "") -> None:
         self._claims = claims
         self._node = node
-        # The sockets that have the claim of their user.
+        # The sockets that have the claim of their user, or ask for it.
         self._sessions: dict[str, Session] = {}
 
     async def look(self, session: Session) -> None:
@@ -114,10 +115,12 @@ class PerUser:
             raise Reject("unauthorized", "this route needs a user")
         replace = endpoint.on_conflict == "replace"
         scope, user = endpoint.pattern, socket.user.id
+        # Before it asks: if it goes meanwhile, it gives up what it gets.
+        self._sessions[socket.id] = session
         claimed = await self._claims.claim(scope, user, socket.id, self._node, most=1, replace=replace)
         if not claimed.granted:
+            self._sessions.pop(socket.id, None)
             raise Reject("conflict", _CONFLICT)
-        self._sessions[socket.id] = session
         evicted = [old for old, _ in claimed.evicted]
         if session.is_over:
             # It went while it claimed.
@@ -129,12 +132,16 @@ class PerUser:
         user = session.socket.user
         await self.left(session)
         for old in evicted:
-            if user is not None and old in self._sessions:
-                scope = session.endpoint.pattern
-                again = await self._claims.claim(scope, user.id, old, self._node, most=1, replace=False)
+            if user is not None and (old in self._sessions or self.is_elsewhere(old)):
+                scope, node = session.endpoint.pattern, node_of(old) or self._node
+                again = await self._claims.claim(scope, user.id, old, node, most=1, replace=False)
                 if not again.granted:
                     # A third one has it now.
                     self.replace((old,))
+
+    def is_elsewhere(self, id: str) -> bool:
+        """Return whether a socket is on another node."""
+        return False
 
     def replace(self, evicted: Sequence[str]) -> None:
         """Close the sockets whose place was taken."""

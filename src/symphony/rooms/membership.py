@@ -101,7 +101,7 @@ class Membership:
         self._report = report
         self._max_name = max_name
         self._broker = broker
-        self._timeout = publish_timeout
+        self._timeout, self._patience = publish_timeout, patience
         self._store = store
         self._changes = changes = Changes()
         announcing = Announcing(batches, background, max_recovery, page_timeout)

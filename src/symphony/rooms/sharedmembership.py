@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from symphony.errors import SymphonyError
 from symphony.outgoing.batch import Batch, Recipient
 from symphony.outgoing.encoding import Content, Emitted, Once, Sent
 from symphony.protocol.positions import Position
 from symphony.rooms.membership import Membership
 from symphony.rooms.options import PLAIN, Delivery
+from symphony.rooms.outcomes import heard
 from symphony.rooms.publishing import terms_of
 from symphony.rooms.topics import EVERYONE_TOPIC, topic_of
+from symphony.tasks import start
 
 if TYPE_CHECKING:
     from symphony.broker.peers import Peers
@@ -27,6 +32,7 @@ class SharedMembership(Membership):
         assert self._relaying is not None
         await self._relaying.listen(EVERYONE_TOPIC, self._heard_everyone)
         self._others.offer("count", self._count_here)
+        self._others.offer("close_room", self._close_here, goes_on=True)
         await self._others.start()
 
     async def close(self, *, timeout: float) -> None:
@@ -46,6 +52,28 @@ class SharedMembership(Membership):
         return here + await self.count_elsewhere([topic_of(name)])
 
     count.__qualname__ = "Room.count"
+
+    async def close_room(self, name: str, code: int, reason: str) -> None:
+        """End a room and its memberships on all nodes; see `Room.close`."""
+        timeout = self._timeout + self._patience
+        # In another task, because this one may be the room's own.
+        elsewhere = start(self._others.ask_all("close_room", name, code, reason, timeout=timeout))
+        try:
+            await self._close_here(name, code, reason)
+        finally:
+            await asyncio.wait((elsewhere,))
+        elsewhere.result()
+
+    close_room.__qualname__ = "Room.close"
+
+    async def _close_here(self, name: str, code: int, reason: str) -> None:
+        live = self._rooms.get(name)
+        if live is not None and live.feed is not None and self._broker is not None:
+            # Its members get what other nodes have published before.
+            with suppress(SymphonyError):
+                page = await self._broker.before(name, None, limit=1)
+                await heard(live.feed, self._patience, page.top)
+        await super().close_room(name, code, reason)
 
     @property
     def _others(self) -> Peers:

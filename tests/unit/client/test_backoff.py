@@ -106,3 +106,32 @@ def test_a_hint_that_is_no_delay_counts_as_nothing(hint: float) -> None:
     backoff = Backoff(0.5, 30.0, high)
     backoff.hint(hint)
     assert backoff.next() == 0.5
+
+
+@pytest.mark.within("client.backoff._MAX_AT_ONCE")
+@pytest.mark.beyond("client.backoff._MAX_AT_ONCE")
+def test_a_client_that_is_sent_elsewhere_waits_after_sixteen_attempts_at_once() -> None:
+    backoff = Backoff(0.5, 30.0, high)
+    waits: list[float] = []
+    for _ in range(36):
+        backoff.elsewhere()
+        waits.append(backoff.next())
+    assert waits == [*[0.0] * 16, 0.5, *[0.0] * 16, 0.75, 0.0, 0.0]
+
+
+def test_a_connection_that_lasted_lets_it_be_sent_elsewhere_again() -> None:
+    backoff = Backoff(0.5, 30.0, high)
+    for lasted, wait in ((LASTED - 0.001, 0.5), (LASTED, 0.0)):
+        for _ in range(16):
+            backoff.elsewhere()
+            assert backoff.next() == 0.0
+        assert backoff.lasted(lasted) == (wait == 0.0)
+        backoff.elsewhere()
+        assert backoff.next() == wait
+
+
+def test_being_sent_elsewhere_changes_no_other_delay() -> None:
+    backoff = Backoff(0.5, 30.0, high)
+    assert backoff.next() == 0.5
+    backoff.elsewhere()
+    assert [backoff.next() for _ in range(3)] == [0.0, 0.75, 1.125]
