@@ -23,7 +23,7 @@ from symphony.rooms.joining import FindFamily
 from symphony.rooms.sharedmembership import SharedMembership
 from symphony.rooms.target import Target
 from symphony.stats import Stats
-from symphony.targets import SocketTarget
+from symphony.targets import Others, SocketTarget
 from symphony.users import User, Users
 
 if TYPE_CHECKING:
@@ -130,6 +130,8 @@ class AsyncPublishing:
             page_timeout=limits.page_timeout,
             publish_timeout=limits.publish_timeout,
         )
+        # It publishes only: it asks no other node for its sockets.
+        self.others: Others | None = None
         # This process has no sockets.
         self.sockets: dict[str, Socket[Any]] = {}
 

@@ -42,14 +42,29 @@ class Blocking(Protocol):
         ...
 
 
-class AsyncPublisherTarget:
-    """Everyone, or several users, for another process."""
+class _Awaited:
+    """What is common to the targets whose verbs are awaited."""
 
     __slots__ = ("_publisher", "_target")
 
     def __init__(self, publisher: Waiting, target: Any) -> None:
         self._publisher = publisher
         self._target = target
+
+    def _publish(
+        self, verb: str, values: tuple[object, ...], exclude: Collection[str], options: dict[str, Any]
+    ) -> Awaitable[Any]:
+        if isinstance(exclude, str):
+            exclude = (exclude,)
+        left_out = self._publisher.left_out(exclude)
+        call = getattr(self._target, verb)
+        return self._publisher.waiting(call(*values, exclude=left_out, **options))
+
+
+class AsyncPublisherTarget(_Awaited):
+    """Everyone, or several users, for another process."""
+
+    __slots__ = ()
 
     def send(self, message: object, *, exclude: Collection[str] = ()) -> Awaitable[None]:
         """Send a message, as `Target.send`.
@@ -69,17 +84,8 @@ class AsyncPublisherTarget:
         """Send an event, as `Target.emit`; otherwise as `send`."""
         return self._publish("emit", (event, data), exclude, {})
 
-    def _publish(
-        self, verb: str, values: tuple[object, ...], exclude: Collection[str], options: dict[str, Any]
-    ) -> Awaitable[Any]:
-        if isinstance(exclude, str):
-            exclude = (exclude,)
-        left_out = self._publisher.left_out(exclude)
-        call = getattr(self._target, verb)
-        return self._publisher.waiting(call(*values, exclude=left_out, **options))
 
-
-class AsyncPublisherRoom(AsyncPublisherTarget):
+class AsyncPublisherRoom(_Awaited):
     """A room or a user, for another process."""
 
     __slots__ = ()
@@ -134,14 +140,23 @@ class AsyncPublisherRoom(AsyncPublisherTarget):
         return self._publisher.waiting(self._target.history(limit, before=before))
 
 
-class PublisherTarget:
-    """Everyone, or several users, for another process; its verbs block."""
+class _Blocked:
+    """What is common to the targets whose verbs block."""
 
     __slots__ = ("_publisher", "_target")
 
     def __init__(self, publisher: Blocking, target: Callable[[], Any]) -> None:
         self._publisher = publisher
         self._target = target
+
+    def _run(self, verb: str, *values: Any, **options: Any) -> Any:
+        return self._publisher.run(lambda: getattr(self._target(), verb)(*values, **options))
+
+
+class PublisherTarget(_Blocked):
+    """Everyone, or several users, for another process; its verbs block."""
+
+    __slots__ = ()
 
     def send(self, message: object, *, exclude: Collection[str] = ()) -> None:
         """Send a message, as `AsyncPublisherTarget.send`."""
@@ -151,11 +166,8 @@ class PublisherTarget:
         """Send an event, as `AsyncPublisherTarget.emit`."""
         self._run("emit", event, data, exclude=exclude)
 
-    def _run(self, verb: str, *values: Any, **options: Any) -> Any:
-        return self._publisher.run(lambda: getattr(self._target(), verb)(*values, **options))
 
-
-class PublisherRoom(PublisherTarget):
+class PublisherRoom(_Blocked):
     """A room or a user, for another process; its verbs block."""
 
     __slots__ = ()
