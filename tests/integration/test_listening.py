@@ -23,7 +23,6 @@ from symphony import (
     Position,
     Publication,
     QueueFullError,
-    Reject,
     Room,
     Socket,
     Symphony,
@@ -607,17 +606,6 @@ async def test_an_error_in_the_block_frees_it_too(nodes: Any) -> None:
         async with app.room("plain:a").listen():
             raise ZeroDivisionError
     assert rooms_of(app) == {}
-
-
-async def test_a_broker_that_has_gone_is_told() -> None:
-    served = serve_broker("memory://", Limits())
-    app = make(Limits(publish_timeout=10), served.url)
-    async with TestClient(app):
-        served.close()
-        with pytest.raises(Reject, match="cannot be re"):
-            async with app.room("kept:a").listen():
-                pass
-        assert rooms_of(app) == {}
 
 
 async def test_a_loop_over_many_publications_lets_others_run(nodes: Any) -> None:
