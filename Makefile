@@ -10,8 +10,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo recording test check format bench bench-micro docs soak clean test-main test-browsers test-alone check-text check-types check-imports
 
-demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080; `make demo PORT=9000` takes another port
-	.venv/bin/symphony run examples/demo/app.py --port $(PORT)
+demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080; `make demo PORT=9000 PROCESSES=2` takes another port, and two processes
+	.venv/bin/symphony run examples/demo/app.py --port $(PORT) $(if $(PROCESSES),--workers $(PROCESSES))
 
 # Load and fault tests have the machine to themselves: they compare what they see with memory and
 # with the clock. What starts browsers and Node is kept together by file, so that a worker shares

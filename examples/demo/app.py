@@ -1,7 +1,7 @@
 """A chat with rooms, and the page to use it, on one port.
 
 Start it with `make demo` or `symphony run examples/demo/app.py`. Then open
-http://127.0.0.1:8080 in two tabs.
+http://127.0.0.1:8080 in two tabs. With `--workers 2`, two processes serve it.
 """
 
 import os
@@ -11,13 +11,13 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, convert, field
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
-from symphony import Handshake, Room, Socket, Symphony
+from symphony import Handshake, History, Identity, Member, Reject, Room, Socket, Symphony
 
 PAGE = Path(__file__).with_name("index.html")
 MARK = Path(__file__).parents[2] / "docs" / "assets" / "mark.svg"
@@ -61,7 +61,7 @@ class Say(Struct):
 # The data that the page receives.
 
 
-class Member(Struct):
+class Person(Struct):
     id: str
     name: str
 
@@ -69,7 +69,7 @@ class Member(Struct):
 class Said(Struct):
     id: str
     room: RoomName
-    member: Member
+    member: Person
     text: str
     at: float = field(default_factory=time.time)
 
@@ -91,7 +91,7 @@ class Entered(Struct):
     """The answer to `enter`: the room, and the recent news of all rooms."""
 
     you: str
-    members: list[Member]
+    members: list[Person]
     said: list[Said]
     news: list[News]
     at: float = field(default_factory=time.time)
@@ -101,28 +101,22 @@ class Seen(Struct):
     """A member joined, left, or is typing."""
 
     room: str
-    member: Member
+    member: Person
 
 
 class Visitor:
     """The state of one socket, `socket.state`."""
 
     def __init__(self) -> None:
-        self.member = Member(id="", name="")
         self.room: RoomName | None = None
 
 
-class Talk:
-    """The state of one room, `room.state`."""
-
-    def __init__(self) -> None:
-        # The messages by id, oldest first.
-        self.said: dict[str, Said] = {}
-
-
 chat = app.route("/chat", state=Visitor)
-# An empty room keeps its state for ten minutes.
-rooms = app.rooms("chat:{name}", state=Talk, linger=600)
+
+# A room keeps its last messages for a day, also while it is empty. A page that was offline gets
+# what it has missed. A user whose page is reloaded stays a member, and the others notice nothing.
+# Both are the same in all processes of a server with workers.
+rooms = app.rooms("chat:{name}", history=History(KEPT, ttl=86400), grace=5)
 
 
 # `name` comes from the query string. The token is a secret of the page, which sends the same
@@ -132,7 +126,11 @@ async def connect(
     socket: Socket[Visitor], handshake: Handshake, name: Annotated[str, Meta(max_length=24, pattern=r"\S")]
 ) -> None:
     token = handshake.token or secrets.token_hex(16)
-    socket.state.member = Member(blake2b(token.encode(), digest_size=8).hexdigest(), name)
+    socket.login(Identity(blake2b(token.encode(), digest_size=8).hexdigest(), {"name": name}))
+
+
+def person(user: Identity) -> Person:
+    return Person(user.id, user.info["name"])
 
 
 async def go(socket: Socket[Visitor], name: RoomName) -> Room:
@@ -147,79 +145,72 @@ async def go(socket: Socket[Visitor], name: RoomName) -> Room:
 
 
 @chat.on("enter")
-async def enter(socket: Socket[Visitor], name: RoomName) -> Entered:
+async def enter(socket: Socket[Visitor], user: Identity, name: RoomName) -> Entered:
     room = await go(socket, name)
     return Entered(
-        you=socket.state.member.id,
-        members=list(present(room).values()),
-        said=list(remembered(name).values()),
-        news=[news(said) for name in ROOMS for said in remembered(name).values()],
+        you=user.id,
+        members=[person(member.user) for member in await room.presence() if member.user is not None],
+        said=await remembered(name),
+        news=[news(said) for name in ROOMS for said in await remembered(name)],
     )
 
 
 # A message names its room, because it may have waited for a connection while its author
-# moved to another one. A message that is sent twice is published once, as long as the room
-# remembers it.
+# moved to another one. A message that is sent twice is published once: its id is the key.
 @chat.on("say")
-async def say(socket: Socket[Visitor], data: Say) -> Said:
+async def say(socket: Socket[Visitor], user: Identity, data: Say) -> Said:
     room = await go(socket, data.room)
-    known: dict[str, Said] = room.state.said
-    if data.id not in known:
-        known[data.id] = said = Said(data.id, data.room, socket.state.member, data.text)
-        if len(known) > KEPT:
-            del known[next(iter(known))]
-        await room.emit("said", said)
-        await app.everyone.emit("news", news(said))
-    return known[data.id]
+    said = Said(data.id, data.room, person(user), data.text)
+    try:
+        await room.emit("said", said, key=data.id)
+    except Reject as refusal:
+        # It was published already, at another time.
+        if refusal.code != "conflict":
+            raise
+        return next((known for known in await remembered(data.room) if known.id == data.id), said)
+    await app.everyone.emit("news", news(said))
+    return said
 
 
-# An event without a reply: it is not stored, and losing one does no harm.
+# An event without a reply: it is not kept, and losing one does no harm.
 @chat.on("typing")
-async def typing(socket: Socket[Visitor]) -> None:
+async def typing(socket: Socket[Visitor], user: Identity) -> None:
     name = socket.state.room
     if name is not None:
-        await app.room(f"chat:{name}").emit("typing", Seen(name, socket.state.member), exclude=socket)
+        seen = Seen(name, person(user))
+        await app.room(f"chat:{name}").emit("typing", seen, exclude=socket, transient=True)
 
 
-def remembered(name: RoomName) -> dict[str, Said]:
-    """Return the recent messages of a room by id, oldest first."""
-    talk: Talk | None = app.room(f"chat:{name}").state
-    return talk.said if talk is not None else {}
+async def remembered(name: RoomName) -> list[Said]:
+    """Return the recent messages of a room, oldest first."""
+    history = await app.room(f"chat:{name}").history(KEPT)
+    return [convert(publication.data, Said) for publication in history]
 
 
 def news(said: Said) -> News:
     return News(said.id, said.room, said.member.id, said.at)
 
 
-def present(room: Room, *, without: Socket[Visitor] | None = None) -> dict[str, Member]:
-    """Return the members of a room by id; one member may have several sockets."""
-    members = [socket.state.member for socket in room.sockets if socket is not without]
-    return {member.id: member for member in members}
+# These run once for each visit, whatever the number of connections: a page may reconnect before
+# the server notices that its old connection is lost.
 
 
-# A page may reconnect before the server notices that its old connection is lost. For a moment
-# it has two sockets then, and the other members must not see it join or leave.
-
-
-@rooms.on_join
-async def joined(socket: Socket[Visitor], room: Room, name: str) -> None:
-    me = socket.state.member
-    if me.id not in present(room, without=socket):
-        await room.emit("joined", Seen(name, me), exclude=socket)
+@rooms.on_arrive
+async def arrived(socket: Socket[Visitor], room: Room, name: str, member: Member) -> None:
+    if member.user is not None:
+        await room.emit("joined", Seen(name, person(member.user)), exclude=socket, transient=True)
         await tell_counts()
 
 
-# A socket leaves when the app calls `socket.leave`, and also when it disconnects.
-@rooms.on_leave
-async def left(socket: Socket[Visitor], room: Room, name: str) -> None:
-    me = socket.state.member
-    if me.id not in present(room, without=socket):
-        await room.emit("left", Seen(name, me), exclude=socket)
+@rooms.on_depart
+async def departed(room: Room, name: str, member: Member) -> None:
+    if member.user is not None:
+        await room.emit("left", Seen(name, person(member.user)), transient=True)
         await tell_counts()
 
 
 async def tell_counts() -> None:
-    await app.everyone.emit("counts", {name: len(present(app.room(f"chat:{name}"))) for name in ROOMS})
+    await app.everyone.emit("counts", {name: await app.room(f"chat:{name}").count() for name in ROOMS})
 
 
 if __name__ == "__main__":

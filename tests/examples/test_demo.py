@@ -1,11 +1,15 @@
 """The rules of the chat that `make demo` runs, in memory; tests/browser has its page."""
 
+import sys
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
+import symphony
 from support.clients import Log
-from support.examples import load
+from support.examples import EXAMPLES, load
+from support.process import launch
 from symphony.errors import RemoteError
 from symphony.testing import HandshakeRefusedError, TestClient, TestConnection
 
@@ -175,3 +179,28 @@ async def test_whoever_has_no_name_or_too_long_a_one_is_refused(app: Any, query:
         with pytest.raises(HandshakeRefusedError) as refusal:
             await client.connect(f"/chat{query}")
         assert refusal.value.status == 400
+
+
+async def test_two_workers_serve_one_chat() -> None:
+    command = (sys.executable, "-W", "error", "-m", "symphony", "run", str(EXAMPLES / "demo" / "app.py"))
+    async with launch(*command, "--port", "0", "--workers", "2") as server, AsyncExitStack() as stack:
+        tabs: list[symphony.Client] = []
+        heard = [Log() for _ in range(8)]
+        for number, log in enumerate(heard):
+            tab = symphony.connect(f"{server.url}/chat?name={number}", token=str(number))
+            tab.on("said", lambda said, log=log: log.append(said["text"]))
+            await stack.enter_async_context(tab)
+            await tab.request("enter", "lobby")
+            tabs.append(tab)
+        for number, tab in enumerate(tabs):
+            message = {"id": id(number), "room": "lobby", "text": str(number)}
+            assert (await tab.request("say", message))["id"] == id(number)
+            # A repeat publishes nothing, whatever worker it reaches after a reconnect.
+            async with symphony.connect(f"{server.url}/chat?name={number}", token=str(number)) as again:
+                assert (await again.request("say", message))["id"] == id(number)
+        for log in heard:
+            await log.reaches(8)
+        assert all(log == [str(number) for number in range(8)] for log in heard)
+        entered = await tabs[0].request("enter", "lobby")
+        assert [said["text"] for said in entered["said"]] == heard[0]
+        assert sorted(member["name"] for member in entered["members"]) == heard[0]

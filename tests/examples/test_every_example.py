@@ -22,6 +22,8 @@ PATHS = {
     "ws/history.py": "/?user=alice",
     "ws/presence.py": "/?user=alice",
     "ws/private_messages.py": "/?user=alice",
+    "ws/ticker.py": "/markets/metals",
+    "ws/whiteboard.py": "/boards/plan",
 }
 # What an example may import beside `from symphony import …`: it is public as well.
 MODULES = {"ws/custom_protocol.py": {"symphony.protocol.envelopes", "symphony.protocol.jsonrpc"}}
@@ -42,6 +44,8 @@ def test_all_are_here() -> None:
         "ws/routing.py",
         "ws/simple_server.py",
         "ws/streaming.py",
+        "ws/ticker.py",
+        "ws/whiteboard.py",
     ]
 
 

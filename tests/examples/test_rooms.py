@@ -145,9 +145,9 @@ async def test_a_lost_connection_leaves_its_room_after_the_grace_period(app: Any
         assert await alice.receive_event("joined") == "alice"
         assert await alice.receive_event("joined") == "bob"
         await bob.drop()
-        await client.clock.advance(9)
+        await client.clock.advance(6)
         await alice.nothing_more()
-        await client.clock.advance(2)
+        await client.clock.advance(6)
         assert await alice.receive_event("left") == "bob"
 
 

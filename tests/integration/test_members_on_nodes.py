@@ -248,3 +248,29 @@ async def test_a_join_is_refused_while_the_store_is_out_of_reach(monkeypatch):
         assert both.log == []
         async with both.clients[0].connect("/ann"):
             assert both.log == ["one arrive ann"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [({"state": dict}, "elsewhere"), ({"max_members": 1}, "unavailable")]
+)
+async def test_a_socket_that_is_put_out_of_the_room_of_its_route_is_closed(monkeypatch, options, code):
+    """The store has lost its memory, and another node was faster."""
+    store = Store()
+    monkeypatch.setattr(nodes, "presence_beside", lambda broker: End(store))
+    apps: list[Symphony] = []
+    for _ in range(2):
+        app = Symphony()
+        app.rooms("game", **options)
+        app.route("/", room="game", events=True)
+        apps.append(app)
+    async with TestClient(apps[0]) as one, TestClient(apps[1]) as two, one.connect("/") as first:
+        store.forget()
+        async with two.connect("/") as second:
+            await one.clock.advance(REFRESH + 1)
+            closing = await first.wait_closed()
+            assert closing.code == {"elsewhere": 4421, "unavailable": 4503}[code]
+            assert closing.refusal is not None
+            assert (closing.refusal.code, closing.refusal.retryable) == (code, True)
+            assert len(apps[1].room("game").sockets) == 1
+            await second.nothing_more()
+        assert apps[0].room("game").sockets == ()

@@ -277,5 +277,6 @@ def _refusal_of(end: End, code: int) -> Reject:
     if end.code in ("left", "closed"):
         return Reject("cancelled", end.message, close_code=code)
     if end.code == "removed":
-        return Reject("forbidden", end.message)
+        # Its seat was lost while the store was out of reach. It may ask for another one.
+        return Reject("unavailable", end.message)
     return Reject(end.code, end.message, retryable=end.retryable)
