@@ -128,7 +128,7 @@ async def _run(operations: list[tuple[str, Any]], history: History) -> None:
     batches = Batches(loop.call_soon, lambda *error: failed.append(error))
     broker = MemoryBroker(max_bytes=10_000_000)
     announcing = Announcing(batches, loop.create_task, max_recovery=1000, page_timeout=1e6)
-    live = Live("chat:a", Family(RoomPolicy("chat:{name}", history=history)), {}, None)
+    live = Live("chat:a", Family(RoomPolicy("chat:{name}", history=history)), {})
     live.follow = announcing.follow
     room = live.feed = Feed(
         broker,

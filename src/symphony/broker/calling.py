@@ -228,10 +228,13 @@ class Caller:
                 if self._end is end:
                     self._resume(link, life, known=known)
                     return
-            except (OSError, TimeoutError):
+            except BaseException as error:
                 self._end = None
                 if link is not None:
                     link.close()
+                if not isinstance(error, OSError | TimeoutError):
+                    # Such as a cancellation, because the app stops.
+                    raise
             now = self._loop.time()
             if lost_at is not None and now - lost_at > _GONE and self._ended is not None:
                 ended, self._ended = self._ended, None

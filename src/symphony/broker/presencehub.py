@@ -20,21 +20,21 @@ PRESENCE: Final = "presence:"
 """What the topics of diffs begin with; the name of the room follows."""
 
 
-def serve_presence(hub: Hub, *, clock: Callable[[], float], new_id: Callable[[], str]) -> None:
-    """Serve a presence store to the nodes of a hub.
+def serve_presence(hub: Hub, *, clock: Callable[[], float], new_id: Callable[[], str]) -> PresenceTable:
+    """Serve a presence store to the nodes of a hub; return its table.
 
     Args:
         hub: The hub.
         clock: Returns the time of the store, in seconds.
         new_id: Makes a text that was never used before.
     """
-    _Presence(hub, clock, new_id)
+    return _Presence(hub, clock, new_id).table
 
 
 class _Presence:
     def __init__(self, hub: Hub, clock: Callable[[], float], new_id: Callable[[], str]) -> None:
         self._hub = hub
-        self._table = table = PresenceTable(clock=clock, new_id=new_id, publish=self._publish)
+        self.table = table = PresenceTable(clock=clock, new_id=new_id, publish=self._publish)
         self._dropped = 0
         for name, method in (
             ("track", self._track),
@@ -59,20 +59,20 @@ class _Presence:
         self._hub.say(PRESENCE + diff.room, diff)
 
     def _track(self, track: Sequence[Any]) -> Any:
-        return self._table.track(msgspec.convert(track, Track))
+        return self.table.track(msgspec.convert(track, Track))
 
     def _untrack(self, room: str, connection: str, node: str, left: bool) -> Any:
-        return self._table.untrack(room, connection, node, left=left)
+        return self.table.untrack(room, connection, node, left=left)
 
     def _touch(self, node: str, rooms: Sequence[Any], claims: Sequence[str]) -> Any:
-        return self._table.touch(node, msgspec.convert(rooms, list[Renewal]), claims)
+        return self.table.touch(node, msgspec.convert(rooms, list[Renewal]), claims)
 
     def _reap(self, node: str) -> Sequence[Decision]:
-        decisions = self._table.reap(node)
-        if self._table.dropped > self._dropped:
-            more, self._dropped = self._table.dropped - self._dropped, self._table.dropped
+        decisions = self.table.reap(node)
+        if self.table.dropped > self._dropped:
+            more, self._dropped = self.table.dropped - self._dropped, self.table.dropped
             logger.error("%d departures were dropped, because their hooks take too long.", more)
         return decisions
 
     def _claim(self, scope: str, user: str, connection: str, node: str, most: int, replace: bool) -> Any:
-        return self._table.claim(scope, user, connection, node, most=most, replace=replace)
+        return self.table.claim(scope, user, connection, node, most=most, replace=replace)

@@ -70,7 +70,7 @@ class PresenceTable:
         self._number = count()
         self._ended = Endings()
         self._decisions = Decisions()
-        self._rights = Rights()
+        self._rights = Rights(self._ended)
         self._last_touch = clock()
         self._no_end_before = 0.0
 
@@ -91,7 +91,7 @@ class PresenceTable:
         if room is not None and member is not None and track.connection in member.connections:
             kind = member.connections[track.connection].kind
             return Tracked(kind, self.epoch, room.version, member.arrival)
-        if track.term is not None and not self._is_home(track.room, track.node, track.term, now):
+        if track.term is not None and not self._rights.settle(track.room, track.node, track.term, now):
             return self._refuse(track, room, "elsewhere", now)
         if track.most is not None and track.counts and not (member is not None and member.counts):
             while (room := self._rooms.get(track.room)) is not None and room.counted >= track.most:
@@ -205,7 +205,7 @@ class PresenceTable:
                 else:
                     found[1].connections[connection].until = now + LEASE
             term = renewal.term
-            home = term is not None and self._is_home(renewal.room, node, term, now)
+            home = term is not None and self._rights.settle(renewal.room, node, term, now)
             version = room.version if room is not None else 0
             seen.append(Seen(renewal.room, version, unknown, home))
         lost = self._rights.renew(claims, now)
@@ -280,16 +280,11 @@ class PresenceTable:
 
     def settle(self, room: str, node: str, term: str) -> bool:
         """See `PresenceStore.settle`."""
-        return self._is_home(room, node, term, self._clock())
+        return self._rights.settle(room, node, term, self._clock())
 
     def vacate(self, room: str, term: str) -> None:
         """See `PresenceStore.vacate`."""
-        self._rights.vacate(room, term)
-        self._ended.add(term, Untracked("unknown"), self._clock())
-
-    def _is_home(self, room: str, node: str, term: str, now: float) -> bool:
-        # A late repeat must not take a home again that its node has given up.
-        return term not in self._ended and self._rights.settle(room, node, term, now)
+        self._rights.vacate(room, term, self._clock())
 
     def _reaped(self, room: str, now: float) -> Occupancy | None:
         """Return a room after what is due in it is decided."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from heapq import heappop, heappush
 from itertools import count
+from typing import TYPE_CHECKING
 
-from symphony.broker.attendance import LEASE, Claimed
+from symphony.broker.attendance import LEASE, Claimed, Untracked
+
+if TYPE_CHECKING:
+    from symphony.broker.endings import Endings
 
 __all__ = ("Rights",)
 
@@ -36,9 +40,14 @@ _Key = tuple[str, str]
 
 
 class Rights:
-    """Claims and homes, each with a lease. The rules are those of `PresenceStore`."""
+    """Claims and homes, each with a lease. The rules are those of `PresenceStore`.
 
-    def __init__(self) -> None:
+    Args:
+        ended: Remembers the claims of homes that are not valid any more.
+    """
+
+    def __init__(self, ended: Endings) -> None:
+        self._ended = ended
         # In the order of the claims.
         self._claims: dict[_Key, dict[str, _Claim]] = {}
         self._keys: dict[str, _Key] = {}
@@ -91,19 +100,29 @@ class Rights:
 
     def settle(self, room: str, node: str, term: str, now: float) -> bool:
         """Make a node the home of a room, or renew it; whether it is the home."""
+        if term in self._ended:
+            return False
         home = self._homes.get(room)
         if home is not None and home.node != node and home.until > now:
+            self._end(term, now)
             return False
         if home is None:
             self._look_again(now + LEASE, room, "")
+        elif home.term != term:
+            self._end(home.term, now)
         self._homes[room] = _Home(node, term, now + LEASE)
         return True
 
-    def vacate(self, room: str, term: str) -> None:
+    def vacate(self, room: str, term: str, now: float) -> None:
         """Give up a home, if *term* holds it."""
         home = self._homes.get(room)
         if home is not None and home.term == term:
             del self._homes[room]
+        self._end(term, now)
+
+    def _end(self, term: str, now: float) -> None:
+        # A late repeat must not take a home that its node has given up, or was refused.
+        self._ended.add(term, Untracked("unknown"), now)
 
     def forget_ended(self, now: float) -> None:
         """Free what has ended."""

@@ -7,18 +7,24 @@ import os
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Final
 
 from symphony.broker.base import Broker
 from symphony.broker.engines import MEMORY, is_in_memory, open_broker
+from symphony.broker.links import Dial
+from symphony.broker.remote import RemoteBroker
 from symphony.limits import Limits
 
-__all__ = ("BROKER_VARIABLE", "opened_broker")
+__all__ = ("BROKER_VARIABLE", "DIAL", "opened_broker")
 
 logger = logging.getLogger("symphony.app")
 
 BROKER_VARIABLE: Final = "SYMPHONY_BROKER"
 """The environment variable with the URL of the broker, for apps that name none."""
+
+DIAL: Final[ContextVar[Dial | None]] = ContextVar("DIAL", default=None)
+"""Connects a node of a simulated cluster to its broker, whatever the URL of the app's."""
 
 
 @asynccontextmanager
@@ -39,6 +45,13 @@ async def opened_broker(
         ConfigurationError: The URL is wrong.
         BrokerUnavailableError: The broker cannot be reached.
     """
+    if (dial := DIAL.get()) is not None:
+        broker = await _connected(dial, limits)
+        try:
+            yield broker
+        finally:
+            broker.close()
+        return
     url = url or os.environ.get(BROKER_VARIABLE) or MEMORY
     if is_in_memory(url) and not keeps_history:
         yield None
@@ -48,6 +61,17 @@ async def opened_broker(
         yield broker
     finally:
         broker.close()
+
+
+async def _connected(dial: Dial, limits: Limits) -> Broker:
+    broker = RemoteBroker(
+        dial,
+        timeout=limits.publish_timeout,
+        max_calls=limits.max_broker_calls,
+        max_bytes=limits.max_broker_bytes,
+    )
+    await broker.connect()
+    return broker
 
 
 def _stop() -> None:

@@ -107,7 +107,12 @@ class Departing:
             live: The room.
             why: Why. If it was lost, the grace period runs.
         """
-        if live.attendance is None or (found := live.attendance.remove(socket)) is None:
+        if live.attendance is None:
+            return None
+        if (found := live.attendance.remove(socket)) is None:
+            if socket in live.attendance.returning:
+                # Its `track` is under way, and what follows it ends this.
+                live.attendance.returning[socket] = why
             return None
         member, connection = found
         departure = Departure(member, why)

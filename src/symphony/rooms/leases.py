@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from symphony.broker.attendance import LEASE, REAP, REFRESH, Renewal, Seen
+from symphony.broker.attendance import HEAD_START, LEASE, REAP, REFRESH, Renewal, Seen
 
 if TYPE_CHECKING:
     from symphony.broker.attendance import Decision
@@ -34,6 +34,7 @@ class Leases:
         unknown: Called with a room and the connections that the store does not know.
         moved: Called with a room whose home is another node now.
         seen: Called with a room, and the epoch and version that the store has.
+        overdue: Called with a room that has members here who should have departed by now.
 
     Attributes:
         is_reaping: Whether this node asks the store for decisions.
@@ -48,6 +49,7 @@ class Leases:
         unknown: Callable[[Live, list[str]], object],
         moved: Callable[[Live], object],
         seen: Callable[[Live, str, int], object],
+        overdue: Callable[[Live], object],
     ) -> None:
         self._seating = seating
         self._lives = lives
@@ -55,6 +57,7 @@ class Leases:
         self._unknown = unknown
         self._moved = moved
         self._seen = seen
+        self._overdue = overdue
         self._loop = asyncio.get_running_loop()
         self._carried_out: set[str] = set()
         self._soon: asyncio.TimerHandle | None = None
@@ -116,19 +119,24 @@ class Leases:
         if live.attendance is None:
             return
         now = self._loop.time()
+        is_overdue = False
         for member in live.attendance.by_id.values():
             if member.away_until is not None and member.away_until > now:
                 self.reap_at(member.away_until)
+            elif not member.sockets and (member.away_until or 0.0) + HEAD_START + REAP < now:
+                is_overdue = True
+        if is_overdue:
+            self._overdue(live)
 
     def _touched(self, live: Live, renewal: Renewal, seen: Seen, epoch: str, until: float) -> None:
-        if seen.unknown:
-            self._unknown(live, list(seen.unknown))
         if renewal.term is not None and renewal.term == live.term:
             if seen.home:
-                live.home_until = until
+                self._lives.stay_home(live, until)
             else:
                 live.term = None
                 self._moved(live)
+        if seen.unknown:
+            self._unknown(live, list(seen.unknown))
         self._seen(live, epoch, seen.version)
 
     def _slices(self) -> Iterator[list[Renewal]]:

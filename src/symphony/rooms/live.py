@@ -62,6 +62,7 @@ class Live(Batch):
         showing: The members, as clients are told, if the family says so.
         term: The claim by which this node is its home; `None`: it is not, or needs not to be.
         home_until: When the lease of the home ends, in the time of the loop.
+        lease_end: Suspends its tasks then.
         began: Whether its life has begun: its state was created, or it has had a member.
         speaking: Held while a publication of a client is handled; `None`: there was none.
         unasked: The members that have joined without `authorize`; `None`: there are none.
@@ -87,6 +88,7 @@ class Live(Batch):
         "hooks",
         "is_closed",
         "is_made",
+        "lease_end",
         "linger",
         "listeners",
         "making",
@@ -104,11 +106,11 @@ class Live(Batch):
         "unasked",
     )
 
-    def __init__(self, name: str, family: Family, params: dict[str, Any], tasks: RoomTasks | None) -> None:
+    def __init__(self, name: str, family: Family, params: dict[str, Any]) -> None:
         super().__init__(name, announced=family.is_announced, slow=family.policy.slow_consumer)
         self.family = family
         self.params = params
-        self.tasks = tasks
+        self.tasks: RoomTasks | None = None
         self.state: Any = None
         self.is_made = family.state is None
         self.making: Making | None = None
@@ -119,6 +121,7 @@ class Live(Batch):
         self.term: str | None = None
         self.showing: Showing | None = None
         self.home_until = 0.0
+        self.lease_end: asyncio.TimerHandle | None = None
         self.follow: Callable[[Live, Recipient, Position], None] | None = None
         self.catching: dict[Recipient, CatchUp] = {}
         self.linger: asyncio.TimerHandle | None = None

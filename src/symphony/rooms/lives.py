@@ -122,15 +122,15 @@ class Lives:
         return live
 
     def _new(self, name: str, family: Family, params: dict[str, Any]) -> Live:
-        tasks: RoomTasks | None = None
+        live = Live(name, family, params)
         if family.tasks or family.ticks:
+            may_run = partial(self._may_run, live)
             ticks = [
-                Ticking(seconds, hook, self._report, self._stats, next(self._tickings))
+                Ticking(seconds, hook, self._report, self._stats, next(self._tickings), may_run)
                 for seconds, hook in family.ticks
             ]
             hooks = (*family.tasks, *ticks)
-            tasks = RoomTasks(hooks, self._handle(name), self._background, self._report, self._patience)
-        live = Live(name, family, params, tasks)
+            live.tasks = RoomTasks(hooks, self._handle(name), self._background, self._report, self._patience)
         if family.saves:
             room = self._handle(name)
             live.savings = tuple(
@@ -163,6 +163,20 @@ class Lives:
         for recipients in tuple(live.recipients.values()):
             for recipient in tuple(recipients):
                 self._follow(live, recipient, before)
+
+    def stay_home(self, live: Live, until: float) -> None:
+        """Note until when this node is the home of a room, whatever other nodes do."""
+        live.home_until = until
+        if live.tasks is None:
+            return
+        if live.lease_end is not None:
+            live.lease_end.cancel()
+        live.lease_end = self._loop.call_at(until, live.tasks.suspend)
+        live.tasks.resume()
+
+    def _may_run(self, live: Live) -> bool:
+        # A process that was stopped runs what was due meanwhile, before its timers suspend anything.
+        return not live.family.has_home or self._loop.time() < live.home_until
 
     def is_made(self, name: str) -> bool:
         """Return whether a room exists and has its state."""
@@ -340,6 +354,8 @@ class Lives:
                 live.feed.close()
             if live.topic is not None:
                 live.topic.close()
+        if live.lease_end is not None:
+            live.lease_end.cancel()
         self.removed(live)
 
     def _succeed(self, live: Live) -> None:

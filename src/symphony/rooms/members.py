@@ -113,9 +113,11 @@ class Attendance:
         of_socket: The member of each socket.
         ending: Of how many sockets that have gone the store does not know yet, by member.
         is_open: Whether this node hears of changes.
+        returning: The sockets that the store did not know and that are tracked again, with
+            why they have left meanwhile.
     """
 
-    __slots__ = ("by_id", "ending", "epoch", "is_open", "of_socket", "public")
+    __slots__ = ("by_id", "ending", "epoch", "is_open", "of_socket", "public", "returning")
 
     def __init__(self) -> None:
         self.by_id: dict[str, Member[Any]] = {}
@@ -124,6 +126,7 @@ class Attendance:
         self.epoch = ""
         self.ending: Counter[str] = Counter()
         self.is_open = False
+        self.returning: dict[Socket[Any], Leave | None] = {}
 
     def add(self, member: Member[Any], socket: Socket[Any], connection: str) -> None:
         """Add a socket of a member."""

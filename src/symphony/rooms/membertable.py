@@ -80,6 +80,7 @@ class MemberTable:
             unknown=self._unknown,
             moved=self._moved,
             seen=self._seen,
+            overdue=lambda live: self._background(self._forget_those_gone(live)),
         )
         self.seating.departing.goes_away = self._leases.reap_at
 
@@ -225,10 +226,23 @@ class MemberTable:
         member = attendance.by_id.get(diff.member)
         if diff.kind != "depart" or member is None or member.sockets or member.arrival != diff.arrival:
             return
-        if member.id not in attendance.ending and self._leases is not None and not self._leases.is_reaping:
-            # Another node has decided it. This node may run the hook first.
-            self._leases.reap_at(self._loop.time())
+        if member.id not in attendance.ending and self._leases is not None:
+            if not self._leases.is_reaping:
+                # Another node has decided it. This node may run the hook first.
+                self._leases.reap_at(self._loop.time())
+            # The store may hand the hook to another node.
             self._loop.call_later(HEAD_START + REAP, self._forget, live, member)
+
+    async def _forget_those_gone(self, live: Live) -> None:
+        """Forget the members without sockets whose departure, or return elsewhere, was not heard of here."""
+        roster = await self._store.read(live.name)
+        away = {present.arrival for present in roster.members if present.away}
+        attendance = live.attendance
+        assert attendance is not None
+        for member in tuple(attendance.by_id.values()):
+            if member.arrival not in away and member.id not in attendance.ending:
+                attendance.forget(member)
+        self._lives.end_if_empty(live)
 
     def _forget(self, live: Live, member: Member[Any]) -> None:
         if live.attendance is not None:

@@ -99,7 +99,8 @@ class Seating:
         if not is_home:
             raise Reject("elsewhere", f"{live.name!r} is on another node", details={"room": live.name})
         if live.term is None:
-            live.term, live.home_until = term, until
+            live.term = term
+            self._lives.stay_home(live, until)
 
     def removed(self, live: Live) -> None:
         """Give up the home of a room that has ended here."""
@@ -208,9 +209,29 @@ class Seating:
         if attendance is None or socket is None or (found := attendance.remove(socket)) is None:
             return None
         member, _ = found
+        if not self.is_settled(live.name, live.family):
+            # Its sockets are put out.
+            attendance.forget(member)
+            return None
         resume = attendance.epoch, member.arrival
+        attendance.returning[socket] = None
+        try:
+            with self._lives.held(live):
+                return await self._tracked_again(socket, live, member, resume)
+        finally:
+            attendance.returning.pop(socket, None)
+
+    async def _tracked_again(
+        self, socket: Socket[Any], live: Live, member: Member[Any], resume: tuple[str, str]
+    ) -> Socket[Any] | None:
+        attendance = live.attendance
+        assert attendance is not None
         try:
             async with self._operations.take((live.name, member.id)).taken():
+                if attendance.returning[socket] is not None:
+                    # It has gone, and the store knows nothing of it.
+                    attendance.forget(member)
+                    return None
                 seat = await self._take(socket, live, member.id, _attached, resume)
             if seat.turn is not None:
                 await self.hooks.greet(socket, live, seat)
@@ -218,7 +239,11 @@ class Seating:
             if not isinstance(error, Reject):
                 self._report(error, socket, f"return of a member to {live.name!r}")
             attendance.forget(member)
-            return socket
+            if attendance.returning[socket] is None:
+                return socket
+        why = attendance.returning.pop(socket)
+        if why is not None and (departure := self.departing.leave(socket, live, why)) is not None:
+            departure.release()
         return None
 
     def _track_of(self, socket: Socket[Any], live: Live, id: str, connection: str, *, counts: bool) -> Track:

@@ -55,7 +55,7 @@ class RoomTasks:
         patience: How many seconds a task may go on after it has emptied its own room.
     """
 
-    __slots__ = ("_patience", "_report", "_room", "_run", "_slots")
+    __slots__ = ("_patience", "_report", "_room", "_run", "_slots", "_started", "_suspended")
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class RoomTasks:
         self._run = run
         self._report = report
         self._patience = patience
+        self._started = self._suspended = False
 
     @property
     def running(self) -> list[asyncio.Task[Any]]:
@@ -81,11 +82,30 @@ class RoomTasks:
 
         A task of the room's last life may still be ending. The next one starts after it.
         """
+        self._started = True
+        if self._suspended:
+            return
         for slot in self._slots:
             if slot.task is not None:
                 slot.again = slot.ending
             elif not slot.finished:
                 self._begin(slot)
+
+    def suspend(self) -> None:
+        """Cancel those that run, until `resume`: another node may be the home of the room."""
+        self._suspended = True
+        for slot in self._slots:
+            slot.again = False
+            if slot.task is not None and not slot.ending:
+                slot.ending = True
+                slot.task.cancel()
+
+    def resume(self) -> None:
+        """Start those again that `suspend` has cancelled."""
+        if self._suspended:
+            self._suspended = False
+            if self._started:
+                self.start()
 
     def spare_current(self) -> None:
         """Let the task that calls this go on for some seconds when the room ends."""
@@ -98,6 +118,7 @@ class RoomTasks:
         The task that has made the last member leave is not cancelled at once: it may
         still have to save a result. It has some seconds to end.
         """
+        self._started = False
         for slot in self._slots:
             slot.finished = slot.again = False
             if slot.task is None or slot.ending:

@@ -53,9 +53,10 @@ class Ticking:
         report: Called with the exceptions of the function, and where they were raised.
         stats: Counts the ticks that were missed.
         number: How many were made before it: the ticks of each begin at another time.
+        may_run: Whether the room may run on this node now. Otherwise the tick is missed.
     """
 
-    __slots__ = ("_hook", "_phase", "_report", "_seconds", "_stats")
+    __slots__ = ("_hook", "_may_run", "_phase", "_report", "_seconds", "_stats")
 
     def __init__(
         self,
@@ -64,11 +65,13 @@ class Ticking:
         report: Callable[[BaseException, Any, str], None],
         stats: Stats,
         number: int,
+        may_run: Callable[[], bool],
     ) -> None:
         self._seconds = seconds
         self._hook = hook
         self._report = report
         self._stats = stats
+        self._may_run = may_run
         # The first of a node, as in most tests, begins after a whole interval.
         self._phase = (1 - number * _SPREAD % 1) * seconds
 
@@ -76,16 +79,20 @@ class Ticking:
         """Call the function until this task is cancelled, or the function has ended the room."""
         loop, seconds = asyncio.get_running_loop(), self._seconds
         start = loop.time() + self._phase - seconds
-        number = 1
+        number, missed = 1, 0
         while True:
             # It suspends also if it is late. Otherwise nothing else would run.
             await asyncio.sleep(max(start + number * seconds - loop.time(), 0))
             # The time of the last tick that is due. A timer may wake a moment too early.
             due = max(int((loop.time() - start) / seconds), number)
-            missed, number = due - number, due + 1
+            missed, number = missed + due - number, due + 1
+            if not self._may_run():
+                missed += 1
+                continue
             self._stats.missed_ticks += missed
+            dt, missed = (missed + 1) * seconds, 0
             try:
-                await self._hook(None, Tick(room, (missed + 1) * seconds))
+                await self._hook(None, Tick(room, dt))
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                     raise

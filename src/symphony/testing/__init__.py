@@ -62,7 +62,25 @@ for example in `app.state`.
 from symphony.errors import DisconnectedError
 from symphony.testing.client import TestClient
 from symphony.testing.clock import Clock
+from symphony.testing.cluster import Cluster
+from symphony.testing.clusternodes import ClusterBroker, ClusterNode
 from symphony.testing.connection import TestConnection
+from symphony.testing.faults import FAULTS, Fault
 from symphony.testing.memory import HandshakeRefusedError
+from symphony.testing.promises import BrokenPromiseError, Follower, Stored
 
-__all__ = ("Clock", "DisconnectedError", "HandshakeRefusedError", "TestClient", "TestConnection")
+__all__ = (
+    "FAULTS",
+    "BrokenPromiseError",
+    "Clock",
+    "Cluster",
+    "ClusterBroker",
+    "ClusterNode",
+    "DisconnectedError",
+    "Fault",
+    "Follower",
+    "HandshakeRefusedError",
+    "Stored",
+    "TestClient",
+    "TestConnection",
+)

@@ -17,7 +17,7 @@ from symphony.testing.connection import Connecting, TestConnection
 from symphony.testing.memory import MemoryDial
 from symphony.transport.base import Scope
 
-__all__ = ("TestClient",)
+__all__ = ("TestClient", "scope_of")
 
 _HOST: Final = "testserver"
 
@@ -107,7 +107,7 @@ class TestClient:
             raise RuntimeError("The app is not running yet. Write `async with TestClient(app) as client:`.")
         if not path.startswith("/"):
             raise ValueError(f"The path must start with '/': {path!r}.")
-        fields = {"host": _HOST}
+        fields: dict[str, str] = {}
         if origin is not None:
             fields["origin"] = origin
         if cookies:
@@ -115,8 +115,7 @@ class TestClient:
         fields |= {name.lower(): value for name, value in (headers or {}).items()}
 
         def scope(offered: Sequence[str]) -> Scope:
-            offer = {"sec-websocket-protocol": ", ".join(offered)} if offered else {}
-            return _scope(path, client, {**offer, **fields}, offered)
+            return scope_of(path, offered, fields, client)
 
         def connection() -> TestConnection:
             made = TestConnection(
@@ -202,9 +201,25 @@ class TestClient:
             self.app.on_exception = None
 
 
-def _scope(
-    path: str, client: tuple[str, int], headers: Mapping[str, str], subprotocols: Sequence[str]
+def scope_of(
+    path: str,
+    subprotocols: Sequence[str],
+    headers: Mapping[str, str],
+    client: tuple[str, int] = ("127.0.0.1", 50000),
 ) -> Scope:
+    """Return the ASGI scope of a handshake.
+
+    Args:
+        path: The path, with an optional query string.
+        subprotocols: What the client offers.
+        headers: The headers, with names in lower case. They override the headers that follow
+            from the rest.
+        client: Address and port of the client.
+    """
+    fields = {"host": _HOST}
+    if subprotocols:
+        fields["sec-websocket-protocol"] = ", ".join(subprotocols)
+    fields |= headers
     raw_path, _, query = path.partition("?")
     return {
         "type": "websocket",
@@ -215,7 +230,7 @@ def _scope(
         "raw_path": quote(raw_path, safe="/%:@!$&'()*+,;=~").encode(),
         "query_string": quote(query, safe="/?%:@!$&'()*+,;=~").encode(),
         "root_path": "",
-        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()],
         "client": client,
         "server": (_HOST, 80),
         "subprotocols": list(subprotocols),

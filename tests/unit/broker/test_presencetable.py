@@ -134,3 +134,38 @@ def test_the_grace_begins_at_the_end_of_the_last_lease() -> None:
     store.now += 1
     store.table.reap("node")
     assert store.diffs[-1].kind == "depart"
+
+
+def test_a_refused_claim_of_a_home_takes_it_at_no_later_time() -> None:
+    """A node was refused, and came back with another claim. The first request then arrived once more."""
+    store = Store()
+    table = store.table
+    assert table.settle("a", "one", "one.0")
+    assert not table.settle("a", "two", "two.0")
+    table.vacate("a", "one.0")
+    assert table.settle("a", "two", "two.1")
+    assert not table.settle("a", "two", "two.0")
+    (seen,) = table.touch("two", [Renewal("a", [], "two.1")], ()).rooms
+    assert seen.home
+
+
+def test_a_claim_of_a_home_that_another_one_has_replaced_takes_it_at_no_later_time() -> None:
+    """The answer to the first was lost, so the node made another one."""
+    store = Store()
+    table = store.table
+    assert table.settle("a", "one", "one.0")
+    assert table.settle("a", "one", "one.1")
+    assert not table.settle("a", "one", "one.0")
+    assert store.track("ann", "c0", node="one", term="one.1") == "arrived"
+
+
+def test_a_node_whose_home_has_moved_does_not_get_it_back_with_its_old_claim() -> None:
+    store = Store()
+    table = store.table
+    assert table.settle("a", "one", "one.0")
+    store.now += LEASE
+    assert table.settle("a", "two", "two.0")
+    assert store.track("ann", "c0", node="one", term="one.0") == "elsewhere"
+    table.vacate("a", "two.0")
+    (seen,) = table.touch("one", [Renewal("a", [], "one.0")], ()).rooms
+    assert not seen.home

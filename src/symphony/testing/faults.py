@@ -1,0 +1,185 @@
+"""What goes wrong in a simulated cluster, at random times."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine
+from random import Random
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from symphony.errors import SymphonyError
+from symphony.testing.network import Disturbances
+
+if TYPE_CHECKING:
+    from symphony.testing.cluster import Cluster
+    from symphony.testing.clusternodes import ClusterNode, World
+    from symphony.testing.dialing import ClientLink
+
+__all__ = ("FAULTS", "Fault", "Faults")
+
+Fault: TypeAlias = Literal[
+    "cut", "isolate", "kill", "pause", "drop", "fail", "slow", "outage", "wipe", "disturb", "again"
+]
+"""What can go wrong.
+
+- `cut`: a node loses its link to the broker, and connects again.
+- `isolate`: a node cannot reach the broker for a while.
+- `kill`: a node is killed, and another one starts.
+- `pause`: a node is stopped for a while, sometimes for longer than its leases.
+- `drop`: a client loses its connection, and comes back to another node.
+- `fail`: the same, but the node notices it only after 20 seconds.
+- `slow`: a client does not read for a while.
+- `outage`: the broker is stopped for a while.
+- `wipe`: the broker restarts, and has lost its memory.
+- `disturb`: messages of the broker are lost, repeated or late, and so are its answers.
+- `again`: the presence store carries out some calls once more, a little later.
+"""
+
+FAULTS: Final[tuple[Fault, ...]] = (
+    "cut",
+    "isolate",
+    "kill",
+    "pause",
+    "drop",
+    "fail",
+    "slow",
+    "outage",
+    "wipe",
+    "disturb",
+    "again",
+)
+
+# Leases end after 30 s.
+_SHORT: Final = (0.1, 8.0)
+_LONG: Final = (28.0, 55.0)
+
+
+class Faults:
+    """Lets something go wrong in a cluster now and then.
+
+    Args:
+        cluster: The cluster.
+        world: What it consists of.
+        client_of: Returns the name of the client with a connection.
+        kinds: What may go wrong.
+        pause: How many seconds there are between two faults, on average.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        world: World,
+        client_of: Callable[[ClientLink], str],
+        kinds: Collection[Fault],
+        pause: float,
+    ) -> None:
+        self._cluster = cluster
+        self._client_of = client_of
+        self._random = Random(f"faults of {cluster.seed}")
+        self._pause = pause
+        actions: dict[Fault, Callable[[], object]] = {
+            "cut": self._cut,
+            "isolate": self._isolate,
+            "kill": self._kill,
+            "pause": self._stop,
+            "drop": self._drop,
+            "fail": self._fail,
+            "slow": self._slow,
+            "outage": self._outage,
+            "wipe": self._wipe,
+        }
+        self._actions = [action for kind, action in actions.items() if kind in kinds]
+        self._weights = [1 if kind in ("wipe", "outage") else 4 for kind in actions if kind in kinds]
+        self._starting: set[asyncio.Task[Any]] = set()
+        disturbed, again = "disturb" in kinds, "again" in kinds
+        world.network.disturbances = Disturbances(
+            lost=0.05 if disturbed else 0.0,
+            repeated=0.05 if disturbed else 0.0,
+            late=0.05 if disturbed else 0.0,
+            unanswered=0.02 if disturbed else 0.0,
+            again=0.06 if again else 0.0,
+        )
+
+    async def run(self) -> None:
+        """Go on until it is cancelled."""
+        while self._actions:
+            await asyncio.sleep(self._random.uniform(0.0, 2 * self._pause))
+            (action,) = self._random.choices(self._actions, self._weights)
+            action()
+
+    def _later(self, action: Callable[[], object]) -> None:
+        low, high = _LONG if self._random.random() < 0.2 else _SHORT
+        asyncio.get_running_loop().call_later(self._random.uniform(low, high), action)
+
+    def _node(self, *, spared: int = 0) -> ClusterNode | None:
+        """Return a node that runs; `None` if there are not more than those to be *spared*."""
+        nodes = [node for node in self._cluster.nodes if not node.is_paused]
+        return self._random.choice(nodes) if len(nodes) > spared else None
+
+    def _cut(self) -> None:
+        if (node := self._node()) is not None:
+            node.cut()
+
+    def _isolate(self) -> None:
+        if (node := self._node()) is not None:
+            node.isolate()
+            self._later(node.rejoin)
+
+    def _kill(self) -> None:
+        if (node := self._node(spared=1)) is not None:
+            node.kill()
+            self._start(self._start_another())
+
+    def _stop(self) -> None:
+        if (node := self._node(spared=1)) is not None:
+            node.pause()
+            self._later(node.resume)
+
+    def _link(self, action: str) -> Any:
+        links = [link for node in self._cluster.nodes for link in node.links if link.accepted]
+        if not links:
+            return None
+        link = self._random.choice(links)
+        self._cluster.note(f"{self._client_of(link)} {action}")
+        return link
+
+    def _drop(self) -> None:
+        if (link := self._link("loses its connection")) is not None:
+            link.cut()
+
+    def _fail(self) -> None:
+        if (link := self._link("loses its connection, and the node does not notice it")) is not None:
+            link.fail()
+
+    def _slow(self) -> None:
+        if (link := self._link("does not read")) is not None:
+            link.reads = False
+            self._later(link.read_again)
+
+    def _outage(self) -> None:
+        broker = self._cluster.broker
+        if broker.host.stopped is None:
+            broker.pause()
+            self._later(broker.resume)
+
+    def _wipe(self) -> None:
+        self._cluster.broker.restart()
+
+    async def _start_another(self) -> None:
+        """Start a node, as often as the broker is out of reach."""
+        while True:
+            try:
+                await self._cluster.start_node()
+                return
+            except SymphonyError:
+                await asyncio.sleep(1)
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(work)
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def end(self) -> None:
+        """Wait for the nodes that are starting."""
+        if self._starting:
+            await asyncio.wait(self._starting)

@@ -1,0 +1,77 @@
+"""Checks what one connection of a simulated cluster is told about the publications of rooms.
+
+A client of Symphony drops what comes twice, and asks again for what is missing. So a node that
+does either wrong is only seen here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from symphony.protocol.positions import Position
+
+if TYPE_CHECKING:
+    from symphony.testing.promises import Publications, Trace
+
+__all__ = ("Wire",)
+
+
+class Wire:
+    """What one connection of a client has received.
+
+    Args:
+        who: The client, for the trace.
+        publications: What the broker has accepted.
+        trace: Notes what happens.
+    """
+
+    def __init__(self, who: str, publications: Publications, trace: Trace) -> None:
+        self._who = who
+        self._publications = publications
+        self._require = trace.require
+        self._at: dict[str, Position] = {}
+
+    def received(self, message: str | bytes) -> None:
+        """Check a message, in the order of all messages."""
+        try:
+            decoded: Any = (
+                msgspec.json.decode(message) if isinstance(message, str) else msgspec.msgpack.decode(message)
+            )
+        except msgspec.DecodeError:
+            # On a raw connection.
+            return
+        if not isinstance(decoded, dict):
+            return
+        envelope = cast("dict[str, Any]", decoded)
+        if "joined" in envelope:
+            self._begin(envelope["joined"], envelope.get("position"))
+        elif "left" in envelope:
+            self._at.pop(envelope["left"], None)
+        elif "lost" in envelope:
+            self._begin(envelope["lost"], envelope.get("position"))
+        elif "offset" in envelope and "room" in envelope:
+            self._published(envelope)
+
+    def _begin(self, room: str, position: Any) -> None:
+        if position is None:
+            self._at.pop(room, None)
+        else:
+            self._at[room] = Position(position["epoch"], position["offset"])
+
+    def _published(self, envelope: dict[str, Any]) -> None:
+        room, offset, who = envelope["room"], envelope["offset"], self._who
+        at = self._at.get(room)
+        if at is None:
+            self._require(False, lambda: f"{who} is sent the offset {offset} of {room}, which it is not in.")
+            return
+        after = envelope.get("after", offset - 1)
+        position = self._at[room] = Position(at.epoch, offset)
+        self._require(offset > at.offset, lambda: f"{who} is sent {position} of {room} again, after {at}.")
+        self._require(after <= at.offset, lambda: f"{who} is sent {position} of {room}, right after {at}.")
+        stored = self._publications.rooms.get(room, {}).get(position)
+        self._require(
+            stored is not None and stored.data == envelope.get("data"),
+            lambda: f"{who} is sent {envelope} as {position} of {room}, and not {stored}.",
+        )
