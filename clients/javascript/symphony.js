@@ -1478,9 +1478,11 @@ function checkKey(key, volatile) {
 function outcome(call, error) {
   const isUnknown =
     error instanceof RequestTimeoutError || error instanceof DisconnectedError || error?.code === "timeout";
-  if (!call.sent || !(isUnknown || (error instanceof RemoteError && error.code === "left"))) return error;
-  return new OutcomeUnknownError(`${call.what} may or may not have been published: ${error.message}`);
+  return call.sent && isUnknown ? unknown(call, error) : error;
 }
+
+/** @param {Call} call @param {Error} error */
+const unknown = ({ what }, { message }) => new OutcomeUnknownError(`${what} may or may not have been published: ${message}`);
 
 /** A publication that a handler or an iteration works on. @typedef {{ before: Position | null, left: number }} Mark */
 
@@ -3396,8 +3398,9 @@ export class Client {
     const { name: room, tip, member } = membership;
     if (volatile) {
       const link = this.#link;
-      // Before it is a member again, the server would refuse it.
-      if (link?.takes && link.prepared && member && !this.#queue.length) link.write({ publish: event, data, room });
+      // Before it is a member again, the server would refuse it. What waits in a slow connection would be late.
+      const isClear = link?.takes && link.prepared && link.unsentBytes <= SMALL_BYTES && !this.#queue.length;
+      if (isClear && member) link.write({ publish: event, data, room });
       return null;
     }
     if (key !== undefined && tip === null) throw new RangeError(`"${room}" has no history that could remember a key`);
@@ -3417,7 +3420,10 @@ export class Client {
           terms: () => terms,
           heard: (kind, value) => {
             if (kind !== "reply") this.#drop(call, misused(event, "is answered with a stream"));
-            else if (this.#settle(call)) resolve(isPosition(value) ? copied(value) : null);
+            else if (this.#settle(call)) {
+              if (value === null || isPosition(value)) resolve(value && copied(value));
+              else reject(new RemoteError("invalid", "the server's answer is not a position"));
+            }
           },
           failed: (error) => reject(outcome(call, error)),
         });
@@ -3478,7 +3484,10 @@ export class Client {
 
   /** What waits to be published to a room will not be. @param {Membership} membership @param {Error} error */
   #withdraw(membership, error) {
-    for (const item of [...this.#queue]) if (item instanceof Call && item.room === membership) this.#fail(item, error);
+    for (const item of [...this.#queue]) {
+      // One that was sent on an earlier connection waits to be sent again.
+      if (item instanceof Call && item.room === membership) this.#fail(item, item.sent ? unknown(item, error) : error);
+    }
   }
 
   /** @param {Membership} membership */

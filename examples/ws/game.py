@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Literal
 
-from symphony import Identity, Member, Room, Socket, Symphony
+from symphony import Identity, Member, Reject, Room, Socket, Symphony
 
 WIDTH, HEIGHT, GOAL = 20, 10, 5
 STEPS = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}
@@ -49,14 +49,14 @@ class Frame:
 
 # Matchmaking. The members of the lobby wait, in the order of their arrival. A reload does not
 # cost them their place: they stay members for 5 seconds.
-lobby = app.route("/lobby", events=True)
+# Connecting to a route with `room=` joins, and leaving the room closes the connection.
+lobby = app.route("/lobby", room="lobby", events=True)
 lobbies = app.rooms("lobby", grace=5)
 
 
 @lobby.on_connect
 async def wait(socket: Socket, user: str) -> None:
     socket.login(Identity(user))
-    await socket.join("lobby")
 
 
 @lobbies.every(0.5)
@@ -81,22 +81,21 @@ def plays(user: Identity | None) -> bool:
 
 # There are two seats. A player whose connection is lost keeps the seat and the coins for 15
 # seconds. A third player is refused with `room_full`.
-play = app.route("/match/{id}")
+play = app.route("/match/{id}", room="match:{id}")
 matches = app.rooms("match:{id}", state=Match, members=player, max_members=2, counts=plays, grace=15)
 
 
 @play.on_connect
-async def enter(socket: Socket, id: str, user: str | None = None) -> None:
+async def enter(socket: Socket, user: str | None = None) -> None:
     if user is not None:
         socket.login(Identity(user))
-    await socket.join(f"match:{id}")
 
 
 @play.on("turn")
-async def turn(id: str, user: Identity, data: Literal["up", "down", "left", "right"]) -> None:
-    member: Member[Player] | None = app.room(f"match:{id}").members.get(user.id)
-    if member is not None:
-        member.state.step = STEPS[data]
+async def turn(member: Member[Player | None], data: Literal["up", "down", "left", "right"]) -> None:
+    if member.state is None:
+        raise Reject("forbidden", "you are watching")
+    member.state.step = STEPS[data]
 
 
 # `volatile`: a client that reads slowly skips frames, since the next one has all it needs.

@@ -16,13 +16,16 @@ from symphony.broker.engines import check as check_broker
 from symphony.errors import ConfigurationError, WrongThreadError
 from symphony.limits import Limits
 from symphony.node.asgi import AppCore
-from symphony.node.brokers import opened_broker
+from symphony.node.brokers import broker_url, opened_broker
 from symphony.node.hooks import HookCompiler
 from symphony.node.lifespans import called
 from symphony.node.node import Node
 from symphony.node.routes import Compiler, Defaults
 from symphony.node.script import SCRIPT_PATH, ClientScript
+from symphony.outside import Outside
 from symphony.plugin import AnyPlugin, Plugins
+from symphony.publisher import Publisher
+from symphony.rooms.joining import FindFamily
 from symphony.rooms.room import Room
 from symphony.rooms.target import Target
 from symphony.router import Router
@@ -49,7 +52,7 @@ EVERY_PATH = "/{path:path}"
 logger = logging.getLogger("symphony.app")
 
 
-class Symphony(Router):
+class Symphony(Router, Outside):
     """An app: routes, handlers, rooms, plugins and their lifecycle.
 
     It is the outermost router and an ASGI 3 application.
@@ -116,6 +119,7 @@ class Symphony(Router):
         self.state = State()
         self.limits = limits or Limits()
         self._threadsafe = Threadsafe(lambda: self._core.node, max_name=self.limits.max_room_name)
+        self._make_publisher = lambda url: Publisher(url or broker_url(broker), self._finder, self.limits)
         self.stats = Stats()
         self.overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
         self.on_exception: Callable[[BaseException], None] | None = None
@@ -195,15 +199,6 @@ class Symphony(Router):
         return tuple(app for _, app in self._core.mounts)
 
     # Targets
-
-    @property
-    def threadsafe(self) -> Threadsafe:
-        """The app's targets for other threads of this process.
-
-        A `def` endpoint of FastAPI, a `thread=True` handler or a thread of
-        yours can send: `app.threadsafe.room("news").emit("headline", text)`.
-        """
-        return self._threadsafe
 
     @property
     def everyone(self) -> Target:
@@ -395,6 +390,9 @@ class Symphony(Router):
             on_exception=self.on_exception,
         )
         return make_node, keeps_history
+
+    def _finder(self) -> FindFamily:
+        return HookCompiler(self.overrides).families(self._all_families())[0].find
 
     def __repr__(self) -> str:
         return "app"

@@ -69,7 +69,7 @@ async def test_players_are_matched_in_pairs_in_the_order_of_their_arrival(app: A
         await client.clock.advance(0.5)
         assert await fay.receive_event("matched") == await waiting[4].receive_event("matched")
         for one in waiting:
-            await one.nothing_more()
+            assert (await one.wait_closed()).code == 1000
 
 
 async def test_a_reload_keeps_the_place_in_the_lobby(app: Any) -> None:
@@ -124,10 +124,10 @@ async def test_who_has_the_last_coin_wins_and_the_match_ends(app: Any) -> None:
         room.state.coin = room.members["alice"].state.place
         await client.clock.advance(0.1)
         assert heard == [("won", "alice")]
-        assert room.sockets == ()
+        for player in (alice, bob):
+            closed = await player.wait_closed()
+            assert (closed.code, closed.reason) == (4000, "alice has won")
         await client.clock.advance(1)
-        # What comes too late does no harm.
-        await alice.request("turn", "left")
         assert heard == [("won", "alice")]
 
 
@@ -173,7 +173,7 @@ async def test_a_third_player_is_refused_and_spectators_are_not(app: Any) -> Non
         assert all(set(frame["players"]) == {"alice", "bob"} for frame in frames)
         with pytest.raises(RemoteError) as forbidden:
             await crowd[0].request("turn", "up")
-        assert forbidden.value.code == "unauthorized"
+        assert forbidden.value.code == "forbidden"
         for one in crowd:
             await one.drop()
         await client.clock.advance(1)

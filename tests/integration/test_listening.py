@@ -19,12 +19,10 @@ from starlette.routing import Route as HttpRoute
 
 from support.clients import connect, until
 from symphony import (
-    BrokerUnavailableError,
     Limits,
     Position,
     Publication,
     QueueFullError,
-    Reject,
     Room,
     Socket,
     Symphony,
@@ -608,18 +606,6 @@ async def test_an_error_in_the_block_frees_it_too(nodes: Any) -> None:
         async with app.room("plain:a").listen():
             raise ZeroDivisionError
     assert rooms_of(app) == {}
-
-
-async def test_a_broker_that_has_gone_is_told() -> None:
-    served = serve_broker("memory://", Limits())
-    app = make(Limits(publish_timeout=0.3), served.url)
-    async with TestClient(app):
-        served.close()
-        for name in ("kept:a", "plain:a"):
-            with pytest.raises((Reject, BrokerUnavailableError)):
-                async with app.room(name).listen():
-                    pass
-        assert rooms_of(app) == {}
 
 
 async def test_a_loop_over_many_publications_lets_others_run(nodes: Any) -> None:

@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { DisconnectedError, OutcomeUnknownError, QueueFullError, RemoteError } from "../symphony.js";
-import { pair, reach, stopTime } from "./server.js";
+import { FakeSocket, joinFake } from "./fake.js";
+import { pair, quiet, reach, stopTime } from "./server.js";
 
 const at = (offset, epoch = "e") => ({ epoch, offset });
 const TOKEN = /^[A-Za-z0-9_-]{16}$/;
@@ -185,6 +186,53 @@ test("what was not sent fails when the program leaves without a connection", asy
   assert.ok(error instanceof RemoteError);
   assert.equal(error.code, "left");
 });
+
+test("what was sent has an unknown outcome if the server puts the client out before it is sent again", async (t) => {
+  quiet(t, "warn");
+  const { server, client, peer, room } = await member(t);
+  const sent = ended(room.emit("say", 1));
+  await published(peer);
+  let open = () => {};
+  client.onOpen(() => new Promise((resolve) => (open = resolve)));
+  peer.cut();
+  await reach(client, "waiting");
+  const unsent = ended(room.emit("say", 2));
+  const again = await server.peer();
+  again.frame({ left: "r", data: { code: "removed", message: "banned", retryable: false, details: null } });
+  const { error } = await sent;
+  assert.ok(error instanceof OutcomeUnknownError, `${error}`);
+  assert.match(error.message, /banned/);
+  assert.equal((await unsent).error.code, "removed");
+  open();
+});
+
+test("volatile publications do not wait in a slow connection", async (t) => {
+  const client = await joinFake(t);
+  const socket = FakeSocket.last;
+  socket.open();
+  const joining = client.join("r");
+  const { id } = JSON.parse(socket.sent.at(-1));
+  for (const frame of [{ joined: "r" }, { reply: id, data: null }]) socket.onmessage({ data: JSON.stringify(frame) });
+  const room = await joining;
+  const count = socket.sent.length;
+  socket.bufferedAmount = 1_000_000;
+  await room.emit("moved", 1, { volatile: true });
+  assert.equal(socket.sent.length, count);
+  socket.bufferedAmount = 0;
+  await room.emit("moved", 2, { volatile: true });
+  assert.deepEqual(JSON.parse(socket.sent.at(-1)), { publish: "moved", data: 2, room: "r" });
+});
+
+for (const answer of [7, "e:1", { epoch: "e" }, { epoch: "e", offset: -1 }, []]) {
+  test(`an answer that is not a position rejects: ${JSON.stringify(answer)}`, async (t) => {
+    const { peer, room } = await member(t);
+    const sent = ended(room.emit("say", 1));
+    peer.frame({ reply: (await published(peer)).id, data: answer });
+    const { error } = await sent;
+    assert.ok(error instanceof RemoteError, `${error}`);
+    assert.equal(error.code, "invalid");
+  });
+}
 
 test("unacknowledged publications are bounded", async (t) => {
   const { peer, room } = await member(t, { maxQueue: 2 });

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from symphony.broker.base import Broker
@@ -14,10 +15,19 @@ from symphony.broker.presence import PresenceStore
 from symphony.broker.remote import RemoteBroker
 from symphony.broker.remotepresence import RemotePresence
 from symphony.broker.sqlite import SqliteBroker, target_of
-from symphony.errors import ConfigurationError
+from symphony.errors import BrokerUnavailableError, ConfigurationError
 from symphony.limits import Limits
 
-__all__ = ("MEMORY", "check", "is_in_memory", "open_broker", "presence_beside", "serve")
+__all__ = (
+    "MEMORY",
+    "check",
+    "is_in_memory",
+    "note_of",
+    "open_broker",
+    "presence_beside",
+    "reachable_at",
+    "serve",
+)
 
 MEMORY: Final = "memory://"
 """The URL of the broker in the memory of the process."""
@@ -46,6 +56,37 @@ def check(url: str) -> None:
 def is_in_memory(url: str) -> bool:
     """Return whether the broker is one in the memory of the process."""
     return url == MEMORY
+
+
+def note_of(url: str) -> Path | None:
+    """Return the file that says where the broker of a file is served; `None`: it is in no file."""
+    return Path(f"{target_of(url).path}.served") if url.startswith("sqlite:") else None
+
+
+def reachable_at(url: str) -> str:
+    """Return the `ipc://` URL at which another process reaches the broker of a server.
+
+    Raises:
+        ConfigurationError: The URL is wrong, or no other process can reach the broker.
+        BrokerUnavailableError: No server serves it.
+    """
+    check(url)
+    if is_in_memory(url):
+        raise ConfigurationError(
+            "The broker memory:// is in the process of the server, and no other process can reach it. "
+            "Start the server with `symphony run --workers 2 --data DIR`, and name its broker: "
+            "app.publisher('sqlite:///DIR/rooms.db')."
+        )
+    note = note_of(url)
+    if note is None:
+        return url
+    try:
+        return note.read_text()
+    except OSError:
+        raise BrokerUnavailableError(
+            f"There is no server with workers that serves it: {url!r}. Start it with "
+            "`symphony run --workers 2 --data DIR`."
+        ) from None
 
 
 async def open_broker(url: str, limits: Limits, *, ended: Callable[[], None] | None = None) -> Broker:

@@ -29,7 +29,7 @@ from symphony.broker.presencehub import serve_presence
 from symphony.broker.streams import GuardedStream, Stream
 from symphony.errors import ConfigurationError
 
-__all__ = ("ServedBroker", "dial_to", "serve")
+__all__ = ("ServedBroker", "dial_to", "serve", "shown")
 
 logger = logging.getLogger("symphony.app")
 
@@ -138,7 +138,7 @@ def dial_to(url: str) -> Dial:
         or bool(port) != bool(parts.netloc)
     ):
         raise ConfigurationError(
-            f"{_without_token(url)!r} is not the URL of a broker: it is ipc:///path/of/the/socket, and "
+            f"{shown(url)!r} is not the URL of a broker: it is ipc:///path/of/the/socket, and "
             "`symphony run --workers N` sets it."
         )
     if port:
@@ -148,7 +148,8 @@ def dial_to(url: str) -> Dial:
     return _dial_unix(path)
 
 
-def _without_token(url: str) -> str:
+def shown(url: str) -> str:
+    """Return an `ipc://` URL without its token."""
     # A message is logged, and the token is a secret.
     return url if "://" not in url or url.startswith("ipc:///") else url.partition("://")[0] + "://…"
 

@@ -16,7 +16,7 @@ from symphony.broker.links import Dial
 from symphony.broker.remote import RemoteBroker
 from symphony.limits import Limits
 
-__all__ = ("BROKER_VARIABLE", "DIAL", "opened_broker")
+__all__ = ("BROKER_VARIABLE", "DIAL", "broker_url", "opened_broker")
 
 logger = logging.getLogger("symphony.app")
 
@@ -25,6 +25,11 @@ BROKER_VARIABLE: Final = "SYMPHONY_BROKER"
 
 DIAL: Final[ContextVar[Dial | None]] = ContextVar("DIAL", default=None)
 """Connects a node of a simulated cluster to its broker, whatever the URL of the app's."""
+
+
+def broker_url(named: str | None) -> str:
+    """Return the URL of the broker of an app that names this one, or none."""
+    return named or os.environ.get(BROKER_VARIABLE) or MEMORY
 
 
 @asynccontextmanager
@@ -52,7 +57,12 @@ async def opened_broker(
         finally:
             broker.close()
         return
-    url = url or os.environ.get(BROKER_VARIABLE) or MEMORY
+    if url is not None and is_in_memory(url) and os.environ.get(BROKER_VARIABLE, "").startswith("ipc:"):
+        logger.warning(
+            "The app names broker='memory://', so each worker has its own rooms, and their members do not "
+            "hear those at other workers. Leave broker= out: the workers then share the broker of the server."
+        )
+    url = broker_url(url)
     if is_in_memory(url) and not keeps_history:
         yield None
         return

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from symphony.broker.engines import MEMORY, check, serve
+from symphony.broker.engines import MEMORY, check, note_of, serve
 from symphony.broker.ipc import ServedBroker
 from symphony.errors import ConfigurationError
 from symphony.limits import Limits
@@ -66,8 +66,21 @@ def shared_broker(url: str | None) -> Generator[ServedBroker | None]:
         yield None
         return
     served = serve(url, Limits())
+    note = note_of(url)
     try:
         tell_broker(served.url)
+        if note is not None:
+            # For publishers, which know the file only.
+            _write(note, served.url)
         yield served
     finally:
+        if note is not None:
+            note.unlink(missing_ok=True)
         served.close()
+
+
+def _write(note: Path, url: str) -> None:
+    # The URL may contain a secret.
+    note.unlink(missing_ok=True)
+    with open(os.open(note, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(url)

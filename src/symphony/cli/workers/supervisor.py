@@ -10,7 +10,7 @@ from multiprocessing.connection import wait
 from typing import Any, Final, NamedTuple, cast
 
 from symphony.broker.engines import MEMORY
-from symphony.broker.ipc import ServedBroker
+from symphony.broker.ipc import ServedBroker, shown
 from symphony.cli.workers.fleet import Fleet, Worker
 from symphony.cli.workers.leftovers import Leftovers
 from symphony.cli.workers.process import WorkerProcess, ending
@@ -88,7 +88,7 @@ class _Lines(NamedTuple):
         say_addresses(self.where)
         processes = ", ".join(map(str, pids))
         print(f"{len(pids)} workers, each with its own limits (processes {processes})")
-        place = f", in process {os.getpid()}" if self.served is not None else ""
+        place = f", in process {os.getpid()} ({shown(self.served.url)})" if self.served is not None else ""
         print(f"The workers share their rooms: {self.broker}{place}", flush=True)
 
 

@@ -1,0 +1,275 @@
+"""Publishing from other processes: `app.publisher()`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from symphony.broker.engines import check, open_broker, presence_beside, reachable_at
+from symphony.broker.ipc import shown
+from symphony.errors import BrokerUnavailableError, WrongThreadError
+from symphony.limits import Limits
+from symphony.publishertargets import (
+    AsyncPublisherRoom,
+    AsyncPublisherTarget,
+    PublisherRoom,
+    PublisherTarget,
+)
+from symphony.rooms.joining import FindFamily
+from symphony.rooms.sharedmembership import SharedMembership
+from symphony.rooms.target import Target
+from symphony.stats import Stats
+from symphony.targets import Others, SocketTarget
+from symphony.users import User, Users
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from symphony.broker.base import Broker
+    from symphony.socket import Socket
+
+__all__ = ("AsyncPublishing", "Publisher", "Publishing")
+
+logger = logging.getLogger("symphony.app")
+
+T = TypeVar("T")
+
+
+class Publisher:
+    """Publishes to the rooms of a running server, from another process: see `app.publisher`.
+
+    Args:
+        url: The URL of the broker of the server.
+        families: Returns what finds the family of a room.
+        limits: The limits of the app.
+    """
+
+    def __init__(self, url: str, families: Callable[[], FindFamily], limits: Limits) -> None:
+        check(url)
+        self._url = url
+        self._families = families
+        self._limits = limits
+        self._async: AsyncPublishing | None = None
+        self._blocking: Publishing | None = None
+
+    async def __aenter__(self) -> AsyncPublishing:
+        self._refuse_twice()
+        self._async = await self._opened()
+        return self._async
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        publishing, self._async = self._async, None
+        assert publishing is not None
+        await publishing.close()
+
+    def __enter__(self) -> Publishing:
+        self._refuse_twice()
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise WrongThreadError(
+                "`with app.publisher()` would block the event loop. Use `async with` here."
+            )
+        self._blocking = Publishing(self._opened)
+        return self._blocking
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        publishing, self._blocking = self._blocking, None
+        assert publishing is not None
+        publishing.close()
+
+    async def _opened(self) -> AsyncPublishing:
+        url = reachable_at(self._url)
+        try:
+            broker = await open_broker(url, self._limits)
+        except BrokerUnavailableError:
+            raise BrokerUnavailableError(
+                f"The broker {shown(url)} cannot be reached. Is the server running? With `symphony run "
+                "--workers 2 --data DIR`, its broker is sqlite:///DIR/rooms.db."
+            ) from None
+        return AsyncPublishing(broker, self._families(), self._limits)
+
+    def _refuse_twice(self) -> None:
+        if self._async is not None or self._blocking is not None:
+            raise RuntimeError("This publisher is open already. Call app.publisher() for another one.")
+
+
+class AsyncPublishing:
+    """What `async with app.publisher()` gives: the targets, with verbs to await.
+
+    Each verb takes its place in the order in the call. The end of the block waits for
+    what was not awaited.
+    """
+
+    def __init__(self, broker: Broker, find_family: FindFamily, limits: Limits) -> None:
+        self._broker = broker
+        self._waiting: set[asyncio.Future[Any]] = set()
+        self.rooms = SharedMembership(
+            find_family,
+            self._background,
+            self._report,
+            broker=broker,
+            stats=Stats(),
+            store=presence_beside(broker),
+            node=secrets.token_urlsafe(9),
+            has_members=False,
+            patience=limits.finish_timeout,
+            max_name=limits.max_room_name,
+            max_recovery=limits.max_recovery,
+            max_listener_bytes=limits.max_listener_bytes,
+            page_timeout=limits.page_timeout,
+            publish_timeout=limits.publish_timeout,
+        )
+        # It publishes only: it asks no other node for its sockets.
+        self.others: Others | None = None
+        # This process has no sockets.
+        self.sockets: dict[str, Socket[Any]] = {}
+
+    @property
+    def everyone(self) -> AsyncPublisherTarget:
+        """All open sockets of the app, as `app.everyone`."""
+        return AsyncPublisherTarget(self, Target(self.rooms, ""))
+
+    def room(self, name: str) -> AsyncPublisherRoom:
+        """Return a handle of a room, as `app.room`.
+
+        Raises:
+            Reject: `invalid`: no room can have this name.
+        """
+        return AsyncPublisherRoom(self, self.rooms.room(name))
+
+    def user(self, id: str) -> AsyncPublisherRoom:
+        """Return a handle of a user, as `app.user`.
+
+        Raises:
+            Reject: `invalid`: no user can have this id.
+        """
+        self.rooms.check_user(id)
+        return AsyncPublisherRoom(self, User(self, id))
+
+    def users(self, *ids: str) -> AsyncPublisherTarget:
+        """Return a handle of several users, as `app.users`."""
+        for id in ids:
+            self.rooms.check_user(id)
+        return AsyncPublisherTarget(self, Users(self.rooms, [User(self, id) for id in ids]))
+
+    def left_out(self, ids: Collection[str]) -> list[SocketTarget]:
+        """Return the sockets with these ids, on all nodes."""
+        return [SocketTarget(self, id) for id in ids]
+
+    def waiting(self, result: Awaitable[T]) -> asyncio.Future[T]:
+        """Wait for the result of a call, also at the end of the block."""
+
+        async def wait() -> T:
+            return await result
+
+        task = asyncio.ensure_future(wait())
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+        return task
+
+    async def close(self) -> None:
+        """Wait for what was published, and disconnect."""
+        try:
+            if self._waiting:
+                await asyncio.wait(self._waiting)
+            # What was relayed has no answer of its own; this one comes after it.
+            await self._broker.before("-", None, limit=1)
+        except BrokerUnavailableError as error:
+            logger.warning("The publisher ends, and the broker may not have got everything: %s", error)
+        finally:
+            await self.rooms.close(timeout=0)
+
+    def logged_in_as(self, id: str) -> tuple[Socket[Any], ...]:
+        """Return the sockets of a user in this process: none."""
+        return ()
+
+    async def revoke(self, id: str) -> None:
+        """Do nothing: there are no sockets in this process."""
+
+    def undelivered(self, error: BaseException) -> None:
+        """Do nothing: it sends to no single socket."""
+
+    def _background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        return asyncio.ensure_future(coroutine)
+
+    def _report(self, error: BaseException, socket: Any, where: str) -> None:
+        logger.error("The %s failed: %r", where, error)
+
+
+class Publishing:
+    """What `with app.publisher()` gives: the targets, with verbs that block.
+
+    You may use it in several threads.
+    """
+
+    def __init__(self, opened: Callable[[], Awaitable[AsyncPublishing]]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="symphony-publisher", daemon=True)
+        self._thread.start()
+        try:
+            self._publishing = self.run(opened)
+        except BaseException:
+            self._end()
+            raise
+
+    @property
+    def everyone(self) -> PublisherTarget:
+        """All open sockets of the app, as `app.everyone`."""
+        return PublisherTarget(self, lambda: self._publishing.everyone)
+
+    def room(self, name: str) -> PublisherRoom:
+        """Return a handle of a room, as `app.room`.
+
+        Raises:
+            Reject: `invalid`: no room can have this name.
+        """
+        self._publishing.rooms.room(name)
+        return PublisherRoom(self, lambda: self._publishing.room(name))
+
+    def user(self, id: str) -> PublisherRoom:
+        """Return a handle of a user, as `app.user`.
+
+        Raises:
+            Reject: `invalid`: no user can have this id.
+        """
+        self._publishing.rooms.check_user(id)
+        return PublisherRoom(self, lambda: self._publishing.user(id))
+
+    def users(self, *ids: str) -> PublisherTarget:
+        """Return a handle of several users, as `app.users`."""
+        for id in ids:
+            self._publishing.rooms.check_user(id)
+        return PublisherTarget(self, lambda: self._publishing.users(*ids))
+
+    def run(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Run a call in the thread of the publisher, and return its result."""
+
+        async def run() -> T:
+            return await call()
+
+        if not self._thread.is_alive():
+            raise RuntimeError("This publisher is closed.")
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+
+    def close(self) -> None:
+        """Disconnect."""
+        try:
+            self.run(self._publishing.close)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
