@@ -123,12 +123,7 @@ class AsyncPublishing:
             store=presence_beside(broker),
             node=secrets.token_urlsafe(9),
             has_members=False,
-            patience=limits.finish_timeout,
-            max_name=limits.max_room_name,
-            max_recovery=limits.max_recovery,
-            max_listener_bytes=limits.max_listener_bytes,
-            page_timeout=limits.page_timeout,
-            publish_timeout=limits.publish_timeout,
+            limits=limits,
         )
         # It publishes only: it asks no other node for its sockets.
         self.others: Others | None = None

@@ -5,7 +5,7 @@ tests in JavaScript in a comment above the test: `// within: maxQueue`. These ar
 
 - `max_queue`: a field of `Limits`.
 - `client.max_queue` and `javascript.maxQueue`: a numeric option of a client.
-- `protocol.v1.MAX_NAME` and `javascript.MAX_NAME`: a constant whose name begins with `MAX_` or ends in
+- `protocol.v1frames.MAX_NAME` and `javascript.MAX_NAME`: a constant whose name begins with `MAX_` or ends in
   `_TIMEOUT`.
 """
 

@@ -300,10 +300,10 @@ async def test_message_middleware_sees_publications_as_events(serve):
             seen.clear()
 
 
-@pytest.mark.within("protocol.v1.MAX_KEY")
-@pytest.mark.beyond("protocol.v1.MAX_KEY")
-@pytest.mark.within("protocol.v1.MAX_CLIENT")
-@pytest.mark.beyond("protocol.v1.MAX_CLIENT")
+@pytest.mark.within("protocol.v1frames.MAX_KEY")
+@pytest.mark.beyond("protocol.v1frames.MAX_KEY")
+@pytest.mark.within("protocol.v1frames.MAX_CLIENT")
+@pytest.mark.beyond("protocol.v1frames.MAX_CLIENT")
 async def test_keys_have_a_greatest_length(serve):
     app, _ = make()
     async with serve(app) as url, member(url) as one:

@@ -69,7 +69,10 @@ def decode(protocol: V1, frame: Any) -> Any:
     ],
 )
 @pytest.mark.within(
-    "protocol.v1.MAX_ID", "protocol.v1.MAX_CREDIT", "protocol.v1.MAX_NAME", "protocol.v1.MAX_TIMEOUT"
+    "protocol.v1frames.MAX_ID",
+    "protocol.v1frames.MAX_CREDIT",
+    "protocol.v1frames.MAX_NAME",
+    "protocol.v1frames.MAX_TIMEOUT",
 )
 def test_a_frame_is_of_the_first_kind_that_it_has(protocol: V1, frame: Any, envelope: Any) -> None:
     assert decode(protocol, frame) == envelope
@@ -106,7 +109,10 @@ def test_a_frame_is_of_the_first_kind_that_it_has(protocol: V1, frame: Any, enve
     ],
 )
 @pytest.mark.beyond(
-    "protocol.v1.MAX_ID", "protocol.v1.MAX_CREDIT", "protocol.v1.MAX_NAME", "protocol.v1.MAX_TIMEOUT"
+    "protocol.v1frames.MAX_ID",
+    "protocol.v1frames.MAX_CREDIT",
+    "protocol.v1frames.MAX_NAME",
+    "protocol.v1frames.MAX_TIMEOUT",
 )
 def test_what_is_no_frame_is_malformed_with_path_and_id(
     protocol: V1, frame: Any, path: str, id: int | None
