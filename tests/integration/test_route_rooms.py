@@ -693,7 +693,7 @@ def _app_with(path: str, room: str, *, prefix: str = "") -> Symphony:
 @pytest.mark.parametrize(
     ("path", "room", "problem"),
     [
-        ("/doc/{name}", "doc:{nam}", r"\{nam\} is not a parameter of the path \(its parameters: name\)"),
+        ("/doc/{name}", "doc:{title}", r"\{title\} is not a parameter of the path \(its parameters: name\)"),
         ("/doc", "doc:{name}", r"\{name\} is not a parameter of the path \(its parameters: none\)"),
         ("/doc/{id:int}", "doc:{id:float}", r"\{id\} is converted by the path"),
         ("/doc/{id}", "doc:{id:int}", r"\{id\} is converted by the path"),
@@ -709,7 +709,7 @@ async def test_a_wrong_room_is_found_at_the_start(path, room, problem):
             pass
 
 
-@pytest.mark.parametrize("room", ["doc:{nam}", "{a}:{name}", "doc:{name}:{id}"])
+@pytest.mark.parametrize("room", ["doc:{title}", "{a}:{name}", "doc:{name}:{id}"])
 def test_an_unknown_parameter_is_an_error_at_the_registration(room):
     app = Symphony()
     with pytest.raises(ConfigurationError, match="is not a parameter of the path"):

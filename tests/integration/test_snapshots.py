@@ -280,7 +280,7 @@ async def test_a_snapshot_that_raises_refuses_the_join(
         await one.hears({"joined": "board:a", "snapshot": "here"}, {"reply": 2})
 
 
-@pytest.mark.parametrize("what", [object(), {1, object()}, [float]], ids=repr)
+@pytest.mark.parametrize("what", [object(), {1, object()}, [float]], ids=["object", "set", "class"])
 async def test_a_snapshot_that_cannot_be_encoded_refuses_the_join(serve, what: Any, caplog):
     app = Symphony()
     boards = app.rooms("board:{name}", client_join=True)
