@@ -251,6 +251,9 @@ async def test_what_is_stored_and_what_is_heard_have_one_order(serve):
             await publish(two, "order", number + 1, id=100 + number)
         heard = [(await three.hear())["data"] for _ in range(30)]
         assert sorted(heard) == list(range(30))
+        for each in (one, two):
+            answers = [await each.hear() for _ in range(45)]
+            assert [answer["data"] for answer in answers if "event" in answer] == heard
         assert store.saved == heard
 
 

@@ -297,7 +297,7 @@ async def test_an_unknown_broker_is_refused():
 
 async def test_a_broker_that_goes_is_told():
     served = serve("memory://", Limits())
-    app = make(served.url, Limits(publish_timeout=10))
+    app = make(served.url, Limits(publish_timeout=3))
     async with app.publisher() as out:
         await out.room("kept:a").emit("said", 1)
         await asyncio.to_thread(served.close)

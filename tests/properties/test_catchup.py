@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +28,7 @@ from symphony.rooms.feed import Feed
 from symphony.rooms.live import Live
 from symphony.rooms.lives import _deliver  # pyright: ignore[reportPrivateUsage]
 from symphony.rooms.policy import RoomPolicy
+from symphony.rooms.snapshots import Snapshots
 from symphony.testing import Clock
 
 MEMBERS, HIGH, LOW, PAGE = 3, 300, 100, 3
@@ -127,7 +128,9 @@ async def _run(operations: list[tuple[str, Any]], history: History) -> None:
     failed: list[Any] = []
     batches = Batches(loop.call_soon, lambda *error: failed.append(error))
     broker = MemoryBroker(max_bytes=10_000_000)
-    announcing = Announcing(batches, loop.create_task, max_recovery=1000, page_timeout=1e6)
+    announcing = Announcing(
+        batches, loop.create_task, Snapshots(Mock(), Mock()), max_recovery=1000, page_timeout=1e6
+    )
     live = Live("chat:a", Family(RoomPolicy("chat:{name}", history=history)), {})
     live.follow = announcing.follow
     room = live.feed = Feed(

@@ -123,6 +123,12 @@ class Peers:
         await self._broker.listen(_topic(self.node), self._heard)
         await self._broker.listen(_ALL, self._heard)
 
+    async def finish(self, *, timeout: float) -> None:
+        """Wait for the answers of other nodes, at most for *timeout* seconds, because the app stops."""
+        waiting = [question.done for question in self._questions.values()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=timeout)
+
     def close(self) -> None:
         """Stop, because the app has stopped. What waits is cancelled."""
         for task in tuple(self._work.values()):

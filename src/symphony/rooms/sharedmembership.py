@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from symphony.errors import SymphonyError
 from symphony.outgoing.batch import Batch, Recipient
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ("SharedMembership",)
 
+# How long an app that stops waits for the answers of other nodes, in seconds.
+_LAST_ANSWERS: Final = 1.0
+
 
 class SharedMembership(Membership):
     """A table of rooms whose other members are on other nodes."""
@@ -37,6 +40,7 @@ class SharedMembership(Membership):
 
     async def close(self, *, timeout: float) -> None:
         """See `Membership.close`."""
+        await self._others.finish(timeout=min(timeout, _LAST_ANSWERS))
         self._others.close()
         await super().close(timeout=timeout)
 

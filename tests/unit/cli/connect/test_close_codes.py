@@ -11,7 +11,7 @@ from symphony.cli.connect.close_codes import MEANINGS, describe_end
 def test_the_meanings_are_those_of_the_protocol() -> None:
     table = rows(ROOT / "docs" / "protocol.md", "## Closing")
     said = {
-        int(code): cells[-1] == "reconnects"
+        int(code): cells[-1] in ("reconnects", "reconnects at once")
         for first, cells in table.items()
         for code in re.findall(r"\d{4}", first)
     }
