@@ -86,9 +86,11 @@ async def test_a_reload_is_silent_on_a_real_network() -> None:
     ):
         room = await bob.join("office:main")
         heard = listen(bob)
-        async with symphony.connect(f"{failing}/?user=alice", backoff=0.01):
+        async with symphony.connect(f"{failing}/?user=alice", backoff=0.01) as alice:
             for times in (1, 2, 3):
                 await heard.reaches(2 * times - 1)
+                # A connection that never opens has no grace period.
+                await until(lambda: alice.state == "open")
                 network.fail()
                 await heard.reaches(2 * times + 1)
         await heard.reaches(8)
