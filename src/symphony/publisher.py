@@ -178,7 +178,7 @@ class AsyncPublishing:
         try:
             if self._waiting:
                 await asyncio.wait(self._waiting)
-            # What was relayed has no answer of its own; this one comes after it.
+            # What was relayed is not answered. The answer to this call comes after it.
             await self._broker.before("-", None, limit=1)
         except BrokerUnavailableError as error:
             logger.warning("The publisher ends, and the broker may not have got everything: %s", error)

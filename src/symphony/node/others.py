@@ -138,8 +138,8 @@ class OtherNodes:
     ) -> list[Any]:
         """See `Others.request_user`.
 
-        First all nodes say how many sockets of the user they have. Those that have some are
-        asked as soon as they have said so, each by itself.
+        First all nodes say how many sockets of the user they have. Each node that has some is
+        asked as soon as it has said so.
         """
         self._check(event, timeout, response_type)
         packed = _packed(data)
