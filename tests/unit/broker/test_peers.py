@@ -234,3 +234,30 @@ def test_an_error_is_the_same_on_the_other_side(error: Exception) -> None:
 def test_any_other_error_is_not_told() -> None:
     assert not is_told(KeyError("secret"))
     assert "secret" not in str(unpack_error(pack_error(KeyError("secret"))))
+
+
+async def test_a_node_that_stops_gets_its_last_answers(nodes: Nodes) -> None:
+    a = nodes.peers["a"]
+    asked = asyncio.ensure_future(a.ask_all("wait", 1, timeout=60))
+    await settle()
+    finished = asyncio.ensure_future(a.finish(timeout=30))
+    await settle()
+    assert not finished.done()
+    nodes.go.set()
+    await settle()
+    assert finished.done()
+    assert sorted(await asked) == ["b", "c"]
+
+
+async def test_a_node_that_stops_waits_for_a_time_only(nodes: Nodes, clock: Clock) -> None:
+    a = nodes.peers["a"]
+    asked = asyncio.ensure_future(a.ask_all("wait", 1, timeout=60))
+    await settle()
+    finished = asyncio.ensure_future(a.finish(timeout=30))
+    await clock.advance(31)
+    assert finished.done()
+    assert not asked.done()
+    nodes.go.set()
+    await asked
+    # Nothing is asked now.
+    await a.finish(timeout=30)
