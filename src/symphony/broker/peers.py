@@ -328,6 +328,8 @@ class Peers:
             key = node, number if is_asked and method not in self._lasting else next(self._lasts)
             task = self._work[key] = start(self._finish(node, number, method, work, is_asked=is_asked))
             task.add_done_callback(lambda _: self._work.pop(key, None))
+            # Cancelled before its first step, it would complain that it was never awaited.
+            task.add_done_callback(lambda _: work.close())
             if is_asked:
                 self._deliver(node, _WORKING, number)
         elif is_asked:

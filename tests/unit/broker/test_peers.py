@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -261,3 +262,17 @@ async def test_a_node_that_stops_waits_for_a_time_only(nodes: Nodes, clock: Cloc
     await asked
     # Nothing is asked now.
     await a.finish(timeout=30)
+
+
+async def test_a_call_that_is_cancelled_before_it_begins_leaves_nothing() -> None:
+    peers = Peers(MemoryBroker(max_bytes=1000), "a", lambda error, what: None)
+
+    async def wait() -> None:
+        raise AssertionError("it has begun")
+
+    work = wait()
+    peers.offer("wait", lambda: work)
+    peers._called("b", 1, "wait", (), is_asked=False)  # pyright: ignore[reportPrivateUsage]
+    peers.close()
+    await settle()
+    assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
