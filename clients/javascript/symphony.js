@@ -1436,8 +1436,9 @@ class Call {
     this.verb = verb;
     this.data = data;
     this.within = within;
-    // A handler of `onOpen` runs again on the next connection.
-    this.idempotent = idempotent && !within;
+    // A handler of `onOpen` runs again on the next connection, and makes its calls anew. A publication
+    // is repeated all the same: the server knows by its key whether it was published.
+    this.idempotent = idempotent && (verb === "publish" || !within);
     this.terms = terms;
     this.heard = heard;
     this.failed = failed;
@@ -3895,9 +3896,11 @@ export class Client {
   /** Do what comes before the queue. @param {Link} link */
   async #prepare(link) {
     const { connectTimeout } = this.#settings;
-    const slow = after(connectTimeout, () =>
-      console.warn(`symphony: onOpen is not done after ${connectTimeout} s; nothing else is sent until it is`),
-    );
+    const slow = after(connectTimeout, () => {
+      // It may wait for something that outlives its connection, such as a publication.
+      if (this.#link !== link) return;
+      console.warn(`symphony: onOpen is not done after ${connectTimeout} s; nothing else is sent until it is`);
+    });
     try {
       const connection = this.#connection(link);
       for (const handler of this.#openHandlers) {
@@ -4001,8 +4004,11 @@ export class Client {
     this.#roomsLost();
     const calls = [...this.#calls.values()];
     this.#calls.clear();
+    const again = calls.filter((call) => call.idempotent);
+    // What a handler of `onOpen` has published is no longer part of it.
+    for (const call of again) call.within = null;
     // They were sent before all messages in the queue.
-    this.#queue.unshift(...calls.filter((call) => call.idempotent));
+    this.#queue.unshift(...again);
     const error = new DisconnectedError(`the connection was lost: ${text}`, code, reason, { refusal });
     for (const call of calls) if (!call.idempotent) this.#fail(call, error);
     this.#forgetRequests();

@@ -29,6 +29,7 @@ FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
 
 _MODULES = {"json": msgspec.json, "msgpack": msgspec.msgpack}
 _IDS = ("id", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong")
+_TEXTS = ("key", "client")
 _OF_ROOMS = ("join", "leave", "history", "joined", "left", "lost", "presence", "count")
 _KINDS = (
     *(
@@ -160,6 +161,8 @@ def _field_fits(key: str, envelope: Mapping[str, Any], found: Any, ids: Ids) -> 
     expected = envelope[key]
     if key in _IDS and isinstance(expected, str) and expected.startswith("$"):
         return ids.setdefault(expected, found) == found and type(found) is int
+    if key in _TEXTS and expected.startswith("$"):
+        return ids.setdefault(expected, found) == found and isinstance(found, str)
     if key in ("position", "replaces") and isinstance(expected, dict):
         epoch = ids.setdefault(expected["epoch"], found["epoch"])
         return found == {"epoch": epoch, "offset": expected["offset"]}
