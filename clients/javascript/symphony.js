@@ -1388,6 +1388,7 @@ function errorOf(call, data) {
 /** A message without an answer; `event` is null for a plain `send`. */
 class Message {
   idempotent = false;
+  waits = false;
   /** Bytes that it holds while it waits. */
   bytes = 0;
 
@@ -1412,6 +1413,10 @@ class Call {
   bytes = 0;
   /** The room that it publishes to. @type {Membership | null} */
   room = null;
+  /** Whether it was sent on a connection that was lost before the answer. */
+  repeats = false;
+  /** Whether it waits until the client is in that room again. */
+  waits = false;
   /** The error of a server that stops, until the request is sent again. @type {Error | null} */
   refusal = null;
   /** @type {any} */
@@ -1477,8 +1482,11 @@ function checkKey(key, volatile) {
 
 /** What the program is told of a publication that has failed. @param {Call} call @param {any} error @returns {any} */
 function outcome(call, error) {
+  const { code } = error ?? {};
+  // `forbidden` is then about the client, which could not join again, and not about the first.
+  const isRefused = code === "forbidden" && call.repeats && !call.room?.member;
   const isUnknown =
-    error instanceof RequestTimeoutError || error instanceof DisconnectedError || error?.code === "timeout";
+    isRefused || error instanceof RequestTimeoutError || error instanceof DisconnectedError || code === "timeout";
   return call.sent && isUnknown ? unknown(call, error) : error;
 }
 
@@ -2654,21 +2662,24 @@ export class Client {
     if (within && !within.prepared && !(takes && within === link)) {
       throw new DisconnectedError("the connection for which onOpen was called has ended");
     }
+    // It must not overtake those that wait.
+    if (item instanceof Call && item.room) item.waits = !item.room.member && this.#waiting(item.room).length > 0;
+    const isSent = takes && !item.waits;
     // A snapshot: if the caller changes the object later, that must not change the message.
-    if (!takes || item.idempotent) {
+    if (!isSent || item.idempotent) {
       const what = item instanceof Call ? item.what : item.event === null ? "the message" : `"${item.event}"`;
       const { data, bytes } = encoding(() => snapshot(item.data, protocol), what, item.data, protocol);
       if (this.#heldBytes + bytes > maxQueueBytes) {
         throw new QueueFullError(`${this.#heldBytes} bytes wait for a connection, and ${maxQueueBytes} may`);
       }
-      if (!takes && this.#queue.length >= maxQueue) {
+      if (!isSent && this.#queue.length >= maxQueue) {
         throw new QueueFullError(`${maxQueue} messages wait for a connection`);
       }
       item.data = data;
       item.bytes = bytes;
       this.#heldBytes += bytes;
     }
-    if (!takes) this.#queue.push(item);
+    if (!isSent) this.#queue.push(item);
     else {
       try {
         if (link.unsentBytes > maxQueueBytes) throw new QueueFullError(FULL);
@@ -2939,6 +2950,7 @@ export class Client {
     const snapshot = snapshotOf(envelope, bytes);
     if (!membership) return void (snapshot && this.#event(snapshot.event, snapshot.data));
     membership.member = true;
+    this.#resume(link, membership);
     if ((envelope.members ?? null) !== null) this.#show(membership, membership.roster.restart(envelope.members));
     const { asked, room, pending, since, tip, wanted } = membership;
     // The answer to the join that is on its way, or about to be sent, names the position.
@@ -3400,7 +3412,8 @@ export class Client {
     if (volatile) {
       const link = this.#link;
       // Before it is a member again, the server would refuse it. What waits in a slow connection would be late.
-      const isClear = link?.takes && link.prepared && link.unsentBytes <= SMALL_BYTES && !this.#queue.length;
+      const isIdle = this.#queue.every((item) => item.waits);
+      const isClear = link?.takes && link.prepared && link.unsentBytes <= SMALL_BYTES && isIdle;
       if (isClear && member) link.write({ publish: event, data, room });
       return null;
     }
@@ -3483,9 +3496,27 @@ export class Client {
     if (leaving) throw new RemoteError("left", "the client leaves the room");
   }
 
+  /** What waits until the client is in a room again, in order. @param {Membership} membership @returns {Call[]} */
+  #waiting(membership) {
+    const all = [...this.#calls.values(), ...this.#queue];
+    return /** @type {Call[]} */ (all.filter((item) => item.waits && /** @type {Call} */ (item).room === membership));
+  }
+
+  /** The client is in a room again: publish what waits for that. @param {Link} link @param {Membership} membership */
+  #resume(link, membership) {
+    const waiting = this.#waiting(membership);
+    for (const call of waiting) {
+      call.waits = false;
+      this.#calls.delete(call.id);
+    }
+    const isNow = (/** @type {Call} */ { within }) => link.takes && (link.prepared || within === link);
+    this.#queue = [...waiting, ...this.#queue.filter((item) => !waiting.includes(/** @type {Call} */ (item)))];
+    for (const call of waiting.filter(isNow)) this.#sendNow(link, call);
+  }
+
   /** What waits to be published to a room will not be. @param {Membership} membership @param {Error} error */
   #withdraw(membership, error) {
-    for (const item of [...this.#queue]) {
+    for (const item of new Set([...this.#queue, ...this.#waiting(membership)])) {
       // One that was sent on an earlier connection waits to be sent again.
       if (item instanceof Call && item.room === membership) this.#fail(item, item.sent ? unknown(item, error) : error);
     }
@@ -3717,7 +3748,15 @@ export class Client {
     // A server that stops refuses new requests. An idempotent one is sent again on the
     // next connection, with the others.
     if (call.idempotent && link.stopping && data?.code === "unavailable") call.refusal = error;
-    else this.#fail(call, error);
+    else if (call.idempotent && data?.code === "forbidden" && this.#rejoins(call.room)) {
+      call.waits = true;
+      call.sent = call.repeats;
+    } else this.#fail(call, error);
+  }
+
+  /** Whether the client is not in a room, and will be. @param {Membership | null} membership */
+  #rejoins(membership) {
+    return membership?.room && !membership.member && !membership.leaving && !membership.ended;
   }
 
   /**
@@ -4005,8 +4044,12 @@ export class Client {
     const calls = [...this.#calls.values()];
     this.#calls.clear();
     const again = calls.filter((call) => call.idempotent);
-    // What a handler of `onOpen` has published is no longer part of it.
-    for (const call of again) call.within = null;
+    for (const call of again) {
+      // What a handler of `onOpen` has published is no longer part of it.
+      call.within = null;
+      call.repeats = call.sent;
+    }
+    for (const item of [...again, ...this.#queue]) item.waits = false;
     // They were sent before all messages in the queue.
     this.#queue.unshift(...again);
     const error = new DisconnectedError(`the connection was lost: ${text}`, code, reason, { refusal });

@@ -173,7 +173,17 @@ def _field_fits(key: str, envelope: Mapping[str, Any], found: Any, ids: Ids) -> 
         return isinstance(found, dict) and _members_fit(expected, found, ids)
     if key == "data" and ("error" in envelope or "left" in envelope or envelope.get("event") == "error"):
         return _error_fits(expected, found)
-    return same(plain(expected), found)
+    return same(plain(_with_epochs(expected, ids)), found)
+
+
+def _with_epochs(value: Any, ids: Ids) -> Any:
+    if isinstance(value, list):
+        return [_with_epochs(item, ids) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: ids.get(item, item) if key == "epoch" else _with_epochs(item, ids) for key, item in value.items()
+    }
 
 
 def _within(expected: Mapping[str, Any], found: Any) -> bool:
