@@ -28,6 +28,10 @@ const MAX_NAME = 256;
 const MAX_ROOM_NAME = 4096;
 /** Characters of the key of a publication. */
 const MAX_KEY = 128;
+/** After so many messages that are larger than the WebSocket takes, within 10 minutes, the client ends for good. */
+const MAX_TOO_LARGE = 3;
+/** Seconds. */
+const TOO_LARGE_WINDOW = 600;
 /** For how many seconds a publication is repeated. A server remembers its key for 300. */
 const PUBLISH_TIMEOUT = 240;
 /** Characters of an epoch. */
@@ -735,6 +739,7 @@ const NORMAL = 1000;
 const GOING_AWAY = 1001;
 const NO_CODE = 1005;
 const LOST = 1006;
+const TOO_LARGE = 1009;
 const UNREAD = 1013;
 const INVALID = 4400;
 const UNAUTHORIZED = 4401;
@@ -764,7 +769,7 @@ const ADVICE = new Map([
   [1003, "The server does not take this type of message."],
   [1007, "The server could not read the messages. Something between may have changed them."],
   [1008, "It is against a rule of the server, or of something between."],
-  [1009, "A message was larger than the server allows: see `max_message_bytes`."],
+  [TOO_LARGE, "A message was larger than the server allows: see `max_message_bytes`."],
   [UNREAD, "The program did not read the messages."],
   [INVALID, "Check the URL and the options."],
   [UNAUTHORIZED, "The server needs another token. `token` may be a function that fetches a new one."],
@@ -773,6 +778,9 @@ const ADVICE = new Map([
   [4409, "Solve the conflict before you connect again."],
   [4410, "Another connection of the same user has replaced this one."],
 ]);
+
+const LARGER =
+  "a message of the server is larger than this WebSocket takes; pass one with a larger `maxPayload`, or send less at once";
 
 /** The kinds of envelopes that a server sends. The first of these fields decides. */
 const KINDS = /** @type {const} */ ([
@@ -894,6 +902,8 @@ class Link {
   maxMessageBytes = Infinity;
   /** Whether the limits of the server have come, or will not. */
   knowsLimits = false;
+  /** Whether a message of the server was larger than this WebSocket takes. Only that of `ws` has a limit. */
+  tooLarge = false;
   /** Whether the handlers of `onOpen` have run, and what was queued is sent. */
   prepared = false;
   /** Whether it was logged that answers did not fit. */
@@ -1060,6 +1070,9 @@ class Link {
     // Keep this listener after the end: `ws` throws errors that have none.
     socket.onerror = (/** @type {any} */ event) => {
       this.#trouble = event.message ?? "";
+      this.tooLarge = event.error?.code === "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH";
+      // The WebSocket would wait for a close frame that it does not read any more.
+      if (this.tooLarge) this.lose(LARGER);
       // Some versions of Node fire no `close` for an attempt that failed.
       if (!answered) this.lose(this.#trouble);
     };
@@ -2328,6 +2341,8 @@ export class Client {
   #failures = 0;
   /** Connections in a row that were lost at once. */
   #brief = 0;
+  /** When messages came that were larger than the WebSocket takes, by `now()`. @type {number[]} */
+  #tooLarge = [];
   /** Since when something else than Symphony answers, by `now()`. @type {number | null} */
   #strangeSince = null;
   /** The strange answer that was logged last. */
@@ -4001,6 +4016,7 @@ export class Client {
 
   /** @param {Link} link @param {number} code @param {string} told The reason, as the peer has told it. */
   #lost(link, code, told) {
+    if (link.tooLarge) code = TOO_LARGE;
     this.#link = null;
     if (now() - link.openedAt >= LASTING) {
       this.#attempts = 0;
@@ -4069,6 +4085,14 @@ export class Client {
   #comesBack(link, code, refusal, reason) {
     const { reconnect, token, giveUpAfter } = this.#settings;
     if (!reconnect) return false;
+    if (link.tooLarge) {
+      this.#tooLarge = [...this.#tooLarge, now()].slice(-MAX_TOO_LARGE);
+      // Not in a row: some time may pass on each connection before it comes.
+      const [first = 0] = this.#tooLarge;
+      const again = this.#tooLarge.length < MAX_TOO_LARGE || now() - first >= TOO_LARGE_WINDOW;
+      if (again) this.#complaints.warn("large", `symphony: ${place(this.#settings.url)}: ${LARGER}. Trying again`);
+      return again;
+    }
     const unauthorized = refusal ? refusal.code === "unauthorized" : code === UNAUTHORIZED;
     if (unauthorized && typeof token === "function" && !this.#refreshed) {
       this.#refreshed = true;
@@ -4141,7 +4165,7 @@ export class Client {
     if (unsent) console.warn(`symphony: ${unsent} messages were never sent: ${error.message}`);
     if (!own) {
       const where = place(this.#settings.url);
-      console.warn(`symphony: ${where}: ${error.message}. ${this.#advice(code, refusal)}`);
+      console.warn(`symphony: ${where}: ${error.message}. ${this.#advice(error)}`);
     }
     this.#queue = [];
     for (const call of calls) this.#fail(call, call.refusal ?? error);
@@ -4156,11 +4180,12 @@ export class Client {
     this.#enter("closed");
   }
 
-  /** @param {number} code @param {RemoteError | null} refusal @returns {string} What to do, for the log. */
-  #advice(code, refusal) {
+  /** @param {DisconnectedError} error @returns {string} What to do, for the log. */
+  #advice({ code, reason, refusal }) {
     const { reconnect } = this.#settings;
     const why = refusal ? `The server says "${refusal.code}". ` : "";
     if (!reconnect) return `${why}The client does not reconnect: \`reconnect\` is false.`;
+    if (reason === LARGER) return "The client does not reconnect.";
     const what = ADVICE.get(code) ?? "It is a code of the app.";
     return `${why}${what} The client does not reconnect.`;
   }
