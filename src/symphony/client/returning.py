@@ -110,7 +110,7 @@ class Returning:
         return again
 
     def _comes_again(self) -> bool:
-        """Return whether the server sends what is too large again and again, such as a snapshot at each join."""
+        """Return whether the server sends it again and again, such as a snapshot at each join."""
         # Not in a row: some time may pass on each connection before it comes.
         now = self._time()
         self._too_large.append(now)
