@@ -76,6 +76,8 @@ class ClientRooms:
         self._rooms = rooms
         self._handle = handle
         self._publishing = publishing
+        # Publications with a key that are in progress: by room, publisher and key.
+        self._running: dict[tuple[str, str, str], list[asyncio.Future[None]]] = {}
 
     async def publish(self, socket: Socket[Any], asked: Publish, kind: str) -> Position | None:
         """Publish what a client publishes: what the `on_publish` of the event makes of it.
@@ -95,15 +97,9 @@ class ClientRooms:
             The position, `None` if the room has no history.
         """
         try:
-            try:
-                kept = await self._begin(socket, asked, kind)
-            except Reject:
-                # Only now: a look at the keys costs a call of the broker.
-                first = await self._first(socket, asked)
-                if first is None:
-                    raise
-                return first
-            return await kept
+            if asked.key is None or asked.id is None:
+                return await (await self._begin(socket, asked, kind))
+            return await self._publish_once(socket, asked, kind, asked.key)
         except QueueFullError as error:
             raise Reject("too_many", "too much is published", retryable=True) from error
         except BrokerUnavailableError as error:
@@ -141,18 +137,38 @@ class ClientRooms:
             by = _publisher(socket, asked)
             return self._publishing.publish_for(live, message, delivery, by=by, said=asked.data)
 
-    async def _first(self, socket: Socket[Any], asked: Publish) -> Position | None:
-        """Return where the publication is that is refused now, if it is a repeat."""
-        if asked.key is None or asked.id is None:
-            return None
-        live = self._rooms.get(asked.room)
-        if live is not None and live.speaking is not None:
-            # The hook of the first may still run, for a connection that is lost.
-            async with live.speaking:
-                pass
+    async def _publish_once(
+        self, socket: Socket[Any], asked: Publish, kind: str, key: str
+    ) -> Position | None:
         by = _publisher(socket, asked)
+        name = asked.room, by, key
+        running = self._running.setdefault(name, [])
+        earlier = tuple(running)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        running.append(done)
         try:
-            return await self._publishing.first(asked.room, asked.event, asked.key, by=by, said=asked.data)
+            try:
+                kept = await self._begin(socket, asked, kind)
+            except Reject:
+                if earlier:
+                    # The hook of the first may still run, for a connection that is lost.
+                    await asyncio.wait(earlier)
+                # Only now: a look at the keys costs a call of the broker.
+                first = await self._first(asked, key, by)
+                if first is None:
+                    raise
+                return first
+            return await kept
+        finally:
+            done.set_result(None)
+            running.remove(done)
+            if not running:
+                del self._running[name]
+
+    async def _first(self, asked: Publish, key: str, by: str) -> Position | None:
+        """Return where the publication is that is refused now, if it is a repeat."""
+        try:
+            return await self._publishing.first(asked.room, asked.event, key, by=by, said=asked.data)
         except Reject:
             # No room has this name, or the key is that of another publication.
             return None
