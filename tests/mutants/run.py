@@ -49,8 +49,12 @@ RIGHTS = "broker/rights.py"
 
 # After these, mutants end the other sockets of the member, too.
 EXPIRED = '        self._ended.add(connection, Untracked("unknown"), now)\n'
-UNTRACKED = "        joined = self._take_out(room, member, connection).kind\n"
-ALL = "        for one in list(member.connections):\n            self._take_out(room, member, one)\n"
+UNTRACKED = "            joined = self._register.take_out(of_room, member, connection).kind\n"
+ALL = "        for one in list(member.connections):\n            self._register.take_out(room, member, one)\n"
+ALL_OF_ROOM = (
+    "            for one in list(member.connections):\n"
+    "                self._register.take_out(of_room, member, one)\n"
+)
 AGAIN = (
     "            self._after = page.end\n"
     "            for frame in self._feed.frames(page, self._recipient.encoding):\n"
@@ -178,8 +182,8 @@ MUTANTS = (
     Mutant(
         "members: a repeated untrack does not say what the first decided",
         TABLE,
-        "return ended.untracked",
-        'return Untracked("unknown")',
+        "            return ended.untracked\n        else:",
+        '            return Untracked("unknown")\n        else:',
     ),
     Mutant(
         "members: the grace begins with the reap",
@@ -188,7 +192,7 @@ MUTANTS = (
         "away_until = now + member.grace",
     ),
     Mutant("members: one expired socket takes the others with it", TABLE, EXPIRED, EXPIRED + ALL),
-    Mutant("members: untrack ends all sockets of a member", TABLE, UNTRACKED, UNTRACKED + ALL),
+    Mutant("members: untrack ends all sockets of a member", TABLE, UNTRACKED, UNTRACKED + ALL_OF_ROOM),
     Mutant(
         "members: who is away has no seat",
         TABLE,
@@ -252,8 +256,8 @@ MUTANTS = (
     Mutant(
         "members: who is lost departs at once",
         "rooms/departures.py",
-        'left=departure.leave.reason != "lost"',
-        "left=True",
+        'left, opened = why.reason != "lost", ',
+        "left, opened = True, ",
     ),
     Mutant(
         "members: leases are not renewed",

@@ -126,6 +126,10 @@ class MemoryBroker:
             log.receive(kept._replace(source=draft.source))
         return _Done(position)
 
+    async def known(self, room: str, key: Key) -> Position | None:
+        """See `Broker.known`."""
+        return self.find(room, key)
+
     async def subscribe(
         self, room: str, receive: Receive, interrupted: Callable[[Position], None] | None = None
     ) -> Position:
@@ -145,11 +149,15 @@ class MemoryBroker:
         """See `Broker.relay`: there is no other process."""
         return READY
 
-    def deliver(self, topic: str, message: bytes) -> Awaitable[int]:
+    def deliver(self, topic: str, message: bytes, *, keeps: bool = False) -> Awaitable[int]:
         """See `Broker.deliver`: there is no other process."""
         return NOBODY
 
-    async def listen(self, topic: str, heard: Heard) -> None:
+    async def listeners(self, topic: str) -> int:
+        """See `Broker.listeners`: there is no other process."""
+        return 0
+
+    async def listen(self, topic: str, heard: Heard, missed: Callable[[], object] | None = None) -> None:
         """See `Broker.listen`."""
 
     def unlisten(self, topic: str) -> None:
@@ -215,7 +223,7 @@ class MemoryBroker:
             self._quiet[room] = log.epoch, log.top
         return log.position
 
-    def known(self, room: str, key: Key) -> Position | None:
+    def find(self, room: str, key: Key) -> Position | None:
         """Return the position of the publication with a key; raise `Reject` for a conflict."""
         return self._keys.find(room, key, self._loop.time())
 
