@@ -130,6 +130,10 @@ class MemoryBroker:
             receive(Record(position, draft.event, draft.payload, draft.source, replaces))
         return _Done(position)
 
+    async def known(self, room: str, key: Key) -> Position | None:
+        """See `Broker.known`."""
+        return self.find(room, key)
+
     async def subscribe(
         self, room: str, receive: Receive, interrupted: Callable[[Position], None] | None = None
     ) -> Position:
@@ -219,7 +223,7 @@ class MemoryBroker:
             self._quiet[room] = log.epoch, log.top
         return log.position
 
-    def known(self, room: str, key: Key) -> Position | None:
+    def find(self, room: str, key: Key) -> Position | None:
         """Return the position of the publication with a key; raise `Reject` for a conflict."""
         return self._keys.find(room, key, self._loop.time())
 
