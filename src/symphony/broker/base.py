@@ -199,6 +199,20 @@ class Broker(Protocol):
         """
         ...
 
+    async def known(self, room: str, key: Key) -> Position | None:
+        """Return the position of the publication with a key; `None`: none is known.
+
+        It knows those whose results were there before this call.
+
+        Args:
+            room: The name of the room.
+            key: The key.
+
+        Raises:
+            Reject: `conflict`: the publication with this key had another content.
+        """
+        ...
+
     async def subscribe(
         self, room: str, receive: Receive, interrupted: Callable[[Position], None] | None = None
     ) -> Position:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from symphony.broker.base import Broker, Record
+from symphony.broker.base import Broker, Key, Record
 from symphony.broker.links import (
     Link,
     LinkEnd,
@@ -167,6 +167,7 @@ class Hub:
         self._methods: dict[str, Callable[..., Any]] = {
             "after": self._after,
             "before": self._before,
+            "known": self._known,
             "subscribe": self._subscribe,
             "resubscribe": self._resubscribe,
             "unsubscribe": self._unsubscribe,
@@ -318,6 +319,9 @@ class Hub:
 
     def _before(self, port: _Port, room: str, position: Any, limit: int) -> Any:
         return pack_page(_at_once(self._broker.before(room, unpack_position(position), limit=limit)))
+
+    def _known(self, port: _Port, room: str, *key: Any) -> Any:
+        return pack_position(_at_once(self._broker.known(room, Key(*key))))
 
     def _listen(self, port: _Port, *topics: str) -> None:
         for topic in topics:

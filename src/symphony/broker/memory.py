@@ -126,6 +126,10 @@ class MemoryBroker:
             log.receive(kept._replace(source=draft.source))
         return _Done(position)
 
+    async def known(self, room: str, key: Key) -> Position | None:
+        """See `Broker.known`."""
+        return self.find(room, key)
+
     async def subscribe(
         self, room: str, receive: Receive, interrupted: Callable[[Position], None] | None = None
     ) -> Position:
@@ -215,7 +219,7 @@ class MemoryBroker:
             self._quiet[room] = log.epoch, log.top
         return log.position
 
-    def known(self, room: str, key: Key) -> Position | None:
+    def find(self, room: str, key: Key) -> Position | None:
         """Return the position of the publication with a key; raise `Reject` for a conflict."""
         return self._keys.find(room, key, self._loop.time())
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from symphony.broker.base import Draft, Heard, History, Page, Receive, Record
+from symphony.broker.base import Draft, Heard, History, Key, Page, Receive, Record
 from symphony.broker.journal import Batch, Journal, StoredKey, StoredRoom
 from symphony.broker.keys import KEY_WINDOW
 from symphony.broker.memory import NOBODY, MemoryBroker
@@ -151,6 +151,10 @@ class SqliteBroker:
         self._write_soon()
         return result
 
+    async def known(self, room: str, key: Key) -> Position | None:
+        """See `Broker.known`."""
+        return self._core.find(room, key)
+
     async def subscribe(
         self, room: str, receive: Receive, interrupted: Callable[[Position], None] | None = None
     ) -> Position:
@@ -275,7 +279,7 @@ class SqliteBroker:
                     # It is a repeat of one that is not stored yet.
                     break
                 try:
-                    first = self._core.known(room, key)
+                    first = self._core.find(room, key)
                 except Exception as error:
                     self._take()
                     _failed(result, error)

@@ -134,9 +134,24 @@ class Publishing:
         if history is None or delivery.key is None:
             return self.publish(live.name, live, message, (), delivery)
         content = Content.of(message)
-        raw = bytes(said) if isinstance(said, Raw) else msgspec.msgpack.encode(said)
-        key = Key(by, delivery.key, digest_of(Content(message.event, raw), None))
+        key = _key_of(by, delivery.key, message.event, said)
         return self._keep(live.name, live, Draft(content.event, content.packed, content, key), history)
+
+    async def first(self, name: str, event: str, key: str, *, by: str, said: object) -> Position | None:
+        """Return where a publication of a client is that it repeats with its key; `None`: nowhere.
+
+        Args:
+            name: The name of the room.
+            event: The name of the event.
+            key: The key.
+            by: As in `publish_for`.
+            said: As in `publish_for`.
+        """
+        if self._broker is None or self._family_of(name).policy.history is None:
+            return None
+        if self._unanswered:
+            await asyncio.wait(tuple(self._unanswered))
+        return await self._broker.known(name, _key_of(by, key, event, said))
 
     def _keep(self, name: str, live: Live | None, draft: Draft, history: History) -> Awaitable[Position]:
         assert self._broker is not None
@@ -211,6 +226,12 @@ class Publishing:
 def _publication(record: Record) -> Publication:
     data = msgspec.msgpack.decode(record.payload)
     return Publication(record.event or MESSAGE, data, record.position, record.replaces)
+
+
+def _key_of(by: str, key: str, event: str, said: object) -> Key:
+    """Return the key of a client's publication: a repeat must say the same."""
+    raw = bytes(said) if isinstance(said, Raw) else msgspec.msgpack.encode(said)
+    return Key(by, key, digest_of(Content(event, raw), None))
 
 
 def digest_of(content: Content, replaces: Position | None) -> bytes:
