@@ -8,12 +8,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from symphony.broker.attendance import LEASE, Untracked
-from symphony.rooms.leave import LOST, Unopened
+from symphony.rooms.leave import LOST, Leave, Unopened
 from symphony.rooms.members import Member, Visit
 
 if TYPE_CHECKING:
     from symphony.broker.presence import PresenceStore
-    from symphony.rooms.leave import Leave
     from symphony.rooms.live import Live
     from symphony.rooms.lives import Lives
     from symphony.rooms.memberhooks import MemberHooks
@@ -187,6 +186,9 @@ class Departing:
 
     async def _carry_out(self, live: Live, member: Member[Any], untracked: Untracked, why: Leave) -> None:
         """Run the hooks of what the store has decided, and acknowledge it."""
+        if untracked.kind == "away" and isinstance(why, Unopened):
+            # It is away as before: its earlier connection was lost.
+            why = Leave("lost", why.code)
         hooks = live.family.on_away if untracked.kind == "away" else live.family.on_depart
         await self._hooks.run_all(hooks, live.name, member, untracked.kind, why)
         if untracked.decision is not None:
@@ -235,6 +237,8 @@ class Departing:
                 return
             # The store had decided the join: its hook comes late, but first.
             member = Member(id, socket.user, untracked.arrival, state)
+            if untracked.kind == "away":
+                member.away_until = self._loop.time() + untracked.stays
             family = live.family
             hook = {"arrived": family.on_arrive, "back": family.on_back}.get(untracked.joined)
             async with self._hooks.take(live.name, id).taken():
