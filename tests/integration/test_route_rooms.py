@@ -687,6 +687,7 @@ async def test_a_member_who_is_away_stays_so_if_its_next_attempt_is_cut_before_i
             task = asyncio.create_task(_open(f"{url}/ann", subprotocols=JSON))
             await log.reaches(before + (1 if hook == "on_back" else 2))
             task.cancel()
+            await until(lambda: not member.sockets)
             go_on.set()
             await log.reaches(before + (2 if hook == "on_back" else 3))
             assert log.count("lost True") == attempt + 1
@@ -694,8 +695,8 @@ async def test_a_member_who_is_away_stays_so_if_its_next_attempt_is_cut_before_i
             assert app.room("doc").members["ann"] is member
             assert entry.away_until == until_then
         assert "departs" not in log
+        go_on.set()
         async with connect(f"{url}/ann", subprotocols=JSON):
-            go_on.set()
             await until(lambda: member.sockets)
             assert (member.away_until, app.room("doc").members["ann"]) == (None, member)
 
