@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from symphony.broker.engines import check, name_beside, open_broker, presence_beside, reachable_at
 from symphony.broker.ipc import shown
 from symphony.errors import BrokerUnavailableError, WrongThreadError
+from symphony.farsockets import FarSocket, FarSockets
 from symphony.limits import Limits
-from symphony.publishertargets import (
-    AsyncPublisherRoom,
-    AsyncPublisherTarget,
-    PublisherRoom,
-    PublisherTarget,
-)
+from symphony.outsidetargets import OutsideEveryone, OutsideRoom, OutsideSocket, OutsideUsers
 from symphony.rooms.joining import FindFamily
 from symphony.rooms.sharedmembership import SharedMembership
 from symphony.rooms.target import Target
@@ -29,6 +25,16 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from symphony.broker.base import Broker
+    from symphony.publishertargets import (
+        AsyncPublisherRoom,
+        AsyncPublisherSocket,
+        AsyncPublisherTarget,
+        AsyncPublisherUsers,
+        PublisherRoom,
+        PublisherSocket,
+        PublisherTarget,
+        PublisherUsers,
+    )
     from symphony.socket import Socket
 
 __all__ = ("AsyncPublishing", "Publisher", "Publishing")
@@ -124,15 +130,22 @@ class AsyncPublishing:
             has_members=False,
             limits=limits,
         )
-        # It publishes only: it asks no other node for its sockets.
+        # It asks no other node for the sockets of a user.
         self.others: Others | None = None
+        self._far = self.rooms.peers and FarSockets(
+            self.rooms.peers,
+            self.rooms.paced,
+            self.undelivered,
+            lambda error, what: self._report(error, None, what),
+        )
         # This process has no sockets.
         self.sockets: dict[str, Socket[Any]] = {}
 
     @property
     def everyone(self) -> AsyncPublisherTarget:
         """All open sockets of the app, as `app.everyone`."""
-        return AsyncPublisherTarget(self, Target(self.rooms, ""))
+        target = Target(self.rooms, "")
+        return OutsideEveryone(self, "publisher.everyone", lambda: target)
 
     def room(self, name: str) -> AsyncPublisherRoom:
         """Return a handle of a room, as `app.room`.
@@ -140,7 +153,8 @@ class AsyncPublishing:
         Raises:
             Reject: `invalid`: no room can have this name.
         """
-        return AsyncPublisherRoom(self, self.rooms.room(name))
+        room = self.rooms.room(name)
+        return OutsideRoom(self, f"publisher.room({name!r})", lambda: room)
 
     def user(self, id: str) -> AsyncPublisherRoom:
         """Return a handle of a user, as `app.user`.
@@ -149,15 +163,39 @@ class AsyncPublishing:
             Reject: `invalid`: no user can have this id.
         """
         self.rooms.check_user(id)
-        return AsyncPublisherRoom(self, User(self, id))
+        return OutsideRoom(self, f"publisher.user({id!r})", lambda: User(self, id))
 
-    def users(self, *ids: str) -> AsyncPublisherTarget:
+    def socket(self, id: str) -> AsyncPublisherSocket:
+        """Return a handle of a socket by its id, whether or not it is open, as `app.socket`."""
+        return OutsideSocket(self, f"publisher.socket({id!r})", lambda: self.far_socket(id), id)
+
+    def users(self, *ids: str) -> AsyncPublisherUsers:
         """Return a handle of several users, as `app.users`."""
         for id in ids:
             self.rooms.check_user(id)
-        return AsyncPublisherTarget(self, Users(self.rooms, [User(self, id) for id in ids]))
+        users = Users(self.rooms, [User(self, id) for id in ids])
+        return OutsideUsers(self, "publisher.users(…)", lambda: users)
 
-    def left_out(self, ids: Collection[str]) -> list[SocketTarget]:
+    def far_socket(self, id: str) -> FarSocket:
+        """Return what sends to a socket of another process."""
+        assert self._far is not None
+        return FarSocket(self._far, id)
+
+    def call(
+        self,
+        where: str,
+        target: Callable[[], Any],
+        verb: Callable[[Any], Awaitable[T]],
+        extra: float | None,
+    ) -> Awaitable[T]:
+        """Call a verb at once: see `Calls.call`."""
+        return self.waiting(verb(target()))
+
+    def taken(self, value: object) -> object:
+        """Return a message, which is encoded in the call."""
+        return value
+
+    def left_out(self, ids: Iterable[str]) -> list[SocketTarget]:
         """Return the sockets with these ids, on all nodes."""
         return [SocketTarget(self, id) for id in ids]
 
@@ -192,7 +230,8 @@ class AsyncPublishing:
         """Do nothing: there are no sockets in this process."""
 
     def undelivered(self, error: BaseException) -> None:
-        """Do nothing: it sends to no single socket."""
+        """Log that a message had no socket to go to."""
+        logger.warning("%s", error)
 
     def _background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         return asyncio.ensure_future(coroutine)
@@ -220,7 +259,7 @@ class Publishing:
     @property
     def everyone(self) -> PublisherTarget:
         """All open sockets of the app, as `app.everyone`."""
-        return PublisherTarget(self, lambda: self._publishing.everyone)
+        return OutsideEveryone(self, "publisher.everyone", lambda: Target(self._publishing.rooms, ""))
 
     def room(self, name: str) -> PublisherRoom:
         """Return a handle of a room, as `app.room`.
@@ -229,7 +268,7 @@ class Publishing:
             Reject: `invalid`: no room can have this name.
         """
         self._publishing.rooms.room(name)
-        return PublisherRoom(self, lambda: self._publishing.room(name))
+        return OutsideRoom(self, f"publisher.room({name!r})", lambda: self._publishing.rooms.room(name))
 
     def user(self, id: str) -> PublisherRoom:
         """Return a handle of a user, as `app.user`.
@@ -238,13 +277,39 @@ class Publishing:
             Reject: `invalid`: no user can have this id.
         """
         self._publishing.rooms.check_user(id)
-        return PublisherRoom(self, lambda: self._publishing.user(id))
+        return OutsideRoom(self, f"publisher.user({id!r})", lambda: User(self._publishing, id))
 
-    def users(self, *ids: str) -> PublisherTarget:
+    def socket(self, id: str) -> PublisherSocket:
+        """Return a handle of a socket by its id, whether or not it is open, as `app.socket`."""
+        return OutsideSocket(self, f"publisher.socket({id!r})", lambda: self._publishing.far_socket(id), id)
+
+    def users(self, *ids: str) -> PublisherUsers:
         """Return a handle of several users, as `app.users`."""
         for id in ids:
             self._publishing.rooms.check_user(id)
-        return PublisherTarget(self, lambda: self._publishing.users(*ids))
+
+        def users() -> Users:
+            return Users(self._publishing.rooms, [User(self._publishing, id) for id in ids])
+
+        return OutsideUsers(self, "publisher.users(…)", users)
+
+    def call(
+        self,
+        where: str,
+        target: Callable[[], Any],
+        verb: Callable[[Any], Awaitable[T]],
+        extra: float | None,
+    ) -> T:
+        """Run a call in the thread of the publisher: see `Calls.call`."""
+        return self.run(lambda: verb(target()))
+
+    def taken(self, value: object) -> object:
+        """Return a message: the call blocks until it is encoded."""
+        return value
+
+    def left_out(self, ids: Iterable[str]) -> list[SocketTarget]:
+        """Return the sockets with these ids, on all nodes."""
+        return self._publishing.left_out(ids)
 
     def run(self, call: Callable[[], Awaitable[T]]) -> T:
         """Run a call in the thread of the publisher, and return its result."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import TypeForm, TypeVar
 
-from symphony.errors import DisconnectedError, Reject, WrongThreadError, check_close_code
+from symphony.errors import Reject, WrongThreadError, check_close_code
+from symphony.farsockets import no_open_socket
 from symphony.outgoing.encoding import Emitted, Sent
 from symphony.rooms.excluding import Excluded, left_out_of
 from symphony.rooms.options import PLAIN, Delivery
@@ -16,10 +17,11 @@ from symphony.rooms.target import RoomTable, Target
 from symphony.rooms.topics import socket_of
 
 if TYPE_CHECKING:
+    from symphony.errors import DisconnectedError
     from symphony.outgoing.batch import Batch
     from symphony.socket import Socket
 
-__all__ = ("Group", "Others", "SocketTarget", "TargetNode", "check_thread", "no_open_socket")
+__all__ = ("Group", "Others", "SocketTarget", "TargetNode", "check_thread")
 
 ReplyT = TypeVar("ReplyT", default=Any)
 
@@ -229,11 +231,6 @@ class SocketTarget:
 
     def __repr__(self) -> str:
         return f"<app.socket({self.id!r})>"
-
-
-def no_open_socket(id: str, what: str) -> DisconnectedError:
-    """Return the error of what was sent to a socket that is not open."""
-    return DisconnectedError(f"There is no open socket {id!r}: the {what} was not sent.")
 
 
 def check_thread(table: RoomTable, where: str, instead: str) -> None:

@@ -7,11 +7,10 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from symphony.errors import DisconnectedError
 from symphony.rooms.room import check_room_name
 from symphony.rooms.target import Target
 from symphony.targets import SocketTarget
-from symphony.threadcalls import CallingNode, ThreadCalls
+from symphony.threadcalls import CallingNode, ThreadCalls, snapshot
 from symphony.threadtargets import (
     ThreadsafeRoom,
     ThreadsafeSocket,
@@ -23,7 +22,8 @@ from symphony.users import User, Users
 
 if TYPE_CHECKING:
     from symphony.routing.handlers import Handlers
-    from symphony.socket import Socket
+
+T = TypeVar("T")
 
 __all__ = (
     "Threadsafe",
@@ -31,8 +31,6 @@ __all__ = (
     "ThreadsafeNode",
     "ThreadsafeTargets",
 )
-
-T = TypeVar("T")
 
 
 class ThreadsafeTargets(Protocol):
@@ -53,11 +51,6 @@ class ThreadsafeTargets(Protocol):
 
 class ThreadsafeNode(CallingNode, Protocol):
     """What this module needs of a running app."""
-
-    @property
-    def sockets(self) -> dict[str, Socket[Any]]:
-        """The open sockets by id."""
-        ...
 
     @property
     def targets(self) -> ThreadsafeTargets:
@@ -121,32 +114,34 @@ class Threadsafe:
         return ThreadsafeRoom(self, f"app.threadsafe.room({name!r})", lambda: self._node().rooms.room(name))
 
     def socket(self, id: str) -> ThreadsafeSocket:
-        """Return a handle of a socket, whether or not it is still open."""
-        return ThreadsafeSocket(self, id)
+        """Return a handle of a socket, whether or not it is still open, as `app.socket`."""
+        where = f"app.threadsafe.socket({id!r})"
+        return ThreadsafeSocket(self, where, lambda: self._node().targets.socket(id), id)
+
+    def call(
+        self,
+        where: str,
+        target: Callable[[], Any],
+        verb: Callable[[Any], Awaitable[Any]],
+        extra: float | None,
+    ) -> Future[Any]:
+        """Let the event loop run a call: see `Calls.call`."""
+        if extra is None:
+            # A call to the broker has its own timeout.
+            extra = self._node().limits.publish_timeout
+        return self.submit(lambda: verb(target()), where, extra=extra)
 
     def submit(self, call: Callable[[], Awaitable[T]], where: str, *, extra: float = 0.0) -> Future[T]:
         """Let the event loop run a call: see `ThreadCalls.submit`."""
         return self._calls.submit(call, where, extra=extra)
 
+    def taken(self, value: object) -> object:
+        """Return a copy of what the thread may change."""
+        return snapshot(value)
+
     def left_out(self, ids: Iterable[str]) -> list[SocketTarget]:
         """Return the sockets with these ids, on all nodes; in the event loop's thread."""
         return [self._node().targets.socket(id) for id in ids]
-
-    @property
-    def publish_timeout(self) -> float:
-        """How long a call to the broker may take."""
-        return self._node().limits.publish_timeout
-
-    def open_socket(self, id: str) -> Socket[Any]:
-        """Return the open socket with that id; in the event loop's thread.
-
-        Raises:
-            DisconnectedError: There is none.
-        """
-        socket = self._node().sockets.get(id)
-        if socket is None:
-            raise DisconnectedError(f"There is no open socket {id!r}. It may have disconnected.")
-        return socket
 
 
 class ThreadsafeGroup:

@@ -287,18 +287,26 @@ async def test_an_app_that_does_not_run_says_so_in_any_thread():
             call(app, "id")
 
 
-async def test_a_socket_that_is_not_open_is_disconnected(serve):
+async def test_what_is_sent_to_a_socket_that_is_not_open_is_reported_as_on_the_loop(serve):
     app = both_kinds()
+    errors = Log()
+
+    @app.on_error
+    def failed(error: Exception) -> None:
+        errors.append(str(error))
+
     async with serve(app) as url:
         async with connect(f"{url}/events"):
             [id] = await ids(app, 1)
         await until(lambda: app.stats.closed == 1)
         for unknown in (id, "never"):
-            for verb in ("send", "emit", "request"):
-                with pytest.raises(DisconnectedError, match=f"There is no open socket {unknown!r}"):
-                    await in_thread(partial(getattr(app.threadsafe.socket(unknown), verb), "x"))
-            with pytest.raises(DisconnectedError):
-                await in_thread(app.threadsafe.socket(unknown).close)
+            for verb in ("send", "emit"):
+                assert await in_thread(partial(getattr(app.threadsafe.socket(unknown), verb), "x")) is None
+            with pytest.raises(Reject, match="not open"):
+                await in_thread(partial(app.threadsafe.socket(unknown).request, "x"))
+            assert await in_thread(app.threadsafe.socket(unknown).close) is None
+        await errors.reaches(4)
+        assert all("There is no open socket" in error for error in errors)
 
 
 async def test_what_the_call_raises_is_raised_in_the_thread(serve):

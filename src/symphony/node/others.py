@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from msgspec import Raw
-
 from symphony.errors import Reject, SymphonyError
+from symphony.farsockets import FarSockets, packed
 from symphony.identity import room_of_user
-from symphony.outgoing.encoding import Emitted, Sent
-from symphony.protocol.codec import encode_msgpack
 from symphony.protocol.replies import Unread, read_reply, reply_readers
-from symphony.protocol.unencodable import fail_to_encode
 from symphony.protocol.v1 import MAX_TIMEOUT
-from symphony.rooms.outcomes import Outcome
-from symphony.rooms.topics import node_of, topic_of
-from symphony.targets import no_open_socket
+from symphony.rooms.outcomes import Passed
+from symphony.rooms.topics import topic_of
 from symphony.tasks import start
 from symphony.users import ask_sockets, replies_or_error
 
@@ -26,6 +21,7 @@ if TYPE_CHECKING:
     from symphony.broker.peers import Peers
     from symphony.errors import DisconnectedError
     from symphony.limits import Limits
+    from symphony.outgoing.encoding import Emitted, Sent
     from symphony.rooms.target import RoomTable
     from symphony.socket import Socket
     from symphony.targets import SocketTarget
@@ -89,6 +85,7 @@ class OtherNodes:
         self._limits = limits
         self._report = report
         self._patience = limits.publish_timeout + limits.finish_timeout
+        self._sockets = FarSockets(peers, lambda: node.rooms.paced(), node.undelivered, report)
         peers.offer("send", self._send_here)
         peers.offer("request", self._request_here)
         peers.offer("close", self._close_here)
@@ -100,27 +97,18 @@ class OtherNodes:
     # One socket
 
     def send(self, socket: str, message: Sent | Emitted) -> Awaitable[None]:
-        """See `Others.send`: at most once. The node of the socket reports if it is not there."""
-        what = "message" if message.event is None else f"event {message.event!r}"
-        node = self._node_of(socket)
-        if node is None:
-            self._node.undelivered(no_open_socket(socket, what))
-            return self._node.rooms.paced()
-        told = self._peers.tell(node, "send", socket, message.event, _packed(message.plain))
-        if isinstance(told, asyncio.Future):
-            told.add_done_callback(partial(self._told, socket, what))
-        report = partial(self._failed, f"{what} to a socket on another node")
-        return _Passed(told, report, lambda _: self._node.rooms.paced())
+        """See `Others.send`."""
+        return self._sockets.send(socket, message)
 
     async def request(
         self, socket: str, event: str, data: object, *, timeout: float, response_type: Any
     ) -> Any:
         """See `Others.request`."""
         self._check(event, timeout, response_type)
-        node = self._node_of(socket)
+        node = self._sockets.node_of(socket)
         if node is None:
             raise _not_open(socket)
-        arguments = socket, event, _packed(data), timeout
+        arguments = socket, event, packed(data), timeout
         try:
             reply = await self._peers.ask(node, "request", *arguments, timeout=timeout)
         except Reject as error:
@@ -129,12 +117,8 @@ class OtherNodes:
         return self._read(event, reply, response_type)
 
     def close(self, socket: str, code: int, reason: str) -> Awaitable[None]:
-        """See `Others.close`: at most once."""
-        node = self._node_of(socket)
-        if node is None:
-            return self._node.rooms.paced()
-        told = self._peers.tell(node, "close", socket, code, reason)
-        return _Passed(told, partial(self._failed, "close of a socket"), lambda _: self._node.rooms.paced())
+        """See `Others.close`."""
+        return self._sockets.close(socket, code, reason)
 
     # Users
 
@@ -147,7 +131,7 @@ class OtherNodes:
         asked as soon as it has said so.
         """
         self._check(event, timeout, response_type)
-        packed = _packed(data)
+        plain = packed(data)
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         waiting: set[asyncio.Future[list[Any]]] = set()
@@ -155,7 +139,7 @@ class OtherNodes:
         def heard(node: str, count: int) -> None:
             if count:
                 left = max(until - loop.time(), 0.001)
-                arguments = user, event, packed, policy, left
+                arguments = user, event, plain, policy, left
                 waiting.add(start(self._peers.ask(node, "request_user", *arguments, timeout=left)))
 
         names = [topic_of(room_of_user(user))]
@@ -189,7 +173,7 @@ class OtherNodes:
         timeout = self._limits.publish_timeout
         closing = start(self._peers.ask_all("close_user", user, code, reason, timeout=timeout, keeps=True))
         report = partial(self._failed, f"close of user {user!r}")
-        return _Passed(closing, report, lambda _: self._node.rooms.paced())
+        return Passed(closing, report, lambda _: self._node.rooms.paced())
 
     async def revoke(self, user: str) -> None:
         """See `Others.revoke`."""
@@ -225,15 +209,6 @@ class OtherNodes:
     def _revoke_here(self, user: str) -> Coroutine[Any, Any, None]:
         return self._node.revoke_here(user)
 
-    def _node_of(self, socket: str) -> str | None:
-        """Return the node of a socket; `None`: it can only be on this one."""
-        node = node_of(socket)
-        return None if node == self._peers.node else node
-
-    def _told(self, socket: str, what: str, told: asyncio.Future[int]) -> None:
-        if not told.cancelled() and told.exception() is None and told.result() == 0:
-            self._node.undelivered(no_open_socket(socket, what))
-
     def _failed(self, what: str, error: BaseException) -> None:
         self._report(error, what)
 
@@ -247,22 +222,6 @@ class OtherNodes:
         if not 0 < timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout must be above 0 and at most {MAX_TIMEOUT} seconds, not {timeout!r}.")
         reply_readers(response_type, self._limits.max_elements)
-
-
-class _Passed(Outcome[Any]):
-    """The outcome of a call without a result."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        yield from super().__await__()
-
-
-def _packed(data: object) -> Raw:
-    try:
-        return Raw(encode_msgpack(data))
-    except Exception as error:
-        fail_to_encode(error, data)
 
 
 def _not_open(socket: str) -> Reject:

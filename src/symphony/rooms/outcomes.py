@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from symphony.protocol.positions import Position
     from symphony.rooms.feed import Feed
 
-__all__ = ("Outcome", "heard")
+__all__ = ("Outcome", "Passed", "heard")
 
 T = TypeVar("T")
 
@@ -55,6 +55,15 @@ class Outcome(Generic[T]):
         result = self._result
         if not self._is_awaited and isinstance(result, asyncio.Future):
             result.add_done_callback(partial(_report_failure, self._report))
+
+
+class Passed(Outcome[Any]):
+    """The outcome of a call without a result."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from super().__await__()
 
 
 def _report_failure(report: Report, result: asyncio.Future[Any]) -> None:
