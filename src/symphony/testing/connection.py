@@ -19,7 +19,7 @@ from symphony.client.options import Options, Token
 from symphony.client.payload import reader
 from symphony.errors import DisconnectedError, WrongRouteError, check_close_code
 from symphony.outgoing.encoding import Message
-from symphony.testing.clock import settle
+from symphony.testing.clock import Clock, settle
 from symphony.testing.memory import MemoryDial
 
 __all__ = ("Connecting", "TestConnection")
@@ -261,7 +261,7 @@ class TestConnection(Client):
         while not ready():
             left = end - monotonic()
             if left <= 0:
-                raise TimeoutError(f"{self.path}: {otherwise} Waited for {seconds:g} s.")
+                raise TimeoutError(f"{self.path}: {otherwise} Waited for {seconds:g} s.{_hint()}")
             changed = asyncio.get_running_loop().create_future()
             self._waiters.append(changed)
             await asyncio.wait((changed,), timeout=left)
@@ -271,6 +271,13 @@ class TestConnection(Client):
         for changed in waiters:
             if not changed.done():
                 changed.set_result(None)
+
+
+def _hint() -> str:
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, asyncio.BaseEventLoop) or not Clock.of_running_loop().ticks_wait:
+        return ""
+    return " Rooms tick only in `await client.clock.advance(seconds)`."
 
 
 class Connecting:
