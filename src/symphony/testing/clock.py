@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, Final, cast
@@ -119,7 +119,7 @@ class Clock:
         return self._ticks.due is not None
 
     @contextmanager
-    def ticking(self) -> Iterator[None]:
+    def ticking(self) -> Generator[None]:
         """Let rooms that begin in this block tick only in `advance`; used by `TestClient`."""
         self._users += 1
         set_pace(self._ticks)
