@@ -14,6 +14,7 @@ import msgspec
 
 from symphony.client.client import Client
 from symphony.client.core import RAW
+from symphony.client.joining import Since
 from symphony.client.loss import Closed
 from symphony.client.options import Options, Token
 from symphony.client.payload import reader
@@ -21,6 +22,7 @@ from symphony.errors import DisconnectedError, WrongRouteError, check_close_code
 from symphony.outgoing.encoding import Message
 from symphony.testing.clock import Clock, settle
 from symphony.testing.memory import MemoryDial
+from symphony.testing.room import TestRoom
 
 __all__ = ("Connecting", "TestConnection")
 
@@ -42,7 +44,7 @@ class TestConnection(Client):
     """
 
     __test__ = False
-    __slots__ = ("_dial", "_events", "_timeout", "_waiters", "path")
+    __slots__ = ("_dial", "_events", "_rooms", "_timeout", "_waiters", "path")
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class TestConnection(Client):
         self.path = self._dial.where
         self._timeout = timeout
         self._events: deque[tuple[str, Any]] = deque()
+        self._rooms: dict[str, TestRoom] = {}
         self._core.dispatch.unhandled = self._take_event
 
     @property
@@ -184,8 +187,21 @@ class TestConnection(Client):
             raise AssertionError(f"Expected {event!r} from {self.path}, but received {name!r}: {shown!r}")
         return reader(type, self._core.decoding)(data)
 
+    async def join(self, room: str, *, since: Since = None, timeout: float | None = None) -> TestRoom:
+        """Join a room as `Client.join` does.
+
+        Returns:
+            The room. Its `receive` returns the next publication that has no
+            handler.
+        """
+        joined = await super().join(room, since=since, timeout=timeout)
+        known = self._rooms.get(room)
+        if known is None or not known.is_same(joined):
+            known = self._rooms[room] = TestRoom(joined, self._until, self._tell)
+        return known
+
     async def nothing_more(self) -> None:
-        """Wait until the app is idle, and check that nothing is left to receive.
+        """Wait until the app is idle, and check that nothing is left to receive, in its rooms too.
 
         This does not wait for threads, the network or time.
 
@@ -197,6 +213,9 @@ class TestConnection(Client):
         while self._core.messages:
             came.append(repr(self._core.messages.take()))
         came.extend(f"{name} {reader(Any, self._core.decoding)(data)!r}" for name, data in self._events)
+        for room in self._rooms.values():
+            while room.waiting and (publication := await anext(room, None)) is not None:
+                came.append(f"{publication.event} {publication.data!r} in {room.name}")
         if came:
             waiting = ", ".join(came)
             raise AssertionError(f"Expected nothing more from {self.path}, but received: {waiting}")
