@@ -732,24 +732,23 @@ async def test_a_script_joins_a_room_and_publishes() -> None:
             "/join talk:birds",
             '/publish talk:birds said " an owl! "',
             "/publish talk:birds shouted 1",
-            "/leave talk:birds",
-            '/publish talk:birds said "late"',
+            '/publish talk:fish said "hi"',
         )
     assert (result.code, len(result.errors)) == (2, 1)
-    assert "Line 5: You are not in the room 'talk:birds'." in result.errors[0]
+    assert "Line 4: You are not in the room 'talk:fish'." in result.errors[0]
     lines = [re.sub(r'"epoch":"[^"]+"', '"epoch":"e"', line) for line in result.lines]
     assert lines[:3] == [
         '{"joined":"talk:birds","position":{"epoch":"e","offset":0}}',
         '{"presence":"talk:birds","members":{"ann":{}},"total":1}',
         '{"reply":1,"data":null}',
     ]
-    assert lines[3:] == [
-        '{"event":"said","data":"an owl!","room":"talk:birds","position":{"epoch":"e","offset":1}}',
-        '{"reply":2,"data":{"epoch":"e","offset":1}}',
+    # The program takes answers and publications in tasks of their own.
+    assert sorted(lines[3:]) == [
         '{"error":3,"data":{"code":"forbidden",'
         '"message":"clients may not publish \'shouted\' to \'talk:birds\'","retryable":false,'
         '"details":{"room":"talk:birds","event":"shouted"}}}',
-        '{"reply":4,"data":null}',
+        '{"event":"said","data":"an owl!","room":"talk:birds","position":{"epoch":"e","offset":1}}',
+        '{"reply":2,"data":{"epoch":"e","offset":1}}',
     ]
 
 
