@@ -1834,6 +1834,7 @@ class Membership {
  * @property {() => AsyncGenerator<any, void, undefined>} iterate
  * @property {(event: string, data: any, options: EmitOptions) => Promise<Position | null>} emit
  * @property {(options: HistoryOptions) => Promise<any[]>} history
+ * @property {() => void} untold A handler is registered that will never be called.
  * @property {() => Promise<number>} count
  */
 
@@ -1983,6 +1984,7 @@ export class Room {
   onPresence(handler) {
     const membership = this.#membership;
     const entry = (/** @type {RoomPresence} */ presence) => handler(presence);
+    if (!membership.presence.isKnown && !membership.presence.total) this.#actions.untold();
     membership.presenceHandlers = [...membership.presenceHandlers, entry];
     return () => {
       membership.presenceHandlers = membership.presenceHandlers.filter((other) => other !== entry);
@@ -2846,6 +2848,10 @@ export class Client {
       emit: (event, data, options) => this.#publish(membership, event, data, options),
       history: (options) => this.#history(membership, options),
       count: () => this.#count(membership),
+      untold: () => {
+        const line = `symphony: the server does not tell who is in "${printable(membership.name)}"`;
+        this.#complaints.warn("untold", `${line}, so no handler of onPresence is called. It does in rooms with presence=True`);
+      },
     });
     return membership.room;
   }

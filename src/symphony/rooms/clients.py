@@ -116,7 +116,7 @@ class ClientRooms:
             event = shortened(asked.event)
             raise Reject(
                 "forbidden",
-                f"clients may not publish {event!r} to {live.name!r}",
+                f"clients may not publish {event!r} to {live.name!r}: no on_publish of its rooms is for it",
                 details={"room": live.name, "event": event},
             )
         if asked.key is not None and live.family.policy.history is None:

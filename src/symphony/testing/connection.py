@@ -174,11 +174,13 @@ class TestConnection(Client):
                 f"{self.path} is a raw connection, without events: its route has no event handler. Use "
                 "receive(), receive_text() or receive_json(), or write app.route(path, events=True)."
             )
-        await self._until(
-            lambda: bool(self._events) or self.closed is not None,
-            f"No event {event!r} was received.",
-            timeout,
-        )
+        otherwise = f"No event {event!r} was received."
+        if self._rooms:
+            otherwise += (
+                f" The publications of {next(reversed(self._rooms))!r} are for the room that join() has "
+                "returned: use room.receive(), iterate over it, or register room.on()."
+            )
+        await self._until(lambda: bool(self._events) or self.closed is not None, otherwise, timeout)
         if not self._events:
             raise self._reconnector.error()
         name, data = self._events.popleft()
@@ -320,6 +322,14 @@ class Connecting:
         # the test client is left.
         with suppress(TimeoutError):
             await cast("TestConnection", self._connection).close()
+
+    def __getattr__(self, name: str) -> Any:
+        if hasattr(TestConnection, name):
+            raise AttributeError(
+                f"The connection is not open, so it has no {name} yet. Write `async with client.connect(...) "
+                "as connection:`, or `connection = await client.connect(...)`."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     async def _open_one(self) -> TestConnection:
         connection = self._make()
