@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple, Protocol
 
+from msgspec import Struct
+
 from symphony.errors import ConfigurationError
 from symphony.protocol.positions import Position
 
@@ -61,7 +63,7 @@ class Key(NamedTuple):
     digest: bytes
 
 
-class Draft(NamedTuple):
+class Draft(Struct, frozen=True):
     """A publication that has no position yet.
 
     Attributes:
@@ -80,7 +82,7 @@ class Draft(NamedTuple):
     replaces: Position | None = None
 
 
-class Record(NamedTuple):
+class Record(Struct, frozen=True):
     """A publication with its position.
 
     Attributes:

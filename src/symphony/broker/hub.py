@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from symphony.broker.base import Broker, Key, Record
 from symphony.broker.links import (
@@ -184,7 +184,12 @@ class Hub:
         return port
 
     def offer(self, method: str, function: Callable[..., Any]) -> None:
-        """Let nodes call a method of another store. It may run twice for one call."""
+        """Let nodes call a method of another store. It may run twice for one call.
+
+        Args:
+            method: Its name.
+            function: Returns the answer, or a future of it.
+        """
 
         def called(port: _Port, *arguments: Any) -> Any:
             return function(*arguments)
@@ -266,7 +271,12 @@ class Hub:
                 raise
             node.answer(number, _error(number, error))
             return
-        if number:
+        if isinstance(result, asyncio.Future):
+            # If the link ends before, the node calls again.
+            cast("asyncio.Future[Any]", result).add_done_callback(
+                lambda done: port.send(encode((Said.ANSWER, number, done.result())))
+            )
+        elif number:
             port.send(encode((Said.ANSWER, number, result)))
 
     def _publish(self, source: _Published, room: str, *packed: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from msgspec.structs import replace
+
 from symphony.broker.base import Broker, Draft, History, Key, Record
 from symphony.errors import Reject
 from symphony.protocol.positions import Position
@@ -153,7 +155,7 @@ async def an_empty_place_does_not_count_as_lost(broker: Broker) -> None:
 async def a_key_and_a_replacement_are_one_edit(broker: Broker) -> None:
     """It is done once."""
     first = await broker.publish("a", draft(1), _LARGE)
-    edit = _keyed("ann", "k", 2)._replace(replaces=first)
+    edit = replace(_keyed("ann", "k", 2), replaces=first)
     position = await broker.publish("a", edit, _LARGE)
     await broker.publish("a", _replacing(first, 3), _LARGE)
     assert await broker.publish("a", edit, _LARGE) == position
@@ -176,11 +178,11 @@ KEYS: Final[tuple[Callable[[Broker], Awaitable[None]], ...]] = (
 
 def _keyed(publisher: str, key: str, data: object) -> Draft:
     made = draft(data)
-    return made._replace(key=Key(publisher, key, made.payload))
+    return replace(made, key=Key(publisher, key, made.payload))
 
 
 def _replacing(position: Position, data: object) -> Draft:
-    return draft(data)._replace(replaces=position)
+    return replace(draft(data), replaces=position)
 
 
 async def _refusal(broker: Broker, room: str, draft: Draft) -> str | None:
