@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.games import make_app, play
+from cluster.games import Ledger, make_app
+from cluster.users import play
 from symphony.testing import FAULTS, Cluster, Fault
 
 BLOCK = 10
@@ -25,15 +26,18 @@ def faults_of(seed: int) -> Collection[Fault]:
     if seed % 8 == 5:
         return ("drop", "slow")
     if seed % 8 == 1:
-        return ("kill", "drop", "disturb", "wipe", "cut", "again")
+        restart: Fault = ("wipe", "rollback", "restart")[seed // 8 % 3]
+        return ("kill", "drop", "disturb", restart, "cut", "again")
     if seed % 4 == 3:
         return ("outage", "drop")
-    return [fault for fault in FAULTS if fault != "wipe"]
+    return [fault for fault in FAULTS if fault not in ("wipe", "rollback", "restart")]
 
 
 def run(seed: int) -> Cluster:
-    cluster = Cluster(make_app, nodes=3, seed=seed, faults=faults_of(seed))
-    cluster.run(play)
+    ledger = Ledger()
+    faults = faults_of(seed)
+    cluster = Cluster(lambda: make_app(ledger), nodes=3, seed=seed, faults=faults)
+    cluster.run(lambda cluster: play(cluster, hears="slow" not in faults))
     return cluster
 
 

@@ -6,7 +6,8 @@ does either wrong is only seen here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Wire",)
 
+# A node may send a page of the history that it has read so long before, and messages take time.
+_SHARED_FOR: Final = 4.0
+
 
 class Wire:
     """What one connection of a client has received.
@@ -25,13 +29,35 @@ class Wire:
         who: The client, for the trace.
         publications: What the broker has accepted.
         trace: Notes what happens.
+        is_prompt: Whether all nodes hear at once what is published.
     """
 
-    def __init__(self, who: str, publications: Publications, trace: Trace) -> None:
+    def __init__(self, who: str, publications: Publications, trace: Trace, *, is_prompt: bool) -> None:
         self._who = who
         self._publications = publications
         self._require = trace.require
+        self._began = trace.now if is_prompt else 0.0
         self._at: dict[str, Position] = {}
+        publications.wires[self] = None
+
+    def ended(self) -> None:
+        """Note the end of the connection."""
+        self._publications.wires.pop(self, None)
+
+    def rooms(self) -> Iterator[str]:
+        """Return the rooms that it is in."""
+        return iter(self._at)
+
+    def check_reached(self, room: str, position: Position) -> None:
+        """Check that a publication has arrived, if the connection is in its room since then."""
+        at = self._at.get(room)
+        self._require(
+            self not in self._publications.wires
+            or at is None
+            or at.epoch != position.epoch
+            or at.offset >= position.offset,
+            lambda: f"{self._who} has not got {position} of {room} in time, and is at {at}.",
+        )
 
     def received(self, message: str | bytes) -> None:
         """Check a message, in the order of all messages."""
@@ -74,4 +100,9 @@ class Wire:
         self._require(
             stored is not None and stored.data == envelope.get("data"),
             lambda: f"{who} is sent {envelope} as {position} of {room}, and not {stored}.",
+        )
+        replaced = self._publications.replaced.get(room, {}).get(position)
+        self._require(
+            replaced is None or replaced > self._began - _SHARED_FOR,
+            lambda: f"{who} is sent {position} of {room}, which was replaced at {replaced}.",
         )
