@@ -285,7 +285,9 @@ def _pair(position: Position | None) -> list[Any] | None:
     return None if position is None else [position.epoch, position.offset]
 
 
-async def play(cluster: Cluster, *, hears: bool, users: int = 4, visits: int = 2, steps: int = 7) -> None:
+async def play(
+    cluster: Cluster, *, hears: bool, forgets: bool, users: int = 4, visits: int = 2, steps: int = 7
+) -> None:
     """Let users play, and check what they were told."""
     rooms = cluster.random.sample(ROOMS, 3)
     everybody = [User(cluster, name, rooms, hears=hears) for name in USERS[:users]]
@@ -313,7 +315,8 @@ async def play(cluster: Cluster, *, hears: bool, users: int = 4, visits: int = 2
                 is_there = [one.event for one in last] == ["probed"]
                 assert is_there, f"{follower.who} has no probe in {room}: {last}"
     check_said(cluster, everybody)
-    check_followed(cluster, everybody)
+    # After its restart, the store knows no homes: for a while, two nodes may have the same room.
+    check_followed(cluster, everybody, with_homes=not forgets)
 
 
 def check_said(cluster: Cluster, users: list[User]) -> None:
@@ -334,13 +337,13 @@ def check_said(cluster: Cluster, users: list[User]) -> None:
             assert not twice, f"{text!r} was published twice: {twice}"
 
 
-def check_followed(cluster: Cluster, users: list[User]) -> None:
+def check_followed(cluster: Cluster, users: list[User], *, with_homes: bool) -> None:
     """Check that a snapshot, and what was published after it, is the state of a room."""
     for user in users:
         for room, follower, before in user.followed:
             if room.startswith("board:"):
                 check_board(cluster, room, follower, before)
-            elif room.startswith("pad:"):
+            elif room.startswith("pad:") and with_homes:
                 check_pad(room, follower)
 
 

@@ -400,19 +400,22 @@ MUTANTS = (
     Mutant(
         "join: a leave in mid-join is not noticed",
         "rooms/changes.py",
-        "        refuse_gone(recipient, name)\n        if self.undone is not None:\n            raise undone(name)",
+        "        refuse_gone(recipient, name)\n"
+        "        if self.undone is not None:\n            raise undone(name)",
         "        pass",
     ),
     Mutant(
         "join: one does not wait until the room has gone",
         "rooms/joining.py",
-        "        if live.over is not None:\n            await self._lives.gone(live)\n            return False\n",
+        "        if live.over is not None:\n"
+        "            await self._lives.gone(live)\n            return False\n",
         "",
     ),
     Mutant(
         "holes: a repair is not tried again",
         FEED,
-        "                pause = min(pause * 2, _LONGEST_PAUSE)\n                continue\n            if page.top",
+        "                pause = min(pause * 2, _LONGEST_PAUSE)\n"
+        "                continue\n            if page.top",
         "                return\n            if page.top",
     ),
     Mutant(
@@ -484,10 +487,13 @@ MUTANTS = (
     Mutant(
         "snapshots: a plain one is taken before the step of the join",
         "rooms/snapshots.py",
-        "        if snapshot is None or snapshot.later is None or start.recovered:\n            return start\n",
+        "        if snapshot is None or snapshot.later is None or start.recovered:\n"
+        "            return start\n",
         "        if snapshot is not None and snapshot.now is not None:\n"
-        "            return start._replace(snapshot=_content(list(snapshot.now(socket, self._handle(live.name)))))\n"
-        "        if snapshot is None or snapshot.later is None or start.recovered:\n            return start\n",
+        "            data = list(snapshot.now(socket, self._handle(live.name)))\n"
+        "            return start._replace(snapshot=_content(data))\n"
+        "        if snapshot is None or snapshot.later is None or start.recovered:\n"
+        "            return start\n",
         (
             (
                 "rooms/snapshots.py",

@@ -92,21 +92,19 @@ def check_claims(
         require: Notes what is broken.
     """
     open_now: Counter[tuple[str, str]] = Counter()
+    lost: list[str] = []
     for node in nodes:
         for session in node.app._core.node._sessions:  # pyright: ignore
             user = session.socket.user
             if session.endpoint.per_user and user is not None and not session.is_over:
-                key = session.endpoint.pattern, user.id
+                key: tuple[str, str] = session.endpoint.pattern, user.id
                 open_now[key] += 1
                 claims = held.get(key, {})
-                require(
-                    session.socket.id in claims,
-                    lambda session=session, key=key, claims=claims: (
-                        f"The socket {session.socket.id} of {key} is open, and the store has {list(claims)}."
-                    ),
-                )
-    for key, count in open_now.items():
-        require(count == 1, lambda key=key, count=count: f"{key} has {count} open sockets in the end.")
+                if session.socket.id not in claims:
+                    lost.append(f"{session.socket.id} of {key}")
+    require(not lost, lambda: f"In the end, sockets are open, and the store has no claim of them: {lost}.")
+    twice = {key: count for key, count in open_now.items() if count > 1}
+    require(not twice, lambda: f"In the end, users have more than one open socket: {twice}.")
 
 
 def socket_of(connection: str) -> str:

@@ -37,12 +37,8 @@ _FORGETTING: Final = 60.0
 _SHOWN: Final = 80
 # Faults after which each hook runs once.
 _HARMLESS: Final = frozenset(("drop", "slow"))
-# Faults after which a client may hear it later.
-_DELAYING: Final = frozenset(("isolate", "pause", "outage", "slow", "deaf"))
 # In so many seconds, a client hears of a publication: its node may have to connect again.
 _PROMPT: Final = 15.0
-# Faults after which a node may hear later of a publication.
-_SLOWING: Final = frozenset(("cut", "isolate", "pause", "outage", "deaf"))
 
 
 class Cluster:
@@ -175,14 +171,13 @@ class Cluster:
             return scope_of(path, offered, {name.lower(): value for name, value in headers.items()})
 
         world = self._running
-        is_prompt = not _SLOWING & set(self._kinds)
         dial = ClientDial(
             path,
             choose,
             scope,
             random,
             lambda line: self.note(f"{name} {line}"),
-            lambda: Wire(name, world.publications, world.trace, is_prompt=is_prompt),
+            lambda: Wire(name, world.publications, world.trace),
         )
         client = Client(dial, Options(token=token, protocol=protocol))
         self._clients[name] = client, dial
@@ -260,8 +255,7 @@ class Cluster:
         world = self._running
         for _ in range(self._size):
             await self.start_node()
-        if not _DELAYING & set(self._kinds):
-            world.publications.prompt = _PROMPT
+        world.publications.prompt = _PROMPT
         self._faults = Faults(self, world, self._client_of, self._kinds, self._pause)
         self._injecting = asyncio.ensure_future(self._faults.run())
         try:

@@ -98,6 +98,7 @@ class ClusterNode(Server):
     def pause(self) -> None:
         """Stop its process. What is sent to it waits."""
         self._world.trace.note(f"{self.name} is paused")
+        self._world.publications.prompt = None
         self._world.loop.stop_host(self.host)
 
     def resume(self) -> None:
@@ -114,6 +115,7 @@ class ClusterNode(Server):
     def isolate(self) -> None:
         """End its link to the broker, and let it make no other one."""
         self._world.trace.note(f"{self.name} cannot reach the broker")
+        self._world.publications.prompt = None
         self._world.network.cut_off[self.host] = None
         self._world.network.cut(self.host)
 
@@ -192,8 +194,11 @@ class ClusterBroker:
         self.engine, self.hub, self.table = self.host.context.run(self._make)
         if keeps != "nothing":
             random = self._world.network.random
-            back = None if keeps == "all" else lambda most: random.randint(0, most)
-            self.host.context.run(self.engine.take_over, earlier, back)
+
+            def back(most: int) -> int:
+                return random.randint(0, most)
+
+            self.host.context.run(self.engine.take_over, earlier, None if keeps == "all" else back)
         self._end(host, hub, earlier)
         self._world.members.wiped(
             [
@@ -208,6 +213,7 @@ class ClusterBroker:
     def pause(self) -> None:
         """Stop its process: it is out of reach."""
         self._world.trace.note("the broker is paused")
+        self._world.publications.prompt = None
         self._world.loop.stop_host(self.host)
 
     def resume(self) -> None:
@@ -222,6 +228,7 @@ class ClusterBroker:
         if subscribed:
             room, port = random.choice(subscribed)
             self._world.trace.note(f"the broker forgets a subscription to {room}")
+            self._world.publications.prompt = None
             self.hub._unsubscribe(port, room)  # pyright: ignore
 
     def close(self) -> None:

@@ -94,6 +94,7 @@ class Faults:
         pause: float,
     ) -> None:
         self._cluster = cluster
+        self._world = world
         self._client_of = client_of
         self._random = Random(f"faults of {cluster.seed}")
         self._pause = pause
@@ -177,6 +178,7 @@ class Faults:
     def _slow(self) -> None:
         if (link := self._link("does not read")) is not None:
             link.reads = False
+            self._world.publications.prompt = None
             self._later(link.read_again)
 
     def _outage(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from symphony.broker.attendance import LEASE, REAP
 from symphony.testing.claimpromises import check_claims
@@ -72,7 +72,7 @@ def check_agreement(world: World, clients: Mapping[str, Client]) -> None:
     check_claims(world.nodes, world.broker.table._rights._claims, require)
     now = world.loop.time()
     for node in world.nodes:
-        calls: Any = node.app._core.node.rooms._broker._caller._calls
+        calls: dict[int, Any] = cast("Any", node.app)._core.node.rooms._broker._caller._calls
         late = [call.message for call in calls.values() if call.deadline < now - 1]
         require(not late, lambda node=node, late=late: f"{node.name} still waits for {late}.")
     for name, client in clients.items():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from symphony.broker.base import Draft, History, Page, Record
+from symphony.broker.keys import Keys
 from symphony.broker.memory import MemoryBroker
 from symphony.broker.roomlog import RoomLog
 from symphony.protocol.positions import Position
@@ -121,6 +122,9 @@ class Engine(MemoryBroker):
         new_epoch: See `MemoryBroker`.
     """
 
+    first_epoch: str
+    _keys: Keys
+
     def __init__(self, *, max_bytes: int, publications: Publications, new_epoch: Callable[[], str]) -> None:
         super().__init__(max_bytes=max_bytes, new_epoch=new_epoch)
         self._publications = publications
@@ -225,7 +229,7 @@ class Publications:
         replaced: Those that were replaced, by room and position, with the time.
         wires: The open connections.
         prompt: In how many seconds a publication reaches all connections that are in its room;
-            `None`: it may take any time.
+            `None`: it may take any time, because something has stopped for a while.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -268,7 +272,7 @@ class Publications:
             self._trace.later(self.prompt, lambda: self._check_reached(wires, room, position))
 
     def _check_reached(self, wires: Sequence[Wire], room: str, position: Position) -> None:
-        for wire in wires:
+        for wire in wires if self.prompt is not None else ():
             wire.check_reached(room, position)
 
     def check_bounds(self, room: str, holds: bool) -> None:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from symphony.app import Symphony
     from symphony.broker.base import Broker
     from symphony.rooms.family import Hook
-    from symphony.rooms.room import Room
     from symphony.testing.memberpromises import MemberPromises
     from symphony.testing.promises import Trace
 
@@ -133,8 +132,8 @@ class Hooks:
         return noted
 
     def _ticking(self, node: str, tick: Hook) -> Hook:
-        async def ticked(socket: Any, room: Room) -> None:
-            self._at_home(node, room.name)
-            await tick(socket, room)
+        async def ticked(socket: Any, subject: Any) -> None:
+            self._at_home(node, subject.room.name)
+            await tick(socket, subject)
 
         return ticked

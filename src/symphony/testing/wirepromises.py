@@ -29,14 +29,13 @@ class Wire:
         who: The client, for the trace.
         publications: What the broker has accepted.
         trace: Notes what happens.
-        is_prompt: Whether all nodes hear at once what is published.
     """
 
-    def __init__(self, who: str, publications: Publications, trace: Trace, *, is_prompt: bool) -> None:
+    def __init__(self, who: str, publications: Publications, trace: Trace) -> None:
         self._who = who
         self._publications = publications
         self._require = trace.require
-        self._began = trace.now if is_prompt else 0.0
+        self._began = trace.now
         self._at: dict[str, Position] = {}
         publications.wires[self] = None
 
@@ -103,6 +102,6 @@ class Wire:
         )
         replaced = self._publications.replaced.get(room, {}).get(position)
         self._require(
-            replaced is None or replaced > self._began - _SHARED_FOR,
+            replaced is None or not self._publications.prompt or replaced > self._began - _SHARED_FOR,
             lambda: f"{who} is sent {position} of {room}, which was replaced at {replaced}.",
         )
