@@ -29,11 +29,13 @@ class Wire:
 
     Attributes:
         request: `None` if the server has no requests.
+        kept: As *fanout*, in a room with a history; `None` if the server has none.
     """
 
     echo: tuple[str, ...]
     fanout: tuple[str, ...]
     request: tuple[str, ...] | None = None
+    kept: tuple[str, ...] | None = None
 
 
 RAW = Wire(echo=("--path=/echo",), fanout=("--path=/fanout",))
@@ -44,6 +46,7 @@ _MOVE = f'{{"x":1,"y":2,"name":"{"x" * 41}"}}'
 # `#` is the id of a request.
 SYMPHONY_V1 = replace(
     RAW,
+    kept=("--path=/kept",),
     request=(
         "--path=/events",
         f'--request={{"event":"move","data":{_MOVE},"id":#}}',

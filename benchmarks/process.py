@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from peers import Peer
 
-__all__ = ("Server", "StartError", "running")
+__all__ = ("Server", "StartError", "free_port", "running")
 
 START_LIMIT = 15.0
 STOP_LIMIT = 2.0
@@ -62,7 +62,8 @@ class Server:
             time.sleep(0.15)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that no server has now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -92,7 +93,7 @@ def running(peer: Peer, core: int) -> Iterator[Server]:
         Missing: A program or package that it needs is not installed.
         StartError: It exited, or did not listen in time.
     """
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             ["taskset", "-c", str(core), *peer.command(), str(port)],

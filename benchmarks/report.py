@@ -45,6 +45,8 @@ TARGETS: Final = (
     Target("fanout-16", 0.75, "bun"),
     Target("fanout-16", 12.0, "ws"),
     Target("fanout-16", 80.0, "python-socketio"),
+    Target("history-1", 0.77, own="fanout-1"),
+    Target("history-16", 0.77, own="fanout-16"),
     Target("request-16", 0.6, own="echo-16"),
     Target("request-16", 3.0, "socket.io"),
     Target("request-16", 20.0, "python-socketio"),
@@ -214,7 +216,7 @@ def _list(lines: Iterable[str]) -> str:
 
 def summarize(results: Results, *, command: str) -> str:
     """Return the short table of the README as Markdown: throughput without ratios."""
-    rows = [row for row in results.rows if row.mode in ("echo", "fanout")]
+    rows = [row for row in results.rows if row.mode in ("echo", "fanout") and not row.kept]
 
     def cell(row: Row, peer: Peer) -> str:
         value = results.value(row.name, peer.name)

@@ -50,6 +50,7 @@ class Row:
         fresh: Measure it once, on servers that have done no other work.
             Otherwise they would reuse memory of earlier work, and the result
             would be too low.
+        kept: Whether the room has a history.
     """
 
     name: str
@@ -59,10 +60,11 @@ class Row:
     unit: str = ""
     more_is_better: bool = True
     fresh: bool = False
+    kept: bool = False
 
     def wire(self, peer: Peer) -> tuple[str, ...] | None:
         """Return the peer's arguments for this work, or `None` if the peer cannot do it."""
-        special = {"fanout": peer.wire.fanout, "request": peer.wire.request}
+        special = {"fanout": peer.wire.kept if self.kept else peer.wire.fanout, "request": peer.wire.request}
         return special.get(self.mode, peer.wire.echo)
 
 
@@ -75,6 +77,8 @@ ROWS = (
     Row("echo-16", "echo, 16 in flight", "echo", (*_ECHO, "--depth=16")),
     Row("fanout-1", "fan-out, 1 in flight", "fanout", (*_FANOUT, "--depth=1")),
     Row("fanout-16", "fan-out, 16 in flight", "fanout", (*_FANOUT, "--depth=16")),
+    Row("history-1", "fan-out with history, 1 in flight", "fanout", (*_FANOUT, "--depth=1"), kept=True),
+    Row("history-16", "fan-out with history, 16 in flight", "fanout", (*_FANOUT, "--depth=16"), kept=True),
     Row("request-1", "typed request, 1 in flight", "request", (*_REQUEST, "--depth=1")),
     Row("request-16", "typed request, 16 in flight", "request", (*_REQUEST, "--depth=16")),
     Row("connect", "connections/s", "connect"),

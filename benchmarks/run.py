@@ -18,6 +18,10 @@ from process import Server, StartError, running
 from report import Results, number, render, summarize
 from rich.console import Console
 from rich.markdown import Markdown
+from rooms import QUICK as FEW_GAMES
+from rooms import Effort as RoomsEffort
+from rooms import measure_rooms
+from rooms import table as rooms_table
 from rows import FULL, QUICK, ROWS, Effort, Row, measure
 from workers import QUICK as FEW_CLIENTS
 from workers import Effort as WorkersEffort
@@ -26,7 +30,7 @@ from workers import measure_workers, table
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"
-WORKERS = "workers"
+WORKERS, ROOMS = "workers", "rooms"
 BEGIN, END = "<!-- bench:begin -->\n", "<!-- bench:end -->\n"
 
 log = Console(stderr=True, highlight=False)
@@ -38,7 +42,7 @@ def choose(only: list[str]) -> tuple[list[Peer], list[Row]]:
     rows = [row for row in ROWS if row.name in only]
     unknown = set(only) - {peer.name for peer in peers} - {row.name for row in rows}
     if unknown:
-        known = ", ".join([*(peer.name for peer in PEERS), *(row.name for row in ROWS), WORKERS])
+        known = ", ".join([*(peer.name for peer in PEERS), *(row.name for row in ROWS), ROOMS, WORKERS])
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: choose from {known}", param_hint="--only")
     return peers or list(PEERS), rows or list(ROWS)
 
@@ -119,7 +123,7 @@ def main(
     effort = QUICK if quick else FULL
     if seconds is not None:
         effort = replace(effort, seconds=seconds)
-    others = [name for name in only or [] if name != WORKERS]
+    others = [name for name in only or [] if name not in (ROOMS, WORKERS)]
     peers, rows = choose(others) if others or not only else ([], [])
     # Stop the servers on SIGTERM too, as on Ctrl+C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -131,15 +135,19 @@ def main(
     results = Results(peers, rows)
     begun = time.monotonic()
     run_rounds(results, cores, effort)
-    workers = ""
+    more: list[str] = []
+    if not only or ROOMS in only:
+        log.print("rooms in one process")
+        games = FEW_GAMES if quick else RoomsEffort()
+        more.append(rooms_table(measure_rooms(games), games))
     if not only or WORKERS in only:
         log.print("workers that share rooms")
         size = FEW_CLIENTS if quick else WorkersEffort()
-        workers = table(measure_workers(size), size)
+        more.append(table(measure_workers(size), size))
     log.print(f"took {time.monotonic() - begun:.0f} s")
     command = " ".join(["python", "benchmarks/run.py", *sys.argv[1:]])
     summary = f"median of {effort.rounds}, {effort.seconds:g} s each after {effort.warmup:g} s of warm-up"
-    report = f"{render(results, cores=cores, command=command, effort=summary)}\n{workers}"
+    report = "\n".join([render(results, cores=cores, command=command, effort=summary), *more])
     console = Console()
     # The tables have nine columns. Wrapped lines are better than truncated names.
     Console(width=max(console.width, 140)).print(Markdown(report))

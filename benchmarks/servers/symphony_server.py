@@ -7,6 +7,8 @@ from symphony import Socket, Symphony
 app = Symphony()
 echo = app.route("/echo")
 fanout = app.route("/fanout")
+kept = app.route("/kept")
+app.rooms("kept", history=100)
 events = app.route("/events")
 
 
@@ -23,6 +25,16 @@ async def enter(socket: Socket) -> None:
 @fanout.on_message
 async def publish(message: str | bytes) -> None:
     app.room("fanout").send(message)
+
+
+@kept.on_connect
+async def enter_kept(socket: Socket) -> None:
+    await socket.join("kept")
+
+
+@kept.on_message
+async def publish_kept(message: str | bytes) -> None:
+    app.room("kept").send(message)
 
 
 class Move(Struct):

@@ -28,6 +28,10 @@ const MAX_NAME = 256;
 const MAX_ROOM_NAME = 4096;
 /** Characters of the key of a publication. */
 const MAX_KEY = 128;
+/** After so many messages that are larger than the WebSocket takes, within 10 minutes, the client ends for good. */
+const MAX_TOO_LARGE = 3;
+/** Seconds. */
+const TOO_LARGE_WINDOW = 600;
 /** For how many seconds a publication is repeated. A server remembers its key for 300. */
 const PUBLISH_TIMEOUT = 240;
 /** Characters of an epoch. */
@@ -735,6 +739,7 @@ const NORMAL = 1000;
 const GOING_AWAY = 1001;
 const NO_CODE = 1005;
 const LOST = 1006;
+const TOO_LARGE = 1009;
 const UNREAD = 1013;
 const INVALID = 4400;
 const UNAUTHORIZED = 4401;
@@ -764,7 +769,7 @@ const ADVICE = new Map([
   [1003, "The server does not take this type of message."],
   [1007, "The server could not read the messages. Something between may have changed them."],
   [1008, "It is against a rule of the server, or of something between."],
-  [1009, "A message was larger than the server allows: see `max_message_bytes`."],
+  [TOO_LARGE, "A message was larger than the server allows: see `max_message_bytes`."],
   [UNREAD, "The program did not read the messages."],
   [INVALID, "Check the URL and the options."],
   [UNAUTHORIZED, "The server needs another token. `token` may be a function that fetches a new one."],
@@ -773,6 +778,9 @@ const ADVICE = new Map([
   [4409, "Solve the conflict before you connect again."],
   [4410, "Another connection of the same user has replaced this one."],
 ]);
+
+const LARGER =
+  "a message of the server is larger than this WebSocket takes; pass one with a larger `maxPayload`, or send less at once";
 
 /** The kinds of envelopes that a server sends. The first of these fields decides. */
 const KINDS = /** @type {const} */ ([
@@ -894,6 +902,8 @@ class Link {
   maxMessageBytes = Infinity;
   /** Whether the limits of the server have come, or will not. */
   knowsLimits = false;
+  /** Whether a message of the server was larger than this WebSocket takes. Only that of `ws` has a limit. */
+  tooLarge = false;
   /** Whether the handlers of `onOpen` have run, and what was queued is sent. */
   prepared = false;
   /** Whether it was logged that answers did not fit. */
@@ -1060,6 +1070,9 @@ class Link {
     // Keep this listener after the end: `ws` throws errors that have none.
     socket.onerror = (/** @type {any} */ event) => {
       this.#trouble = event.message ?? "";
+      this.tooLarge = event.error?.code === "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH";
+      // The WebSocket would wait for a close frame that it does not read any more.
+      if (this.tooLarge) this.lose(LARGER);
       // Some versions of Node fire no `close` for an attempt that failed.
       if (!answered) this.lose(this.#trouble);
     };
@@ -1388,6 +1401,7 @@ function errorOf(call, data) {
 /** A message without an answer; `event` is null for a plain `send`. */
 class Message {
   idempotent = false;
+  waits = false;
   /** Bytes that it holds while it waits. */
   bytes = 0;
 
@@ -1412,6 +1426,10 @@ class Call {
   bytes = 0;
   /** The room that it publishes to. @type {Membership | null} */
   room = null;
+  /** Whether it was sent on a connection that was lost before the answer. */
+  repeats = false;
+  /** Whether it waits until the client is in that room again. */
+  waits = false;
   /** The error of a server that stops, until the request is sent again. @type {Error | null} */
   refusal = null;
   /** @type {any} */
@@ -1436,8 +1454,9 @@ class Call {
     this.verb = verb;
     this.data = data;
     this.within = within;
-    // A handler of `onOpen` runs again on the next connection.
-    this.idempotent = idempotent && !within;
+    // A handler of `onOpen` runs again on the next connection, and makes its calls anew. A publication
+    // is repeated all the same: the server knows by its key whether it was published.
+    this.idempotent = idempotent && (verb === "publish" || !within);
     this.terms = terms;
     this.heard = heard;
     this.failed = failed;
@@ -1476,8 +1495,11 @@ function checkKey(key, volatile) {
 
 /** What the program is told of a publication that has failed. @param {Call} call @param {any} error @returns {any} */
 function outcome(call, error) {
+  const { code } = error ?? {};
+  // `forbidden` is then about the client, which could not join again, and not about the first.
+  const isRefused = code === "forbidden" && call.repeats && !call.room?.member;
   const isUnknown =
-    error instanceof RequestTimeoutError || error instanceof DisconnectedError || error?.code === "timeout";
+    isRefused || error instanceof RequestTimeoutError || error instanceof DisconnectedError || code === "timeout";
   return call.sent && isUnknown ? unknown(call, error) : error;
 }
 
@@ -1818,6 +1840,7 @@ class Membership {
  * @property {() => AsyncGenerator<any, void, undefined>} iterate
  * @property {(event: string, data: any, options: EmitOptions) => Promise<Position | null>} emit
  * @property {(options: HistoryOptions) => Promise<any[]>} history
+ * @property {() => void} untold A handler is registered that will never be called.
  * @property {() => Promise<number>} count
  */
 
@@ -1967,6 +1990,7 @@ export class Room {
   onPresence(handler) {
     const membership = this.#membership;
     const entry = (/** @type {RoomPresence} */ presence) => handler(presence);
+    if (!membership.presence.isKnown && !membership.presence.total) this.#actions.untold();
     membership.presenceHandlers = [...membership.presenceHandlers, entry];
     return () => {
       membership.presenceHandlers = membership.presenceHandlers.filter((other) => other !== entry);
@@ -2325,6 +2349,8 @@ export class Client {
   #failures = 0;
   /** Connections in a row that were lost at once. */
   #brief = 0;
+  /** When messages came that were larger than the WebSocket takes, by `now()`. @type {number[]} */
+  #tooLarge = [];
   /** Since when something else than Symphony answers, by `now()`. @type {number | null} */
   #strangeSince = null;
   /** The strange answer that was logged last. */
@@ -2659,21 +2685,24 @@ export class Client {
     if (within && !within.prepared && !(takes && within === link)) {
       throw new DisconnectedError("the connection for which onOpen was called has ended");
     }
+    // It must not overtake those that wait.
+    if (item instanceof Call && item.room) item.waits = !item.room.member && this.#waiting(item.room).length > 0;
+    const isSent = takes && !item.waits;
     // A snapshot: if the caller changes the object later, that must not change the message.
-    if (!takes || item.idempotent) {
+    if (!isSent || item.idempotent) {
       const what = item instanceof Call ? item.what : item.event === null ? "the message" : `"${item.event}"`;
       const { data, bytes } = encoding(() => snapshot(item.data, protocol), what, item.data, protocol);
       if (this.#heldBytes + bytes > maxQueueBytes) {
         throw new QueueFullError(`${this.#heldBytes} bytes wait for a connection, and ${maxQueueBytes} may`);
       }
-      if (!takes && this.#queue.length >= maxQueue) {
+      if (!isSent && this.#queue.length >= maxQueue) {
         throw new QueueFullError(`${maxQueue} messages wait for a connection`);
       }
       item.data = data;
       item.bytes = bytes;
       this.#heldBytes += bytes;
     }
-    if (!takes) this.#queue.push(item);
+    if (!isSent) this.#queue.push(item);
     else {
       try {
         if (link.unsentBytes > maxQueueBytes) throw new QueueFullError(FULL);
@@ -2825,6 +2854,10 @@ export class Client {
       emit: (event, data, options) => this.#publish(membership, event, data, options),
       history: (options) => this.#history(membership, options),
       count: () => this.#count(membership),
+      untold: () => {
+        const line = `symphony: the server does not tell who is in "${printable(membership.name)}"`;
+        this.#complaints.warn("untold", `${line}, so no handler of onPresence is called. It does in rooms with presence=True`);
+      },
     });
     return membership.room;
   }
@@ -2944,6 +2977,7 @@ export class Client {
     const snapshot = snapshotOf(envelope, bytes);
     if (!membership) return void (snapshot && this.#event(snapshot.event, snapshot.data));
     membership.member = true;
+    this.#resume(link, membership);
     if ((envelope.members ?? null) !== null) this.#show(membership, membership.roster.restart(envelope.members));
     const { asked, room, pending, since, tip, wanted } = membership;
     // The answer to the join that is on its way, or about to be sent, names the position.
@@ -3405,7 +3439,8 @@ export class Client {
     if (volatile) {
       const link = this.#link;
       // Before it is a member again, the server would refuse it. What waits in a slow connection would be late.
-      const isClear = link?.takes && link.prepared && link.unsentBytes <= SMALL_BYTES && !this.#queue.length;
+      const isIdle = this.#queue.every((item) => item.waits);
+      const isClear = link?.takes && link.prepared && link.unsentBytes <= SMALL_BYTES && isIdle;
       if (isClear && member) link.write({ publish: event, data, room });
       return null;
     }
@@ -3488,9 +3523,27 @@ export class Client {
     if (leaving) throw new RemoteError("left", "the client leaves the room");
   }
 
+  /** What waits until the client is in a room again, in order. @param {Membership} membership @returns {Call[]} */
+  #waiting(membership) {
+    const all = [...this.#calls.values(), ...this.#queue];
+    return /** @type {Call[]} */ (all.filter((item) => item.waits && /** @type {Call} */ (item).room === membership));
+  }
+
+  /** The client is in a room again: publish what waits for that. @param {Link} link @param {Membership} membership */
+  #resume(link, membership) {
+    const waiting = this.#waiting(membership);
+    for (const call of waiting) {
+      call.waits = false;
+      this.#calls.delete(call.id);
+    }
+    const isNow = (/** @type {Call} */ { within }) => link.takes && (link.prepared || within === link);
+    this.#queue = [...waiting, ...this.#queue.filter((item) => !waiting.includes(/** @type {Call} */ (item)))];
+    for (const call of waiting.filter(isNow)) this.#sendNow(link, call);
+  }
+
   /** What waits to be published to a room will not be. @param {Membership} membership @param {Error} error */
   #withdraw(membership, error) {
-    for (const item of [...this.#queue]) {
+    for (const item of new Set([...this.#queue, ...this.#waiting(membership)])) {
       // One that was sent on an earlier connection waits to be sent again.
       if (item instanceof Call && item.room === membership) this.#fail(item, item.sent ? unknown(item, error) : error);
     }
@@ -3722,7 +3775,15 @@ export class Client {
     // A server that stops refuses new requests. An idempotent one is sent again on the
     // next connection, with the others.
     if (call.idempotent && link.stopping && data?.code === "unavailable") call.refusal = error;
-    else this.#fail(call, error);
+    else if (call.idempotent && data?.code === "forbidden" && this.#rejoins(call.room)) {
+      call.waits = true;
+      call.sent = call.repeats;
+    } else this.#fail(call, error);
+  }
+
+  /** Whether the client is not in a room, and will be. @param {Membership | null} membership */
+  #rejoins(membership) {
+    return membership?.room && !membership.member && !membership.leaving && !membership.ended;
   }
 
   /**
@@ -3901,9 +3962,11 @@ export class Client {
   /** Do what comes before the queue. @param {Link} link */
   async #prepare(link) {
     const { connectTimeout } = this.#settings;
-    const slow = after(connectTimeout, () =>
-      console.warn(`symphony: onOpen is not done after ${connectTimeout} s; nothing else is sent until it is`),
-    );
+    const slow = after(connectTimeout, () => {
+      // It may wait for something that outlives its connection, such as a publication.
+      if (this.#link !== link) return;
+      console.warn(`symphony: onOpen is not done after ${connectTimeout} s; nothing else is sent until it is`);
+    });
     try {
       const connection = this.#connection(link);
       for (const handler of this.#openHandlers) {
@@ -3965,6 +4028,7 @@ export class Client {
 
   /** @param {Link} link @param {number} code @param {string} told The reason, as the peer has told it. */
   #lost(link, code, told) {
+    if (link.tooLarge) code = TOO_LARGE;
     this.#link = null;
     if (now() - link.openedAt >= LASTING) {
       this.#attempts = 0;
@@ -4007,8 +4071,15 @@ export class Client {
     this.#roomsLost();
     const calls = [...this.#calls.values()];
     this.#calls.clear();
+    const again = calls.filter((call) => call.idempotent);
+    for (const call of again) {
+      // What a handler of `onOpen` has published is no longer part of it.
+      call.within = null;
+      call.repeats = call.sent;
+    }
+    for (const item of [...again, ...this.#queue]) item.waits = false;
     // They were sent before all messages in the queue.
-    this.#queue.unshift(...calls.filter((call) => call.idempotent));
+    this.#queue.unshift(...again);
     const error = new DisconnectedError(`the connection was lost: ${text}`, code, reason, { refusal });
     for (const call of calls) if (!call.idempotent) this.#fail(call, error);
     this.#forgetRequests();
@@ -4026,6 +4097,14 @@ export class Client {
   #comesBack(link, code, refusal, reason) {
     const { reconnect, token, giveUpAfter } = this.#settings;
     if (!reconnect) return false;
+    if (link.tooLarge) {
+      this.#tooLarge = [...this.#tooLarge, now()].slice(-MAX_TOO_LARGE);
+      // Not in a row: some time may pass on each connection before it comes.
+      const [first = 0] = this.#tooLarge;
+      const again = this.#tooLarge.length < MAX_TOO_LARGE || now() - first >= TOO_LARGE_WINDOW;
+      if (again) this.#complaints.warn("large", `symphony: ${place(this.#settings.url)}: ${LARGER}. Trying again`);
+      return again;
+    }
     const unauthorized = refusal ? refusal.code === "unauthorized" : code === UNAUTHORIZED;
     if (unauthorized && typeof token === "function" && !this.#refreshed) {
       this.#refreshed = true;
@@ -4098,7 +4177,7 @@ export class Client {
     if (unsent) console.warn(`symphony: ${unsent} messages were never sent: ${error.message}`);
     if (!own) {
       const where = place(this.#settings.url);
-      console.warn(`symphony: ${where}: ${error.message}. ${this.#advice(code, refusal)}`);
+      console.warn(`symphony: ${where}: ${error.message}. ${this.#advice(error)}`);
     }
     this.#queue = [];
     for (const call of calls) this.#fail(call, call.refusal ?? error);
@@ -4113,11 +4192,12 @@ export class Client {
     this.#enter("closed");
   }
 
-  /** @param {number} code @param {RemoteError | null} refusal @returns {string} What to do, for the log. */
-  #advice(code, refusal) {
+  /** @param {DisconnectedError} error @returns {string} What to do, for the log. */
+  #advice({ code, reason, refusal }) {
     const { reconnect } = this.#settings;
     const why = refusal ? `The server says "${refusal.code}". ` : "";
     if (!reconnect) return `${why}The client does not reconnect: \`reconnect\` is false.`;
+    if (reason === LARGER) return "The client does not reconnect.";
     const what = ADVICE.get(code) ?? "It is a code of the app.";
     return `${why}${what} The client does not reconnect.`;
   }

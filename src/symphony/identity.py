@@ -22,6 +22,8 @@ class Identity:
     info: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
+        if not isinstance(self.id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"Identity.id is text, not {self.id!r}.")
         if not self.id:
             raise ValueError("Identity.id must not be empty.")
 

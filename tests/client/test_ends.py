@@ -4,16 +4,18 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from client.opened import fast, pair
-from client.scripted import serve
+from client.scripted import Peer, serve
 from support.clients import until
-from symphony.client import connect
+from symphony.client import Client, connect
 from symphony.client.link import Close
 from symphony.client.options import Options
-from symphony.client.returning import Returning
+from symphony.client.returning import MAX_TOO_LARGE, Returning
+from symphony.errors import DisconnectedError
 
 ODD = [
     (404, {}, b""),
@@ -202,3 +204,115 @@ async def test_a_port_that_nothing_listens_at_is_tried_for_as_long_as_it_takes()
             await until(lambda: client._reconnector._attempts > 4)
             dial._address = address  # type: ignore[attr-defined]
             await server.accept()
+
+
+LARGE = "x" * 2000
+AT = {"epoch": "e", "offset": 3}
+
+
+async def admit(peer: Peer, name: str = "chat:a", **more: Any) -> None:
+    """Let a client join, or join again."""
+    asked = await peer.receive()
+    assert asked["join"] == name
+    await peer.send(joined=name, position=AT, recovered="since" in asked, **more)
+    await peer.send(reply=asked["id"])
+
+
+async def large_snapshot(client: Client, peer: Peer) -> None:
+    await peer.receive()
+    await peer.send(joined="chat:a", position=AT, recovered=False, snapshot=LARGE)
+
+
+async def large_publication(client: Client, peer: Peer) -> None:
+    await admit(peer)
+    await peer.send(event="said", room="chat:a", offset=4, data=LARGE)
+
+
+async def large_history(client: Client, peer: Peer) -> None:
+    await admit(peer)
+    asked = await peer.receive()
+    assert asked["history"] == "chat:a"
+    await peer.send(
+        reply=asked["id"], data={"publications": [{"event": "said", "data": LARGE, "position": AT}]}
+    )
+
+
+async def large_event(client: Client, peer: Peer) -> None:
+    await peer.send(event="said", data=LARGE)
+
+
+async def large_reply(client: Client, peer: Peer) -> None:
+    asked = await peer.receive()
+    await peer.send(reply=asked["id"], data=LARGE)
+
+
+@pytest.mark.beyond("client.returning.MAX_TOO_LARGE")
+@pytest.mark.parametrize("protocol", ["json", "msgpack"])
+@pytest.mark.parametrize(
+    "sends",
+    [large_snapshot, large_publication, large_history, large_event, large_reply],
+    ids=lambda one: one.__name__,
+)
+async def test_what_is_too_large_each_time_ends_it_and_says_what_to_do(
+    sends: Callable[[Client, Peer], Awaitable[None]], protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client came back, got the same message again, and so on without an end."""
+    async with serve() as server:
+        client = connect(server.url, protocol=protocol, max_message_bytes=1000, **fast)
+        opening = asyncio.ensure_future(client._open())
+        peer = await server.accept()
+        await opening
+        asking: asyncio.Future[Any] | None = None
+        if sends in (large_snapshot, large_publication, large_history):
+            joining = asyncio.ensure_future(client.join("chat:a"))
+            if sends is large_snapshot:
+                asking = joining
+            else:
+                await admit(peer)
+                room = await joining
+                if sends is large_history:
+                    asking = asyncio.ensure_future(room.history())
+                    await peer.receive()
+                await peer.drop()
+                peer = await server.accept()
+        elif sends is large_reply:
+            asking = asyncio.ensure_future(client.request("all", idempotent=True))
+        for attempt in range(MAX_TOO_LARGE):
+            await sends(client, peer)
+            if attempt < MAX_TOO_LARGE - 1:
+                peer = await server.accept()
+        assert (await client.wait_closed()).code == 1009
+        says = "A message was above max_message_bytes of symphony.connect(), which you can raise"
+        with pytest.raises(DisconnectedError) as ended:
+            await (asking or client.request("anything"))
+        assert "max_message_bytes of symphony.connect(), which you can raise" in str(ended.value)
+        assert ended.value.code == 1009
+    told = warnings_in(caplog)
+    assert any(line.startswith(says) and "does not reconnect (code 1009" in line for line in told)
+
+
+@pytest.mark.within("client.returning.MAX_TOO_LARGE")
+async def test_a_few_messages_that_are_too_large_do_not_end_it() -> None:
+    async with pair(max_message_bytes=1000) as (client, peer, server):
+        for number in range(MAX_TOO_LARGE - 1):
+            await peer.send(event="said", data=LARGE)
+            peer = await server.accept()
+            await until(lambda: client.state == "open")
+            asking = asyncio.ensure_future(client.request("number"))
+            await peer.send(reply=(await peer.receive())["id"], data=number)
+            assert await asking == number
+
+
+def test_messages_that_are_too_large_now_and_then_do_not_end_it() -> None:
+    now = 0.0
+    returning = Returning(Options(give_up_after=None), "ws://x", lambda: now)
+    returning.opened()
+    large = Close(1009, "a message above 1000 bytes", clean=False)
+    for _ in range(20):
+        assert returning.after_close(large, None)
+        now += 300.0
+    # However long each connection has lasted.
+    assert returning.after_close(large, None)
+    now += 299.0
+    returning.lasted()
+    assert not returning.after_close(large, None)

@@ -30,19 +30,34 @@ class Server:
         self.open = asyncio.Event()
         self.open.set()
         self.entered = 0
+        # The joins are refused with it.
+        self.refusal: Reject | None = None
+        self.asked = 0
         rooms = self.app.rooms("chat:{name}", history=1000, client_join=True)
         plain = self.app.rooms("plain:{name}", client_join=True)
         route = self.app.route("/", events=True)
 
+        @route.on("settled")
+        def settled() -> None:
+            """Answer, after everything that was sent before."""
+
         @route.on_connect
         def connected(socket: Socket) -> None:
             self.sockets.append(socket)
+
+        @rooms.authorize
+        def admit() -> None:
+            self.asked += 1
+            if self.refusal is not None:
+                raise self.refusal
 
         @plain.on_publish("say")
         @rooms.on_publish("say")
         async def say(data: Any) -> None:
             self.entered += 1
             await self.open.wait()
+            if data == "once" and data in self.stored:
+                raise Reject("chat.again", "you have said that")
             if data == "rude":
                 raise Reject("chat.rude", "be polite")
             self.stored.append(data)
@@ -128,6 +143,96 @@ async def test_after_a_lost_connection_it_is_sent_again_and_published_once(codec
         positions = await asyncio.gather(*pending)
         assert [position.offset for position in positions if position] == [1, 2, 3]
         assert await kept(server) == [0, 1, 2]
+
+
+@codecs
+async def test_a_repeat_is_known_though_the_client_may_not_join_again(codec: str) -> None:
+    """The server refused the repeat, so the program took it as not published."""
+    server = Server()
+    async with opened(server, codec) as client:
+        room = await client.join("chat:a")
+        server.open.clear()
+        published = asyncio.ensure_future(room.emit("say", "published"))
+        await until(lambda: server.entered == 1)
+        lost = asyncio.ensure_future(room.emit("say", "lost with the connection"))
+        server.refusal = Reject("forbidden", "banned")
+        cut(client)
+        await until(lambda: client.state != "open")
+        unsent = asyncio.ensure_future(room.emit("say", "never sent"))
+        await until(lambda: room.ended is not None)
+        server.open.set()
+        position = await published
+        with pytest.raises(OutcomeUnknownError):
+            await lost
+        with pytest.raises(RemoteError, match=r"banned|not a member"):
+            await unsent
+        assert [each.position for each in await server.app.room("chat:a").history()] == [position]
+        with pytest.raises(RemoteError, match="banned"):
+            room.emit("say", "more")
+
+
+async def test_a_repeat_that_the_hook_refuses_is_known() -> None:
+    server = Server()
+    async with opened(server) as client:
+        room = await client.join("chat:a")
+        server.open.clear()
+        pending = asyncio.ensure_future(room.emit("say", "once"))
+        await until(lambda: server.entered == 1)
+        cut(client)
+        await until(lambda: len(server.sockets) == 2)
+        server.open.set()
+        assert await pending == (await room.history())[0].position
+        assert await kept(server) == server.stored == ["once"]
+        with pytest.raises(RemoteError, match="you have said that"):
+            await room.emit("say", "once")
+
+
+@codecs
+async def test_while_the_client_may_not_join_again_yet_its_publications_wait_in_order(codec: str) -> None:
+    server = Server()
+    async with opened(server, codec) as client:
+        room = await client.join("chat:a")
+        server.open.clear()
+        pending = [asyncio.ensure_future(room.emit("say", number)) for number in range(3)]
+        await until(lambda: server.entered == 1)
+        server.refusal = Reject("room_full", "no seat is left", retryable=True)
+        for _ in range(2):
+            cut(client)
+            # The server finishes what it has begun.
+            server.open.set()
+            server.asked = 0
+            await until(lambda: server.asked >= 2)
+            pending.append(asyncio.ensure_future(room.emit("say", len(pending))))
+            await until(lambda: client.state == "open")
+            pending.append(asyncio.ensure_future(room.emit("say", len(pending))))
+        await client.request("settled")
+        assert max(server.stored) < 3
+        assert room.ended is None
+        server.refusal = None
+        positions = await asyncio.gather(*pending)
+        assert [position.offset for position in positions if position] == list(range(1, 8))
+        assert await kept(server) == list(range(7))
+
+
+async def test_what_waits_for_a_join_fails_when_the_client_leaves_or_is_closed() -> None:
+    server = Server()
+    async with opened(server) as client:
+        rooms = [await client.join(name) for name in ("chat:a", "chat:b")]
+        server.refusal = Reject("room_full", "no seat is left", retryable=True)
+        cut(client)
+        await until(lambda: server.asked >= 6 and client.state == "open")
+        waiting = [asyncio.ensure_future(room.emit("say", number)) for room in rooms for number in (1, 2)]
+        await asyncio.sleep(0)
+        await client.request("settled", timeout=5)
+        assert not any(each.done() for each in waiting)
+        await rooms[0].leave()
+        for each in waiting[:2]:
+            with pytest.raises(RemoteError, match="left"):
+                await each
+        await client.close()
+        for each in waiting[2:]:
+            with pytest.raises(DisconnectedError):
+                await each
 
 
 async def test_without_a_connection_it_waits_in_order_after_the_rejoin() -> None:

@@ -14,6 +14,7 @@ from symphony.client import Client, Position, Room, connect
 from symphony.client.backoff import UNAUTHORIZED, Backoff, answer_comes_back, comes_back
 from symphony.errors import Reject
 from symphony.protocol.subprotocols import token_subprotocol
+from symphony.testing import Clock
 from wire.vectors import Ids, decoded, encoded, fits, load, named, plain, same
 
 CLOSING = load("closing.json")
@@ -32,6 +33,7 @@ def named_cases(cases: list[dict[str, Any]]) -> list[Any]:
 async def test_a_conversation(conversation: dict[str, Any], codec: str) -> None:
     async with serve() as server:
         run = Conversation(server, codec, conversation.get("options", {}), conversation.get("on_open", ()))
+        run.clock = Clock.of_running_loop() if conversation.get("clock") else None
         try:
             for step in conversation["steps"]:
                 try:
@@ -71,6 +73,7 @@ class Conversation:
         self.streams: dict[str, Any] = {}
         self.beside: list[asyncio.Future[Any]] = []
         self.ended_at = 0.0
+        self.clock: Clock | None = None
 
     def register(self) -> None:
         client = self.client
@@ -106,7 +109,7 @@ class Conversation:
             async def opened() -> None:
                 for call in self.on_open:
                     await self.call(call)
-                    if call["call"] == "join":
+                    if "as" in call:
                         await self.tasks[call["as"]]
 
         self.record = client._core.dispatch.handlers.of("message")[0].function
@@ -153,7 +156,7 @@ class Conversation:
             ("message", self.message),
             ("state", lambda state: until(lambda: self.client.state == state)),
             ("opened", self.opened),
-            ("passes", asyncio.sleep),
+            ("passes", self.passes),
         ):
             if name in step:
                 await does(step[name])  # pyright: ignore
@@ -259,6 +262,11 @@ class Conversation:
             case "join":
                 join = self.join(step["as"], step["room"], options, iterate=step.get("iterate", False))
                 self.tasks[step["as"]] = asyncio.ensure_future(join)
+            case "publish":
+                publication = self.publish(step["room"], step["event"], data, options)
+                self.tasks[step["as"]] = asyncio.ensure_future(publication)
+            case "history":
+                self.tasks[step["as"]] = asyncio.ensure_future(self.history(step["room"], options))
             case "count":
                 self.tasks[step["as"]] = asyncio.ensure_future(self.rooms[step["room"]].count())
             case "leave":
@@ -291,6 +299,23 @@ class Conversation:
                 self.handled.put_nowait((handle, "lost", of_position(position)))
 
         return handle
+
+    async def publish(self, room: str, event: str, data: Any, options: dict[str, Any]) -> Any:
+        return of_position(await self.rooms[room].emit(event, data, **options))
+
+    async def history(self, room: str, options: dict[str, Any]) -> list[dict[str, Any]]:
+        options = dict(options)
+        if "before" in options:
+            options["before"] = Position(**options["before"])
+        return [
+            {
+                "event": each.event,
+                "data": each.data,
+                "position": of_position(each.position),
+                "replaces": of_position(each.replaces),
+            }
+            for each in await self.rooms[room].history(**options)
+        ]
 
     async def joined(self, name: str, expected: dict[str, Any]) -> None:
         room = await self.wait(asyncio.shield(self.tasks[name]))
@@ -356,6 +381,9 @@ class Conversation:
 
     async def opened(self, expected: dict[str, Any]) -> None:
         self.fails(await self.wait(asyncio.shield(self.opening)), expected)
+
+    async def passes(self, seconds: float) -> None:
+        await (asyncio.sleep(seconds) if self.clock is None else self.clock.advance(seconds))
 
     @staticmethod
     async def wait(awaitable: Any) -> Any:

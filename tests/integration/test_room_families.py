@@ -467,7 +467,12 @@ async def test_a_client_that_goes_while_authorize_thinks_is_not_in_the_room(serv
     ("options", "problem"),
     [
         ({"max_members": 0}, "max_members must be at least 1, not 0"),
+        ({"max_members": "2"}, "max_members must be at least 1, not '2'"),
+        ({"max_members": True}, "max_members must be at least 1, not True"),
         ({"linger": -1}, "linger must not be negative, not -1"),
+        ({"linger": None}, "linger must be a number of seconds, not None"),
+        ({"grace": "10"}, "grace must be a number of seconds, not '10'"),
+        ({"grace": True}, "grace must be a number of seconds, not True"),
     ],
 )
 def test_a_wrong_policy_is_refused_where_it_is_written(options, problem):

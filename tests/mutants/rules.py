@@ -22,8 +22,8 @@ RIGHTS = "broker/rights.py"
 
 # After these, mutants end the other sockets of the member, too.
 EXPIRED = '        self._ended.add(connection, Untracked("unknown"), now)\n'
-UNTRACKED = "        joined = self._take_out(room, member, connection).kind\n"
-ALL = "        for one in list(member.connections):\n            self._take_out(room, member, one)\n"
+UNTRACKED = "            joined = self._register.take_out(of_room, member, connection).kind\n"
+ALL = "        for one in list(member.connections):\n            self._register.take_out(room, member, one)\n"
 AGAIN = (
     "            self._after = page.end\n"
     "            for frame in self._feed.frames(page, self._recipient.encoding):\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from symphony import Handshake, Identity, Limits, Reject, Room, Socket, Symphony
+from symphony import Handshake, Identity, Limits, Position, Reject, Room, Socket, Symphony
 from symphony.errors import RemoteError, RequestTimeoutError
 
 __all__ = ("make_app",)
@@ -43,6 +43,7 @@ class Publish(Struct):
     event: str
     data: Any = None
     transient: bool = False
+    replaces: int | None = None
 
 
 class Login(Struct):
@@ -226,7 +227,12 @@ def make_app(limits: Limits | None = None) -> Symphony:
 
     @events.on("publish")
     async def publish(data: Publish) -> None:
-        await app.room(data.room).emit(data.event, data.data, transient=data.transient)
+        room, replaces = app.room(data.room), None
+        if data.replaces is not None:
+            newest = (await room.history(1))[-1].position
+            assert newest is not None
+            replaces = Position(newest.epoch, data.replaces)
+        await room.emit(data.event, data.data, transient=data.transient, replaces=replaces)
 
     @events.on("enter")
     async def enter(socket: Socket, room: str) -> None:

@@ -24,6 +24,8 @@ NEEDS = {
     "limits",
     "retryable",
     "rooms",
+    "publishing",
+    "clock",
 }
 FIELDS = {
     "event": ({"event", "data"}, {"id", "timeout", "credit", "room", "offset", "epoch", "after", "replaces"}),
@@ -71,7 +73,7 @@ SHAPES = {
         {"needs", "json", "msgpack", "id", "code", "path", "spoken", "text", "binary", "text_hex", "closes"},
     ),
     "server.json": ({"name", "steps"}, {"needs", "codecs", "limits", "offers"}),
-    "client.json": ({"name", "steps"}, {"needs", "codecs", "options", "on_open"}),
+    "client.json": ({"name", "steps"}, {"needs", "codecs", "options", "on_open", "clock"}),
     "closing.json": ({"then"}, {"code", "status", "sent"}),
     "handshake.json": (set(), {"route", "offers", "chosen", "speaks", "sends", "token", "subprotocol"}),
 }

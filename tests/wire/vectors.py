@@ -29,6 +29,7 @@ FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
 
 _MODULES = {"json": msgspec.json, "msgpack": msgspec.msgpack}
 _IDS = ("id", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong")
+_TEXTS = ("key", "client")
 _OF_ROOMS = ("join", "leave", "history", "joined", "left", "lost", "presence", "count")
 _KINDS = (
     *(
@@ -160,6 +161,8 @@ def _field_fits(key: str, envelope: Mapping[str, Any], found: Any, ids: Ids) -> 
     expected = envelope[key]
     if key in _IDS and isinstance(expected, str) and expected.startswith("$"):
         return ids.setdefault(expected, found) == found and type(found) is int
+    if key in _TEXTS and expected.startswith("$"):
+        return ids.setdefault(expected, found) == found and isinstance(found, str)
     if key in ("position", "replaces") and isinstance(expected, dict):
         epoch = ids.setdefault(expected["epoch"], found["epoch"])
         return found == {"epoch": epoch, "offset": expected["offset"]}
@@ -170,7 +173,17 @@ def _field_fits(key: str, envelope: Mapping[str, Any], found: Any, ids: Ids) -> 
         return isinstance(found, dict) and _members_fit(expected, found, ids)
     if key == "data" and ("error" in envelope or "left" in envelope or envelope.get("event") == "error"):
         return _error_fits(expected, found)
-    return same(plain(expected), found)
+    return same(plain(_with_epochs(expected, ids)), found)
+
+
+def _with_epochs(value: Any, ids: Ids) -> Any:
+    if isinstance(value, list):
+        return [_with_epochs(item, ids) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: ids.get(item, item) if key == "epoch" else _with_epochs(item, ids) for key, item in value.items()
+    }
 
 
 def _within(expected: Mapping[str, Any], found: Any) -> bool:

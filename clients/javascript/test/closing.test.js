@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 
 import { DisconnectedError } from "../symphony.js";
 import { FakeSocket, joinFake } from "./fake.js";
-import { join, pair, quiet, reach, serve, stopTime } from "./server.js";
+import { join, PackagedWebSocket, pair, quiet, reach, serve, stopTime } from "./server.js";
 
 test("close ends all that is under way, tells the server, and is done when it has closed", async (t) => {
   const { client, peer } = await pair(t);
@@ -209,4 +209,113 @@ test("waiting for the end begins before it and after it, and never rejects", asy
   await server.refuse(4403, "no");
   assert.equal((await early).code, 4403);
   assert.equal(await client.waitClosed(), client.closed);
+});
+
+/** A WebSocket of `ws` that takes messages of up to 1,000 bytes. */
+class SmallWebSocket extends PackagedWebSocket {
+  constructor(url, protocols) {
+    super(url, protocols, { maxPayload: 1000 });
+  }
+}
+
+const LARGE = "x".repeat(2000);
+const AT = { epoch: "e", offset: 3 };
+const SMALL = { WebSocket: SmallWebSocket, backoff: 0.01, maxBackoff: 0.01 };
+
+async function admit(peer) {
+  const { id, since } = await peer.next();
+  peer.frame({ joined: "r", position: AT, recovered: since !== undefined });
+  peer.frame({ reply: id, data: null });
+}
+
+/** What a server sends on each connection, and what the client waits for. */
+const TOO_LARGE = {
+  async snapshot(peer) {
+    await peer.next();
+    peer.frame({ joined: "r", position: AT, recovered: false, snapshot: LARGE });
+  },
+  async publication(peer) {
+    await admit(peer);
+    peer.frame({ event: "said", room: "r", offset: 4, data: LARGE });
+  },
+  async history(peer) {
+    await admit(peer);
+    const { id } = await peer.next();
+    peer.frame({ reply: id, data: { publications: [{ event: "said", data: LARGE, position: AT }] } });
+  },
+  async event(peer) {
+    peer.frame({ event: "said", data: LARGE });
+  },
+  async reply(peer) {
+    const { id } = await peer.next();
+    peer.frame({ reply: id, data: LARGE });
+  },
+};
+
+// beyond: MAX_TOO_LARGE
+test("what is too large each time ends the client, and says what to do", async (t) => {
+  const warned = quiet(t, "warn");
+  for (const protocol of ["json", "msgpack"]) {
+    for (const [kind, send] of Object.entries(TOO_LARGE)) {
+      const server = await serve(t);
+      const client = join(t, server.url, { ...SMALL, protocol });
+      let peer = await server.peer();
+      await client.opened;
+      let asking = null;
+      if (["snapshot", "publication", "history"].includes(kind)) {
+        const joining = client.join("r");
+        if (kind === "snapshot") asking = joining;
+        else {
+          await admit(peer);
+          const room = await joining;
+          if (kind === "history") {
+            asking = room.history();
+            await peer.next();
+          }
+          peer.cut();
+          peer = await server.peer();
+        }
+      } else if (kind === "reply") asking = client.request("all", null, { idempotent: true });
+      const failed = asking?.catch((error) => error);
+      for (let left = 3; left > 0; left--) {
+        await send(peer);
+        if (left > 1) peer = await server.peer();
+      }
+      const { code, reason } = await client.waitClosed();
+      assert.deepEqual([code, /maxPayload/.test(reason)], [1009, true], kind);
+      const error = failed ? await failed : await client.request("anything").catch((error) => error);
+      assert.ok(error instanceof DisconnectedError, `${kind}: ${error}`);
+      assert.match(error.message, /1009 a message .* `maxPayload`/);
+      assert.match(warned().at(-1), /maxPayload.*does not reconnect/);
+    }
+  }
+});
+
+// within: MAX_TOO_LARGE
+test("a few messages that are too large do not end the client", async (t) => {
+  const warned = quiet(t, "warn");
+  const { server, client, peer } = await pair(t, SMALL);
+  let last = peer;
+  for (let round = 0; round < 2; round++) {
+    last.frame({ event: "said", data: LARGE });
+    last = await server.peer();
+    await reach(client, "open");
+    const asking = client.request("number");
+    last.frame({ reply: (await last.next()).id, data: round });
+    assert.equal(await asking, round);
+  }
+  assert.match(warned()[0], /maxPayload.*Trying again/);
+});
+
+test("messages that are too large now and then do not end the client", async (t) => {
+  quiet(t, "warn");
+  const { mock } = t.mock.method(performance, "now", () => 0);
+  const { server, client, peer } = await pair(t, { ...SMALL, heartbeat: null });
+  let last = peer;
+  for (let round = 1; round < 10; round++) {
+    last.frame({ event: "said", data: LARGE });
+    last = await server.peer();
+    await reach(client, "open");
+    mock.mockImplementation(() => round * 300_000);
+  }
 });

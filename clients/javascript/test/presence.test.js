@@ -288,3 +288,19 @@ test("without a connection it waits for one, as a request does", async (t) => {
   await admit(await server.peer());
   assert.deepEqual(ids(await joining), ["ann"]);
 });
+
+for (const [what, members, warnings] of [
+  ["the server does not tell who is there", null, 1],
+  ["it tells", undefined, 0],
+  ["there are too many to list", { epoch: "k", version: 7, total: 2000 }, 0],
+]) {
+  test(`a handler for changes is registered, and ${what}`, async (t) => {
+    const said = quiet(t, "warn");
+    const { room } = await member(t, {}, members);
+    room.onPresence(() => {});
+    room.onPresence(() => {});
+    const found = said().filter((line) => line.includes('does not tell who is in "r"'));
+    assert.equal(found.length > 0, warnings > 0);
+    if (warnings) assert.match(found[0], /presence=True/);
+  });
+}

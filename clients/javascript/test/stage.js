@@ -33,7 +33,7 @@ const camel = (options = {}) =>
 
 const FIELDS = [
   ...["event", "reply", "error", "item", "end", "grant", "cancel", "ping", "pong", "retry", "dropped"],
-  ...["join", "leave", "joined", "left", "lost", "presence", "count"],
+  ...["join", "leave", "joined", "left", "lost", "presence", "count", "publish", "history"],
 ];
 export const kindOf = (frame) => FIELDS.find((field) => (frame?.[field] ?? null) !== null);
 
@@ -42,6 +42,8 @@ export class Stage {
   #conversation;
   #spoken;
   #WebSocket;
+  /** Moves the time on, if it stands still. */
+  #tick;
   #server = createServer();
   #sockets = new WebSocketServer({ noServer: true });
   #handshakes = new Incoming();
@@ -60,10 +62,11 @@ export class Stage {
   /** Handles of rooms that have their recording handlers. */
   #recording = new Set();
 
-  constructor(conversation, spoken, WebSocket = Implementation) {
+  constructor(conversation, spoken, WebSocket = Implementation, tick = null) {
     this.#conversation = conversation;
     this.#spoken = spoken;
     this.#WebSocket = WebSocket;
+    this.#tick = tick;
     this.#server.on("connection", (socket) => this.#connections.add(socket));
     this.#server.on("upgrade", (request, socket, head) => {
       socket.on("error", () => {});
@@ -213,6 +216,8 @@ export class Stage {
 
   call(verb, { as, event, data, room, iterate, options, raises, code, reason }) {
     const given = value(data);
+    if (verb === "publish") return void this.#results.set(as, settled(this.#published(room, event, given, options)));
+    if (verb === "history") return void this.#results.set(as, settled(this.#history(room, options)));
     if (verb === "count") return void this.#results.set(as, settled(this.#counted(room)));
     if (verb === "leave") return void this.#results.set(as, settled(this.#left(room)));
     if (verb === "close") return void this.#client.close(code, reason);
@@ -261,6 +266,16 @@ export class Stage {
     const { value: room } = await this.#results.get(name);
     // `leave` returns nothing.
     return (await room.leave()) ?? null;
+  }
+
+  async #published(name, event, data, options = {}) {
+    const room = await this.#room(name);
+    return room.emit(event, data, options);
+  }
+
+  async #history(name, options = {}) {
+    const room = await this.#room(name);
+    return room.history(options);
   }
 
   async #counted(name) {
@@ -391,6 +406,7 @@ export class Stage {
   }
 
   passes(seconds) {
+    if (this.#tick) return this.#tick(seconds, 1000);
     return new Promise((resolve) => setTimeout(resolve, seconds * 1000));
   }
 

@@ -14,7 +14,7 @@ import { kindOf, Stage, value } from "./stage.js";
 
 const FOLDER = new URL("../../../protocol/vectors/", import.meta.url);
 const read = (name) => JSON.parse(readFileSync(new URL(`${name}.json`, FOLDER), "utf8"));
-const HAS = new Set(["bytes", "time", "nan", "int64", "ping envelopes", "limits", "retryable", "rooms"]);
+const HAS = new Set(["bytes", "time", "nan", "int64", "ping envelopes", "limits", "retryable", "rooms", "publishing", "clock"]);
 // Only `ws` shows what a handshake was answered with.
 const HTTP = new Set(["http status", "http headers"]);
 // `ws` and browsers fail a connection for which the server chose no subprotocol.
@@ -70,7 +70,8 @@ for (const conversation of read("client").conversations) {
     test(`${name}, in ${spoken}`, { skip: needs.some((need) => CANNOT.has(need)), timeout: 10_000 }, async (t) => {
       quiet(t, "error");
       quiet(t, "warn");
-      await new Stage(conversation, spoken, WebSocket).play();
+      const tick = conversation.clock ? stopTime(t) : null;
+      await new Stage(conversation, spoken, WebSocket, tick).play();
     });
   }
 }

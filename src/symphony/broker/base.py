@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple, Protocol
 
+from msgspec import Struct
+
 from symphony.errors import ConfigurationError
 from symphony.protocol.positions import Position
 
@@ -61,7 +63,7 @@ class Key(NamedTuple):
     digest: bytes
 
 
-class Draft(NamedTuple):
+class Draft(Struct, frozen=True):
     """A publication that has no position yet.
 
     Attributes:
@@ -80,7 +82,7 @@ class Draft(NamedTuple):
     replaces: Position | None = None
 
 
-class Record(NamedTuple):
+class Record(Struct, frozen=True):
     """A publication with its position.
 
     Attributes:
@@ -196,6 +198,20 @@ class Broker(Protocol):
             BrokerUnavailableError: Nothing was published.
             OutcomeUnknownError: It may have been published, and the place in the order is
                 then before that of all later publications of this process.
+        """
+        ...
+
+    async def known(self, room: str, key: Key) -> Position | None:
+        """Return the position of the publication with a key; `None`: none is known.
+
+        It knows those whose results were there before this call.
+
+        Args:
+            room: The name of the room.
+            key: The key.
+
+        Raises:
+            Reject: `conflict`: the publication with this key had another content.
         """
         ...
 

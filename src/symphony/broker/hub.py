@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
-from symphony.broker.base import Broker, Record
+from symphony.broker.base import Broker, Key, Record
 from symphony.broker.links import (
     Link,
     LinkEnd,
@@ -167,6 +167,7 @@ class Hub:
         self._methods: dict[str, Callable[..., Any]] = {
             "after": self._after,
             "before": self._before,
+            "known": self._known,
             "subscribe": self._subscribe,
             "resubscribe": self._resubscribe,
             "unsubscribe": self._unsubscribe,
@@ -183,7 +184,12 @@ class Hub:
         return port
 
     def offer(self, method: str, function: Callable[..., Any]) -> None:
-        """Let nodes call a method of another store. It may run twice for one call."""
+        """Let nodes call a method of another store. It may run twice for one call.
+
+        Args:
+            method: Its name.
+            function: Returns the answer, or a future of it.
+        """
 
         def called(port: _Port, *arguments: Any) -> Any:
             return function(*arguments)
@@ -265,7 +271,12 @@ class Hub:
                 raise
             node.answer(number, _error(number, error))
             return
-        if number:
+        if isinstance(result, asyncio.Future):
+            # If the link ends before, the node calls again.
+            cast("asyncio.Future[Any]", result).add_done_callback(
+                lambda done: port.send(encode((Said.ANSWER, number, done.result())))
+            )
+        elif number:
             port.send(encode((Said.ANSWER, number, result)))
 
     def _publish(self, source: _Published, room: str, *packed: Any) -> None:
@@ -318,6 +329,9 @@ class Hub:
 
     def _before(self, port: _Port, room: str, position: Any, limit: int) -> Any:
         return pack_page(_at_once(self._broker.before(room, unpack_position(position), limit=limit)))
+
+    def _known(self, port: _Port, room: str, *key: Any) -> Any:
+        return pack_position(_at_once(self._broker.known(room, Key(*key))))
 
     def _listen(self, port: _Port, *topics: str) -> None:
         for topic in topics:

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from symphony.broker.base import Broker
 from symphony.broker.hub import Hub
 from symphony.broker.links import Dial, Link, LinkEnd
+from symphony.broker.memberchanges import KeptMembers
 from symphony.broker.presencehub import serve_presence
 from symphony.broker.streams import GuardedStream, Stream
 from symphony.errors import ConfigurationError
@@ -72,11 +73,17 @@ class ServedBroker:
             logger.error("The broker of the rooms did not stop within %g seconds.", _STOP_TIMEOUT)
 
 
-def serve(make: Callable[[], Awaitable[Broker]], *, tcp: bool = not _HAS_UNIX) -> ServedBroker:
+def serve(
+    make: Callable[[], Awaitable[Broker]],
+    *,
+    kept_beside: Callable[[Broker], KeptMembers | None] = lambda broker: None,
+    tcp: bool = not _HAS_UNIX,
+) -> ServedBroker:
     """Serve an engine to other processes of this user, in a thread; return when it listens.
 
     Args:
         make: Makes the engine, in the thread's event loop.
+        kept_beside: Returns where the members of rooms are stored; `None`: nowhere.
         tcp: Whether to use a loopback socket with a token instead of a Unix socket.
 
     Raises:
@@ -89,7 +96,12 @@ def serve(make: Callable[[], Awaitable[Broker]], *, tcp: bool = not _HAS_UNIX) -
     async def run() -> None:
         broker = await make()
         hub = Hub(broker, life=secrets.token_urlsafe(9))
-        serve_presence(hub, clock=time.monotonic, new_id=lambda: secrets.token_urlsafe(9))
+        serve_presence(
+            hub,
+            clock=time.monotonic,
+            new_id=lambda: secrets.token_urlsafe(9),
+            kept=kept_beside(broker),
+        )
         try:
             async with contextlib.AsyncExitStack() as stack:
                 url = await (_listen_tcp(hub, stack) if tcp else _listen_unix(hub, stack))

@@ -61,7 +61,8 @@ class Keys:
         if digest != key.digest:
             raise Reject(
                 "conflict",
-                f"the key {key.key!r} was used for another publication to {room!r}",
+                f"the key {key.key!r} was used for another publication to {room!r}: "
+                "a repeat must have the same event and data",
                 details={"key": key.key},
             )
         return position

@@ -98,8 +98,10 @@ class MemoryBroker:
 
     def publish(self, room: str, draft: Draft, history: History) -> Awaitable[Position]:
         """See `Broker.publish`."""
-        if draft.key is not None:
-            first = self._keys.find(room, draft.key, self._loop.time())
+        now = self._loop.time()
+        key = draft.key
+        if key is not None:
+            first = self._keys.find(room, key, now)
             if first is not None:
                 return _Done(first)
         log = self._log(room)
@@ -107,24 +109,30 @@ class MemoryBroker:
         log.history = history
         log.top += 1
         position = log.position
-        if draft.key is not None:
-            self._keys.remember(room, draft.key, position, self._loop.time())
+        if key is not None:
+            self._keys.remember(room, key, position, now)
         replaces = None if draft.replaces is None else self._replace(log, draft.replaces)
-        kept = Record(position, draft.event, draft.payload, replaces=replaces)
+        kept = Record(position, draft.event, draft.payload, None, replaces)
         size = kept.size + _OVERHEAD
-        if not log.records:
+        records = log.records
+        if not records:
             self.held += _overhead(room)
-        log.records.append((self._loop.time(), kept))
+        records.append((now, kept))
         log.size += size
         self.held += size
-        self._trim(log)
+        self._trim(log, now)
         if log.timer is None:
             log.timer = self._loop.call_later(history.ttl, self._expire, room)
         if self.held > self._max_bytes:
             self._evict()
-        if log.receive is not None:
-            log.receive(kept._replace(source=draft.source))
+        receive = log.receive
+        if receive is not None:
+            receive(Record(position, draft.event, draft.payload, draft.source, replaces))
         return _Done(position)
+
+    async def known(self, room: str, key: Key) -> Position | None:
+        """See `Broker.known`."""
+        return self.find(room, key)
 
     async def subscribe(
         self, room: str, receive: Receive, interrupted: Callable[[Position], None] | None = None
@@ -168,7 +176,7 @@ class MemoryBroker:
     async def after(self, room: str, position: Position | None, *, limit: int, max_bytes: int) -> Page:
         """See `Broker.after`."""
         log = self._log(room)
-        self._trim(log)
+        self._trim(log, self._loop.time())
         if position is None:
             skip = 0
         elif log.knows(position):
@@ -193,7 +201,7 @@ class MemoryBroker:
     async def before(self, room: str, position: Position | None, *, limit: int) -> Page:
         """See `Broker.before`."""
         log = self._log(room)
-        self._trim(log)
+        self._trim(log, self._loop.time())
         stop, end = len(log.records), log.position
         if position is not None:
             if position.epoch != log.epoch or position.offset > log.top + 1:
@@ -215,7 +223,7 @@ class MemoryBroker:
             self._quiet[room] = log.epoch, log.top
         return log.position
 
-    def known(self, room: str, key: Key) -> Position | None:
+    def find(self, room: str, key: Key) -> Position | None:
         """Return the position of the publication with a key; raise `Reject` for a conflict."""
         return self._keys.find(room, key, self._loop.time())
 
@@ -233,7 +241,7 @@ class MemoryBroker:
         log = self._logs.get(room)
         if log is None:
             return None
-        self._trim(log)
+        self._trim(log, self._loop.time())
         return log.floor if log.records else None
 
     def restore(
@@ -280,12 +288,12 @@ class MemoryBroker:
             log = self._logs[room] = RoomLog(room, epoch, top)
         return log
 
-    def _trim(self, log: RoomLog) -> None:
+    def _trim(self, log: RoomLog, now: float) -> None:
         history = log.history
         if history is None:
             return
         records = log.records
-        oldest = self._loop.time() - history.ttl
+        oldest = now - history.ttl
         size = log.size - len(records) * _OVERHEAD
         while records and (
             records[0][0] <= oldest
@@ -352,7 +360,7 @@ class MemoryBroker:
         if log is None:
             return
         log.timer = None
-        self._trim(log)
+        self._trim(log, self._loop.time())
         if log.records and log.history is not None:
             due = log.records[0][0] + log.history.ttl
             log.timer = self._loop.call_at(due, self._expire, room)

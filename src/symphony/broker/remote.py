@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from symphony.broker.base import Draft, Heard, History, Page, Receive, Record
+from symphony.broker.base import Draft, Heard, History, Key, Page, Receive, Record
 from symphony.broker.calling import Caller
 from symphony.broker.links import (
     Dial,
@@ -116,6 +116,10 @@ class RemoteBroker:
         return self._caller.call(
             "publish", room, *packed, *pack_history(history), twice=draft.key is not None, taken=taken
         )
+
+    async def known(self, room: str, key: Key) -> Position | None:
+        """See `Broker.known`."""
+        return unpack_position(await self._caller.call("known", room, *key, twice=True))
 
     async def subscribe(
         self, room: str, receive: Receive, interrupted: Callable[[Position], None] | None = None

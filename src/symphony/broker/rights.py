@@ -142,6 +142,16 @@ class Rights:
             else:
                 del self._homes[room]
 
+    def node_ended(self, node: str, now: float) -> None:
+        """End the claims and homes of a node that has ended."""
+        claims = [(id, claim) for claims in self._claims.values() for id, claim in claims.items()]
+        for connection, claim in claims:
+            if claim.node == node:
+                self._drop(connection)
+        for room, home in tuple(self._homes.items()):
+            if home.node == node:
+                self.vacate(room, home.term, now)
+
     def _end_overdue(self, key: _Key, now: float) -> None:
         claims = self._claims.get(key, {})
         for connection in [each for each, claim in claims.items() if claim.until <= now]:

@@ -33,8 +33,13 @@ class Asking(Entry, Protocol):
     id: int | None
     """The id on this connection; `None` until it is sent."""
 
-    def postpone(self, error: RemoteError) -> bool:
-        """Handle a refusal by a stopping server; return whether to send it again."""
+    def postpone(self, error: RemoteError, *, stops: bool) -> bool:
+        """Handle an error after which it may be sent again; return whether it waits for that.
+
+        Args:
+            error: The error.
+            stops: Whether it is that of a server that stops.
+        """
         ...
 
     def replied(self, data: Any) -> None:
@@ -110,6 +115,11 @@ class Answers:
             del self._asking[id]
             self.outgoing.say(Cancel(id))
 
+    def release(self, asking: Asking) -> None:
+        """Forget a request that was answered and kept, because it is sent again, or given up."""
+        if asking.id is not None and self._asking.pop(asking.id, None) is not None:
+            asking.id = None
+
     def take(self, envelope: Reply | Error | Item | End, size: int) -> None:
         """Pass on an answer. One to an unknown id has crossed a `cancel` and is ignored.
 
@@ -129,7 +139,7 @@ class Answers:
                 stops = self.outgoing.held and error.code == "unavailable"
                 # If it is kept, it is lost with the connection, and then sent again with
                 # the other idempotent requests.
-                if not (stops and asking.postpone(error)):
+                if not asking.postpone(error, stops=stops):
                     del self._asking[envelope.error]
                     asking.failed(error)
         elif (asking := self._asking.pop(envelope.end, None)) is not None:

@@ -109,7 +109,9 @@ def connect(
             client stops reading from the connection.
         max_queue_bytes: The limit in bytes of each of these queues, and of the
             items of each stream.
-        max_message_bytes: The size limit of an incoming message, in bytes.
+        max_message_bytes: The size limit of an incoming message, in bytes. Above it, the client
+            drops the connection and reconnects. After 3 such messages within 10 minutes, it
+            is closed for good with 1009.
         max_elements: The most values, items and keys in received data. Data with
             more is not decoded, as if it had the wrong type.
         ssl: For `wss`: a context; `None` or `True`: certificates are verified

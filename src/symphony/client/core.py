@@ -292,7 +292,7 @@ class Core:
         self.dispatch.lost()
         if not loss.final:
             self.outgoing.lost()
-            self.outgoing.put_first(again)
+            self.outgoing.put_first([*again, *self.rooms.publishing.unsent()])
             return
         if unsent := self.outgoing.end(loss):
             logger.warning("%d messages were never sent: %s", unsent, sentence(loss.what))

@@ -181,7 +181,8 @@ def _shape(
     if 0 < len(taking) < most or any(one not in taking[:most] for one in required):
         wanted = "(event, data)" if event == ANY else "(data)"
         raise ConfigurationError(
-            f"{name}: a handler of {event!r} is called with {wanted}, or without arguments."
+            f"{name}: a handler of {event!r} is called with {wanted}, or without arguments. "
+            "A parameter that is annotated with Publication gets the publication of a room."
         )
     return min(len(taking), most), taking[most - 1] if taking else None
 

@@ -51,8 +51,8 @@ class Loss(NamedTuple):
 
 def sentence(text: str) -> str:
     """Return a clause as a sentence; an address at its beginning is not changed."""
-    if text.startswith("the "):
-        text = f"T{text[1:]}"
+    if text.startswith(("the ", "a ")):
+        text = text[0].upper() + text[1:]
     return text if text.endswith((".", "?")) else f"{text}."
 
 

@@ -165,6 +165,7 @@ class Membership:
     def joined(self, envelope: Joined) -> bool:
         """Handle that the client is a member; return whether to join again."""
         self.member = True
+        self._publishing.resume(self.name)
         self.left = None
         recovered, position = envelope.recovered, envelope.position
         if recovered is None and (self.ignoring or self.wanted is not None):

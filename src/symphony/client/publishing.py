@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import secrets
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import Raw
-
+from symphony.client.acknowledging import Acknowledgement, Unacknowledged
 from symphony.client.answers import Answers
 from symphony.client.arrivals import Publication
 from symphony.client.backlog import Gate
-from symphony.client.loss import Loss, sentence
 from symphony.client.options import Options
 from symphony.client.payload import Decoding, InvalidError, reader, snapshot
 from symphony.client.requests import Request
-from symphony.errors import (
-    DisconnectedError,
-    OutcomeUnknownError,
-    QueueFullError,
-    RemoteError,
-    RequestTimeoutError,
-    SymphonyError,
-)
-from symphony.protocol.envelopes import Event, Publish, ReadHistory
+from symphony.errors import QueueFullError, RemoteError, SymphonyError
+from symphony.protocol.envelopes import Publish, ReadHistory
 from symphony.protocol.positions import Position
 from symphony.protocol.v1 import MAX_KEY
 from symphony.websocket.backpressure import READY
@@ -35,105 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ("PUBLISH_TIMEOUT", "Publishing")
 
-logger = logging.getLogger("symphony.client")
-
 PUBLISH_TIMEOUT: Final = 240.0
 """For how many seconds a publication is repeated. A server remembers its key for 300."""
-
-
-class _Publishing(Request):
-    """One publication, until the server has acknowledged it.
-
-    Args:
-        answers: The requests of the client.
-        room: The name of the room.
-        event: The name of the event.
-        data: The data, encoded.
-        key: Makes a repeat safe; `None`: it is never repeated.
-        client: What the client names itself with.
-        where: The address of the server, for the errors.
-    """
-
-    __slots__ = ("_client", "_key", "_timer", "room")
-
-    def __init__(
-        self,
-        answers: Answers,
-        room: str,
-        event: str,
-        data: Raw,
-        key: str | None,
-        client: str,
-        where: str,
-    ) -> None:
-        super().__init__(
-            answers, event, data, timeout=PUBLISH_TIMEOUT, idempotent=key is not None, where=where
-        )
-        self.room = room
-        self._key = key
-        self._client = client
-        self._timer = self._loop.call_at(self._deadline, self._too_late)
-        self._future.add_done_callback(self._over)
-
-    @property
-    def what(self) -> str:
-        """What it is, for messages."""
-        return self._name
-
-    @property
-    def _name(self) -> str:
-        return f"the publication {self._event!r} to {self.room!r}"
-
-    @property
-    def result(self) -> asyncio.Future[Any]:
-        """Its position, still encoded."""
-        return self._future
-
-    def _envelope(self, timeout: float | None) -> Event:
-        client = None if self._key is None else self._client
-        return Publish(self._event, self._data, room=self.room, key=self._key, client=client)
-
-    def failed(self, error: SymphonyError) -> None:
-        """Handle an error."""
-        if isinstance(error, RemoteError) and error.code == "timeout":
-            self._fail(OutcomeUnknownError(sentence(f"{self._name}: {error.message}")))
-        else:
-            self._fail(error)
-
-    def lost(self, loss: Loss) -> bool:
-        """Handle the loss of its connection; return whether to send it again."""
-        refusal, self._refusal = self._refusal, None
-        if self._idempotent and not loss.final:
-            return not self._future.done()
-        self._fail(refusal or self._unknown(f"{loss.what} before it was acknowledged"))
-        return False
-
-    def dropped(self, loss: Loss) -> bool:
-        """Fail, because it is not sent again."""
-        self.give_up(loss.error(f"{self._name} was not sent"), loss.what)
-        return False
-
-    def give_up(self, error: SymphonyError, why: str) -> None:
-        """Fail, because it waits to be sent, and will not be.
-
-        Args:
-            error: The error, if it was never sent.
-            why: Why, if it was sent on an earlier connection.
-        """
-        self._fail(self._unknown(why) if self._sent else error)
-
-    def _too_late(self) -> None:
-        self._withdraw()
-        if self._sent:
-            self._fail(self._unknown(f"it was not acknowledged within {PUBLISH_TIMEOUT:g} s"))
-        else:
-            self._fail(RequestTimeoutError(sentence(f"{self._name} was not sent in {PUBLISH_TIMEOUT:g} s")))
-
-    def _unknown(self, why: str) -> OutcomeUnknownError:
-        return OutcomeUnknownError(sentence(f"{self._name} may or may not have been published: {why}"))
-
-    def _over(self, future: asyncio.Future[Any]) -> None:
-        self._timer.cancel()
 
 
 class _Reading(Request):
@@ -203,7 +95,7 @@ class Publishing:
         self._where = where
         self._client = secrets.token_urlsafe(12)
         # In the order of the calls.
-        self._pending: dict[_Publishing, int] = {}
+        self._pending: dict[Unacknowledged, int] = {}
         self._bytes = 0
 
     def emit(
@@ -223,10 +115,23 @@ class Publishing:
         if has_history and key is None:
             key = secrets.token_urlsafe(12)
         encoded = snapshot(data, self._options.protocol)
-        request = _Publishing(self._answers, room, event, encoded, key, self._client, self._where)
+        request = Unacknowledged(
+            self._answers,
+            membership,
+            event,
+            encoded,
+            key,
+            self._client,
+            timeout=PUBLISH_TIMEOUT,
+            where=self._where,
+        )
         try:
             self._check_bounds(request.size)
-            self._outgoing.put(request, refuse=not self._outgoing.takes)
+            if not membership.member and any(one.waits and one.room == room for one in self._pending):
+                # It must not overtake them.
+                request.waits = True
+            else:
+                self._outgoing.put(request, refuse=not self._outgoing.takes)
         except BaseException:
             request.result.cancel()
             raise
@@ -234,13 +139,31 @@ class Publishing:
             self._pending[request] = request.size
             self._bytes += request.size
             request.result.add_done_callback(lambda _: self._settled(request))
-        return _Acknowledged(request.result, self._gate, self._read_position, request.what)
+        return Acknowledgement(request.result, self._gate, self._read_position, request.what)
 
     def withdraw(self, room: str, error: SymphonyError) -> None:
         """Fail what waits to be sent to a room, because the client has left it."""
         for request in [one for one in self._pending if one.room == room]:
-            if self._outgoing.withdraw(request):
+            if request.waits or self._outgoing.withdraw(request):
+                self._answers.release(request)
                 request.give_up(error, "the client left the room before it could repeat it")
+
+    def resume(self, room: str) -> None:
+        """Send what waits until the client is in a room, because it is."""
+        waiting = [one for one in self._pending if one.waits and one.room == room]
+        if waiting:
+            for request in waiting:
+                request.resume()
+            self._outgoing.put_first(waiting)
+            self._outgoing.flush()
+
+    def unsent(self) -> list[Unacknowledged]:
+        """Return what still waits until the client is in a room: the next connection sends it."""
+        # What was sent before is among the requests that were lost with the connection.
+        waiting = [one for one in self._pending if one.waits]
+        for request in waiting:
+            request.waits = False
+        return waiting
 
     async def history(self, membership: Membership, limit: int, before: Position | None) -> list[Publication]:
         """Return the last publications of a room, the oldest first."""
@@ -287,7 +210,7 @@ class Publishing:
                 "`await` each room.emit()."
             )
 
-    def _settled(self, request: _Publishing) -> None:
+    def _settled(self, request: Unacknowledged) -> None:
         self._bytes -= self._pending.pop(request)
 
     def _read_position(self, data: Any) -> Position | None:
@@ -302,58 +225,6 @@ class Publishing:
             return [_publication(each) for each in answer["publications"]], answer.get("more") is True
         except (InvalidError, LookupError, TypeError) as error:
             raise RemoteError("invalid", f"the server's answer is not a history: {error}") from None
-
-
-class _Acknowledged:
-    """What a program awaits of a publication: its position.
-
-    Args:
-        result: The answer of the server.
-        gate: The gate of the client: while the program waits, the client reads on.
-        read: Decodes the answer.
-        what: What it is, for messages.
-    """
-
-    __slots__ = ("_gate", "_read", "_result", "_waits", "_what")
-
-    def __init__(
-        self,
-        result: asyncio.Future[Any],
-        gate: Gate,
-        read: Callable[[Any], Position | None],
-        what: str,
-    ) -> None:
-        self._result = result
-        self._gate = gate
-        self._read = read
-        self._what = what
-        self._waits = False
-
-    def __await__(self) -> Generator[Any, Any, Position | None]:
-        self._waits = True
-        self._gate.wait()
-        try:
-            # The program may stop to wait. The publication goes on.
-            answer = yield from asyncio.shield(self._result).__await__()
-        except asyncio.CancelledError:
-            self._waits = False
-            raise
-        finally:
-            self._gate.waited()
-        return self._read(answer)
-
-    def __del__(self) -> None:
-        if not self._waits and not self._result.get_loop().is_closed():
-            what = self._what
-            self._result.add_done_callback(lambda result: _log_failure(result, what))
-
-
-def _log_failure(result: asyncio.Future[Any], what: str) -> None:
-    error = None if result.cancelled() else result.exception()
-    if error is not None and not isinstance(error, DisconnectedError):
-        logger.error("Nothing waits for %s, which has failed: %s", what, error)
-    elif error is not None:
-        logger.info("Nothing waits for %s: %s", what, error)
 
 
 def _publication(said: dict[str, Any]) -> Publication:

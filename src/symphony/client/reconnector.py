@@ -16,7 +16,7 @@ from symphony.client.offering import make_offer
 from symphony.client.options import Options
 from symphony.client.owner import ConnectionOwner, State
 from symphony.client.refusals import UNREACHED, verb
-from symphony.client.returning import Returning, advice
+from symphony.client.returning import Returning, advice, is_too_large
 from symphony.errors import DisconnectedError, RefusedError, RemoteError
 from symphony.tasks import start
 
@@ -217,7 +217,9 @@ class Reconnector:
         elif refusal.code == "elsewhere" if refusal is not None else close.code == ELSEWHERE:
             self._backoff.elsewhere()
         if not self._returning.after_close(close, refusal):
-            self._end(close, f"the connection to {where} has ended ({how(close)})", refusal)
+            why = "a message was above max_message_bytes of symphony.connect(), which you can raise: "
+            why = why if is_too_large(close) else ""
+            self._end(close, f"{why}the connection to {where} has ended ({how(close)})", refusal)
         else:
             logger.info("%s", what)
             self._owner.lost(Loss(what, close, final=False, refusal=refusal))

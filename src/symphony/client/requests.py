@@ -146,10 +146,11 @@ class Request:
         else:
             self._fail(error)
 
-    def postpone(self, error: RemoteError) -> bool:
-        """Handle a refusal by a stopping server; return whether to send it again."""
-        self._refusal = error
-        return self._idempotent
+    def postpone(self, error: RemoteError, *, stops: bool) -> bool:
+        """Handle an error after which it may be sent again; return whether it waits for that."""
+        if stops:
+            self._refusal = error
+        return stops and self._idempotent
 
     def lost(self, loss: Loss) -> bool:
         """Handle the loss of its connection; return whether to send it again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -12,11 +13,15 @@ from symphony.client.loss import how
 from symphony.client.options import Options
 from symphony.errors import RemoteError
 
-__all__ = ("Returning", "advice")
+__all__ = ("MAX_TOO_LARGE", "Returning", "advice", "is_too_large")
 
 logger = logging.getLogger("symphony.client")
 
+MAX_TOO_LARGE: Final = 3
+"""After so many messages that are too large for the client, within 10 minutes, it ends for good."""
+
 _TOO_LARGE: Final = 1009
+_TOO_LARGE_WINDOW: Final = 600.0
 _ADVICE: Final = {
     1000: "The server has ended it normally. Connect again if the program needs it.",
     1002: "Is that a Symphony server? Its log says what the client did wrong.",
@@ -33,10 +38,15 @@ _ADVICE: Final = {
 
 def advice(close: Close) -> str:
     """Return what to do about the end of a connection, after a space."""
-    if not close.clean and close.code == _TOO_LARGE:
+    if is_too_large(close):
         return " Raise max_message_bytes of symphony.connect() if the server may send messages of this size."
     words = _ADVICE.get(close.code, "The app says what this code means." if close.code >= 3000 else "")
     return words and f" {words}"
+
+
+def is_too_large(close: Close) -> bool:
+    """Return whether the client has closed because a message of the server was too large for it."""
+    return not close.clean and close.code == _TOO_LARGE
 
 
 class Returning:
@@ -48,7 +58,7 @@ class Returning:
         time: Returns the time in seconds.
     """
 
-    __slots__ = ("_connected", "_odd_since", "_options", "_renewed", "_said", "_time", "_where")
+    __slots__ = ("_connected", "_odd_since", "_options", "_renewed", "_said", "_time", "_too_large", "_where")
 
     def __init__(self, options: Options, where: str, time: Callable[[], float]) -> None:
         self._options = options
@@ -59,6 +69,8 @@ class Returning:
         self._renewed = False
         self._odd_since: float | None = None
         self._said = ""
+        # When messages came that were too large.
+        self._too_large: deque[float] = deque(maxlen=MAX_TOO_LARGE)
 
     def opened(self) -> None:
         """Note that a connection has opened."""
@@ -73,6 +85,8 @@ class Returning:
     def after_close(self, close: Close, refusal: RemoteError | None) -> bool:
         """Return whether to reconnect after the end of a connection."""
         if not self._options.reconnect:
+            return False
+        if refusal is None and is_too_large(close) and self._comes_again():
             return False
         if refusal is None and not close.clean and not comes_back(close.code):
             # The server, or a proxy, has sent something that is not a WebSocket message.
@@ -94,6 +108,13 @@ class Returning:
         if unauthorized and callable(self._options.token) and not self._renewed:
             self._renewed = again = True
         return again
+
+    def _comes_again(self) -> bool:
+        """Return whether the server sends it again and again, such as a snapshot at each join."""
+        # Not in a row: some time may pass on each connection before it comes.
+        now = self._time()
+        self._too_large.append(now)
+        return len(self._too_large) == MAX_TOO_LARGE and now - self._too_large[0] < _TOO_LARGE_WINDOW
 
     def _odd(self, seen: str) -> bool:
         """Return whether to try again after an answer that Symphony does not give."""

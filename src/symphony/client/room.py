@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Protocol, Self, overload
@@ -16,6 +17,8 @@ from symphony.errors import SymphonyError
 from symphony.protocol.positions import Position
 
 __all__ = ("Held", "Room")
+
+logger = logging.getLogger("symphony.client")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -170,6 +173,14 @@ class Room:
         It is called with `presence`, once for several changes that arrive together. It may be
         plain or async. It is not called for the members that `presence` has after the join.
         """
+        presence = self.presence
+        if not (presence.is_known or presence.total):
+            logger.warning(
+                "The server does not tell who is in the room %r, so %s is not called. "
+                "The server tells it in rooms with presence=True.",
+                self.name,
+                getattr(handler, "__name__", handler),
+            )
         self._held.delivery.presence_handlers.append(handler)
         return handler
 
@@ -227,9 +238,14 @@ class Room:
             RequestTimeoutError: No answer arrived in time.
             DisconnectedError: The connection was lost, or the client is closed.
             ValueError: *limit* is not above 0.
+            TypeError: *limit* is not a number, or *before* is not a position.
         """
+        if not isinstance(limit, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"limit is a number of publications, not {limit!r}.")
         if limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}.")
+        if before is not None and not isinstance(before, Position):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"before is a Position, not {before!r}.")
         return await self._held.history(limit, before)
 
     async def count(self) -> int:

@@ -41,6 +41,9 @@ class Rooms:
         decoding: How received data is decoded.
         options: The options of the client.
         where: The address of the server, for messages.
+
+    Attributes:
+        publishing: What the client publishes.
     """
 
     __slots__ = (
@@ -53,9 +56,9 @@ class Rooms:
         "_memberships",
         "_options",
         "_outgoing",
-        "_publishing",
         "_tasks",
         "_where",
+        "publishing",
     )
 
     def __init__(
@@ -74,7 +77,7 @@ class Rooms:
         self._decoding = decoding
         self._options = options
         self._where = where
-        self._publishing = Publishing(answers, gate, decoding, options, where)
+        self.publishing = Publishing(answers, gate, decoding, options, where)
         self._members = Members(answers, gate, decoding, options, where)
         self._memberships: dict[str, Membership] = {}
         self._tasks: set[asyncio.Task[SymphonyError | None]] = set()
@@ -345,7 +348,7 @@ class Rooms:
     # The table
 
     def _add(self, name: str) -> Membership:
-        membership = Membership(name, self._deliver, self.leave, self._publishing, self._members)
+        membership = Membership(name, self._deliver, self.leave, self.publishing, self._members)
         self._memberships[name] = membership
         if len(self._memberships) > MAX_REMEMBERED_ROOMS:
             others = [one for one in self._memberships.values() if one.room is None and one is not membership]

@@ -182,8 +182,8 @@ class Flow:
         """Handle an error."""
         self._end(error)
 
-    def postpone(self, error: RemoteError) -> bool:
-        """Handle a refusal by a stopping server; a stream is not sent again."""
+    def postpone(self, error: RemoteError, *, stops: bool) -> bool:
+        """Handle an error; a stream is not sent again."""
         return False
 
     def lost(self, loss: Loss) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final, get_origin
 from uuid import UUID
 
 from symphony.errors import Reject
+from symphony.misnamed import nearest
 from symphony.node.checks import wrong_state
 from symphony.protocol.annotations import bare
 from symphony.protocol.invalid import shortened
-from symphony.rooms.family import Families, Family
+from symphony.rooms.family import DEFAULT_FAMILY, Families, Family
 from symphony.rooms.members import Member
 from symphony.rooms.places import Place, check_room, place_of
 from symphony.rooms.policy import ROOM_SEPARATOR
@@ -20,6 +22,8 @@ from symphony.routing.patterns import NamePattern
 from symphony.routing.stage import Filler, ForCall
 
 __all__ = ("RouteRoom",)
+
+logger = logging.getLogger("symphony.app")
 
 _NOT_YET: Final = "on_connect runs before the user is a member; use on_arrive or on_join of the rooms"
 _NO_LONGER: Final = "the socket has left its room already; use on_leave, on_away or on_depart of the rooms"
@@ -53,6 +57,11 @@ class RouteRoom:
         self._text = text
         self._pattern = _with_converters(written, names)
         self._family = self._find(families)
+        if self._family is DEFAULT_FAMILY:
+            # A path is often written in its place.
+            near = nearest(text.replace("/", ROOM_SEPARATOR), families.patterns, ROOM_SEPARATOR)
+            if near is not None:
+                logger.warning("%s: room='%s' has no app.rooms(). Did you mean '%s'?", where, text, near)
 
     def name(self, params: Mapping[str, Any]) -> str:
         """Return the name of the room of a socket.

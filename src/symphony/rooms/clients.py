@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from symphony.errors import (
@@ -76,12 +76,17 @@ class ClientRooms:
         self._rooms = rooms
         self._handle = handle
         self._publishing = publishing
+        # Publications with a key that are in progress: by room, publisher and key.
+        self._running: dict[tuple[str, str, str], list[asyncio.Future[None]]] = {}
 
     async def publish(self, socket: Socket[Any], asked: Publish, kind: str) -> Position | None:
         """Publish what a client publishes: what the `on_publish` of the event makes of it.
 
         The hooks of one room run one after the other, and each publication takes its place
         when its hook has returned. So what they store and what members hear has one order.
+
+        A repeat of what was published is not refused, even if the client may not publish any
+        more: otherwise, it would take the refusal for that of the first.
 
         Args:
             socket: The socket of the client.
@@ -91,13 +96,27 @@ class ClientRooms:
         Returns:
             The position, `None` if the room has no history.
         """
+        try:
+            if asked.key is None or asked.id is None:
+                return await (await self._begin(socket, asked, kind))
+            return await self._publish_once(socket, asked, kind, asked.key)
+        except QueueFullError as error:
+            raise Reject("too_many", "too much is published", retryable=True) from error
+        except BrokerUnavailableError as error:
+            raise Reject("unavailable", f"{shortened(asked.room)!r} cannot be published to") from error
+        except OutcomeUnknownError as error:
+            # With its key, the client may repeat it.
+            raise Reject("timeout", "it may or may not have been published", retryable=True) from error
+
+    async def _begin(self, socket: Socket[Any], asked: Publish, kind: str) -> Awaitable[Position | None]:
+        """Begin to publish; return what waits until it is kept."""
         live = self._of_member(socket, asked.room)
         hook = live.family.publishes.get(asked.event)
         if hook is None:
             event = shortened(asked.event)
             raise Reject(
                 "forbidden",
-                f"clients may not publish {event!r} to {live.name!r}",
+                f"clients may not publish {event!r} to {live.name!r}: no on_publish of its rooms is for it",
                 details={"room": live.name, "event": event},
             )
         if asked.key is not None and live.family.policy.history is None:
@@ -116,16 +135,45 @@ class ClientRooms:
             message = Emitted(asked.event, data if made is None else made)
             delivery = _VOLATILE if asked.id is None else Delivery(key=asked.key)
             by = _publisher(socket, asked)
-            kept = self._publishing.publish_for(live, message, delivery, by=by, said=asked.data)
+            return self._publishing.publish_for(live, message, delivery, by=by, said=asked.data)
+
+    async def _publish_once(
+        self, socket: Socket[Any], asked: Publish, kind: str, key: str
+    ) -> Position | None:
+        by = _publisher(socket, asked)
+        name = asked.room, by, key
+        running = self._running.setdefault(name, [])
+        earlier = tuple(running)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        running.append(done)
         try:
+            try:
+                kept = await self._begin(socket, asked, kind)
+            except Reject:
+                if earlier:
+                    # The hook of the first may still run, for a connection that is lost.
+                    await asyncio.wait(earlier)
+                # Only now: a look at the keys costs a call of the broker.
+                first = await self._first(asked, key, by)
+                if first is None:
+                    raise
+                return first
             return await kept
-        except QueueFullError as error:
-            raise Reject("too_many", "too much is published", retryable=True) from error
-        except BrokerUnavailableError as error:
-            raise Reject("unavailable", f"{live.name!r} cannot be published to") from error
-        except OutcomeUnknownError as error:
-            # With its key, the client may repeat it.
-            raise Reject("timeout", "it may or may not have been published", retryable=True) from error
+        finally:
+            done.set_result(None)
+            running.remove(done)
+            if not running:
+                del self._running[name]
+
+    async def _first(self, asked: Publish, key: str, by: str) -> Position | None:
+        """Return where the publication is that is refused now, if it is a repeat."""
+        try:
+            return await self._publishing.first(asked.room, asked.event, key, by=by, said=asked.data)
+        except Reject:
+            # No room has this name, or the key is that of another publication.
+            return None
+        except (BrokerUnavailableError, QueueFullError) as error:
+            raise OutcomeUnknownError("The broker does not say whether it was published.") from error
 
     async def read(self, socket: Socket[Any], asked: ReadHistory) -> dict[str, Any]:
         """Return what a member reads of a room's history."""

@@ -122,6 +122,11 @@ class Families:
         self._alike: list[tuple[NamePattern, Callable[[str], object]]] = []
         self._by_form: dict[str, list[Family]] = {}
 
+    @property
+    def patterns(self) -> list[str]:
+        """The patterns of all families."""
+        return [pattern.text for pattern, _ in self._alike]
+
     def add(self, family: Family) -> None:
         """Add a family.
 

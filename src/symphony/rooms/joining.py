@@ -103,7 +103,12 @@ class Joining:
             return
         family, params = self._find_family(name)
         if asked is not None and not family.opens_to_clients:
-            raise Reject("forbidden", f"clients may not ask to join {name!r}")
+            # The same for a name that no pattern has: not every client should learn which exist.
+            raise Reject(
+                "forbidden",
+                f"clients may not ask to join {name!r}: "
+                "only rooms with client_join=True or an authorize hook let them",
+            )
         asks = authorize and family.authorize is not None
         since = None if asked is None else asked.since
         if not asks and self.is_immediate(name):

@@ -66,8 +66,9 @@ class RoomPolicy:
         where = f"rooms {self.pattern!r}"
         if self.pattern:
             NamePattern(self.pattern, separator=ROOM_SEPARATOR)
-        if self.max_members is not None and self.max_members < 1:
-            raise ConfigurationError(f"{where}: max_members must be at least 1, not {self.max_members}.")
+        most = self.max_members
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"{where}: max_members must be at least 1, not {most!r}.")
         if self.history is not None and not isinstance(self.history, History):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(
                 f"{where}: history must be a number of publications or a History, not {self.history!r}."
@@ -83,10 +84,12 @@ class RoomPolicy:
                 f"{where}: slow_consumer must be 'disconnect', 'drop_oldest', 'conflate' or 'resync', "
                 f"not {self.slow_consumer!r}."
             )
-        if self.grace < 0:
-            raise ConfigurationError(f"{where}: grace must not be negative, not {self.grace}.")
-        if self.linger < 0:
-            raise ConfigurationError(f"{where}: linger must not be negative, not {self.linger}.")
+        for name in ("grace", "linger"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ConfigurationError(f"{where}: {name} must be a number of seconds, not {value!r}.")
+            if value < 0:
+                raise ConfigurationError(f"{where}: {name} must not be negative, not {value}.")
 
 
 class Rooms:

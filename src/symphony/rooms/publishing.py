@@ -21,6 +21,7 @@ from symphony.rooms.excluding import names_of
 from symphony.rooms.options import PLAIN, check
 from symphony.rooms.outcomes import Outcome, heard
 from symphony.rooms.topics import topic_of
+from symphony.websocket.backpressure import READY
 
 if TYPE_CHECKING:
     from symphony.broker.base import Broker, History, Record
@@ -101,21 +102,20 @@ class Publishing:
             ValueError: The options do not go together.
         """
         family = self._family_of(name) if live is None else live.family
-        history = family.policy.history
+        history, broker = family.policy.history, self._broker
+        if delivery is PLAIN and not exclude and history is not None and broker is not None:
+            content = Content.of(message)
+            return self._keep(name, live, Draft(content.event, content.packed, content), history)
         check(delivery, room=name, history=history is not None, excludes=bool(exclude or names_of(exclude)))
-        if history is None or self._broker is None or not delivery.is_kept:
+        if history is None or broker is None or not delivery.is_kept:
             here = self.hand(live, message, delivery, exclude)
             if self._relaying is None:
                 return here
             return self._relaying.publish(topic_of(name), message, delivery, here, exclude)
         content = Content.of(message)
-        draft = Draft(content.event, content.packed, content)
-        if delivery is not PLAIN:
-            key = delivery.key
-            draft = draft._replace(
-                key=None if key is None else Key(_APP, key, digest_of(content, delivery.replaces)),
-                replaces=delivery.replaces,
-            )
+        key = delivery.key
+        key = None if key is None else Key(_APP, key, digest_of(content, delivery.replaces))
+        draft = Draft(content.event, content.packed, content, key, delivery.replaces)
         return self._keep(name, live, draft, history)
 
     def publish_for(
@@ -134,15 +134,31 @@ class Publishing:
         if history is None or delivery.key is None:
             return self.publish(live.name, live, message, (), delivery)
         content = Content.of(message)
-        raw = bytes(said) if isinstance(said, Raw) else msgspec.msgpack.encode(said)
-        key = Key(by, delivery.key, digest_of(Content(message.event, raw), None))
+        key = _key_of(by, delivery.key, message.event, said)
         return self._keep(live.name, live, Draft(content.event, content.packed, content, key), history)
+
+    async def first(self, name: str, event: str, key: str, *, by: str, said: object) -> Position | None:
+        """Return where a publication of a client is that it repeats with its key; `None`: nowhere.
+
+        Args:
+            name: The name of the room.
+            event: The name of the event.
+            key: The key.
+            by: As in `publish_for`.
+            said: As in `publish_for`.
+        """
+        if self._broker is None or self._family_of(name).policy.history is None:
+            return None
+        if self._unanswered:
+            await asyncio.wait(tuple(self._unanswered))
+        return await self._broker.known(name, _key_of(by, key, event, said))
 
     def _keep(self, name: str, live: Live | None, draft: Draft, history: History) -> Awaitable[Position]:
         assert self._broker is not None
         kept = self._broker.publish(name, draft, history)
         if not isinstance(kept, asyncio.Future):
-            return _Kept(kept, self._batches.paced())
+            paced = self._batches.paced()
+            return kept if paced is READY else _Kept(kept, paced)
         self._unanswered.add(kept)
         kept.add_done_callback(self._unanswered.discard)
         return Outcome(kept, partial(self._failed, name), partial(self._settled, live))
@@ -211,6 +227,12 @@ class Publishing:
 def _publication(record: Record) -> Publication:
     data = msgspec.msgpack.decode(record.payload)
     return Publication(record.event or MESSAGE, data, record.position, record.replaces)
+
+
+def _key_of(by: str, key: str, event: str, said: object) -> Key:
+    """Return the key of a client's publication: a repeat must say the same."""
+    raw = bytes(said) if isinstance(said, Raw) else msgspec.msgpack.encode(said)
+    return Key(by, key, digest_of(Content(event, raw), None))
 
 
 def digest_of(content: Content, replaces: Position | None) -> bytes:

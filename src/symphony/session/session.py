@@ -250,11 +250,12 @@ class Session:
 
     def watched(self, work: Coroutine[Any, Any, Any], event: Event | None = None) -> Awaitable[Any]:
         """Wrap *work*, the stream of *event* if given, to log a warning if it blocks the event loop."""
-
-        def slow(seconds: float) -> None:
-            self.slow(seconds, None if event is None else SlowRead(1, event, seconds))
-
+        # Not a closure: each open socket would keep its cells.
+        slow = self.slow if event is None else partial(self._slow_stream, event)
         return watched(work, self._limits.blocking_warning, slow)
+
+    def _slow_stream(self, event: Event, seconds: float) -> None:
+        self.slow(seconds, SlowRead(1, event, seconds))
 
     async def _live(self) -> None:
         try:

@@ -14,9 +14,11 @@ import msgspec
 
 from symphony.client.client import Client
 from symphony.client.core import RAW
+from symphony.client.joining import Since
 from symphony.client.loss import Closed
 from symphony.client.options import Options, Token
 from symphony.client.payload import reader
+from symphony.client.room import Room
 from symphony.errors import DisconnectedError, WrongRouteError, check_close_code
 from symphony.outgoing.encoding import Message
 from symphony.testing.clock import settle
@@ -42,7 +44,7 @@ class TestConnection(Client):
     """
 
     __test__ = False
-    __slots__ = ("_dial", "_events", "_timeout", "_waiters", "path")
+    __slots__ = ("_dial", "_events", "_joined", "_timeout", "_waiters", "path")
 
     def __init__(
         self,
@@ -67,12 +69,19 @@ class TestConnection(Client):
         self.path = self._dial.where
         self._timeout = timeout
         self._events: deque[tuple[str, Any]] = deque()
+        # The room that the test has joined last.
+        self._joined: Room | None = None
         self._core.dispatch.unhandled = self._take_event
 
     @property
     def subprotocol(self) -> str | None:
         """The subprotocol that the app chose."""
         return self._dial.link.chosen if self._dial.link is not None else None
+
+    async def join(self, room: str, *, since: Since = None, timeout: float | None = None) -> Room:
+        """Join a room; see `symphony.Client.join`."""
+        self._joined = await super().join(room, since=since, timeout=timeout)
+        return self._joined
 
     async def ended(self) -> None:
         """Wait until the app has finished with this connection; used by `TestClient`."""
@@ -171,11 +180,13 @@ class TestConnection(Client):
                 f"{self.path} is a raw connection, without events: its route has no event handler. Use "
                 "receive(), receive_text() or receive_json(), or write app.route(path, events=True)."
             )
-        await self._until(
-            lambda: bool(self._events) or self.closed is not None,
-            f"No event {event!r} was received.",
-            timeout,
-        )
+        otherwise = f"No event {event!r} was received."
+        if self._joined is not None:
+            otherwise += (
+                f" The publications of {self._joined.name!r} are for the room that join() has returned: "
+                "iterate over it, or register room.on()."
+            )
+        await self._until(lambda: bool(self._events) or self.closed is not None, otherwise, timeout)
         if not self._events:
             raise self._reconnector.error()
         name, data = self._events.popleft()
@@ -294,6 +305,14 @@ class Connecting:
         # the test client is left.
         with suppress(TimeoutError):
             await cast("TestConnection", self._connection).close()
+
+    def __getattr__(self, name: str) -> Any:
+        if hasattr(TestConnection, name):
+            raise AttributeError(
+                f"The connection is not open, so it has no {name} yet. Write `async with client.connect(...) "
+                "as connection:`, or `connection = await client.connect(...)`."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     async def _open_one(self) -> TestConnection:
         connection = self._make()

@@ -34,7 +34,7 @@ _OF_NODE: Final = (
 _OF_BROKER: Final = (
     "hub._rooms",
     "table._rooms",
-    "table._rooms_of",
+    "table._register.rooms_of",
     "table._decisions._pending",
     "table._rights._claims",
     "table._rights._keys",

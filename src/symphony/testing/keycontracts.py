@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from msgspec.structs import replace
+
 from symphony.broker.base import Broker, Draft, History, Key, Record
 from symphony.errors import Reject
 from symphony.protocol.positions import Position
@@ -14,6 +16,7 @@ __all__ = (
     "KEYS",
     "a_key_and_a_replacement_are_one_edit",
     "a_key_belongs_to_its_publisher_and_room",
+    "a_key_is_known_after_its_publication",
     "a_repeat_has_the_position_of_the_first",
     "a_replaced_publication_leaves_its_place_empty",
     "an_empty_place_does_not_count_as_lost",
@@ -46,6 +49,21 @@ async def a_key_belongs_to_its_publisher_and_room(broker: Broker) -> None:
         for room, publisher in (("a", "ann"), ("a", "bob"), ("b", "ann"))
     ]
     assert offsets == [1, 2, 1]
+
+
+async def a_key_is_known_after_its_publication(broker: Broker) -> None:
+    """To ask for it publishes nothing, and a key of others or of another room is not known."""
+    keyed = _keyed("ann", "k", "hi")
+    assert keyed.key is not None
+    assert await broker.known("a", keyed.key) is None
+    first = await broker.publish("a", keyed, History(1))
+    await broker.publish("a", draft("bye"), History(1))
+    assert await broker.known("a", keyed.key) == first
+    assert await broker.known("b", keyed.key) is None
+    for other in (keyed.key._replace(publisher="bob"), keyed.key._replace(key="k2")):
+        assert await broker.known("a", other) is None
+    assert await _code(broker.known("a", keyed.key._replace(digest=b"another"))) == "conflict"
+    assert await read_all(broker, "a") == ["bye"]
 
 
 async def another_content_with_the_same_key_is_a_conflict(broker: Broker) -> None:
@@ -137,7 +155,7 @@ async def an_empty_place_does_not_count_as_lost(broker: Broker) -> None:
 async def a_key_and_a_replacement_are_one_edit(broker: Broker) -> None:
     """It is done once."""
     first = await broker.publish("a", draft(1), _LARGE)
-    edit = _keyed("ann", "k", 2)._replace(replaces=first)
+    edit = replace(_keyed("ann", "k", 2), replaces=first)
     position = await broker.publish("a", edit, _LARGE)
     await broker.publish("a", _replacing(first, 3), _LARGE)
     assert await broker.publish("a", edit, _LARGE) == position
@@ -147,6 +165,7 @@ async def a_key_and_a_replacement_are_one_edit(broker: Broker) -> None:
 KEYS: Final[tuple[Callable[[Broker], Awaitable[None]], ...]] = (
     a_repeat_has_the_position_of_the_first,
     a_key_belongs_to_its_publisher_and_room,
+    a_key_is_known_after_its_publication,
     another_content_with_the_same_key_is_a_conflict,
     a_replaced_publication_leaves_its_place_empty,
     of_a_chain_of_replacements_only_the_last_is_kept,
@@ -159,16 +178,23 @@ KEYS: Final[tuple[Callable[[Broker], Awaitable[None]], ...]] = (
 
 def _keyed(publisher: str, key: str, data: object) -> Draft:
     made = draft(data)
-    return made._replace(key=Key(publisher, key, made.payload))
+    return replace(made, key=Key(publisher, key, made.payload))
 
 
 def _replacing(position: Position, data: object) -> Draft:
-    return draft(data)._replace(replaces=position)
+    return replace(draft(data), replaces=position)
 
 
 async def _refusal(broker: Broker, room: str, draft: Draft) -> str | None:
+    async def publish() -> Position:
+        return await broker.publish(room, draft, _LARGE)
+
+    return await _code(publish())
+
+
+async def _code(call: Awaitable[Position | None]) -> str | None:
     try:
-        await broker.publish(room, draft, _LARGE)
+        await call
     except Reject as refusal:
         return refusal.code
     return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, cast
 
 from picows import WSAutoPingStrategy, WSFrame, WSListener, picows
@@ -105,7 +106,10 @@ class Parser:
         protocol.connection_made(shim)
         # picows doubles the buffer when 90 % of it are in use.
         largest = 2 * (max_frame_bytes + max_read_bytes)
-        self.get_buffer = _capped(protocol.get_buffer, max_read_bytes, grown, largest)
+        # Not a closure: each connection would keep its cells.
+        self.get_buffer: Callable[[int], memoryview] = partial(
+            _offer, protocol.get_buffer, max_read_bytes, grown, largest
+        )
         self.buffer_updated: Callable[[int], None] = protocol.buffer_updated
         # The real handshake is over. picows gets a constant one.
         self.feed(shim.answer() if is_client else _REQUEST)
@@ -126,21 +130,21 @@ class Parser:
             view = view[size:]
 
 
-def _capped(
-    get_buffer: Callable[[int], memoryview], most: int, grown: Callable[[int], None] | None, largest: int
-) -> Callable[[int], memoryview]:
-    """Return a `get_buffer` that offers at most *most* bytes."""
-
-    def offer(size_hint: int) -> memoryview:
-        view = get_buffer(size_hint)
-        if len(view) <= most:
-            return view
-        if grown is not None:
-            # After the buffer has grown, half of it or more is free.
-            grown(min(2 * len(view), largest))
-        return view[:most]
-
-    return offer
+def _offer(
+    get_buffer: Callable[[int], memoryview],
+    most: int,
+    grown: Callable[[int], None] | None,
+    largest: int,
+    size_hint: int,
+) -> memoryview:
+    """Return at most *most* bytes of the buffer of picows."""
+    view = get_buffer(size_hint)
+    if len(view) <= most:
+        return view
+    if grown is not None:
+        # After the buffer has grown, half of it or more is free.
+        grown(min(2 * len(view), largest))
+    return view[:most]
 
 
 class _Shim:

@@ -7,6 +7,7 @@ import logging
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from support.links import Network
 from symphony.broker import hub as hubs
@@ -33,9 +34,9 @@ async def test_the_publisher_gets_its_publication_in_the_place_of_the_answer() -
     await first.subscribe("a", heard.append)
     source = object()
     calls = [
-        first.publish("a", DRAFT._replace(source=source), HISTORY),
+        first.publish("a", replace(DRAFT, source=source), HISTORY),
         second.publish("a", DRAFT, HISTORY),
-        first.publish("a", DRAFT._replace(source=source), HISTORY),
+        first.publish("a", replace(DRAFT, source=source), HISTORY),
     ]
     for call in calls:
         await call

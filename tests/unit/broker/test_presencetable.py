@@ -95,7 +95,8 @@ def test_nothing_is_left_of_members_that_have_come_and_gone() -> None:
         store.table.touch("node", [], [])
         store.table.ack([decision.id for decision in store.table.reap("node")])
     table = store.table
-    assert (table._rooms, table._rooms_of, table._size, table._due) == ({}, {}, 0, [])
+    register = table._register
+    assert (register.rooms, register.rooms_of, register.size, register.due) == ({}, {}, 0, [])
     assert (len(table._ended._ended), len(table._decisions._pending)) == (0, 0)
     rights = table._rights
     assert (rights._claims, rights._keys, rights._homes, rights._due) == ({}, {}, {}, [])
@@ -112,7 +113,7 @@ def test_a_room_that_lives_for_long_does_not_grow() -> None:
         store.table.touch("node", [Renewal("a", ["c1"])], [])
         store.table.ack([decision.id for decision in store.table.reap("node")])
         if round > 100:
-            sizes.add((len(store.table._due), len(store.table._rooms["a"].due)))
+            sizes.add((len(store.table._register.due), len(store.table._rooms["a"].due)))
     assert max(sizes) < (40, 80)
     assert max(size for _, size in sizes) < 80
 

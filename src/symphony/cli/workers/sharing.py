@@ -25,6 +25,10 @@ def broker_in(folder: Path) -> str:
     path = str(folder.resolve() / "rooms.db")
     if "?" in path or "#" in path:
         raise ConfigurationError(f"--data {folder}: the name of the folder must not have ? or #.")
+    if folder.is_file():
+        raise ConfigurationError(
+            f"--data {folder}: this is a file. Name a folder, which will have the rooms."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

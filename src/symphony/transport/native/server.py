@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import sys
@@ -232,6 +233,10 @@ def serve(
         raise_descriptor_limit()
         config = make_config(app, host=host, port=port, uds=uds, **options)
         config.load()
+        # What the app and its modules are made of stays. The garbage collector need not pass
+        # over it again in each full round, while many clients connect.
+        gc.collect()
+        gc.freeze()
         with listening(host, port, uds) if sockets is None else nullcontext(sockets) as bound:
             if make_server is None:
                 server = Server(config, say_addresses, supervised=sockets is not None)
