@@ -331,7 +331,7 @@ MUTANTS = (
     Mutant(
         "keys: they are not remembered",
         "broker/memory.py",
-        "self._keys.remember(room, draft.key, position, self._loop.time())",
+        "self._keys.remember(room, key, position, now)",
         "pass",
     ),
     Mutant(
@@ -504,7 +504,7 @@ MUTANTS = (
     ),
     Mutant(
         "members: one that has counted does not count any more",
-        TABLE,
+        "broker/register.py",
         "member.counts = member.counts or track.counts",
         "member.counts = track.counts",
     ),
@@ -529,14 +529,14 @@ MUTANTS = (
     Mutant(
         "members: the node where a member was last has no head start",
         "broker/decisions.py",
-        "(pending.node == node or now >= pending.at + HEAD_START)",
+        '(pending.node in (node, "") or now >= pending.at + HEAD_START)',
         "True",
     ),
     Mutant(
         "members: a store that has lost its memory lets known members arrive",
-        TABLE,
-        "known = resume is not None and resume[0] != self.epoch",
-        "known = False",
+        "broker/register.py",
+        "known = track.resume[1] if track.resume is not None and track.resume[0] != self.epoch else None",
+        "known = None",
     ),
     Mutant(
         "members: a node does not tell which arrival it knows",
@@ -565,8 +565,8 @@ MUTANTS = (
     ),
     Mutant(
         "members: versions begin anew in a room that was empty",
-        TABLE,
-        "            self._floor = max(self._floor, room.version)\n",
+        "broker/register.py",
+        "            self.floor = max(self.floor, room.version)\n",
         "",
     ),
     Mutant(

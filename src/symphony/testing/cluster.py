@@ -219,6 +219,8 @@ class Cluster:
         if self._is_settled:
             return
         self._is_settled = True
+        if self._injecting.done():
+            self._injecting.result()
         self._injecting.cancel()
         await self._faults.end()
         self._running.network.disturbances = CALM

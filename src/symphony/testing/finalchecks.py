@@ -82,7 +82,7 @@ def check_agreement(world: World, clients: Mapping[str, Client]) -> None:
         waiting = [
             one.what for one in core.answers._asking.values() if getattr(one, "_deadline", now) < now - 1
         ]
-        waiting += [one.what for one in core.rooms._publishing._pending]
+        waiting += [one.what for one in core.rooms.publishing._pending]
         require(not waiting, lambda name=name, waiting=waiting: f"{name} still waits for {waiting}.")
         for room, membership in core.rooms._memberships.items():
             shown = sorted(membership.presence)

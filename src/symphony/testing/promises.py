@@ -194,8 +194,11 @@ class Engine(MemoryBroker):
                 continue
             epoch = state.top.epoch if back is None else self._new_epoch()
             records = [
-                (now - at, record._replace(position=Position(epoch, record.position.offset)))
-                for at, record in state.records
+                (
+                    now - at,
+                    Record(Position(epoch, one.position.offset), one.event, one.payload, None, one.replaces),
+                )
+                for at, one in state.records
             ]
             top = Position(epoch, state.top.offset)
             self._publications.restored(room, state.top, top, state.floor, [one for _, one in records])
