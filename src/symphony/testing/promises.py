@@ -92,8 +92,6 @@ class Stored(NamedTuple):
         data: Its data.
         key: The idempotency key, if it has one.
         replaces: What it replaces: the first publication of a chain.
-        named: What it may name in the place of that: what its publisher has named, if the broker
-            did not have it any more.
     """
 
     position: Position
@@ -101,7 +99,6 @@ class Stored(NamedTuple):
     data: Any
     key: str | None
     replaces: Position | None = None
-    named: Position | None = None
 
 
 class _State(NamedTuple):
@@ -147,7 +144,7 @@ class Engine(MemoryBroker):
                 self._earlier.setdefault(room, deque(maxlen=_BACK)).append(state)
             key = None if draft.key is None else str(tuple(draft.key)[:2])
             data = msgspec.msgpack.decode(draft.payload)
-            stored = Stored(top, draft.event, data, key, None, draft.replaces)
+            stored = Stored(top, draft.event, data, key, named)
             self._publications.accepted(room, stored, is_kept=is_kept)
         return result
 
@@ -231,6 +228,8 @@ class Publications:
         rooms: By room and position.
         replaced: Those that were replaced, by room and position, with the time.
         wires: The open connections.
+        named: What edits may name, too: what their publishers have named, if the broker did not
+            have it any more.
         prompt: In how many seconds a publication reaches all connections that are in its room;
             `None`: it may take any time, because something has stopped for a while.
     """
@@ -241,6 +240,7 @@ class Publications:
         self.prompt: float | None = None
         self.rooms: dict[str, dict[Position, Stored]] = {}
         self.replaced: dict[str, dict[Position, float]] = {}
+        self.named: dict[tuple[str, Position], Position] = {}
         self._keys: dict[tuple[str, str, str], Position] = {}
         # Of each chain of edits: the first publication of each, and the last one of each first.
         self._first: dict[tuple[str, Position], Position] = {}
@@ -248,7 +248,7 @@ class Publications:
 
     def accepted(self, room: str, stored: Stored, *, is_kept: bool) -> None:
         """Note what the broker has accepted; *is_kept*: what it replaces was kept up to now."""
-        position, named = stored.position, stored.named
+        position, named = stored.position, stored.replaces
         self._trace.note(f"{room} has {stored.event} {_short(stored.data)} at {position}")
         of_room = self.rooms.setdefault(room, {})
         self._trace.require(position not in of_room, lambda: f"{room}: {position} was given out twice.")
@@ -259,7 +259,9 @@ class Publications:
                 self._replace(room, one)
             self._first[room, position] = first
             self._last[room, first] = position
-            stored = stored._replace(replaces=first, named=first if is_kept else named)
+            stored = stored._replace(replaces=first)
+            if not is_kept:
+                self.named[room, position] = named
         of_room[position] = stored
         if stored.key is not None:
             first = self._keys.setdefault((room, position.epoch, stored.key), position)
