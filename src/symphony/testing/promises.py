@@ -144,7 +144,7 @@ class Engine(MemoryBroker):
                 self._earlier.setdefault(room, deque(maxlen=_BACK)).append(state)
             key = None if draft.key is None else str(tuple(draft.key)[:2])
             data = msgspec.msgpack.decode(draft.payload)
-            stored = Stored(top, draft.event, data, key, named)
+            stored = Stored(top, draft.event, data, key, draft.replaces)
             self._publications.accepted(room, stored, is_kept=is_kept)
         return result
 
