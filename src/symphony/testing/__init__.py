@@ -70,8 +70,9 @@ from symphony.testing.cluster import Cluster
 from symphony.testing.clusternodes import ClusterBroker, ClusterNode
 from symphony.testing.connection import TestConnection
 from symphony.testing.faults import FAULTS, Fault
+from symphony.testing.followers import Follower
 from symphony.testing.memory import HandshakeRefusedError
-from symphony.testing.promises import BrokenPromiseError, Follower, Stored
+from symphony.testing.promises import BrokenPromiseError, Stored
 from symphony.testing.room import TestRoom
 
 __all__ = (
