@@ -149,7 +149,7 @@ class TestClient:
             )
         self.app.on_exception = self.errors.append
         if _can_advance():
-            self._stack.enter_context(self.clock.ticking())
+            self._stack.enter_context(self.clock._ticking())  # pyright: ignore[reportPrivateUsage]
         self._phases.put_nowait({"type": "lifespan.startup"})
         # Run the lifespan in a separate task. Fixtures are set up and torn down in
         # different tasks, which fails for a lifespan with a task group.

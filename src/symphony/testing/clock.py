@@ -114,12 +114,12 @@ class Clock:
         return self._real() + self._skipped if self._halted_at is None else self._halted_at
 
     @property
-    def ticks_wait(self) -> bool:
+    def _ticks_wait(self) -> bool:
         """Whether rooms wait for a tick."""
         return self._ticks.due is not None
 
     @contextmanager
-    def ticking(self) -> Generator[None]:
+    def _ticking(self) -> Generator[None]:
         """Let rooms that begin in this block tick only in `advance`; used by `TestClient`."""
         self._users += 1
         set_pace(self._ticks)

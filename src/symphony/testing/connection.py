@@ -198,7 +198,7 @@ class TestConnection(Client):
         """
         joined = await super().join(room, since=since, timeout=timeout)
         known = self._rooms.get(room)
-        if known is None or not known.is_same(joined):
+        if known is None or not known._is_same(joined):  # pyright: ignore[reportPrivateUsage]
             known = self._rooms[room] = TestRoom(joined, self._until, self._tell)
         return known
 
@@ -295,8 +295,9 @@ class TestConnection(Client):
 
 
 def _hint() -> str:
-    loop = asyncio.get_running_loop()
-    if not isinstance(loop, asyncio.BaseEventLoop) or not Clock.of_running_loop().ticks_wait:
+    if not isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
+        return ""
+    if not Clock.of_running_loop()._ticks_wait:  # pyright: ignore[reportPrivateUsage]
         return ""
     return " Rooms tick only in `await client.clock.advance(seconds)`."
 

@@ -12,7 +12,7 @@ from symphony.client.room import Room
 __all__ = ("TestRoom",)
 
 
-class Until(Protocol):
+class _Until(Protocol):
     """Waits in real time until a condition holds, or raises `TimeoutError`."""
 
     def __call__(self, ready: Callable[[], bool], otherwise: str, timeout: float | None) -> Awaitable[None]:
@@ -31,12 +31,12 @@ class TestRoom(Room):
     __test__ = False
     __slots__ = ("_changed", "_until")
 
-    def __init__(self, room: Room, until: Until, changed: Callable[[], None]) -> None:
+    def __init__(self, room: Room, until: _Until, changed: Callable[[], None]) -> None:
         super().__init__(room._held)
         self._until = until
         self._changed = changed
 
-    def is_same(self, room: Room) -> bool:
+    def _is_same(self, room: Room) -> bool:
         """Return whether a client has joined this room as *room*; used by `TestConnection`."""
         return self._held is room._held
 
