@@ -230,10 +230,10 @@ class Seating:
             except BaseException:
                 self.departing.give_up(live, socket, id, connection, state)
                 raise
-        attendance.epoch = tracked.epoch
         if member is None or member.arrival != tracked.arrival:
             member = Member(id, socket.user, tracked.arrival, state)
         member.user = socket.user
+        member._epoch = tracked.epoch  # pyright: ignore[reportPrivateUsage]
         attendance.add(member, socket, connection)
         attach()
         hook = {"arrived": "on_arrive", "back": "on_back"}.get(tracked.kind, "")
@@ -257,7 +257,8 @@ class Seating:
             # Its sockets are put out.
             attendance.forget(member)
             return None
-        resume = attendance.epoch, member.arrival
+        # Others in the room may have been tracked in a later epoch.
+        resume = member._epoch, member.arrival  # pyright: ignore[reportPrivateUsage]
         attendance.returning[socket] = None
         try:
             with self._lives.held(live):
