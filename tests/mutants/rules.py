@@ -225,8 +225,8 @@ MUTANTS = (
     Mutant(
         "members: who is lost departs at once",
         "rooms/departures.py",
-        'left=departure.leave.reason != "lost"',
-        "left=True",
+        'left, opened = why.reason != "lost", ',
+        "left, opened = True, ",
     ),
     Mutant(
         "members: leases are not renewed",
@@ -572,8 +572,8 @@ MUTANTS = (
     Mutant(
         "members: who leaves has a grace period",
         "rooms/departures.py",
-        'left=departure.leave.reason != "lost"',
-        "left=False",
+        'left, opened = why.reason != "lost", ',
+        "left, opened = False, ",
     ),
     Mutant(
         "claims: everybody gets one",

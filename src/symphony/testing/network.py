@@ -109,6 +109,9 @@ class _HalfLink:
     def drained(self) -> Awaitable[None]:
         return READY
 
+    def finish(self) -> None:
+        self.close()
+
     def close(self) -> None:
         for half in (self, self.other):
             if half is not None and not half._closed:
