@@ -52,8 +52,8 @@ def make_app(ledger: Ledger) -> Symphony:
 
 
 def add_rooms(app: Symphony, ledger: Ledger) -> None:
-    chats = app.rooms("chat:{name}", history=History(size=15, ttl=120, bytes=100_000), client_join=True)
-    boards = app.rooms("board:{name}", history=History(size=8, ttl=60), client_join=True)
+    chats = app.rooms("chat:{name}", history=History(size=6, ttl=120, bytes=50_000), client_join=True)
+    boards = app.rooms("board:{name}", history=History(size=4, ttl=60), client_join=True)
     pads = app.rooms("pad:{name}", state=list, presence=True, client_join=True)
     app.rooms("club:{name}", presence=True, max_members=3, grace=8, counts=plays, client_join=True)
     games = app.rooms("game:{name}", state=dict, grace=4, client_join=True)

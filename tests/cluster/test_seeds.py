@@ -26,8 +26,8 @@ def faults_of(seed: int) -> Collection[Fault]:
     """Half of the seeds have all faults but one, and the others only some, so that more is promised."""
     if seed % 8 == 5:
         return ("drop", "slow")
-    if seed % 8 == 1:
-        restart: Fault = ("wipe", "rollback", "restart")[seed // 8 % 3]
+    if seed % 8 in (1, 6):
+        restart: Fault = ("wipe", "rollback", "restart")[seed % 3]
         return ("kill", "drop", "disturb", restart, "cut", "again")
     if seed % 4 == 3:
         return ("outage", "drop")

@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from typing import Any, NamedTuple, TypeVar
 
 from cluster.games import ROOMS
-from symphony import DisconnectedError, RemoteError
+from symphony import DisconnectedError, RemoteError, RequestTimeoutError
 from symphony.client.client import Client
 from symphony.client.room import Room
 from symphony.errors import SymphonyError
@@ -81,6 +81,7 @@ class User:
         self._visit = 0
         self._wrote: set[tuple[Client, str]] = set()
         self._left_at: dict[str, Position] = {}
+        self._given_up: set[tuple[Client, str]] = set()
         self._before: dict[str, Follower] = {}
         self._joined_at: dict[str, float] = {}
 
@@ -151,13 +152,19 @@ class User:
         if random.random() < 0.5:
             # Where the client before it has stopped.
             since = self._left_at.pop(name, since)
-        room = await self._in_time(12, client.join(name, since=since))  # type: ignore[arg-type]
+        try:
+            room = await self._in_time(12, client.join(name, since=since))  # type: ignore[arg-type]
+        except RequestTimeoutError:
+            self._given_up.add((client, name))
+            raise
         if room.recovered and isinstance(since, Position):
             assert room.position == since, f"{self._name} has joined {name} with {since}: {room.position}"
         follower = self._cluster.follow(client, room)
         before = self._before.get(name) if room.recovered and isinstance(since, Position) else None
         self._before[name] = follower
-        self.followed.append(Followed(name, follower, before))
+        # A join that was given up may have been carried out, and what it brought went nowhere.
+        if (client, name) not in self._given_up:
+            self.followed.append(Followed(name, follower, before))
         self._joined_at[name] = asyncio.get_running_loop().time()
         return room
 

@@ -38,7 +38,7 @@ _SHOWN: Final = 80
 # Faults after which each hook runs once.
 _HARMLESS: Final = frozenset(("drop", "slow"))
 # In so many seconds, a client hears of a publication: its node may have to connect again.
-_PROMPT: Final = 15.0
+_PROMPT: Final = 9.0
 
 
 class Cluster:

@@ -121,7 +121,7 @@ class Faults:
             repeated=0.05 if disturbed else 0.0,
             late=0.05 if disturbed else 0.0,
             unanswered=0.02 if disturbed else 0.0,
-            again=0.06 if again else 0.0,
+            again=0.2 if again else 0.0,
         )
 
     async def run(self) -> None:

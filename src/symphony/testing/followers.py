@@ -99,7 +99,7 @@ class Follower:
             lambda: f"{self.who} has {publication} of {room}, and not {stored}.",
         )
         require(
-            publication.replaces in (stored.replaces, self._all.named.get((room, position))),
+            publication.replaces == stored.replaces,
             lambda: f"{self.who} has {publication} of {room}, which replaces {stored.replaces}.",
         )
         if at is None:

@@ -228,8 +228,6 @@ class Publications:
         rooms: By room and position.
         replaced: Those that were replaced, by room and position, with the time.
         wires: The open connections.
-        named: What edits may name, too: what their publishers have named, if the broker did not
-            have it any more.
         prompt: In how many seconds a publication reaches all connections that are in its room;
             `None`: it may take any time, because something has stopped for a while.
     """
@@ -240,7 +238,6 @@ class Publications:
         self.prompt: float | None = None
         self.rooms: dict[str, dict[Position, Stored]] = {}
         self.replaced: dict[str, dict[Position, float]] = {}
-        self.named: dict[tuple[str, Position], Position] = {}
         self._keys: dict[tuple[str, str, str], Position] = {}
         # Of each chain of edits: the first publication of each, and the last one of each first.
         self._first: dict[tuple[str, Position], Position] = {}
@@ -253,15 +250,14 @@ class Publications:
         of_room = self.rooms.setdefault(room, {})
         self._trace.require(position not in of_room, lambda: f"{room}: {position} was given out twice.")
         if named is not None:
-            first = self._first.get((room, named), named)
+            # The chain of what is no longer kept is not known: another one begins.
+            first = self._first.get((room, named), named) if is_kept else named
             self._trace.note(f"{room} has it instead of {named}, which was {first}")
             for one in (named, first, self._last.get((room, first), named)):
                 self._replace(room, one)
             self._first[room, position] = first
             self._last[room, first] = position
             stored = stored._replace(replaces=first)
-            if not is_kept:
-                self.named[room, position] = named
         of_room[position] = stored
         if stored.key is not None:
             first = self._keys.setdefault((room, position.epoch, stored.key), position)
