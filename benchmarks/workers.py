@@ -243,12 +243,14 @@ def measure_workers(effort: Effort, counts: tuple[int, ...] = COUNTS) -> list[Fi
 
 def table(found: list[Figures], effort: Effort) -> str:
     """Return the figures as a section of Markdown."""
+    echo = _share(_measure_echo(effort.quiet))
     lines = [
         "### Workers",
         "",
         f"Rooms with a history, {SIZE} bytes a message. Quiet: one publication every 5 ms, to a member at "
-        f"another worker. It passes four processes in turn. A plain echo between two processes takes "
-        f"{_share(_measure_echo(effort.quiet))} at this pace, because idle cores wake slowly. Loaded: {effort.clients:,} clients in {effort.rooms} rooms, {effort.rate} "
+        "another worker. It passes four processes in turn. A plain echo between two processes takes "
+        f"{echo} at this pace, because idle cores wake slowly. Loaded: {effort.clients:,} clients in "
+        f"{effort.rooms} rooms, {effort.rate} "
         "publications a second. The workers, the broker and the clients share the cores of the machine.",
         "",
         "| workers | quiet, p50 / p99 | loaded, p50 / p99 | delivered | in a CPU second of the workers "
