@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 
 from support.sizes import size
-from symphony.broker.sqlite import SqliteBroker, target_of
+from symphony.broker.sqlite import SqliteBroker
+from symphony.broker.sqlitetarget import target_of
 
 KEEPS = 20_000
 ROOMS = 5
@@ -24,7 +25,8 @@ PUBLISHER = """
 import asyncio, sys
 import msgspec
 from symphony.broker.base import Draft, History
-from symphony.broker.sqlite import SqliteBroker, target_of
+from symphony.broker.sqlite import SqliteBroker
+from symphony.broker.sqlitetarget import target_of
 
 async def main(url, life):
     broker = await SqliteBroker.open(

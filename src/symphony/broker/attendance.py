@@ -106,12 +106,14 @@ class Untracked(NamedTuple):
         joined: What the `track` of this connection had decided; empty if there was none.
         arrival: The arrival of the member; `None` if the connection was not there.
         decision: What to acknowledge after the hook of a departure.
+        stays: For how many seconds the member is away, if it is.
     """
 
     kind: Literal["still", "away", "departed", "unknown"]
     joined: str = ""
     arrival: str | None = None
     decision: str | None = None
+    stays: float = 0.0
 
 
 class Renewal(NamedTuple):

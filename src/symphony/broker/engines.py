@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -9,12 +10,15 @@ from typing import Final
 from symphony.broker.base import Broker
 from symphony.broker.ipc import ServedBroker, dial_to
 from symphony.broker.ipc import serve as serve_engine
+from symphony.broker.memberchanges import KeptMembers
 from symphony.broker.memory import MemoryBroker
 from symphony.broker.memorypresence import MemoryPresence
 from symphony.broker.presence import PresenceStore
 from symphony.broker.remote import RemoteBroker
 from symphony.broker.remotepresence import RemotePresence
-from symphony.broker.sqlite import SqliteBroker, target_of
+from symphony.broker.sqlite import SqliteBroker
+from symphony.broker.sqlitetarget import target_of
+from symphony.broker.storedpresence import StoredPresence
 from symphony.errors import BrokerUnavailableError, ConfigurationError
 from symphony.limits import Limits
 
@@ -22,6 +26,7 @@ __all__ = (
     "MEMORY",
     "check",
     "is_in_memory",
+    "name_beside",
     "note_of",
     "open_broker",
     "presence_beside",
@@ -122,9 +127,22 @@ async def open_broker(url: str, limits: Limits, *, ended: Callable[[], None] | N
     return broker
 
 
+def name_beside(broker: Broker | None) -> str:
+    """Return the name of a node: the one by which its broker knows it."""
+    return broker.name if isinstance(broker, RemoteBroker) else secrets.token_urlsafe(9)
+
+
 def presence_beside(broker: Broker | None) -> PresenceStore:
     """Return the presence store that belongs to a broker."""
-    return RemotePresence(broker) if isinstance(broker, RemoteBroker) else MemoryPresence()
+    if isinstance(broker, RemoteBroker):
+        return RemotePresence(broker)
+    kept = _kept_beside(broker)
+    return MemoryPresence() if kept is None else StoredPresence(kept)
+
+
+def _kept_beside(broker: Broker | None) -> KeptMembers | None:
+    """Return where the members of rooms are stored that belong to a broker; `None`: nowhere."""
+    return broker.kept if isinstance(broker, SqliteBroker) else None
 
 
 def serve(url: str, limits: Limits) -> ServedBroker:
@@ -140,4 +158,4 @@ def serve(url: str, limits: Limits) -> ServedBroker:
     check(url)
     if url.startswith("ipc:"):
         raise ConfigurationError(f"The broker {url!r} lives in another process, which serves it.")
-    return serve_engine(lambda: open_broker(url, limits))
+    return serve_engine(lambda: open_broker(url, limits), kept_beside=_kept_beside)

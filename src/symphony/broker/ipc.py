@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from symphony.broker.base import Broker
 from symphony.broker.hub import Hub
 from symphony.broker.links import Dial, Link, LinkEnd
+from symphony.broker.memberchanges import KeptMembers
 from symphony.broker.presencehub import serve_presence
 from symphony.broker.streams import GuardedStream, Stream
 from symphony.errors import ConfigurationError
@@ -51,9 +52,15 @@ class ServedBroker:
     """
 
     def __init__(
-        self, url: str, loop: asyncio.AbstractEventLoop, stop: asyncio.Event, thread: threading.Thread
+        self,
+        url: str,
+        hub: Hub,
+        loop: asyncio.AbstractEventLoop,
+        stop: asyncio.Event,
+        thread: threading.Thread,
     ):
         self.url = url
+        self._hub = hub
         self._loop = loop
         self._stop = stop
         self._thread = thread
@@ -62,6 +69,11 @@ class ServedBroker:
     def running(self) -> bool:
         """Whether it is served still: neither closed, nor has it failed."""
         return self._thread.is_alive()
+
+    def process_ended(self, process: int) -> None:
+        """Free what the nodes of a process had, because it has ended: no lease has to end before."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._hub.process_ended, process)
 
     def close(self) -> None:
         """Stop to serve it, and wait until what was accepted is stored."""
@@ -72,11 +84,17 @@ class ServedBroker:
             logger.error("The broker of the rooms did not stop within %g seconds.", _STOP_TIMEOUT)
 
 
-def serve(make: Callable[[], Awaitable[Broker]], *, tcp: bool = not _HAS_UNIX) -> ServedBroker:
+def serve(
+    make: Callable[[], Awaitable[Broker]],
+    *,
+    kept_beside: Callable[[Broker], KeptMembers | None] = lambda broker: None,
+    tcp: bool = not _HAS_UNIX,
+) -> ServedBroker:
     """Serve an engine to other processes of this user, in a thread; return when it listens.
 
     Args:
         make: Makes the engine, in the thread's event loop.
+        kept_beside: Returns where the members of rooms are stored; `None`: nowhere.
         tcp: Whether to use a loopback socket with a token instead of a Unix socket.
 
     Raises:
@@ -89,12 +107,17 @@ def serve(make: Callable[[], Awaitable[Broker]], *, tcp: bool = not _HAS_UNIX) -
     async def run() -> None:
         broker = await make()
         hub = Hub(broker, life=secrets.token_urlsafe(9))
-        serve_presence(hub, clock=time.monotonic, new_id=lambda: secrets.token_urlsafe(9))
+        serve_presence(
+            hub,
+            clock=time.monotonic,
+            new_id=lambda: secrets.token_urlsafe(9),
+            kept=kept_beside(broker),
+        )
         try:
             async with contextlib.AsyncExitStack() as stack:
                 url = await (_listen_tcp(hub, stack) if tcp else _listen_unix(hub, stack))
                 stop = asyncio.Event()
-                served.append(ServedBroker(url, asyncio.get_running_loop(), stop, thread))
+                served.append(ServedBroker(url, hub, asyncio.get_running_loop(), stop, thread))
                 began.set()
                 await stop.wait()
         finally:

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from symphony.broker.attendance import Decision
 from symphony.broker.base import History, Key, Record
+from symphony.broker.memberchanges import KeptMember, MemberChanges
+from symphony.broker.memberrows import SCHEMA, read_decisions, read_members, write
 from symphony.errors import ConfigurationError
 from symphony.protocol.positions import Position
 
@@ -70,7 +73,7 @@ class StoredKey(NamedTuple):
 class Batch:
     """Changes that are stored together, or not at all."""
 
-    __slots__ = ("first_epoch", "floors", "forgotten", "keys", "records", "rooms", "trims")
+    __slots__ = ("first_epoch", "floors", "forgotten", "keys", "members", "records", "rooms", "trims")
 
     def __init__(self) -> None:
         self.rooms: dict[str, tuple[Any, ...]] = {}
@@ -80,9 +83,10 @@ class Batch:
         self.floors: list[tuple[int, str]] = []
         self.forgotten: list[tuple[str]] = []
         self.first_epoch: str | None = None
+        self.members = MemberChanges()
 
     def __bool__(self) -> bool:
-        return bool(self.rooms or self.records or self.trims or self.forgotten)
+        return bool(self.rooms or self.records or self.trims or self.forgotten or self.members)
 
     def add_room(self, name: str, top: Position, floor: int, history: History) -> None:
         """Store the position of a room, and how much it keeps."""
@@ -156,7 +160,7 @@ class Journal:
                 # macOS: an `fsync` that reaches the disk.
                 database.execute("PRAGMA fullfsync = 1")
             database.execute("PRAGMA journal_size_limit = 67108864")
-            database.executescript(_SCHEMA)
+            database.executescript(_SCHEMA + SCHEMA)
             database.execute("BEGIN IMMEDIATE")
             self.first_epoch = new_epoch()
             self.may_have_lost = self._begin_life(sync)
@@ -202,6 +206,14 @@ class Journal:
         query = "SELECT room, publisher, key, digest, epoch, offset, at FROM keys WHERE at > ? ORDER BY at"
         for room, publisher, key, digest, epoch, offset, at in self._database.execute(query, (now - window,)):
             yield StoredKey(room, Key(publisher, key, digest), Position(epoch, offset), max(now - at, 0.0))
+
+    def members(self) -> list[KeptMember]:
+        """Return the members of rooms, the one that arrived first is the first."""
+        return read_members(self._database)
+
+    def decisions(self) -> list[Decision]:
+        """Return the decisions about members whose hooks are not acknowledged."""
+        return read_decisions(self._database)
 
     def store(self, batch: Batch) -> None:
         """Store a batch: when this returns, it is safe.
@@ -251,6 +263,7 @@ class Journal:
         database.executemany("UPDATE rooms SET floor = max(floor, ?) WHERE name = ?", batch.floors)
         database.executemany("DELETE FROM rooms WHERE name = ?", batch.forgotten)
         database.executemany("DELETE FROM records WHERE room = ?", batch.forgotten)
+        write(database, batch.members)
         if batch.first_epoch is not None:
             database.execute("UPDATE life SET first_epoch = ?", (batch.first_epoch,))
 

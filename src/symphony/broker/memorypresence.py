@@ -18,6 +18,7 @@ from symphony.broker.attendance import (
     Tracked,
     Untracked,
 )
+from symphony.broker.memberchanges import KeptMembers
 from symphony.broker.presence import Receive
 from symphony.broker.presencetable import PresenceTable
 
@@ -32,15 +33,21 @@ class MemoryPresence:
     Its time is that of the event loop.
 
     Args:
-        new_id: Makes a text that was never used before.
+        new_id: Makes a text that was never used before; `None`: a random one.
+        kept: Where the members are stored; `None`: they end with this process.
     """
 
-    def __init__(self, *, new_id: Callable[[], str] = lambda: secrets.token_urlsafe(9)) -> None:
+    def __init__(self, *, new_id: Callable[[], str] | None = None, kept: KeptMembers | None = None) -> None:
         loop = asyncio.get_running_loop()
-        # `loop.time` is looked up each time: a test may replace it.
-        self._table = PresenceTable(clock=lambda: loop.time(), new_id=new_id, publish=self._publish)
         self._receivers: dict[str, Receive] = {}
         self._dropped = 0
+        # `loop.time` is looked up each time: a test may replace it.
+        self._table = PresenceTable(
+            clock=lambda: loop.time(),
+            new_id=new_id or (lambda: secrets.token_urlsafe(9)),
+            publish=self._publish,
+            kept=kept,
+        )
 
     def _publish(self, diff: Diff) -> None:
         receive = self._receivers.get(diff.room)
@@ -51,9 +58,11 @@ class MemoryPresence:
         """See `PresenceStore.track`."""
         return self._table.track(track)
 
-    async def untrack(self, room: str, connection: str, node: str, *, left: bool) -> Untracked:
+    async def untrack(
+        self, room: str, connection: str, node: str, *, left: bool, opened: bool = True
+    ) -> Untracked:
         """See `PresenceStore.untrack`."""
-        return self._table.untrack(room, connection, node, left=left)
+        return self._table.untrack(room, connection, node, left=left, opened=opened)
 
     async def dismiss(self, room: str, member: str, arrival: str, node: str) -> Untracked:
         """See `PresenceStore.dismiss`."""

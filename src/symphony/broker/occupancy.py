@@ -15,10 +15,13 @@ NEVER: Final = float("inf")
 class Lease:
     """A connection of a member."""
 
-    __slots__ = ("kind", "until")
+    __slots__ = ("kind", "node", "until")
 
-    def __init__(self, kind: Literal["arrived", "back", "added", "restored"], until: float) -> None:
+    def __init__(
+        self, kind: Literal["arrived", "back", "added", "restored"], node: str, until: float
+    ) -> None:
         self.kind: Literal["arrived", "back", "added", "restored"] = kind
+        self.node = node
         self.until = until
 
 
@@ -35,6 +38,7 @@ class Entry:
         "info",
         "lease_end",
         "node",
+        "return_by",
     )
 
     def __init__(self, track: Track, arrival: str) -> None:
@@ -48,6 +52,9 @@ class Entry:
         self.away_until: float | None = None
         # The latest end of a lease: its grace begins there if that was the last connection.
         self.lease_end = 0.0
+        # Until when it would be away without its present connections: if none of them opens,
+        # this holds. `None`: it would not be a member.
+        self.return_by: float | None = None
 
 
 class Occupancy:

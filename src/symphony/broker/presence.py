@@ -51,6 +51,12 @@ class PresenceStore(Protocol):
     a grace decides is handed to a node by `reap`. A decision is kept until it is
     acknowledged: after `TAKEN` seconds without that, another node gets it. A departure
     that `untrack` has decided is kept in the same way.
+
+    **Restarts.** A store that keeps its members over a restart has a new epoch after it, and
+    knows the members, their arrivals and seats, and the decisions that are not
+    acknowledged. Their connections have ended with their nodes, and so have claims and homes.
+    So each member is away, and its grace begins with the restart. A member without
+    grace departs then. An answer is given when what it says survives a restart.
     """
 
     async def track(self, track: Track) -> Tracked:
@@ -65,7 +71,9 @@ class PresenceStore(Protocol):
         """
         ...
 
-    async def untrack(self, room: str, connection: str, node: str, *, left: bool) -> Untracked:
+    async def untrack(
+        self, room: str, connection: str, node: str, *, left: bool, opened: bool = True
+    ) -> Untracked:
         """End a connection, for good: a later `track` of it is refused.
 
         Args:
@@ -74,6 +82,9 @@ class PresenceStore(Protocol):
             node: Its node.
             left: If it is the last of its member: whether the member departs at once.
                 Otherwise its grace begins, if it has one.
+            opened: Whether the membership was completed. If not, it changes nothing, whatever
+                *left* is: a member that had just arrived departs, and one that was away is
+                away again, until the same time as before.
         """
         ...
 

@@ -7,8 +7,7 @@ arguments of the methods are those of `PresenceStore`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
-from itertools import count
+from heapq import heappop
 from typing import Final, Literal
 
 from symphony.broker.attendance import (
@@ -27,9 +26,10 @@ from symphony.broker.attendance import (
     Tracked,
     Untracked,
 )
-from symphony.broker.decisions import Decisions
 from symphony.broker.endings import Endings
-from symphony.broker.occupancy import NEVER, Entry, Lease, Occupancy
+from symphony.broker.memberchanges import KeptMembers
+from symphony.broker.occupancy import Entry, Occupancy
+from symphony.broker.register import Register
 from symphony.broker.rights import Rights
 
 __all__ = ("PresenceTable",)
@@ -48,31 +48,38 @@ class PresenceTable:
         clock: The time of the store, in seconds.
         new_id: Makes a text that was never used before.
         publish: Called with each diff. It must not call the table.
+        kept: Where the members are stored; `None`: they end with this table.
 
     Attributes:
         epoch: Names the life of this table.
     """
 
     def __init__(
-        self, *, clock: Callable[[], float], new_id: Callable[[], str], publish: Callable[[Diff], object]
+        self,
+        *,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+        publish: Callable[[Diff], object],
+        kept: KeptMembers | None = None,
     ) -> None:
-        self.epoch = new_id()
         self._clock = clock
-        self._new_id = new_id
-        self._publish = publish
-        self._rooms: dict[str, Occupancy] = {}
-        self._rooms_of: dict[str, dict[str, None]] = {}
-        self._size = 0
-        # The first version of a room that has no members. It is not below the last version
-        # of a room that is forgotten, so versions of one room never go back.
-        self._floor = 0
-        self._due: list[tuple[float, int, str]] = []
-        self._number = count()
+        self._register = register = Register(new_id, publish, None if kept is None else kept.changes)
+        self.epoch = register.epoch
+        self._rooms = register.rooms
+        self._decisions = register.decisions
         self._ended = Endings()
-        self._decisions = Decisions()
         self._rights = Rights(self._ended)
         self._last_touch = clock()
         self._no_end_before = 0.0
+
+    def begin(self, kept: KeptMembers) -> None:
+        """Begin with the members that are stored, because members can come back from now on.
+
+        All their connections have ended, so they are away.
+        """
+        self._register.restore(kept.members, kept.decisions, self._clock())
+        # It stores who has departed with that.
+        kept.unstored()
 
     @property
     def dropped(self) -> int:
@@ -85,7 +92,7 @@ class PresenceTable:
         room = self._reaped(track.room, now)
         ended = self._ended.of(track.connection)
         if ended is not None:
-            version = room.version if room is not None else self._floor
+            version = room.version if room is not None else self._register.floor
             return ended.refused or Tracked("stale", self.epoch, version)
         member = room.members.get(track.member) if room is not None else None
         if room is not None and member is not None and track.connection in member.connections:
@@ -99,59 +106,32 @@ class PresenceTable:
                 if not self._reap_room(room, now):
                     return self._refuse(track, room, "full", now)
             member = room.members.get(track.member) if room is not None else None
-        if member is None and self._size >= _MAX_MEMBERS:
+        if member is None and self._register.size >= _MAX_MEMBERS:
             return self._refuse(track, room, "busy", now)
         if room is None:
-            room = self._rooms[track.room] = Occupancy(track.room, self._floor)
-        return self._admit(room, member, track, now)
-
-    def _admit(self, room: Occupancy, member: Entry | None, track: Track, now: float) -> Tracked:
-        kind: Literal["arrived", "back", "added", "restored"]
-        lease = Lease("added", now + LEASE)
-        if member is None:
-            resume = track.resume
-            known = resume is not None and resume[0] != self.epoch
-            kind = "restored" if known else "arrived"
-            member = Entry(track, resume[1] if resume is not None and known else self._new_id())
-            room.members[track.member] = member
-            self._rooms_of.setdefault(track.member, {})[room.name] = None
-            self._size += 1
-        else:
-            room.weigh(member, -1)
-            kind = "added" if member.connections else "back"
-        changed = kind == "added" and member.info != track.info
-        member.node, member.info, member.grace = track.node, track.info, track.grace
-        member.counts = member.counts or track.counts
-        member.away_until = None
-        lease.kind = kind
-        member.connections[track.connection] = lease
-        room.places[track.connection] = track.member
-        room.weigh(member, 1)
-        self._push(room, lease.until, track.member, track.connection)
-        self._schedule(room)
-        if kind != "added" or changed:
-            told: dict[str, Literal["arrive", "back", "restore"]]
-            told = {"arrived": "arrive", "back": "back", "restored": "restore"}
-            self._decide(room, track.member, member, told.get(kind, "update"))
-        return Tracked(kind, self.epoch, room.version, member.arrival)
+            room = self._register.begin(track.room)
+        arrival, lease = self._register.admit(room, member, track, now + LEASE)
+        return Tracked(lease.kind, self.epoch, room.version, arrival)
 
     def _refuse(
         self, track: Track, room: Occupancy | None, kind: Literal["full", "elsewhere", "busy"], now: float
     ) -> Tracked:
-        version = room.version if room is not None else self._floor
+        version = room.version if room is not None else self._register.floor
         soft = kind == "full" and room is not None and room.soft > 0
         refused = Tracked(kind, self.epoch, version, retryable=soft)
         # A late repeat of this call must not let the connection in: its node has given it up.
         self._ended.add(track.connection, Untracked("unknown"), now, refused)
         return refused
 
-    def untrack(self, room: str, connection: str, node: str, *, left: bool) -> Untracked:
+    def untrack(self, room: str, connection: str, node: str, *, left: bool, opened: bool = True) -> Untracked:
         """See `PresenceStore.untrack`."""
         now = self._clock()
         of_room = self._reaped(room, now)
         found = of_room.find(connection) if of_room is not None else None
         if of_room is not None and found is not None:
-            untracked = self._end(of_room, *found, connection, node, left, now)
+            id, member = found
+            joined = self._register.take_out(of_room, member, connection).kind
+            untracked = self._ended_one(of_room, id, member, joined, node, left, opened, now)
         elif (ended := self._ended.of(connection)) is not None:
             return ended.untracked
         else:
@@ -159,19 +139,30 @@ class PresenceTable:
         self._ended.add(connection, untracked, now)
         return untracked
 
-    def _end(
-        self, room: Occupancy, id: str, member: Entry, connection: str, node: str, left: bool, now: float
+    def _ended_one(
+        self,
+        room: Occupancy,
+        id: str,
+        member: Entry,
+        joined: str,
+        node: str,
+        left: bool,
+        opened: bool,
+        now: float,
     ) -> Untracked:
-        room.weigh(member, -1)
-        joined = self._take_out(room, member, connection).kind
-        room.weigh(member, 1)
+        """Decide what follows from the end of a connection."""
+        stays = None if left or member.grace <= 0 else now + member.grace
+        if not opened:
+            # It changes nothing: the member is what it would be without it.
+            stays = member.return_by
         if member.connections:
+            member.return_by = stays
             return Untracked("still", joined, member.arrival)
-        if left or member.grace <= 0:
-            decision = self._depart(room, id, member, now, by=node)
+        if stays is None or stays <= now:
+            decision = self._register.depart(room, id, member, now, by=node)
             return Untracked("departed", joined, member.arrival, decision)
-        self._go_away(room, id, member, now + member.grace)
-        return Untracked("away", joined, member.arrival)
+        self._register.go_away(room, id, member, stays)
+        return Untracked("away", joined, member.arrival, stays=stays - now)
 
     def dismiss(self, room: str, member: str, arrival: str, node: str) -> Untracked:
         """See `PresenceStore.dismiss`."""
@@ -184,7 +175,8 @@ class PresenceTable:
             return Untracked("unknown")
         if entry.connections:
             return Untracked("still", "", arrival)
-        untracked = Untracked("departed", "", arrival, self._depart(of_room, member, entry, now, by=node))
+        decision = self._register.depart(of_room, member, entry, now, by=node)
+        untracked = Untracked("departed", "", arrival, decision)
         self._ended.add(arrival, untracked, now)
         return untracked
 
@@ -217,34 +209,46 @@ class PresenceTable:
         """See `PresenceStore.reap`."""
         now = self._clock()
         left = _AT_ONCE
-        while left > 0 and self._due and self._due[0][0] <= now:
-            at, _, name = heappop(self._due)
-            room = self._rooms.get(name)
-            # Another entry is later than this one if something was due before it.
-            if room is not None and room.scheduled == at:
-                room.scheduled = NEVER
-                left -= self._reap_room(room, now, left)
+        for room in self._register.overdue(now):
+            left -= self._reap_room(room, now, left)
+            if left <= 0:
+                break
         self._rights.forget_ended(now)
         self._ended.forget_old(now)
         return self._decisions.take(node, now, _AT_ONCE)
 
+    def node_ended(self, node: str) -> None:
+        """End all that a node has, because its process has ended: nothing waits for its leases."""
+        now = self._clock()
+        for room in tuple(self._rooms.values()):
+            for id, member in tuple(room.members.items()):
+                if member.node == node:
+                    # No other node has to leave it the first seconds of a decision.
+                    member.node = ""
+                for connection, lease in tuple(member.connections.items()):
+                    if lease.node == node:
+                        lease.until = min(lease.until, now)
+                        self._lease_ended(room, id, member, connection, now)
+            self._register.schedule(room)
+        self._rights.node_ended(node, now)
+        self._decisions.node_ended(node)
+
     def ack(self, decisions: Sequence[str]) -> None:
         """See `PresenceStore.ack`."""
-        self._decisions.forget(decisions)
+        self._register.acknowledge(decisions)
 
     def update(self, room: str, member: str, info: bytes) -> None:
         """See `PresenceStore.update`."""
         of_room = self._rooms.get(room)
         entry = of_room.members.get(member) if of_room is not None else None
         if of_room is not None and entry is not None and entry.info != info:
-            entry.info = info
-            self._decide(of_room, member, entry, "update")
+            self._register.update(of_room, member, entry, info)
 
     def read(self, room: str) -> Roster:
         """See `PresenceStore.read`."""
         of_room = self._rooms.get(room)
         if of_room is None:
-            return Roster(self.epoch, self._floor, [])
+            return Roster(self.epoch, self._register.floor, [])
         members = [
             Present(id, entry.arrival, entry.anonymous, entry.info, not entry.connections)
             for id, entry in of_room.members.items()
@@ -258,7 +262,7 @@ class PresenceTable:
 
     def rooms(self, member: str) -> list[str]:
         """See `PresenceStore.rooms`."""
-        return list(self._rooms_of.get(member, ()))
+        return list(self._register.rooms_of.get(member, ()))
 
     def claim(
         self, scope: str, user: str, connection: str, node: str, *, most: int, replace: bool
@@ -305,91 +309,33 @@ class PresenceTable:
             if not connection:
                 # It may have come back, or gone away again.
                 if member.away_until is not None and member.away_until <= now:
-                    self._depart(room, id, member, now)
+                    self._register.depart(room, id, member, now)
                     decided += 1
                 continue
             lease = member.connections.get(connection)
             if lease is None:
                 continue
             if lease.until > now:
-                self._push(room, lease.until, id, connection)
+                self._register.look_again(room, lease.until, id, connection)
             elif now < self._no_end_before or now - self._last_touch > REFRESH * 1.5:
                 # The store was out of reach: that time does not count.
-                self._push(room, max(self._no_end_before, now + REAP), id, connection)
+                later = max(self._no_end_before, now + REAP)
+                self._register.look_again(room, later, id, connection)
             else:
                 self._lease_ended(room, id, member, connection, now)
                 decided += 1
-        self._schedule(room)
+        self._register.schedule(room)
         return decided
 
     def _lease_ended(self, room: Occupancy, id: str, member: Entry, connection: str, now: float) -> None:
-        room.weigh(member, -1)
-        member.lease_end = max(member.lease_end, self._take_out(room, member, connection).until)
-        room.weigh(member, 1)
+        until = self._register.take_out(room, member, connection).until
+        member.lease_end = max(member.lease_end, until)
         self._ended.add(connection, Untracked("unknown"), now)
-        if member.connections:
-            return
         away_until = member.lease_end + member.grace
-        if away_until <= now:
-            self._depart(room, id, member, now)
+        if member.connections:
+            member.return_by = away_until if member.grace > 0 else None
+        elif away_until <= now:
+            self._register.depart(room, id, member, now)
         else:
-            self._go_away(room, id, member, away_until)
-            self._await_hook(room, id, member, "away", now, None)
-
-    def _go_away(self, room: Occupancy, id: str, member: Entry, until: float) -> None:
-        member.away_until = until
-        self._push(room, until, id, "")
-        self._schedule(room)
-        self._decide(room, id, member, "away")
-
-    def _depart(self, room: Occupancy, id: str, member: Entry, now: float, by: str | None = None) -> str:
-        room.weigh(member, -1)
-        del room.members[id]
-        self._size -= 1
-        rooms = self._rooms_of[id]
-        del rooms[room.name]
-        if not rooms:
-            del self._rooms_of[id]
-        self._decide(room, id, member, "depart")
-        if not room.members:
-            del self._rooms[room.name]
-            self._floor = max(self._floor, room.version)
-        return self._await_hook(room, id, member, "depart", now, by)
-
-    def _take_out(self, room: Occupancy, member: Entry, connection: str) -> Lease:
-        del room.places[connection]
-        return member.connections.pop(connection)
-
-    def _decide(
-        self,
-        room: Occupancy,
-        id: str,
-        member: Entry,
-        kind: Literal["arrive", "away", "back", "depart", "restore", "update"],
-    ) -> None:
-        room.version += 1
-        whose = id, member.arrival, member.anonymous, member.info, member.node
-        self._publish(Diff(room.name, self.epoch, room.version, kind, *whose))
-
-    def _await_hook(
-        self,
-        room: Occupancy,
-        id: str,
-        member: Entry,
-        kind: Literal["away", "depart"],
-        now: float,
-        by: str | None,
-    ) -> str:
-        name = self._new_id()
-        decision = Decision(name, room.name, kind, id, member.arrival, member.anonymous, member.info)
-        self._decisions.add(decision, member.node, now, by)
-        return name
-
-    def _push(self, room: Occupancy, at: float, id: str, connection: str) -> None:
-        heappush(room.due, (at, next(self._number), id, connection))
-
-    def _schedule(self, room: Occupancy) -> None:
-        """Enter a room in the heap of all rooms, for the first thing that is due in it."""
-        if room.due and room.members and room.due[0][0] < room.scheduled:
-            room.scheduled = room.due[0][0]
-            heappush(self._due, (room.scheduled, next(self._number), room.name))
+            self._register.go_away(room, id, member, away_until)
+            self._register.await_hook(room, id, member, "away", now)

@@ -42,9 +42,11 @@ class RemotePresence:
         """See `PresenceStore.track`."""
         return await self._call(Tracked, "track", track)
 
-    async def untrack(self, room: str, connection: str, node: str, *, left: bool) -> Untracked:
+    async def untrack(
+        self, room: str, connection: str, node: str, *, left: bool, opened: bool = True
+    ) -> Untracked:
         """See `PresenceStore.untrack`."""
-        return await self._call(Untracked, "untrack", room, connection, node, left)
+        return await self._call(Untracked, "untrack", room, connection, node, left, opened)
 
     async def dismiss(self, room: str, member: str, arrival: str, node: str) -> Untracked:
         """See `PresenceStore.dismiss`."""

@@ -8,16 +8,19 @@ import logging
 import secrets
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from symphony.broker.attendance import Decision
 from symphony.broker.base import Draft, Heard, History, Key, Page, Receive, Record
 from symphony.broker.journal import Batch, Journal, StoredKey, StoredRoom
 from symphony.broker.keys import KEY_WINDOW
+from symphony.broker.memberchanges import KeptMember
 from symphony.broker.memory import NOBODY, MemoryBroker
+from symphony.broker.sqlitemembers import SqliteMembers
+from symphony.broker.sqlitetarget import Target
 from symphony.errors import BrokerUnavailableError, ConfigurationError, OutcomeUnknownError, QueueFullError
 from symphony.protocol.positions import Position
 from symphony.tasks import start
@@ -26,7 +29,7 @@ from symphony.websocket.backpressure import READY
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ("SqliteBroker", "Target", "target_of")
+__all__ = ("SqliteBroker",)
 
 logger = logging.getLogger("symphony.app")
 
@@ -38,36 +41,6 @@ _BYTES_AT_ONCE: Final = 4 * 1024 * 1024
 _SWEEP: Final = 5.0
 
 
-class Target(NamedTuple):
-    """A `sqlite://` URL.
-
-    Attributes:
-        path: The file.
-        sync: `"full"` or `"normal"`.
-    """
-
-    path: str
-    sync: Literal["full", "normal"]
-
-
-def target_of(url: str) -> Target:
-    """Parse a `sqlite://` URL: `sqlite:///relative.db`, `sqlite:////absolute.db`.
-
-    Raises:
-        ConfigurationError: It is wrong.
-    """
-    parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    sync = options.pop("sync", "full")
-    path = parts.path[1:]
-    if parts.scheme != "sqlite" or parts.netloc or not path or options or sync not in ("full", "normal"):
-        raise ConfigurationError(
-            f"{url!r} is not the URL of a broker in a file. Write sqlite:///rooms.db for a file in the "
-            "working directory, or sqlite:////var/lib/app/rooms.db; ?sync=full or ?sync=normal may follow."
-        )
-    return Target(path, "full" if sync == "full" else "normal")
-
-
 class _Waiting(NamedTuple):
     room: str
     draft: Draft
@@ -75,13 +48,26 @@ class _Waiting(NamedTuple):
     result: asyncio.Future[Position]
 
 
+class _Stored(NamedTuple):
+    """What the file has."""
+
+    rooms: list[StoredRoom]
+    keys: list[StoredKey]
+    members: list[KeptMember]
+    decisions: list[Decision]
+
+
 class SqliteBroker:
     """Keeps the publications of rooms in memory and in a file.
 
     A publication is stored before it is passed on and acknowledged. Publications that come
-    while a transaction is under way are stored together in the next one.
+    while a transaction is under way are stored together in the next one. So are changes of
+    the members of rooms.
 
     Make it with `SqliteBroker.open`.
+
+    Attributes:
+        kept: Stores members, for the presence store beside this broker.
     """
 
     shared = False
@@ -99,6 +85,7 @@ class SqliteBroker:
         # The rooms with records in the file, and up to where these were removed.
         self._floors: dict[str, int] = {}
         self._next = Batch()
+        self.kept = SqliteMembers(self._write_soon)
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._failing = False
@@ -125,7 +112,7 @@ class SqliteBroker:
         """
         broker = cls(max_bytes=max_bytes, max_calls=max_calls, max_waiting_bytes=max_waiting_bytes)
         try:
-            broker._restore(*await broker._in_thread(broker._load, target))
+            broker._restore(await broker._in_thread(broker._load, target))
         except BaseException:
             broker._thread.shutdown(wait=False)
             raise
@@ -169,11 +156,15 @@ class SqliteBroker:
         """See `Broker.relay`: there is no other process."""
         return READY
 
-    def deliver(self, topic: str, message: bytes) -> Awaitable[int]:
+    def deliver(self, topic: str, message: bytes, *, keeps: bool = False) -> Awaitable[int]:
         """See `Broker.deliver`: there is no other process."""
         return NOBODY
 
-    async def listen(self, topic: str, heard: Heard) -> None:
+    async def listeners(self, topic: str) -> int:
+        """See `Broker.listeners`: there is no other process."""
+        return 0
+
+    async def listen(self, topic: str, heard: Heard, missed: Callable[[], object] | None = None) -> None:
         """See `Broker.listen`."""
 
     def unlisten(self, topic: str) -> None:
@@ -200,21 +191,23 @@ class SqliteBroker:
         for waiting in self._waiting:
             _failed(waiting.result, BrokerUnavailableError("The broker of the rooms has stopped."))
         self._waiting.clear()
+        self.kept.close()
         self._core.close()
 
-    def _restore(self, rooms: Sequence[StoredRoom], keys: Sequence[StoredKey]) -> None:
+    def _restore(self, stored: _Stored) -> None:
         assert self._journal is not None
         self._core.first_epoch = self._journal.first_epoch
-        for room in rooms:
+        self.kept.members, self.kept.decisions = stored.members, stored.decisions
+        for room in stored.rooms:
             self._core.restore(room.name, room.top, room.floor, room.history, room.records)
             if room.records:
                 self._floors[room.name] = room.floor
-        for each in keys:
+        for each in stored.keys:
             self._core.restore_key(each.room, each.key, each.position, each.age)
 
     # In the thread of the file
 
-    def _load(self, target: Target) -> tuple[Sequence[StoredRoom], Sequence[StoredKey]]:
+    def _load(self, target: Target) -> _Stored:
         journal = self._journal = Journal(target.path, target.sync, lambda: secrets.token_urlsafe(9))
         try:
             if journal.may_have_lost:
@@ -224,7 +217,8 @@ class SqliteBroker:
                     target.path,
                 )
                 journal.begin_epochs()
-            return list(journal.rooms()), list(journal.keys(KEY_WINDOW))
+            rooms, keys = list(journal.rooms()), list(journal.keys(KEY_WINDOW))
+            return _Stored(rooms, keys, journal.members(), journal.decisions())
         except sqlite3.Error as error:
             journal.close()
             raise ConfigurationError(
@@ -234,6 +228,7 @@ class SqliteBroker:
 
     def _finish(self) -> None:
         if self._journal is not None:
+            self._next.members = self.kept.take()
             with contextlib.suppress(sqlite3.Error):
                 if self._next:
                     self._journal.store(self._next)
@@ -248,19 +243,23 @@ class SqliteBroker:
 
     async def _write(self) -> None:
         try:
-            while (self._waiting or self._next) and not self._closed:
+            while (self._waiting or self._next or self.kept) and not self._closed:
                 batch, self._next = self._next, Batch()
+                batch.members = self.kept.take()
                 planned = self._plan(batch)
                 if not batch:
+                    self.kept.ended()
                     continue
                 assert self._journal is not None
                 try:
                     await self._in_thread(self._journal.store, batch)
                 except Exception as error:
                     self._refuse(planned, error)
+                    self.kept.ended(failed=batch.members)
                     continue
                 self._failing = False
                 self._apply(planned)
+                self.kept.ended()
         finally:
             self._writing = None
 
@@ -324,11 +323,12 @@ class SqliteBroker:
     def _refuse(self, planned: list[tuple[_Waiting, Record]], error: Exception) -> None:
         """Tell the publishers that nothing was stored.
 
-        What else was in the batch removes something from the file. A later sweep does that.
+        What else was in the batch removes something from the file, or is about members. A later
+        transaction does that.
         """
         if not self._failing:
             self._failing = True
-            logger.error("The broker of the rooms cannot store publications: %s", error)
+            logger.error("The broker of the rooms cannot store publications and members: %s", error)
         text = f"The broker of the rooms cannot store anything: {error}."
         # The disk may have more than it has said.
         kind = BrokerUnavailableError if "full" in str(error) else OutcomeUnknownError
@@ -353,7 +353,8 @@ class SqliteBroker:
                 self._floors[room] = floor
             if floor > stored:
                 self._next.trim(room, floor)
-        if self._next:
+        self.kept.try_again()
+        if self._next or self.kept:
             self._write_soon()
         if self._journal is not None and not self._closed:
             self._thread.submit(partial(_quietly, self._journal.expire, KEY_WINDOW))

@@ -11,6 +11,13 @@ Those of `PRESENCE` also take a function that lets the time of the store pass:
     @pytest.mark.parametrize("check", contracts.PRESENCE, ids=lambda check: check.__name__)
     async def test_it_is_a_presence_store(check):
         await check(make_store(), clock.advance)
+
+A store that keeps its members over a restart passes those of `RESTARTS`, too. These take a
+function that kills the present store and opens it again:
+
+    @pytest.mark.parametrize("check", contracts.RESTARTS, ids=lambda check: check.__name__)
+    async def test_its_members_survive(check):
+        await check(restart_store, clock.advance)
 """
 
 from __future__ import annotations
@@ -24,10 +31,12 @@ from symphony.protocol.positions import Position
 from symphony.testing.drafts import PAGE, content, data_of, draft, read_all
 from symphony.testing.keycontracts import KEYS
 from symphony.testing.leasechecks import PRESENCE
+from symphony.testing.restartchecks import RESTARTS
 
 __all__ = (
     "BROKER",
     "PRESENCE",
+    "RESTARTS",
     "SHARED_BROKER",
     "a_delivery_is_counted",
     "a_message_has_no_event",

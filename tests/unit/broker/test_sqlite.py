@@ -21,7 +21,8 @@ from symphony import (
 )
 from symphony.broker import journal, sqlite
 from symphony.broker.base import Broker, Draft, History, Key, Record
-from symphony.broker.sqlite import SqliteBroker, target_of
+from symphony.broker.sqlite import SqliteBroker
+from symphony.broker.sqlitetarget import target_of
 from symphony.testing import Clock, contracts
 
 HISTORY = History(100)
