@@ -316,6 +316,29 @@ async def test_a_refusal_of_the_server_is_one_line_and_exit_code_1() -> None:
         assert errors[0].endswith("refused the connection: a token is needed (4401).")
 
 
+@pytest.mark.parametrize(
+    ("code", "times", "exit_code"), [("elsewhere", 1, 0), ("elsewhere", 5, 0), ("unavailable", 1, 1)]
+)
+@pytest.mark.parametrize("raw", [False, True])
+async def test_who_is_sent_elsewhere_at_first_tries_again_and_others_do_not(
+    code: str, times: int, exit_code: int, raw: bool
+) -> None:
+    """With workers, a room with a home is at one of them."""
+    app = Symphony()
+    route = app.route("/", events=not raw)
+    attempts = iter(range(times))
+
+    @route.on_connect
+    async def enter() -> None:
+        if next(attempts, None) is not None:
+            raise Reject(code, "not here")
+
+    route.on_message(lambda message: message)
+    async with serve_natively(app) as url:
+        result = await script(url, "hi", options=("--wait", "0"))
+    assert (result.code, len(result.errors)) == (exit_code, exit_code)
+
+
 async def test_a_web_server_that_is_no_websocket_server_is_recognized() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
