@@ -760,6 +760,7 @@ async def test_a_script_joins_a_room_and_publishes() -> None:
     assert (result.code, len(result.errors)) == (2, 1)
     assert "Line 4: You are not in the room 'talk:fish'." in result.errors[0]
     lines = [re.sub(r'"epoch":"[^"]+"', '"epoch":"e"', line) for line in result.lines]
+    lines = [re.sub(r'"message":"[^"]+"', '"message":"..."', line) for line in lines]
     assert lines[:3] == [
         '{"joined":"talk:birds","position":{"epoch":"e","offset":0}}',
         '{"presence":"talk:birds","members":{"ann":{}},"total":1}',
@@ -768,7 +769,7 @@ async def test_a_script_joins_a_room_and_publishes() -> None:
     # The program takes answers and publications in tasks of their own.
     assert sorted(lines[3:]) == [
         '{"error":3,"data":{"code":"forbidden",'
-        '"message":"clients may not publish \'shouted\' to \'talk:birds\'","retryable":false,'
+        '"message":"...","retryable":false,'
         '"details":{"room":"talk:birds","event":"shouted"}}}',
         '{"event":"said","data":"an owl!","room":"talk:birds","position":{"epoch":"e","offset":1}}',
         '{"reply":2,"data":{"epoch":"e","offset":1}}',
