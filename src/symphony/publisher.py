@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import threading
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from symphony.broker.engines import check, open_broker, presence_beside, reachable_at
+from symphony.broker.engines import check, name_beside, open_broker, presence_beside, reachable_at
 from symphony.broker.ipc import shown
 from symphony.errors import BrokerUnavailableError, WrongThreadError
 from symphony.limits import Limits
@@ -121,7 +120,7 @@ class AsyncPublishing:
             broker=broker,
             stats=Stats(),
             store=presence_beside(broker),
-            node=secrets.token_urlsafe(9),
+            node=name_beside(broker),
             has_members=False,
             limits=limits,
         )

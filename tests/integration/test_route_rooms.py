@@ -637,6 +637,70 @@ async def test_a_join_that_fails_after_the_claim_leaves_the_old_socket_its_place
             assert (await closed(old))[0] == 4410
 
 
+@pytest.mark.parametrize("hook", ["on_back", "on_join"])
+async def test_a_member_who_is_away_stays_so_if_its_next_attempt_is_cut_before_it_opens(serve, hook):
+    """Until the same time as before: the attempt changes nothing."""
+    app = Symphony()
+    log = Log()
+    go_on = asyncio.Event()
+    rooms = app.rooms("doc", grace=60)
+    route = app.route("/{user}", room="doc", events=True)
+
+    @app.middleware("connect")
+    async def sign_in(socket: Socket, call_next) -> None:
+        socket.login(Identity(socket.params["user"]))
+        await call_next(socket)
+
+    async def wait(name: str) -> None:
+        log.append(name)
+        if name == hook and len(log) > 2:
+            await go_on.wait()
+
+    @rooms.on_back
+    async def on_back(member: Member) -> None:
+        await wait("on_back")
+
+    @rooms.on_join
+    async def on_join(socket: Socket) -> None:
+        await wait("on_join")
+
+    @rooms.on_away
+    async def on_away(member: Member, leave: Leave) -> None:
+        log.append(f"{leave.reason} {member.away_until is not None}")
+
+    @rooms.on_depart
+    async def on_depart(member: Member) -> None:
+        log.append("departs")
+
+    assert route.path
+    async with serve(app) as url:
+        ann = await connect(f"{url}/ann", subprotocols=JSON)
+        await log.reaches(1)
+        ann.transport.abort()
+        await log.reaches(2)
+        member = app.room("doc").members["ann"]
+        entry = app._core.node.rooms._store._table._rooms["doc"].members["ann"]
+        until_then = entry.away_until
+        assert until_then is not None
+        for attempt in (1, 2):
+            before = len(log)
+            task = asyncio.create_task(_open(f"{url}/ann", subprotocols=JSON))
+            await log.reaches(before + (1 if hook == "on_back" else 2))
+            task.cancel()
+            await until(lambda: not member.sockets)
+            go_on.set()
+            await log.reaches(before + (2 if hook == "on_back" else 3))
+            assert log.count("lost True") == attempt + 1
+            go_on.clear()
+            assert app.room("doc").members["ann"] is member
+            assert entry.away_until == until_then
+        assert "departs" not in log
+        go_on.set()
+        async with connect(f"{url}/ann", subprotocols=JSON):
+            await until(lambda: member.sockets)
+            assert (member.away_until, app.room("doc").members["ann"]) == (None, member)
+
+
 async def test_a_second_socket_is_refused_before_the_hooks_of_its_join(serve):
     house = House(members=Player, route={"per_user": 1, "on_conflict": "refuse"})
     arrived = Log()

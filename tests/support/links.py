@@ -48,6 +48,10 @@ class _HalfLink:
     def drained(self) -> Awaitable[None]:
         return READY
 
+    def finish(self) -> None:
+        # After what was sent.
+        self._network.loop.call_soon(self.close)
+
     def close(self) -> None:
         other = self.other
         for half in (self, other):

@@ -256,8 +256,8 @@ class Broker(Protocol):
         """
         ...
 
-    def deliver(self, topic: str, message: bytes) -> Awaitable[int]:
-        """Relay a message, and say how many other processes got it.
+    def deliver(self, topic: str, message: bytes, *, keeps: bool = False) -> Awaitable[int]:
+        """Relay a message, and say how many other processes get it.
 
         Messages that are relayed and delivered on one topic arrive in the order of the
         calls. Unlike what is relayed, it waits while the broker cannot be reached.
@@ -265,20 +265,28 @@ class Broker(Protocol):
         Args:
             topic: As in `relay`.
             message: Any bytes.
+            keeps: Whether it is kept for processes whose connection to the broker is interrupted at
+                this moment. They get it before everything else when they are back, once.
 
         Returns:
             What the sender awaits: how many other processes listen to the topic, so that the
-            message was passed to them. It need not be awaited. If the broker is shared, it
-            is an `asyncio.Future`.
+            message was passed to them, or is kept for them. It need not be awaited. If the
+            broker is shared, it is an `asyncio.Future`.
         """
         ...
 
-    async def listen(self, topic: str, heard: Heard) -> None:
+    async def listeners(self, topic: str) -> int:
+        """Return how many other processes listen to a topic, also those that are cut off for a moment."""
+        ...
+
+    async def listen(self, topic: str, heard: Heard, missed: Callable[[], object] | None = None) -> None:
         """Receive what other processes relay to a topic, from when this returns.
 
         Args:
             topic: The name. A process listens to a topic once at a time.
             heard: Called with each message. It must not raise.
+            missed: Called when this process was cut off, and the broker does not know any more
+                which messages it would have kept for it. It must not raise.
         """
         ...
 

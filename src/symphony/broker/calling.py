@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -86,8 +87,8 @@ class Caller:
         max_bytes: How many bytes these and unsent messages may have.
         random: Returns a number from 0 to 1.
         told: Called with what the broker says that is no answer.
-        welcomed: Called when there is a link again, with whether the broker still knows
-            this node. If not, what it had subscribed to is gone.
+        welcomed: Called when there is a link again, with whether this node gets all messages
+            that the broker keeps for those without a link.
         ended: Called once if the link has ended and cannot be made again.
     """
 
@@ -101,7 +102,7 @@ class Caller:
         max_bytes: int,
         random: Callable[[], float],
         told: Callable[[Sequence[Any]], None],
-        welcomed: Callable[[], None],
+        welcomed: Callable[[bool], None],
         ended: Callable[[], None] | None = None,
     ) -> None:
         self._dial = dial
@@ -120,7 +121,9 @@ class Caller:
         self._link: Link | None = None
         self._end: _End | None = None
         self._life: str | None = None
-        self._welcome: asyncio.Future[tuple[str, bool]] = self._loop.create_future()
+        # The number of the last message that the broker would have kept for this node.
+        self._last = -1
+        self._welcome: asyncio.Future[tuple[str, bool, bool]] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -208,7 +211,8 @@ class Caller:
             self._timer.cancel()
         link, self._link, self._end = self._link, None, None
         if link is not None:
-            link.close()
+            link.send(encode((0, 0, "bye")))
+            link.finish()
         for number in tuple(self._calls):
             self._give_up(self._calls[number], "the app has stopped")
 
@@ -223,10 +227,10 @@ class Caller:
             try:
                 async with asyncio.timeout(self._timeout * _PATIENCE):
                     link = await self._dial(end)
-                    link.send(encode((0, 0, "hello", self._name)))
-                    life, known = await welcome
+                    link.send(encode((0, 0, "hello", self._name, os.getpid(), self._last)))
+                    life, known, complete = await welcome
                 if self._end is end:
-                    self._resume(link, life, known=known)
+                    self._resume(link, life, known=known, complete=complete)
                     return
             except BaseException as error:
                 self._end = None
@@ -255,11 +259,16 @@ class Caller:
             if call is not None:
                 _fail(call.future, _error_of(said[2], said[3]))
         elif kind != Said.WELCOME:
+            if kind == Said.RELAYED and len(said) > 3:
+                self._last = said[3]
             self._told(said)
         elif not self._welcome.done():
-            self._welcome.set_result((said[1], said[2]))
+            _, life, known, complete, last = said
+            if not complete:
+                self._last = last
+            self._welcome.set_result((life, known, complete))
 
-    def _resume(self, link: Link, life: str, *, known: bool) -> None:
+    def _resume(self, link: Link, life: str, *, known: bool, complete: bool) -> None:
         """Begin to use a link: send again what is not answered."""
         self._link = link
         now = self._loop.time()
@@ -272,7 +281,7 @@ class Caller:
             link.send(call.message)
         if again:
             logger.info("The broker of the rooms is reached again.")
-            self._welcomed()
+            self._welcomed(complete)
 
     def _lost(self, end: _End) -> None:
         if end is not self._end or self._closed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,7 @@ __all__ = (
     "MEMORY",
     "check",
     "is_in_memory",
+    "name_beside",
     "note_of",
     "open_broker",
     "presence_beside",
@@ -123,6 +125,11 @@ async def open_broker(url: str, limits: Limits, *, ended: Callable[[], None] | N
     )
     await broker.connect()
     return broker
+
+
+def name_beside(broker: Broker | None) -> str:
+    """Return the name of a node: the one by which its broker knows it."""
+    return broker.name if isinstance(broker, RemoteBroker) else secrets.token_urlsafe(9)
 
 
 def presence_beside(broker: Broker | None) -> PresenceStore:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 from symphony.broker.base import Broker, Key, Record
+from symphony.broker.hubnodes import NODE_TIMEOUT, KnownNode, Orders, Published, error_message
 from symphony.broker.links import (
     Link,
     LinkEnd,
@@ -22,8 +23,6 @@ from symphony.broker.links import (
     unpack_history,
     unpack_position,
 )
-from symphony.errors import BrokerUnavailableError, OutcomeUnknownError, QueueFullError, Reject
-from symphony.protocol.positions import Position
 
 __all__ = ("Hub",)
 
@@ -35,67 +34,7 @@ T = TypeVar("T")
 # connects again, and reads what it has missed from the histories.
 _MAX_UNSENT_BYTES: Final = 64 * 1024 * 1024
 
-# For how long the answers of a node without a link are kept.
-_NODE_TIMEOUT: Final = 60.0
-
 _PENDING: Final = b""
-
-
-class _Node:
-    """What is known of a node, whatever its link.
-
-    Attributes:
-        name: Its name.
-        port: The end of its link, if it has one.
-        answers: The answers that it may not have yet, of calls that must not run twice.
-        timer: Forgets it.
-    """
-
-    __slots__ = ("answers", "name", "port", "timer")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.port: _Port | None = None
-        self.answers: dict[int, bytes] = {}
-        self.timer: asyncio.TimerHandle | None = None
-
-    def answer(self, number: int, message: bytes) -> None:
-        """Answer a call, on the link that it has now."""
-        if number in self.answers:
-            self.answers[number] = message
-        if self.port is not None:
-            self.port.send(message)
-
-
-class _Published:
-    """The source of a publication: the call that has published it."""
-
-    __slots__ = ("answered", "node", "number")
-
-    def __init__(self, node: _Node, number: int) -> None:
-        self.node = node
-        self.number = number
-        self.answered = False
-
-    def answer(self, position: Position, replaces: Position | None, *, is_new: bool) -> None:
-        if not self.answered:
-            self.answered = True
-            result = position.epoch, position.offset, pack_position(replaces), is_new
-            self.node.answer(self.number, encode((Said.ANSWER, self.number, result)))
-
-    def done(self, result: asyncio.Future[Position]) -> None:
-        """Answer with the result of a publication that nobody here has received."""
-        if result.cancelled():
-            self.fail(OutcomeUnknownError("The broker stops."))
-        elif (error := result.exception()) is not None:
-            self.fail(error)
-        else:
-            self.answer(result.result(), None, is_new=False)
-
-    def fail(self, error: BaseException) -> None:
-        if not self.answered:
-            self.answered = True
-            self.node.answer(self.number, _error(self.number, error))
 
 
 class _Port:
@@ -106,7 +45,7 @@ class _Port:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self.link: Link | None = None
-        self.node: _Node | None = None
+        self.node: KnownNode | None = None
         self.rooms: set[str] = set()
         self.topics: set[str] = set()
         self.closed = False
@@ -131,6 +70,8 @@ class _Port:
             number, floor, method, *arguments = decode(message)
             if method == "hello":
                 self._hub.welcome(self, *arguments)
+            elif method == "bye":
+                self._hub.ended(self)
             elif self.node is None:
                 raise ValueError("the first message of a node must be its hello")
             else:
@@ -160,7 +101,7 @@ class Hub:
         self._broker = broker
         self._life = life
         self._loop = asyncio.get_running_loop()
-        self._nodes: dict[str, _Node] = {}
+        self._nodes: dict[str, KnownNode] = {}
         self._ports: dict[_Port, None] = {}
         self._rooms: dict[str, dict[_Port, None]] = {}
         self._topics: dict[str, dict[_Port, None]] = {}
@@ -174,7 +115,11 @@ class Hub:
             "listen": self._listen,
             "unlisten": self._unlisten,
             "relay": self._relay,
+            "listeners": self._listeners,
         }
+
+        self._orders = Orders()
+        self._when_ended: list[Callable[[str], object]] = []
 
     def attach(self, link: Link) -> LinkEnd:
         """Begin to serve a node; return what takes the messages of its link."""
@@ -196,6 +141,10 @@ class Hub:
 
         self._methods[method] = called
 
+    def when_ended(self, function: Callable[[str], object]) -> None:
+        """Call a function with the name of each node that has ended: it does not come back."""
+        self._when_ended.append(function)
+
     def say(self, topic: str, value: Any) -> None:
         """Pass what another store says to all nodes that listen to a topic, in MessagePack."""
         ports = self._topics.get(topic)
@@ -213,40 +162,80 @@ class Hub:
             if port.link is not None:
                 port.link.close()
 
-    def welcome(self, port: _Port, name: str) -> None:
-        """Begin with a node, or go on with it."""
+    def welcome(self, port: _Port, name: str, process: int = 0, last: int = -1) -> None:
+        """Begin with a node, or go on with it.
+
+        Args:
+            port: The end of its link.
+            name: Its name.
+            process: The id of its process.
+            last: The number of the last message that it has of those that are kept; below 0:
+                it has had no link before.
+        """
         node = self._nodes.get(name)
         known = node is not None
         if node is None:
-            node = self._nodes[name] = _Node(name)
+            node = self._nodes[name] = KnownNode(name, process)
         if node.timer is not None:
             node.timer.cancel()
             node.timer = None
         earlier, node.port, port.node = node.port, port, node
-        if earlier is not None and earlier.link is not None:
+        if isinstance(earlier, _Port) and earlier.link is not None:
             # The node has given it up.
+            node.topics = set(earlier.topics)
             earlier.closed = True
             earlier.link.close()
-        port.send(encode((Said.WELCOME, self._life, known)))
+        # It listens on, so that it hears what follows what it has missed.
+        self._listen(port, *node.topics)
+        missed = self._orders.after(last, name, node.topics) if known and last >= 0 else None
+        port.send(encode((Said.WELCOME, self._life, known, missed is not None, self._orders.last)))
+        for message in missed or ():
+            port.send(message)
 
     def left(self, port: _Port) -> None:
         """Forget a link, and later its node."""
         if self._ports.pop(port, self) is self:
             return
+        topics = set(port.topics)
         for room in tuple(port.rooms):
             self._unsubscribe(port, room)
         for topic in tuple(port.topics):
             self._unlisten(port, topic)
         node, port.link = port.node, None
         if node is not None and node.port is port:
-            node.port = None
-            node.timer = self._loop.call_later(_NODE_TIMEOUT, self._forget, node)
+            node.port, node.topics = None, topics
+            if node.has_ended:
+                self._end(node)
+            else:
+                node.timer = self._loop.call_later(NODE_TIMEOUT, self._forget, node)
 
-    def _forget(self, node: _Node) -> None:
-        self._nodes.pop(node.name, None)
+    def ended(self, port: _Port) -> None:
+        """Forget a node that has stopped, as it says."""
+        if port.node is not None:
+            port.node.has_ended = True
+        self.left(port)
+
+    def process_ended(self, process: int) -> None:
+        """Forget the nodes of a process that has ended, when everything that they have sent is read."""
+        for node in tuple(self._nodes.values()):
+            if node.process == process:
+                node.has_ended = True
+                if node.port is None:
+                    self._end(node)
+
+    def _end(self, node: KnownNode) -> None:
+        self._forget(node)
+        for function in self._when_ended:
+            function(node.name)
+
+    def _forget(self, node: KnownNode) -> None:
+        if node.timer is not None:
+            node.timer.cancel()
+        if self._nodes.get(node.name) is node:
+            del self._nodes[node.name]
 
     def called(
-        self, port: _Port, node: _Node, number: int, floor: int, method: str, arguments: Sequence[Any]
+        self, port: _Port, node: KnownNode, number: int, floor: int, method: str, arguments: Sequence[Any]
     ) -> None:
         """Carry out a call, unless it was carried out before."""
         answers = node.answers
@@ -257,9 +246,9 @@ class Hub:
             if earlier is None:
                 answers[number] = _PENDING
                 if method == "publish":
-                    self._publish(_Published(node, number), *arguments)
+                    self._publish(Published(node, number), *arguments)
                 else:
-                    count = self._relay(port, *arguments)
+                    count = self._deliver(port, node, *arguments)
                     node.answer(number, encode((Said.ANSWER, number, count)))
             elif earlier:
                 port.send(earlier)
@@ -269,7 +258,7 @@ class Hub:
         except Exception as error:
             if not number:
                 raise
-            node.answer(number, _error(number, error))
+            node.answer(number, error_message(number, error))
             return
         if isinstance(result, asyncio.Future):
             # If the link ends before, the node calls again.
@@ -279,7 +268,7 @@ class Hub:
         elif number:
             port.send(encode((Said.ANSWER, number, result)))
 
-    def _publish(self, source: _Published, room: str, *packed: Any) -> None:
+    def _publish(self, source: Published, room: str, *packed: Any) -> None:
         try:
             draft, history = unpack_draft(packed[:4], source), unpack_history(packed[4:])
             result = self._broker.publish(room, draft, history)
@@ -294,7 +283,7 @@ class Hub:
         """Pass a publication to all nodes that subscribe to its room."""
         source = record.source
         publisher = None
-        if isinstance(source, _Published):
+        if isinstance(source, Published):
             # In the order of all that is said: its node takes the publication from this.
             publisher = source.node.port
             source.answer(record.position, record.replaces, is_new=True)
@@ -347,12 +336,29 @@ class Hub:
                 del self._topics[topic]
 
     def _relay(self, port: _Port, topic: str, message: bytes) -> int:
+        return self._pass_on(port, topic, encode((Said.RELAYED, topic, message)))
+
+    def _deliver(self, port: _Port, node: KnownNode, topic: str, message: bytes, keeps: bool) -> int:
+        if not keeps:
+            return self._relay(port, topic, message)
+        relayed = self._orders.add(topic, message, node.name, self._loop.time())
+        return self._pass_on(port, topic, relayed) + self._cut(node, topic)
+
+    def _pass_on(self, port: _Port, topic: str, relayed: bytes) -> int:
         others = [other for other in self._topics.get(topic, ()) if other is not port]
-        if others:
-            relayed = encode((Said.RELAYED, topic, message))
-            for other in others:
-                other.send(relayed)
+        for other in others:
+            other.send(relayed)
         return len(others)
+
+    def _cut(self, node: KnownNode, topic: str) -> int:
+        """Return how many other nodes listen to a topic, and have no link at this moment."""
+        nodes = self._nodes.values()
+        return sum(topic in each.topics and each.is_cut() for each in nodes if each is not node)
+
+    def _listeners(self, port: _Port, topic: str) -> int:
+        assert port.node is not None
+        others = [other for other in self._topics.get(topic, ()) if other is not port]
+        return len(others) + self._cut(port.node, topic)
 
 
 def _at_once(work: Coroutine[Any, Any, T] | Generator[Any, Any, T]) -> T:
@@ -363,16 +369,3 @@ def _at_once(work: Coroutine[Any, Any, T] | Generator[Any, Any, T]) -> T:
         return stop.value
     work.close()
     raise TypeError("An engine that is shared over links must answer its reads at once.")
-
-
-def _error(number: int, error: BaseException) -> bytes:
-    if isinstance(error, QueueFullError):
-        kind, text = "full", str(error)
-    elif isinstance(error, BrokerUnavailableError):
-        kind, text = "unavailable", str(error)
-    elif isinstance(error, Reject):
-        kind, text = "reject", str(error)
-    else:
-        logger.error("The broker failed at a call.", exc_info=error)
-        kind, text = "unknown", f"The broker failed: {type(error).__name__}"
-    return encode((Said.ERROR, number, kind, text))

@@ -52,9 +52,15 @@ class ServedBroker:
     """
 
     def __init__(
-        self, url: str, loop: asyncio.AbstractEventLoop, stop: asyncio.Event, thread: threading.Thread
+        self,
+        url: str,
+        hub: Hub,
+        loop: asyncio.AbstractEventLoop,
+        stop: asyncio.Event,
+        thread: threading.Thread,
     ):
         self.url = url
+        self._hub = hub
         self._loop = loop
         self._stop = stop
         self._thread = thread
@@ -63,6 +69,11 @@ class ServedBroker:
     def running(self) -> bool:
         """Whether it is served still: neither closed, nor has it failed."""
         return self._thread.is_alive()
+
+    def process_ended(self, process: int) -> None:
+        """Free what the nodes of a process had, because it has ended: no lease has to end before."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._hub.process_ended, process)
 
     def close(self) -> None:
         """Stop to serve it, and wait until what was accepted is stored."""
@@ -106,7 +117,7 @@ def serve(
             async with contextlib.AsyncExitStack() as stack:
                 url = await (_listen_tcp(hub, stack) if tcp else _listen_unix(hub, stack))
                 stop = asyncio.Event()
-                served.append(ServedBroker(url, asyncio.get_running_loop(), stop, thread))
+                served.append(ServedBroker(url, hub, asyncio.get_running_loop(), stop, thread))
                 began.set()
                 await stop.wait()
         finally:

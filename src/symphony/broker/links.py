@@ -5,7 +5,9 @@ A link carries whole messages. Each is a MessagePack array.
 A node sends calls: `[number, floor, method, *arguments]`. The numbers of one node rise, also
 over several links. All its calls below *floor* are answered, so their answers need not be
 kept. A call with the number 0 has no answer. The first message is
-`[0, 0, "hello", name]`: the random name of the node.
+`[0, 0, "hello", name, process, last]`: the random name of the node, the id of its process, and
+the number of the last numbered message that it has, or -1. The last one of a node that stops is
+`[0, 0, "bye"]`.
 
 The broker sends the messages of `Said`. The first is `WELCOME`.
 """
@@ -49,12 +51,14 @@ class Said(IntEnum):
     """What a message of the broker is: its first element.
 
     Attributes:
-        WELCOME: `[life, known]`: which life of the broker it is, and whether it remembers the
-            answers that this node may have missed.
+        WELCOME: `[life, known, complete, last]`: which life of the broker it is; whether it
+            remembers the answers that this node may have missed; whether all numbered messages
+            follow that it has missed; the number of the last one of these.
         ANSWER: `[number, result]`.
         ERROR: `[number, kind, text]`.
         PUBLISHED: `[room, *record]`.
-        RELAYED: `[topic, message]`.
+        RELAYED: `[topic, message]`, and a number if the broker keeps the message for nodes whose
+            link is interrupted.
     """
 
     WELCOME = 0
@@ -88,6 +92,10 @@ class Link(Protocol):
 
     def close(self) -> None:
         """End the link at once. `LinkEnd.lost` is called later, if it was not called yet."""
+        ...
+
+    def finish(self) -> None:
+        """End the link after what was sent, if the other side reads."""
         ...
 
 

@@ -41,7 +41,6 @@ _ANSWER: Final = 2
 _ERROR: Final = 3
 _WORKING: Final = 4
 _CANCEL: Final = 5
-_LIVING: Final = 6
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode
@@ -99,9 +98,12 @@ class Peers:
 
     Attributes:
         node: The name of this node.
+        missed: Called if questions that are for all may have been missed, also those that the
+            broker keeps for nodes without a connection.
     """
 
     def __init__(self, broker: Broker, node: str, report: Callable[[BaseException, str], object]) -> None:
+        self.missed: Callable[[], object] = list
         self.node = node
         self._broker = broker
         self._report = report
@@ -121,7 +123,7 @@ class Peers:
             BrokerUnavailableError: The broker cannot be reached.
         """
         await self._broker.listen(_topic(self.node), self._heard)
-        await self._broker.listen(_ALL, self._heard)
+        await self._broker.listen(_ALL, self._heard, lambda: self.missed())
 
     async def finish(self, *, timeout: float) -> None:
         """Wait for the answers of other nodes, at most for *timeout* seconds, because the app stops."""
@@ -192,7 +194,12 @@ class Peers:
         return question.answers[node]
 
     async def ask_all(
-        self, method: str, *arguments: Any, timeout: float, heard: Heard | None = None
+        self,
+        method: str,
+        *arguments: Any,
+        timeout: float,
+        heard: Heard | None = None,
+        keeps: bool = False,
     ) -> list[Any]:
         """Call a method of all other nodes, and return their results.
 
@@ -203,20 +210,29 @@ class Peers:
             arguments: Its arguments, plain values.
             timeout: How many seconds it may take. Then it is cancelled.
             heard: Called with each node and its result, as soon as it is there.
+            keeps: Whether nodes that have lost the broker at this moment are asked, too, as soon as
+                they have it again, and waited for.
 
         Raises:
-            RequestTimeoutError: A node has not answered in time.
+            RequestTimeoutError: A node has not answered in time. If it *keeps*, it is asked later.
             QueueFullError: Too many questions wait for their answers.
             SymphonyError: What a method has raised, or what the broker does.
         """
         question = _Question(heard)
-        await self._run(question, _ALL, method, arguments, timeout)
+        await self._run(question, _ALL, method, arguments, timeout, keeps=keeps)
         for error in question.errors.values():
             raise error
         return list(question.answers.values())
 
     async def _run(
-        self, question: _Question, node: str, method: str, arguments: Sequence[Any], timeout: float
+        self,
+        question: _Question,
+        node: str,
+        method: str,
+        arguments: Sequence[Any],
+        timeout: float,
+        *,
+        keeps: bool = False,
     ) -> None:
         if len(self._questions) >= MAX_ASKED:
             raise QueueFullError(f"{MAX_ASKED} questions to other nodes wait for their answers.")
@@ -225,7 +241,7 @@ class Peers:
         passed_on = False
         try:
             async with asyncio.timeout(timeout):
-                delivered = self._deliver(node, _ASK, number, method, arguments)
+                delivered = self._deliver(node, _ASK, number, method, arguments, keeps=keeps)
                 passed_on = True
                 question.expected = await delivered
                 question.look()
@@ -233,17 +249,17 @@ class Peers:
         except OutcomeUnknownError:
             raise
         except TimeoutError:
-            raise RequestTimeoutError(_silent(question, method, timeout)) from None
+            raise RequestTimeoutError(_silent(question, method, timeout, keeps=keeps)) from None
         finally:
             del self._questions[number]
             # A task that is cancelled cancels what it waits for.
             if passed_on and (not question.done.done() or question.done.cancelled()):
                 self._deliver(node, _CANCEL, number)
 
-    def _deliver(self, node: str, *message: Any) -> Awaitable[int]:
+    def _deliver(self, node: str, *message: Any, keeps: bool = False) -> Awaitable[int]:
         kind, *rest = message
         topic = _ALL if node == _ALL else _topic(node)
-        return self._broker.deliver(topic, _encode((kind, self.node, *rest)))
+        return self._broker.deliver(topic, _encode((kind, self.node, *rest)), keeps=keeps)
 
     def _heard(self, message: bytes) -> None:
         try:
@@ -291,7 +307,7 @@ class Peers:
                 return
             for node in nodes:
                 try:
-                    is_there = await self._deliver(node, _LIVING, 0)
+                    is_there = await self._broker.listeners(_topic(node))
                 except SymphonyError:
                     # Without the broker, it is not known.
                     continue
@@ -373,7 +389,8 @@ def _topic(node: str) -> str:
     return f"node:{node}"
 
 
-def _silent(question: _Question, method: str, timeout: float) -> str:
+def _silent(question: _Question, method: str, timeout: float, *, keeps: bool) -> str:
     if question.expected is None:
         return f"The broker did not pass on {method!r} within {timeout:g} s."
-    return f"{question.missing} of {question.expected} nodes did not answer {method!r} within {timeout:g} s."
+    text = f"{question.missing} of {question.expected} nodes did not answer {method!r} within {timeout:g} s."
+    return f"{text} They do it as soon as they respond, or have the broker again." if keeps else text

@@ -48,6 +48,7 @@ class _Presence:
         self.table = table = PresenceTable(clock=clock, new_id=new_id, publish=self._publish, kept=kept)
         self._dropped = 0
         self._has_begun = False
+        hub.when_ended(table.node_ended if kept is None else self._stored(kept, table.node_ended))
         for name, method in (
             ("track", self._track),
             ("untrack", self._untrack),

@@ -222,6 +222,9 @@ class PresenceTable:
         now = self._clock()
         for room in tuple(self._rooms.values()):
             for id, member in tuple(room.members.items()):
+                if member.node == node:
+                    # No other node has to leave it the first seconds of a decision.
+                    member.node = ""
                 for connection, lease in tuple(member.connections.items()):
                     if lease.node == node:
                         lease.until = min(lease.until, now)

@@ -60,6 +60,9 @@ class RemoteBroker:
         name: A random name that no other node has; `None`: it is made.
         random: Returns a number from 0 to 1, for the pauses before it connects again.
         ended: Called once if the broker has gone and does not come back.
+
+    Attributes:
+        name: The name by which the broker knows this node.
     """
 
     shared = True
@@ -75,9 +78,10 @@ class RemoteBroker:
         random: Callable[[], float] = random.random,
         ended: Callable[[], None] | None = None,
     ) -> None:
+        self.name = name or secrets.token_urlsafe(12)
         self._caller = Caller(
             dial,
-            name=name or secrets.token_urlsafe(12),
+            name=self.name,
             timeout=timeout,
             max_calls=max_calls,
             max_bytes=max_bytes,
@@ -88,6 +92,7 @@ class RemoteBroker:
         )
         self._subscriptions: dict[str, _Subscription] = {}
         self._topics: dict[str, Heard] = {}
+        self._missed: dict[str, Callable[[], object]] = {}
         self._resuming: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
@@ -148,13 +153,19 @@ class RemoteBroker:
         """See `Broker.relay`."""
         return self._caller.tell("relay", topic, message)
 
-    def deliver(self, topic: str, message: bytes) -> Awaitable[int]:
+    def deliver(self, topic: str, message: bytes, *, keeps: bool = False) -> Awaitable[int]:
         """See `Broker.deliver`."""
-        return self._caller.call("deliver", topic, message)
+        return self._caller.call("deliver", topic, message, keeps)
 
-    async def listen(self, topic: str, heard: Heard) -> None:
+    async def listeners(self, topic: str) -> int:
+        """See `Broker.listeners`."""
+        return await self._caller.call("listeners", topic, twice=True)
+
+    async def listen(self, topic: str, heard: Heard, missed: Callable[[], object] | None = None) -> None:
         """See `Broker.listen`."""
         self._topics[topic] = heard
+        if missed is not None:
+            self._missed[topic] = missed
         try:
             await self._caller.call("listen", topic, twice=True)
         except BaseException:
@@ -164,6 +175,7 @@ class RemoteBroker:
 
     def unlisten(self, topic: str) -> None:
         """See `Broker.unlisten`."""
+        self._missed.pop(topic, None)
         if self._topics.pop(topic, None) is not None:
             self._caller.tell("unlisten", topic)
 
@@ -175,6 +187,7 @@ class RemoteBroker:
         """See `Broker.close`."""
         self._subscriptions.clear()
         self._topics.clear()
+        self._missed.clear()
         if self._resuming is not None:
             self._resuming.cancel()
         self._caller.close()
@@ -197,6 +210,9 @@ class RemoteBroker:
             heard = self._topics.get(said[1])
             if heard is not None:
                 heard(said[2])
+            else:
+                # It did not listen any more when its link was made again.
+                self._caller.tell("unlisten", said[1])
 
     def _receive(self, room: str, record: Record) -> None:
         subscription = self._subscriptions.get(room)
@@ -210,8 +226,11 @@ class RemoteBroker:
         if position.epoch != top.epoch or position.offset > top.offset:
             subscription.receive(record)
 
-    def _welcomed(self) -> None:
-        """Subscribe and listen again: the broker has forgotten it with the link."""
+    def _welcomed(self, complete: bool) -> None:
+        """Subscribe and listen again: the broker may have forgotten it with the link."""
+        if not complete:
+            for missed in tuple(self._missed.values()):
+                missed()
         if self._resuming is not None:
             self._resuming.cancel()
         self._resuming = start(self._resume())

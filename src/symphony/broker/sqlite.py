@@ -156,11 +156,15 @@ class SqliteBroker:
         """See `Broker.relay`: there is no other process."""
         return READY
 
-    def deliver(self, topic: str, message: bytes) -> Awaitable[int]:
+    def deliver(self, topic: str, message: bytes, *, keeps: bool = False) -> Awaitable[int]:
         """See `Broker.deliver`: there is no other process."""
         return NOBODY
 
-    async def listen(self, topic: str, heard: Heard) -> None:
+    async def listeners(self, topic: str) -> int:
+        """See `Broker.listeners`: there is no other process."""
+        return 0
+
+    async def listen(self, topic: str, heard: Heard, missed: Callable[[], object] | None = None) -> None:
         """See `Broker.listen`."""
 
     def unlisten(self, topic: str) -> None:

@@ -80,6 +80,12 @@ class Stream(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def finish(self) -> None:
+        """See `Link.finish`."""
+        self._write()
+        if self._transport is not None:
+            self._transport.close()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, when the stream is connected."""
         self._transport = connected = cast("asyncio.Transport", transport)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException, WebSocketException
 
 from symphony.broker.base import Broker
-from symphony.broker.engines import presence_beside
+from symphony.broker.engines import name_beside, presence_beside
 from symphony.complaints import MAX_FAILURES, Complaints, place_of
 from symphony.errors import Reject
 from symphony.handshake import Handshake
@@ -106,7 +106,7 @@ class Node:
             broker=broker,
             stats=stats,
             store=store,
-            node=secrets.token_urlsafe(9),
+            node=name_beside(broker),
             has_members=has_members,
             limits=limits,
         )

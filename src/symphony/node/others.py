@@ -62,6 +62,10 @@ class ReachedNode(Protocol):
         """Ask again whether the sockets of a user on this node may be in their rooms."""
         ...
 
+    def revocations_missed(self) -> None:
+        """Ask again about all sockets: this node may not have heard whose rights have changed."""
+        ...
+
 
 class OtherNodes:
     """Reaches the sockets of other nodes, and lets these reach the sockets of this one.
@@ -91,6 +95,7 @@ class OtherNodes:
         peers.offer("request_user", self._request_user_here)
         peers.offer("close_user", self._close_user_here)
         peers.offer("revoke", self._revoke_here, goes_on=True)
+        peers.missed = node.revocations_missed
 
     # One socket
 
@@ -182,13 +187,13 @@ class OtherNodes:
     def close_user(self, user: str, code: int, reason: str) -> Awaitable[None]:
         """See `Others.close_user`."""
         timeout = self._limits.publish_timeout
-        closing = start(self._peers.ask_all("close_user", user, code, reason, timeout=timeout))
+        closing = start(self._peers.ask_all("close_user", user, code, reason, timeout=timeout, keeps=True))
         report = partial(self._failed, f"close of user {user!r}")
         return _Passed(closing, report, lambda _: self._node.rooms.paced())
 
     async def revoke(self, user: str) -> None:
         """See `Others.revoke`."""
-        await self._peers.ask_all("revoke", user, timeout=self._patience)
+        await self._peers.ask_all("revoke", user, timeout=self._patience, keeps=True)
 
     # What the other nodes ask for
 

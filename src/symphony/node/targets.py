@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from symphony.node.others import OtherNodes
@@ -54,6 +54,10 @@ class ReachingNode(Protocol):
 
     def tell(self, error: BaseException, socket: Socket[Any] | None) -> None:
         """Hand an error to the app's error handlers."""
+        ...
+
+    def run_in_background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a task of the app's until it stops."""
         ...
 
 
@@ -171,6 +175,11 @@ class Targets:
     async def revoke_here(self, id: str) -> None:
         """Ask again whether the sockets of a user on this node may be in their rooms."""
         await self.rooms.revoke(self.logged_in_as(id))
+
+    def revocations_missed(self) -> None:
+        """Ask again about all sockets: this node may not have heard whose rights have changed."""
+        node = self._node
+        node.run_in_background(self.rooms.revoke([session.socket for session in node.sessions]))
 
     def undelivered(self, error: DisconnectedError) -> None:
         """Log that a message had no socket to go to, and tell the error handlers."""

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from symphony.broker.attendance import LEASE, Untracked
+from symphony.rooms.leave import LOST, Leave, Unopened
 from symphony.rooms.members import Member, Visit
 
 if TYPE_CHECKING:
     from symphony.broker.presence import PresenceStore
-    from symphony.rooms.leave import Leave
     from symphony.rooms.live import Live
     from symphony.rooms.lives import Lives
     from symphony.rooms.memberhooks import MemberHooks
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from symphony.socket import Socket
 
 __all__ = ("Departing", "Departure")
+
+# How a connection ends whose `track` was not answered, or whose claim was refused.
+_GIVEN_UP: Final = Unopened("left")
 
 # Between two attempts to reach the store.
 _PAUSE: Final = 1.0
@@ -136,9 +139,7 @@ class Departing:
         try:
             async with turn.taken():
                 try:
-                    untracked = await self._untrack(
-                        live.name, connection, left=departure.leave.reason != "lost"
-                    )
+                    untracked = await self._untrack(live.name, connection, departure.leave)
                 finally:
                     attendance.ending -= Counter((member.id,))
                 of_member: Turn | None = None
@@ -185,6 +186,9 @@ class Departing:
 
     async def _carry_out(self, live: Live, member: Member[Any], untracked: Untracked, why: Leave) -> None:
         """Run the hooks of what the store has decided, and acknowledge it."""
+        if untracked.kind == "away" and isinstance(why, Unopened):
+            # It is away as before: its earlier connection was lost.
+            why = Leave("lost", why.code)
         hooks = live.family.on_away if untracked.kind == "away" else live.family.on_depart
         await self._hooks.run_all(hooks, live.name, member, untracked.kind, why)
         if untracked.decision is not None:
@@ -194,7 +198,7 @@ class Departing:
         """Note what the store has decided about the end of a socket; whether a hook has to run."""
         assert live.attendance is not None
         if untracked.kind == "away":
-            member.away_until = self._loop.time() + live.family.policy.grace
+            member.away_until = self._loop.time() + untracked.stays
             self.goes_away(member.away_until)
             return True
         # It has gone, or its other sockets are on another node. If more sockets of it have
@@ -203,8 +207,11 @@ class Departing:
             live.attendance.forget(member)
         return untracked.kind == "departed"
 
-    async def _untrack(self, room: str, connection: str, *, left: bool) -> Untracked | None:
-        return await self._ask(room, lambda: self._store.untrack(room, connection, self._node, left=left))
+    async def _untrack(self, room: str, connection: str, why: Leave) -> Untracked | None:
+        left, opened = why.reason != "lost", not isinstance(why, Unopened)
+        return await self._ask(
+            room, lambda: self._store.untrack(room, connection, self._node, left=left, opened=opened)
+        )
 
     async def _ask(self, room: str, call: Callable[[], Awaitable[Untracked]]) -> Untracked | None:
         """Tell the store, until it has answered, or the lease has ended anyway."""
@@ -225,11 +232,13 @@ class Departing:
 
     async def _given_up(self, live: Live, socket: Socket[Any], id: str, connection: str, state: Any) -> None:
         try:
-            untracked = await self._untrack(live.name, connection, left=True)
+            untracked = await self._untrack(live.name, connection, _GIVEN_UP)
             if untracked is None or untracked.arrival is None:
                 return
             # The store had decided the join: its hook comes late, but first.
             member = Member(id, socket.user, untracked.arrival, state)
+            if untracked.kind == "away":
+                member.away_until = self._loop.time() + untracked.stays
             family = live.family
             hook = {"arrived": family.on_arrive, "back": family.on_back}.get(untracked.joined)
             async with self._hooks.take(live.name, id).taken():
@@ -239,9 +248,7 @@ class Departing:
                         await hook(socket, visit)
                     except Exception as error:
                         self._report(error, socket, f"hook of {live.name!r}")
-                if untracked.kind == "departed":
-                    await self._hooks.run_all(family.on_depart, live.name, member, untracked.kind)
-                    if untracked.decision is not None:
-                        await self._hooks.acknowledge(untracked.decision)
+                if untracked.kind in ("away", "departed"):
+                    await self._carry_out(live, member, untracked, LOST)
         finally:
             self._lives.let_go(live)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from symphony.rooms.room import Room
     from symphony.websocket.close import Close
 
-__all__ = ("LEFT", "LOST", "REMOVED", "Leave", "Parting", "leave_of")
+__all__ = ("LEFT", "LOST", "REMOVED", "Leave", "Parting", "Unopened", "leave_of")
 
 Reason = Literal["left", "lost", "replaced", "removed", "closed"]
 
@@ -30,6 +30,12 @@ class Leave(NamedTuple):
 
     reason: Reason
     code: int | None = None
+
+
+class Unopened(Leave):
+    """The end of a socket before it was open: as if it had not come."""
+
+    __slots__ = ()
 
 
 LEFT: Final = Leave("left")
@@ -61,11 +67,11 @@ def leave_of(close: Close, *, by_server: bool, retryable: bool | None = None, op
         close: How the connection ended.
         by_server: Whether the server closed it.
         retryable: Whether the client may come back, if the server gave an error for the end.
-        opened: Whether it was open. Otherwise its client has not been in a room yet, so there
-            is nothing to come back to.
+        opened: Whether it was open. Otherwise its client has not been in a room with it, so
+            it decides nothing about the member.
     """
     if not opened:
-        return Leave("left", close.code)
+        return Unopened("left", close.code)
     if by_server and close.code == _REPLACED:
         return Leave("replaced", close.code)
     is_final = close.is_final(by_server) if retryable is None or not by_server else not retryable

@@ -61,7 +61,8 @@ class SharedMembership(Membership):
         """End a room and its memberships on all nodes; see `Room.close`."""
         timeout = self._timeout + self._patience
         # In another task, because this one may be the room's own.
-        elsewhere = start(self._others.ask_all("close_room", name, code, reason, timeout=timeout))
+        asking = self._others.ask_all("close_room", name, code, reason, timeout=timeout, keeps=True)
+        elsewhere = start(asking)
         try:
             await self._close_here(name, code, reason)
         finally:

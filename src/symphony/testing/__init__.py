@@ -66,8 +66,9 @@ from symphony.testing.cluster import Cluster
 from symphony.testing.clusternodes import ClusterBroker, ClusterNode
 from symphony.testing.connection import TestConnection
 from symphony.testing.faults import FAULTS, Fault
+from symphony.testing.followers import Follower
 from symphony.testing.memory import HandshakeRefusedError
-from symphony.testing.promises import BrokenPromiseError, Follower, Stored
+from symphony.testing.promises import BrokenPromiseError, Stored
 
 __all__ = (
     "FAULTS",

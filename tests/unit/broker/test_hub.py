@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 
 import msgspec
 import pytest
@@ -74,19 +75,56 @@ async def test_a_node_that_does_not_read_has_to_connect_again(
     node.close()
 
 
-@pytest.mark.within("broker.hub._NODE_TIMEOUT")
-@pytest.mark.beyond("broker.hub._NODE_TIMEOUT")
+@pytest.mark.within("broker.hubnodes.NODE_TIMEOUT")
+@pytest.mark.beyond("broker.hubnodes.NODE_TIMEOUT")
 async def test_a_node_without_a_link_is_known_for_a_time() -> None:
     clock = Clock.of_running_loop()
     net = network()
     for away, known in ((50, True), (70, False)):
-        node = await net.node(name="the same")
-        node.close()
+        node = await net.node()
+        net.refuses = True
+        net.cut()
         await clock.advance(away)
-        node = await net.node(name="the same")
-        assert net.sent[-1] == ("down", [hubs.Said.WELCOME, "one", known])
+        net.refuses = False
+        net.sent.clear()
+        await clock.advance(2)
+        assert ("down", [hubs.Said.WELCOME, "one", known, known, 0]) in net.sent
         node.close()
-        await clock.advance(100)
+
+
+async def test_a_node_that_has_stopped_is_forgotten_at_once() -> None:
+    net = network()
+    ended: list[str] = []
+    net.hub.when_ended(ended.append)
+    node = await net.node(name="the same")
+    node.close()
+    await settle()
+    assert ended == ["the same"]
+    assert net.hub._nodes == {}
+
+
+async def test_the_nodes_of_a_process_that_has_ended_are_forgotten() -> None:
+    """When all that they have sent is read; those of other processes stay."""
+    net = network()
+    ended: list[str] = []
+    net.hub.when_ended(ended.append)
+    one, two, other = [await net.node(name=name) for name in ("one", "two", "other")]
+    net.hub._nodes["other"].process = 1
+    net.hub.process_ended(os.getpid())
+    assert ended == []
+    links = net._links
+    links[0].close()
+    await settle()
+    assert ended == ["one"]
+    net.refuses = True
+    links[1].close()
+    links[2].close()
+    await settle()
+    assert ended == ["one", "two"]
+    net.hub.process_ended(1)
+    assert ended == ["one", "two", "other"]
+    for node in (one, two, other):
+        node.close()
 
 
 async def test_what_it_cannot_read_ends_the_link(caplog: pytest.LogCaptureFixture) -> None:

@@ -170,3 +170,73 @@ def test_a_node_whose_home_has_moved_does_not_get_it_back_with_its_old_claim() -
     table.vacate("a", "two.0")
     (seen,) = table.touch("one", [Renewal("a", [], "one.0")], ()).rooms
     assert not seen.home
+
+
+def test_what_a_node_that_has_ended_had_is_free_at_once() -> None:
+    """Its connections, claims, homes and decisions; those of other nodes stay."""
+    store = Store()
+    store.track("ann", "c1", node="one", grace=10.0)
+    store.track("bob", "c2", node="one")
+    store.track("eve", "c3", node="one", grace=10.0)
+    store.track("eve", "c4", node="two", grace=10.0)
+    store.track("sue", "c5", node="two", grace=10.0)
+    store.track("tom", "c6", node="one")
+    store.table.untrack("a", "c6", "one", left=True)
+    store.table.claim("/", "ann", "k1", "one", most=1, replace=False)
+    store.table.claim("/", "sue", "k2", "two", most=1, replace=False)
+    assert store.table.settle("h1", "one", "t1")
+    assert store.table.settle("h2", "two", "t2")
+    store.table.node_ended("one")
+    members = {member.member: member.away for member in store.table.read("a").members}
+    assert members == {"ann": True, "eve": False, "sue": False}
+    assert [store.table.claims("/", user) for user in ("ann", "sue")] == [0, 1]
+    assert [store.table.settle(home, "two", f"new {home}") for home in ("h1", "h2")] == [True, True]
+    assert not store.table.settle("h1", "one", "t1")
+    # At once, and not after a head start of a node that is gone.
+    decided = store.table.reap("two")
+    assert sorted((each.kind, each.member) for each in decided) == [
+        ("away", "ann"), ("depart", "bob"), ("depart", "tom"),
+    ]  # fmt: skip
+    # A late repeat lets nobody in.
+    assert store.track("ann", "c1", node="one", grace=10.0) == "stale"
+    # The grace began with the end of the node.
+    store.now += 9
+    store.table.touch("two", [], [])
+    assert store.table.reap("two") == []
+    store.now += 2
+    assert [each.member for each in store.table.reap("two")] == ["ann"]
+
+
+def test_a_connection_that_does_not_open_changes_nothing() -> None:
+    """Whatever else the member has had meanwhile."""
+    for opened_between in (False, True):
+        store = Store()
+        store.track("ann", "c1", grace=10.0)
+        store.table.untrack("a", "c1", "node", left=False)
+        store.now += 6
+        assert store.track("ann", "c2", grace=10.0) == "back"
+        if opened_between:
+            store.track("ann", "c3", grace=10.0)
+            store.now += 1
+            assert store.table.untrack("a", "c3", "node", left=False).kind == "still"
+        ended = store.table.untrack("a", "c2", "node", left=True, opened=False)
+        assert (ended.kind, ended.stays) == ("away", 10 if opened_between else 4)
+        assert store.table.untrack("a", "c2", "node", left=True, opened=False) == ended
+        store.now += ended.stays - 0.5
+        assert store.table.count("a") == 1
+        store.now += 1
+        assert [each.member for each in store.table.reap("node")] == ["ann"]
+    # It left explicitly, while another one was opening.
+    store.track("ann", "d1", grace=10.0)
+    store.track("ann", "d2", grace=10.0)
+    store.table.untrack("a", "d1", "node", left=True)
+    assert store.table.untrack("a", "d2", "node", left=True, opened=False).kind == "departed"
+    # A first arrival.
+    store.track("bob", "e1", grace=10.0)
+    assert store.table.untrack("a", "e1", "node", left=True, opened=False).kind == "departed"
+    # Its grace was over meanwhile.
+    store.track("eve", "f1", grace=2.0)
+    store.table.untrack("a", "f1", "node", left=False)
+    store.track("eve", "f2", grace=2.0)
+    store.now += 5
+    assert store.table.untrack("a", "f2", "node", left=True, opened=False).kind == "departed"

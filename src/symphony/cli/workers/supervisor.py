@@ -176,6 +176,8 @@ class _Supervisor:
             worker.line.flush()
         code = worker.ended()
         if code is not None:
+            if self._lines.served is not None:
+                self._lines.served.process_ended(worker.pid)
             self._fleet.ended(worker, now, code, ending(code))
 
     def _kill(self) -> None:
