@@ -58,7 +58,7 @@ def test_its_types_hold() -> None:
 
 @pytest.mark.parametrize("file", sorted(CLIENT.glob(TESTS)), ids=lambda file: file.name)
 def test_its_own_tests_pass(file: Path) -> None:
-    """Each file is a test, so that the workers share them: `npm test` runs one after the other."""
+    """Each file is a test: the files with the most tests are handed out first, and do not end last."""
     run(*shlex.split(COMMAND), str(file))
 
 
