@@ -13,24 +13,25 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080; `make demo PORT=9000 PROCESSES=2` takes another port, and two processes
 	.venv/bin/symphony run examples/demo/app.py --port $(PORT) $(if $(PROCESSES),--workers $(PROCESSES))
 
-# Load and fault tests have the machine to themselves: they compare what they see with memory and
-# with the clock. What starts browsers and Node is kept together by file, so that a worker shares
-# one Chromium among its tests.
+# Tests that are marked `alone` have the machine to themselves. What starts browsers and Node is
+# kept together by file, so that a worker shares one Chromium among its tests.
 ALONE := tests/load tests/faults
 BROWSERS := tests/browser tests/javascript
-WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
+CORES := $(shell nproc 2>/dev/null || echo 2)
+# Many of the other tests wait: for processes that start, or for a time limit.
+WORKERS ?= $(shell expr $(CORES) \* 2)
 SOAK_ROUNDS ?= 5
 
 test: test-main test-browsers test-alone ## Run the tests
 
 test-main: .venv/ready
-	.venv/bin/pytest -n $(WORKERS) --dist worksteal $(addprefix --ignore=,$(ALONE) $(BROWSERS))
+	.venv/bin/pytest -n $(WORKERS) --dist worksteal -m "not alone" $(addprefix --ignore=,$(BROWSERS))
 
 test-browsers: .venv/ready
-	.venv/bin/pytest -n $(WORKERS) --dist loadfile $(BROWSERS)
+	.venv/bin/pytest -n $(shell expr $(CORES) + 1) --dist loadfile $(BROWSERS)
 
 test-alone: .venv/ready
-	.venv/bin/pytest $(ALONE)
+	.venv/bin/pytest -m alone $(ALONE)
 
 soak: .venv/ready ## Run load, fault and property tests at full size, again and again
 	for round in $$(seq $(SOAK_ROUNDS)); do \

@@ -29,6 +29,17 @@ FRAME: Final = SIZE + 4
 HEAD: Final = bytes((0x81, 0x80 | 126)) + SIZE.to_bytes(2, "big") + bytes(4)
 AT_ONCE: Final = 100
 CLOCK_TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
+PACE: Final = 0.005
+# A server that does nothing but answer. What it takes is the price of waking two processes.
+ECHO: Final = """
+import socket
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+client, _ = server.accept()
+client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+while data := client.recv(4096):
+    client.sendall(data)
+"""
 
 
 @dataclass(slots=True)
@@ -147,11 +158,31 @@ async def _quiet(port: int, workers: int, publications: int) -> list[float]:
         each.latencies = apart
     for _ in range(publications):
         publisher.publish()
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(PACE)
     await asyncio.sleep(0.2)
     for each in members:
         each.transport.abort()
     return apart
+
+
+def _measure_echo(messages: int) -> list[float]:
+    """Return the latencies of a plain echo at the same pace, in ms."""
+    with subprocess.Popen([sys.executable, "-c", ECHO], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        return asyncio.run(_echo(int(process.stdout.readline()), messages))
+
+
+async def _echo(port: int, messages: int) -> list[float]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    found: list[float] = []
+    for _ in range(messages):
+        began = time.monotonic_ns()
+        writer.write(bytes(SIZE))
+        await reader.readexactly(SIZE)
+        found.append((time.monotonic_ns() - began) / 1e6)
+        await asyncio.sleep(PACE)
+    writer.close()
+    return found
 
 
 async def _loaded(figures: Figures, port: int, supervisor: int, effort: Effort) -> None:
@@ -212,11 +243,14 @@ def measure_workers(effort: Effort, counts: tuple[int, ...] = COUNTS) -> list[Fi
 
 def table(found: list[Figures], effort: Effort) -> str:
     """Return the figures as a section of Markdown."""
+    echo = _share(_measure_echo(effort.quiet))
     lines = [
         "### Workers",
         "",
         f"Rooms with a history, {SIZE} bytes a message. Quiet: one publication every 5 ms, to a member at "
-        f"another worker. Loaded: {effort.clients:,} clients in {effort.rooms} rooms, {effort.rate} "
+        "another worker. It passes four processes in turn. A plain echo between two processes takes "
+        f"{echo} at this pace, because idle cores wake slowly. Loaded: {effort.clients:,} clients in "
+        f"{effort.rooms} rooms, {effort.rate} "
         "publications a second. The workers, the broker and the clients share the cores of the machine.",
         "",
         "| workers | quiet, p50 / p99 | loaded, p50 / p99 | delivered | in a CPU second of the workers "

@@ -20,7 +20,7 @@ Interpreters
     the modules of `ONE_PYTHON`. There `serve` and `native` use asyncio's loop alone, which is part of the
     interpreter. Of a test with parameters, the first and the last case run: most cases differ in data, and
     go through the same code. In the modules of `EVERY_CASE`, each case takes another way through the
-    interpreter, or is a conversation that the server or the client has to hold.
+    interpreter.
 
 Sizes
     Load tests and properties are small where a bound is proven by less. `make soak` sets `SOAK=true` and
@@ -41,6 +41,7 @@ OTHER_PYTHON = ("unit", "integration", "client", "examples", "wire")
 # What they test is compiled, printed, text and numbers, a count that one Python proves, or what an
 # app is told about rooms, routes and users. Examples are run whole by `test_every_example.py`.
 ONE_PYTHON = {
+    "client/test_client_bounds.py",
     "client/test_compression.py",
     "client/test_framelog.py",
     "client/test_many.py",
@@ -69,6 +70,7 @@ ONE_PYTHON = {
     "integration/native/test_stale.py",
     "integration/native/test_turns.py",
     "integration/test_admission.py",
+    "integration/test_catchup.py",
     "integration/test_checks.py",
     "integration/test_cli.py",
     "integration/test_cli_connect.py",
@@ -101,12 +103,11 @@ ONE_PYTHON = {
     "unit/websocket/test_frames.py",
     "unit/websocket/test_handshake.py",
     "unit/websocket/test_hosts.py",
-    "wire/test_codecs.py",
     "wire/test_vectors.py",
 }
-# Exceptions, generators, threads and reference cycles; types and their annotations; the vectors.
+# Exceptions, generators, threads and reference cycles; types and their annotations. Of the vectors, each
+# is decoded and encoded. As conversations with a server or a client, the first and the last of a kind run.
 EVERY_CASE = {
-    "client/test_vectors.py",
     "integration/test_events.py",
     "integration/test_freed.py",
     "integration/test_loops.py",
@@ -117,7 +118,7 @@ EVERY_CASE = {
     "unit/protocol/test_defaults.py",
     "unit/protocol/test_models.py",
     "unit/routing/test_convert.py",
-    "wire/test_server.py",
+    "wire/test_codecs.py",
 }
 
 # What suspends, and what refers to what.

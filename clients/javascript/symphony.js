@@ -1546,6 +1546,8 @@ class Roster {
   /** @type {string | null} */
   #epoch = null;
   #version = 0;
+  /** Whether the server knew less when it told its state. */
+  #isAhead = false;
   /** The last change that could not be applied. @type {{ epoch: string, to: number } | null} */
   #missed = null;
 
@@ -1563,7 +1565,9 @@ class Roster {
    * @returns {boolean} Whether they may be others.
    */
   restart({ epoch, version, total, list = null }) {
-    if (epoch === this.#epoch && version <= this.#version) return false;
+    const isOlder = epoch === this.#epoch && version <= this.#version;
+    this.#isAhead = isOlder && version < this.#version;
+    if (isOlder) return false;
     // Its epoch is newer than that of the change.
     if (epoch !== this.#missed?.epoch && epoch !== this.#epoch) this.#missed = null;
     this.#epoch = epoch;
@@ -1578,10 +1582,12 @@ class Roster {
   take({ epoch, from, to, total, changed = null, gone = null }) {
     const isSame = epoch === this.#epoch;
     if (isSame && to <= this.#version) return false;
-    if (!isSame || from > this.#version) {
+    // A server that knew less does not name those who came after its state, and have gone again.
+    if (!isSame || from > this.#version || (this.#isAhead && from < this.#version)) {
       this.#missed = { epoch, to };
       return false;
     }
+    this.#isAhead = false;
     this.#version = to;
     this.total = total;
     if (changed === null) {

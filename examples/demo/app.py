@@ -9,23 +9,19 @@ import secrets
 import time
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from msgspec import Meta, Struct, convert, field
+from msgspec import Meta, Struct, field
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
-from symphony import Handshake, History, Identity, Member, Reject, Room, Socket, Symphony
+from symphony import Handshake, History, Identity, Socket, Symphony
 
 PAGE = Path(__file__).with_name("index.html")
 MARK = Path(__file__).parents[2] / "docs" / "assets" / "mark.svg"
-# How many messages a room remembers.
-KEPT = 50
-
-RoomName = Literal["lobby", "kitchen", "garden", "library"]
-ROOMS: tuple[RoomName, ...] = ("lobby", "kitchen", "garden", "library")
+ROOMS = ("lobby", "kitchen", "garden", "library")
 
 
 async def page(request: Request) -> FileResponse:
@@ -37,28 +33,26 @@ async def mark(request: Request) -> FileResponse:
 
 
 # One port serves everything. Plain HTTP goes to an ASGI app, here Starlette, and WebSockets
-# go to the routes below. Symphony itself serves the JavaScript client that the page imports,
+# go to the route below. Symphony itself serves the JavaScript client that the page imports,
 # at `/_symphony/client.js`.
 app = Symphony(http=Starlette(routes=[Route("/", page), Route("/mark.svg", mark)]))
+chat = app.route("/chat")
 
-
-# The data that the page sends. Symphony checks it against these types before it calls a
-# handler. If it does not fit, the page gets an error that says why.
+# Each room of the page is two rooms here. What is said in the kitchen is published to
+# `chat:kitchen`, which keeps its last messages for a day, also while it is empty. A page that was
+# loaded again shows them, and one that was offline gets what it has missed. Each page is in all
+# of these rooms, and counts what is unread.
+talks = app.rooms("chat:{name}", history=History(50, ttl=86400))
+# The users who have opened the kitchen are in `here:kitchen`, and each of their pages shows the
+# list. A user who reloads the page stays in it.
+places = app.rooms("here:{name}", presence=True, grace=5)
 
 
 class Say(Struct):
-    """A message to a room.
-
-    The page chooses the id. After a lost connection it can send the same
-    message again, and the server recognizes it.
-    """
+    """A message from a page, which knows it by its id when it hears it."""
 
     id: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
-    room: RoomName
     text: Annotated[str, Meta(max_length=1000, pattern=r"\S")]
-
-
-# The data that the page receives.
 
 
 class Person(Struct):
@@ -67,150 +61,66 @@ class Person(Struct):
 
 
 class Said(Struct):
+    """What the pages get for a `Say`."""
+
     id: str
-    room: RoomName
     member: Person
     text: str
     at: float = field(default_factory=time.time)
 
 
-class News(Struct):
-    """There is a message in a room.
-
-    Every page gets this, to count unread messages. Only the pages in the room
-    get the text.
-    """
+class Me(Struct):
+    """Who a page is, and the time of the server."""
 
     id: str
-    room: RoomName
-    by: str
-    at: float
-
-
-class Entered(Struct):
-    """The answer to `enter`: the room, and the recent news of all rooms."""
-
-    you: str
-    members: list[Person]
-    said: list[Said]
-    news: list[News]
     at: float = field(default_factory=time.time)
-
-
-class Seen(Struct):
-    """A member joined, left, or is typing."""
-
-    room: str
-    member: Person
-
-
-class Visitor:
-    """The state of one socket, `socket.state`."""
-
-    def __init__(self) -> None:
-        self.room: RoomName | None = None
-
-
-chat = app.route("/chat", state=Visitor)
-
-# A room keeps its last messages for a day, also while it is empty. A page that was offline gets
-# what it has missed. A user whose page is reloaded stays a member, and the others notice nothing.
-# Both are the same in all processes of a server with workers.
-rooms = app.rooms("chat:{name}", history=History(KEPT, ttl=86400), grace=5)
 
 
 # `name` comes from the query string. The token is a secret of the page, which sends the same
 # one each time it reconnects. The id that is derived from it is public.
 @chat.on_connect
 async def connect(
-    socket: Socket[Visitor], handshake: Handshake, name: Annotated[str, Meta(max_length=24, pattern=r"\S")]
+    socket: Socket, handshake: Handshake, name: Annotated[str, Meta(max_length=24, pattern=r"\S")]
 ) -> None:
     token = handshake.token or secrets.token_hex(16)
     socket.login(Identity(blake2b(token.encode(), digest_size=8).hexdigest(), {"name": name}))
+
+
+@chat.on("me")
+async def me(user: Identity) -> Me:
+    return Me(user.id)
+
+
+# Clients may join the rooms for which this returns `True`.
+@talks.authorize
+@places.authorize
+async def exists(name: str) -> bool:
+    return name in ROOMS
 
 
 def person(user: Identity) -> Person:
     return Person(user.id, user.info["name"])
 
 
-async def go(socket: Socket[Visitor], name: RoomName) -> Room:
-    """Move a visitor to a room, and out of the previous one."""
-    before = socket.state.room
-    if before != name:
-        if before is not None:
-            await socket.leave(f"chat:{before}")
-        socket.state.room = name
-        await socket.join(f"chat:{name}")
-    return app.room(f"chat:{name}")
+# Pages publish with `room.emit`. Symphony checks the data, and publishes what this returns. A
+# page that has lost its connection repeats what was not acknowledged, with the same key, and
+# it is published once.
+@talks.on_publish("said")
+async def said(user: Identity, data: Say) -> Said:
+    return Said(data.id, person(user), data.text)
 
 
-@chat.on("enter")
-async def enter(socket: Socket[Visitor], user: Identity, name: RoomName) -> Entered:
-    room = await go(socket, name)
-    return Entered(
-        you=user.id,
-        members=[person(member.user) for member in await room.presence() if member.user is not None],
-        said=await remembered(name),
-        news=[news(said) for name in ROOMS for said in await remembered(name)],
-    )
+@places.on_publish("typing")
+async def typing(user: Identity) -> Person:
+    return person(user)
 
 
-# A message names its room, because it may have waited for a connection while its author
-# moved to another one. A message that is sent twice is published once: its id is the key.
-@chat.on("say")
-async def say(socket: Socket[Visitor], user: Identity, data: Say) -> Said:
-    room = await go(socket, data.room)
-    said = Said(data.id, data.room, person(user), data.text)
-    try:
-        await room.emit("said", said, key=data.id)
-    except Reject as refusal:
-        # It was published already, at another time.
-        if refusal.code != "conflict":
-            raise
-        return next((known for known in await remembered(data.room) if known.id == data.id), said)
-    await app.everyone.emit("news", news(said))
-    return said
-
-
-# An event without a reply: it is not kept, and losing one does no harm.
-@chat.on("typing")
-async def typing(socket: Socket[Visitor], user: Identity) -> None:
-    name = socket.state.room
-    if name is not None:
-        seen = Seen(name, person(user))
-        await app.room(f"chat:{name}").emit("typing", seen, exclude=socket, transient=True)
-
-
-async def remembered(name: RoomName) -> list[Said]:
-    """Return the recent messages of a room, oldest first."""
-    history = await app.room(f"chat:{name}").history(KEPT)
-    return [convert(publication.data, Said) for publication in history]
-
-
-def news(said: Said) -> News:
-    return News(said.id, said.room, said.member.id, said.at)
-
-
-# These run once for each visit, whatever the number of connections: a page may reconnect before
-# the server notices that its old connection is lost.
-
-
-@rooms.on_arrive
-async def arrived(socket: Socket[Visitor], room: Room, name: str, member: Member) -> None:
-    if member.user is not None:
-        await room.emit("joined", Seen(name, person(member.user)), exclude=socket, transient=True)
-        await tell_counts()
-
-
-@rooms.on_depart
-async def departed(room: Room, name: str, member: Member) -> None:
-    if member.user is not None:
-        await room.emit("left", Seen(name, person(member.user)), transient=True)
-        await tell_counts()
-
-
+# These run once for each visit, whatever the number of connections, in all processes.
+@places.on_arrive
+@places.on_back
+@places.on_depart
 async def tell_counts() -> None:
-    await app.everyone.emit("counts", {name: await app.room(f"chat:{name}").count() for name in ROOMS})
+    await app.everyone.emit("counts", {name: await app.room(f"here:{name}").count() for name in ROOMS})
 
 
 if __name__ == "__main__":

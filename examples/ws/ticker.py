@@ -8,7 +8,7 @@ import os
 import random
 from dataclasses import dataclass, field
 
-from symphony import Reject, Room, Socket, Symphony
+from symphony import Reject, Room, Symphony
 
 SYMBOLS = {"metals": ["gold", "silver", "copper"], "fruit": ["apple", "banana", "cherry"]}
 
@@ -41,10 +41,11 @@ markets = app.rooms("market:{name}", state=market)
 watch = app.route("/markets/{name}", room="market:{name}", events=True, slow_consumer="conflate")
 
 
-# The prices of now. They and the changes after them come in the order in which they are sent.
-@markets.on_join
-async def start(socket: Socket, room: Room[Market]) -> None:
-    await socket.emit("prices", room.state.prices)
+# The prices of now. A client gets them when it joins, as the event `snapshot`, and then each
+# change after them. So it does not wait until each symbol has moved.
+@markets.snapshot
+def prices(room: Room[Market]) -> dict[str, float]:
+    return room.state.prices
 
 
 # A market moves while somebody watches it. `conflate=symbol`: for each client, a price takes

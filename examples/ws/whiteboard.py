@@ -52,17 +52,18 @@ class Board:
             source.state.cursors |= {*ids["added"], *ids["updated"]}
 
 
-# A board stays in memory for an hour after the last connection has left.
-boards = app.rooms("board:{name}", state=Board, linger=3600)
-# The handler of this route takes `bytes`, so the route is raw: it exchanges the messages of
-# Yjs, and no events. What Yjs cannot read closes the connection.
-draw = app.route("/boards/{name}", state=Person)
+# A board stays in memory for an hour after the last connection has left. With several workers,
+# it is in one of them, its home. The others refuse connections to it, and the provider tries
+# again until it meets the home.
+boards = app.rooms("doc:{name}", state=Board, linger=3600)
+# Connecting joins the room. The handler of this route takes `bytes`, so the route is raw: it
+# exchanges the messages of Yjs, and no events. What Yjs cannot read closes the connection.
+draw = app.route("/boards/{name}", room="doc:{name}", state=Person)
 
 
 # The server asks for what it does not have yet, such as changes that were made offline.
-@draw.on_connect
-async def enter(socket: Socket[Person], name: str) -> None:
-    room: Room[Board] = await socket.join(f"board:{name}")
+@boards.on_join
+async def enter(socket: Socket[Person], room: Room[Board]) -> None:
     board = room.state
     await socket.send(create_sync_message(board.doc))
     if board.cursors.states:
@@ -74,8 +75,7 @@ async def enter(socket: Socket[Person], name: str) -> None:
 # A message is a question for the changes that a client does not have, or such changes, or the
 # place of a cursor.
 @draw.on_message
-async def receive(socket: Socket[Person], name: str, message: bytes) -> bytes | None:
-    room: Room[Board] = app.room(f"board:{name}")
+async def receive(socket: Socket[Person], room: Room[Board], message: bytes) -> bytes | None:
     kind, content = message[:1], message[1:]
     try:
         if kind == bytes([YMessageType.AWARENESS]):

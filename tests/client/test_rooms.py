@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -40,6 +42,30 @@ async def publish(
 ) -> None:
     more = {} if offset is None else {"offset": offset}
     await peer.send(event=event, data=data, room=room, **more)
+
+
+@contextmanager
+def corked(peer: Peer) -> Iterator[None]:
+    """Send what is sent in the block in one write."""
+    transport = peer.connection.transport
+    written: list[bytes] = []
+    peer.connection.transport = Corked(transport, written)
+    try:
+        yield
+    finally:
+        peer.connection.transport = transport
+        transport.write(b"".join(written))
+
+
+class Corked:
+    """A transport that keeps what is written."""
+
+    def __init__(self, transport: Any, written: list[bytes]) -> None:
+        self.write = written.append
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 async def heard(peer: Peer) -> None:
@@ -308,6 +334,93 @@ async def test_what_comes_before_the_first_handler_is_kept_for_it_in_order() -> 
         room.on("said", lambda data: log.append(("said", data)))
         await until(lambda: len(log) == 3)
         assert log == [("said", 1), ("noticed", 2), ("said", 3)]
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+@pytest.mark.parametrize("history", [True, False])
+async def test_nothing_is_lost_between_the_join_and_the_handlers(history: bool, codec: Any) -> None:
+    """Everything may arrive with the answer to the join: in one read, before the program has the room."""
+    async with pair(protocol=codec) as (client, peer, _):
+        log: list[Any] = []
+        client.on("said", lambda data: log.append(("client", data)))
+
+        async def use() -> None:
+            room = await client.join("chat:a", since=Position("e", 1) if history else None)
+            for event in ("snapshot", "said", "typing"):
+                room.on(event, lambda data, event=event: log.append((event, data)))
+            room.on_lost(lambda position: log.append(("lost", position.offset)))
+            room.on_presence(lambda presence: log.append("presence"))
+            assert list(room.presence) == ["ann", "bob"]
+
+        joining = asyncio.ensure_future(use())
+        asked = await peer.receive()
+        where: dict[str, Any] = {"position": at(3), "recovered": False} if history else {}
+        members = {"epoch": "k", "version": 1, "total": 1, "list": [{"id": "ann", "info": None}]}
+        frames: list[dict[str, Any]] = [
+            {"joined": "chat:a", **where, "snapshot": "drawn", "members": members},
+            {"reply": asked["id"], "data": None},
+            {"event": "said", "room": "chat:a", "data": "one", **({"offset": 4} if history else {})},
+            {"event": "typing", "room": "chat:a", "data": "not kept"},
+            {"event": "said", "room": "chat:a", "data": "two", **({"offset": 5} if history else {})},
+        ]
+        if history:
+            frames.append({"lost": "chat:a", "position": at(9), "snapshot": "drawn again"})
+            frames.append({"event": "said", "room": "chat:a", "data": "ten", "offset": 10})
+        frames.append(
+            {
+                "presence": "chat:a",
+                "diff": {
+                    "epoch": "k",
+                    "from": 1,
+                    "to": 2,
+                    "total": 2,
+                    "changed": [{"id": "bob", "info": None}],
+                    "gone": [],
+                },
+            }
+        )
+        # One write, so that the client reads them together.
+        with corked(peer):
+            for frame in frames:
+                await peer.say(frame)
+        await joining
+        await heard(peer)
+        between: list[Any] = [("lost", 9), ("snapshot", "drawn again"), ("said", "ten")] if history else []
+        first: list[Any] = [("lost", 3)] if history else []
+        expected = [*first, ("snapshot", "drawn"), ("said", "one"), ("typing", "not kept"), ("said", "two")]
+        await until(lambda: log == [*expected, *between])
+
+
+async def test_handlers_that_are_registered_later_get_what_was_kept_for_them() -> None:
+    async with pair() as (client, peer, _):
+        room = await enter(client, peer)
+        for offset in (1, 2):
+            await publish(peer, f"{offset}", offset)
+        await heard(peer)
+        log: list[Any] = []
+        room.on("said", log.append)
+        await publish(peer, "3", 3)
+        await until(lambda: log == ["1", "2", "3"])
+
+
+async def test_handlers_of_the_client_are_there_before_it_connects() -> None:
+    """They take what is published to each room, if its own handlers do not."""
+    log: list[Any] = []
+
+    def register(client: Client) -> None:
+        client.on("said", lambda data: log.append(("client", data)))
+
+    async with pair(register=register) as (client, peer, _):
+        # The app puts the client into a room before the program does anything.
+        await peer.send(joined="chat:served", position=at(0))
+        await publish(peer, "served", 1, room="chat:served")
+        await until(lambda: log == [("client", "served")])
+        room = await enter(client, peer)
+        await publish(peer, "joined", 1)
+        await until(lambda: log[1:] == [("client", "joined")])
+        room.on("said", lambda data: log.append(("room", data)))
+        await publish(peer, "own", 2)
+        await until(lambda: log[2:] == [("room", "own")])
 
 
 async def test_what_a_program_takes_in_no_way_is_dropped_once_and_logged(

@@ -1,124 +1,87 @@
-"""An app with rooms of all kinds, and what its users do in a cluster where things go wrong."""
-
-from __future__ import annotations
+"""An app with rooms of all kinds, of which several nodes run in a cluster where things go wrong."""
 
 import asyncio
 from typing import Any
 
-from symphony import DisconnectedError, History, Identity, RemoteError, Room, Socket, Symphony
-from symphony.client.client import Client
-from symphony.errors import SymphonyError
-from symphony.testing import Cluster
+from symphony import History, Identity, Room, Socket, Symphony
+from symphony.protocol.positions import Position
 
-ROOMS = ("chat:a", "chat:b", "club:a", "game:a")
-USERS = ("ann", "bob", "cleo", "dan", "eve")
+ROOMS = ("chat:a", "chat:b", "board:a", "pad:a", "club:a", "game:a")
 
 
-def make_app() -> Symphony:
+class Ledger:
+    """A database that all nodes share, and that loses nothing.
+
+    Attributes:
+        marks: What was marked on each board.
+    """
+
+    def __init__(self) -> None:
+        self.marks: dict[str, dict[str, None]] = {}
+
+
+def plays(socket: Socket) -> bool:
+    return "watch" not in socket.handshake.query_params
+
+
+def make_app(ledger: Ledger) -> Symphony:
     app = Symphony()
-    app.rooms("chat:{name}", history=History(size=15, ttl=120), client_join=True)
-    app.rooms("club:{name}", presence=True, max_members=3, grace=8, client_join=True)
-    games = app.rooms("game:{name}", state=dict, grace=4, client_join=True)
+    add_rooms(app, ledger)
     play = app.route("/play", events=True)
+    app.rooms("seat:{name}", presence=True, grace=6)
+    solo = app.route("/solo", per_user=1, room="seat:solo", events=True)
+    exam = app.route("/exam", per_user=1, on_conflict="refuse", events=True)
 
-    @play.on_connect
     async def enter(socket: Socket) -> None:
         token = socket.handshake.token
         if token:
             socket.login(Identity(token))
 
+    for route in (play, solo, exam):
+        route.on_connect(enter)
+
     @play.on("say")
     async def say(data: dict[str, Any]) -> list[Any]:
-        position = await app.room(data["room"]).emit("said", data["text"])
+        replaces = None if data["replaces"] is None else Position(*data["replaces"])
+        room = app.room(data["room"])
+        position = await room.emit("said", data["text"], key=data["key"], replaces=replaces)
         assert position is not None
         return [position.epoch, position.offset]
-
-    @games.every(1.0)
-    async def tick(room: Room[dict[str, int]]) -> None:
-        room.state["ticks"] = room.state.get("ticks", 0) + 1
 
     return app
 
 
-class User:
-    """A user who joins rooms, says something, leaves, and comes back.
+def add_rooms(app: Symphony, ledger: Ledger) -> None:
+    chats = app.rooms("chat:{name}", history=History(size=6, ttl=120, bytes=50_000), client_join=True)
+    boards = app.rooms("board:{name}", history=History(size=4, ttl=60), client_join=True)
+    pads = app.rooms("pad:{name}", state=list, presence=True, client_join=True)
+    app.rooms("club:{name}", presence=True, max_members=3, grace=8, counts=plays, client_join=True)
+    games = app.rooms("game:{name}", state=dict, grace=4, client_join=True)
 
-    Attributes:
-        acknowledged: What was answered: the room, the position and what was said.
-    """
+    @chats.on_publish("wrote")
+    async def write(data: str) -> None: ...
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
-        self.acknowledged: list[tuple[str, tuple[str, int], str]] = []
-        self._cluster = cluster
-        self._name = name
-        self._said = 0
+    @boards.on_publish("marked")
+    async def mark(room: Room, data: str) -> None:
+        # It runs again if a client repeats its publication.
+        ledger.marks.setdefault(room.name, {})[data] = None
 
-    async def play(self, visits: int, steps: int) -> None:
-        random = self._cluster.random
-        for visit in range(visits):
-            token = self._name if random.random() < 0.8 else None
-            protocol = "msgpack" if random.random() < 0.5 else "json"
-            name = f"{self._name}{visit}"
-            try:
-                client = await self._cluster.connect("/play", name=name, token=token, protocol=protocol)
-            except DisconnectedError as error:
-                self._cluster.note(f"{name} gives up: {error}")
-                continue
-            rooms: dict[str, Any] = {}
-            for _ in range(steps):
-                await asyncio.sleep(random.uniform(0.0, 2.0))
-                await self._step(client, rooms)
-            if visit + 1 < visits:
-                await client.close()
-                await asyncio.sleep(random.uniform(0.0, 10.0))
+    @boards.snapshot
+    async def marks(room: Room) -> list[str]:
+        found = list(ledger.marks.get(room.name, ()))
+        # Reading takes time.
+        await asyncio.sleep(0.05)
+        return found
 
-    async def _step(self, client: Client, rooms: dict[str, Any]) -> None:
-        random = self._cluster.random
-        room = random.choice(ROOMS)
-        step = random.random()
-        try:
-            if room not in rooms or rooms[room].ended is not None:
-                since = "start" if random.random() < 0.3 else None
-                rooms[room] = await client.join(room, since=since)
-                self._cluster.follow(client, rooms[room])
-            elif step < 0.08:
-                await rooms.pop(room).leave()
-            elif room.startswith("chat:"):
-                await self._say(client, room)
-        except (SymphonyError, TimeoutError) as error:
-            self._cluster.note(f"{self._name} has failed in {room}: {type(error).__name__}: {error}")
+    @pads.on_publish("drew")
+    async def draw(room: Room[list[str]], data: str) -> list[Any]:
+        room.state.append(data)
+        return [len(room.state), data]
 
-    async def _say(self, client: Client, room: str) -> None:
-        self._said += 1
-        key = text = f"{self._name} {self._said}"
-        if self._cluster.random.random() < 0.1:
-            text += "." * 20_000
-        for _ in range(4):
-            try:
-                said = {"room": room, "text": text, "key": key}
-                epoch, offset = await client.request("say", said, timeout=8)
-            except RemoteError as error:
-                if not error.retryable:
-                    raise
-            except SymphonyError:
-                pass
-            else:
-                self.acknowledged.append((room, (epoch, offset), text))
-                return
-            await asyncio.sleep(1)
+    @pads.snapshot
+    def strokes(room: Room[list[str]]) -> list[str]:
+        return room.state
 
-
-async def play(cluster: Cluster, *, users: int = 4, visits: int = 2, steps: int = 9) -> None:
-    """Let users play, and check what was acknowledged to them."""
-    everybody = [User(cluster, name) for name in USERS[:users]]
-    playing = [asyncio.ensure_future(user.play(visits, steps)) for user in everybody]
-    try:
-        for each in playing:
-            await each
-    finally:
-        for each in playing:
-            each.cancel()
-    for user in everybody:
-        for room, position, text in user.acknowledged:
-            stored = {(one.position.epoch, one.position.offset): one.data for one in cluster.stored(room)}
-            assert stored.get(position) == text, f"somebody was told that {room} has {text!r} at {position}"
+    @games.every(1.0)
+    async def tick(room: Room[dict[str, int]]) -> None:
+        room.state["ticks"] = room.state.get("ticks", 0) + 1

@@ -133,6 +133,81 @@ def test_an_isolated_node_hears_later_what_it_has_missed() -> None:
     Cluster(make_app).run(scenario)
 
 
+def test_a_restarted_broker_that_has_its_file_has_lost_nothing() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        client = await cluster.connect("/")
+        follower = cluster.follow(client, await client.join("chat:a"))
+        await say(cluster, 0, 1, 2)
+        cluster.broker.restart(keeps="all")
+        await asyncio.sleep(3)
+        await say(cluster, 1, 3)
+        await asyncio.sleep(1)
+        assert [one.data for one in follower.publications] == [1, 2, 3]
+        assert follower.lost == []
+
+    Cluster(make_app).run(scenario)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_members_are_told_once_of_a_broker_that_has_lost_the_last_publications(seed: int) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        client = await cluster.connect("/")
+        follower = cluster.follow(client, await client.join("chat:a"))
+        await say(cluster, 0, 1, 2, 3)
+        cluster.broker.restart(keeps="older")
+        await asyncio.sleep(3)
+        await say(cluster, 1, 4)
+        await asyncio.sleep(1)
+        assert len(follower.lost) == 1
+        # It goes on with the oldest that is kept.
+        kept = [one.data for one in follower.publications][3:]
+        assert kept in ([4], [1, 4], [1, 2, 4], [1, 2, 3, 4])
+        assert [one.data for one in cluster.stored("chat:a")][-len(kept) :] == kept
+
+    Cluster(make_app, seed=seed).run(scenario)
+
+
+def test_an_empty_place_in_a_repair_is_no_hole_for_the_members() -> None:
+    """A node that had missed a publication and its edit told of the edit only: members joined again."""
+
+    async def scenario(cluster: Cluster) -> None:
+        client = await cluster.connect("/")
+        follower = cluster.follow(client, await client.join("chat:a"))
+        (node,) = [node for node in cluster.nodes if node.links]
+        other = cluster.nodes[1 - cluster.nodes.index(node)]
+        cluster.broker.forget(cluster.random)
+        room = other.app.room("chat:a")
+        for _ in range(3):
+            position = await other.run(room.emit("said", "first"))
+            await other.run(room.emit("said", "edited", replaces=position))
+        await asyncio.sleep(40)
+        assert [(one.data, one.position.offset) for one in follower.publications] == [
+            ("edited", offset) for offset in (2, 4, 6)
+        ]
+
+    # What is sent on each connection is checked, too.
+    Cluster(make_app).run(scenario)
+
+
+def test_a_member_is_restored_though_another_one_came_first_after_the_store_has_lost_its_memory() -> None:
+    """The node has told the epoch of the member who came last, so the others arrived a second time."""
+
+    async def scenario(cluster: Cluster) -> None:
+        for name in ("ann", "bob", "cleo"):
+            client = await cluster.connect("/", token=name)
+            await client.join("club:a")
+        cluster.broker.restart()
+        await asyncio.sleep(2)
+        await (await cluster.connect("/", token="dan")).join("club:a")
+        await asyncio.sleep(15)
+        decided = [line for line in cluster.trace if "store:" in line and "in club:a" in line]
+        for name in ("ann", "bob", "cleo"):
+            kinds = [kind for kind in ("arrive", "restore") for line in decided if f"{name} {kind}" in line]
+            assert kinds == ["arrive", "restore"]
+
+    Cluster(make_app, nodes=1).run(scenario)
+
+
 def forget_one(feed: SharedFeed, record: Any) -> None:
     feed.last = record.position
 

@@ -23,15 +23,15 @@ async def test_the_prices_of_now_come_first_and_then_each_change(app: Any) -> No
         room = app.room("market:metals")
         async with client.connect("/markets/metals") as second:
             await client.clock.advance(3)
-            for each, least in ((first, 60), (second, 30)):
-                prices = await each.receive_event("prices")
+            for each, ticks in ((first, 60), (second, 30)):
+                prices = await each.receive_event("snapshot")
                 assert set(prices) == {"gold", "silver", "copper"}
-                changes = 0
-                while changes < least or prices != room.state.prices:
+                for _ in range(ticks):
                     change = await each.receive_event("price")
                     assert abs(change["price"] / prices[change["symbol"]] - 1) < 0.011
                     prices[change["symbol"]] = change["price"]
-                    changes += 1
+                await each.nothing_more()
+                assert prices == room.state.prices
 
 
 async def test_a_slow_reader_gets_fewer_prices_and_the_newest_of_each_symbol() -> None:
@@ -43,7 +43,9 @@ async def test_a_slow_reader_gets_fewer_prices_and_the_newest_of_each_symbol() -
         small.connect((host, int(port)))
         small.setblocking(False)
         async with connect(f"{url}/markets/fruit", sock=small) as slow:
-            prices = json.loads(await slow.recv())["data"]
+            joined = json.loads(await slow.recv())
+            assert joined["joined"] == "market:fruit"
+            prices = joined["snapshot"]
             slow.transport.pause_reading()
             room = example.app.room("market:fruit")
             for _ in range(30_000):
@@ -71,9 +73,9 @@ async def test_markets_have_nothing_to_do_with_each_other(app: Any) -> None:
         client.connect("/markets/metals") as metals,
         client.connect("/markets/fruit") as fruit,
     ):
-        assert await fruit.receive_event("prices") == app.room("market:fruit").state.prices
+        assert await fruit.receive_event("snapshot") == app.room("market:fruit").state.prices
         await client.clock.advance(1)
-        assert await metals.receive_event("prices") != {}
+        assert await metals.receive_event("snapshot") != {}
         assert {(await fruit.receive_event("price"))["symbol"] for _ in range(10)} <= {
             "apple",
             "banana",

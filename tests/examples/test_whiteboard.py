@@ -1,5 +1,8 @@
+import asyncio
 import os
 import shutil
+import signal
+from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +10,8 @@ import pytest
 from pycrdt import Doc, Map, create_sync_message, create_update_message, handle_sync_message
 
 from support.clients import connect
-from support.examples import load, running, served
+from support.examples import EXAMPLES, load, running, served
+from support.fleets import workers
 from support.process import outcome
 from symphony.testing import TestClient
 
@@ -31,6 +35,32 @@ async def test_it_serves_an_unchanged_provider_of_yjs() -> None:
     async with running(NAME) as server:
         code, output, errors = await outcome("node", str(PAGE), server.url)
         assert (code, output, errors) == (0, "done\n", "")
+
+
+@needs_provider
+@pytest.mark.timeout(120)
+async def test_several_workers_serve_one_board_to_unchanged_providers() -> None:
+    """The providers are refused until they meet the home of the board, and again when that is replaced."""
+    async with workers(EXAMPLES / NAME, 2) as fleet:
+        program = Path(__file__).with_name("whiteboard_workers.mjs")
+        node = await asyncio.create_subprocess_exec(
+            "node", str(program), fleet.url, "6", stdin=PIPE, stdout=PIPE, stderr=STDOUT
+        )
+        assert node.stdin is not None
+        assert node.stdout is not None
+        try:
+            for round, replaced in enumerate((None, *fleet.first), 1):
+                if replaced is not None:
+                    os.kill(replaced, signal.SIGTERM)
+                node.stdin.write(b"edit\n")
+                shown = (await node.stdout.readline()).decode()
+                assert shown == f"{round}\n", shown + (await node.stdout.read()).decode()
+            node.stdin.write(b"end\n")
+            assert await node.wait() == 0
+        finally:
+            if node.returncode is None:
+                node.kill()
+                await node.wait()
 
 
 async def test_a_client_that_comes_later_gets_the_document(app: Any) -> None:

@@ -23,6 +23,7 @@ def most(times: list[float]) -> int:
     return max(bisect_left(times, time + WINDOW) - at for at, time in enumerate(times))
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(60)
 async def test_200_clients_come_back_spread_over_the_time_they_have(
     host: Host, server: Revenant, network: Forwarder

@@ -17,7 +17,7 @@ BOUND = max(HEARTBEAT, GRACE) + GRACE
 # For a busy machine.
 SLACK = 1.0
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(30)]
 
 
 async def test_a_frozen_server_is_noticed_and_come_back_to_and_nothing_is_sent_twice(

@@ -66,6 +66,7 @@ async def test_a_client_may_be_there_before_its_server(host: Host, server: Reven
     assert server.numbers("say", "ask") == [1, 2, 3, 4]
 
 
+@pytest.mark.alone
 async def test_what_was_under_way_is_not_sent_again_unless_it_may_be(host: Host, server: Revenant) -> None:
     subject = await host.open(f"{server.url}/beside", **QUICK)
     held = subject.request("hold", 1)

@@ -18,7 +18,8 @@ from support.ports import free_port
 from support.process import launch
 from support.sizes import size
 
-pytestmark = pytest.mark.timeout(size(120, full=300))
+# The server has to be back within the grace.
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(size(120, full=300))]
 
 APP = """
 import json

@@ -20,6 +20,7 @@ SLACK = 1.0
 MEGABYTE = 1_000_000
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("uploads", [0, 10])
 async def test_a_dead_network_is_noticed_and_lived_through(

@@ -79,6 +79,7 @@ async def test_a_token_is_asked_for_at_each_attempt(host: Host, server: Revenant
     assert server.numbers("connect") == ["token 0", subject.asked[-1]]
 
 
+@pytest.mark.alone
 async def test_a_token_that_has_grown_old_while_the_server_was_away(host: Host, server: Revenant) -> None:
     subject = await host.open(server.url, tokens=["first", "old", "new"], **QUICK)
     server.tell("token", "new")

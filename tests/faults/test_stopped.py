@@ -7,7 +7,7 @@ import pytest
 from faults.hosts import Host
 from faults.revenant import RETRY, Revenant
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(30)]
 
 
 async def test_a_client_comes_back_when_the_server_has_asked_it_to(host: Host, server: Revenant) -> None:

@@ -28,6 +28,7 @@ def most(times: list[float]) -> int:
     return max((bisect_left(times, time + WINDOW) - at for at, time in enumerate(times)), default=0)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("how", "away"), [("killed", 2.0), ("stopped", 2.0), *([("killed", 8.0)] if SOAK else [])]

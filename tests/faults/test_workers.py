@@ -77,6 +77,7 @@ async def test_others_accept_for_a_stopped_worker_and_it_goes_on_later(fleet: Fl
         pass
 
 
+@pytest.mark.alone
 async def test_others_accept_for_a_worker_whose_event_loop_is_blocked(fleet: Fleet) -> None:
     async with connect(fleet.url) as client:
         victim = int(await client.recv())
@@ -142,11 +143,14 @@ async def test_a_worker_that_is_told_to_stop_is_replaced(fleet: Fleet) -> None:
     os.kill(fleet.first[0], signal.SIGTERM)
     assert await closed(clients[fleet.first[0]]) == (1012, "the server restarts")
     await fleet.logged("Worker 1 .* was told to stop. A new one replaces it")
-    seen = {await fleet.greeting() for _ in range(40)}
-    assert len(seen) == 3
+    # The others accept everything until it is ready.
+    seen: set[int] = set()
+    while len(seen) < 3:
+        seen.add(await fleet.greeting())
     assert fleet.first[0] not in seen
 
 
+@pytest.mark.alone
 @pytest.mark.within("cli.workers.worker._FIRST_REQUEST_TIMEOUT")
 @pytest.mark.beyond("cli.workers.worker._FIRST_REQUEST_TIMEOUT")
 async def test_the_first_request_of_an_accepted_connection_is_answered_by_a_worker_that_stops(

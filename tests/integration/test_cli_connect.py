@@ -316,6 +316,29 @@ async def test_a_refusal_of_the_server_is_one_line_and_exit_code_1() -> None:
         assert errors[0].endswith("refused the connection: a token is needed (4401).")
 
 
+@pytest.mark.parametrize(
+    ("code", "times", "exit_code"), [("elsewhere", 1, 0), ("elsewhere", 5, 0), ("unavailable", 1, 1)]
+)
+@pytest.mark.parametrize("raw", [False, True])
+async def test_who_is_sent_elsewhere_at_first_tries_again_and_others_do_not(
+    code: str, times: int, exit_code: int, raw: bool
+) -> None:
+    """With workers, a room with a home is at one of them."""
+    app = Symphony()
+    route = app.route("/", events=not raw)
+    attempts = iter(range(times))
+
+    @route.on_connect
+    async def enter() -> None:
+        if next(attempts, None) is not None:
+            raise Reject(code, "not here")
+
+    route.on_message(lambda message: message)
+    async with serve_natively(app) as url:
+        result = await script(url, "hi", options=("--wait", "0"))
+    assert (result.code, len(result.errors)) == (exit_code, exit_code)
+
+
 async def test_a_web_server_that_is_no_websocket_server_is_recognized() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -716,6 +739,67 @@ async def test_a_server_that_restarts_is_waited_for(terminal: Open, tmp_path: Pa
         _, errors = await process.communicate()
         assert process.returncode == 0
         assert b"Reconnected after " in errors
+
+
+def talk_app() -> Symphony:
+    (block,) = [block for block in blocks(PAGE) if block.title == "talk.py"]
+    names: dict[str, Any] = {}
+    exec(compile(block.text, str(block), "exec", dont_inherit=True), names)
+    return names["app"]
+
+
+async def test_a_script_joins_a_room_and_publishes() -> None:
+    async with serve_natively(talk_app()) as url:
+        result = await script(
+            f"{url}/talk?user=ann",
+            "/join talk:birds",
+            '/publish talk:birds said " an owl! "',
+            "/publish talk:birds shouted 1",
+            '/publish talk:fish said "hi"',
+        )
+    assert (result.code, len(result.errors)) == (2, 1)
+    assert "Line 4: You are not in the room 'talk:fish'." in result.errors[0]
+    lines = [re.sub(r'"epoch":"[^"]+"', '"epoch":"e"', line) for line in result.lines]
+    lines = [re.sub(r'"message":"[^"]+"', '"message":"..."', line) for line in lines]
+    assert lines[:3] == [
+        '{"joined":"talk:birds","position":{"epoch":"e","offset":0}}',
+        '{"presence":"talk:birds","members":{"ann":{}},"total":1}',
+        '{"reply":1,"data":null}',
+    ]
+    # The program takes answers and publications in tasks of their own.
+    assert sorted(lines[3:]) == [
+        '{"error":3,"data":{"code":"forbidden",'
+        '"message":"...","retryable":false,'
+        '"details":{"room":"talk:birds","event":"shouted"}}}',
+        '{"event":"said","data":"an owl!","room":"talk:birds","position":{"epoch":"e","offset":1}}',
+        '{"reply":2,"data":{"epoch":"e","offset":1}}',
+    ]
+
+
+async def test_a_person_joins_a_room_and_sees_who_is_there(terminal: Open) -> None:
+    async with (
+        serve_natively(talk_app()) as url,
+        terminal(f"{url}/talk?user=ann") as ann,
+        terminal(f"{url}/talk?user=bob") as bob,
+    ):
+        await ann.sees("> ")
+        await bob.sees("> ")
+        ann.enter("/join talk:birds")
+        await ann.sees(
+            "> #1 join talk:birds", "< #1 joined talk:birds, after the offset 0", "* talk:birds 1 member: ann"
+        )
+        ann.type("/publish ta\t")
+        await ann.sees("/publish talk:birds")
+        ann.enter('said "an owl!"')
+        await ann.sees('> #2 talk:birds said "an owl!"', '< talk:birds said "an owl!" (offset 1)')
+        bob.enter("/join talk:birds")
+        await ann.sees("* talk:birds 2 members: ann, bob")
+        await bob.sees("* talk:birds 2 members: ann, bob")
+        bob.enter('/publish talk:birds said "where?"')
+        await ann.sees('< talk:birds said "where?" (offset 2)')
+        ann.enter("/leave talk:birds")
+        await ann.sees("> #3 leave talk:birds", "< #3 null (")
+        await bob.sees("* talk:birds 1 member: bob")
 
 
 # What the page says

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from symphony import Identity, Member, Reject, Room, Socket, Symphony
+from support.clients import until
+from symphony import Identity, Limits, Member, Reject, Room, Socket, Symphony
 from symphony.broker.attendance import LEASE, REAP, REFRESH, Diff
+from symphony.broker.engines import serve
 from symphony.broker.memorypresence import MemoryPresence
 from symphony.broker.presencetable import PresenceTable
 from symphony.node import node as nodes
@@ -253,24 +255,135 @@ async def test_a_join_is_refused_while_the_store_is_out_of_reach(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "code"), [({"state": dict}, "elsewhere"), ({"max_members": 1}, "unavailable")]
 )
-async def test_a_socket_that_is_put_out_of_the_room_of_its_route_is_closed(monkeypatch, options, code):
-    """The store has lost its memory, and another node was faster."""
+@pytest.mark.parametrize("raw", [False, True])
+async def test_a_socket_that_is_put_out_of_the_room_of_its_route_is_closed(monkeypatch, options, code, raw):
+    """The store has lost its memory, and another node was faster.
+
+    On a raw route, the close code is one after which clients of other protocols reconnect, too.
+    """
     store = Store()
     monkeypatch.setattr(nodes, "presence_beside", lambda broker: End(store))
     apps: list[Symphony] = []
     for _ in range(2):
         app = Symphony()
         app.rooms("game", **options)
-        app.route("/", room="game", events=True)
+        route = app.route("/", room="game", events=not raw)
+        if raw:
+            route.on_message(lambda message: message)
         apps.append(app)
     async with TestClient(apps[0]) as one, TestClient(apps[1]) as two, one.connect("/") as first:
         store.forget()
         async with two.connect("/") as second:
             await one.clock.advance(REFRESH + 1)
             closing = await first.wait_closed()
-            assert closing.code == {"elsewhere": 4421, "unavailable": 4503}[code]
-            assert closing.refusal is not None
-            assert (closing.refusal.code, closing.refusal.retryable) == (code, True)
+            if raw:
+                assert (closing.code, closing.refusal) == (1013, None)
+            else:
+                assert closing.code == {"elsewhere": 4421, "unavailable": 4503}[code]
+                assert closing.refusal is not None
+                assert (closing.refusal.code, closing.refusal.retryable) == (code, True)
             assert len(apps[1].room("game").sockets) == 1
             await second.nothing_more()
         assert apps[0].room("game").sockets == ()
+
+
+class Slow(End):
+    """The answers about homes arrive late."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.asked = 0
+        self.answers = asyncio.Event()
+
+    async def settle(self, room: str, node: str, term: str) -> bool:
+        is_home = await super().settle(room, node, term)
+        self.asked += 1
+        await self.answers.wait()
+        return is_home
+
+
+def at_home(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> tuple[list[Symphony], list[Slow]]:
+    """Return two apps with a room that has a home, and how they reach the store."""
+    store = Store()
+    ends: list[Slow] = []
+
+    def reach(broker: object) -> Slow:
+        ends.append(Slow(store))
+        return ends[-1]
+
+    monkeypatch.setattr(nodes, "presence_beside", reach)
+    apps: list[Symphony] = []
+    for _ in range(2):
+        app = Symphony()
+        app.rooms("game", **options)
+        app.route("/", room="game", events=True)
+        apps.append(app)
+    return apps, ends
+
+
+HOMES = pytest.mark.parametrize(
+    "options", [{"state": dict}, {"members": dict}, {"state": dict, "linger": 3600}]
+)
+
+
+@HOMES
+async def test_joins_at_the_same_time_make_one_home_and_keep_it(monkeypatch, options):
+    """Each had claimed it for itself, and the last claim had ended that of the first."""
+    apps, ends = at_home(monkeypatch, options)
+    async with TestClient(apps[0]) as one, TestClient(apps[1]) as two:
+        for end in ends[1:]:
+            end.answers.set()
+        opening = [asyncio.ensure_future(one.connect("/").__aenter__()) for _ in range(4)]
+        await until(lambda: ends[0].asked == 4)
+        ends[0].answers.set()
+        players = await asyncio.gather(*opening)
+        await one.clock.advance(3 * REFRESH)
+        assert [player.closed for player in players] == [None] * 4
+        assert len(apps[0].room("game").sockets) == 4
+        with pytest.raises(Exception, match="elsewhere"):
+            await two.connect("/")
+        for player in players:
+            await player.close()
+        await one.clock.advance(3601)
+        async with two.connect("/"):
+            assert len(apps[1].room("game").sockets) == 1
+
+
+@HOMES
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_join_that_is_given_up_before_the_answer_leaves_no_home_behind(monkeypatch, options, count):
+    apps, ends = at_home(monkeypatch, options)
+    async with TestClient(apps[0]) as one, TestClient(apps[1]) as two:
+        ends[1].answers.set()
+        opening = [asyncio.ensure_future(one.connect("/").__aenter__()) for _ in range(count)]
+        await until(lambda: ends[0].asked == count)
+        for each in opening:
+            each.cancel()
+        await asyncio.wait(opening)
+        await one.settle()
+        async with two.connect("/"):
+            assert len(apps[1].room("game").sockets) == 1
+
+
+@HOMES
+async def test_a_node_that_stops_leaves_no_home_behind(options):
+    """Its last calls to the store have arrived before it has stopped."""
+
+    def make(url: str) -> Symphony:
+        app = Symphony(broker=url)
+        app.rooms("game", **options)
+        app.route("/", room="game", events=True)
+        return app
+
+    served = serve("memory://", Limits())
+    try:
+        async with TestClient(make(served.url), timeout=20) as stays:
+            async with TestClient(make(served.url), timeout=20) as stops:
+                players = await asyncio.gather(*(stops.connect("/").__aenter__() for _ in range(3)))
+                with pytest.raises(Exception, match="elsewhere"):
+                    await stays.connect("/")
+            assert {player.closed.code for player in players if player.closed} == {1012}
+            async with stays.connect("/"):
+                pass
+    finally:
+        served.close()

@@ -73,16 +73,14 @@ async def test_ticks_of_many_rooms_are_spread_over_the_interval():
         times.setdefault(room.name, asyncio.get_running_loop().time())
 
     async with TestClient(app) as client, client.connect("/") as one:
-        begin = asyncio.get_running_loop().time()
         for number in range(100):
             await ask(one, f"+game:{number}")
-        joined = asyncio.get_running_loop().time() - begin
         await client.clock.advance(2)
         in_order = sorted(times.values())
         assert len(in_order) == 100
         gaps = [later - earlier for earlier, later in pairwise(in_order)]
-        # Evenly spread, they would be 10 ms apart; the joins themselves took some time.
-        assert max(gaps) < 0.03 + joined
+        # Evenly spread, they would be 10 ms apart.
+        assert max(gaps) < 0.03
 
 
 async def test_a_tick_that_takes_too_long_skips_the_ticks_it_has_missed_and_counts_them():
@@ -162,7 +160,7 @@ async def test_a_tick_has_parameters_and_dependencies_and_its_room_is_typed():
 async def test_ticks_come_from_open_to_the_end_of_the_room():
     app, log = Symphony(), Log()
     joining(app)
-    rooms = app.rooms("game:{id:int}", linger=2)
+    rooms = app.rooms("game:{id:int}", linger=2.5)
 
     @rooms.every(1)
     def tick(id: int) -> None:
@@ -178,11 +176,9 @@ async def test_ticks_come_from_open_to_the_end_of_the_room():
         await ask(one, "+game:1")
         await ask(one, "-game:1")
         await client.clock.advance(1.9)
-        assert log[:4] == [1] * 4
-        assert "empty" not in log
+        assert log == [1] * 4
         await client.clock.advance(10)
-        assert log.pop() == "empty"
-        assert log in ([1] * 5, [1] * 6)
+        assert log == [*[1] * 5, "empty"]
 
 
 async def test_a_tick_may_close_its_room_and_is_the_last():

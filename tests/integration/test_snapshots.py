@@ -94,6 +94,27 @@ async def test_nothing_is_missing_or_double_after_a_plain_snapshot(
                 assert marks == list(range(last + 1))
 
 
+@codecs
+@pytest.mark.parametrize(
+    "since", ["start", {"epoch": "e", "offset": 3}, {"epoch": "f", "offset": 0}], ids=str
+)
+@pytest.mark.parametrize("options", MEMBERS, ids=str)
+async def test_who_asks_for_earlier_ones_where_none_are_kept_gets_the_snapshot(
+    serve, codec: str, since: Any, options: dict[str, Any]
+):
+    """A client waits for the `joined` that says whether its join was recovered, and takes no other one."""
+    app = drawing(**options)
+    async with serve(app) as url, member(url, codec) as first, member(url, codec) as one:
+        await first.say({"join": "board:a", "id": 1})
+        await first.hears({"joined": "board:a"}, {"reply": 1})
+        draw(app, 1)
+        await one.say({"join": "board:a", "id": 1, "since": since})
+        joined = {"joined": "board:a", "recovered": False, "snapshot": {"name": "a", "marks": [1]}}
+        await one.hears(joined, {"reply": 1})
+        await one.say({"join": "board:a", "id": 2, "since": since})
+        await one.hears(joined, {"reply": 2})
+
+
 async def test_who_recovers_everything_gets_no_snapshot(serve):
     app = drawing(history=100)
     async with serve(app) as url, member(url) as keeper, member(url) as one:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from itertools import groupby
@@ -17,15 +18,17 @@ from symphony import Identity, Socket, Symphony
 CLIENT = ROOT / "clients" / "javascript"
 LOCK = CLIENT / "package-lock.json"
 INSTALLED = CLIENT / "node_modules" / ".package-lock.json"
+# What `npm test` runs: a command, and the files.
+COMMAND, _, TESTS = json.loads((CLIENT / "package.json").read_text())["scripts"]["test"].rpartition(" ")
 
 # What npm fetches, and what the tests start, takes its time on a busy machine.
 pytestmark = pytest.mark.timeout(300)
 
 
-def npm(*arguments: str) -> None:
-    """Run npm in the client's folder; fail with all that it said."""
+def run(*command: str) -> None:
+    """Run a command in the client's folder; fail with all that it said."""
     done = subprocess.run(
-        ["npm", *arguments],
+        command,
         cwd=CLIENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -33,7 +36,7 @@ def npm(*arguments: str) -> None:
         check=False,
     )
     if done.returncode:
-        pytest.fail(f"npm {' '.join(arguments)} failed:\n{done.stdout}", pytrace=False)
+        pytest.fail(f"{shlex.join(command)} failed:\n{done.stdout}", pytrace=False)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,15 +49,24 @@ def packages() -> None:
             pytest.fail(reason)
         pytest.skip(reason)
     if not INSTALLED.exists() or INSTALLED.stat().st_mtime < LOCK.stat().st_mtime:
-        npm("ci", "--no-audit", "--no-fund")
+        run("npm", "ci", "--no-audit", "--no-fund")
 
 
 def test_its_types_hold() -> None:
-    npm("run", "--silent", "check")
+    run("npm", "run", "--silent", "check")
 
 
-def test_its_own_tests_pass() -> None:
-    npm("test", "--silent")
+@pytest.mark.parametrize("file", sorted(CLIENT.glob(TESTS)), ids=lambda file: file.name)
+def test_its_own_tests_pass(file: Path) -> None:
+    """Each file is a test: the files with the most tests are handed out first, and do not end last."""
+    run(*shlex.split(COMMAND), str(file))
+
+
+def test_no_test_is_left_out() -> None:
+    assert {file.name for file in CLIENT.glob(TESTS)} == {
+        file.name for file in CLIENT.rglob("*.test.js") if "node_modules" not in file.parts
+    }
+    assert COMMAND.startswith("node --test ")
 
 
 def test_what_is_published_comes_with_its_types() -> None:

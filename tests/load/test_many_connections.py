@@ -13,6 +13,8 @@ from support.process import start
 from support.raw import RawClient, close, connect, resident_bytes, text
 from support.sizes import size
 
+pytestmark = pytest.mark.alone
+
 # Never fewer: with 2,000, what the allocator keeps in any case is most of what is measured below.
 CONNECTIONS = 9_000
 BROADCASTS = 10

@@ -10,6 +10,8 @@ from support.crowd import crowd
 from support.process import start
 from support.raw import text
 
+pytestmark = pytest.mark.alone
+
 CLIENTS = 1_000
 
 APP = """

@@ -14,6 +14,8 @@ from support.process import Running, start
 from support.raw import RawClient, connect, resident_bytes, text
 from support.sizes import size
 
+pytestmark = pytest.mark.alone
+
 MIB = 1024 * 1024
 # 16 MiB at least: four times what the server may need for them.
 WORD = "x" * 96

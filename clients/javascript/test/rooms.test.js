@@ -188,6 +188,63 @@ test("handlers that are registered late get what came before, in order", async (
   await until(() => all.room.position.offset === 3);
 });
 
+for (const protocol of ["json", "msgpack"]) {
+  test(`nothing is lost between the join and the handlers, in ${protocol}`, async (t) => {
+    const { client, peer } = await pair(t, { protocol });
+    const log = [];
+    client.on("said", (data) => log.push(["client", data]));
+    const joining = client.join("r", { since: at(1) });
+    const { id } = await peer.next();
+    const members = { epoch: "k", version: 1, total: 1, list: [{ id: "ann", info: null }] };
+    const changed = [{ id: "bob", info: null }];
+    peer.together(() => {
+      peer.frame({ joined: "r", position: at(3), recovered: false, snapshot: "drawn", members });
+      peer.frame({ reply: id, data: null });
+      peer.frame(said(4, "one"));
+      peer.frame({ event: "typing", data: "not kept", room: "r" });
+      peer.frame({ lost: "r", position: at(9), snapshot: "drawn again" });
+      peer.frame(said(10, "ten"));
+      peer.frame({ presence: "r", diff: { epoch: "k", from: 1, to: 2, total: 2, changed, gone: [] } });
+      peer.frame({ left: "r", data: { code: "closed", message: "", retryable: false, details: null } });
+    });
+    const room = await joining;
+    for (const event of ["snapshot", "said", "typing"]) room.on(event, (data) => log.push([event, data]));
+    room.onLost(({ offset }) => log.push(["lost", offset]));
+    const left = new Promise((resolve) => room.onLeft(({ code }) => resolve(log.push(["left", code]))));
+    await left;
+    assert.deepEqual(log, [
+      ["lost", 3],
+      ["snapshot", "drawn"],
+      ["said", "one"],
+      ["typing", "not kept"],
+      ["lost", 9],
+      ["snapshot", "drawn again"],
+      ["said", "ten"],
+      ["left", "closed"],
+    ]);
+    assert.deepEqual([...room.presence.keys()], ["ann", "bob"]);
+  });
+}
+
+test("handlers of the client are there before it connects, and take what the room does not", async (t) => {
+  const server = await serve(t);
+  const client = join(t, server.url);
+  const log = [];
+  client.on("said", (data) => log.push(["client", data]));
+  const peer = await server.peer();
+  peer.frame({ joined: "served", position: at(0) });
+  peer.frame(said(1, "served", "served"));
+  const joining = client.join("r");
+  await admit(peer);
+  const room = await joining;
+  peer.frame(said(1, "joined"));
+  await until(() => log.length === 2);
+  room.on("said", (data) => log.push(["room", data]));
+  peer.frame(said(2, "own"));
+  await until(() => log.length === 3);
+  assert.deepEqual(log, [["client", "served"], ["client", "joined"], ["room", "own"]]);
+});
+
 test("what waits for handlers that are never registered is limited, and the loss is logged", async (t) => {
   const warnings = quiet(t, "warn");
   const all = await member(t, { maxQueue: 5 });

@@ -67,6 +67,14 @@ export class Peer {
     this.#socket.send(message);
   }
 
+  /** What is sent meanwhile leaves in one write. */
+  together(send) {
+    const { _socket: socket } = this.#socket;
+    socket.cork();
+    send();
+    socket.uncork();
+  }
+
   /** Bytes as they are, without a frame around them. */
   bytes(bytes) {
     this.#socket._socket.write(bytes);

@@ -43,7 +43,7 @@ class Rights:
     """Claims and homes, each with a lease. The rules are those of `PresenceStore`.
 
     Args:
-        ended: Remembers the claims of homes that are not valid any more.
+        ended: Remembers the claims of homes, and of sockets, that are not valid any more.
     """
 
     def __init__(self, ended: Endings) -> None:
@@ -65,11 +65,13 @@ class Rights:
         claims = self._claims.setdefault(key, {})
         evicted: list[tuple[str, str]] = []
         if connection not in claims and len(claims) >= most:
-            if not replace:
+            # A late repeat of a claim must not take the place back that another one has taken since.
+            if not replace or _replaced(connection) in self._ended:
                 return Claimed(granted=False)
             for old in list(claims)[: len(claims) - most + 1]:
                 evicted.append((old, claims[old].node))
                 self._drop(old)
+                self._end(_replaced(old), now)
             claims = self._claims.setdefault(key, {})
         claims[connection] = _Claim(node, now + LEASE)
         if connection not in self._keys:
@@ -121,7 +123,7 @@ class Rights:
         self._end(term, now)
 
     def _end(self, term: str, now: float) -> None:
-        # A late repeat must not take a home that its node has given up, or was refused.
+        # A late repeat must not take what its node has given up, or was refused.
         self._ended.add(term, Untracked("unknown"), now)
 
     def forget_ended(self, now: float) -> None:
@@ -166,3 +168,8 @@ class Rights:
 
     def _look_again(self, at: float, room: str, connection: str) -> None:
         heappush(self._due, (at, next(self._number), room, connection))
+
+
+def _replaced(connection: str) -> str:
+    """Return by which name it is remembered that another connection has taken the place of one."""
+    return f"{connection} was replaced"

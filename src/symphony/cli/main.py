@@ -6,7 +6,6 @@ import socket
 import traceback
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -49,6 +48,9 @@ def main() -> None:
 
 def _say_version(wanted: bool) -> None:
     if wanted:
+        # Every server and every worker imports this module, and reading metadata takes a while to import.
+        from importlib.metadata import version
+
         typer.echo(f"symphony {version('symphony-ws')}")
         raise typer.Exit
 

@@ -124,6 +124,11 @@ class Delivery:
         self.dropped = 0
         self.ended: SymphonyError | None = None
 
+    @property
+    def waiting(self) -> int:
+        """How many publications, and beginnings, wait for the program."""
+        return len(self._kept)
+
     # What the program does
 
     def hold(self) -> None:

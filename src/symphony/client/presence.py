@@ -21,7 +21,7 @@ class Roster:
         is_known: As `RoomPresence.is_known`.
     """
 
-    __slots__ = ("_epoch", "_missed", "_version", "infos", "is_known", "total")
+    __slots__ = ("_epoch", "_is_ahead", "_missed", "_version", "infos", "is_known", "total")
 
     def __init__(self) -> None:
         self.infos: dict[str, Any] = {}
@@ -29,6 +29,8 @@ class Roster:
         self.is_known = False
         self._epoch = ""
         self._version = 0
+        # Whether the server knew less when it told its state.
+        self._is_ahead = False
         # Of the last change that could not be applied.
         self._missed: tuple[str, int] | None = None
 
@@ -45,7 +47,11 @@ class Roster:
         A state that is older than this one is ignored: after a reconnect, another
         node may know less. So no member disappears for a moment.
         """
-        if state is None or (state.epoch == self._epoch and state.version <= self._version):
+        if state is None:
+            return False
+        is_older = state.epoch == self._epoch and state.version <= self._version
+        self._is_ahead = is_older and state.version < self._version
+        if is_older:
             return False
         if self._missed is not None and state.epoch not in (self._missed[0], self._epoch):
             # Its epoch is newer than that of the change.
@@ -62,9 +68,12 @@ class Roster:
         diff = change.diff
         if diff is None or (diff.epoch == self._epoch and diff.to <= self._version):
             return False
-        if diff.epoch != self._epoch or diff.since > self._version:
+        # A server that knew less does not name those who came after its state, and have gone again.
+        is_partial = self._is_ahead and diff.since < self._version
+        if diff.epoch != self._epoch or diff.since > self._version or is_partial:
             self._missed = diff.epoch, diff.to
             return False
+        self._is_ahead = False
         self._version, self.total = diff.to, diff.total
         if diff.changed is None:
             # There are too many to be listed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from symphony.errors import ConfigurationError
@@ -211,7 +211,7 @@ class HookCompiler:
             types |= {Room: OfSubject("room"), Leave: OfSubject("leave")}
             del refused[Leave]
             refused[Close] = _TAKE_LEAVE
-        names = dict(NamePattern(policy.pattern, separator=ROOM_SEPARATOR).converters)
+        names = dict(_converters(policy.pattern))
         if kind == "every":
             types = {Room: OfSubject("room")}
             if DT in names:
@@ -230,6 +230,12 @@ class HookCompiler:
             is_factory=is_factory,
             payload=payload,
         )
+
+
+@lru_cache(maxsize=1)
+def _converters(pattern: str) -> dict[str, str]:
+    """Return the parameters in the names of a family; it is asked for each of its hooks."""
+    return NamePattern(pattern, separator=ROOM_SEPARATOR).converters
 
 
 def _member(socket: Any, room: Room) -> Member[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from symphony.protocol.envelopes import Joined, Left
 from symphony.rooms.catchup import CatchUp, tell
-from symphony.rooms.starts import NOW, Start
+from symphony.rooms.starts import NOTHING, NOW, Start
 
 if TYPE_CHECKING:
     from symphony.outgoing.batch import Batches, Recipient
@@ -71,7 +71,7 @@ class Announcing:
             await live.topic.open()
         feed = live.feed
         if feed is None:
-            return NOW
+            return NOW if since is None else NOTHING
         await feed.open()
         if since is None:
             return NOW

@@ -154,13 +154,14 @@ class Feed:
     async def _subscribe(self) -> None:
         self.last = await self._broker.subscribe(self._room, self._received)
 
-    def _received(self, record: Record) -> None:
+    def _received(self, record: Record, after: Position | None = None) -> None:
+        """Pass on a publication; *after*: as for `_announced`."""
         self.last = record.position
         if record.replaces is not None:
             # They may have the one that is replaced.
             self._pages.forget()
         try:
-            self._deliver(self._announced(record), record.position)
+            self._deliver(self._announced(record, after), record.position)
         except Exception as error:
             # The publication is kept already.
             self._not_encoded(error)

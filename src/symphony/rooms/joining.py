@@ -11,7 +11,7 @@ from symphony.rooms import announcing as told
 from symphony.rooms.changes import refuse_gone, undone
 from symphony.rooms.leave import REMOVED, Leave
 from symphony.rooms.lives import inside
-from symphony.rooms.starts import NOW
+from symphony.rooms.starts import NOTHING, NOW
 from symphony.socket import recipient_of
 
 if TYPE_CHECKING:
@@ -110,11 +110,11 @@ class Joining:
                 "only rooms with client_join=True or an authorize hook let them",
             )
         asks = authorize and family.authorize is not None
+        since = None if asked is None else asked.since
         if not asks and self.is_immediate(name):
             self._check_count(recipient, most)
-            self._attach_now(socket, name, family, params, asked=asks)
+            self._attach_now(socket, name, family, params, NOW if since is None else NOTHING, asked=asks)
             return
-        since = None if asked is None else asked.since
         with self._changes.changing(recipient, name) as change:
             revocations = self._changes.revocations if asks else None
             if asks and not await self.allowed(socket, name, family, change):
@@ -137,7 +137,7 @@ class Joining:
             return True
         if not self.is_immediate(name):
             return False
-        self._attach_now(socket, name, family, params, asked=False)
+        self._attach_now(socket, name, family, params, NOW, asked=False)
         return True
 
     def is_immediate(self, name: str) -> bool:
@@ -272,14 +272,21 @@ class Joining:
             raise Reject("too_many", f"the socket is in {most} rooms already", details={"max_rooms": most})
 
     def _attach_now(
-        self, socket: Socket[Any], name: str, family: Family, params: dict[str, Any], *, asked: bool
+        self,
+        socket: Socket[Any],
+        name: str,
+        family: Family,
+        params: dict[str, Any],
+        start: Start,
+        *,
+        asked: bool,
     ) -> None:
         live = self._lives.at_work(name, family, params)
         if family.snapshot is None:
-            self._attach(socket, live, NOW, asked=asked)
+            self._attach(socket, live, start, asked=asked)
         else:
             with self._lives.held(live):
-                self._attach(socket, live, self._snapshots.attached(socket, live, NOW), asked=asked)
+                self._attach(socket, live, self._snapshots.attached(socket, live, start), asked=asked)
         live.open_until = 0.0
 
     def _attach(self, socket: Socket[Any], live: Live, start: Start, *, asked: bool) -> None:

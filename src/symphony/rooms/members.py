@@ -36,7 +36,7 @@ class Member(Generic[MemberT]):
             key for what must happen once a visit.
     """
 
-    __slots__ = ("_sockets", "arrival", "away_until", "id", "state", "user")
+    __slots__ = ("_epoch", "_sockets", "arrival", "away_until", "id", "state", "user")
 
     def __init__(self, id: str, user: Identity | None, arrival: str, state: MemberT) -> None:
         self.id = id
@@ -44,6 +44,8 @@ class Member(Generic[MemberT]):
         self.arrival = arrival
         self.state = state
         self.away_until: float | None = None
+        # The epoch in which the presence store has said that it is there.
+        self._epoch = ""
         # With the connection of each in the presence store.
         self._sockets: dict[Socket[Any], str] = {}
 
@@ -109,7 +111,6 @@ class Attendance:
     Attributes:
         by_id: Those who are here, or away and were here last.
         public: The same, for handlers.
-        epoch: The epoch of the presence store, as this node has seen it.
         of_socket: The member of each socket.
         ending: Of how many sockets that have gone the store does not know yet, by member.
         is_open: Whether this node hears of changes.
@@ -117,13 +118,12 @@ class Attendance:
             why they have left meanwhile.
     """
 
-    __slots__ = ("by_id", "ending", "epoch", "is_open", "of_socket", "public", "returning")
+    __slots__ = ("by_id", "ending", "is_open", "of_socket", "public", "returning")
 
     def __init__(self) -> None:
         self.by_id: dict[str, Member[Any]] = {}
         self.public: Mapping[str, Member[Any]] = MappingProxyType(self.by_id)
         self.of_socket: dict[Socket[Any], Member[Any]] = {}
-        self.epoch = ""
         self.ending: Counter[str] = Counter()
         self.is_open = False
         self.returning: dict[Socket[Any], Leave | None] = {}

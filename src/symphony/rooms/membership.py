@@ -379,6 +379,7 @@ class Membership:
         self.end_listeners()
         self._members.close()
         await self._lives.close(timeout=timeout)
+        await self._members.seating.finish(timeout=timeout)
         await self._publishing.finish(timeout=timeout)
         if self._broker is not None:
             self._broker.close()

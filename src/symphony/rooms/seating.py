@@ -34,6 +34,21 @@ __all__ = ("Seating", "info_of")
 _MAX_INFO_BYTES: Final = 16 * 1024
 
 
+class _Settling:
+    """A claim of the home of a room, while the store is asked.
+
+    Attributes:
+        term: Names the claim.
+        joins: How many joins wait for the answer.
+    """
+
+    __slots__ = ("joins", "term")
+
+    def __init__(self, term: str) -> None:
+        self.term = term
+        self.joins = 0
+
+
 class Seating:
     """The members of the rooms of a node.
 
@@ -67,6 +82,8 @@ class Seating:
         self._background = background
         self._report = report
         self._number = count()
+        self._settling: dict[Live, _Settling] = {}
+        self._vacating: set[asyncio.Task[Any]] = set()
         self.hooks = MemberHooks(store, lives, handle, find_family, report)
         # What is asked of the store about one member.
         self._operations = Turns()
@@ -90,22 +107,49 @@ class Seating:
         """
         if not live.family.has_home or live.term is not None:
             return
-        term = f"{self.node}.{next(self._number)}"
+        # Joins at the same time share one claim: a second claim would end the first.
+        settling = self._settling.get(live)
+        if settling is None:
+            settling = self._settling[live] = _Settling(f"{self.node}.{next(self._number)}")
+        settling.joins += 1
         until = self._loop.time() + LEASE
+        # Without an answer, it may be.
+        is_home = True
         try:
-            is_home = await self.store.settle(live.name, self.node, term)
+            is_home = await self.store.settle(live.name, self.node, settling.term)
         except Exception as error:
             raise Reject("unavailable", f"the home of {live.name!r} is not known") from error
+        else:
+            if is_home and live.term is None:
+                live.term = settling.term
+                self._lives.stay_home(live, until)
+        finally:
+            settling.joins -= 1
+            if not settling.joins:
+                del self._settling[live]
+                if is_home and live.term != settling.term:
+                    self._give_up(live.name, settling.term)
         if not is_home:
             raise Reject("elsewhere", f"{live.name!r} is on another node", details={"room": live.name})
-        if live.term is None:
-            live.term = term
-            self._lives.stay_home(live, until)
 
     def removed(self, live: Live) -> None:
         """Give up the home of a room that has ended here."""
         if live.term is not None:
-            self._background(self._vacate(live.name, live.term))
+            self._give_up(live.name, live.term)
+
+    async def finish(self, *, timeout: float) -> None:
+        """Wait until the homes that were given up are free for other nodes.
+
+        Args:
+            timeout: How long the store may take. After that, their leases end.
+        """
+        if self._vacating:
+            await asyncio.wait(self._vacating, timeout=timeout)
+
+    def _give_up(self, room: str, term: str) -> None:
+        vacating = self._background(self._vacate(room, term))
+        self._vacating.add(vacating)
+        vacating.add_done_callback(self._vacating.discard)
 
     async def _vacate(self, room: str, term: str) -> None:
         with suppress(Exception):
@@ -186,10 +230,10 @@ class Seating:
             except BaseException:
                 self.departing.give_up(live, socket, id, connection, state)
                 raise
-        attendance.epoch = tracked.epoch
         if member is None or member.arrival != tracked.arrival:
             member = Member(id, socket.user, tracked.arrival, state)
         member.user = socket.user
+        member._epoch = tracked.epoch  # pyright: ignore[reportPrivateUsage]
         attendance.add(member, socket, connection)
         attach()
         hook = {"arrived": "on_arrive", "back": "on_back"}.get(tracked.kind, "")
@@ -213,7 +257,8 @@ class Seating:
             # Its sockets are put out.
             attendance.forget(member)
             return None
-        resume = attendance.epoch, member.arrival
+        # Others in the room may have been tracked in a later epoch.
+        resume = member._epoch, member.arrival  # pyright: ignore[reportPrivateUsage]
         attendance.returning[socket] = None
         try:
             with self._lives.held(live):

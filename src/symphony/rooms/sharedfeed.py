@@ -133,7 +133,7 @@ class SharedFeed(Feed):
             self._mend()
         self._schedule_check()
 
-    def _received(self, record: Record) -> None:
+    def _received(self, record: Record, after: Position | None = None) -> None:
         self._heard_at = self._loop.time()
         position, last = record.position, self.last
         if not self._is_live:
@@ -229,7 +229,8 @@ class SharedFeed(Feed):
                 deaf = check and page.top.offset > self.last.offset
                 for record in page.records:
                     if record.position.offset > self.last.offset:
-                        super()._received(record)
+                        # The places in between are empty, which members must not take for a hole.
+                        super()._received(record, self.last)
                 if page.end.offset > self.last.offset:
                     # The places up to there are empty: these were replaced.
                     self.last = page.end

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from symphony.outgoing.encoding import Content
     from symphony.protocol.positions import Position
 
-__all__ = ("NOW", "Start")
+__all__ = ("NOTHING", "NOW", "Start")
 
 
 class Start(NamedTuple):
@@ -27,3 +27,5 @@ class Start(NamedTuple):
 
 
 NOW: Final = Start(None, None)
+NOTHING: Final = Start(None, False)
+"""The same, for a member that has asked for earlier ones, where none are kept."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from symphony.rooms.pace import pace_of
 from symphony.rooms.tasks import has_to_end
 
 if TYPE_CHECKING:
@@ -77,14 +78,14 @@ class Ticking:
 
     async def __call__(self, socket: Any, room: Room) -> None:
         """Call the function until this task is cancelled, or the function has ended the room."""
-        loop, seconds = asyncio.get_running_loop(), self._seconds
-        start = loop.time() + self._phase - seconds
+        pace, seconds = pace_of(asyncio.get_running_loop()), self._seconds
+        start = pace.time() + self._phase - seconds
         number, missed = 1, 0
         while True:
             # It suspends also if it is late. Otherwise nothing else would run.
-            await asyncio.sleep(max(start + number * seconds - loop.time(), 0))
+            await pace.sleep_until(start + number * seconds)
             # The time of the last tick that is due. A timer may wake a moment too early.
-            due = max(int((loop.time() - start) / seconds), number)
+            due = max(int((pace.time() - start) / seconds), number)
             missed, number = missed + due - number, due + 1
             if not self._may_run():
                 missed += 1

@@ -116,12 +116,15 @@ class Serving:
             )
         return self._exchange.requests
 
-    def refuse(self, refusal: Reject) -> None:
-        """Send the reason for the coming close as an event, on an event connection."""
-        if self._exchange is not None:
-            self._exchange.answering.refuse(None, refusal)
-            if refusal.retry_after is not None:
-                self._exchange.drain(retry=refusal.retry_after, timeout=0)
+    def refuse(self, refusal: Reject) -> int:
+        """Send the reason for the coming close as an event, on an event connection; return the close code."""
+        if self._exchange is None:
+            # Other clients take 4400 to 4499 as final, as the HTTP statuses 400 to 499. y-websocket does.
+            return refusal._raw_close_code if refusal.retryable else refusal.close_code  # pyright: ignore[reportPrivateUsage]
+        self._exchange.answering.refuse(None, refusal)
+        if refusal.retry_after is not None:
+            self._exchange.drain(retry=refusal.retry_after, timeout=0)
+        return refusal.close_code
 
     def closing(self) -> int:
         """Drop the messages that wait, because the server has closed; return how many these were."""

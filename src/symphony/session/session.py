@@ -330,8 +330,8 @@ class Session:
         socket, self._retryable = self.socket, refusal.retryable
         if socket.opened:
             if not self._draining:
-                self._serving.refuse(refusal)
-                self._connection.close(refusal.close_code, refusal.message)
+                code = self._serving.refuse(refusal)
+                self._connection.close(code, refusal.message)
             return
         if self._close is not None:
             return

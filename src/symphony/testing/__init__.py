@@ -26,6 +26,9 @@ in `async with`, or `await` it. A connection can `send`, `receive` (or
 `nothing_more`, `close`, or `drop` like a broken network. Every wait ends after
 `timeout` seconds with a `TimeoutError` that says what was expected.
 
+**Rooms.** `room = await connection.join("chat:lobby")` joins a room as a client
+does. `await room.receive()` returns the next publication.
+
 **Refusals** before the upgrade raise an exception:
 
 ```python
@@ -51,8 +54,9 @@ remove it from `errors`:
 ```
 
 **Time.** `await client.clock.advance(20)` moves the time forward by 20 s without
-waiting. Lingers, timeouts and every `asyncio.sleep` of the app run in order, each
-at its time. This needs asyncio's own event loop, not uvloop.
+waiting. Ticks of rooms, lingers, timeouts and every `asyncio.sleep` of the app run
+in order, each at its time. Rooms tick only then; the others run in real time, too.
+This needs asyncio's own event loop, not uvloop.
 
 **Dependencies.** Set `app.overrides[session] = fake_session` before you enter the
 client. After `await client.settle()`, you can check what a handler has stored,
@@ -66,8 +70,10 @@ from symphony.testing.cluster import Cluster
 from symphony.testing.clusternodes import ClusterBroker, ClusterNode
 from symphony.testing.connection import TestConnection
 from symphony.testing.faults import FAULTS, Fault
+from symphony.testing.followers import Follower
 from symphony.testing.memory import HandshakeRefusedError
-from symphony.testing.promises import BrokenPromiseError, Follower, Stored
+from symphony.testing.promises import BrokenPromiseError, Stored
+from symphony.testing.room import TestRoom
 
 __all__ = (
     "FAULTS",
@@ -83,4 +89,5 @@ __all__ = (
     "Stored",
     "TestClient",
     "TestConnection",
+    "TestRoom",
 )

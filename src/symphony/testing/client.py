@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 from urllib.parse import quote, unquote
@@ -53,6 +54,7 @@ class TestClient:
         self._life: asyncio.Task[None] | None = None
         self._started = asyncio.Event()
         self._phases: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._stack = ExitStack()
 
     @property
     def clock(self) -> Clock:
@@ -146,6 +148,8 @@ class TestClient:
                 "symphony.connect(url)."
             )
         self.app.on_exception = self.errors.append
+        if _can_advance():
+            self._stack.enter_context(self.clock._ticking())  # pyright: ignore[reportPrivateUsage]
         self._phases.put_nowait({"type": "lifespan.startup"})
         # Run the lifespan in a separate task. Fixtures are set up and torn down in
         # different tasks, which fails for a lifespan with a task group.
@@ -156,13 +160,15 @@ class TestClient:
         finally:
             started.cancel()
         if self._life.done():
+            self._stack.close()
             await self._life
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stop()
+        with self._stack:
+            await self._stop()
         if not self._raise_errors or not self.errors:
             return
         if error is not None:
@@ -178,7 +184,7 @@ class TestClient:
         assert self._life is not None
         self._phases.put_nowait({"type": "lifespan.shutdown"})
         stopped, _ = await asyncio.wait((self._life,), timeout=self._timeout)
-        if not stopped and isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
+        if not stopped and _can_advance():
             # Advance the clock past the limits, so that handlers that do not end are
             # cancelled without waiting in real time.
             limits = self.app.limits
@@ -199,6 +205,10 @@ class TestClient:
             await self.app(scope, self._phases.get, send)
         finally:
             self.app.on_exception = None
+
+
+def _can_advance() -> bool:
+    return isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)
 
 
 def scope_of(

@@ -16,10 +16,11 @@ from symphony.testing.clusternodes import ClusterBroker, ClusterNode, World
 from symphony.testing.dialing import ClientDial, ClientLink
 from symphony.testing.faults import FAULTS, Fault, Faults
 from symphony.testing.finalchecks import check_agreement, check_home, check_leftovers, topics_of
-from symphony.testing.memberpromises import Hooks
+from symphony.testing.followers import Follower
 from symphony.testing.network import CALM
-from symphony.testing.promises import BrokenPromiseError, Follower, Stored
+from symphony.testing.promises import BrokenPromiseError, Stored
 from symphony.testing.simulation import SimulatedLoop, simulated
+from symphony.testing.watching import Hooks
 from symphony.testing.wirepromises import Wire
 
 __all__ = ("Cluster",)
@@ -27,13 +28,17 @@ __all__ = ("Cluster",)
 Scenario = Callable[["Cluster"], Awaitable[None]]
 
 # How long a cluster has until everything is as it should be: leases, grace periods and reaps.
-_SETTLING: Final = 150.0
-# How long until the store has forgotten the connections that have ended.
-_FORGETTING: Final = 150.0
+_SETTLING: Final = 110.0
+# How long until what was done last has arrived everywhere.
+_LAST: Final = 5.0
+# How long until nothing is left of those that have gone.
+_FORGETTING: Final = 60.0
 # How many lines of the trace a failed scenario shows.
 _SHOWN: Final = 80
 # Faults after which each hook runs once.
 _HARMLESS: Final = frozenset(("drop", "slow"))
+# In so many seconds, a client hears of a publication: its node may have to connect again.
+_PROMPT: Final = 9.0
 
 
 class Cluster:
@@ -78,6 +83,7 @@ class Cluster:
         self._followers: list[Follower] = []
         self._topics: dict[str, list[str]] = {}
         self._world: World | None = None
+        self._is_settled = False
 
     @property
     def _running(self) -> World:
@@ -129,9 +135,9 @@ class Cluster:
         """
         self._number += 1
         node = ClusterNode(self._running, f"node{self._number}", self._make_app())
-        self._hooks.add(node.app, node.name)
         self.note(f"{node.name} starts")
         await node.start()
+        self._hooks.watch(node.app, node.name)
         self._topics[node.name] = topics_of(node)
         self.nodes.append(node)
         return node
@@ -171,7 +177,7 @@ class Cluster:
             scope,
             random,
             lambda line: self.note(f"{name} {line}"),
-            lambda: Wire(name, world.publications, world.trace).received,
+            lambda: Wire(name, world.publications, world.trace),
         )
         client = Client(dial, Options(token=token, protocol=protocol))
         self._clients[name] = client, dial
@@ -206,8 +212,19 @@ class Cluster:
         return next((name for name, (_, dial) in self._clients.items() if dial.link is link), "a client")
 
     async def settle(self) -> None:
-        """End all faults, and wait until everything is as it should be."""
+        """End all faults, and wait until everything is as it should be.
+
+        Without it, the cluster does this when the scenario has ended.
+        """
+        if self._is_settled:
+            return
+        self._is_settled = True
+        if self._injecting.done():
+            self._injecting.result()
+        self._injecting.cancel()
+        await self._faults.end()
         self._running.network.disturbances = CALM
+        self._running.publications.prompt = None
         self.broker.resume()
         for node in self.nodes:
             node.resume()
@@ -240,14 +257,16 @@ class Cluster:
         world = self._running
         for _ in range(self._size):
             await self.start_node()
-        faults = Faults(self, world, self._client_of, self._kinds, self._pause)
-        injecting = asyncio.ensure_future(faults.run())
+        world.publications.prompt = _PROMPT
+        self._faults = Faults(self, world, self._client_of, self._kinds, self._pause)
+        self._injecting = asyncio.ensure_future(self._faults.run())
         try:
             await scenario(self)
+            await self.settle()
         finally:
-            injecting.cancel()
-        await faults.end()
-        await self.settle()
+            self._injecting.cancel()
+        # What the scenario has done after it has settled.
+        await asyncio.sleep(_LAST)
         for follower in self._followers:
             follower._check_end()  # pyright: ignore[reportPrivateUsage]
         check_agreement(world, {name: client for name, (client, _) in self._clients.items()})

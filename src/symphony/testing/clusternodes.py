@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from dataclasses import replace
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from symphony.app import Symphony
 from symphony.broker.presencehub import serve_presence
@@ -15,10 +15,11 @@ from symphony.limits import Limits
 from symphony.node.asgi import MEMORY
 from symphony.node.brokers import DIAL
 from symphony.testing.dialing import Server
-from symphony.testing.memberpromises import MemberPromises, WatchedHub
+from symphony.testing.memberpromises import MemberPromises
 from symphony.testing.network import Network
 from symphony.testing.promises import Engine, Publications, Trace
 from symphony.testing.simulation import Host, SimulatedLoop
+from symphony.testing.watching import WatchedHub
 
 __all__ = ("ClusterBroker", "ClusterNode", "World")
 
@@ -97,6 +98,7 @@ class ClusterNode(Server):
     def pause(self) -> None:
         """Stop its process. What is sent to it waits."""
         self._world.trace.note(f"{self.name} is paused")
+        self._world.publications.prompt = None
         self._world.loop.stop_host(self.host)
 
     def resume(self) -> None:
@@ -113,6 +115,7 @@ class ClusterNode(Server):
     def isolate(self) -> None:
         """End its link to the broker, and let it make no other one."""
         self._world.trace.note(f"{self.name} cannot reach the broker")
+        self._world.publications.prompt = None
         self._world.network.cut_off[self.host] = None
         self._world.network.cut(self.host)
 
@@ -176,18 +179,41 @@ class ClusterBroker:
         self.host = Host("broker1")
         self.engine, self.hub, self.table = self.host.context.run(self._make)
 
-    def restart(self) -> None:
-        """End its process, and start another one, which knows nothing."""
-        self._world.trace.note("the broker restarts, and has lost its memory")
-        self._end()
+    def restart(self, *, keeps: Literal["nothing", "older", "all"] = "nothing") -> None:
+        """End its process, and start another one. It knows no members.
+
+        Args:
+            keeps: The publications that it has then: none, as a broker in memory; all, as one
+                with a file; or those of a file that is *older*, without the last ones.
+        """
+        words = {"nothing": "has lost its memory", "older": "has lost the last", "all": "has its file"}
+        self._world.trace.note(f"the broker restarts, and {words[keeps]}")
+        host, hub, earlier = self.host, self.hub, self.engine
         self.lives += 1
         self.host = Host(f"broker{self.lives}")
         self.engine, self.hub, self.table = self.host.context.run(self._make)
-        self._world.members.wiped()
+        if keeps != "nothing":
+            random = self._world.network.random
+
+            def back(most: int) -> int:
+                return random.randint(0, most)
+
+            self.host.context.run(self.engine.take_over, earlier, None if keeps == "all" else back)
+        self._end(host, hub, earlier)
+        self._world.members.wiped(
+            [
+                connection
+                for node in self._world.nodes
+                for live in node.app._core.node.rooms._rooms.values()  # pyright: ignore
+                if live.attendance is not None
+                for connection in live.attendance.connections
+            ]
+        )
 
     def pause(self) -> None:
         """Stop its process: it is out of reach."""
         self._world.trace.note("the broker is paused")
+        self._world.publications.prompt = None
         self._world.loop.stop_host(self.host)
 
     def resume(self) -> None:
@@ -196,15 +222,24 @@ class ClusterBroker:
             self._world.trace.note("the broker goes on")
             self._world.loop.continue_host(self.host)
 
+    def forget(self, random: Random) -> None:
+        """Forget one subscription, without a word to its node."""
+        subscribed = [(room, port) for room, ports in self.hub._rooms.items() for port in ports]  # pyright: ignore
+        if subscribed:
+            room, port = random.choice(subscribed)
+            self._world.trace.note(f"the broker forgets a subscription to {room}")
+            self._world.publications.prompt = None
+            self.hub._unsubscribe(port, room)  # pyright: ignore
+
     def close(self) -> None:
         """End it with the cluster."""
-        self._end()
+        self._end(self.host, self.hub, self.engine)
 
     def _make(self) -> tuple[Engine, WatchedHub, PresenceTable]:
         world = self._world
         engine = Engine(
             max_bytes=Limits().max_history_bytes,
-            accepted=world.publications.accepted,
+            publications=world.publications,
             new_epoch=lambda: secrets.token_urlsafe(6),
         )
         hub = WatchedHub(
@@ -217,8 +252,8 @@ class ClusterBroker:
         table = serve_presence(hub, clock=world.loop.time, new_id=lambda: secrets.token_urlsafe(9))
         return engine, hub, table
 
-    def _end(self) -> None:
-        self._world.loop.continue_host(self.host)
-        self._world.network.cut(self.host)
-        self.hub.close()
-        self.engine.close()
+    def _end(self, host: Host, hub: WatchedHub, engine: Engine) -> None:
+        self._world.loop.continue_host(host)
+        self._world.network.cut_all()
+        hub.close()
+        engine.close()

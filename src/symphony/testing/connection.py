@@ -18,11 +18,11 @@ from symphony.client.joining import Since
 from symphony.client.loss import Closed
 from symphony.client.options import Options, Token
 from symphony.client.payload import reader
-from symphony.client.room import Room
 from symphony.errors import DisconnectedError, WrongRouteError, check_close_code
 from symphony.outgoing.encoding import Message
-from symphony.testing.clock import settle
+from symphony.testing.clock import Clock, settle
 from symphony.testing.memory import MemoryDial
+from symphony.testing.room import TestRoom
 
 __all__ = ("Connecting", "TestConnection")
 
@@ -44,7 +44,7 @@ class TestConnection(Client):
     """
 
     __test__ = False
-    __slots__ = ("_dial", "_events", "_joined", "_timeout", "_waiters", "path")
+    __slots__ = ("_dial", "_events", "_rooms", "_timeout", "_waiters", "path")
 
     def __init__(
         self,
@@ -69,19 +69,13 @@ class TestConnection(Client):
         self.path = self._dial.where
         self._timeout = timeout
         self._events: deque[tuple[str, Any]] = deque()
-        # The room that the test has joined last.
-        self._joined: Room | None = None
+        self._rooms: dict[str, TestRoom] = {}
         self._core.dispatch.unhandled = self._take_event
 
     @property
     def subprotocol(self) -> str | None:
         """The subprotocol that the app chose."""
         return self._dial.link.chosen if self._dial.link is not None else None
-
-    async def join(self, room: str, *, since: Since = None, timeout: float | None = None) -> Room:
-        """Join a room; see `symphony.Client.join`."""
-        self._joined = await super().join(room, since=since, timeout=timeout)
-        return self._joined
 
     async def ended(self) -> None:
         """Wait until the app has finished with this connection; used by `TestClient`."""
@@ -181,10 +175,10 @@ class TestConnection(Client):
                 "receive(), receive_text() or receive_json(), or write app.route(path, events=True)."
             )
         otherwise = f"No event {event!r} was received."
-        if self._joined is not None:
+        if self._rooms:
             otherwise += (
-                f" The publications of {self._joined.name!r} are for the room that join() has returned: "
-                "iterate over it, or register room.on()."
+                f" The publications of {next(reversed(self._rooms))!r} are for the room that join() has "
+                "returned: use room.receive(), iterate over it, or register room.on()."
             )
         await self._until(lambda: bool(self._events) or self.closed is not None, otherwise, timeout)
         if not self._events:
@@ -195,8 +189,21 @@ class TestConnection(Client):
             raise AssertionError(f"Expected {event!r} from {self.path}, but received {name!r}: {shown!r}")
         return reader(type, self._core.decoding)(data)
 
+    async def join(self, room: str, *, since: Since = None, timeout: float | None = None) -> TestRoom:
+        """Join a room as `Client.join` does.
+
+        Returns:
+            The room. Its `receive` returns the next publication that has no
+            handler.
+        """
+        joined = await super().join(room, since=since, timeout=timeout)
+        known = self._rooms.get(room)
+        if known is None or not known._is_same(joined):  # pyright: ignore[reportPrivateUsage]
+            known = self._rooms[room] = TestRoom(joined, self._until, self._tell)
+        return known
+
     async def nothing_more(self) -> None:
-        """Wait until the app is idle, and check that nothing is left to receive.
+        """Wait until the app is idle, and check that nothing is left to receive, in its rooms too.
 
         This does not wait for threads, the network or time.
 
@@ -208,6 +215,9 @@ class TestConnection(Client):
         while self._core.messages:
             came.append(repr(self._core.messages.take()))
         came.extend(f"{name} {reader(Any, self._core.decoding)(data)!r}" for name, data in self._events)
+        for room in self._rooms.values():
+            while room.waiting and (publication := await anext(room, None)) is not None:
+                came.append(f"{publication.event} {publication.data!r} in {room.name}")
         if came:
             waiting = ", ".join(came)
             raise AssertionError(f"Expected nothing more from {self.path}, but received: {waiting}")
@@ -272,7 +282,7 @@ class TestConnection(Client):
         while not ready():
             left = end - monotonic()
             if left <= 0:
-                raise TimeoutError(f"{self.path}: {otherwise} Waited for {seconds:g} s.")
+                raise TimeoutError(f"{self.path}: {otherwise} Waited for {seconds:g} s.{_hint()}")
             changed = asyncio.get_running_loop().create_future()
             self._waiters.append(changed)
             await asyncio.wait((changed,), timeout=left)
@@ -282,6 +292,14 @@ class TestConnection(Client):
         for changed in waiters:
             if not changed.done():
                 changed.set_result(None)
+
+
+def _hint() -> str:
+    if not isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
+        return ""
+    if not Clock.of_running_loop()._ticks_wait:  # pyright: ignore[reportPrivateUsage]
+        return ""
+    return " Rooms tick only in `await client.clock.advance(seconds)`."
 
 
 class Connecting:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, MutableMapping, Sequence
 from contextvars import copy_context
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from symphony.client import refusals
 from symphony.client.link import Close, DialError, Listener, Offer
@@ -18,7 +18,7 @@ from symphony.testing.network import Pipe
 from symphony.testing.simulation import Host
 from symphony.transport.base import Scope
 
-__all__ = ("ClientDial", "ClientLink", "Server")
+__all__ = ("ClientDial", "ClientLink", "Server", "Watching")
 
 Event = MutableMapping[str, Any]
 
@@ -27,6 +27,18 @@ _LOST: Final = Close(1006, "", clean=False)
 _WINDOW: Final = 16 * 1024
 # When a node notices that a client is gone whose network has failed.
 _UNNOTICED: Final = 20.0
+
+
+class Watching(Protocol):
+    """What is told of a connection."""
+
+    def received(self, message: Message) -> object:
+        """Take each message that the client receives."""
+        ...
+
+    def ended(self) -> object:
+        """Take the end of the connection."""
+        ...
 
 
 class Server:
@@ -57,7 +69,7 @@ class ClientDial:
         scope: Creates the ASGI scope of a handshake with the given subprotocols.
         random: Decides about the delays.
         told: Called with a line for the trace.
-        watch: Returns what is called with each message of a new connection.
+        watch: Returns what is told of a new connection.
     """
 
     def __init__(
@@ -67,7 +79,7 @@ class ClientDial:
         scope: Callable[[Sequence[str], Any], Scope],
         random: Random,
         told: Callable[[str], object],
-        watch: Callable[[], Callable[[Message], object]],
+        watch: Callable[[], Watching],
     ) -> None:
         self.where = path
         self.link: ClientLink | None = None
@@ -115,9 +127,7 @@ class ClientLink:
 
     congested = False
 
-    def __init__(
-        self, server: Server, scope: Scope, random: Random, watch: Callable[[Message], object]
-    ) -> None:
+    def __init__(self, server: Server, scope: Scope, random: Random, watch: Watching) -> None:
         loop = asyncio.get_running_loop()
         self.accepted = False
         self.subprotocol: str | None = None
@@ -218,6 +228,7 @@ class ClientLink:
         if self._ended is not None:
             return
         self._ended = close
+        self._watch.ended()
         self._server.links.pop(self, None)
         self._may_send.set()
         if not self.answered.done():
@@ -242,7 +253,7 @@ class ClientLink:
             self._unread -= len(message)
             if self._unread < _WINDOW:
                 self._may_send.set()
-            self._watch(message)
+            self._watch.received(message)
             self._listener.received(message)
 
     def _from_node(self, event: Event) -> None:

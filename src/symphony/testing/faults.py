@@ -18,7 +18,20 @@ if TYPE_CHECKING:
 __all__ = ("FAULTS", "Fault", "Faults")
 
 Fault: TypeAlias = Literal[
-    "cut", "isolate", "kill", "pause", "drop", "fail", "slow", "outage", "wipe", "disturb", "again"
+    "cut",
+    "isolate",
+    "kill",
+    "pause",
+    "drop",
+    "fail",
+    "slow",
+    "outage",
+    "restart",
+    "rollback",
+    "wipe",
+    "deaf",
+    "disturb",
+    "again",
 ]
 """What can go wrong.
 
@@ -30,7 +43,10 @@ Fault: TypeAlias = Literal[
 - `fail`: the same, but the node notices it only after 20 seconds.
 - `slow`: a client does not read for a while.
 - `outage`: the broker is stopped for a while.
+- `restart`: the broker restarts. It has all publications, and knows no members.
+- `rollback`: the broker restarts, and has lost the last publications.
 - `wipe`: the broker restarts, and has lost its memory.
+- `deaf`: the broker forgets that a node has subscribed to a room.
 - `disturb`: messages of the broker are lost, repeated or late, and so are its answers.
 - `again`: the presence store carries out some calls once more, a little later.
 """
@@ -44,7 +60,10 @@ FAULTS: Final[tuple[Fault, ...]] = (
     "fail",
     "slow",
     "outage",
+    "restart",
+    "rollback",
     "wipe",
+    "deaf",
     "disturb",
     "again",
 )
@@ -52,6 +71,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
 # Leases end after 30 s.
 _SHORT: Final = (0.1, 8.0)
 _LONG: Final = (28.0, 55.0)
+_RARE: Final = ("outage", "restart", "rollback", "wipe")
 
 
 class Faults:
@@ -74,6 +94,7 @@ class Faults:
         pause: float,
     ) -> None:
         self._cluster = cluster
+        self._world = world
         self._client_of = client_of
         self._random = Random(f"faults of {cluster.seed}")
         self._pause = pause
@@ -86,10 +107,13 @@ class Faults:
             "fail": self._fail,
             "slow": self._slow,
             "outage": self._outage,
-            "wipe": self._wipe,
+            "restart": lambda: cluster.broker.restart(keeps="all"),
+            "rollback": lambda: cluster.broker.restart(keeps="older"),
+            "wipe": lambda: cluster.broker.restart(),
+            "deaf": lambda: cluster.broker.forget(self._random),
         }
         self._actions = [action for kind, action in actions.items() if kind in kinds]
-        self._weights = [1 if kind in ("wipe", "outage") else 4 for kind in actions if kind in kinds]
+        self._weights = [1 if kind in _RARE else 4 for kind in actions if kind in kinds]
         self._starting: set[asyncio.Task[Any]] = set()
         disturbed, again = "disturb" in kinds, "again" in kinds
         world.network.disturbances = Disturbances(
@@ -97,7 +121,7 @@ class Faults:
             repeated=0.05 if disturbed else 0.0,
             late=0.05 if disturbed else 0.0,
             unanswered=0.02 if disturbed else 0.0,
-            again=0.06 if again else 0.0,
+            again=0.2 if again else 0.0,
         )
 
     async def run(self) -> None:
@@ -154,6 +178,7 @@ class Faults:
     def _slow(self) -> None:
         if (link := self._link("does not read")) is not None:
             link.reads = False
+            self._world.publications.prompt = None
             self._later(link.read_again)
 
     def _outage(self) -> None:
@@ -161,9 +186,6 @@ class Faults:
         if broker.host.stopped is None:
             broker.pause()
             self._later(broker.resume)
-
-    def _wipe(self) -> None:
-        self._cluster.broker.restart()
 
     async def _start_another(self) -> None:
         """Start a node, as often as the broker is out of reach."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from symphony.broker.attendance import LEASE
+from symphony.broker.attendance import LEASE, REAP
+from symphony.testing.claimpromises import check_claims
 
 if TYPE_CHECKING:
     from symphony.client.client import Client
@@ -34,7 +35,6 @@ _OF_BROKER: Final = (
     "hub._rooms",
     "table._rooms",
     "table._register.rooms_of",
-    "table._ended._ended",
     "table._decisions._pending",
     "table._rights._claims",
     "table._rights._keys",
@@ -69,8 +69,22 @@ def check_agreement(world: World, clients: Mapping[str, Client]) -> None:
     require(
         held == known, lambda: f"In the end, the nodes have the members {held}, and the store has {known}."
     )
+    check_claims(world.nodes, world.broker.table._rights._claims, require)
+    now = world.loop.time()
+    for node in world.nodes:
+        calls: dict[int, Any] = cast("Any", node.app)._core.node.rooms._broker._caller._calls
+        late = [call.message for call in calls.values() if call.deadline < now - 1]
+        require(not late, lambda node=node, late=late: f"{node.name} still waits for {late}.")
     for name, client in clients.items():
-        for room, membership in client._core.rooms._memberships.items():
+        if client.closed is not None:
+            continue
+        core = client._core
+        waiting = [
+            one.what for one in core.answers._asking.values() if getattr(one, "_deadline", now) < now - 1
+        ]
+        waiting += [one.what for one in core.rooms.publishing._pending]
+        require(not waiting, lambda name=name, waiting=waiting: f"{name} still waits for {waiting}.")
+        for room, membership in core.rooms._memberships.items():
             shown = sorted(membership.presence)
             ids = sorted(one.member for one in world.broker.table.read(room).members)
             if membership.member and membership.presence.is_known and shown != ids:
@@ -109,6 +123,9 @@ def check_leftovers(world: World, topics: Mapping[str, list[str]]) -> None:
             now == topics[node.name], lambda node=node, now=now: f"{node.name} still listens to {now}."
         )
     _check_empty(world, "the broker", world.broker, _OF_BROKER)
+    overdue = world.loop.time() - 3 * REAP
+    ended = [each for each, end in world.broker.table._ended._ended.items() if end.until < overdue]
+    world.trace.require(not ended, lambda: f"The broker remembers for too long the end of {ended}.")
     nodes = len(world.broker.hub._nodes)
     world.trace.require(
         nodes == len(world.nodes),

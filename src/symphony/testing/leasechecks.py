@@ -127,6 +127,9 @@ async def claims_belong_to_the_last_or_the_first(store: PresenceStore, advance: 
     assert later.granted
     assert [tuple(one) for one in later.evicted] == [("k1", NODE)]
     assert list((await store.touch(NODE, [], ["k1", "k2"])).lost) == ["k1"]
+    # A late repeat takes nothing back.
+    assert not (await store.claim("/chat", "ann", "k1", NODE, most=1, replace=True)).granted
+    assert (await store.claim("/chat", "ann", "k4", OTHER, most=1, replace=True)).granted
     assert await store.claims("/chat", "ann") == 1
     await store.release("k4")
     assert await store.claims("/chat", "ann") == 0

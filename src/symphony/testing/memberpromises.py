@@ -2,140 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
-from random import Random
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from symphony.broker.attendance import LEASE, REAP, REFRESH, REMEMBERED, Diff, Renewal, Track, Tracked
-from symphony.broker.hub import Hub
-from symphony.broker.presencehub import PRESENCE
-from symphony.rooms.members import Member
-from symphony.rooms.room import Room
+from symphony.broker.attendance import (
+    HEAD_START,
+    LEASE,
+    REAP,
+    REFRESH,
+    REMEMBERED,
+    Diff,
+    Renewal,
+    Track,
+    Tracked,
+)
+from symphony.testing.claimpromises import ClaimPromises, socket_of
+from symphony.testing.watching import HOOK_OF
 
 if TYPE_CHECKING:
-    from symphony.app import Symphony
-    from symphony.broker.base import Broker
     from symphony.broker.presencetable import PresenceTable
     from symphony.testing.promises import Trace
+    from symphony.testing.watching import Hooks
 
-__all__ = ("Hooks", "MemberPromises", "WatchedHub")
+__all__ = ("MemberPromises",)
 
 _SLACK: Final = 0.001
-_HOOK_OF: Final = {"arrive": "on_arrive", "back": "on_back", "away": "on_away", "depart": "on_depart"}
-
-
-class WatchedHub(Hub):
-    """A hub that tells what the presence store is asked, answers and says.
-
-    Args:
-        broker: See `Hub`.
-        life: See `Hub`.
-        promises: Checks it.
-        again: Returns how likely it is that a call is carried out once more.
-        random: Decides about that.
-    """
-
-    def __init__(
-        self,
-        broker: Broker,
-        *,
-        life: str,
-        promises: MemberPromises,
-        again: Callable[[], float],
-        random: Random,
-    ) -> None:
-        super().__init__(broker, life=life)
-        self._promises = promises
-        self._again = again
-        self._random = random
-        self._has_ended = False
-
-    def offer(self, method: str, function: Callable[..., Any]) -> None:
-        """See `Hub.offer`."""
-        name = method.removeprefix(PRESENCE)
-
-        def called(*arguments: Any) -> Any:
-            promises = self._promises
-            result = function(*arguments)
-            promises.after(name, arguments, result)
-            return result
-
-        def called_again(*arguments: Any) -> None:
-            if not self._has_ended:
-                called(*arguments)
-
-        def called_once_or_twice(*arguments: Any) -> Any:
-            result = called(*arguments)
-            if self._random.random() < self._again():
-                later = self._random.uniform(0.0, 4.0)
-                asyncio.get_running_loop().call_later(later, called_again, *arguments)
-            return result
-
-        super().offer(method, called_once_or_twice)
-
-    def close(self) -> None:
-        """See `Hub.close`."""
-        self._has_ended = True
-        super().close()
-
-    def say(self, topic: str, value: Any) -> None:
-        """See `Hub.say`."""
-        if isinstance(value, Diff):
-            self._promises.said(value)
-        super().say(topic, value)
-
-
-class _Run(NamedTuple):
-    """A hook that has run."""
-
-    hook: str
-    room: str
-    member: str
-    arrival: str
-
-
-class Hooks:
-    """The hooks of members that have run, on all nodes.
-
-    Args:
-        trace: Notes what happens.
-        at_home: Called with a node and a room when a tick of the room runs.
-    """
-
-    def __init__(self, trace: Trace, at_home: Callable[[str, str], object]) -> None:
-        self._trace = trace
-        self._at_home = at_home
-        self.runs: list[_Run] = []
-
-    def add(self, app: Symphony, node: str) -> None:
-        """Register hooks that note what runs on a node."""
-
-        async def note(hook: str, room: Room, member: Member[Any]) -> None:
-            self.runs.append(_Run(hook, room.name, member.id, member.arrival))
-            self._trace.note(f"{node} runs {hook} for {member.id} in {room.name}")
-
-        def of(hook: str) -> Callable[..., Any]:
-            async def noted(room: Room, member: Member[Any]) -> None:
-                await note(hook, room, member)
-
-            return noted
-
-        async def ticks(room: Room) -> None:
-            self._at_home(node, room.name)
-
-        for family in app._all_families():  # pyright: ignore[reportPrivateUsage]
-            policy = family.policy
-            hooked = any(family.hooks.get(hook) for hook in _HOOK_OF.values())
-            counted = policy.presence or policy.members or policy.max_members or policy.grace or policy.counts
-            if hooked or counted:
-                for hook in _HOOK_OF.values():
-                    family.hooks.setdefault(hook, []).insert(0, of(hook))
-            if family.ticks and not policy.each_node:
-                family.every(family.ticks[0][0])(ticks)
 
 
 class MemberPromises:
@@ -148,6 +42,7 @@ class MemberPromises:
 
     Attributes:
         wiped_at: When the store has lost its memory last.
+        claims: Checks the claims of sockets.
     """
 
     def __init__(self, trace: Trace, table: Callable[[], PresenceTable], now: Callable[[], float]) -> None:
@@ -159,6 +54,7 @@ class MemberPromises:
         # Each decision: the kind, and the arrival.
         self._decided: Counter[tuple[str, str]] = Counter()
         self._before_wipe: set[str] = set()
+        self._known_before: set[tuple[str, str]] = set()
         self.begin()
 
     def begin(self) -> None:
@@ -171,12 +67,24 @@ class MemberPromises:
         self._versions: dict[str, int] = {}
         self._last_touch = self._now()
         self._silent_until = 0.0
+        self._counted: set[tuple[str, str]] = set()
+        self._last_node: dict[tuple[str, str], tuple[str, float]] = {}
+        self.claims = ClaimPromises(self._trace)
 
-    def wiped(self) -> None:
-        """Note that the store has lost its memory."""
+    def wiped(self, known: Collection[str]) -> None:
+        """Note that the store has lost its memory.
+
+        Args:
+            known: The connections that nodes have, and know the arrivals of.
+        """
         self.wiped_at = self._now()
         self._phases = dict.fromkeys(self._phases, "unknown")
         self._before_wipe |= {arrival for _, arrival in self._decided}
+        self._known_before = {
+            (room, socket_of(connection))
+            for connection, (room, _) in self._places.items()
+            if connection in known
+        }
         self.begin()
 
     def said(self, diff: Diff) -> None:
@@ -199,6 +107,14 @@ class MemberPromises:
         require(phase in allowed, lambda: f"{diff.member} was {phase} in {diff.room}, and then: {diff.kind}.")
         after = {"arrive": "here", "restore": "here", "away": "away", "back": "here", "depart": "absent"}
         self._phases[key] = after[diff.kind]
+        if diff.kind == "depart":
+            self._counted.discard(key)
+        require(
+            diff.kind != "away" or not diff.anonymous,
+            lambda: f"{diff.member} has no user, and is away in {diff.room}.",
+        )
+        if diff.kind in ("away", "depart"):
+            self._last_node[diff.kind, diff.arrival] = diff.node, self._now()
         if diff.kind != "restore":
             self._decided[diff.kind, diff.arrival] += 1
         until = self._seat_until.get(key)
@@ -230,6 +146,14 @@ class MemberPromises:
                 lambda: f"The end of {ending} was answered with {first}, and again with {result}.",
             )
             self._ended.setdefault(ending, now)
+            self.claims.untracked(arguments[0], ending, result)
+            self._known_before.discard((arguments[0], socket_of(ending)))
+        elif method == "claim":
+            scope, user, socket, _, most, _ = arguments
+            self.claims.claimed(scope, user, socket, result)
+            self.claims.check_most(scope, user, self._table().claims(scope, user), most)
+        elif method == "release":
+            self.claims.released(arguments[0])
         self._compare(ending, now, last_touch if method == "touch" else self._last_touch)
         if method == "touch":
             for renewal in msgspec.convert(arguments[1], list[Renewal]):
@@ -238,6 +162,14 @@ class MemberPromises:
                         self._renewed[connection] = now
         if method == "reap":
             self._check_overdue(now)
+            for decision in result:
+                node, at = self._last_node[decision.kind, decision.arrival]
+                self._trace.require(
+                    node == arguments[0] or now >= at + HEAD_START,
+                    lambda decision=decision, node=node: (
+                        f"{decision} is handed to {arguments[0]}, not {node}."
+                    ),
+                )
 
     def _tracked(self, track: Track, result: Tracked, now: float) -> None:
         require, connection = self._trace.require, track.connection
@@ -252,19 +184,38 @@ class MemberPromises:
             self._renewed.setdefault(connection, now)
         elif result.kind in ("full", "elsewhere"):
             self._ended.setdefault(connection, now)
+        self.claims.tracked(track.room, connection, result)
+        require(
+            result.kind != "arrived" or (track.room, socket_of(connection)) not in self._known_before,
+            lambda: f"{track.member} arrives in {track.room} again, because the store has lost its memory.",
+        )
+        if result.arrival is not None and track.counts:
+            self._counted.add((track.room, track.member))
         if room is not None and track.most is not None:
+            uncounted = [
+                id
+                for id, entry in room.members.items()
+                if (room.name, id) in self._counted and not entry.counts
+            ]
+            require(not uncounted, lambda: f"{uncounted} have a seat in {track.room}, and do not count.")
             counted = sum(entry.counts for entry in room.members.values())
             require(
                 counted <= track.most, lambda: f"{counted} members count in {track.room}, {track.most} may."
             )
         if result.kind == "full" and ended is None:
-            entry = room.members.get(track.member) if room is not None else None
+            members = room.members if room is not None else {}
+            entry = members.get(track.member)
+            soft = any(one.counts and (one.anonymous or not one.connections) for one in members.values())
+            require(
+                result.retryable == soft,
+                lambda: f"{track.member} is refused in {track.room}; retryable={result.retryable}.",
+            )
             require(
                 entry is None or not entry.counts, lambda: f"{track.member} has a seat, and was refused one."
             )
             overdue = [
                 id
-                for id, one in (room.members.items() if room is not None else ())
+                for id, one in members.items()
                 if self._is_overdue(track.room, id, now) and not one.connections
             ]
             require(not overdue, lambda: f"{track.member} was refused, although {overdue} were overdue.")
@@ -332,7 +283,7 @@ class MemberPromises:
     def check_hooks(self, hooks: Hooks, *, calm: bool) -> None:
         """Check that the hooks have run as often as they should; *calm*: nothing was lost."""
         runs = Counter((run.hook, run.arrival) for run in hooks.runs)
-        for kind, hook in _HOOK_OF.items():
+        for kind, hook in HOOK_OF.items():
             arrivals = {arrival for one, arrival in self._decided if one == kind}
             arrivals |= {run.arrival for run in hooks.runs if run.hook == hook}
             for arrival in sorted(arrivals):

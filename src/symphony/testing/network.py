@@ -176,13 +176,15 @@ class Network:
         return dial
 
     def cut(self, host: Host) -> None:
-        """End the links of a process."""
-        if host is self._broker():
-            for link in self._links.values():
-                link.close()
-            self._links.clear()
-        elif (link := self._links.pop(host, None)) is not None:
+        """End the link of a node."""
+        if (link := self._links.pop(host, None)) is not None:
             link.close()
+
+    def cut_all(self) -> None:
+        """End the links of all nodes, because their broker has ended."""
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
 
     def fate(self, half: _HalfLink, message: bytes) -> list[tuple[float, bool]]:
         """Return after which delays a message arrives, and whether in order."""

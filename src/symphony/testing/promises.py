@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from symphony.broker.base import Draft, History
+from symphony.broker.base import Draft, History, Page, Record
+from symphony.broker.keys import Keys
 from symphony.broker.memory import MemoryBroker
-from symphony.errors import SymphonyError
+from symphony.broker.roomlog import RoomLog
 from symphony.protocol.positions import Position
 
 if TYPE_CHECKING:
-    from symphony.client.arrivals import Publication
-    from symphony.client.room import Room
+    from symphony.testing.wirepromises import Wire
 
-__all__ = ("BrokenPromiseError", "Engine", "Follower", "Publications", "Stored", "Trace")
+__all__ = ("BrokenPromiseError", "Engine", "Publications", "Stored", "Trace")
 
 _SHOWN: Final = 80
+# How many of the last publications of a room a broker may lose that keeps them in a file.
+_BACK: Final = 3
 
 
 class BrokenPromiseError(AssertionError):
@@ -51,9 +56,20 @@ class Trace:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._context = copy_context()
         self.lines: list[str] = []
         self.broken: str | None = None
         self.is_broken: asyncio.Future[None] = loop.create_future()
+
+    @property
+    def now(self) -> float:
+        """The virtual time."""
+        return self._loop.time()
+
+    def later(self, seconds: float, check: Callable[[], object]) -> None:
+        """Check something after some time."""
+        # Not in the process of the node that has caused it, which may be stopped.
+        self._loop.call_later(seconds, check, context=self._context)
 
     def note(self, line: str) -> None:
         """Add a line."""
@@ -75,12 +91,23 @@ class Stored(NamedTuple):
         event: The name of the event; `None`: a message.
         data: Its data.
         key: The idempotency key, if it has one.
+        replaces: What it replaces: the first publication of a chain.
     """
 
     position: Position
     event: str | None
     data: Any
     key: str | None
+    replaces: Position | None = None
+
+
+class _State(NamedTuple):
+    """The publications of one room at one moment."""
+
+    top: Position
+    floor: int
+    history: History | None
+    records: tuple[tuple[float, Record], ...]
 
 
 class Engine(MemoryBroker):
@@ -88,30 +115,91 @@ class Engine(MemoryBroker):
 
     Args:
         max_bytes: See `MemoryBroker`.
-        accepted: Called with a room, what it has accepted, and the position that it replaces.
+        publications: Checks what it has accepted.
         new_epoch: See `MemoryBroker`.
     """
 
-    def __init__(
-        self,
-        *,
-        max_bytes: int,
-        accepted: Callable[[str, Stored, Position | None], object],
-        new_epoch: Callable[[], str],
-    ) -> None:
+    first_epoch: str
+    _keys: Keys
+
+    def __init__(self, *, max_bytes: int, publications: Publications, new_epoch: Callable[[], str]) -> None:
         super().__init__(max_bytes=max_bytes, new_epoch=new_epoch)
-        self._accepted = accepted
+        self._publications = publications
+        # How the rooms were before their last publications: a file may be as old as that.
+        self._earlier: dict[str, deque[_State]] = {}
 
     def publish(self, room: str, draft: Draft, history: History) -> Awaitable[Position]:
         """See `Broker.publish`."""
         before = self.top(room)
+        log = self._logs.get(room)
+        state = None if log is None else _state_of(log)
+        is_kept = (
+            log is not None and draft.replaces is not None and self._kept(log, draft.replaces) is not None
+        )
         result = super().publish(room, draft, history)
         top = self.top(room)
+        self._check_bounds(room)
         if top != before:
+            if state is not None:
+                self._earlier.setdefault(room, deque(maxlen=_BACK)).append(state)
             key = None if draft.key is None else str(tuple(draft.key)[:2])
             data = msgspec.msgpack.decode(draft.payload)
-            self._accepted(room, Stored(top, draft.event, data, key), draft.replaces)
+            stored = Stored(top, draft.event, data, key, draft.replaces)
+            self._publications.accepted(room, stored, is_kept=is_kept)
         return result
+
+    async def after(self, room: str, position: Position | None, *, limit: int, max_bytes: int) -> Page:
+        """See `Broker.after`."""
+        page = await super().after(room, position, limit=limit, max_bytes=max_bytes)
+        self._check_bounds(room)
+        return page
+
+    def _check_bounds(self, room: str) -> None:
+        log = self._logs.get(room)
+        if log is None or log.history is None or not log.records:
+            return
+        history, (oldest, _) = log.history, log.records[0]
+        size = sum(record.size for _, record in log.records)
+        self._publications.check_bounds(
+            room,
+            len(log.records) <= history.size
+            and (size <= history.bytes or len(log.records) == 1)
+            and oldest > self._loop.time() - history.ttl,
+        )
+
+    def take_over(self, other: Engine, back: Callable[[int], int] | None) -> None:
+        """Begin with what another life of the broker has stored.
+
+        Args:
+            other: That life, before it is closed.
+            back: Returns how many of the last publications of a room were lost, up to a number.
+                The rooms then have new epochs. `None`: everything was stored.
+        """
+        if back is None:
+            self.first_epoch = other.first_epoch
+            self._keys = deepcopy(other._keys)
+            self._earlier = dict(other._earlier)
+        now = self._loop.time()
+        states = {room: _state_of(log) for room, log in other._logs.items()}
+        for room, (epoch, top) in other._quiet.items():
+            states[room] = _State(Position(epoch, top), top, None, ())
+        for room, state in states.items():
+            if back is not None:
+                earlier = (*other._earlier.get(room, ()), state)
+                state = earlier[-1 - back(len(earlier) - 1)]
+            if not state.top.offset:
+                continue
+            epoch = state.top.epoch if back is None else self._new_epoch()
+            records = [
+                (
+                    now - at,
+                    Record(Position(epoch, one.position.offset), one.event, one.payload, None, one.replaces),
+                )
+                for at, one in state.records
+            ]
+            top = Position(epoch, state.top.offset)
+            self._publications.restored(room, state.top, top, state.floor, [one for _, one in records])
+            self.restore(room, top, state.floor, state.history or History(size=1), records)
 
     def top(self, room: str) -> Position:
         """Return the position of a room's last publication, and change nothing."""
@@ -126,28 +214,51 @@ class Engine(MemoryBroker):
         return log.floor if log is not None and log.records else self.top(room).offset
 
 
+def _state_of(log: RoomLog) -> _State:
+    return _State(log.position, log.floor, log.history, tuple(log.records))
+
+
 class Publications:
     """All publications of a cluster, in all lives of its broker.
 
     Args:
         trace: Notes what happens.
+
+    Attributes:
+        rooms: By room and position.
+        replaced: Those that were replaced, by room and position, with the time.
+        wires: The open connections.
+        prompt: In how many seconds a publication reaches all connections that are in its room;
+            `None`: it may take any time, because something has stopped for a while.
     """
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
+        self.wires: dict[Wire, None] = {}
+        self.prompt: float | None = None
         self.rooms: dict[str, dict[Position, Stored]] = {}
-        self.replaced: dict[str, set[Position]] = {}
+        self.replaced: dict[str, dict[Position, float]] = {}
         self._keys: dict[tuple[str, str, str], Position] = {}
+        # Of each chain of edits: the first publication of each, and the last one of each first.
+        self._first: dict[tuple[str, Position], Position] = {}
+        self._last: dict[tuple[str, Position], Position] = {}
 
-    def accepted(self, room: str, stored: Stored, replaces: Position | None) -> None:
-        """Note what the broker has accepted."""
-        position = stored.position
+    def accepted(self, room: str, stored: Stored, *, is_kept: bool) -> None:
+        """Note what the broker has accepted; *is_kept*: what it replaces was kept up to now."""
+        position, named = stored.position, stored.replaces
         self._trace.note(f"{room} has {stored.event} {_short(stored.data)} at {position}")
         of_room = self.rooms.setdefault(room, {})
         self._trace.require(position not in of_room, lambda: f"{room}: {position} was given out twice.")
+        if named is not None:
+            # The chain of what is no longer kept is not known: another one begins.
+            first = self._first.get((room, named), named) if is_kept else named
+            self._trace.note(f"{room} has it instead of {named}, which was {first}")
+            for one in (named, first, self._last.get((room, first), named)):
+                self._replace(room, one)
+            self._first[room, position] = first
+            self._last[room, first] = position
+            stored = stored._replace(replaces=first)
         of_room[position] = stored
-        if replaces is not None:
-            self.replaced.setdefault(room, set()).add(replaces)
         if stored.key is not None:
             first = self._keys.setdefault((room, position.epoch, stored.key), position)
             self._trace.require(
@@ -157,115 +268,47 @@ class Publications:
                     "with the same key."
                 ),
             )
+        if self.prompt is not None:
+            wires = [wire for wire in self.wires if room in wire.rooms()]
+            self._trace.later(self.prompt, lambda: self._check_reached(wires, room, position))
 
+    def _check_reached(self, wires: Sequence[Wire], room: str, position: Position) -> None:
+        for wire in wires if self.prompt is not None else ():
+            wire.check_reached(room, position)
 
-class Follower:
-    """Takes all publications of a room that a client has joined, and checks each.
+    def check_bounds(self, room: str, holds: bool) -> None:
+        """Check that a room keeps no more than its history allows."""
+        self._trace.require(holds, lambda: f"{room} keeps more than its history allows.")
 
-    `Cluster.follow` returns it.
-
-    Attributes:
-        who: The client, for the trace.
-        publications: What it has taken.
-        lost: Each position that it was told after a loss.
-    """
-
-    def __init__(
-        self,
-        who: str,
-        room: Room,
-        publications: Publications,
-        trace: Trace,
-        engine: Callable[[], Engine],
-        max_recovery: int,
+    def restored(
+        self, room: str, before: Position, top: Position, floor: int, records: Sequence[Record]
     ) -> None:
-        self.who = who
-        self.publications: list[Publication] = []
-        self.lost: list[Position] = []
-        self._room = room
-        self._all = publications
-        self._trace = trace
-        self._engine = engine
-        self._max_recovery = max_recovery
-        self._at = room.position
-        room.on_lost(self._is_told)
-        # At once: otherwise publications could go elsewhere.
-        room.__aiter__()
-        self.task = asyncio.ensure_future(self._take_all())
+        """Note with which publications a new life of the broker begins.
 
-    @property
-    def ended(self) -> SymphonyError | None:
-        """Why the client is no longer in the room; see `Room.ended`."""
-        return self._room.ended
-
-    def _check_end(self) -> None:
-        """Check that everything that was published has arrived."""
-        if self.ended is not None or self._at is None:
+        Args:
+            room: The room.
+            before: The position of its last publication, in the epoch that it had.
+            top: The same in its new epoch.
+            floor: The offset up to which publications may have been trimmed.
+            records: The publications.
+        """
+        if before.epoch == top.epoch:
             return
-        top = self._engine().top(self._room.name)
-        replaced = self._all.replaced.get(self._room.name, set())
-        at = self._at
-        missing = [
-            offset
-            for offset in range(at.offset + 1, top.offset + 1)
-            if Position(top.epoch, offset) not in replaced
-        ]
-        self._trace.require(
-            at.epoch == top.epoch and not missing,
-            lambda: f"{self.who} is at {at} in {self._room.name} in the end, and the broker at {top}.",
-        )
+        self._trace.note(f"{room} begins with {[one.position.offset for one in records]} before {top}")
+        of_room = self.rooms[room]
+        for record in records:
+            position = record.position
+            of_room[position] = of_room[Position(before.epoch, position.offset)]._replace(position=position)
+            if record.replaces is not None:
+                self._first[room, position] = record.replaces
+                self._last[room, record.replaces] = position
+        kept = {record.position.offset for record in records}
+        for offset in range(floor + 1, top.offset + 1):
+            if offset not in kept:
+                self._replace(room, Position(top.epoch, offset))
 
-    async def _take_all(self) -> None:
-        try:
-            async for publication in self._room:
-                self._take(publication)
-        except SymphonyError as error:
-            self._trace.note(f"{self.who} is out of {self._room.name}: {error}")
-
-    def _take(self, publication: Publication) -> None:
-        self.publications.append(publication)
-        position, at, room = publication.position, self._at, self._room.name
-        if position is None:
-            return
-        require = self._trace.require
-        self._trace.note(f"{self.who} takes {position} of {room}")
-        stored = self._all.rooms.get(room, {}).get(position)
-        if stored is None:
-            require(False, lambda: f"{self.who} has {position} of {room}, which was never published.")
-            return
-        require(
-            (stored.event, stored.data) == (publication.event, publication.data),
-            lambda: f"{self.who} has {publication} of {room}, and not {stored}.",
-        )
-        if at is None:
-            require(False, lambda: f"{self.who} has {position} of {room}, which had no history.")
-        elif at.epoch != position.epoch:
-            require(False, lambda: f"{self.who} was at {at} of {room}, and was not told before {position}.")
-        elif position.offset <= at.offset:
-            require(False, lambda: f"{self.who} has {position} of {room} again, after {at}.")
-        else:
-            replaced = self._all.replaced.get(room, set())
-            between = (Position(at.epoch, offset) for offset in range(at.offset + 1, position.offset))
-            missing = [one for one in between if one not in replaced]
-            require(not missing, lambda: f"{self.who} has {position} of {room}, and not {missing}.")
-        self._at = position
-
-    def _is_told(self, position: Position) -> None:
-        at, room, engine = self._at, self._room.name, self._engine()
-        self._trace.note(f"{self.who} is told that it has lost what is before {position} of {room}")
-        self.lost.append(position)
-        self._at = position
-        if at is not None and at.epoch == position.epoch:
-            top = engine.top(room)
-            is_gone = engine.gone(room) if position.epoch == top.epoch else position.offset
-            is_true = at.offset < is_gone or position.offset - at.offset > self._max_recovery
-            self._trace.require(
-                is_true and at.offset < position.offset <= max(top.offset, is_gone),
-                lambda: (
-                    f"{self.who} was at {at} of {room}, and was told that it has lost what is before "
-                    f"{position}; the broker has what is after {is_gone}."
-                ),
-            )
+    def _replace(self, room: str, position: Position) -> None:
+        self.replaced.setdefault(room, {}).setdefault(position, self._trace.now)
 
 
 def _short(data: Any) -> str:

@@ -6,7 +6,8 @@ does either wrong is only seen here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from symphony.testing.promises import Publications, Trace
 
 __all__ = ("Wire",)
+
+# A node may send a page of the history that it has read so long before, and messages take time.
+_SHARED_FOR: Final = 4.0
 
 
 class Wire:
@@ -31,7 +35,28 @@ class Wire:
         self._who = who
         self._publications = publications
         self._require = trace.require
+        self._began = trace.now
         self._at: dict[str, Position] = {}
+        publications.wires[self] = None
+
+    def ended(self) -> None:
+        """Note the end of the connection."""
+        self._publications.wires.pop(self, None)
+
+    def rooms(self) -> Iterator[str]:
+        """Return the rooms that it is in."""
+        return iter(self._at)
+
+    def check_reached(self, room: str, position: Position) -> None:
+        """Check that a publication has arrived, if the connection is in its room since then."""
+        at = self._at.get(room)
+        self._require(
+            self not in self._publications.wires
+            or at is None
+            or at.epoch != position.epoch
+            or at.offset >= position.offset,
+            lambda: f"{self._who} has not got {position} of {room} in time, and is at {at}.",
+        )
 
     def received(self, message: str | bytes) -> None:
         """Check a message, in the order of all messages."""
@@ -74,4 +99,9 @@ class Wire:
         self._require(
             stored is not None and stored.data == envelope.get("data"),
             lambda: f"{who} is sent {envelope} as {position} of {room}, and not {stored}.",
+        )
+        replaced = self._publications.replaced.get(room, {}).get(position)
+        self._require(
+            replaced is None or not self._publications.prompt or replaced > self._began - _SHARED_FOR,
+            lambda: f"{who} is sent {position} of {room}, which was replaced at {replaced}.",
         )

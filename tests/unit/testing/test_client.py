@@ -904,3 +904,120 @@ def test_what_is_not_a_symphony_app_is_refused_with_what_to_pass(app: Any) -> No
         TypeError, match=f"TestClient takes a Symphony app, not {type(app).__name__}. If the "
     ):
         TestClient(app)
+
+
+def talking() -> Symphony:
+    """Return an app with rooms that clients join and publish to."""
+    app = Symphony()
+    rooms = app.rooms("talk:{topic}", history=100, presence=True, client_join=True)
+    app.route("/", events=True)
+
+    @rooms.on_publish("said")
+    async def say(data: str) -> None:
+        if data == "rude":
+            raise Reject("forbidden", "be polite")
+
+    return app
+
+
+async def test_a_connection_joins_a_room_and_receives_what_is_published() -> None:
+    app = talking()
+    async with TestClient(app) as client, client.connect("/") as one, client.connect("/") as two:
+        room, other = await one.join("talk:a"), await two.join("talk:a")
+        assert await one.join("talk:a") is room
+        first = await room.emit("said", "hi")
+        second = await app.room("talk:a").emit("edited", "ho", replaces=first)
+        for each in (room, other):
+            assert await each.receive() == ("said", "hi", first, None)
+            assert await each.receive() == ("edited", "ho", second, first)
+            assert each.position == first
+        assert await room.count() == 2
+        # Changes of a short time are told together.
+        await client.clock.advance(1)
+        assert room.presence.total == 2
+        assert [each.data for each in await room.history()] == ["ho"]
+        with pytest.raises(RemoteError, match="be polite"):
+            await room.emit("said", "rude")
+        await one.nothing_more()
+        await two.nothing_more()
+
+
+async def test_handlers_and_iterations_of_a_room_take_what_is_published() -> None:
+    app, heard = talking(), list[str]()
+    async with TestClient(app) as client, client.connect("/", protocol="msgpack") as one:
+        async with await one.join("talk:a") as room:
+            room.on("said", heard.append)
+            await room.emit("said", "hi")
+            await app.room("talk:a").emit("other", 1)
+            async for publication in room:
+                assert (publication.event, publication.data) == ("other", 1)
+                break
+        assert heard == ["hi"]
+        assert room.ended is not None
+        with pytest.raises(RemoteError, match="left"):
+            await room.receive()
+        again = await one.join("talk:a", since="start")
+        assert again is not room
+        assert [(await again.receive()).data for _ in range(2)] == ["hi", 1]
+
+
+async def test_what_was_published_is_kept_for_a_handler_that_is_registered_late() -> None:
+    app, heard = talking(), list[Any]()
+    async with TestClient(app) as client, client.connect("/") as one:
+        room = await one.join("talk:a")
+        for number in range(3):
+            await app.room("talk:a").emit("said", f"{number}")
+        await client.settle()
+        assert room.waiting == 3
+        room.on("said", heard.append)
+        await client.settle()
+        assert heard == ["0", "1", "2"]
+        assert room.waiting == 0
+
+
+async def test_waiting_for_a_publication_ends_in_real_time_and_loses_none() -> None:
+    app = talking()
+    async with TestClient(app, timeout=0.05) as client, client.connect("/") as one:
+        room = await one.join("talk:a")
+        with pytest.raises(TimeoutError, match="No publication of the room 'talk:a' was received"):
+            await room.receive()
+        receiving = asyncio.ensure_future(room.receive(timeout=20))
+        await asyncio.sleep(0)
+        receiving.cancel()
+        await asyncio.wait((receiving,))
+        await app.room("talk:a").emit("said", "hi")
+        assert (await room.receive(timeout=10)).data == "hi"
+
+
+async def test_what_is_left_in_a_room_is_found() -> None:
+    app = talking()
+    async with TestClient(app) as client, client.connect("/") as one:
+        await one.join("talk:a")
+        await app.room("talk:a").emit("said", "unexpected")
+        with pytest.raises(AssertionError, match=r"said 'unexpected' in talk:a"):
+            await one.nothing_more()
+        await one.nothing_more()
+
+
+async def test_a_room_ends_with_the_membership_or_the_connection() -> None:
+    app = talking()
+    async with TestClient(app) as client, client.connect("/") as one, client.connect("/") as two:
+        room, other = await one.join("talk:a"), await two.join("talk:b")
+        await app.room("talk:a").emit("said", "last")
+        await app.room("talk:a").close()
+        assert (await room.receive()).data == "last"
+        with pytest.raises(RemoteError, match="closed"):
+            await room.receive()
+        await two.drop()
+        with pytest.raises(DisconnectedError):
+            await other.receive()
+
+
+async def test_a_join_that_is_refused_raises() -> None:
+    app = Symphony()
+    app.rooms("private:{name}", history=10)
+    app.route("/", events=True)
+    async with TestClient(app) as client, client.connect("/") as one:
+        with pytest.raises(RemoteError) as refused:
+            await one.join("private:a")
+        assert refused.value.code == "forbidden"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from symphony.cli.connect.error_messages import for_command_line
@@ -15,16 +15,20 @@ from symphony.cli.connect.parser import (
     Cancel,
     Emit,
     Help,
+    Join,
+    Leave,
     LineError,
+    Publish,
     Request,
     Send,
     commands_for,
     parse,
     parse_raw,
 )
-from symphony.cli.connect.text import to_json
+from symphony.cli.connect.rooms import Rooms
+from symphony.cli.connect.text import plain, to_json
 from symphony.cli.connect.view import View
-from symphony.client import Client
+from symphony.client import Client, Position
 from symphony.errors import DisconnectedError, RemoteError, SymphonyError
 
 __all__ = ("Executor",)
@@ -58,8 +62,9 @@ class Executor:
 
     Attributes:
         failed: Whether a message was not sent, or a request was never answered.
-        sent_without_reply: Whether anything was sent that gets no reply.
+        sent_without_reply: Whether anything was sent that gets no reply, or a room was joined.
         event_names: Names of the events sent or received, the newest last.
+        rooms: The rooms that the user has joined.
     """
 
     def __init__(self, client: Client, view: View, *, answers: Mapping[str, Any], as_json: bool) -> None:
@@ -72,6 +77,7 @@ class Executor:
         self._answers = dict(answers)
         self._pending: dict[int, asyncio.Task[None]] = {}
         self._last_id = 0
+        self.rooms = Rooms(client, view, self._learn)
         Incoming(client, view, self._answers, self._learn)
 
     @property
@@ -111,9 +117,20 @@ class Executor:
                 self._learn(event)
                 await self._send(self._client.emit, (event, data), self._view.emitted, wait=script)
             case Request():
-                if script and len(self._pending) >= _MAX_PENDING:
-                    await asyncio.wait(self._pending.values(), return_when=asyncio.FIRST_COMPLETED)
+                if script:
+                    await self._wait_for_place()
                 await self._request(action)
+            case Join(room):
+                self.sent_without_reply = True
+                await self._begin("join", room, lambda number: self._join(number, room), script=script)
+            case Leave(room):
+                left = self.rooms.joined(room)
+                self.rooms.left(room)
+                await self._begin("leave", room, lambda number: self._show_reply(number, left.leave()))
+            case Publish(room, event, data):
+                if script:
+                    await self._wait_for_place()
+                await self._publish(room, event, data)
             case Cancel(number):
                 self._cancel(number)
             case Answer(event, data):
@@ -158,24 +175,66 @@ class Executor:
             await sent
 
     async def _request(self, request: Request) -> None:
-        number = request.id
-        if number is None:
-            self._last_id += 1
-            while self._last_id in self._pending:
-                self._last_id += 1
-            number = self._last_id
-        elif number in self._pending:
+        number = self._next_number() if request.id is None else request.id
+        if number in self._pending:
             raise LineError(f"Request {number} is still in progress. Use another id.")
         self._learn(request.event)
         self._view.requested(number, request.event, request.data)
+        await self._start(number, self._show_answer(number, request))
+
+    async def _begin(
+        self,
+        verb: str,
+        room: str,
+        answer: Callable[[int], Coroutine[Any, Any, None]],
+        *,
+        script: bool = False,
+    ) -> None:
+        """Ask for something about a room; in a script, wait for the answer."""
+        number = self._next_number()
+        self._view.asked(number, verb, room)
+        task = await self._start(number, answer(number))
+        if script:
+            # The next lines may be about this room.
+            await asyncio.wait((task,))
+
+    async def _publish(self, room: str, event: str, data: Any) -> None:
+        joined = self.rooms.joined(room)
+        try:
+            published = joined.emit(event, data)
+        except (SymphonyError, TypeError, ValueError, OverflowError) as error:
+            self.failed = True
+            self._view.problem(f"Not sent: {for_command_line(str(error))}")
+            return
+        number = self._next_number()
+        self._learn(event)
+        self._view.published(number, room, event, data)
+        await self._start(number, self._show_reply(number, published))
+
+    async def _join(self, number: int, name: str) -> None:
+        room = await self.rooms.join(name)
+        self._view.joined(number, name, room.position, room.presence)
+
+    def _next_number(self) -> int:
+        self._last_id += 1
+        while self._last_id in self._pending:
+            self._last_id += 1
+        return self._last_id
+
+    async def _wait_for_place(self) -> None:
+        if len(self._pending) >= _MAX_PENDING:
+            await asyncio.wait(self._pending.values(), return_when=asyncio.FIRST_COMPLETED)
+
+    async def _start(self, number: int, answer: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         self._note_if_offline()
-        self._pending[number] = asyncio.create_task(self._ask(number, request))
+        task = self._pending[number] = asyncio.create_task(self._ask(number, answer))
         # Let the task send its request before the next line is sent.
         await asyncio.sleep(0)
+        return task
 
-    async def _ask(self, number: int, request: Request) -> None:
+    async def _ask(self, number: int, answer: Coroutine[Any, Any, None]) -> None:
         try:
-            await self._show_answer(number, request)
+            await answer
         except RemoteError as error:
             # The client itself raises some of these, and its messages are about Python.
             message = for_command_line(error.message)
@@ -203,6 +262,12 @@ class Executor:
                 count += 1
                 self._view.item(number, item)
         self._view.end(number, count, time.perf_counter() - started)
+
+    async def _show_reply(self, number: int, reply: Awaitable[Any]) -> None:
+        started = time.perf_counter()
+        value = await reply
+        shown = plain(value) if isinstance(value, Position) else value
+        self._view.reply(number, shown, time.perf_counter() - started)
 
     def _cancel(self, number: int | None) -> None:
         if not self._pending:

@@ -56,6 +56,7 @@ async def run_interactive(settings: Settings) -> int:
     )
     completer = CommandCompleter(
         event_names=lambda: session.executor.event_names,
+        room_names=lambda: session.executor.rooms.names,
         speaks_events=lambda: session.executor.speaks_events,
     )
     # Open the terminal first, so that it keeps what is typed while connecting.

@@ -68,7 +68,7 @@ class ConnectionMonitor:
     Attributes:
         log: Handles what the client logs, once it is installed.
         open: Set while there is a connection.
-        failed: Set when the first attempt has failed.
+        failed: Set when the first attempt has failed; not if the client was only sent elsewhere.
         ended: Set at the end, after everything received before was shown.
     """
 
@@ -104,8 +104,6 @@ class ConnectionMonitor:
             case "waiting" if self._opened:
                 self._problem = connection_problem(self.log.last)
                 soon(self._lost)
-            case "waiting":
-                self.failed.set()
             case "closed":
                 self.open.clear()
                 soon(self.ended.set)
@@ -113,9 +111,12 @@ class ConnectionMonitor:
                 pass
 
     def _retrying(self, seconds: float) -> None:
-        # A failure of the first attempt ends the program.
         if self._opened:
             asyncio.get_running_loop().call_soon(self._show_retry, seconds)
+        elif seconds > 0:
+            # A failure of the first attempt ends the program. Without a delay, it was sent elsewhere,
+            # and another connection may reach the right node.
+            self.failed.set()
 
     def _lost(self) -> None:
         if self.open.is_set():

@@ -22,7 +22,10 @@ __all__ = (
     "Command",
     "Emit",
     "Help",
+    "Join",
+    "Leave",
     "LineError",
+    "Publish",
     "Request",
     "Send",
     "commands_for",
@@ -79,6 +82,29 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Join:
+    """Join a room."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Leave a room."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish an event to a room."""
+
+    room: str
+    event: str
+    data: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
     """Cancel a request; `None` means the newest one."""
 
@@ -106,7 +132,7 @@ class Help:
     """Show the commands."""
 
 
-Action: TypeAlias = Send | Emit | Request | Cancel | Answer | Close | Help
+Action: TypeAlias = Send | Emit | Request | Join | Leave | Publish | Cancel | Answer | Close | Help
 
 
 class Command(NamedTuple):
@@ -222,25 +248,37 @@ def _command(line: str, *, events: bool, as_json: bool) -> Action:
         raise LineError(f"{error} Usage: {name} {command.arguments}") from None
 
 
-def _event_and_data(arguments: str) -> tuple[str, Any]:
-    """Split a name and data; a name with spaces is in quotes, like a JSON string."""
+def _name_and_rest(arguments: str, what: str) -> tuple[str, str]:
+    """Split a name and the rest; a name with spaces is in quotes, like a JSON string."""
     if arguments.startswith('"'):
         quoted = _QUOTED.match(arguments)
         try:
-            event = msgspec.json.decode(quoted[0], type=str) if quoted is not None else ""
+            name = msgspec.json.decode(quoted[0], type=str) if quoted is not None else ""
         except (msgspec.MsgspecError, UnicodeError):
-            event = ""
-        if quoted is None or not event:
-            raise _ArgumentError("The name of the event is not a JSON string.")
+            name = ""
+        if quoted is None or not name:
+            raise _ArgumentError(f"The name of the {what} is not a JSON string.")
         text = arguments[quoted.end() :]
         if text and not text.startswith(" "):
-            raise _ArgumentError("A space is missing after the name of the event.")
+            raise _ArgumentError(f"A space is missing after the name of the {what}.")
     else:
-        event, _, text = arguments.partition(" ")
-    if not event:
-        raise _ArgumentError("The name of the event is missing.")
+        name, _, text = arguments.partition(" ")
+    if not name:
+        raise _ArgumentError(f"The name of the {what} is missing.")
+    return name, text.strip()
+
+
+def _event_and_data(arguments: str) -> tuple[str, Any]:
+    event, text = _name_and_rest(arguments, "event")
     _check_name(event)
-    return event, _data(text.strip())
+    return event, _data(text)
+
+
+def _room(arguments: str) -> str:
+    room, rest = _name_and_rest(arguments, "room")
+    if rest:
+        raise _ArgumentError(f"There is something after the name of the room: {rest!r}.")
+    return room
 
 
 def _data(text: str) -> Any:
@@ -266,6 +304,19 @@ def _request(arguments: str) -> Request:
 def _stream(arguments: str) -> Request:
     event, data = _event_and_data(arguments)
     return Request(event, data, credit=_DEFAULT_CREDIT)
+
+
+def _join(arguments: str) -> Join:
+    return Join(_room(arguments))
+
+
+def _leave(arguments: str) -> Leave:
+    return Leave(_room(arguments))
+
+
+def _publish(arguments: str) -> Publish:
+    room, rest = _name_and_rest(arguments, "room")
+    return Publish(room, *_event_and_data(rest))
 
 
 def _cancel(arguments: str) -> Cancel:
@@ -307,6 +358,11 @@ COMMANDS: Final[Mapping[str, Command]] = {
     ),
     "/request": Command("EVENT [DATA]", "send a request and show its reply", "events", _request),
     "/stream": Command("EVENT [DATA]", "send a request and show each item of the stream", "events", _stream),
+    "/join": Command("ROOM", "join a room and show what is published there", "events", _join),
+    "/leave": Command("ROOM", "leave a room", "events", _leave),
+    "/publish": Command(
+        "ROOM EVENT [DATA]", "publish an event to a room and show its position", "events", _publish
+    ),
     "/cancel": Command(
         "[NUMBER]", "cancel a request or a stream; without NUMBER, the newest", "events", _cancel
     ),

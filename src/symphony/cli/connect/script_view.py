@@ -7,8 +7,9 @@ import os
 import sys
 from typing import Any, TextIO
 
-from symphony.cli.connect.text import compact, escape_controls, text_or_hex, to_json
-from symphony.errors import RemoteError
+from symphony.cli.connect.text import compact, escape_controls, plain, text_or_hex, to_json
+from symphony.client import Position, Publication, RoomPresence
+from symphony.errors import RemoteError, SymphonyError
 
 __all__ = ("ScriptView",)
 
@@ -61,15 +62,36 @@ class ScriptView:
         """Write its envelope."""
         self._write(to_json({"end": id}))
 
+    def joined(self, id: int, room: str, position: Position | None, presence: RoomPresence) -> None:
+        """Write its envelope, who is there, and the reply."""
+        self._write(to_json({"joined": room, "position": plain(position)}))
+        if presence.is_known or presence.total:
+            self.presence(room, presence)
+        self._write(to_json({"reply": id, "data": None}))
+
+    def publication(self, room: str, publication: Publication) -> None:
+        """Write its envelope, with its position."""
+        event, data, position, replaces = publication
+        envelope = {"event": event, "data": data, "room": room, "position": plain(position)}
+        self._write(to_json(envelope if replaces is None else {**envelope, "replaces": plain(replaces)}))
+
+    def presence(self, room: str, presence: RoomPresence) -> None:
+        """Write all members, or null if they are not known."""
+        members = dict(presence) if presence.is_known else None
+        self._write(to_json({"presence": room, "members": members, "total": presence.total}))
+
+    def lost(self, room: str, position: Position) -> None:
+        """Write its envelope."""
+        self._write(to_json({"lost": room, "position": plain(position)}))
+
+    def removed(self, room: str, error: SymphonyError) -> None:
+        """Write its envelope."""
+        data = _data_of(error) if isinstance(error, RemoteError) else {"message": str(error)}
+        self._write(to_json({"left": room, "data": data}))
+
     def error(self, id: int, error: RemoteError) -> None:
         """Write its envelope."""
-        data = {
-            "code": error.code,
-            "message": error.message,
-            "retryable": error.retryable,
-            "details": error.details,
-        }
-        self._write(to_json({"error": id, "data": data}))
+        self._write(to_json({"error": id, "data": _data_of(error)}))
 
     def sent(self, message: Any) -> None:
         """Write nothing: the script has sent it."""
@@ -79,6 +101,12 @@ class ScriptView:
 
     def requested(self, id: int, event: str, data: Any) -> None:
         """Write nothing: the script has sent it."""
+
+    def asked(self, id: int, verb: str, room: str) -> None:
+        """Write nothing: the script has asked."""
+
+    def published(self, id: int, room: str, event: str, data: Any) -> None:
+        """Write nothing: the script has published it."""
 
     def answered(self, data: Any) -> None:
         """Write nothing: the answer is on the command line."""
@@ -116,3 +144,12 @@ class ScriptView:
             self.broken.set()
             # Python flushes the rest of the buffer at exit, and would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+
+
+def _data_of(error: RemoteError) -> dict[str, Any]:
+    return {
+        "code": error.code,
+        "message": error.message,
+        "retryable": error.retryable,
+        "details": error.details,
+    }

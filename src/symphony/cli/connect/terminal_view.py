@@ -10,7 +10,8 @@ from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
 from symphony.cli.connect.text import compact, escape_controls, indented, to_json
-from symphony.errors import RemoteError
+from symphony.client import Position, Publication, RoomPresence
+from symphony.errors import RemoteError, SymphonyError
 from symphony.printable import printable
 
 __all__ = ("TerminalView",)
@@ -22,6 +23,7 @@ _PROBLEM: Final = ("!", "red")
 # More is unreadable on a terminal, and scrolls everything else away.
 _MAX_SHOWN: Final = 10_000
 _MAX_BYTES: Final = 1000
+_MAX_MEMBERS: Final = 20
 _INDENT: Final = "\n" + " " * len("00:00:00 < ")
 
 _highlight = JSONHighlighter()
@@ -72,6 +74,36 @@ class TerminalView:
         summary = f"end of {_counted(count, 'item')}, {_duration(seconds)}"
         self._line(_IN, self._tag(id), self._dim(summary))
 
+    def joined(self, id: int, room: str, position: Position | None, presence: RoomPresence) -> None:
+        """Show where the room is in its history, and who is there."""
+        after = "" if position is None else f", after the offset {position.offset}"
+        self._line(_IN, self._tag(id), self._name(f"joined {room}{after}"))
+        if presence.is_known or presence.total:
+            self.presence(room, presence)
+
+    def publication(self, room: str, publication: Publication) -> None:
+        """Show it after the room, with its offset."""
+        event, data, position, replaces = publication
+        where = () if position is None else (self._dim(_place(position, replaces)),)
+        self._line(_IN, self._room(room), self._name(event), *self._data(data), *where)
+
+    def presence(self, room: str, presence: RoomPresence) -> None:
+        """Show their number, and the first ids."""
+        shown = [printable(id) for id in list(presence)[:_MAX_MEMBERS]]
+        more = presence.total - len(shown)
+        who = ", ".join([*shown, f"and {more} more"] if shown and more > 0 else shown)
+        count = _counted(presence.total, "member")
+        self._line(_NOTE, self._room(room), _shown(f"{count}: {who}" if who else count))
+
+    def lost(self, room: str, position: Position) -> None:
+        """Show it."""
+        text = f"publications are lost: the room goes on after the offset {position.offset}"
+        self._line(_PROBLEM, self._room(room), Text(text))
+
+    def removed(self, room: str, error: SymphonyError) -> None:
+        """Show it."""
+        self._line(_PROBLEM, self._room(room), _shown(f"you are no longer in this room: {error}"))
+
     def error(self, id: int, error: RemoteError) -> None:
         """Show it after the number of the request."""
         self._error(error.code, error.message, error.details, self._tag(id))
@@ -88,6 +120,14 @@ class TerminalView:
     def requested(self, id: int, event: str, data: Any) -> None:
         """Show it with its number, which its replies repeat."""
         self._line(_OUT, self._tag(id), self._name(event), *self._data(data))
+
+    def asked(self, id: int, verb: str, room: str) -> None:
+        """Show it with its number."""
+        self._line(_OUT, self._tag(id), Text(verb), self._room(room))
+
+    def published(self, id: int, room: str, event: str, data: Any) -> None:
+        """Show it with its number."""
+        self._line(_OUT, self._tag(id), self._room(room), self._name(event), *self._data(data))
 
     def answered(self, data: Any) -> None:
         """Show it."""
@@ -141,6 +181,9 @@ class TerminalView:
         # On one line: a name with line breaks could look like other lines.
         return Text(printable(name), "bold")
 
+    def _room(self, name: str) -> Text:
+        return Text(printable(name), "blue")
+
     def _dim(self, text: str) -> Text:
         return Text(f"({text})", "dim")
 
@@ -168,6 +211,11 @@ def _shown(text: str, style: str = "") -> Text:
     if len(text) > len(cut):
         shown.append(f"… ({len(text):,} characters in all)", "dim")
     return shown
+
+
+def _place(position: Position, replaces: Position | None) -> str:
+    more = "" if replaces is None else f", replaces {replaces.offset}"
+    return f"offset {position.offset}{more}"
 
 
 def _counted(number: int, what: str) -> str:

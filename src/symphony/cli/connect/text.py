@@ -7,7 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ("compact", "escape_controls", "indented", "text_or_hex", "to_json")
+from symphony.protocol.positions import Position
+
+__all__ = ("compact", "escape_controls", "indented", "plain", "text_or_hex", "to_json")
 
 # C0 except tab and newline, DEL, C1: a terminal executes these. Then what changes the direction of
 # text, or breaks lines.
@@ -15,6 +17,11 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2
 _SHORT: Final = 60
 
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+def plain(position: Position | None) -> dict[str, Any] | None:
+    """Return a position as it is on the wire."""
+    return None if position is None else {"epoch": position.epoch, "offset": position.offset}
 
 
 def to_json(value: Any) -> str:

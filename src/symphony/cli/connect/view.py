@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from symphony.errors import RemoteError
+from symphony.client import Position, Publication, RoomPresence
+from symphony.errors import RemoteError, SymphonyError
 
 __all__ = ("View",)
 
@@ -42,6 +43,28 @@ class View(Protocol):
         """Show the error that answers a request."""
         ...
 
+    def joined(self, id: int, room: str, position: Position | None, presence: RoomPresence) -> None:
+        """Show that a join has succeeded."""
+        ...
+
+    # What happens in rooms
+
+    def publication(self, room: str, publication: Publication) -> None:
+        """Show a publication."""
+        ...
+
+    def presence(self, room: str, presence: RoomPresence) -> None:
+        """Show who is in a room, because that has changed."""
+        ...
+
+    def lost(self, room: str, position: Position) -> None:
+        """Show that publications are lost, and after which position the room goes on."""
+        ...
+
+    def removed(self, room: str, error: SymphonyError) -> None:
+        """Show that the server has ended a membership."""
+        ...
+
     # What the user sends
 
     def sent(self, message: Any) -> None:
@@ -54,6 +77,14 @@ class View(Protocol):
 
     def requested(self, id: int, event: str, data: Any) -> None:
         """Show a request that was sent."""
+        ...
+
+    def asked(self, id: int, verb: str, room: str) -> None:
+        """Show a request about a room: `join` or `leave`."""
+        ...
+
+    def published(self, id: int, room: str, event: str, data: Any) -> None:
+        """Show a publication that was sent."""
         ...
 
     def answered(self, data: Any) -> None:

@@ -7,7 +7,10 @@ import msgspec
 import pytest
 
 from symphony.cli.connect.script_view import ScriptView
+from symphony.client import Position, Publication, RoomPresence
+from symphony.client.presence import Roster
 from symphony.errors import RemoteError
+from symphony.protocol.rosters import MemberInfo, MembersState
 
 INVALID = RemoteError("invalid", "Expected `int`", details={"path": "$"})
 
@@ -75,3 +78,35 @@ def test_data_that_json_has_not_is_written_as_python_does(out: io.StringIO) -> N
     for value in values:
         view.event("x", value)
     assert len(out.getvalue().splitlines()) == 3
+
+
+def test_a_script_gets_envelopes_of_what_happens_in_rooms(out: io.StringIO) -> None:
+    view = ScriptView(out, as_json=False)
+    roster = Roster()
+    view.asked(1, "join", "chat:a")
+    view.joined(1, "plain:a", None, RoomPresence(roster))
+    roster.restart(MembersState("k", 1, 1, [MemberInfo("ann", {"name": "Ann"})]))
+    view.joined(2, "chat:a", Position("e", 41), RoomPresence(roster))
+    view.published(3, "chat:a", "say", "hi")
+    view.publication("chat:a", Publication("said", "hi", Position("e", 42)))
+    view.publication("chat:a", Publication("said", "ho", Position("e", 43), Position("e", 42)))
+    view.publication("chat:a", Publication("typing", None, None))
+    view.lost("chat:a", Position("e", 50))
+    roster.restart(MembersState("k", 2, 5000))
+    view.presence("chat:a", RoomPresence(roster))
+    view.removed("chat:a", INVALID)
+    assert out.getvalue().splitlines() == [
+        '{"joined":"plain:a","position":null}',
+        '{"reply":1,"data":null}',
+        '{"joined":"chat:a","position":{"epoch":"e","offset":41}}',
+        '{"presence":"chat:a","members":{"ann":{"name":"Ann"}},"total":1}',
+        '{"reply":2,"data":null}',
+        '{"event":"said","data":"hi","room":"chat:a","position":{"epoch":"e","offset":42}}',
+        '{"event":"said","data":"ho","room":"chat:a","position":{"epoch":"e","offset":43},'
+        '"replaces":{"epoch":"e","offset":42}}',
+        '{"event":"typing","data":null,"room":"chat:a","position":null}',
+        '{"lost":"chat:a","position":{"epoch":"e","offset":50}}',
+        '{"presence":"chat:a","members":null,"total":5000}',
+        '{"left":"chat:a","data":{"code":"invalid","message":"Expected `int`","retryable":false,'
+        '"details":{"path":"$"}}}',
+    ]

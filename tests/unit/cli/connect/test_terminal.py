@@ -19,6 +19,7 @@ from symphony.cli.connect.completion import CommandCompleter
 from symphony.cli.connect.terminal import Terminal
 
 EVENTS = ["said", "say", "sum", "\x1b[2J", "two words"]
+ROOMS = ["chat:lobby", "a room"]
 
 
 class Screen(io.StringIO):
@@ -68,7 +69,9 @@ async def typing(
     with create_pipe_input() as pipe, create_app_session(input=pipe, output=output):
         terminal = Terminal(Console(file=screen, color_system=None), history or InMemoryHistory())
         typist = Typist(terminal, pipe.send_text, screen)
-        completer = CommandCompleter(event_names=lambda: EVENTS, speaks_events=lambda: events)
+        completer = CommandCompleter(
+            event_names=lambda: EVENTS, room_names=lambda: ROOMS, speaks_events=lambda: events
+        )
         async with terminal.open(completer=completer, interrupt=typist.interrupted.set):
             yield typist
 
@@ -122,6 +125,10 @@ async def test_ctrl_c_interrupts_and_keeps_the_line() -> None:
         ("/emit two\t", '/emit "two words" '),
         ('/emit "tw\t', '/emit "two words" '),
         ("/close s\t", "/close s"),
+        ("/jo\tch\t", "/join chat:lobby "),
+        ("/leave a\t", '/leave "a room" '),
+        ("/pu\tchat\tsu\t[1]", "/publish chat:lobby sum [1]"),
+        ("/publish no\t", "/publish no"),
         ("plain\t", "plain"),
         ("\t", ""),
         ("/request su[1]\x02\x02\x02\t", "/request sum [1]"),
@@ -200,7 +207,7 @@ async def test_the_prompt_is_erased_at_the_end() -> None:
 async def test_the_menu_shows_what_a_command_does() -> None:
     async with typing(drawn=True) as typist:
         typist.type("/")
-        await typist.screen.shows("close the connection and quit")
+        await typist.screen.shows("send a request and show its reply")
         assert "\x1b[2J" not in typist.screen.getvalue()
 
 

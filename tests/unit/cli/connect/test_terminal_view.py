@@ -7,7 +7,10 @@ import pytest
 from rich.text import Text
 
 from symphony.cli.connect.terminal_view import TerminalView
+from symphony.client import Position, Publication, RoomPresence
+from symphony.client.presence import Roster
 from symphony.errors import RemoteError
+from symphony.protocol.rosters import MemberInfo, MembersState
 
 INVALID = RemoteError("invalid", "Expected `int`", details={"path": "$"})
 
@@ -135,3 +138,58 @@ def test_with_json_a_long_message_is_indented_and_a_wrong_one_marked() -> None:
     assert seen.lines[0] == '< {"a":[1,2.50,12345678901234567890]}'
     assert seen.lines[1].count("\n") == 43
     assert seen.lines[2] == "< hello (not JSON)"
+
+
+def members(*ids: str, total: int | None = None) -> RoomPresence:
+    """Return members; with a total and no ids, those of a crowded room."""
+    roster = Roster()
+    listed = [MemberInfo(id) for id in ids] if ids or total is None else None
+    roster.restart(MembersState("k", 1, len(ids) if total is None else total, listed))
+    return RoomPresence(roster)
+
+
+def test_a_person_sees_what_happens_in_rooms() -> None:
+    seen = Seen()
+    view = seen.view
+    view.asked(1, "join", "chat:a")
+    view.joined(1, "chat:a", Position("e", 41), members("ann"))
+    view.published(2, "chat:a", "say", "hi")
+    view.publication("chat:a", Publication("said", "hi", Position("e", 42)))
+    view.publication("chat:a", Publication("said", None, Position("e", 43), Position("e", 42)))
+    view.publication("chat:a", Publication("typing", {"by": "ann"}, None))
+    view.presence("chat:a", members())
+    view.presence("chat:a", members(total=5000))
+    view.lost("chat:a", Position("e", 50))
+    view.removed("chat:a", RemoteError("closed", "it is over"))
+    view.asked(3, "join", "plain:a")
+    view.joined(3, "plain:a", None, RoomPresence(Roster()))
+    view.publication("a\nb", Publication("c\x1b[2J", "\x1b[2J", None))
+    assert seen.lines == [
+        "> #1 join chat:a",
+        "< #1 joined chat:a, after the offset 41",
+        "* chat:a 1 member: ann",
+        '> #2 chat:a say "hi"',
+        '< chat:a said "hi" (offset 42)',
+        "< chat:a said (offset 43, replaces 42)",
+        '< chat:a typing {"by":"ann"}',
+        "* chat:a 0 members",
+        "* chat:a 5,000 members",
+        "! chat:a publications are lost: the room goes on after the offset 50",
+        "! chat:a you are no longer in this room: closed: it is over",
+        "> #3 join plain:a",
+        "< #3 joined plain:a",
+        '< a\\nb c\\x1b[2J "\\u001b[2J"',
+    ]
+
+
+@pytest.mark.within("cli.connect.terminal_view._MAX_MEMBERS")
+@pytest.mark.beyond("cli.connect.terminal_view._MAX_MEMBERS")
+def test_a_person_sees_the_first_members_of_a_large_room() -> None:
+    seen = Seen()
+    ids = [f"user{number}" for number in range(23)]
+    seen.view.presence("a", members(*ids[:20]))
+    seen.view.presence("a", members(*ids))
+    assert seen.lines == [
+        f"* a 20 members: {', '.join(ids[:20])}",
+        f"* a 23 members: {', '.join(ids[:20])}, and 3 more",
+    ]
