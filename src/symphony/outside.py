@@ -34,8 +34,8 @@ class Outside:
                 out.room("news").emit("headline", text)
 
         A cron job, a Celery task or a Django view can use it. In `with`, the verbs block; in
-        `async with`, they are awaited. It reaches rooms, users and everyone. The rooms have
-        the options of this app, so import the app that the server runs.
+        `async with`, they are awaited. It reaches rooms, users, sockets and everyone. The
+        rooms have the options of this app, so import the app that the server runs.
 
         Args:
             broker: The URL of the broker of the server: the file of `--data`, such as

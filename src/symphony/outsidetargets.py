@@ -1,4 +1,4 @@
-"""The verbs of the targets that code outside the event loop uses: threads, and other processes.
+"""The verbs of the targets for code outside the event loop: for threads and other processes.
 
 What a verb returns depends on who calls it: a future of the result for a thread
 (`threadtargets.py`), the result itself or an awaitable of it for another process
@@ -192,7 +192,7 @@ class OutsideRoom(OutsideHandle, Generic[PublishedT, HistoryT]):
 
 
 class OutsideSocket(OutsideHandle, Generic[SentT]):
-    """One socket, whether or not it is open, and whichever worker has it.
+    """One socket by its id, at any worker, whether or not it is open.
 
     Attributes:
         id: Its id.
@@ -212,6 +212,8 @@ class OutsideSocket(OutsideHandle, Generic[SentT]):
         Raises:
             TypeError: The message cannot be encoded.
             BrokerUnavailableError: The socket is on another worker, and the broker cannot be reached.
+                Nothing was sent.
+            OutcomeUnknownError: The same, and it may or may not have been sent.
         """
         taken = self._calls.taken(message)
         return self._call("send", lambda socket: socket.send(taken))

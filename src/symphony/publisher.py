@@ -166,7 +166,7 @@ class AsyncPublishing:
         return OutsideRoom(self, f"publisher.user({id!r})", lambda: User(self, id))
 
     def socket(self, id: str) -> AsyncPublisherSocket:
-        """Return a handle of a socket by its id, whether or not it is open, as `app.socket`."""
+        """Return a handle of a socket at any worker, whether or not it is open, as `app.socket`."""
         return OutsideSocket(self, f"publisher.socket({id!r})", lambda: self.far_socket(id), id)
 
     def users(self, *ids: str) -> AsyncPublisherUsers:
@@ -230,7 +230,7 @@ class AsyncPublishing:
         """Do nothing: there are no sockets in this process."""
 
     def undelivered(self, error: BaseException) -> None:
-        """Log that a message had no socket to go to."""
+        """Log that a message was sent to a socket that is not open."""
         logger.warning("%s", error)
 
     def _background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -280,7 +280,7 @@ class Publishing:
         return OutsideRoom(self, f"publisher.user({id!r})", lambda: User(self._publishing, id))
 
     def socket(self, id: str) -> PublisherSocket:
-        """Return a handle of a socket by its id, whether or not it is open, as `app.socket`."""
+        """Return a handle of a socket at any worker, whether or not it is open, as `app.socket`."""
         return OutsideSocket(self, f"publisher.socket({id!r})", lambda: self._publishing.far_socket(id), id)
 
     def users(self, *ids: str) -> PublisherUsers:

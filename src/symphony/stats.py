@@ -19,7 +19,7 @@ class Stats:
         slow_consumers: Sockets closed with 1013 because their outbox was full.
         dropped_frames: Outgoing frames that were dropped, because the outbox was
             full or the socket had ended.
-        undelivered: Messages to single sockets that were not open, by `app.socket(id)`.
+        undelivered: Messages to single sockets that were not open, such as by `app.socket(id)`.
         late_pongs: Sockets closed because a pong was too late.
         idle: Sockets closed because they sent nothing for too long.
         late_messages: Sockets closed because a fragmented message was not complete

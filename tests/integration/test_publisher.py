@@ -55,8 +55,8 @@ async def enter(socket: Socket) -> None:
 
 
 @chat.on("where")
-async def where(data: None) -> int:
-    return os.getpid()
+async def where(socket: Socket, data: None) -> tuple[int, str]:
+    return os.getpid(), socket.id
 """
 
 SCRIPT = """
@@ -69,6 +69,8 @@ with app.publisher({url!r}) as out:
     out.room("plain:a").emit("plain", 3)
     out.user("ann").emit("to ann", 4)
     out.users("ann", "bob").emit("to both", 5)
+    for id in {ids!r}:
+        out.socket(id).emit("to one", id)
     out.everyone.send("to all")
     print([each.data for each in out.room("kept:a").history()])
 """
@@ -135,22 +137,24 @@ async def test_a_script_publishes_to_the_members_at_all_workers(tmp_path: Path, 
         }[finds]
         heard: dict[str, list[Any]] = {"ann": [], "bob": []}
         processes: set[int] = set()
+        ids: dict[str, str] = {}
         stack = AsyncExitStack()
         # One user at each worker.
         for user in heard:
             while True:
                 client = await stack.enter_async_context(symphony.connect(f"{fleet.url}/?user={user}"))
-                process = await client.request("where", response_type=int)
+                process, ids[user] = await client.request("where", response_type=tuple[int, str])
                 if process not in processes:
                     break
                 await client.close()
             processes.add(process)
             client.on("*", lambda event, data, got=heard[user]: got.append((event, data)))
-        code, out, err = await run_script(tmp_path, SCRIPT.format(url=url), env)
+        code, out, err = await run_script(tmp_path, SCRIPT.format(url=url, ids=[*ids.values()]), env)
         assert (code, out.strip(), err) == (0, "[1, 2]", "")
         for user, own in (("ann", [("to ann", 4)]), ("bob", [])):
             expected = [
-                ("kept", 1), ("kept", 2), ("plain", 3), *own, ("to both", 5), ("message", "to all"),
+                ("kept", 1), ("kept", 2), ("plain", 3), *own, ("to both", 5), ("to one", ids[user]),
+                ("message", "to all"),
             ]  # fmt: skip
             await until(lambda got=heard[user], wanted=expected: len(got) == len(wanted))
             # What is kept takes another way than what is not.
@@ -158,7 +162,7 @@ async def test_a_script_publishes_to_the_members_at_all_workers(tmp_path: Path, 
             assert [each for each in heard[user] if each[0] == "kept"] == expected[:2]
         await stack.aclose()
     # The server has gone.
-    code, _, err = await run_script(tmp_path, SCRIPT.format(url=url), env)
+    code, _, err = await run_script(tmp_path, SCRIPT.format(url=url, ids=[]), env)
     assert code == 1
     assert "BrokerUnavailableError" in err
     assert "symphony run" in err

@@ -561,14 +561,15 @@ async def test_a_failure_that_is_not_asked_for_is_reported(serve):
     async with serve(app):
 
         def work() -> None:
+            # The call does not fail, and reports it, as on the loop.
             app.threadsafe.socket("gone").send("x")
             app.threadsafe.room("a").emit("x", key="needs a history")
             # These are asked for.
-            assert isinstance(app.threadsafe.socket("gone").emit("x").exception(), DisconnectedError)
+            assert isinstance(app.threadsafe.socket("gone").close(1006).exception(), ValueError)
             heard: list[Any] = []
-            app.threadsafe.socket("gone").emit("x").add_done_callback(heard.append)
-            with pytest.raises(DisconnectedError):
-                app.threadsafe.socket("gone").close().result()
+            app.threadsafe.socket("gone").close(1006).add_done_callback(heard.append)
+            with pytest.raises(ValueError, match="close code"):
+                app.threadsafe.socket("gone").close(1005).result()
 
         await in_thread(work)
         await until(lambda: len(errors) == 2)
