@@ -67,7 +67,22 @@ def in_a_thread(id: str) -> None:
     assert_type(socket.request("ask").result(), Any)
     assert_type(app.threadsafe.room("game:1").count(), Future[int])
     assert_type(app.threadsafe.room("game:1").emit("news").result(), Position | None)
+    assert_type(socket.emit("news"), Future[None])
     app.threadsafe.everyone.send("x", exclude=[1])  # wrong
+
+
+def in_another_process(id: str) -> None:
+    with app.publisher() as out:
+        assert_type(out.socket(id).emit("news"), None)
+        assert_type(out.room("game:1").emit("news"), Position | None)
+        out.socket(1)  # wrong
+
+
+async def in_a_coroutine_of_another_process(id: str) -> None:
+    async with app.publisher() as out:
+        assert_type(await out.socket(id).close(4000), None)
+        assert_type(await out.user("ann").emit("news"), Position | None)
+        out.socket(id).request("ask")  # wrong
 """
 
 
