@@ -402,11 +402,11 @@ async def test_a_refusal_that_may_be_retried_is_a_loss(serve):
 
     route.on_message(lambda message: message)
     async with serve(app) as url:
-        for retryable, reason in ((0, "left"), (1, "lost")):
+        for retryable, reason, code in ((0, "left", 4409), (1, "lost", 1013)):
             async with connect(f"{url}/{retryable}") as client:
                 await closed(client)
                 await log.reaches(1)
-                assert log.pop() == Leave(reason, 4409)
+                assert log.pop() == Leave(reason, code)
 
 
 async def test_a_member_that_is_behind_gets_everything_before_it_is_told_that_the_room_is_closed(serve):

@@ -310,6 +310,7 @@ async def test_a_room_that_refuses_a_message_that_is_not_json_stays_usable(serve
 
 
 @pytest.mark.asyncio(loop_factories=["native-uvloop"])
+@pytest.mark.timeout(60)
 async def test_joining_and_leaving_100_000_random_rooms_leaves_nothing_behind(serve):
     app = Symphony()
 

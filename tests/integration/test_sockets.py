@@ -303,7 +303,7 @@ async def test_a_reject_may_have_a_status_of_its_own(serve):
 
 @pytest.mark.parametrize(
     ("code", "close"),
-    [("unauthorized", 4401), ("forbidden", 4403), ("unavailable", 4503), ("internal", 1011), ("a.b", 4400)],
+    [("unauthorized", 4401), ("forbidden", 4403), ("unavailable", 1013), ("internal", 1011), ("a.b", 4400)],
 )
 async def test_a_reject_after_the_socket_is_open_is_a_close(serve, code, close):
     app = Symphony()

@@ -213,7 +213,11 @@ class Hub:
         """Forget a node that has stopped, as it says."""
         if port.node is not None:
             port.node.has_ended = True
+        link = port.link
         self.left(port)
+        if link is not None:
+            # Otherwise nobody closes it here, if the broker stops before the node has ended it.
+            link.close()
 
     def process_ended(self, process: int) -> None:
         """Forget the nodes of a process that has ended, when everything that they have sent is read."""
