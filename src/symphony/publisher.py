@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from symphony.broker.engines import check, name_beside, open_broker, presence_beside, reachable_at
 from symphony.broker.ipc import shown
+from symphony.complaints import MAX_FAILURES, Complaint
 from symphony.errors import BrokerUnavailableError, WrongThreadError
 from symphony.farsockets import FarSocket, FarSockets
 from symphony.limits import Limits
@@ -138,6 +139,7 @@ class AsyncPublishing:
             self.undelivered,
             lambda error, what: self._report(error, None, what),
         )
+        self._lost = Complaint(logger, logging.WARNING, "%s", most=MAX_FAILURES)
         # This process has no sockets.
         self.sockets: dict[str, Socket[Any]] = {}
 
@@ -231,7 +233,7 @@ class AsyncPublishing:
 
     def undelivered(self, error: BaseException) -> None:
         """Log that a message was sent to a socket that is not open."""
-        logger.warning("%s", error)
+        self._lost.log(error)
 
     def _background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         return asyncio.ensure_future(coroutine)
