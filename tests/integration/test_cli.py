@@ -88,7 +88,7 @@ async def test_a_broker_that_does_not_exist_is_refused(file: Path, workers: str)
 
 async def test_a_folder_for_the_rooms_must_be_one(file: Path) -> None:
     for options, said in (
-        (("--data", str(file)), "File exists"),
+        (("--data", str(file)), "this is a file"),
         (("--data", "rooms?"), "must not have ? or #"),
         (("--data", "rooms", "--broker", "memory://"), "--data and --broker both name a broker"),
     ):
