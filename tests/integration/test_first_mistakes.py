@@ -119,8 +119,8 @@ async def test_a_connection_that_is_not_open_says_how_to_open_it(use: str) -> No
         connecting: Any = client.connect("/chat/lobby")
         with pytest.raises(AttributeError, match=re.escape("Write `async with client.connect(...)")):
             getattr(connecting, use)
-        with pytest.raises(AttributeError, match="'Connecting' object has no attribute 'requets'"):
-            _ = connecting.requets
+        with pytest.raises(AttributeError, match="'Connecting' object has no attribute 'ask'"):
+            _ = connecting.ask
 
 
 async def test_who_waits_for_a_publication_in_the_wrong_place_is_told_where_it_is() -> None:
