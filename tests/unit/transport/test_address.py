@@ -1,5 +1,7 @@
 """What addresses are counted by."""
 
+import tracemalloc
+
 import pytest
 
 from symphony.transport.address import client_key
@@ -27,3 +29,14 @@ def test_other_networks_are_other_clients(address: str):
 @pytest.mark.parametrize("text", ["", "unknown", "_hidden", "1.2.3", "01.2.3.4", "testclient"])
 def test_what_is_no_address_is_its_own_key(text: str):
     assert client_key(text) == text
+
+
+def test_long_texts_are_not_kept():
+    tracemalloc.start()
+    try:
+        for number in range(1000):
+            client_key(f"{number:x>10000}")
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_000_000
