@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import pytest
 from msgspec import Struct
 
+from support.clients import until
 from support.members import Member, member
 from symphony import ConfigurationError, Depends, Identity, Position, Reject, Room, Socket, Symphony
 
@@ -25,6 +26,7 @@ class Store:
     def __init__(self) -> None:
         self.saved: list[Any] = []
         self.log: list[str] = []
+        self.begun = 0
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -61,6 +63,7 @@ def make(history: int | None = 100) -> tuple[Symphony, Store]:
         room: Room, name: str, data: Say, saved: Annotated[list[Any], Depends(open_transaction)]
     ) -> Say | None:
         saved.append(data.text)
+        store.begun += 1
         await store.gate.wait()
         if data.text == "rude":
             raise Reject("chat.rude", "be polite")
@@ -213,6 +216,31 @@ async def test_the_keys_of_a_user_hold_on_all_of_its_devices(serve):
             await one.join("chat:a")
             await publish(one, "say", {"text": "hi"}, key="k", client="phone")
             await one.hears({"event": "say", "offset": 2}, {"reply": 9})
+
+
+async def test_repeats_of_who_may_not_publish_wait_for_the_first_and_have_its_position(serve):
+    app, store = make()
+    mine: dict[str, Any] = {"key": "k", "client": "me"}
+    ids = range(100, 108)
+    store.gate.clear()
+    async with (
+        serve(app) as url,
+        member(url, path="/?user=ann") as one,
+        member(url, path="/?user=ann") as two,
+    ):
+        await one.join("chat:a")
+        await publish(one, "say", {"text": "hi"}, **mine)
+        await until(lambda: store.begun)
+        # The second connection is not a member.
+        for id in ids:
+            await publish(two, "say", {"text": "hi"}, id=id, **mine)
+        # The server has read them when it answers this.
+        await (await two.client.ping())
+        store.gate.set()
+        await one.hears({"event": "say", "offset": 1}, {"reply": 9})
+        answers = [await two.hear() for _ in ids]
+        assert {answer["reply"]: answer["data"]["offset"] for answer in answers} == dict.fromkeys(ids, 1)
+        assert store.saved == ["hi"]
 
 
 async def test_without_an_id_it_is_not_kept(serve):

@@ -76,8 +76,9 @@ class ClientRooms:
         self._rooms = rooms
         self._handle = handle
         self._publishing = publishing
-        # Publications with a key that are in progress: by room, publisher and key.
-        self._running: dict[tuple[str, str, str], list[asyncio.Future[None]]] = {}
+        # Publications with a key that are in progress, by room, publisher and key: what ends
+        # with the last one, and with all before it.
+        self._running: dict[tuple[str, str, str], asyncio.Future[None]] = {}
 
     async def publish(self, socket: Socket[Any], asked: Publish, kind: str) -> Position | None:
         """Publish what a client publishes: what the `on_publish` of the event makes of it.
@@ -142,17 +143,15 @@ class ClientRooms:
     ) -> Position | None:
         by = _publisher(socket, asked)
         name = asked.room, by, key
-        running = self._running.setdefault(name, [])
-        earlier = tuple(running)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        running.append(done)
+        earlier = self._running.get(name)
+        done = self._running[name] = asyncio.get_running_loop().create_future()
         try:
             try:
                 kept = await self._begin(socket, asked, kind)
             except Reject:
-                if earlier:
+                if earlier is not None:
                     # The hook of the first may still run, for a connection that is lost.
-                    await asyncio.wait(earlier)
+                    await asyncio.wait((earlier,))
                 # Only now: a look at the keys costs a call of the broker.
                 first = await self._first(asked, key, by)
                 if first is None:
@@ -160,10 +159,15 @@ class ClientRooms:
                 return first
             return await kept
         finally:
-            done.set_result(None)
-            running.remove(done)
-            if not running:
-                del self._running[name]
+            if earlier is None or earlier.done():
+                self._over(name, done)
+            else:
+                earlier.add_done_callback(lambda _: self._over(name, done))
+
+    def _over(self, name: tuple[str, str, str], done: asyncio.Future[None]) -> None:
+        done.set_result(None)
+        if self._running[name] is done:
+            del self._running[name]
 
     async def _first(self, asked: Publish, key: str, by: str) -> Position | None:
         """Return where the publication is that is refused now, if it is a repeat."""

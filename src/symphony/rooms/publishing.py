@@ -87,6 +87,8 @@ class Publishing:
         self._report = report
         # At most `Limits.max_broker_calls`.
         self._unanswered: set[asyncio.Future[Position]] = set()
+        # The last of these with each key: by room, publisher and key.
+        self._keyed: dict[tuple[str, str, str], asyncio.Future[Position]] = {}
 
     def publish(
         self,
@@ -150,8 +152,10 @@ class Publishing:
         """
         if self._broker is None or self._family_of(name).policy.history is None:
             return None
-        if self._unanswered:
-            await asyncio.wait(tuple(self._unanswered))
+        # It has an answer later than those before it with the same key.
+        unanswered = self._keyed.get((name, by, key))
+        if unanswered is not None:
+            await asyncio.wait((unanswered,))
         return await self._broker.known(name, _key_of(by, key, event, said))
 
     def _keep(self, name: str, live: Live | None, draft: Draft, history: History) -> Awaitable[Position]:
@@ -162,7 +166,15 @@ class Publishing:
             return kept if paced is READY else _Kept(kept, paced)
         self._unanswered.add(kept)
         kept.add_done_callback(self._unanswered.discard)
+        if draft.key is not None:
+            keyed = name, draft.key.publisher, draft.key.key
+            self._keyed[keyed] = kept
+            kept.add_done_callback(partial(self._answered, keyed))
         return Outcome(kept, partial(self._failed, name), partial(self._settled, live))
+
+    def _answered(self, keyed: tuple[str, str, str], kept: asyncio.Future[Position]) -> None:
+        if self._keyed.get(keyed) is kept:
+            del self._keyed[keyed]
 
     async def finish(self, *, timeout: float) -> None:
         """Wait until the broker has answered all publications, because the app stops.
