@@ -216,7 +216,7 @@ class Hub:
         link = port.link
         self.left(port)
         if link is not None:
-            # Otherwise nobody closes it here, if the broker stops before the node has ended it.
+            # Otherwise it stays open if the broker stops before the node has ended it.
             link.close()
 
     def process_ended(self, process: int) -> None:

@@ -88,7 +88,7 @@ class Published:
             self.node.answer(self.number, encode((Said.ANSWER, self.number, result)))
 
     def done(self, result: asyncio.Future[Position]) -> None:
-        """Answer with the result of a publication that nobody here has received."""
+        """Answer with the result of a publication that no subscriber here has received."""
         if result.cancelled():
             self.fail(OutcomeUnknownError("The broker stops."))
         elif (error := result.exception()) is not None:

@@ -73,7 +73,7 @@ class _Presence:
 
         def called(*arguments: Any) -> Any:
             if not self._has_begun:
-                # Before the first node has started, nobody could come back.
+                # Before the first node has started, no member could come back.
                 self._has_begun = True
                 self.table.begin(kept)
             answer = method(*arguments)
