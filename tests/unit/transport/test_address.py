@@ -31,7 +31,17 @@ def test_what_is_no_address_is_its_own_key(text: str):
     assert client_key(text) == text
 
 
+@pytest.mark.within("transport.address._MAX_CACHED")
+def test_the_key_of_a_short_text_is_computed_once():
+    address = "1.2.3.4".rjust(64)
+    assert client_key(address) is client_key(address)
+
+
+@pytest.mark.beyond("transport.address._MAX_CACHED")
 def test_long_texts_are_not_kept():
+    address = "1.2.3.4".rjust(65)
+    assert client_key(address) == client_key(address) == "1.2.3.4"
+    assert client_key(address) is not client_key(address)
     tracemalloc.start()
     try:
         for number in range(1000):
