@@ -28,6 +28,7 @@ __all__ = (
     "SocketSession",
     "begin",
     "close_dependencies",
+    "has_dependencies",
     "look_for_others",
     "recipient_of",
     "release",
@@ -368,6 +369,11 @@ def begin(socket: Socket[Any]) -> None:
 async def look_for_others(socket: Socket[Any]) -> None:
     """Refuse a socket whose user has another one on a route for one socket a user."""
     await socket._session.look_for_others()  # pyright: ignore[reportPrivateUsage]
+
+
+def has_dependencies(socket: Socket[Any]) -> bool:
+    """Return whether there are dependencies that live as long as the socket."""
+    return socket._dependencies is not None  # pyright: ignore[reportPrivateUsage]
 
 
 async def close_dependencies(socket: Socket[Any]) -> None:

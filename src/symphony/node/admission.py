@@ -109,6 +109,9 @@ class Admission:
             del self._per_address[address]
 
     def _check_origin(self, handshake: Handshake, endpoint: Endpoint) -> None:
+        if handshake.origin is None:
+            # Not a browser.
+            return
         host, secure = handshake.headers.get("host"), handshake.scope.get("scheme") in ("wss", "https")
         if origin_allowed(handshake.origin, host=host, secure=secure, allowed=endpoint.origins):
             return
@@ -168,4 +171,6 @@ def shown_path(handshake: Handshake) -> str:
 
 def address_of(handshake: Handshake) -> str:
     """Return what the client's address is counted by; empty over a Unix socket."""
-    return client_key(handshake.client.host) if handshake.client else ""
+    # Not by `handshake.client`, which makes an object each time.
+    client = handshake.scope.get("client")
+    return client_key(client[0]) if client else ""

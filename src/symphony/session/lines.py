@@ -30,6 +30,8 @@ def log_line(
         why: Why.
         when: After which time, as a part of the line.
     """
+    if not logger.isEnabledFor(logging.INFO):
+        return
     values = socket.id, what, socket.route, shown_address(socket.client), f"{when}: {why}" if why else when
     if what == "refused":
         complaints.log(logger, logging.INFO, _LINE, *values, kind=socket.route)

@@ -27,7 +27,7 @@ from symphony.session.lines import log_line
 from symphony.session.refusal import refuse as refuse_handshake
 from symphony.session.serving import Serving
 from symphony.session.steady import Steady
-from symphony.socket import Socket, close_dependencies, release
+from symphony.socket import Socket, close_dependencies, has_dependencies, release
 from symphony.socketsession import HomeContext
 from symphony.tasks import start
 from symphony.transport.base import Close, SlowRead
@@ -377,11 +377,12 @@ class Session:
                 self._fail(error, "disconnect handler")
         if self._background is not None:
             await self._background.end(self._limits.finish_timeout)
-        try:
-            async with asyncio.timeout(self._limits.finish_timeout):
-                await close_dependencies(self.socket)
-        except BaseException as error:
-            self._fail(error, "dependencies")
+        if has_dependencies(self.socket):
+            try:
+                async with asyncio.timeout(self._limits.finish_timeout):
+                    await close_dependencies(self.socket)
+            except BaseException as error:
+                self._fail(error, "dependencies")
         # Not earlier: a stopping app waits for its sockets, and then closes what they may use.
         self._node.left(self)
         if self.socket.opened:

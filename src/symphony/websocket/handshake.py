@@ -6,9 +6,9 @@ the response. The transports decide and write.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
+from binascii import b2a_base64
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -40,6 +40,10 @@ _GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION: Final = "13"
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _NAME: Final = re.compile(TOKEN)
+_SWITCHING: Final = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: %b\r\n"
+)
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # 16 bytes are 22 characters and two of padding. The padding bits are not checked,
 # because RFC 6455 §4.2.2 does not require the server to decode the key.
@@ -59,6 +63,13 @@ _NEGOTIATED: Final = _FRAMING | {
     "sec-websocket-protocol",
     "upgrade",
 }
+
+_CHECKED: Final = frozenset(
+    (
+        *(b"connection", b"content-length", b"host", b"transfer-encoding", b"upgrade"),
+        *(b"sec-websocket-key", b"sec-websocket-version"),
+    )
+)
 
 
 class HandshakeError(Exception):
@@ -94,7 +105,8 @@ def check_upgrade(method: str, http_version: str, headers: Iterable[tuple[bytes,
         raise HandshakeError(400, "A WebSocket handshake needs HTTP/1.1.")
     fields: dict[bytes, list[str]] = {}
     for name, value in headers:
-        fields.setdefault(name, []).append(value.decode("latin-1").strip(" \t"))
+        if name in _CHECKED:
+            fields.setdefault(name, []).append(value.decode("latin-1").strip(" \t"))
     hosts = fields.get(b"host", [])
     if len(hosts) != 1 or not hosts[0]:
         raise HandshakeError(400, "A request needs one Host header.")
@@ -124,7 +136,7 @@ def check_upgrade(method: str, http_version: str, headers: Iterable[tuple[bytes,
 def accept_key(key: str) -> str:
     """Return the Sec-WebSocket-Accept that proves *key* was read (§4.2.2)."""
     digest = hashlib.sha1((key + _GUID).encode(), usedforsecurity=False).digest()
-    return base64.b64encode(digest).decode()
+    return b2a_base64(digest, newline=False).decode()
 
 
 def offered_subprotocols(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
@@ -234,7 +246,7 @@ def switching_protocols(
         ValueError: A header would break the response (a control character, an
             invalid name), or is set by the handshake itself.
     """
-    fields = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept_key(key))]
+    fields: list[tuple[str, str]] = []
     if subprotocol is not None:
         fields.append(("Sec-WebSocket-Protocol", subprotocol))
     if extension is not None:
@@ -243,7 +255,7 @@ def switching_protocols(
         if name.lower() in _NEGOTIATED:
             raise ValueError(f"The header {name!r} of the response is set by the handshake.")
         fields.append((name, value))
-    return _head(101, fields)
+    return _SWITCHING % accept_key(key).encode() + _lines(fields)
 
 
 def http_response(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
@@ -282,7 +294,12 @@ def _announces_body(content_length: str) -> bool:
 
 
 def _head(status: int, fields: Iterable[tuple[str, str]]) -> bytes:
-    lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}"]
+    return f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() + _lines(fields)
+
+
+def _lines(fields: Iterable[tuple[str, str]]) -> bytes:
+    """Return header fields, and the empty line after them."""
+    lines: list[str] = []
     for name, value in fields:
         # Response splitting: with a line break in a value, an attacker could add a
         # header or a body. The value is not in the message, because it may be secret.

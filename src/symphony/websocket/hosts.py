@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from symphony.errors import ConfigurationError
@@ -111,8 +112,12 @@ def _parsed(text: str, secure: bool) -> _Host | None:
     return _Host(found[1].lower().removesuffix("."), found[2] or _DEFAULT_PORTS[secure])
 
 
+# An app has few entries, and each request is compared with them.
+_entry: Final = lru_cache(256)(_ENTRY.fullmatch)
+
+
 def _matches(entry: str, asked: _Host) -> bool:
-    found = _ENTRY.fullmatch(entry)
+    found = _entry(entry)
     if found is None or found[3] not in (None, "*", asked.port):
         return False
     name = found[2].lower().removesuffix(".")

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final, cast
 
-from picows import WSAutoPingStrategy, WSFrame, WSListener, picows
+from picows import WSAutoPingStrategy, WSFrame, WSListener, WSUpgradeResponseWithListener, picows
 
 from symphony.websocket.assembler import Assembler
 from symphony.websocket.handshake import accept_key
@@ -24,7 +25,7 @@ logger = logging.getLogger("symphony.parser")
 # The real request is checked already. picows refuses some valid requests (Firefox sends
 # `Connection: keep-alive, Upgrade`), so it always gets this one.
 _REQUEST: Final = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 _MASKED: Final = 0x80
@@ -90,7 +91,7 @@ class Parser:
             "localhost" if is_client else None,  # host_port
             "/" if is_client else None,  # ws_path
             is_client,  # is_client_side
-            lambda *_: listener,  # pyright: ignore[reportUnknownLambdaType]
+            partial(_begun if is_client else _answered, listener),
             _QUIET,
             True,  # disconnect_on_exception
             None,  # websocket_handshake_timeout
@@ -116,7 +117,8 @@ class Parser:
         # picows keeps both for its users. Symphony does not need them, and they take
         # 1.9 KiB per connection.
         protocol.transport.request.headers = None
-        protocol.transport.response.headers = None
+        if is_client:
+            protocol.transport.response.headers = None
         shim.begin()
 
     def feed(self, data: bytes) -> None:
@@ -128,6 +130,30 @@ class Parser:
             buffer[:size] = view[:size]
             self.buffer_updated(size)
             view = view[size:]
+
+
+class _Response:
+    """Replaces the response of picows to `_REQUEST`, which nothing sends. One for all connections."""
+
+    __slots__ = ()
+
+    status: Final = HTTPStatus.SWITCHING_PROTOCOLS
+    headers: Final[dict[str, str]] = {}
+    content: Final = bytearray()
+
+    def to_bytes(self) -> bytearray:
+        return self.content
+
+
+_RESPONSE: Final = cast("Any", _Response())
+
+
+def _begun(listener: WSListener, *_: object) -> WSListener:
+    return listener
+
+
+def _answered(listener: WSListener, _: object) -> WSUpgradeResponseWithListener:
+    return WSUpgradeResponseWithListener(_RESPONSE, listener)
 
 
 def _offer(

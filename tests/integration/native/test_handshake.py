@@ -538,3 +538,27 @@ async def test_the_absolute_form_of_the_target_finds_the_route(native):
     async with native(app) as url, await dial(url) as client:
         await client.open(handshake("http://localhost/chat/bach?x=1"))
         assert await client.message() == "bach"
+
+
+async def test_a_handshake_in_segments_is_the_same_as_a_whole_one(native):
+    """Two parts of the server read them."""
+    app = Symphony()
+
+    @app.on_message
+    async def described(socket: Socket, message: str) -> str:
+        scope = dict(socket.handshake.scope)
+        assert scope.pop("client") == socket.client
+        return repr(scope)
+
+    request = handshake("/?a=b%20c", x_same="ä", cookie="a=b", origin="http://localhost")
+    found: list[bytes] = []
+    async with native(app) as url:
+        for size in (len(request), len(request) - 1, 7):
+            async with await dial(url) as client:
+                await client.send_slowly(request, size)
+                await client.send(text("?"))
+                assert (await client.response()).status == 101
+                found.append((await client.frame()).payload)
+        address = url.removeprefix("ws://").partition(":")
+    assert found[0] == found[1] == found[2]
+    assert f"'server': ('{address[0]}', {address[2]})".encode() in found[0]

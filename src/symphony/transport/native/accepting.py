@@ -7,9 +7,9 @@ import errno
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from symphony.complaints import Complaint
 from symphony.tasks import start
@@ -29,6 +29,10 @@ _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # The listening socket itself is gone. Every other error is that of one connection: accept(2)
 # also reports those of the network, and of a firewall.
 _CLOSED: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
+# What a socket is bound to that listens on all addresses of the machine.
+_ANY_ADDRESS: Final = ("0.0.0.0", "::", "::ffff:0.0.0.0")
+
+_MakeProtocol = Callable[[], asyncio.BaseProtocol]
 
 
 class Doorman:
@@ -124,6 +128,11 @@ class Listener:
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
+        self._connecting: dict[asyncio.Future[Any], _Connecting] = {}
+        # The address that all its connections have; `None`: it listens on several.
+        self._address = _local_address(bound)
+        if self._address is not None and self._address[0] in _ANY_ADDRESS:
+            self._address = None
         self._accepting = start(self._accept(bound))
         # Not earlier: the event loop still watches the socket.
         self._accepting.add_done_callback(lambda _: bound.close())
@@ -142,6 +151,9 @@ class Listener:
         self._accepting.cancel()
         for task in self._opening:
             task.cancel()
+        for connecting in tuple(self._connecting.values()):
+            connecting.step(asyncio.CancelledError())
+        self._connecting.clear()
 
     async def wait_closed(self) -> None:
         """Return when nothing is accepted any more."""
@@ -196,9 +208,34 @@ class Listener:
         if place is None:
             connection.close()
             return
-        task = start(self._open(connection, place))
+        if isinstance(address, tuple):
+            host, port, *_ = cast("tuple[Any, ...]", address)
+            place.client = str(host), int(port)
+        place.server = self._address or _local_address(connection)
+        protocol = partial(self._protocol, place)
+        if self._tls is None:
+            self._connect(connection, place, protocol)
+            return
+        task = start(self._open(connection, place, protocol))
         self._opening.add(task)
         task.add_done_callback(partial(self._opened, connection, place))
+
+    def _connect(self, connection: socket.socket, place: Place, protocol: _MakeProtocol) -> None:
+        """Give a connection without TLS to its protocol.
+
+        There is no task: it would take longer than everything else that is done here.
+        """
+        work = self._loop.connect_accepted_socket(protocol, connection)
+        connecting = _Connecting(work, connection, place, self._loop)
+        awaited = connecting.step()
+        if awaited is not None:
+            self._connecting[awaited] = connecting
+            awaited.add_done_callback(self._connected)
+
+    def _connected(self, awaited: asyncio.Future[Any]) -> None:
+        connecting = self._connecting.pop(awaited, None)
+        if connecting is not None:
+            connecting.step()
 
     def _opened(self, connection: socket.socket, place: Place, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
@@ -207,12 +244,10 @@ class Listener:
             place.leave()
             connection.close()
 
-    async def _open(self, connection: socket.socket, place: Place) -> None:
-        timeouts = {} if self._tls is None else self._doorman.tls_timeouts()
+    async def _open(self, connection: socket.socket, place: Place, protocol: _MakeProtocol) -> None:
+        timeouts = self._doorman.tls_timeouts()
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: self._protocol(place), connection, ssl=self._tls, **timeouts
-            )
+            await self._loop.connect_accepted_socket(protocol, connection, ssl=self._tls, **timeouts)
         except OSError as error:
             # Of TLS: a client that speaks something else, says nothing, or has gone.
             # The protocol does not hear of it.
@@ -223,3 +258,60 @@ class Listener:
             place.leave()
             connection.close()
             raise
+
+
+class _Connecting:
+    """A connection that the event loop is connecting to its protocol. That takes one turn.
+
+    Args:
+        work: What connects it. It awaits one future.
+        connection: The connection.
+        place: Its place in the crowd, which it leaves if this fails.
+        loop: The event loop.
+    """
+
+    __slots__ = ("_connection", "_loop", "_place", "_work")
+
+    def __init__(
+        self,
+        work: Coroutine[Any, Any, Any],
+        connection: socket.socket,
+        place: Place,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._work = work
+        self._connection = connection
+        self._place = place
+        self._loop = loop
+
+    def step(self, error: BaseException | None = None) -> asyncio.Future[Any] | None:
+        """Go on, or raise *error* where it waits; return the future that it waits for then."""
+        try:
+            return self._work.send(None) if error is None else self._work.throw(error)
+        except StopIteration:
+            return None
+        except BaseException as failure:
+            self._place.leave()
+            self._connection.close()
+            if isinstance(failure, OSError | asyncio.CancelledError):
+                # The client has gone, or the server stops.
+                return None
+            if not isinstance(failure, Exception):
+                raise
+            # Not raised: that would stop the server from accepting others.
+            message = "A connection could not be opened"
+            self._loop.call_exception_handler({"message": message, "exception": failure})
+            return None
+
+
+def _local_address(connection: socket.socket) -> tuple[str, int | None] | None:
+    """Return the address of this end of a connection, as in an ASGI scope."""
+    try:
+        name: Any = connection.getsockname()
+    except OSError:
+        # On some systems, if the client has gone.
+        return None
+    if isinstance(name, tuple):
+        host, port, *_ = cast("tuple[Any, ...]", name)
+        return str(host), int(port)
+    return (name, None) if isinstance(name, str) else None

@@ -45,15 +45,19 @@ class Place:
     Attributes:
         crowded: The limit that the connection is beyond, `None`: it is within both.
         transport: Its transport, once there is one.
+        client: The address of its client; `None` over a Unix socket.
+        server: The address of this end, as in an ASGI scope.
     """
 
-    __slots__ = ("_crowd", "_key", "crowded", "transport")
+    __slots__ = ("_crowd", "_key", "client", "crowded", "server", "transport")
 
     def __init__(self, crowd: Crowd, key: str | None, crowded: Crowded | None) -> None:
         self._crowd: Crowd | None = crowd
         self._key = key
         self.crowded: Crowded | None = crowded
         self.transport: asyncio.Transport | None = None
+        self.client: tuple[str, int] | None = None
+        self.server: tuple[str, int | None] | None = None
 
     def leave(self) -> None:
         """Count the connection no more. Idempotent."""

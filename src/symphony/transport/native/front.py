@@ -10,19 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import Any, cast
-from urllib.parse import unquote_to_bytes
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from symphony.printable import printable
-from symphony.transport.base import CROWDED, HOSTS, Acceptor, Scope, shown_address
+from symphony.transport.base import HOSTS, Acceptor, shown_address
 from symphony.transport.native.config import Config
-from symphony.transport.native.connection import NativeConnection
 from symphony.transport.native.crowd import Place, refusal_of
 from symphony.transport.native.flow import Flow
-from symphony.transport.native.opening import Opening
 from symphony.transport.native.request import BadRequestError, Meter, end_of_piece
+from symphony.transport.native.upgrading import Handshake, asks_for_websocket, upgrade
 from symphony.websocket.handshake import HandshakeError, check_upgrade, http_response
 from symphony.websocket.hosts import check_target
 
@@ -65,12 +63,11 @@ class FrontDoor(HttpToolsProtocol):
 
     # The event loop's calls
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timeout for the first request."""
+    def take_over(self, transport: asyncio.Transport, clock: asyncio.TimerHandle) -> None:
+        """Begin, with the timeout for the first request that runs already."""
         super().connection_made(transport)
-        self._place.transport = transport
         self.flow = self._flow = Flow(transport, self.acceptor.limits)
-        self._start_clock(self.acceptor.limits.handshake_timeout, self._too_late)
+        self._timer = clock
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the timeouts."""
@@ -85,6 +82,11 @@ class FrontDoor(HttpToolsProtocol):
             return
         self._unparsed += data
         self._parse()
+
+    def too_late(self) -> None:
+        """Refuse a request that took too long to arrive."""
+        self.acceptor.stats.late_handshakes += 1
+        self._answer(408, "the request took too long to arrive")
 
     # The parser's calls
 
@@ -143,51 +145,24 @@ class FrontDoor(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Check the handshake, and pass the connection to the acceptor."""
-        scope = self._websocket_scope()
         try:
-            key = check_upgrade(self.scope["method"], self.scope["http_version"], scope["headers"])
+            key = check_upgrade(self.scope["method"], self.scope["http_version"], self.headers)
         except HandshakeError as error:
             self._answer(error.status, error.message, error.headers)
             return
-        limits = self.acceptor.limits
-        transport = self.transport
-        opening = Opening(
-            transport,
-            self.config.read_buffer,
-            max_early_bytes=limits.max_early_bytes,
-            close_timeout=limits.close_timeout,
-        )
-        extensions = [
-            value.decode("latin-1") for name, value in scope["headers"] if name == b"sec-websocket-extensions"
-        ]
-        connection = NativeConnection(transport, key, extensions, opening, self.acceptor.stats)
-        connection.place = self._place
-        opening.connection = connection
         self._done = True
         self._stop_clock()
         self._flow.stop()
         self.connections.discard(cast("Any", self))
-        transport.set_protocol(opening)
         # Break the reference cycle of parser and protocol, so that 2 KiB per connection
         # are freed at once.
         self.parser = cast("Any", None)
-        if self._unparsed:
-            opening.take(self._unparsed)
-            self._unparsed = bytearray()
-        connection.session = self.acceptor.connect(scope, connection)
+        early, self._unparsed = self._unparsed, bytearray()
+        upgrade(self.config, self.transport, self._place, Handshake(self.url, self.headers, key, 0), early)
 
     def _get_upgrade(self) -> bytes | None:
-        # Both headers are lists and may be on several lines (RFC 9110 §5.3). uvicorn
-        # looks at the last line only.
-        options: dict[bytes, set[bytes]] = {b"connection": set(), b"upgrade": set()}
-        for name, value in self.headers:
-            if name in options:
-                options[name].update(option.strip(b" \t").lower() for option in value.split(b","))
-        return (
-            b"websocket"
-            if b"upgrade" in options[b"connection"] and b"websocket" in options[b"upgrade"]
-            else None
-        )
+        # uvicorn looks at the last line of each header only.
+        return b"websocket" if asks_for_websocket(self.headers) else None
 
     # Parsing
 
@@ -247,7 +222,7 @@ class FrontDoor(HttpToolsProtocol):
             self._in_body = self._begun = self._complete = False
             self._tail = b""
             self._meter.begin()
-            self._start_clock(self.acceptor.limits.handshake_timeout, self._too_late)
+            self._start_clock(self.acceptor.limits.handshake_timeout, self.too_late)
 
     def _piece(self) -> int:
         if self._in_body and self._body_bytes is not None:
@@ -306,31 +281,6 @@ class FrontDoor(HttpToolsProtocol):
         self._refusal = error
         return error
 
-    def _websocket_scope(self) -> Scope:
-        path, _, query = self.url.partition(b"?")
-        if not path.startswith(b"/"):
-            # The absolute form, with scheme and host (RFC 9112 §3.2.2).
-            path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
-        decoded = unquote_to_bytes(path).decode("utf-8", "replace")
-        scope: Scope = {
-            "type": "websocket",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.4"},
-            "http_version": self.scope["http_version"],
-            "scheme": "wss" if self.scheme == "https" else "ws",
-            "server": self.server,
-            "client": self.client,
-            "root_path": self.root_path,
-            "path": self.root_path + decoded,
-            "raw_path": self.root_path.encode() + path,
-            "query_string": query,
-            "headers": self.headers,
-        }
-        if self._place.crowded is not None:
-            scope[CROWDED] = self._place.crowded
-        if self.config.local_hosts is not None:
-            scope[HOSTS] = self.config.local_hosts
-        return self.config.behind_proxy(scope)
-
     # Time
 
     def _start_clock(self, seconds: float, late: Any) -> None:
@@ -341,10 +291,6 @@ class FrontDoor(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _too_late(self) -> None:
-        self.acceptor.stats.late_handshakes += 1
-        self._answer(408, "the request took too long to arrive")
 
     def _check_body(self) -> None:
         """Refuse a body of which too little has arrived since the last look."""

@@ -6,9 +6,9 @@ from typing import Final
 
 from symphony.limits import Limits
 
-__all__ = ("BadRequestError", "Meter", "end_of_piece")
+__all__ = ("END_OF_HEAD", "BadRequestError", "Meter", "end_of_piece")
 
-_END_OF_HEAD: Final = b"\r\n\r\n"
+END_OF_HEAD: Final = b"\r\n\r\n"
 # The longest size of a chunk without leading zeros, and its two line breaks.
 _CHUNK_FRAME_BYTES: Final = 20
 
@@ -99,8 +99,8 @@ def end_of_piece(data: bytearray, tail: bytes) -> int:
         data: What has arrived and was not parsed.
         tail: The three bytes that were parsed before.
     """
-    seam = (tail + data[:3]).find(_END_OF_HEAD)
-    if seam >= 0 and (end := seam + len(_END_OF_HEAD) - len(tail)) > 0:
+    seam = (tail + data[:3]).find(END_OF_HEAD)
+    if seam >= 0 and (end := seam + len(END_OF_HEAD) - len(tail)) > 0:
         return end
-    found = data.find(_END_OF_HEAD)
-    return len(data) if found < 0 else found + len(_END_OF_HEAD)
+    found = data.find(END_OF_HEAD)
+    return len(data) if found < 0 else found + len(END_OF_HEAD)

@@ -25,7 +25,7 @@ from symphony.transport.native.front import FrontDoor
 from symphony.transport.native.listen import ListenError, addresses, bind, keep_unsent_data, listening
 from symphony.transport.native.logs import check_level, configure_logging
 from symphony.transport.native.lostwrites import limit_lost_writes
-from symphony.transport.native.memory import freed, trim_memory
+from symphony.transport.native.memory import collect_less_often, freed, trim_memory
 from symphony.transport.native.segments import Segments
 from symphony.transport.native.stopping import Deadline, Signals
 
@@ -124,9 +124,13 @@ class Server(uvicorn.Server):
         """Accept the connections of a bound socket, and close it at the end."""
         config = self.config
 
+        state = self.server_state
+
+        def front(place: Place) -> FrontDoor:
+            return FrontDoor(config, state, self.lifespan.state, place=place)
+
         def protocol(place: Place) -> Segments:
-            front = FrontDoor(config, self.server_state, self.lifespan.state, place=place)
-            return Segments(front, config.read_buffer)
+            return Segments(config, place, cast("set[Any]", state.connections), front)
 
         keep_unsent_data((bound,))
         bound.setblocking(False)
@@ -237,6 +241,7 @@ def serve(
         # over it again in each full round, while many clients connect.
         gc.collect()
         gc.freeze()
+        collect_less_often()
         with listening(host, port, uds) if sockets is None else nullcontext(sockets) as bound:
             if make_server is None:
                 server = Server(config, say_addresses, supervised=sockets is not None)

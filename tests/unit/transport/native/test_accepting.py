@@ -117,3 +117,63 @@ async def test_a_connection_that_is_accepted_as_the_server_stops_is_closed(clien
             client.settimeout(10)
             assert client.recv(1) == b""
         assert crowd.total == 0
+
+
+class OnAllAddresses(socket.socket):
+    """A listening socket that says that it listens on all addresses."""
+
+    def getsockname(self) -> Any:
+        return "0.0.0.0", super().getsockname()[1]
+
+
+@pytest.mark.parametrize("kind", [socket.socket, OnAllAddresses])
+async def test_a_connection_knows_the_addresses_of_both_ends(kind: type[socket.socket]) -> None:
+    places: list[Place] = []
+    connected = asyncio.Event()
+
+    class Connected(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            connected.set()
+            transport.abort()
+
+    def protocol(place: Place) -> asyncio.BaseProtocol:
+        places.append(place)
+        return Connected()
+
+    app: Any = App()
+    bound = kind()
+    bound.bind(("127.0.0.1", 0))
+    bound.listen()
+    bound.setblocking(False)
+    listener = Listener(bound, Doorman(Crowd(None), app, lambda _: False), protocol, None)
+    _, writer = await asyncio.open_connection("127.0.0.1", bound.getsockname()[1])
+    async with asyncio.timeout(10):
+        await connected.wait()
+    assert places[0].client == writer.get_extra_info("sockname")
+    assert places[0].server == writer.get_extra_info("peername")
+    writer.close()
+    listener.close()
+    await listener.wait_closed()
+
+
+async def test_a_protocol_that_cannot_be_made_costs_its_connection_only() -> None:
+    app: Any = App()
+    crowd = Crowd(None)
+    failures: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
+
+    def protocol(place: Place) -> asyncio.BaseProtocol:
+        raise MemoryError
+
+    bound = socket.create_server(("127.0.0.1", 0))
+    bound.setblocking(False)
+    listener = Listener(bound, Doorman(crowd, app, lambda _: False), protocol, None)
+    for _ in range(2):
+        reader, writer = await asyncio.open_connection(*bound.getsockname())
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        writer.close()
+    assert [type(failure) for failure in failures] == [MemoryError] * 2
+    assert crowd.total == 0
+    listener.close()
+    await listener.wait_closed()
