@@ -61,15 +61,18 @@ class Leases:
         self._loop = asyncio.get_running_loop()
         self._carried_out: set[str] = set()
         self._soon: asyncio.TimerHandle | None = None
+        # Not by `self._soon.when()`: what uvloop returns for the present moment has no time.
+        self._soon_at = 0.0
         self.is_reaping = False
         self._tasks = [background(self._touch_often()), background(self._reap_often())]
 
     def reap_at(self, when: float) -> None:
         """Call `reap` at a time of the loop, when a grace period ends here."""
         if self._soon is not None:
-            if self._soon.when() <= when:
+            if self._soon_at <= when:
                 return
             self._soon.cancel()
+        self._soon_at = when
         self._soon = self._loop.call_at(when, self._is_due, when)
 
     def close(self) -> None:
