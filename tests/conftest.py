@@ -16,9 +16,8 @@ Transports and event loops
 
 Interpreters
     All tests run on one Python. `--other-python` runs what an interpreter can change: annotations,
-    dataclasses, asyncio, garbage collection, signals, TLS. These are the folders of `OTHER_PYTHON`, without
-    the modules of `ONE_PYTHON`. There `serve` and `native` use asyncio's loop alone, which is part of the
-    interpreter. Of a test with parameters, the first and the last case run: most cases differ in data, and
+    dataclasses, asyncio, garbage collection, signals, TLS. These are the modules of `OTHER_PYTHON`. There
+    `serve` and `native` use asyncio's loop alone, which is part of the interpreter. Of a test with parameters, the first and the last case run: most cases differ in data, and
     go through the same code. In the modules of `EVERY_CASE`, each case takes another way through the
     interpreter.
 
@@ -29,6 +28,7 @@ Sizes
 
 import gc
 import signal
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -37,74 +37,61 @@ from hypothesis import settings
 
 from support.sizes import SOAK, size
 
-OTHER_PYTHON = ("unit", "integration", "client", "examples", "wire")
-# What they test is compiled, printed, text and numbers, a count that one Python proves, or what an
-# app is told about rooms, routes and users. Examples are run whole by `test_every_example.py`.
-ONE_PYTHON = {
-    "client/test_client_bounds.py",
-    "client/test_compression.py",
-    "client/test_framelog.py",
-    "client/test_many.py",
-    "client/test_other_servers.py",
-    "client/test_proxies.py",
-    "examples/test_basic_plugin.py",
-    "examples/test_clients.py",
-    "examples/test_custom_protocol.py",
-    "examples/test_demo.py",
-    "examples/test_echo_server.py",
-    "examples/test_history.py",
-    "examples/test_middleware.py",
-    "examples/test_readme.py",
-    "examples/test_requests.py",
-    "examples/test_rooms.py",
-    "examples/test_routing.py",
-    "examples/test_simple_server.py",
-    "examples/test_streaming.py",
-    "integration/native/test_compression.py",
-    "integration/native/test_conformance.py",
-    "integration/native/test_handshake.py",
-    "integration/native/test_hostile_frames.py",
-    "integration/native/test_hosts.py",
-    "integration/native/test_http_bounds.py",
-    "integration/native/test_queued_bytes.py",
-    "integration/native/test_stale.py",
-    "integration/native/test_turns.py",
-    "integration/test_admission.py",
-    "integration/test_catchup.py",
-    "integration/test_checks.py",
-    "integration/test_cli.py",
-    "integration/test_cli_connect.py",
-    "integration/test_cli_reloading.py",
-    "integration/test_client_script.py",
-    "integration/test_elements.py",
-    "integration/test_event_middleware.py",
-    "integration/test_event_rooms.py",
-    "integration/test_history.py",
-    "integration/test_http_app.py",
-    "integration/test_identity.py",
-    "integration/test_jsonrpc.py",
-    "integration/test_logging.py",
-    "integration/test_middleware.py",
-    "integration/test_misspelled.py",
-    "integration/test_mounts.py",
-    "integration/test_raw_errors.py",
-    "integration/test_refusals.py",
-    "integration/test_refuse_token.py",
-    "integration/test_room_families.py",
-    "integration/test_rooms.py",
-    "integration/test_routing.py",
-    "integration/test_tokens.py",
-    "integration/test_unencodable.py",
-    "integration/test_users.py",
-    "unit/routing/test_patterns.py",
-    "unit/websocket/test_assembler.py",
-    "unit/websocket/test_backlog.py",
-    "unit/websocket/test_deflate.py",
-    "unit/websocket/test_frames.py",
-    "unit/websocket/test_handshake.py",
-    "unit/websocket/test_hosts.py",
-    "wire/test_vectors.py",
+# What meets the interpreter: its event loop, signals, threads, TLS, SQLite and garbage collection, and how
+# it shows signatures and annotations. And each area once as it is used: an app, both clients, an example.
+OTHER_PYTHON = {
+    "client/test_connecting.py",
+    "client/test_eager_tasks.py",
+    "client/test_link_contract.py",
+    "client/test_sync.py",
+    "client/test_tls_restarts.py",
+    "client/test_websocket.py",
+    "client/test_with_symphony.py",
+    "examples/test_every_example.py",
+    "integration/native/test_outer.py",
+    "integration/native/test_stopping.py",
+    "integration/native/test_tls.py",
+    "integration/native/test_writing.py",
+    "integration/test_background.py",
+    "integration/test_brokers.py",
+    "integration/test_concurrency.py",
+    "integration/test_dependencies.py",
+    "integration/test_event_registration.py",
+    "integration/test_events.py",
+    "integration/test_freed.py",
+    "integration/test_handlers.py",
+    "integration/test_lifecycle.py",
+    "integration/test_loops.py",
+    "integration/test_parameters.py",
+    "integration/test_payloads.py",
+    "integration/test_plugins.py",
+    "integration/test_presence.py",
+    "integration/test_raised.py",
+    "integration/test_registration.py",
+    "integration/test_requests.py",
+    "integration/test_results.py",
+    "integration/test_shared_rooms.py",
+    "integration/test_socket_context.py",
+    "integration/test_streams.py",
+    "integration/test_thread_dependencies.py",
+    "integration/test_thread_streams.py",
+    "integration/test_threads.py",
+    "integration/test_threadsafe.py",
+    "unit/broker/test_sqlite.py",
+    "unit/protocol/test_annotations.py",
+    "unit/protocol/test_defaults.py",
+    "unit/protocol/test_models.py",
+    "unit/routing/test_convert.py",
+    "unit/routing/test_dependencies.py",
+    "unit/session/test_lane.py",
+    "unit/session/test_streams.py",
+    "unit/test_tasks.py",
+    "unit/testing/test_client.py",
+    "unit/websocket/test_parser.py",
+    "wire/test_codecs.py",
+    "wire/test_server.py",
 }
+_FOLDERS = {parent for module in OTHER_PYTHON for parent in Path(module).parents}
 # Exceptions, generators, threads and reference cycles; types and their annotations. Of the vectors, each
 # is decoded and encoded. As conversations with a server or a client, the first and the last of a kind run.
 EVERY_CASE = {
@@ -150,11 +137,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Leave out what an interpreter cannot change."""
     if not config.getoption("other_python"):
         return None
-    if not collection_path.is_dir():
-        return collection_path.relative_to(_HERE).as_posix() in ONE_PYTHON or None
-    if collection_path.parent != _HERE or collection_path.name in OTHER_PYTHON:
-        return None
-    return True
+    path = collection_path.relative_to(_HERE)
+    wanted = path in _FOLDERS if collection_path.is_dir() else path.as_posix() in OTHER_PYTHON
+    return None if wanted else True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -184,6 +169,17 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """Let `gc.collect()` leave out what earlier modules have made, and what pytest keeps of their tests."""
+    try:
+        yield
+    finally:
+        if nextitem is None or nextitem.path != item.path:
+            gc.collect()
+            gc.freeze()
 
 
 def pytest_report_header() -> str:

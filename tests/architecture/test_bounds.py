@@ -89,7 +89,9 @@ BOUNDS |= {f"client.{name}" for name in OPTIONS} | {f"javascript.{name}" for nam
 def marked(kind: str) -> Iterator[str]:
     """Yield the bounds that the marks of a kind name."""
     for file in TESTS.rglob("test_*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
+        source = file.read_text()
+        # Most files have no such mark, and to parse them all takes seconds.
+        for node in ast.walk(ast.parse(source)) if f".{kind}(" in source else ():
             if isinstance(node, ast.Call) and ast.unparse(node.func) == f"pytest.mark.{kind}":
                 yield from (ast.literal_eval(each) for each in node.args)
     # Directly above the test, or above its mark of the other kind.
