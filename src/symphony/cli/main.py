@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import traceback
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -14,17 +11,16 @@ import typer
 from symphony.broker.engines import MEMORY
 from symphony.cli.connect.command import connect
 from symphony.cli.failing import FAILED, USAGE, fail
-from symphony.cli.finding import AppImportError, Source, TargetError, load, locate
+from symphony.cli.finding import TargetError, locate
 from symphony.cli.reloading import serve_reloading
+from symphony.cli.serving import serve_source
 from symphony.cli.workers.sharing import broker_in, tell_broker
 from symphony.cli.workers.supervisor import supervise
 from symphony.errors import BrokerUnavailableError, ConfigurationError
 from symphony.node.brokers import BROKER_VARIABLE
 from symphony.transport.native.certificate import check_certificate
-from symphony.transport.native.config import Config
 from symphony.transport.native.listen import ListenError
 from symphony.transport.native.logs import DEFAULT_LEVEL, LEVELS, check_level
-from symphony.transport.native.server import Server, serve
 
 __all__ = ("MAX_WORKERS", "cli", "main")
 
@@ -156,35 +152,17 @@ def _run(
         broker = broker if data is None else broker_in(data)
         tell_broker(broker)
         if reload:
-            serve_reloading(partial(_serve, source, options), source.watched, **where)
+            serve_reloading(partial(serve_source, source, options), source.watched, **where)
         elif workers > 1:
             tls = ssl_certfile is not None
-            code = supervise(partial(_serve, source, options), workers, tls=tls, broker=broker, **where)
+            code = supervise(partial(serve_source, source, options), workers, tls=tls, broker=broker, **where)
             raise typer.Exit(code)
         else:
-            _serve(source, options)
+            serve_source(source, options)
     except (TargetError, ConfigurationError) as error:
         fail(str(error), USAGE)
     except (ListenError, BrokerUnavailableError) as error:
         fail(str(error), FAILED)
-
-
-def _serve(
-    source: Source,
-    options: dict[str, Any],
-    sockets: list[socket.socket] | None = None,
-    make_server: Callable[[Config], Server] | None = None,
-    process: str | None = None,
-) -> None:
-    """Load the app and serve it; with `--reload` and `--workers` this runs in a child process."""
-    try:
-        app = load(source)
-    except AppImportError as error:
-        traceback.print_exception(error.__cause__)
-        fail(str(error), FAILED)
-    except TargetError as error:
-        fail(str(error), USAGE)
-    serve(app, sockets=sockets, make_server=make_server, process=process, **options)
 
 
 cli.command("connect")(connect)
