@@ -17,9 +17,9 @@ Transports and event loops
 Interpreters
     All tests run on one Python. `--other-python` runs what an interpreter can change: annotations,
     dataclasses, asyncio, garbage collection, signals, TLS. These are the modules of `OTHER_PYTHON`. There
-    `serve` and `native` use asyncio's loop alone, which is part of the interpreter. Of a test with parameters, the first and the last case run: most cases differ in data, and
-    go through the same code. In the modules of `EVERY_CASE`, each case takes another way through the
-    interpreter.
+    `serve` and `native` use asyncio's loop alone, which is part of the interpreter. Of a test with
+    parameters, the first and the last case run: most cases differ in data, and go through the same code.
+    In the modules of `EVERY_CASE`, each case takes another way through the interpreter.
 
 Sizes
     Load tests and properties are small where a bound is proven by less. `make soak` sets `SOAK=true` and

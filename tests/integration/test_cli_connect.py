@@ -21,8 +21,9 @@ import trustme
 import typer.main
 
 from support.echo import echo_app
+from support.nursery import Program
 from support.pages import ROOT, blocks, rows
-from support.process import launch, outcome
+from support.process import execute, launch, outcome, release
 from support.servers import serve_natively
 from symphony import Close, Reject, RemoteError, Socket, Symphony
 from symphony.cli.connect.parser import COMMANDS
@@ -49,17 +50,16 @@ class Outcome(NamedTuple):
 
 
 @asynccontextmanager
-async def piped(*arguments: str, env: dict[str, str] | None = None) -> AsyncIterator[Process]:
+async def piped(*arguments: str, env: dict[str, str] | None = None) -> AsyncIterator[Process | Program]:
     environ = {**os.environ, **(env or {})}
-    process = await asyncio.create_subprocess_exec(
-        *CONNECT, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environ
-    )
+    process = await execute(*CONNECT, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environ)
     try:
         yield process
     finally:
         if process.returncode is None:
             process.kill()
         await process.communicate()
+        await release(process)
 
 
 async def script(
@@ -407,7 +407,7 @@ class Typist:
     """
 
     def __init__(self, master: int, slave: int) -> None:
-        self.process: Process
+        self.process: Process | Program
         self._bytes = b""
         self._master = master
         self._slave = slave
@@ -473,15 +473,9 @@ class Typist:
 
 Open = Callable[..., Any]
 
+
 # Ctrl+C is a signal only on the terminal of a session. Not as `preexec_fn`: newer
 # Pythons warn of that in a process with threads.
-_ON_ITS_TERMINAL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-
-
 @pytest.fixture
 def terminal(tmp_path: Path) -> Open:
     """Open a terminal: `async with terminal(url) as typist`."""
@@ -493,20 +487,14 @@ def terminal(tmp_path: Path) -> Open:
         typist.resize(80, 24)
         environ = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
         environ |= {"TERM": "xterm-256color", "XDG_STATE_HOME": str(tmp_path), **env}
-        typist.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", _ON_ITS_TERMINAL, *CONNECT, url, *options),
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=environ,
-            start_new_session=True,
-        )
+        typist.process = await execute(*CONNECT, url, *options, terminal=slave, env=environ)
         try:
             yield typist
         finally:
             if typist.process.returncode is None:
                 typist.process.kill()
                 await typist.process.wait()
+            await release(typist.process)
             typist.close()
 
     return open

@@ -9,9 +9,12 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ("Outcome", "Running", "launch", "outcome", "start")
+from support import nursery
+from support.nursery import START, Program
+
+__all__ = ("Outcome", "Running", "execute", "launch", "outcome", "release", "start")
 
 _FIRST_LINE = re.compile(r"Symphony listens on (\S+)")
 
@@ -24,7 +27,7 @@ class Running(NamedTuple):
         address: Where it said that it listens: `http://…`, `https://…` or `unix:…`.
     """
 
-    process: Process
+    process: Process | Program
     address: str
 
     @property
@@ -53,6 +56,36 @@ class Running(NamedTuple):
         return await self.process.wait(), output.decode().splitlines()
 
 
+_ON_ITS_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+async def execute(*command: str, terminal: int | None = None, **how: Any) -> Process | Program:
+    """Run a command, in the nursery if that can run it.
+
+    Args:
+        command: The command.
+        terminal: The terminal of its session, and its standard streams.
+        how: The arguments of `asyncio.create_subprocess_exec`.
+    """
+    if terminal is not None:
+        how |= {"stdin": terminal, "stdout": terminal, "stderr": terminal, "start_new_session": True}
+    if command[: len(START)] == START and sys.platform == "linux":
+        return await nursery.start(*command, **how)
+    if terminal is not None:
+        command = (sys.executable, "-c", _ON_ITS_TERMINAL, *command)
+    return await asyncio.create_subprocess_exec(*command, **how)
+
+
+async def release(process: Process | Program) -> None:
+    """Close the pipes of a process that has ended."""
+    if isinstance(process, Program):
+        await process.aclose()
+
+
 class Outcome(NamedTuple):
     """What came of a command that ends by itself."""
 
@@ -63,7 +96,7 @@ class Outcome(NamedTuple):
 
 async def outcome(*command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Outcome:
     """Run a command to its end."""
-    process = await asyncio.create_subprocess_exec(
+    process = await execute(
         *command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env={**os.environ, **(env or {})}, cwd=cwd
     )
     try:
@@ -72,6 +105,7 @@ async def outcome(*command: str, env: Mapping[str, str] | None = None, cwd: Path
         if process.returncode is None:
             process.kill()
             await process.wait()
+        await release(process)
     assert process.returncode is not None
     return Outcome(process.returncode, output.decode(), errors.decode())
 
@@ -79,7 +113,7 @@ async def outcome(*command: str, env: Mapping[str, str] | None = None, cwd: Path
 @asynccontextmanager
 async def start(file: Path, *arguments: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Running]:
     """Run a Python file and wait until it listens; kill it at the end if it still runs."""
-    async with launch(sys.executable, "-W", "error", str(file), *arguments, env=env) as running:
+    async with launch(*START, str(file), *arguments, env=env) as running:
         yield running
 
 
@@ -92,7 +126,7 @@ async def launch(
     stderr: int | None = None,
 ) -> AsyncIterator[Running]:
     """Run a command and wait until it listens; kill it at the end if it still runs."""
-    process = await asyncio.create_subprocess_exec(
+    process = await execute(
         *command,
         stdout=PIPE,
         stderr=stderr,
@@ -111,3 +145,4 @@ async def launch(
             process.kill()
         await process.stdout.read()
         await process.wait()
+        await release(process)
