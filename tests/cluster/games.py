@@ -1,6 +1,7 @@
 """An app with rooms of all kinds, of which several nodes run in a cluster where things go wrong."""
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 from symphony import History, Identity, Room, Socket, Symphony
@@ -24,21 +25,21 @@ def plays(socket: Socket) -> bool:
     return "watch" not in socket.handshake.query_params
 
 
-def make_app(ledger: Ledger) -> Symphony:
+def make_app(ledger: Ledger, rooms: Collection[str], *, seats: bool) -> Symphony:
+    """Return the app of one node.
+
+    Args:
+        ledger: The database.
+        rooms: The rooms that are used. Compiling what is not used would take a good part of a seed.
+        seats: Whether the routes are used where a user has one socket.
+    """
     app = Symphony()
-    add_rooms(app, ledger)
+    for family in {room.partition(":")[0]: None for room in rooms}:
+        FAMILIES[family](app, ledger)
     play = app.route("/play", events=True)
-    app.rooms("seat:{name}", presence=True, grace=6)
-    solo = app.route("/solo", per_user=1, room="seat:solo", events=True)
-    exam = app.route("/exam", per_user=1, on_conflict="refuse", events=True)
-
-    async def enter(socket: Socket) -> None:
-        token = socket.handshake.token
-        if token:
-            socket.login(Identity(token))
-
-    for route in (play, solo, exam):
-        route.on_connect(enter)
+    play.on_connect(enter)
+    if seats:
+        add_seats(app)
 
     @play.on("say")
     async def say(data: dict[str, Any]) -> list[Any]:
@@ -48,18 +49,43 @@ def make_app(ledger: Ledger) -> Symphony:
         assert position is not None
         return [position.epoch, position.offset]
 
+    @play.on("close")
+    async def close(name: str) -> None:
+        await app.room(name).close(reason="over")
+
     return app
 
 
-def add_rooms(app: Symphony, ledger: Ledger) -> None:
+async def enter(socket: Socket) -> None:
+    token = socket.handshake.token
+    if token:
+        socket.login(Identity(token))
+
+
+def add_seats(app: Symphony) -> None:
+    seats = app.rooms("seat:{name}", presence=True, grace=6)
+
+    @seats.on_depart
+    async def note(room: Room) -> None:
+        # It takes longer than it is left to this node.
+        await asyncio.sleep(9)
+
+    solo = app.route("/solo", per_user=1, room="seat:solo", events=True)
+    exam = app.route("/exam", per_user=1, on_conflict="refuse", events=True)
+
+    solo.on_connect(enter)
+    exam.on_connect(enter)
+
+
+def add_chats(app: Symphony, ledger: Ledger) -> None:
     chats = app.rooms("chat:{name}", history=History(size=6, ttl=120, bytes=50_000), client_join=True)
-    boards = app.rooms("board:{name}", history=History(size=4, ttl=60), client_join=True)
-    pads = app.rooms("pad:{name}", state=list, presence=True, client_join=True)
-    app.rooms("club:{name}", presence=True, max_members=3, grace=8, counts=plays, client_join=True)
-    games = app.rooms("game:{name}", state=dict, grace=4, client_join=True)
 
     @chats.on_publish("wrote")
     async def write(data: str) -> None: ...
+
+
+def add_boards(app: Symphony, ledger: Ledger) -> None:
+    boards = app.rooms("board:{name}", history=History(size=4, ttl=60), client_join=True)
 
     @boards.on_publish("marked")
     async def mark(room: Room, data: str) -> None:
@@ -70,8 +96,12 @@ def add_rooms(app: Symphony, ledger: Ledger) -> None:
     async def marks(room: Room) -> list[str]:
         found = list(ledger.marks.get(room.name, ()))
         # Reading takes time.
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.4)
         return found
+
+
+def add_pads(app: Symphony, ledger: Ledger) -> None:
+    pads = app.rooms("pad:{name}", state=list, presence=True, client_join=True)
 
     @pads.on_publish("drew")
     async def draw(room: Room[list[str]], data: str) -> list[Any]:
@@ -82,6 +112,17 @@ def add_rooms(app: Symphony, ledger: Ledger) -> None:
     def strokes(room: Room[list[str]]) -> list[str]:
         return room.state
 
+
+def add_clubs(app: Symphony, ledger: Ledger) -> None:
+    app.rooms("club:{name}", presence=True, max_members=3, grace=8, counts=plays, client_join=True)
+
+
+def add_games(app: Symphony, ledger: Ledger) -> None:
+    games = app.rooms("game:{name}", state=dict, grace=4, client_join=True)
+
     @games.every(1.0)
     async def tick(room: Room[dict[str, int]]) -> None:
         room.state["ticks"] = room.state.get("ticks", 0) + 1
+
+
+FAMILIES = {"chat": add_chats, "board": add_boards, "pad": add_pads, "club": add_clubs, "game": add_games}

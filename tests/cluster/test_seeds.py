@@ -11,10 +11,11 @@ import subprocess
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from cluster.games import Ledger, make_app
+from cluster.games import ROOMS, Ledger, make_app
 from cluster.users import play
 from symphony.testing import FAULTS, Cluster, Fault
 
@@ -35,10 +36,12 @@ def faults_of(seed: int) -> Collection[Fault]:
 
 
 def run(seed: int) -> Cluster:
-    ledger = Ledger()
+    ledger, random = Ledger(), Random(f"rooms of {seed}")
+    rooms, seats = random.sample(ROOMS, 3), random.random() < 0.5
     faults = faults_of(seed)
-    cluster = Cluster(lambda: make_app(ledger), nodes=3, seed=seed, faults=faults)
-    cluster.run(lambda cluster: play(cluster, hears="slow" not in faults, forgets=bool(RESTARTS & {*faults})))
+    cluster = Cluster(lambda: make_app(ledger, rooms, seats=seats), nodes=3, seed=seed, faults=faults)
+    hears, forgets = "slow" not in faults, bool(RESTARTS & {*faults})
+    cluster.run(lambda cluster: play(cluster, rooms, seats=seats, hears=hears, forgets=forgets))
     return cluster
 
 

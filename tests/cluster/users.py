@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from cluster.games import ROOMS
@@ -45,11 +46,11 @@ class Said(NamedTuple):
 
 
 class Followed(NamedTuple):
-    """What was taken of a room: by a client, and by the one before that had its position from."""
+    """What was taken of a room: by a client, and before that by those whose positions it goes back to."""
 
     room: str
     follower: Follower
-    before: Follower | None
+    before: tuple[Follower, ...]
 
 
 class User:
@@ -82,7 +83,7 @@ class User:
         self._wrote: set[tuple[Client, str]] = set()
         self._left_at: dict[str, Position] = {}
         self._given_up: set[tuple[Client, str]] = set()
-        self._before: dict[str, Follower] = {}
+        self._before: dict[str, tuple[Follower, ...]] = {}
         self._joined_at: dict[str, float] = {}
 
     async def play(self, visits: int, steps: int) -> None:
@@ -132,8 +133,12 @@ class User:
         try:
             if room not in rooms or rooms[room].ended is not None:
                 rooms[room] = await self._join(client, room)
-            elif step < 0.08:
-                await self._in_time(12, rooms.pop(room).leave())
+            elif step < 0.1:
+                await self._leave(client, rooms, room)
+            elif step < 0.12:
+                await self._in_time(12, client.request("close", room))
+            elif step < 0.2 and room.startswith(("chat:", "board:")):
+                await self._burst(client, rooms[room])
             elif room.startswith("chat:"):
                 await self._chat(client, rooms[room])
             elif room.startswith("board:"):
@@ -142,6 +147,35 @@ class User:
                 await self._emit(rooms[room], "drew", self._text(), None)
         except (SymphonyError, TimeoutError) as error:
             self._cluster.note(f"{self._name} has failed in {room}: {type(error).__name__}: {error}")
+
+    async def _leave(self, client: Client, rooms: dict[str, Room], name: str) -> None:
+        room = rooms.pop(name)
+        # A position is done when the next publication is asked for.
+        await asyncio.sleep(0)
+        if room.position is not None:
+            self._left_at[name] = room.position
+        leaving = asyncio.ensure_future(self._in_time(12, room.leave()))
+        if self._random.random() < 0.5:
+            await leaving
+            return
+        try:
+            # While it still leaves.
+            await asyncio.sleep(0)
+            rooms[name] = await self._join(client, name)
+        finally:
+            await leaving
+
+    async def _burst(self, client: Client, room: Room) -> None:
+        """Publish more at once than the history keeps."""
+        event = "wrote" if room.name.startswith("chat:") else "marked"
+        number = self._random.randint(3, 8)
+        is_big = self._random.random() < 0.5
+        for result in await asyncio.gather(
+            *(self._write(client, room, event, self._text(is_big=is_big)) for _ in range(number)),
+            return_exceptions=True,
+        ):
+            if isinstance(result, BaseException) and not isinstance(result, SymphonyError | TimeoutError):
+                raise result
 
     async def _join(self, client: Client, name: str) -> Room:
         random = self._random
@@ -160,8 +194,8 @@ class User:
         if room.recovered and isinstance(since, Position):
             assert room.position == since, f"{self._name} has joined {name} with {since}: {room.position}"
         follower = self._cluster.follow(client, room)
-        before = self._before.get(name) if room.recovered and isinstance(since, Position) else None
-        self._before[name] = follower
+        before = self._before.get(name, ()) if room.recovered and isinstance(since, Position) else ()
+        self._before[name] = *before, follower
         # A join that was given up may have been carried out, and what it brought went nowhere.
         if (client, name) not in self._given_up:
             self.followed.append(Followed(name, follower, before))
@@ -207,7 +241,9 @@ class User:
 
     async def _write(self, client: Client, room: Room, event: str, text: str) -> None:
         """Publish as a client."""
-        key = f"key {self._number}" if self._random.random() < 0.7 else None
+        # Other users have the same keys.
+        number = text.rstrip(".").rpartition(" ")[2]
+        key = f"key {number}" if self._random.random() < 0.7 else None
         if (client, room.name) not in self._wrote:
             # The same for all users, and in all rooms.
             key = f"first of visit {self._visit}"
@@ -274,9 +310,10 @@ class User:
     def _epoch(self, room: str) -> str:
         return self._cluster.broker.engine.top(room).epoch
 
-    def _text(self) -> str:
+    def _text(self, *, is_big: bool = False) -> str:
         self._number += 1
-        return f"{self._name} {self._number}" + "." * (20_000 if self._random.random() < 0.05 else 0)
+        is_big = is_big or self._random.random() < 0.05
+        return f"{self._name} {self._number}" + "." * (20_000 if is_big else 0)
 
     async def _in_time(self, seconds: float, call: Awaitable[T]) -> T:
         loop = asyncio.get_running_loop()
@@ -293,13 +330,20 @@ def _pair(position: Position | None) -> list[Any] | None:
 
 
 async def play(
-    cluster: Cluster, *, hears: bool, forgets: bool, users: int = 4, visits: int = 2, steps: int = 7
+    cluster: Cluster,
+    rooms: list[str],
+    *,
+    seats: bool,
+    hears: bool,
+    forgets: bool,
+    users: int = 4,
+    visits: int = 2,
+    steps: int = 7,
 ) -> None:
     """Let users play, and check what they were told."""
-    rooms = cluster.random.sample(ROOMS, 3)
     everybody = [User(cluster, name, rooms, hears=hears) for name in USERS[:users]]
     playing = [asyncio.ensure_future(user.play(visits, steps)) for user in everybody]
-    if cluster.random.random() < 0.5:
+    if seats:
         playing += [asyncio.ensure_future(user.sit(3)) for user in everybody[:2]]
     try:
         for each in playing:
@@ -354,10 +398,10 @@ def check_followed(cluster: Cluster, users: list[User], *, with_homes: bool) -> 
                 check_pad(room, follower)
 
 
-def check_board(cluster: Cluster, room: str, follower: Follower, before: Follower | None) -> None:
+def check_board(cluster: Cluster, room: str, follower: Follower, before: tuple[Follower, ...]) -> None:
     """A snapshot that is read before may have what comes later, too. Nothing may be missing."""
     marks: set[str] = set()
-    for publication in [*(before.publications if before is not None else ()), *follower.publications]:
+    for publication in chain.from_iterable(one.publications for one in (*before, follower)):
         if publication.event == "snapshot":
             marks = set(publication.data)
         else:

@@ -195,9 +195,9 @@ MUTANTS = (
     ),
     Mutant(
         "members: a gap in the changes is ignored",
-        "rooms/membertable.py",
-        "live.showing.heard(diff):",
-        "live.showing.heard(diff) and False:",
+        "rooms/showing.py",
+        "if diff.epoch != self.epoch or diff.version != self.version + 1:",
+        "if diff.epoch != self.epoch:",
     ),
     Mutant(
         "members: the version that touch tells is ignored",

@@ -15,7 +15,7 @@ from symphony.testing.client import scope_of
 from symphony.testing.clusternodes import ClusterBroker, ClusterNode, World
 from symphony.testing.dialing import ClientDial, ClientLink
 from symphony.testing.faults import FAULTS, Fault, Faults
-from symphony.testing.finalchecks import check_agreement, check_home, check_leftovers, topics_of
+from symphony.testing.finalchecks import check_agreement, check_home, check_leftovers, check_vacated, topics_of
 from symphony.testing.followers import Follower
 from symphony.testing.network import CALM
 from symphony.testing.promises import BrokenPromiseError, Stored
@@ -33,12 +33,12 @@ _SETTLING: Final = 110.0
 _LAST: Final = 5.0
 # How long until nothing is left of those that have gone.
 _FORGETTING: Final = 60.0
+# How long until the homes of rooms are given up that nobody is in, long before their leases end.
+_VACATING: Final = 12.0
 # How many lines of the trace a failed scenario shows.
 _SHOWN: Final = 80
 # Faults after which each hook runs once.
 _HARMLESS: Final = frozenset(("drop", "slow"))
-# In so many seconds, a client hears of a publication: its node may have to connect again.
-_PROMPT: Final = 9.0
 
 
 class Cluster:
@@ -224,7 +224,7 @@ class Cluster:
         self._injecting.cancel()
         await self._faults.end()
         self._running.network.disturbances = CALM
-        self._running.publications.prompt = None
+        self._running.publications.is_prompt = False
         self.broker.resume()
         for node in self.nodes:
             node.resume()
@@ -257,7 +257,7 @@ class Cluster:
         world = self._running
         for _ in range(self._size):
             await self.start_node()
-        world.publications.prompt = _PROMPT
+        world.publications.is_prompt = True
         self._faults = Faults(self, world, self._client_of, self._kinds, self._pause)
         self._injecting = asyncio.ensure_future(self._faults.run())
         try:
@@ -272,7 +272,9 @@ class Cluster:
         check_agreement(world, {name: client for name, (client, _) in self._clients.items()})
         for client, _ in self._clients.values():
             await client.close()
-        await asyncio.sleep(_FORGETTING)
+        await asyncio.sleep(_VACATING)
+        check_vacated(world)
+        await asyncio.sleep(_FORGETTING - _VACATING)
         world.members.check_hooks(self._hooks, calm=not set(self._kinds) - _HARMLESS)
         check_leftovers(world, self._topics)
         for node in tuple(self.nodes):

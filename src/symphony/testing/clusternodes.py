@@ -25,6 +25,8 @@ __all__ = ("ClusterBroker", "ClusterNode", "World")
 
 # Handlers would be interrupted after so much real time, which differs from run to run.
 _UNLIMITED: Final = 10.0**6
+# In so many seconds, a node finds out that the broker has forgotten a subscription.
+_UNHEARD: Final = 40.0
 
 
 class World:
@@ -98,7 +100,7 @@ class ClusterNode(Server):
     def pause(self) -> None:
         """Stop its process. What is sent to it waits."""
         self._world.trace.note(f"{self.name} is paused")
-        self._world.publications.prompt = None
+        self._world.publications.stop(self.host)
         self._world.loop.stop_host(self.host)
 
     def resume(self) -> None:
@@ -106,6 +108,7 @@ class ClusterNode(Server):
         if self.is_alive and self.is_paused:
             self._world.trace.note(f"{self.name} goes on")
             self._world.loop.continue_host(self.host)
+            self._world.publications.go_on(self.host)
 
     def cut(self) -> None:
         """End its link to the broker. It connects again."""
@@ -115,7 +118,7 @@ class ClusterNode(Server):
     def isolate(self) -> None:
         """End its link to the broker, and let it make no other one."""
         self._world.trace.note(f"{self.name} cannot reach the broker")
-        self._world.publications.prompt = None
+        self._world.publications.stop(self)
         self._world.network.cut_off[self.host] = None
         self._world.network.cut(self.host)
 
@@ -123,6 +126,7 @@ class ClusterNode(Server):
         """Let it reach the broker again."""
         if self._world.network.cut_off.pop(self.host, self) is not self:
             self._world.trace.note(f"{self.name} can reach the broker")
+            self._world.publications.go_on(self)
 
     def run(self, work: Any) -> asyncio.Task[Any]:
         """Run a coroutine in this node, such as `node.app.room("chat:a").emit("said", 1)`."""
@@ -213,7 +217,7 @@ class ClusterBroker:
     def pause(self) -> None:
         """Stop its process: it is out of reach."""
         self._world.trace.note("the broker is paused")
-        self._world.publications.prompt = None
+        self._world.publications.stop(self)
         self._world.loop.stop_host(self.host)
 
     def resume(self) -> None:
@@ -221,6 +225,7 @@ class ClusterBroker:
         if self.host.stopped is not None:
             self._world.trace.note("the broker goes on")
             self._world.loop.continue_host(self.host)
+            self._world.publications.go_on(self)
 
     def forget(self, random: Random) -> None:
         """Forget one subscription, without a word to its node."""
@@ -228,7 +233,9 @@ class ClusterBroker:
         if subscribed:
             room, port = random.choice(subscribed)
             self._world.trace.note(f"the broker forgets a subscription to {room}")
-            self._world.publications.prompt = None
+            publications = self._world.publications
+            publications.stop(port)
+            self._world.loop.call_later(_UNHEARD, publications.go_on, port)
             self.hub._unsubscribe(port, room)  # pyright: ignore
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, MutableMapping, Sequence
 from contextvars import copy_context
 from random import Random
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from symphony.client import refusals
 from symphony.client.link import Close, DialError, Listener, Offer
@@ -32,8 +32,8 @@ _UNNOTICED: Final = 20.0
 class Watching(Protocol):
     """What is told of a connection."""
 
-    def received(self, message: Message) -> object:
-        """Take each message that the client receives."""
+    def received(self, message: Message) -> bool:
+        """Take each message that the client receives; whether it is a publication with a position."""
         ...
 
     def ended(self) -> object:
@@ -123,6 +123,7 @@ class ClientLink:
         answered: Done when the node has accepted, refused or ended.
         refused: The HTTP answer of a refusal, or `None`.
         reads: Whether the client reads.
+        misdelivers: What becomes of the next publication, against all promises of a node.
     """
 
     congested = False
@@ -134,6 +135,7 @@ class ClientLink:
         self.answered: asyncio.Future[None] = loop.create_future()
         self.refused: Answer | None = None
         self.reads = True
+        self.misdelivers: Literal["", "twice", "never"] = ""
         self._server = server
         self._watch = watch
         self._loop = loop
@@ -253,7 +255,12 @@ class ClientLink:
             self._unread -= len(message)
             if self._unread < _WINDOW:
                 self._may_send.set()
-            self._watch.received(message)
+            is_publication = self._watch.received(message)
+            if is_publication and self.misdelivers:
+                misdelivers, self.misdelivers = self.misdelivers, ""
+                if misdelivers == "never":
+                    continue
+                self._listener.received(message)
             self._listener.received(message)
 
     def _from_node(self, event: Event) -> None:

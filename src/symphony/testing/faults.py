@@ -32,6 +32,7 @@ Fault: TypeAlias = Literal[
     "deaf",
     "disturb",
     "again",
+    "misdeliver",
 ]
 """What can go wrong.
 
@@ -47,8 +48,11 @@ Fault: TypeAlias = Literal[
 - `rollback`: the broker restarts, and has lost the last publications.
 - `wipe`: the broker restarts, and has lost its memory.
 - `deaf`: the broker forgets that a node has subscribed to a room.
-- `disturb`: messages of the broker are lost, repeated or late, and so are its answers.
+- `disturb`: messages of the broker are lost, repeated or late, and so are its answers; for some
+  seconds now and then, many of them are, and clients lose their connections meanwhile. In the
+  middle of that, the broker may restart, also twice.
 - `again`: the presence store carries out some calls once more, a little later.
+- `misdeliver`: a client gets a publication twice, or not at all, as from a node with a fault.
 """
 
 FAULTS: Final[tuple[Fault, ...]] = (
@@ -66,12 +70,14 @@ FAULTS: Final[tuple[Fault, ...]] = (
     "deaf",
     "disturb",
     "again",
+    "misdeliver",
 )
 
 # Leases end after 30 s.
 _SHORT: Final = (0.1, 8.0)
 _LONG: Final = (28.0, 55.0)
 _RARE: Final = ("outage", "restart", "rollback", "wipe")
+_STORM: Final = (0.5, 4.0)
 
 
 class Faults:
@@ -107,22 +113,26 @@ class Faults:
             "fail": self._fail,
             "slow": self._slow,
             "outage": self._outage,
-            "restart": lambda: cluster.broker.restart(keeps="all"),
-            "rollback": lambda: cluster.broker.restart(keeps="older"),
-            "wipe": lambda: cluster.broker.restart(),
+            "restart": lambda: self._restart("all"),
+            "rollback": lambda: self._restart("older"),
+            "wipe": lambda: self._restart("nothing"),
             "deaf": lambda: cluster.broker.forget(self._random),
+            "disturb": self._storm,
+            "misdeliver": self._misdeliver,
         }
         self._actions = [action for kind, action in actions.items() if kind in kinds]
         self._weights = [1 if kind in _RARE else 4 for kind in actions if kind in kinds]
         self._starting: set[asyncio.Task[Any]] = set()
-        disturbed, again = "disturb" in kinds, "again" in kinds
-        world.network.disturbances = Disturbances(
-            lost=0.05 if disturbed else 0.0,
-            repeated=0.05 if disturbed else 0.0,
-            late=0.05 if disturbed else 0.0,
-            unanswered=0.02 if disturbed else 0.0,
-            again=0.2 if again else 0.0,
-        )
+        self._until = 0.0
+        self._disturbs, self._drops = "disturb" in kinds, "drop" in kinds
+        again = 0.2 if "again" in kinds else 0.0
+        self._usual = Disturbances(again=again)
+        if self._disturbs:
+            self._usual = Disturbances(
+                lost=0.05, repeated=0.05, late=0.05, slow=0.02, unanswered=0.02, again=again
+            )
+        self._stormy = Disturbances(lost=0.4, repeated=0.2, late=0.3, slow=0.2, unanswered=0.1, again=again)
+        world.network.disturbances = self._usual
 
     async def run(self) -> None:
         """Go on until it is cancelled."""
@@ -132,8 +142,11 @@ class Faults:
             action()
 
     def _later(self, action: Callable[[], object]) -> None:
-        low, high = _LONG if self._random.random() < 0.2 else _SHORT
-        asyncio.get_running_loop().call_later(self._random.uniform(low, high), action)
+        self._in(self._random.uniform(*(_LONG if self._random.random() < 0.3 else _SHORT)), action)
+
+    def _in(self, seconds: float, action: Callable[[], object]) -> None:
+        timer = asyncio.get_running_loop().call_later(seconds, action)
+        self._until = max(self._until, timer.when())
 
     def _node(self, *, spared: int = 0) -> ClusterNode | None:
         """Return a node that runs; `None` if there are not more than those to be *spared*."""
@@ -178,8 +191,47 @@ class Faults:
     def _slow(self) -> None:
         if (link := self._link("does not read")) is not None:
             link.reads = False
-            self._world.publications.prompt = None
-            self._later(link.read_again)
+            self._world.publications.stop(link)
+            self._later(lambda: self._reads_again(link))
+
+    def _reads_again(self, link: ClientLink) -> None:
+        link.read_again()
+        self._world.publications.go_on(link)
+
+    def _storm(self) -> None:
+        """Disturb many messages for a while."""
+        network = self._world.network
+        if network.disturbances is self._stormy:
+            return
+        self._cluster.note("many messages are lost or late")
+        network.disturbances = self._stormy
+        self._world.publications.stop(self)
+        takes = self._random.uniform(*_STORM)
+        self._in(takes, self._calm)
+        if self._drops:
+            for _ in range(self._random.randint(0, 2)):
+                self._in(self._random.uniform(0.0, takes), self._drop)
+
+    def _calm(self) -> None:
+        if self._world.network.disturbances is self._stormy:
+            self._cluster.note("messages arrive as usual")
+            self._world.network.disturbances = self._usual
+            self._world.publications.go_on(self)
+
+    def _restart(self, keeps: Literal["nothing", "older", "all"]) -> None:
+        """Restart the broker, also when much is under way, and when nodes have just come back."""
+        at = 0.0
+        if self._disturbs and self._random.random() < 0.7:
+            self._storm()
+            at = self._random.uniform(0.2, 1.5)
+        for _ in range(2 if self._random.random() < 0.3 else 1):
+            self._in(at, lambda: self._cluster.broker.restart(keeps=keeps))
+            at += self._random.uniform(0.0, 3.0)
+
+    def _misdeliver(self) -> None:
+        how: Literal["twice", "never"] = "twice" if self._random.random() < 0.5 else "never"
+        if (link := self._link(f"gets the next publication {how}")) is not None:
+            link.misdelivers = how
 
     def _outage(self) -> None:
         broker = self._cluster.broker
@@ -202,6 +254,9 @@ class Faults:
         task.add_done_callback(self._starting.discard)
 
     async def end(self) -> None:
-        """Wait for the nodes that are starting."""
+        """Wait for the nodes that are starting, and sometimes until what is stopped goes on."""
+        left = self._until - asyncio.get_running_loop().time()
+        if left > 0 and self._random.random() < 0.5:
+            await asyncio.sleep(left)
         if self._starting:
             await asyncio.wait(self._starting)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from symphony.client.client import Client
     from symphony.testing.clusternodes import ClusterNode, World
 
-__all__ = ("check_agreement", "check_home", "check_leftovers", "topics_of")
+__all__ = ("check_agreement", "check_home", "check_leftovers", "check_vacated", "topics_of")
 
 # These tables belong to parts that do not show them to others.
 # pyright: reportPrivateUsage=false
@@ -69,6 +69,14 @@ def check_agreement(world: World, clients: Mapping[str, Client]) -> None:
     require(
         held == known, lambda: f"In the end, the nodes have the members {held}, and the store has {known}."
     )
+    homes = {room: home.term for room, home in world.broker.table._rights._homes.items()}
+    lives = {
+        live.name: live.term
+        for node in world.nodes
+        for live in node.app._core.node.rooms._rooms.values()
+        if live.term is not None
+    }
+    require(lives == homes, lambda: f"In the end, rooms are at home by {lives}, and the store has {homes}.")
     check_claims(world.nodes, world.broker.table._rights._claims, require)
     now = world.loop.time()
     for node in world.nodes:
@@ -107,6 +115,12 @@ def check_home(world: World, name: str, room: str) -> None:
     home = world.broker.table._rights._homes.get(room)
     is_home = home is not None and live is not None and home.term == live.term and home.until > now
     world.trace.require(is_home, lambda: f"{room} ticks on {name}, and is not at home there.")
+
+
+def check_vacated(world: World) -> None:
+    """Check that nodes have given up the homes of rooms that nobody is in."""
+    homes = list(world.broker.table._rights._homes)
+    world.trace.require(not homes, lambda: f"Nobody is in {homes}, and nodes have not given them up.")
 
 
 def check_leftovers(world: World, topics: Mapping[str, list[str]]) -> None:

@@ -55,6 +55,8 @@ class MemberPromises:
         self._decided: Counter[tuple[str, str]] = Counter()
         self._before_wipe: set[str] = set()
         self._known_before: set[tuple[str, str]] = set()
+        # Arrivals that have ended because the last socket has left.
+        self._left: set[str] = set()
         self.begin()
 
     def begin(self) -> None:
@@ -64,11 +66,14 @@ class MemberPromises:
         self._untracked: dict[str, Any] = {}
         self._places: dict[str, tuple[str, str]] = {}
         self._seat_until: dict[tuple[str, str], float] = {}
+        self._lease_ends: dict[tuple[str, str], float] = {}
         self._versions: dict[str, int] = {}
         self._last_touch = self._now()
         self._silent_until = 0.0
         self._counted: set[tuple[str, str]] = set()
         self._last_node: dict[tuple[str, str], tuple[str, float]] = {}
+        # Claims of homes that were given up or refused, and since when.
+        self._given_up: dict[str, float] = {}
         self.claims = ClaimPromises(self._trace)
 
     def wiped(self, known: Collection[str]) -> None:
@@ -118,6 +123,10 @@ class MemberPromises:
         if diff.kind != "restore":
             self._decided[diff.kind, diff.arrival] += 1
         until = self._seat_until.get(key)
+        require(
+            diff.kind != "back" or until is None or self._now() <= until + _SLACK,
+            lambda: f"{diff.member} is back in {diff.room} after its grace has ended at {until:.3f}.",
+        )
         if diff.kind == "depart" and phase == "away" and until is not None:
             require(
                 self._now() >= until - _SLACK,
@@ -132,14 +141,18 @@ class MemberPromises:
             if now - self._last_touch > REFRESH * 1.5:
                 self._silent_until = now + LEASE
             self._last_touch = now
-        ending = ""
+        ending, stays = "", True
         if method == "track":
             track = msgspec.convert(arguments[0], Track)
             self._tracked(track, result, now)
         elif method in ("settle", "vacate"):
-            self._trace.note(f"store: {method} {arguments[0]} by {arguments[-1]}: {result}")
+            self._settled(arguments[0], arguments[-1], result, now)
         elif method == "untrack":
-            ending = arguments[1]
+            _, ending, _, left, opened = arguments
+            # One that never opened changes nothing: its member has the seat as long as without it.
+            stays = opened and not left
+            if result.kind == "departed" and left and opened:
+                self._left.add(result.arrival)
             first = self._untracked.setdefault(ending, result)
             self._trace.require(
                 first == result or ending not in self._ended or now - self._ended[ending] > REMEMBERED,
@@ -154,7 +167,7 @@ class MemberPromises:
             self.claims.check_most(scope, user, self._table().claims(scope, user), most)
         elif method == "release":
             self.claims.released(arguments[0])
-        self._compare(ending, now, last_touch if method == "touch" else self._last_touch)
+        self._compare(ending, stays, now, last_touch if method == "touch" else self._last_touch)
         if method == "touch":
             for renewal in msgspec.convert(arguments[1], list[Renewal]):
                 for connection in renewal.connections:
@@ -170,6 +183,17 @@ class MemberPromises:
                         f"{decision} is handed to {arguments[0]}, not {node}."
                     ),
                 )
+
+    def _settled(self, room: str, term: str, is_home: bool | None, now: float) -> None:
+        """Check a claim of a home, or that it is given up: `None`."""
+        self._trace.note(f"store: {room} is at home by {term[-8:]}: {is_home}")
+        since = self._given_up.get(term)
+        self._trace.require(
+            not is_home or since is None or now - since > REMEMBERED,
+            lambda: f"{room} is at home by {term}, which was given up or refused at {since}.",
+        )
+        if not is_home:
+            self._given_up.setdefault(term, now)
 
     def _tracked(self, track: Track, result: Tracked, now: float) -> None:
         require, connection = self._trace.require, track.connection
@@ -220,8 +244,15 @@ class MemberPromises:
             ]
             require(not overdue, lambda: f"{track.member} was refused, although {overdue} were overdue.")
 
-    def _compare(self, ending: str, now: float, last_touch: float) -> None:
-        """Find out which connections came and went during a call."""
+    def _compare(self, ending: str, stays: bool, now: float, last_touch: float) -> None:
+        """Find out which connections came and went during a call.
+
+        Args:
+            ending: The connection that the call ends, or "".
+            stays: Whether this begins a grace period, if there is one.
+            now: The time of the store.
+            last_touch: When leases were renewed before this call.
+        """
         places: dict[str, tuple[str, str]] = {}
         rooms = self._table()._rooms  # pyright: ignore[reportPrivateUsage]
         for room in rooms.values():
@@ -235,7 +266,7 @@ class MemberPromises:
             entry = rooms[room].members.get(member) if room in rooms else None
             grace = entry.grace if entry is not None else 0.0
             if connection == ending:
-                if entry is not None and not entry.connections:
+                if stays and entry is not None:
                     self._seat_until[key] = now + grace
                 continue
             renewed = self._renewed[connection]
@@ -250,11 +281,9 @@ class MemberPromises:
                 not silent,
                 lambda member=member: f"A lease of {member} has ended, although the store was out of reach.",
             )
-            if entry is not None and not entry.connections:
-                self._seat_until[key] = max(self._seat_until.get(key, 0.0), renewed + LEASE + grace)
-        for connection, key in places.items():
-            if connection not in self._places:
-                self._seat_until.pop(key, None)
+            if entry is not None:
+                lease_end = self._lease_ends[key] = max(self._lease_ends.get(key, 0.0), renewed + LEASE)
+                self._seat_until[key] = lease_end + grace
         self._places = places
 
     def _is_overdue(self, room: str, member: str, now: float) -> bool:
@@ -289,6 +318,15 @@ class MemberPromises:
             for arrival in sorted(arrivals):
                 decided, ran = self._decided[kind, arrival], runs[hook, arrival]
                 self._check_hook(kind, hook, arrival, decided, ran, calm=calm)
+        for run in hooks.runs if calm else ():
+            self._trace.require(
+                run.hook != "on_away" or run.reason == "lost",
+                lambda run=run: f"{run.member} is away from {run.room}, although it has {run.reason}.",
+            )
+            self._trace.require(
+                run.hook != "on_depart" or run.reason != "lost" or run.arrival not in self._left,
+                lambda run=run: f"{run.member} was lost in {run.room}, and had no grace period.",
+            )
 
     def _check_hook(self, kind: str, hook: str, arrival: str, decided: int, ran: int, *, calm: bool) -> None:
         if arrival in self._before_wipe:

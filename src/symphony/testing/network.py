@@ -27,6 +27,7 @@ class Disturbances:
         lost: A publication, or what nodes tell each other, does not arrive from the broker.
         repeated: It arrives twice.
         late: It arrives up to 2 s later, after others.
+        slow: It arrives up to 1.5 s later, and so does all that is sent after it, in either direction.
         unanswered: The answer of the broker to a call is lost. The call was carried out.
         again: The presence store carries out a call once more, up to 4 s later.
     """
@@ -34,6 +35,7 @@ class Disturbances:
     lost: float = 0.0
     repeated: float = 0.0
     late: float = 0.0
+    slow: float = 0.0
     unanswered: float = 0.0
     again: float = 0.0
 
@@ -189,17 +191,20 @@ class Network:
     def fate(self, half: _HalfLink, message: bytes) -> list[tuple[float, bool]]:
         """Return after which delays a message arrives, and whether in order."""
         now, random = self.disturbances, self.random
-        if now is CALM or half.host is not self._broker():
-            # What a node says arrives in order, or its link ends.
+        if now is CALM:
             return [(0.0, True)]
+        takes = random.uniform(0.0, 1.5) if random.random() < now.slow else 0.0
+        if half.host is not self._broker():
+            # What a node says arrives in order, or its link ends.
+            return [(takes, True)]
         kind = decode(message)[0]
         if kind in _PUSHED:
             if random.random() < now.lost:
                 return []
             if random.random() < now.repeated:
-                return [(0.0, True), (random.uniform(0.0, 2.0), False)]
+                return [(takes, True), (random.uniform(0.0, 2.0), False)]
             if random.random() < now.late:
                 return [(random.uniform(0.0, 2.0), False)]
         elif random.random() < now.unanswered:
             return []
-        return [(0.0, True)]
+        return [(takes, True)]

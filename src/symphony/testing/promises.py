@@ -25,6 +25,9 @@ __all__ = ("BrokenPromiseError", "Engine", "Publications", "Stored", "Trace")
 _SHOWN: Final = 80
 # How many of the last publications of a room a broker may lose that keeps them in a file.
 _BACK: Final = 3
+# In so many seconds, a client hears of a publication: its node may have to connect again. And so
+# long after something was stopped, nodes may still be busy with what has happened meanwhile.
+_PROMPT: Final = 9.0
 
 
 class BrokenPromiseError(AssertionError):
@@ -228,14 +231,17 @@ class Publications:
         rooms: By room and position.
         replaced: Those that were replaced, by room and position, with the time.
         wires: The open connections.
-        prompt: In how many seconds a publication reaches all connections that are in its room;
-            `None`: it may take any time, because something has stopped for a while.
+        is_prompt: Whether publications reach all connections that are in their room in time, while
+            nothing is stopped.
     """
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
         self.wires: dict[Wire, None] = {}
-        self.prompt: float | None = None
+        self.is_prompt = False
+        self._stopped: dict[object, None] = {}
+        self._prompt_since = 0.0
+        self._epochs: dict[str, dict[str, int]] = {}
         self.rooms: dict[str, dict[Position, Stored]] = {}
         self.replaced: dict[str, dict[Position, float]] = {}
         self._keys: dict[tuple[str, str, str], Position] = {}
@@ -251,7 +257,9 @@ class Publications:
         self._trace.require(position not in of_room, lambda: f"{room}: {position} was given out twice.")
         if named is not None:
             # The chain of what is no longer kept is not known: another one begins.
-            first = self._first.get((room, named), named) if is_kept else named
+            if not is_kept:
+                self._first.pop((room, named), None)
+            first = self._first.get((room, named), named)
             self._trace.note(f"{room} has it instead of {named}, which was {first}")
             for one in (named, first, self._last.get((room, first), named)):
                 self._replace(room, one)
@@ -268,13 +276,30 @@ class Publications:
                     "with the same key."
                 ),
             )
-        if self.prompt is not None:
+        epochs = self._epochs.setdefault(room, {})
+        epochs.setdefault(position.epoch, len(epochs))
+        if self.is_calm:
+            now = self._trace.now
             wires = [wire for wire in self.wires if room in wire.rooms()]
-            self._trace.later(self.prompt, lambda: self._check_reached(wires, room, position))
+            self._trace.later(_PROMPT, lambda: self._check_reached(wires, room, position, now))
 
-    def _check_reached(self, wires: Sequence[Wire], room: str, position: Position) -> None:
-        for wire in wires if self.prompt is not None else ():
-            wire.check_reached(room, position)
+    def _check_reached(self, wires: Sequence[Wire], room: str, position: Position, at: float) -> None:
+        for wire in wires if self.is_calm and self._prompt_since <= at else ():
+            wire.check_reached(room, position, self._epochs[room])
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing is stopped, nor was until a short time ago."""
+        return self.is_prompt and not self._stopped and self._trace.now >= self._prompt_since
+
+    def stop(self, what: object) -> None:
+        """Note that something does not go on for a while: publications may take any time."""
+        self._stopped[what] = None
+
+    def go_on(self, what: object) -> None:
+        """Note that it goes on."""
+        self._stopped.pop(what, None)
+        self._prompt_since = self._trace.now + _PROMPT
 
     def check_bounds(self, room: str, holds: bool) -> None:
         """Check that a room keeps no more than its history allows."""

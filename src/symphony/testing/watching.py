@@ -93,6 +93,7 @@ class _Run(NamedTuple):
     room: str
     member: str
     arrival: str
+    reason: str
 
 
 class Hooks:
@@ -124,7 +125,8 @@ class Hooks:
     def _noting(self, hook: str, node: str, then: Hook | None = None) -> Hook:
         async def noted(socket: Any, visit: Any) -> None:
             room, member = visit.room.name, visit.member
-            self.runs.append(_Run(hook, room, member.id, member.arrival))
+            reason = "" if visit.leave is None else visit.leave.reason
+            self.runs.append(_Run(hook, room, member.id, member.arrival, reason))
             self._trace.note(f"{node} runs {hook} for {member.id} in {room}")
             if then is not None:
                 await then(socket, visit)

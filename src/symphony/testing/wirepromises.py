@@ -6,7 +6,7 @@ does either wrong is only seen here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
@@ -47,28 +47,37 @@ class Wire:
         """Return the rooms that it is in."""
         return iter(self._at)
 
-    def check_reached(self, room: str, position: Position) -> None:
-        """Check that a publication has arrived, if the connection is in its room since then."""
+    def check_reached(self, room: str, position: Position, epochs: Mapping[str, int]) -> None:
+        """Check that a publication has arrived, if the connection is in its room since then.
+
+        Args:
+            room: The room.
+            position: That of the publication.
+            epochs: The number of each epoch in which something was published to the room.
+        """
         at = self._at.get(room)
+        if at is None or self not in self._publications.wires:
+            return
+        if at.epoch == position.epoch:
+            has_it = at.offset >= position.offset
+        else:
+            # An epoch in which nothing was published yet is a later one.
+            has_it = epochs.get(at.epoch, len(epochs)) > epochs[position.epoch]
         self._require(
-            self not in self._publications.wires
-            or at is None
-            or at.epoch != position.epoch
-            or at.offset >= position.offset,
-            lambda: f"{self._who} has not got {position} of {room} in time, and is at {at}.",
+            has_it, lambda: f"{self._who} has not got {position} of {room} in time, and is at {at}."
         )
 
-    def received(self, message: str | bytes) -> None:
-        """Check a message, in the order of all messages."""
+    def received(self, message: str | bytes) -> bool:
+        """Check a message, in the order of all messages; whether it is a publication with a position."""
         try:
             decoded: Any = (
                 msgspec.json.decode(message) if isinstance(message, str) else msgspec.msgpack.decode(message)
             )
         except msgspec.DecodeError:
             # On a raw connection.
-            return
+            return False
         if not isinstance(decoded, dict):
-            return
+            return False
         envelope = cast("dict[str, Any]", decoded)
         if "joined" in envelope:
             self._begin(envelope["joined"], envelope.get("position"))
@@ -78,6 +87,8 @@ class Wire:
             self._begin(envelope["lost"], envelope.get("position"))
         elif "offset" in envelope and "room" in envelope:
             self._published(envelope)
+            return True
+        return False
 
     def _begin(self, room: str, position: Any) -> None:
         if position is None:
@@ -102,6 +113,6 @@ class Wire:
         )
         replaced = self._publications.replaced.get(room, {}).get(position)
         self._require(
-            replaced is None or not self._publications.prompt or replaced > self._began - _SHARED_FOR,
+            replaced is None or not self._publications.is_calm or replaced > self._began - _SHARED_FOR,
             lambda: f"{who} is sent {position} of {room}, which was replaced at {replaced}.",
         )
