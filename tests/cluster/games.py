@@ -62,14 +62,19 @@ async def enter(socket: Socket) -> None:
         socket.login(Identity(token))
 
 
+async def sweep(room: Room) -> None:
+    # A room that is closed waits for it.
+    await asyncio.sleep(0.3)
+
+
+async def see_off(room: Room) -> None:
+    # Other nodes ask meanwhile what there is to do.
+    await asyncio.sleep(9)
+
+
 def add_seats(app: Symphony) -> None:
     seats = app.rooms("seat:{name}", presence=True, grace=6)
-
-    @seats.on_depart
-    async def note(room: Room) -> None:
-        # It takes longer than it is left to this node.
-        await asyncio.sleep(9)
-
+    seats.on_depart(see_off)
     solo = app.route("/solo", per_user=1, room="seat:solo", events=True)
     exam = app.route("/exam", per_user=1, on_conflict="refuse", events=True)
 
@@ -103,6 +108,8 @@ def add_boards(app: Symphony, ledger: Ledger) -> None:
 def add_pads(app: Symphony, ledger: Ledger) -> None:
     pads = app.rooms("pad:{name}", state=list, presence=True, client_join=True)
 
+    pads.on_leave(sweep)
+
     @pads.on_publish("drew")
     async def draw(room: Room[list[str]], data: str) -> list[Any]:
         room.state.append(data)
@@ -114,7 +121,11 @@ def add_pads(app: Symphony, ledger: Ledger) -> None:
 
 
 def add_clubs(app: Symphony, ledger: Ledger) -> None:
-    app.rooms("club:{name}", presence=True, max_members=3, grace=8, counts=plays, client_join=True)
+    clubs = app.rooms(
+        "club:{name}", presence=True, max_members=2, grace=8, counts=plays, client_join=True
+    )
+    clubs.on_depart(see_off)
+    clubs.on_leave(sweep)
 
 
 def add_games(app: Symphony, ledger: Ledger) -> None:

@@ -20,18 +20,23 @@ from cluster.users import play
 from symphony.testing import FAULTS, Cluster, Fault
 
 BLOCK = 10
+FEW: dict[int, Collection[Fault]] = {
+    2: ("cut", "kill", "drop", "again", "misdeliver"),
+    4: ("isolate", "pause", "drop", "again"),
+    5: ("drop", "slow"),
+    7: ("outage", "drop", "disturb"),
+}
 RESTARTS = {"wipe", "rollback", "restart"}
 
 
 def faults_of(seed: int) -> Collection[Fault]:
-    """Half of the seeds have all faults but one, and the others only some, so that more is promised."""
-    if seed % 8 == 5:
-        return ("drop", "slow")
-    if seed % 8 in (1, 6):
+    """Some of the seeds have most of the faults, and the others only some, so that more is promised."""
+    kind = seed % 10
+    if kind in (1, 6):
         restart: Fault = ("wipe", "rollback", "restart")[seed % 3]
-        return ("kill", "drop", "disturb", restart, "cut", "again")
-    if seed % 4 == 3:
-        return ("outage", "drop")
+        return ("kill", "drop", "disturb", "storm", restart, "cut", "isolate", "again")
+    if kind in FEW:
+        return FEW[kind]
     return [fault for fault in FAULTS if fault not in RESTARTS]
 
 

@@ -134,6 +134,9 @@ class RemoteBroker:
 
         def taken(answer: Sequence[Any]) -> Position:
             subscription.top = top = Position(*answer)
+            if room not in self._subscriptions:
+                # It was given up. The end of the link took that with it, and this was sent again.
+                self._caller.tell("unsubscribe", room)
             return top
 
         try:
@@ -166,8 +169,13 @@ class RemoteBroker:
         self._topics[topic] = heard
         if missed is not None:
             self._missed[topic] = missed
+
+        def taken(answer: Any) -> None:
+            if topic not in self._topics:
+                self._caller.tell("unlisten", topic)
+
         try:
-            await self._caller.call("listen", topic, twice=True)
+            await self._caller.call("listen", topic, twice=True, taken=taken)
         except BaseException:
             if self._topics.get(topic) is heard:
                 self.unlisten(topic)

@@ -39,6 +39,10 @@ _VACATING: Final = 12.0
 _SHOWN: Final = 80
 # Faults after which each hook runs once.
 _HARMLESS: Final = frozenset(("drop", "slow"))
+# In so many seconds, a client hears of a publication: its node may have to connect again. It takes
+# longer if answers are lost.
+_PROMPT: Final = 4.0
+_LATE: Final = 12.0
 
 
 class Cluster:
@@ -224,7 +228,6 @@ class Cluster:
         self._injecting.cancel()
         await self._faults.end()
         self._running.network.disturbances = CALM
-        self._running.publications.is_prompt = False
         self.broker.resume()
         for node in self.nodes:
             node.resume()
@@ -257,7 +260,7 @@ class Cluster:
         world = self._running
         for _ in range(self._size):
             await self.start_node()
-        world.publications.is_prompt = True
+        world.publications.prompt = _LATE if {"disturb", "storm"} & {*self._kinds} else _PROMPT
         self._faults = Faults(self, world, self._client_of, self._kinds, self._pause)
         self._injecting = asyncio.ensure_future(self._faults.run())
         try:

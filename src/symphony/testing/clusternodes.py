@@ -25,8 +25,6 @@ __all__ = ("ClusterBroker", "ClusterNode", "World")
 
 # Handlers would be interrupted after so much real time, which differs from run to run.
 _UNLIMITED: Final = 10.0**6
-# In so many seconds, a node finds out that the broker has forgotten a subscription.
-_UNHEARD: Final = 40.0
 
 
 class World:
@@ -51,7 +49,9 @@ class World:
         self.loop = loop
         self.trace = Trace(loop)
         self.publications = Publications(self.trace)
-        self.members = MemberPromises(self.trace, lambda: self.broker.table, loop.time)
+        self.members = MemberPromises(
+            self.trace, lambda: self.broker.table, loop.time, self.publications.members_changed
+        )
         random = Random(f"network of {seed}")
         self.network = Network(
             loop, random, lambda: self.broker.host, lambda link: self.broker.hub.attach(link)
@@ -233,9 +233,8 @@ class ClusterBroker:
         if subscribed:
             room, port = random.choice(subscribed)
             self._world.trace.note(f"the broker forgets a subscription to {room}")
-            publications = self._world.publications
-            publications.stop(port)
-            self._world.loop.call_later(_UNHEARD, publications.go_on, port)
+            # Its node finds out when it has missed something.
+            self._world.publications.stop((port, room))
             self.hub._unsubscribe(port, room)  # pyright: ignore
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine
+from contextvars import copy_context
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -31,6 +32,7 @@ Fault: TypeAlias = Literal[
     "wipe",
     "deaf",
     "disturb",
+    "storm",
     "again",
     "misdeliver",
 ]
@@ -48,8 +50,8 @@ Fault: TypeAlias = Literal[
 - `rollback`: the broker restarts, and has lost the last publications.
 - `wipe`: the broker restarts, and has lost its memory.
 - `deaf`: the broker forgets that a node has subscribed to a room.
-- `disturb`: messages of the broker are lost, repeated or late, and so are its answers; for some
-  seconds now and then, many of them are, and clients lose their connections meanwhile. In the
+- `disturb`: messages of the broker are lost, repeated or late, and so are its answers.
+- `storm`: for some seconds, many of them are, and clients lose their connections meanwhile. In the
   middle of that, the broker may restart, also twice.
 - `again`: the presence store carries out some calls once more, a little later.
 - `misdeliver`: a client gets a publication twice, or not at all, as from a node with a fault.
@@ -69,6 +71,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     "wipe",
     "deaf",
     "disturb",
+    "storm",
     "again",
     "misdeliver",
 )
@@ -76,7 +79,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
 # Leases end after 30 s.
 _SHORT: Final = (0.1, 8.0)
 _LONG: Final = (28.0, 55.0)
-_RARE: Final = ("outage", "restart", "rollback", "wipe")
+_RARE: Final = ("outage", "deaf", "restart", "rollback", "wipe")
 _STORM: Final = (0.5, 4.0)
 
 
@@ -117,17 +120,19 @@ class Faults:
             "rollback": lambda: self._restart("older"),
             "wipe": lambda: self._restart("nothing"),
             "deaf": lambda: cluster.broker.forget(self._random),
-            "disturb": self._storm,
+            "storm": self._storm,
             "misdeliver": self._misdeliver,
         }
         self._actions = [action for kind, action in actions.items() if kind in kinds]
         self._weights = [1 if kind in _RARE else 4 for kind in actions if kind in kinds]
         self._starting: set[asyncio.Task[Any]] = set()
         self._until = 0.0
-        self._disturbs, self._drops = "disturb" in kinds, "drop" in kinds
+        self._context = copy_context()
+        self._has_ended = False
+        self._storms, self._drops = "storm" in kinds, "drop" in kinds
         again = 0.2 if "again" in kinds else 0.0
         self._usual = Disturbances(again=again)
-        if self._disturbs:
+        if "disturb" in kinds:
             self._usual = Disturbances(
                 lost=0.05, repeated=0.05, late=0.05, slow=0.02, unanswered=0.02, again=again
             )
@@ -139,13 +144,29 @@ class Faults:
         while self._actions:
             await asyncio.sleep(self._random.uniform(0.0, 2 * self._pause))
             (action,) = self._random.choices(self._actions, self._weights)
-            action()
+            if self._random.random() < 0.5:
+                action()
+            else:
+                self._aim(action)
+
+    def _aim(self, action: Callable[[], object]) -> None:
+        """Let something go wrong right after the next publication, when it is under way."""
+        # It happens once, and without a publication, too.
+        pending = [action]
+
+        def act() -> None:
+            if pending and not self._has_ended:
+                pending.pop()()
+
+        self._world.publications.after_next.append(lambda: self._in(self._random.uniform(0.0, 0.02), act))
+        self._in(2.0, act)
 
     def _later(self, action: Callable[[], object]) -> None:
         self._in(self._random.uniform(*(_LONG if self._random.random() < 0.3 else _SHORT)), action)
 
     def _in(self, seconds: float, action: Callable[[], object]) -> None:
-        timer = asyncio.get_running_loop().call_later(seconds, action)
+        # In no process: one that is stopped would not be continued by itself.
+        timer = asyncio.get_running_loop().call_later(seconds, action, context=self._context)
         self._until = max(self._until, timer.when())
 
     def _node(self, *, spared: int = 0) -> ClusterNode | None:
@@ -209,19 +230,19 @@ class Faults:
         takes = self._random.uniform(*_STORM)
         self._in(takes, self._calm)
         if self._drops:
-            for _ in range(self._random.randint(0, 2)):
+            for _ in range(self._random.randint(0, 4)):
                 self._in(self._random.uniform(0.0, takes), self._drop)
 
     def _calm(self) -> None:
+        self._world.publications.go_on(self)
         if self._world.network.disturbances is self._stormy:
             self._cluster.note("messages arrive as usual")
             self._world.network.disturbances = self._usual
-            self._world.publications.go_on(self)
 
     def _restart(self, keeps: Literal["nothing", "older", "all"]) -> None:
         """Restart the broker, also when much is under way, and when nodes have just come back."""
         at = 0.0
-        if self._disturbs and self._random.random() < 0.7:
+        if self._storms and self._random.random() < 0.7:
             self._storm()
             at = self._random.uniform(0.2, 1.5)
         for _ in range(2 if self._random.random() < 0.3 else 1):
@@ -255,6 +276,7 @@ class Faults:
 
     async def end(self) -> None:
         """Wait for the nodes that are starting, and sometimes until what is stopped goes on."""
+        self._has_ended = True
         left = self._until - asyncio.get_running_loop().time()
         if left > 0 and self._random.random() < 0.5:
             await asyncio.sleep(left)

@@ -39,14 +39,22 @@ class MemberPromises:
         trace: Notes what happens.
         table: Returns the table of the presence store.
         now: Returns the time of the store.
+        changed: Called with a room whose members have changed, and what returns the ids of these.
 
     Attributes:
         wiped_at: When the store has lost its memory last.
         claims: Checks the claims of sockets.
     """
 
-    def __init__(self, trace: Trace, table: Callable[[], PresenceTable], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        table: Callable[[], PresenceTable],
+        now: Callable[[], float],
+        changed: Callable[[str, Callable[[], list[str]]], object],
+    ) -> None:
         self._trace = trace
+        self._changed = changed
         self._table = table
         self._now = now
         self.wiped_at = float("-inf")
@@ -57,6 +65,7 @@ class MemberPromises:
         self._known_before: set[tuple[str, str]] = set()
         # Arrivals that have ended because the last socket has left.
         self._left: set[str] = set()
+        self._method = ""
         self.begin()
 
     def begin(self) -> None:
@@ -92,6 +101,10 @@ class MemberPromises:
         }
         self.begin()
 
+    def before(self, method: str) -> None:
+        """Note which call the store carries out now."""
+        self._method = method
+
     def said(self, diff: Diff) -> None:
         """Check a change of a room."""
         require, key = self._trace.require, (diff.room, diff.member)
@@ -99,6 +112,7 @@ class MemberPromises:
         last = self._versions.get(diff.room, 0)
         require(diff.version > last, lambda: f"{diff.room}: version {diff.version} came after {last}.")
         self._versions[diff.room] = diff.version
+        self._changed(diff.room, lambda: [one.member for one in self._table().read(diff.room).members])
         if diff.kind == "update":
             return
         phase = self._phases.get(key, "absent")
@@ -127,7 +141,7 @@ class MemberPromises:
             diff.kind != "back" or until is None or self._now() <= until + _SLACK,
             lambda: f"{diff.member} is back in {diff.room} after its grace has ended at {until:.3f}.",
         )
-        if diff.kind == "depart" and phase == "away" and until is not None:
+        if diff.kind == "depart" and phase == "away" and until is not None and self._method != "dismiss":
             require(
                 self._now() >= until - _SLACK,
                 lambda: f"{diff.member} departs from {diff.room} before its grace ends at {until:.3f}.",

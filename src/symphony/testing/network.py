@@ -29,7 +29,7 @@ class Disturbances:
         late: It arrives up to 2 s later, after others.
         slow: It arrives up to 1.5 s later, and so does all that is sent after it, in either direction.
         unanswered: The answer of the broker to a call is lost. The call was carried out.
-        again: The presence store carries out a call once more, up to 4 s later.
+        again: The presence store carries out a call once more, up to 8 s later.
     """
 
     lost: float = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextvars import copy_context
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -25,9 +25,8 @@ __all__ = ("BrokenPromiseError", "Engine", "Publications", "Stored", "Trace")
 _SHOWN: Final = 80
 # How many of the last publications of a room a broker may lose that keeps them in a file.
 _BACK: Final = 3
-# In so many seconds, a client hears of a publication: its node may have to connect again. And so
-# long after something was stopped, nodes may still be busy with what has happened meanwhile.
-_PROMPT: Final = 9.0
+# In so many seconds, a client hears of a change of members: its node may have missed the last one.
+_TOLD: Final = 14.0
 
 
 class BrokenPromiseError(AssertionError):
@@ -231,16 +230,20 @@ class Publications:
         rooms: By room and position.
         replaced: Those that were replaced, by room and position, with the time.
         wires: The open connections.
-        is_prompt: Whether publications reach all connections that are in their room in time, while
-            nothing is stopped.
+        prompt: In how many seconds a publication reaches all connections that are in its room, while
+            nothing is stopped. So long after something was stopped, nodes may still be busy with
+            what has happened meanwhile.
+        after_next: Called after the next publication.
     """
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
         self.wires: dict[Wire, None] = {}
-        self.is_prompt = False
+        self.prompt = 0.0
+        self.after_next: list[Callable[[], object]] = []
         self._stopped: dict[object, None] = {}
-        self._prompt_since = 0.0
+        self._going_on_since = 0.0
+        self._changed: dict[str, float] = {}
         self._epochs: dict[str, dict[str, int]] = {}
         self.rooms: dict[str, dict[Position, Stored]] = {}
         self.replaced: dict[str, dict[Position, float]] = {}
@@ -278,19 +281,25 @@ class Publications:
             )
         epochs = self._epochs.setdefault(room, {})
         epochs.setdefault(position.epoch, len(epochs))
+        after_next, self.after_next = self.after_next, []
+        for each in after_next:
+            each()
         if self.is_calm:
-            now = self._trace.now
-            wires = [wire for wire in self.wires if room in wire.rooms()]
-            self._trace.later(_PROMPT, lambda: self._check_reached(wires, room, position, now))
+            self._check_later(room, position)
 
-    def _check_reached(self, wires: Sequence[Wire], room: str, position: Position, at: float) -> None:
-        for wire in wires if self.is_calm and self._prompt_since <= at else ():
+    def _check_later(self, room: str, position: Position) -> None:
+        since = self._going_on_since
+        wires = [wire for wire in self.wires if room in wire.rooms()]
+        self._trace.later(self.prompt, lambda: self._check_reached(wires, room, position, since))
+
+    def _check_reached(self, wires: Sequence[Wire], room: str, position: Position, since: float) -> None:
+        for wire in wires if not self._stopped and self._going_on_since == since else ():
             wire.check_reached(room, position, self._epochs[room])
 
     @property
     def is_calm(self) -> bool:
         """Whether nothing is stopped, nor was until a short time ago."""
-        return self.is_prompt and not self._stopped and self._trace.now >= self._prompt_since
+        return not self._stopped and self._trace.now >= self._going_on_since + self.prompt
 
     def stop(self, what: object) -> None:
         """Note that something does not go on for a while: publications may take any time."""
@@ -299,7 +308,25 @@ class Publications:
     def go_on(self, what: object) -> None:
         """Note that it goes on."""
         self._stopped.pop(what, None)
-        self._prompt_since = self._trace.now + _PROMPT
+        self._going_on_since = self._trace.now
+        for room, of_room in self.rooms.items():
+            if of_room and not self._stopped:
+                self._check_later(room, next(reversed(of_room)))
+
+    def members_changed(self, room: str, members: Callable[[], Collection[str]]) -> None:
+        """Check later that clients know the members of a room, which have changed now."""
+        self._changed[room] = now = self._trace.now
+        self._trace.later(_TOLD, lambda: self._check_told(room, now, members))
+
+    def _check_told(self, room: str, at: float, members: Callable[[], Collection[str]]) -> None:
+        if self._changed[room] != at:
+            # The last change is the one that counts.
+            return
+        if self._stopped or self._trace.now < self._going_on_since + _TOLD:
+            self._trace.later(_TOLD, lambda: self._check_told(room, at, members))
+            return
+        for wire in self.wires:
+            wire.check_members(room, members())
 
     def check_bounds(self, room: str, holds: bool) -> None:
         """Check that a room keeps no more than its history allows."""

@@ -57,6 +57,7 @@ class WatchedHub(Hub):
 
         def called(*arguments: Any) -> Any:
             promises = self._promises
+            promises.before(name)
             result = function(*arguments)
             promises.after(name, arguments, result)
             return result
@@ -68,7 +69,7 @@ class WatchedHub(Hub):
         def called_once_or_twice(*arguments: Any) -> Any:
             result = called(*arguments)
             if self._random.random() < self._again():
-                later = self._random.uniform(0.0, 4.0)
+                later = self._random.uniform(0.0, 8.0)
                 asyncio.get_running_loop().call_later(later, called_again, *arguments)
             return result
 

@@ -6,7 +6,7 @@ does either wrong is only seen here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
@@ -37,6 +37,7 @@ class Wire:
         self._require = trace.require
         self._began = trace.now
         self._at: dict[str, Position] = {}
+        self._members: dict[str, set[str]] = {}
         publications.wires[self] = None
 
     def ended(self) -> None:
@@ -67,6 +68,14 @@ class Wire:
             has_it, lambda: f"{self._who} has not got {position} of {room} in time, and is at {at}."
         )
 
+    def check_members(self, room: str, members: Collection[str]) -> None:
+        """Check that the connection knows the members of a room, if it is told them."""
+        known = self._members.get(room)
+        self._require(
+            known is None or known == {*members},
+            lambda: f"{self._who} sees {sorted(known or ())} in {room}, and not {sorted(members)}.",
+        )
+
     def received(self, message: str | bytes) -> bool:
         """Check a message, in the order of all messages; whether it is a publication with a position."""
         try:
@@ -81,8 +90,13 @@ class Wire:
         envelope = cast("dict[str, Any]", decoded)
         if "joined" in envelope:
             self._begin(envelope["joined"], envelope.get("position"))
+            self._members.pop(envelope["joined"], None)
+            self._shown(envelope["joined"], envelope)
         elif "left" in envelope:
             self._at.pop(envelope["left"], None)
+            self._members.pop(envelope["left"], None)
+        elif "presence" in envelope:
+            self._shown(envelope["presence"], envelope)
         elif "lost" in envelope:
             self._begin(envelope["lost"], envelope.get("position"))
         elif "offset" in envelope and "room" in envelope:
@@ -95,6 +109,15 @@ class Wire:
             self._at.pop(room, None)
         else:
             self._at[room] = Position(position["epoch"], position["offset"])
+
+    def _shown(self, room: str, envelope: dict[str, Any]) -> None:
+        """Note which members are shown."""
+        diff, state = envelope.get("diff"), envelope.get("members")
+        if state is not None:
+            self._members[room] = {one["id"] for one in state["list"]}
+        elif diff is not None:
+            self._members[room] |= {one["id"] for one in diff.get("changed", ())}
+            self._members[room] -= {*diff.get("gone", ())}
 
     def _published(self, envelope: dict[str, Any]) -> None:
         room, offset, who = envelope["room"], envelope["offset"], self._who

@@ -299,3 +299,24 @@ async def test_it_does_not_start_without_a_broker(network: Network, clock: Clock
     await clock.advance(6)
     with pytest.raises(BrokerUnavailableError):
         await starting
+
+
+@pytest.mark.parametrize(("begins", "ends"), [("subscribe", "unsubscribe"), ("listen", "unlisten")])
+async def test_what_was_given_up_with_the_last_link_is_ended_on_the_next_one(
+    network: Network, node: RemoteBroker, clock: Clock, begins: str, ends: str
+) -> None:
+    """A node left a room while it subscribed to it, and its link ended then.
+
+    The call was repeated on the next link, and the end was not. So the broker sent everything
+    to this node until the next publication, and kept the room.
+    """
+    network.fate = lambda way, message: ()
+    beginning = asyncio.ensure_future(getattr(node, begins)("a", print))
+    await settle()
+    beginning.cancel()
+    await settle()
+    assert network.methods()[-2:] == [begins, ends]
+    network.fate = lambda way, message: (0.0,)
+    network.cut()
+    await clock.advance(1)
+    assert network.methods()[-3:] == ["hello", begins, ends]
