@@ -7,7 +7,7 @@ from typing import Any
 from symphony import History, Identity, Room, Socket, Symphony
 from symphony.protocol.positions import Position
 
-ROOMS = ("chat:a", "chat:b", "board:a", "pad:a", "club:a", "game:a")
+ROOMS: tuple[str, ...] = ("chat:a", "chat:b", "board:a", "pad:a", "club:a", "game:a")
 
 
 class Ledger:
@@ -121,9 +121,7 @@ def add_pads(app: Symphony, ledger: Ledger) -> None:
 
 
 def add_clubs(app: Symphony, ledger: Ledger) -> None:
-    clubs = app.rooms(
-        "club:{name}", presence=True, max_members=2, grace=8, counts=plays, client_join=True
-    )
+    clubs = app.rooms("club:{name}", presence=True, max_members=2, grace=8, counts=plays, client_join=True)
     clubs.on_depart(see_off)
     clubs.on_leave(sweep)
 

@@ -327,6 +327,39 @@ async def test_the_hooks_of_a_member_keep_their_order(serve):
         assert hall.log == ["leave ann", "depart ann", "empty"]
 
 
+async def test_a_member_that_is_lost_before_its_turn_has_arrived_all_the_same(serve):
+    """A departure took long. The member was back, waited for it, and was lost: its `on_arrive` never ran.
+
+    Its `on_depart` did. So an app that counts in these hooks was wrong from then on.
+    """
+    hall = Hall()
+    go_on = asyncio.Event()
+    log: list[str] = []
+
+    @hall.rooms.on_arrive
+    async def arrive(member: Member) -> None:
+        log.append(f"arrive {member.arrival}")
+
+    @hall.rooms.on_depart
+    async def depart(member: Member) -> None:
+        log.append(f"depart {member.arrival}")
+        await go_on.wait()
+
+    async with serve(hall.app) as url:
+        async with connect(f"{url}/ann1"):
+            pass
+        await until(lambda: len(log) == 2)
+        second = asyncio.create_task(connect(f"{url}/ann2").__aenter__())
+        await until(lambda: bool(hall.room.sockets))
+        second.cancel()
+        await until(lambda: not hall.room.sockets)
+        go_on.set()
+        await until(lambda: len(log) == 4)
+        first, again = (line.partition(" ")[2] for line in log[::2])
+        assert first != again
+        assert log == [f"arrive {first}", f"depart {first}", f"arrive {again}", f"depart {again}"]
+
+
 async def test_a_member_can_be_put_out_in_its_own_hook(serve):
     hall = Hall(grace=30)
     hall.watch()

@@ -438,7 +438,7 @@ MUTANTS = (
         "            pass",
         (
             (FEED, "_MAX_HELD: Final = 1000", "_MAX_HELD: Final = 1"),
-            (FEED, "if not (deaf or self._held or self._overflowed) and", "if"),
+            (FEED, "deaf or self._held or self._overflowed or self._reads_again", "self._reads_again"),
         ),
     ),
     Mutant(

@@ -112,7 +112,12 @@ class Feed:
             # These are fewer publications if some places are empty.
             first = await self._before_newest(most)
         if after is not None:
-            return (after, True) if page.complete and first <= before else (None, False)
+            if page.complete and first <= before:
+                return after, True
+            if after.epoch == self.last.epoch and after.offset > self.last.offset:
+                # Another node was faster: it must not be told that it goes back.
+                await self.reached(page.top)
+            return None, False
         return Position(top.epoch, max(first, before)), first <= before
 
     async def page(self, after: Position | None) -> Excerpt:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -49,6 +50,7 @@ class MemberHooks:
         lives: The rooms of the node.
         handle: Returns the handle of a room.
         find_family: The family of a room's name.
+        background: Starts a task of the app's whose exception is reported.
         report: Called with the exception of a hook that no caller awaits.
     """
 
@@ -58,12 +60,14 @@ class MemberHooks:
         lives: Lives,
         handle: Callable[[str], Room],
         find_family: Callable[[str], Family],
+        background: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         report: Callable[[BaseException, Any, str], None],
     ) -> None:
         self._store = store
         self._lives = lives
         self._handle = handle
         self._find_family = find_family
+        self._background = background
         self._report = report
         self._turns = Turns()
 
@@ -78,15 +82,43 @@ class MemberHooks:
     async def greet(self, socket: Socket[Any], live: Live, seat: Seat) -> None:
         """Run `on_arrive` or `on_back`, if the member has just come.
 
+        If this is cancelled while earlier hooks of the member run, the hook runs all the same
+        after these: the store has decided that the member has come.
+
         Raises:
             BaseException: What a hook raised.
         """
         if seat.turn is None:
             return
+        if self._turns.is_first((live.name, seat.member.id), seat.turn):
+            await self._greet(socket, live, seat, seat.turn)
+            return
+        waiting = self._background(self._greet_late(socket, live, seat, seat.turn))
+        try:
+            await asyncio.wait((waiting,))
+        except asyncio.CancelledError:
+            waiting.add_done_callback(lambda _: self._report_late(waiting, socket, live.name))
+            raise
+        if (error := waiting.result()) is not None:
+            raise error
+
+    async def _greet(self, socket: Socket[Any], live: Live, seat: Seat, turn: Turn) -> None:
         hook = live.family.on_arrive if seat.hook == "on_arrive" else live.family.on_back
-        async with seat.turn.taken():
+        async with turn.taken():
             if hook is not None:
                 await hook(socket, Visit(self._handle(live.name), seat.member))
+
+    async def _greet_late(self, socket: Socket[Any], live: Live, seat: Seat, turn: Turn) -> Exception | None:
+        with self._lives.held(live):
+            try:
+                await self._greet(socket, live, seat, turn)
+            except Exception as error:
+                return error
+        return None
+
+    def _report_late(self, task: asyncio.Task[Exception | None], socket: Socket[Any], room: str) -> None:
+        if not task.cancelled() and (error := task.result()) is not None:
+            self._report(error, socket, f"hook of {room!r}")
 
     async def carry_out(self, decision: Decision) -> None:
         """Run the hooks of a decision that the store has handed to this node."""

@@ -84,7 +84,7 @@ class Seating:
         self._number = count()
         self._settling: dict[Live, _Settling] = {}
         self._vacating: set[asyncio.Task[Any]] = set()
-        self.hooks = MemberHooks(store, lives, handle, find_family, report)
+        self.hooks = MemberHooks(store, lives, handle, find_family, background, report)
         # What is asked of the store about one member.
         self._operations = Turns()
         self._loop = asyncio.get_running_loop()

@@ -67,6 +67,7 @@ class SharedFeed(Feed):
         "_overflowed",
         "_quiet_timer",
         "_random",
+        "_reads_again",
         "_repair",
         "_waiting",
     )
@@ -88,6 +89,7 @@ class SharedFeed(Feed):
         self._is_live = False
         self._closed = False
         self._overflowed = False
+        self._reads_again = False
         self._held: dict[int, Record] = {}
         self._held_bytes = 0
         self._repair: asyncio.Task[None] | None = None
@@ -152,7 +154,9 @@ class SharedFeed(Feed):
                     self._quiet_timer = self._loop.call_later(_QUIET, self._grown_quiet)
                 return
         self._hold(record)
-        self._mend()
+        # One that is under way goes on for as long as something is held.
+        if not self._is_mending:
+            self._mend()
 
     def _interrupted(self, top: Position) -> None:
         if self._is_live and top != self.last:
@@ -201,14 +205,23 @@ class SharedFeed(Feed):
 
     def _mend(self, *, check: bool = False) -> None:
         """Compare the room with its history, and read what is missing; once at a time."""
-        if not self._closed and (self._repair is None or self._repair.done()):
+        if self._closed:
+            return
+        if self._is_mending:
+            # What it reads now may be older than what this is called for.
+            self._reads_again = True
+        else:
             self._repair = start(self._read_missing(check=check))
+
+    @property
+    def _is_mending(self) -> bool:
+        return self._repair is not None and not self._repair.done()
 
     async def _read_missing(self, *, check: bool) -> None:
         pause = _PAUSE
         deaf = False
         while True:
-            before = self.last
+            before, self._reads_again = self.last, False
             try:
                 if deaf:
                     # It has missed something and heard nothing: the broker may not know of it.
@@ -237,9 +250,10 @@ class SharedFeed(Feed):
             self._overflowed = False
             self._drain()
             self._release()
-            if not (deaf or self._held or self._overflowed) and self.last.offset >= page.top.offset:
+            is_unfinished = deaf or self._held or self._overflowed or self._reads_again
+            if not is_unfinished and self.last.offset >= page.top.offset:
                 return
-            if self.last != before:
+            if self.last != before or self._reads_again:
                 pause = _PAUSE
                 continue
             # What it has heard is not in the history yet.

@@ -15,7 +15,13 @@ from symphony.testing.client import scope_of
 from symphony.testing.clusternodes import ClusterBroker, ClusterNode, World
 from symphony.testing.dialing import ClientDial, ClientLink
 from symphony.testing.faults import FAULTS, Fault, Faults
-from symphony.testing.finalchecks import check_agreement, check_home, check_leftovers, check_vacated, topics_of
+from symphony.testing.finalchecks import (
+    check_agreement,
+    check_home,
+    check_leftovers,
+    check_vacated,
+    topics_of,
+)
 from symphony.testing.followers import Follower
 from symphony.testing.network import CALM
 from symphony.testing.promises import BrokenPromiseError, Stored

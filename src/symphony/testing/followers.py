@@ -46,8 +46,8 @@ class Follower:
         self._engine = engine
         self._max_recovery = max_recovery
         self._at = room.position
-        # It is told what the join did not recover only when it iterates.
-        self._begins = None if room.recovered is not False else room.position
+        # It is told what the join did not recover, or lost since then, only when it iterates.
+        self._begins = room.position
         self._epochs = set[str]() if room.position is None else {room.position.epoch}
         room.on_lost(self._is_told)
         # At once: otherwise publications could go elsewhere.

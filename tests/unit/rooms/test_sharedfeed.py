@@ -32,6 +32,9 @@ class Broker:
         self.fails = False
         self.confirmed = asyncio.Event()
         self.confirmed.set()
+        self.answers: asyncio.Event | None = None
+        # What the next answer has, instead of what is kept.
+        self.stale: list[Record] | None = None
 
     async def subscribe(self, room: str, receive: Receive, interrupted: Any = None) -> Position:
         self.receive, self.interrupted = receive, interrupted
@@ -45,11 +48,16 @@ class Broker:
     async def after(self, room: str, position: Position | None, *, limit: int, max_bytes: int) -> Page:
         self.reads += 1
         await asyncio.sleep(0)
+        if self.answers is not None:
+            await self.answers.wait()
         if self.fails:
             raise BrokerUnavailableError("it is gone")
         assert position is not None
-        top = self.kept[-1].position
-        found = [each for each in self.kept if each.position.offset > position.offset][:limit]
+        kept, self.stale = self.stale or self.kept, None
+        top = kept[-1].position
+        found = [each for each in kept if each.position.offset > position.offset][:limit]
+        if position.offset < kept[0].position.offset - 1:
+            return Page((), top, complete=False, end=top)
         return Page(found, top, complete=True, end=found[-1].position if found else top)
 
 
@@ -184,3 +192,44 @@ async def test_who_waits_for_a_position_waits_until_the_members_have_it(
     assert not late.done()
     feed.close()
     await late
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_is_asked_for_while_a_repair_reads_is_read_after_that(
+    broker: Broker, feed: SharedFeed, got: list[int], waits: bool
+) -> None:
+    """A read was answered late, with an answer from before the link was lost.
+
+    The new link told the node meanwhile that there was more. That was ignored, because a repair
+    was under way, and members got it 25 seconds later.
+    """
+    broker.kept = [record(0)]
+    await feed.open()
+    broker.kept = [record(1)]
+    broker.answers = asyncio.Event()
+    broker.receive(record(2))
+    await settle()
+    old, broker.kept = broker.kept, [record(1), record(2), record(3)]
+    if waits:
+        reached = asyncio.ensure_future(feed.reached(Position("one", 3)))
+    else:
+        assert broker.interrupted is not None
+        broker.interrupted(Position("one", 3))
+    await settle()
+    broker.stale = old
+    broker.answers.set()
+    await settle()
+    assert got == [1, 2, 3]
+    if waits:
+        await reached
+
+
+async def test_a_member_that_has_lost_something_is_not_told_a_position_before_its_own(
+    broker: Broker, feed: SharedFeed
+) -> None:
+    """It came from a node that was faster, and this one told it how far it was itself."""
+    broker.kept = [record(2)]
+    await feed.open()
+    broker.kept = [record(12), record(13)]
+    assert await feed.start_of(Position("one", 9), 100) == (None, False)
+    assert feed.last == Position("one", 13)
