@@ -193,7 +193,7 @@ class Network:
         now, random = self.disturbances, self.random
         if now is CALM:
             return [(0.0, True)]
-        takes = random.uniform(0.0, 1.5) if random.random() < now.slow else 0.0
+        takes = random.uniform(0.0, 1.5) if now.slow and random.random() < now.slow else 0.0
         if half.host is not self._broker():
             # What a node says arrives in order, or its link ends.
             return [(takes, True)]
