@@ -136,6 +136,35 @@ async def test_nothing_is_published_if_the_hook_fails_and_its_dependencies_notic
         assert await app.room("chat:a").history() == []
 
 
+@pytest.mark.parametrize("history", [100, None])
+@pytest.mark.parametrize(
+    ("codec", "event", "data"),
+    [
+        ("json", "order", 2**70),
+        ("json", "bare", [2**60]),
+        ("msgpack", "order", 2**60),
+        ("msgpack", "bare", {(1, 2): 3}),
+        ("msgpack", "bare", [{None: 1}]),
+    ],
+)
+async def test_data_that_the_other_members_cannot_be_sent_is_invalid(
+    serve, history: int | None, codec: str, event: str, data: Any
+):
+    """It was an internal error with a traceback in the log, or the other members did not get it."""
+    app, _ = make(history)
+    async with serve(app) as url, member(url, codec) as one, member(url) as two:
+        for each in (one, two):
+            await each.say({"join": "chat:a", "id": 1})
+            await each.hears({"joined": "chat:a"}, {"reply": 1})
+        await publish(one, event, data)
+        refused = await one.hear()
+        assert (refused["error"], refused["data"]["code"]) == (9, "invalid")
+        # Nobody has heard of it.
+        await publish(one, "bare", "next")
+        assert (await two.hear())["data"] == "next"
+    assert app.stats.failed_handlers == 0
+
+
 @pytest.mark.parametrize(
     ("event", "data", "fields", "code"),
     [

@@ -12,9 +12,10 @@ from symphony.errors import (
     QueueFullError,
     Reject,
 )
-from symphony.outgoing.encoding import Emitted
+from symphony.outgoing.encoding import Content, Emitted
 from symphony.protocol.invalid import shortened
 from symphony.protocol.reading import UNREADABLE, unreadable
+from symphony.protocol.unencodable import UnencodableError
 from symphony.rooms.options import Delivery
 from symphony.socket import recipient_of
 
@@ -133,7 +134,7 @@ class ClientRooms:
             if recipient_of(socket) not in live:
                 raise _not_a_member(live.name)
             made = await hook.call(socket, Said(self._handle(live.name), data, live.params))
-            message = Emitted(asked.event, data if made is None else made)
+            message = Emitted(asked.event, made) if made is not None else _of_client(asked.event, data)
             delivery = _VOLATILE if asked.id is None else Delivery(key=asked.key)
             by = _publisher(socket, asked)
             return self._publishing.publish_for(live, message, delivery, by=by, said=asked.data)
@@ -196,6 +197,18 @@ class ClientRooms:
         if live is None or recipient_of(socket) not in live:
             raise _not_a_member(name)
         return live
+
+
+def _of_client(event: str, data: Any) -> Content:
+    """Return the publication of a client's own data, which members with either codec can get.
+
+    Raises:
+        Reject: `invalid`: some cannot. One codec has integers and keys that the other has not.
+    """
+    try:
+        return Content.of(Emitted(event, data))
+    except UnencodableError as error:
+        raise Reject("invalid", f"not all members can get this: {shortened(str(error))}") from None
 
 
 def _not_a_member(name: str) -> Reject:

@@ -122,7 +122,7 @@ class Publishing:
         return self._keep(name, live, draft, history)
 
     def publish_for(
-        self, live: Live, message: Emitted, delivery: Delivery, *, by: str, said: object
+        self, live: Live, message: Emitted | Content, delivery: Delivery, *, by: str, said: object
     ) -> Awaitable[Position | None]:
         """Publish for a client, to a room that exists.
 
@@ -137,7 +137,8 @@ class Publishing:
         if history is None or delivery.key is None:
             return self.publish(live.name, live, message, (), delivery)
         content = Content.of(message)
-        key = _key_of(by, delivery.key, message.event, said)
+        assert content.event is not None
+        key = _key_of(by, delivery.key, content.event, said)
         return self._keep(live.name, live, Draft(content.event, content.packed, content, key), history)
 
     async def first(self, name: str, event: str, key: str, *, by: str, said: object) -> Position | None:
