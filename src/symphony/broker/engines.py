@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from symphony.broker.base import Broker
 from symphony.broker.ipc import ServedBroker, dial_to
@@ -25,6 +25,7 @@ from symphony.limits import Limits
 __all__ = (
     "MEMORY",
     "check",
+    "is_elsewhere",
     "is_in_memory",
     "name_beside",
     "note_of",
@@ -37,7 +38,22 @@ __all__ = (
 MEMORY: Final = "memory://"
 """The URL of the broker in the memory of the process."""
 
-_SCHEMES: Final = ("memory", "ipc", "sqlite")
+_REDIS: Final = ("redis", "rediss")
+_SCHEMES: Final = ("memory", "ipc", "sqlite", *_REDIS)
+
+
+@runtime_checkable
+class _Named(Protocol):
+    """A broker that has a name for this node."""
+
+    name: str
+
+
+@runtime_checkable
+class _WithMembers(Protocol):
+    """A broker that keeps the members of rooms itself."""
+
+    def members(self) -> PresenceStore: ...
 
 
 def check(url: str) -> None:
@@ -56,11 +72,23 @@ def check(url: str) -> None:
         dial_to(url)
     if scheme == "sqlite":
         target_of(url)
+    if is_in_redis(url):
+        _redis(url, Limits())
 
 
 def is_in_memory(url: str) -> bool:
     """Return whether the broker is one in the memory of the process."""
     return url == MEMORY
+
+
+def is_in_redis(url: str) -> bool:
+    """Return whether the broker is a Redis server."""
+    return url.partition("://")[0] in _REDIS
+
+
+def is_elsewhere(url: str) -> bool:
+    """Return whether the broker is in another process anyway."""
+    return url.startswith("ipc:") or is_in_redis(url)
 
 
 def note_of(url: str) -> Path | None:
@@ -116,6 +144,8 @@ async def open_broker(url: str, limits: Limits, *, ended: Callable[[], None] | N
             max_calls=limits.max_broker_calls,
             max_waiting_bytes=limits.max_broker_bytes,
         )
+    if is_in_redis(url):
+        return await _redis(url, limits)()
     broker = RemoteBroker(
         dial_to(url),
         timeout=limits.publish_timeout,
@@ -129,13 +159,15 @@ async def open_broker(url: str, limits: Limits, *, ended: Callable[[], None] | N
 
 def name_beside(broker: Broker | None) -> str:
     """Return the name of a node: the one by which its broker knows it."""
-    return broker.name if isinstance(broker, RemoteBroker) else secrets.token_urlsafe(9)
+    return broker.name if isinstance(broker, _Named) else secrets.token_urlsafe(9)
 
 
 def presence_beside(broker: Broker | None) -> PresenceStore:
     """Return the presence store that belongs to a broker."""
     if isinstance(broker, RemoteBroker):
         return RemotePresence(broker)
+    if isinstance(broker, _WithMembers):
+        return broker.members()
     kept = _kept_beside(broker)
     return MemoryPresence() if kept is None else StoredPresence(kept)
 
@@ -143,6 +175,37 @@ def presence_beside(broker: Broker | None) -> PresenceStore:
 def _kept_beside(broker: Broker | None) -> KeptMembers | None:
     """Return where the members of rooms are stored that belong to a broker; `None`: nowhere."""
     return broker.kept if isinstance(broker, SqliteBroker) else None
+
+
+def _redis(url: str, limits: Limits) -> Callable[[], Awaitable[Broker]]:
+    """Return what opens a broker in Redis, whose packages need not be installed."""
+    try:
+        from symphony.broker.redis.broker import RedisBroker
+        from symphony.broker.redis.dialing import dial_to
+    except ImportError as error:
+        raise ConfigurationError(
+            f"The broker redis:// needs more packages ({error}): pip install 'symphony-ws[redis]'."
+        ) from error
+    from symphony.broker.redis.target import target_of
+
+    target = target_of(url)
+
+    async def opened() -> Broker:
+        broker = RedisBroker(
+            dial_to(target),
+            prefix=target.prefix,
+            timeout=limits.publish_timeout,
+            max_calls=limits.max_broker_calls,
+            max_bytes=limits.max_broker_bytes,
+        )
+        try:
+            await broker.connect()
+        except BaseException:
+            broker.close()
+            raise
+        return broker
+
+    return opened
 
 
 def serve(url: str, limits: Limits) -> ServedBroker:
@@ -156,6 +219,6 @@ def serve(url: str, limits: Limits) -> ServedBroker:
         ConfigurationError: The URL is wrong, or names the broker of another process.
     """
     check(url)
-    if url.startswith("ipc:"):
+    if is_elsewhere(url):
         raise ConfigurationError(f"The broker {url!r} lives in another process, which serves it.")
     return serve_engine(lambda: open_broker(url, limits), kept_beside=_kept_beside)

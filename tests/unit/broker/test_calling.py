@@ -257,7 +257,7 @@ async def test_relayed_messages_are_refused_if_too_much_is_unsent_or_there_is_no
 @pytest.mark.within("broker.links.MAX_MESSAGE_BYTES")
 @pytest.mark.beyond("broker.links.MAX_MESSAGE_BYTES")
 async def test_a_publication_may_have_a_size(node: RemoteBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("symphony.broker.calling.MAX_MESSAGE_BYTES", 1000)
+    monkeypatch.setattr("symphony.broker.waiting.MAX_MESSAGE_BYTES", 1000)
     assert (await node.publish("a", draft("x" * 900), HISTORY)).offset == 1
     with pytest.raises(MessageTooLargeError) as caught:
         await node.publish("a", draft("x" * 1000), HISTORY)

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from symphony.broker.engines import MEMORY, check, note_of, serve
+from symphony.broker.engines import MEMORY, check, is_elsewhere, note_of, serve
 from symphony.broker.ipc import ServedBroker
 from symphony.errors import ConfigurationError
 from symphony.limits import Limits
@@ -65,7 +65,7 @@ def shared_broker(url: str | None) -> Generator[ServedBroker | None]:
     """
     url = url or MEMORY
     check(url)
-    if url.startswith("ipc:"):
+    if is_elsewhere(url):
         tell_broker(url)
         yield None
         return

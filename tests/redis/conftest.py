@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from support.redisservers import RedisServer, redis_binary, valkey_binary
+from symphony import Limits
+from symphony.broker.base import Broker
+from symphony.broker.engines import open_broker
+
+LIMITS = Limits()
+
+Connect = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture(scope="session", params=["redis", "valkey"])
+def clocked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server whose clock can be put forward. Tests share it."""
+    binary = redis_binary() if request.param == "redis" else valkey_binary()
+    server = RedisServer(tmp_path_factory.mktemp("redis"), binary, clock=True)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def empty(clocked: RedisServer) -> RedisServer:
+    """The same, with nothing in it."""
+    clocked.command("FLUSHALL")
+    return clocked
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server of its own, which may be killed."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"), redis_binary())
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Return what connects to a server."""
+    async with AsyncExitStack() as stack:
+
+        async def made(server: RedisServer, limits: Limits = LIMITS) -> Broker:
+            broker = await open_broker(server.url, limits)
+            stack.callback(broker.close)
+            return broker
+
+        yield made
