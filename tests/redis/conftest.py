@@ -17,7 +17,9 @@ Connect = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture(scope="session", params=["redis", "valkey"])
-def clocked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+def clocked(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RedisServer]:
     """A server whose clock can be put forward. Tests share it."""
     binary = redis_binary() if request.param == "redis" else valkey_binary()
     server = RedisServer(tmp_path_factory.mktemp("redis"), binary, clock=True)

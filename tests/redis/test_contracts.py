@@ -22,7 +22,9 @@ async def test_it_is_a_broker(
 
 @pytest.mark.parametrize("check", contracts.SHARED_BROKER, ids=lambda check: check.__name__)
 async def test_processes_share_it(
-    check: Callable[[Broker, Broker], Awaitable[None]], empty: RedisServer, connect: Callable[..., Awaitable[Broker]]
+    check: Callable[[Broker, Broker], Awaitable[None]],
+    empty: RedisServer,
+    connect: Callable[..., Awaitable[Broker]],
 ) -> None:
     await check(await connect(empty), await connect(empty))
 

@@ -8,10 +8,10 @@ from typing import Final
 
 from symphony.broker.attendance import HEAD_START, TAKEN, Decision
 
-__all__ = ("Decisions",)
+__all__ = ("MAX_DECISIONS", "Decisions")
 
-# What is kept at most, over all rooms. See docs/limits.md.
-_MAX_DECISIONS: Final = 100_000
+MAX_DECISIONS: Final = 100_000
+"""The most decisions of all rooms together."""
 
 
 class _Pending:
@@ -52,7 +52,7 @@ class Decisions:
             The name of a decision that was dropped for it.
         """
         self._pending[decision.id] = _Pending(decision, node, now, by)
-        if len(self._pending) <= _MAX_DECISIONS:
+        if len(self._pending) <= MAX_DECISIONS:
             return None
         dropped, _ = self._pending.popitem(last=False)
         self.dropped += 1

@@ -14,6 +14,8 @@ from symphony.broker.memberchanges import KeptMembers
 from symphony.broker.memory import MemoryBroker
 from symphony.broker.memorypresence import MemoryPresence
 from symphony.broker.presence import PresenceStore
+from symphony.broker.redis.target import SCHEMES as REDIS_SCHEMES
+from symphony.broker.redis.target import target_of as redis_target_of
 from symphony.broker.remote import RemoteBroker
 from symphony.broker.remotepresence import RemotePresence
 from symphony.broker.sqlite import SqliteBroker
@@ -38,8 +40,7 @@ __all__ = (
 MEMORY: Final = "memory://"
 """The URL of the broker in the memory of the process."""
 
-_REDIS: Final = ("redis", "rediss")
-_SCHEMES: Final = ("memory", "ipc", "sqlite", *_REDIS)
+_SCHEMES: Final = ("memory", "ipc", "sqlite", *REDIS_SCHEMES)
 
 
 @runtime_checkable
@@ -72,7 +73,7 @@ def check(url: str) -> None:
         dial_to(url)
     if scheme == "sqlite":
         target_of(url)
-    if is_in_redis(url):
+    if _is_in_redis(url):
         _redis(url, Limits())
 
 
@@ -81,14 +82,9 @@ def is_in_memory(url: str) -> bool:
     return url == MEMORY
 
 
-def is_in_redis(url: str) -> bool:
-    """Return whether the broker is a Redis server."""
-    return url.partition("://")[0] in _REDIS
-
-
 def is_elsewhere(url: str) -> bool:
     """Return whether the broker is in another process anyway."""
-    return url.startswith("ipc:") or is_in_redis(url)
+    return url.startswith("ipc:") or _is_in_redis(url)
 
 
 def note_of(url: str) -> Path | None:
@@ -144,7 +140,7 @@ async def open_broker(url: str, limits: Limits, *, ended: Callable[[], None] | N
             max_calls=limits.max_broker_calls,
             max_waiting_bytes=limits.max_broker_bytes,
         )
-    if is_in_redis(url):
+    if _is_in_redis(url):
         return await _redis(url, limits)()
     broker = RemoteBroker(
         dial_to(url),
@@ -177,6 +173,11 @@ def _kept_beside(broker: Broker | None) -> KeptMembers | None:
     return broker.kept if isinstance(broker, SqliteBroker) else None
 
 
+def _is_in_redis(url: str) -> bool:
+    """Return whether the broker is a Redis server."""
+    return url.partition("://")[0] in REDIS_SCHEMES
+
+
 def _redis(url: str, limits: Limits) -> Callable[[], Awaitable[Broker]]:
     """Return what opens a broker in Redis, whose packages need not be installed."""
     try:
@@ -186,9 +187,7 @@ def _redis(url: str, limits: Limits) -> Callable[[], Awaitable[Broker]]:
         raise ConfigurationError(
             f"The broker redis:// needs more packages ({error}): pip install 'symphony-ws[redis]'."
         ) from error
-    from symphony.broker.redis.target import target_of
-
-    target = target_of(url)
+    target = redis_target_of(url)
 
     async def opened() -> Broker:
         broker = RedisBroker(

@@ -32,13 +32,13 @@ from symphony.broker.occupancy import Entry, Occupancy
 from symphony.broker.register import Register
 from symphony.broker.rights import Rights
 
-__all__ = ("PresenceTable",)
+__all__ = ("MAX_MEMBERS", "PresenceTable")
 
 # Decided and handed out by one call of `reap`.
 _AT_ONCE: Final = 100
 
-# What the table keeps at most, over all rooms. See docs/limits.md.
-_MAX_MEMBERS: Final = 1_000_000
+MAX_MEMBERS: Final = 1_000_000
+"""The most members of all rooms together."""
 
 
 class PresenceTable:
@@ -106,7 +106,7 @@ class PresenceTable:
                 if not self._reap_room(room, now):
                     return self._refuse(track, room, "full", now)
             member = room.members.get(track.member) if room is not None else None
-        if member is None and self._register.size >= _MAX_MEMBERS:
+        if member is None and self._register.size >= MAX_MEMBERS:
             return self._refuse(track, room, "busy", now)
         if room is None:
             room = self._register.begin(track.room)

@@ -80,8 +80,8 @@ def check_agreement(world: World, clients: Mapping[str, Client]) -> None:
     check_claims(world.nodes, world.broker.table._rights._claims, require)
     now = world.loop.time()
     for node in world.nodes:
-        calls: dict[int, Any] = cast("Any", node.app)._core.node.rooms._broker._caller._calls
-        late = [call.message for call in calls.values() if call.deadline < now - 1]
+        calls: list[Any] = cast("Any", node.app)._core.node.rooms._broker._caller._waiting.all()
+        late = [call.message for call in calls if call.deadline < now - 1]
         require(not late, lambda node=node, late=late: f"{node.name} still waits for {late}.")
     for name, client in clients.items():
         if client.closed is not None:

@@ -27,10 +27,10 @@ class Store:
         return self.table.track(track).kind
 
 
-@pytest.mark.within("broker.presencetable._MAX_MEMBERS")
-@pytest.mark.beyond("broker.presencetable._MAX_MEMBERS")
+@pytest.mark.within("broker.presencetable.MAX_MEMBERS")
+@pytest.mark.beyond("broker.presencetable.MAX_MEMBERS")
 def test_a_store_has_a_limited_number_of_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presencetable, "_MAX_MEMBERS", 3)
+    monkeypatch.setattr(presencetable, "MAX_MEMBERS", 3)
     store = Store()
     assert [store.track(f"m{n}", f"c{n}", room=f"r{n}") for n in range(4)] == [*["arrived"] * 3, "busy"]
     assert store.track("m1", "c5", room="r1") == "added"
@@ -49,10 +49,10 @@ def test_the_ends_of_a_limited_number_of_connections_are_remembered(monkeypatch:
     assert [store.track("ann", f"c{n}") for n in (1, 2, 3, 0)] == ["stale", "stale", "stale", "arrived"]
 
 
-@pytest.mark.within("broker.decisions._MAX_DECISIONS")
-@pytest.mark.beyond("broker.decisions._MAX_DECISIONS")
+@pytest.mark.within("broker.decisions.MAX_DECISIONS")
+@pytest.mark.beyond("broker.decisions.MAX_DECISIONS")
 def test_a_limited_number_of_decisions_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decisions, "_MAX_DECISIONS", 3)
+    monkeypatch.setattr(decisions, "MAX_DECISIONS", 3)
     store = Store()
     for n in range(3):
         store.track(f"m{n}", f"c{n}")

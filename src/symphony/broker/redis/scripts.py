@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Final
 
 from symphony.broker.attendance import HEAD_START, LEASE, REAP, REFRESH, REMEMBERED, TAKEN
+from symphony.broker.decisions import MAX_DECISIONS
+from symphony.broker.presencetable import MAX_MEMBERS
 from symphony.broker.redis.commands import Script
 
 __all__ = ("KEPT", "PRESENCE", "ROOMS", "Names", "incarnation")
 
 
-# What a presence store keeps at most, and how much one call decides and looks at.
-_MAX_MEMBERS: Final = 1_000_000
-_MAX_DECISIONS: Final = 100_000
+# How much one call decides and looks at.
 _AT_ONCE: Final = 100
 _LOOKED_AT: Final = 1000
 
@@ -47,8 +47,8 @@ PRESENCE: Final = _read(
         DAY=_DAY,
         STATE_TTL=_DAY * 30,
     ),
-    MAX_MEMBERS=_MAX_MEMBERS,
-    MAX_DECISIONS=_MAX_DECISIONS,
+    MAX_MEMBERS=MAX_MEMBERS,
+    MAX_DECISIONS=MAX_DECISIONS,
     AT_ONCE=_AT_ONCE,
     LOOKED_AT=_LOOKED_AT,
 )
