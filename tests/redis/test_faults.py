@@ -76,6 +76,10 @@ async def test_what_an_older_snapshot_has_lost_is_told_to_those_whom_it_concerns
     server.start()
     assert await follows(broker, two) == []
     assert await follows(broker, three) is None
+    # Whoever has heard what is lost goes on where the two are the same, and gets nothing twice.
+    for lost in (three, four):
+        page = await broker.after("a", lost, limit=100, max_bytes=PAGE)
+        assert (page.complete, page.end.offset) == (False, two.offset)
     (again,) = await publish(broker, "another 3")
     assert again.offset == three.offset
     assert again.epoch != three.epoch

@@ -119,7 +119,9 @@ class Page(NamedTuple):
             far as the page goes. If not, something after that position is no longer
             kept, or the position is not one of this history.
         end: How far the page goes: it covers each place up to this position, the empty ones
-            too. The next page follows it. It is *top* if nothing follows.
+            too. The next page follows it. It is *top* if nothing follows. If the page is not
+            complete, it has no records, and whoever has the position asked for goes on after this
+            one: what is kept up to it is known there already, as far as the engine can tell.
     """
 
     records: Sequence[Record]

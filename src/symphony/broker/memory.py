@@ -186,7 +186,7 @@ class MemoryBroker:
         elif log.knows(position):
             skip = log.index_after(position.offset)
         else:
-            return Page((), log.position, complete=False, end=log.position)
+            return Page((), log.position, complete=False, end=Position(log.epoch, log.floor))
         records: list[Record] = []
         size = 0
         # By index: a deque is entered from its nearer end.

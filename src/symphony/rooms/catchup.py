@@ -118,8 +118,10 @@ class CatchUp:
                 await self._begin_anew()
                 continue
             if lost:
-                # It goes on with the oldest that is kept.
-                page = await self._feed.page(None)
+                # It goes on with the oldest that it does not have.
+                page = await self._feed.page(page.end)
+                if not page.complete:
+                    continue
             if not self._goes_on:
                 return
             if outbox.size > outbox.low:

@@ -155,6 +155,8 @@ async def a_position_of_another_history_is_noticed(broker: Broker) -> None:
     for position in (Position("another", 1), Position(top.epoch, 2), Position("another", 0)):
         page = await broker.after("a", position, limit=1, max_bytes=PAGE)
         assert (list(page.records), page.top, page.complete) == ([], top, False)
+        # All that is kept may be new to whoever has it, unless the offset is beyond the end.
+        assert page.end in (Position(top.epoch, 0), top)
 
 
 async def a_room_without_publications_has_a_position(broker: Broker) -> None:
@@ -174,7 +176,7 @@ async def the_history_is_limited_in_number(broker: Broker) -> None:
     page = await broker.after("a", positions[1], limit=10, max_bytes=PAGE)
     assert (content(page.records), page.complete) == ([2, 3, 4], True)
     page = await broker.after("a", positions[0], limit=10, max_bytes=PAGE)
-    assert (list(page.records), page.complete) == ([], False)
+    assert (list(page.records), page.complete, page.end) == ([], False, positions[1])
 
 
 async def the_history_is_limited_in_bytes(broker: Broker) -> None:

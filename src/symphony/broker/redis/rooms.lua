@@ -48,22 +48,37 @@ local function parsed(entry)
   return offset, fields[2], fields[4]
 end
 
--- Whether a position is one of this room.
-local function is_known(of, offset)
+-- The last offset before a generation began, and the replication id until then.
+local function forked_at(generation)
+  local forked = generation == gen and fork or redis.call('HGET', META, 'f' .. int(generation))
+  if not forked then
+    return nil
+  end
+  local last, id = forked:match('^(%d+):(%w+)$')
+  return tonumber(last), id
+end
+
+-- Up to which offset another epoch is the same as this one, and whether that is certain.
+local function common_with(of)
   if of == epoch then
-    return offset <= top
+    return top, true
   end
   local incarnation, generation, id = of:match('^(.-)%.(%d+)%-(%w+)$')
   if incarnation ~= inc then
-    return false
+    return 0, false
   end
-  generation = tonumber(generation) + 1
-  local forked = generation == gen and fork or redis.call('HGET', META, 'f' .. int(generation))
-  if not forked then
-    return false
+  local last, before = forked_at(generation + 1)
+  if last and before == id then
+    return last, true
   end
-  local last, before = forked:match('^(%d+):(%w+)$')
-  return before == id and offset <= tonumber(last)
+  -- That generation is of another life of the server. What came before it may be the same.
+  return forked_at(tonumber(generation)) or 0, false
+end
+
+-- Whether a position is one of this room.
+local function is_known(of, offset)
+  local last, is_certain = common_with(of)
+  return is_certain and offset <= last
 end
 
 local function forget(offset, blob, replaces)
@@ -183,7 +198,8 @@ local offset = tonumber(ARGV[4])
 
 if METHOD == 'after' then
   if of ~= '' and (not is_known(of, offset) or offset < floor) then
-    return page(false, top, {})
+    local common = of == epoch and 0 or common_with(of)
+    return page(false, math.min(math.max(common, floor), top), {})
   end
   local from = of == '' and '-' or int(offset + 1)
   local entries = redis.call('XRANGE', HISTORY, from, '+', 'COUNT', limit + 1)

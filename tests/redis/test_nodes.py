@@ -1,0 +1,88 @@
+"""Two servers that share a Redis: rooms, members, users, homes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from support.clients import until
+from support.process import Running
+from support.redisnodes import client, nodes
+from support.redisservers import RedisServer
+from symphony.errors import RemoteError
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+async def pair(server: RedisServer, tmp_path: Path) -> AsyncIterator[list[Running]]:
+    async with nodes(tmp_path, server.url) as running:
+        yield running
+
+
+async def test_publications_members_and_users_are_the_same_on_both_nodes(pair: list[Running]) -> None:
+    async with client(pair[0]) as ann, client(pair[1]) as bob, client(pair[1]) as eve:
+        assert await ann.request("where") != await bob.request("where")
+        rooms = [await one.join("kept:a") for one in (ann, bob)]
+        positions = [await rooms[number % 2].emit("posted", number) for number in range(20)]
+        assert [position.offset for position in positions] == list(range(1, 21))
+        for room in rooms:
+            heard: list[int] = []
+            async for publication in room:
+                heard.append(publication.data)
+                if len(heard) == 20:
+                    break
+            assert heard == list(range(20))
+
+        for one, name in ((ann, "ann"), (bob, "bob"), (eve, "eve")):
+            await one.request("login", name)
+        seats = [await one.join("seats:a") for one in (ann, bob)]
+        for room in seats:
+            await until(lambda room=room: sorted(room.presence) == ["ann", "bob"])
+        with pytest.raises(RemoteError) as refused:
+            await eve.join("seats:a")
+        assert refused.value.code == "room_full"
+
+        told: list[str] = []
+        bob.on("told")(lambda data: told.append(data))
+        await ann.request("tell", ["bob", "hi"])
+        await until(lambda: told == ["hi"])
+        assert await ann.request("count", "bob") == 1
+        await seats[1].leave()
+        await until(lambda: list(seats[0].presence) == ["ann"])
+
+
+async def test_a_room_with_state_is_on_one_node_and_moves_when_that_ends(pair: list[Running]) -> None:
+    async with client(pair[0]) as ann:
+        await ann.join("game:a")
+        async with client(pair[1]) as bob:
+            with pytest.raises(RemoteError) as refused:
+                await asyncio.wait_for(bob.join("game:a"), 20)
+            assert refused.value.code == "elsewhere"
+            pair[0].signal(signal.SIGTERM)
+            await pair[0].end()
+            await bob.join("game:a")
+
+
+async def test_a_member_of_a_killed_node_is_back_at_the_other_in_its_grace(pair: list[Running]) -> None:
+    async with client(pair[1]) as bob:
+        await bob.request("login", "bob")
+        seats = await bob.join("seats:a")
+        lost = client(pair[0])
+        await lost
+        await lost.request("login", "ann")
+        await lost.join("seats:a")
+        await until(lambda: sorted(seats.presence) == ["ann", "bob"])
+        pair[0].signal(signal.SIGKILL)
+        await lost.close()
+        # Nobody has said that ann has left, and the seat is hers.
+        async with client(pair[1]) as ann:
+            await ann.request("login", "ann")
+            await ann.join("seats:a")
+            assert sorted(seats.presence) == ["ann", "bob"]
+            await seats.leave()
+            await ann.request("where")
