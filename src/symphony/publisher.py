@@ -8,8 +8,15 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from symphony.broker.engines import check, name_beside, open_broker, presence_beside, reachable_at
-from symphony.broker.ipc import shown
+from symphony.broker.engines import (
+    check,
+    is_in_redis,
+    name_beside,
+    open_broker,
+    presence_beside,
+    reachable_at,
+    shown,
+)
 from symphony.complaints import MAX_FAILURES, Complaint
 from symphony.errors import BrokerUnavailableError, WrongThreadError
 from symphony.farsockets import FarSocket, FarSockets
@@ -99,6 +106,8 @@ class Publisher:
         try:
             broker = await open_broker(url, self._limits)
         except BrokerUnavailableError:
+            if is_in_redis(url):
+                raise
             raise BrokerUnavailableError(
                 f"The broker {shown(url)} cannot be reached. Is the server running? With `symphony run "
                 "--workers 2 --data DIR`, its broker is sqlite:///DIR/rooms.db."

@@ -14,6 +14,8 @@ from support.redisservers import RedisServer
 from symphony import BrokerUnavailableError, ConfigurationError, Limits
 from symphony.broker.base import Broker, Draft, History, Key, Record
 from symphony.broker.engines import open_broker
+from symphony.broker.redis import broker as broker_module
+from symphony.broker.redis import keptmessages
 from symphony.errors import OutcomeUnknownError
 from symphony.protocol.positions import Position
 from symphony.testing.drafts import PAGE, data_of, draft, read_all
@@ -202,6 +204,7 @@ async def test_a_subscriber_that_was_cut_learns_what_it_has_missed(
     assert [data_of(record) for record in heard] == list(range(5))
 
 
+@pytest.mark.beyond("broker.redis.broker._PROBE_TIMEOUT")
 async def test_a_connection_that_hears_nothing_is_noticed(server: RedisServer) -> None:
     async with RedisProxy(server.port) as proxy:
         broker = await open_broker(proxy.url, Limits())
@@ -314,3 +317,43 @@ async def test_a_node_that_was_cut_off_for_too_long_is_told(server: RedisServer)
         finally:
             one.close()
             two.close()
+
+
+@pytest.mark.within("broker.redis.keptmessages._MAX_KEPT")
+@pytest.mark.beyond("broker.redis.keptmessages._MAX_KEPT")
+async def test_what_is_kept_for_a_node_is_bounded(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keptmessages, "_MAX_KEPT", 3)
+    async with RedisProxy(server.port) as proxy:
+        one, two = await open_broker(server.url, Limits()), await open_broker(proxy.url, Limits())
+        heard: list[bytes] = []
+        try:
+            await two.listen("nodes", heard.append, lambda: heard.append(b"missed"))
+            for count, expected in ((3, [b"0", b"1", b"2"]), (4, [b"missed"])):
+                proxy.refuse()
+                for number in range(count):
+                    await one.deliver("nodes", b"%d" % number, keeps=True)
+                proxy.accept()
+                await until(lambda expected=expected: len(heard) == len(expected))
+                assert heard == expected
+                heard.clear()
+        finally:
+            one.close()
+            two.close()
+
+
+@pytest.mark.within("broker.redis.broker._PROBE_TIMEOUT")
+async def test_a_connection_that_hears_is_left_alone(
+    server: RedisServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "_PROBE", 0.01)
+    broker = await connect(server)
+    tops: list[Position] = []
+    heard: list[Record] = []
+    await broker.subscribe("a", heard.append, tops.append)
+    for number in range(50):
+        await publish(broker, number)
+        await asyncio.sleep(0.01)
+    assert tops == []
+    assert len(heard) == 50

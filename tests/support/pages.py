@@ -409,6 +409,8 @@ class Reader:
         assert arguments[0] == "install"
         locked = (ROOT / "uv.lock").read_text()
         for package in arguments[1:]:
+            package, _, extra = package.strip("'").rstrip("]").partition("[")
+            assert not extra or f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text(), extra
             assert package in (".", "-e") or f'\nname = "{package}"\n' in locked, (
                 f"{package} is in no lock file"
             )

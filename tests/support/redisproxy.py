@@ -26,6 +26,7 @@ class RedisProxy:
         self.loses: Callable[[bytes], bool] = lambda part: False
         self.swallows: Callable[[bytes], bool] = lambda part: False
         self._server_port = port
+        self._refuses = False
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -48,12 +49,24 @@ class RedisProxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def refuse(self) -> None:
+        """Cut all connections, and each new one, until `accept`."""
+        self._refuses = True
+        self.cut()
+
+    def accept(self) -> None:
+        """Hand on the bytes of new connections."""
+        self._refuses = False
+
     def cut(self) -> None:
         """Cut all connections."""
         for writer in tuple(self._writers):
             writer.transport.abort()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refuses:
+            writer.transport.abort()
+            return
         task = asyncio.ensure_future(self._carry(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -10,6 +10,7 @@ from typing import Final, Protocol, runtime_checkable
 from symphony.broker.base import Broker
 from symphony.broker.ipc import ServedBroker, dial_to
 from symphony.broker.ipc import serve as serve_engine
+from symphony.broker.ipc import shown as shown_ipc
 from symphony.broker.memberchanges import KeptMembers
 from symphony.broker.memory import MemoryBroker
 from symphony.broker.memorypresence import MemoryPresence
@@ -29,12 +30,14 @@ __all__ = (
     "check",
     "is_elsewhere",
     "is_in_memory",
+    "is_in_redis",
     "name_beside",
     "note_of",
     "open_broker",
     "presence_beside",
     "reachable_at",
     "serve",
+    "shown",
 )
 
 MEMORY: Final = "memory://"
@@ -73,7 +76,7 @@ def check(url: str) -> None:
         dial_to(url)
     if scheme == "sqlite":
         target_of(url)
-    if _is_in_redis(url):
+    if is_in_redis(url):
         _redis(url, Limits())
 
 
@@ -82,9 +85,16 @@ def is_in_memory(url: str) -> bool:
     return url == MEMORY
 
 
+def shown(url: str) -> str:
+    """Return the URL of a broker without its secrets, for messages."""
+    if is_in_redis(url):
+        return redis_target_of(url).shown
+    return shown_ipc(url) if url.startswith("ipc:") else url
+
+
 def is_elsewhere(url: str) -> bool:
     """Return whether the broker is in another process anyway."""
-    return url.startswith("ipc:") or _is_in_redis(url)
+    return url.startswith("ipc:") or is_in_redis(url)
 
 
 def note_of(url: str) -> Path | None:
@@ -140,7 +150,7 @@ async def open_broker(url: str, limits: Limits, *, ended: Callable[[], None] | N
             max_calls=limits.max_broker_calls,
             max_waiting_bytes=limits.max_broker_bytes,
         )
-    if _is_in_redis(url):
+    if is_in_redis(url):
         return await _redis(url, limits)()
     broker = RemoteBroker(
         dial_to(url),
@@ -173,7 +183,7 @@ def _kept_beside(broker: Broker | None) -> KeptMembers | None:
     return broker.kept if isinstance(broker, SqliteBroker) else None
 
 
-def _is_in_redis(url: str) -> bool:
+def is_in_redis(url: str) -> bool:
     """Return whether the broker is a Redis server."""
     return url.partition("://")[0] in REDIS_SCHEMES
 
@@ -191,6 +201,7 @@ def _redis(url: str, limits: Limits) -> Callable[[], Awaitable[Broker]]:
 
     async def opened() -> Broker:
         broker = RedisBroker(
+            target.shown,
             dial_to(target),
             prefix=target.prefix,
             timeout=limits.publish_timeout,

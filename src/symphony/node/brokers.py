@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import Final
 
 from symphony.broker.base import Broker
-from symphony.broker.engines import MEMORY, is_in_memory, open_broker
+from symphony.broker.engines import MEMORY, is_elsewhere, is_in_memory, open_broker
 from symphony.broker.links import Dial
 from symphony.broker.remote import RemoteBroker
 from symphony.limits import Limits
@@ -57,7 +57,7 @@ async def opened_broker(
         finally:
             broker.close()
         return
-    if url is not None and is_in_memory(url) and os.environ.get(BROKER_VARIABLE, "").startswith("ipc:"):
+    if url is not None and is_in_memory(url) and is_elsewhere(os.environ.get(BROKER_VARIABLE, "")):
         logger.warning(
             "The app names broker='memory://', so each worker has its own rooms, and their members do not "
             "hear those at other workers. Leave broker= out: the workers then share the broker of the server."

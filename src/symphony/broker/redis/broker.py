@@ -77,7 +77,8 @@ class RedisBroker:
     are heard like all others, so this process has all of a room in one order.
 
     Args:
-        dial: Connects to the server.
+        where: Which server it is.
+        dial: Connects to it.
         prefix: What the names of keys and channels begin with.
         timeout: How many seconds a call may take: `Limits.publish_timeout`.
         max_calls: `Limits.max_broker_calls`.
@@ -92,6 +93,7 @@ class RedisBroker:
 
     def __init__(
         self,
+        where: str,
         dial: Dial,
         *,
         prefix: str,
@@ -103,6 +105,7 @@ class RedisBroker:
         self.name = secrets.token_urlsafe(12)
         self._names = Names(prefix)
         self._commands = Commands(
+            where,
             dial,
             (ROOMS, KEPT, PRESENCE),
             timeout=timeout,

@@ -62,7 +62,8 @@ class Commands:
     run twice are sent again on the next one, in their order and before all new ones.
 
     Args:
-        dial: Connects to the server.
+        where: Which server it is.
+        dial: Connects to it.
         scripts: Loaded into the server before anything else is sent.
         timeout: How many seconds a call may take.
         max_calls: How many calls may wait for their answers.
@@ -73,6 +74,7 @@ class Commands:
 
     def __init__(
         self,
+        where: str,
         dial: Dial,
         scripts: Sequence[Script],
         *,
@@ -82,6 +84,8 @@ class Commands:
         random: Callable[[], float],
         reached: Callable[[], object],
     ) -> None:
+        self._where = where
+        self._why = "no answer"
         self._dial = dial
         self._scripts = [packed("SCRIPT", "LOAD", script.text) for script in scripts]
         self._timeout = timeout
@@ -113,7 +117,7 @@ class Commands:
         done, _ = await asyncio.wait((self._task,), timeout=self._timeout)
         if not done:
             self.close()
-            raise BrokerUnavailableError("The broker of the rooms cannot be reached.")
+            raise BrokerUnavailableError(f"The broker {self._where} cannot be reached: {self._why}")
         self._task.result()
 
     def call(
@@ -184,8 +188,8 @@ class Commands:
                 async with asyncio.timeout(self._timeout * PATIENCE):
                     connection = await self._dial()
                 break
-            except (OSError, TimeoutError):
-                pass
+            except (OSError, TimeoutError) as error:
+                self._why = str(error) or "it does not answer"
             except SymphonyError as error:
                 if not again:
                     raise

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from typing import Any, Final, NamedTuple, cast
 
-from symphony.broker.engines import MEMORY
-from symphony.broker.ipc import ServedBroker, shown
+from symphony.broker.engines import MEMORY, shown
+from symphony.broker.ipc import ServedBroker
 from symphony.cli.workers.fleet import Fleet, Worker
 from symphony.cli.workers.leftovers import Leftovers
 from symphony.cli.workers.process import WorkerProcess, ending
@@ -89,7 +89,7 @@ class _Lines(NamedTuple):
         processes = ", ".join(map(str, pids))
         print(f"{len(pids)} workers, each with its own limits (processes {processes})")
         place = f", in process {os.getpid()} ({shown(self.served.url)})" if self.served is not None else ""
-        print(f"The workers share their rooms: {self.broker}{place}", flush=True)
+        print(f"The workers share their rooms: {shown(self.broker)}{place}", flush=True)
 
 
 class _Supervisor:
