@@ -44,7 +44,9 @@ local function save()
   if changed then
     call('HSET', P .. 'state', 'inc', inc, 'gen', int(gen), 'rid', replid, 'touched', int(touched), 'noend',
       int(noend), 'floor', int(floor), 'size', int(size), 'seq', int(seq), 'dropped', int(dropped))
-    call('PEXPIRE', P .. 'state', STATE_TTL)
+    for _, name in ipairs({'state', 'index', 'd', 'df', 'ku', 'kk'}) do
+      call('PEXPIRE', P .. name, STATE_TTL)
+    end
   end
 end
 
@@ -149,6 +151,7 @@ end
 local function await_hook(room, id, member, kind, by)
   local name = new_id()
   local decision = {room.name, kind, id, member.arrival, member.anonymous, member.info, member.node}
+  changed = true
   call('HSET', P .. 'd', name, pack(decision))
   local free = by and now + TAKEN or (member.node == '' and now or now + HEAD_START)
   call('ZADD', P .. 'df', int(free), name)
@@ -159,7 +162,7 @@ local function await_hook(room, id, member, kind, by)
   if call('HLEN', P .. 'd') > MAX_DECISIONS then
     local oldest = call('ZPOPMIN', P .. 'df')[1]
     call('HDEL', P .. 'd', oldest)
-    dropped, changed = dropped + 1, true
+    dropped = dropped + 1
   end
   return name
 end
