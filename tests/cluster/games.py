@@ -62,6 +62,12 @@ async def enter(socket: Socket) -> None:
         socket.login(Identity(token))
 
 
+async def make_pen() -> str:
+    # Others draw meanwhile.
+    await asyncio.sleep(0.3)
+    return "pen"
+
+
 async def sweep(room: Room) -> None:
     # A room that is closed waits for it.
     await asyncio.sleep(0.3)
@@ -106,7 +112,7 @@ def add_boards(app: Symphony, ledger: Ledger) -> None:
 
 
 def add_pads(app: Symphony, ledger: Ledger) -> None:
-    pads = app.rooms("pad:{name}", state=list, presence=True, client_join=True)
+    pads = app.rooms("pad:{name}", state=list, members=make_pen, presence=True, client_join=True)
 
     pads.on_leave(sweep)
 

@@ -363,7 +363,7 @@ async def play(
     everybody = [User(cluster, name, rooms, hears=hears) for name in USERS[:users]]
     playing = [asyncio.ensure_future(user.play(visits, steps)) for user in everybody]
     if seats:
-        playing += [asyncio.ensure_future(user.sit(3)) for user in everybody[:2]]
+        playing += [asyncio.ensure_future(user.sit(4)) for user in everybody[:2]]
     try:
         for each in playing:
             await each

@@ -28,6 +28,8 @@ class ClaimPromises:
         # By the id of a socket: the one that has taken its place.
         self._heirs: dict[str, str] = {}
         self._tracked: set[tuple[str, str]] = set()
+        self._granted: set[str] = set()
+        self._released: set[str] = set()
         # Rooms that a replaced socket has left before the one in its place was in them.
         self._too_early: dict[tuple[str, str], str] = {}
 
@@ -38,6 +40,16 @@ class ClaimPromises:
         self._trace.note(f"store: claim of {scope} by {socket} for {user}: {result}")
         if not result.granted:
             return
+        require(
+            socket not in self._released,
+            lambda: f"{socket} of {user} has ended, and has a place in {scope} again.",
+        )
+        # A node claims again what it has lost. By then, another socket may have the place.
+        require(
+            socket not in self._granted or not result.evicted,
+            lambda: f"{socket} of {user} takes its place in {scope} again from {result.evicted}.",
+        )
+        self._granted.add(socket)
         for old, _ in result.evicted:
             require(old in held, lambda old=old: f"{socket} of {user} replaces {old}, which has no place.")
             heir = self._heirs.get(socket)
@@ -58,6 +70,7 @@ class ClaimPromises:
 
     def released(self, socket: str) -> None:
         """Note the end of a claim."""
+        self._released.add(socket)
         for held in self._held.values():
             held.pop(socket, None)
 

@@ -17,6 +17,7 @@ from symphony.testing.dialing import ClientDial, ClientLink
 from symphony.testing.faults import FAULTS, Fault, Faults
 from symphony.testing.finalchecks import (
     check_agreement,
+    check_calls,
     check_home,
     check_leftovers,
     check_vacated,
@@ -44,11 +45,13 @@ _VACATING: Final = 12.0
 # How many lines of the trace a failed scenario shows.
 _SHOWN: Final = 80
 # Faults after which each hook runs once.
-_HARMLESS: Final = frozenset(("drop", "slow"))
+_HARMLESS: Final = frozenset(("drop", "slow", "disturb", "storm", "again", "misdeliver"))
+# How often it is looked for calls that are not answered.
+_LOOKS: Final = 3.0
 # In so many seconds, a client hears of a publication: its node may have to connect again. It takes
 # longer if answers are lost.
 _PROMPT: Final = 4.0
-_LATE: Final = 12.0
+_LATE: Final = 20.0
 
 
 class Cluster:
@@ -262,6 +265,11 @@ class Cluster:
             error.add_note(f"This is seed {self.seed}. What happened last:\n{last}")
             raise
 
+    async def _look(self, world: World) -> None:
+        while True:
+            await asyncio.sleep(_LOOKS)
+            check_calls(world)
+
     async def _play(self, scenario: Scenario) -> None:
         world = self._running
         for _ in range(self._size):
@@ -269,11 +277,13 @@ class Cluster:
         world.publications.prompt = _LATE if {"disturb", "storm"} & {*self._kinds} else _PROMPT
         self._faults = Faults(self, world, self._client_of, self._kinds, self._pause)
         self._injecting = asyncio.ensure_future(self._faults.run())
+        looking = asyncio.ensure_future(self._look(world))
         try:
             await scenario(self)
             await self.settle()
         finally:
             self._injecting.cancel()
+            looking.cancel()
         # What the scenario has done after it has settled.
         await asyncio.sleep(_LAST)
         for follower in self._followers:

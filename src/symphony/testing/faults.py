@@ -161,8 +161,9 @@ class Faults:
         self._world.publications.after_next.append(lambda: self._in(self._random.uniform(0.0, 0.02), act))
         self._in(2.0, act)
 
-    def _later(self, action: Callable[[], object]) -> None:
-        self._in(self._random.uniform(*(_LONG if self._random.random() < 0.3 else _SHORT)), action)
+    def _later(self, action: Callable[[], object], *, long: float = 0.2) -> None:
+        """Do something after a while, how likely it is that this is *long*."""
+        self._in(self._random.uniform(*(_LONG if self._random.random() < long else _SHORT)), action)
 
     def _in(self, seconds: float, action: Callable[[], object]) -> None:
         # In no process: one that is stopped would not be continued by itself.
@@ -181,7 +182,7 @@ class Faults:
     def _isolate(self) -> None:
         if (node := self._node()) is not None:
             node.isolate()
-            self._later(node.rejoin)
+            self._later(node.rejoin, long=0.5)
 
     def _kill(self) -> None:
         if (node := self._node(spared=1)) is not None:
@@ -191,7 +192,7 @@ class Faults:
     def _stop(self) -> None:
         if (node := self._node(spared=1)) is not None:
             node.pause()
-            self._later(node.resume)
+            self._later(node.resume, long=0.5)
 
     def _link(self, action: str) -> Any:
         links = [link for node in self._cluster.nodes for link in node.links if link.accepted]

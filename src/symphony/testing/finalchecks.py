@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from symphony.client.client import Client
     from symphony.testing.clusternodes import ClusterNode, World
 
-__all__ = ("check_agreement", "check_home", "check_leftovers", "check_vacated", "topics_of")
+__all__ = (
+    "check_agreement",
+    "check_calls",
+    "check_home",
+    "check_leftovers",
+    "check_vacated",
+    "topics_of",
+)
 
 # These tables belong to parts that do not show them to others.
 # pyright: reportPrivateUsage=false
@@ -79,10 +86,7 @@ def check_agreement(world: World, clients: Mapping[str, Client]) -> None:
     require(lives == homes, lambda: f"In the end, rooms are at home by {lives}, and the store has {homes}.")
     check_claims(world.nodes, world.broker.table._rights._claims, require)
     now = world.loop.time()
-    for node in world.nodes:
-        calls: list[Any] = cast("Any", node.app)._core.node.rooms._broker._caller._waiting.all()
-        late = [call.message for call in calls if call.deadline < now - 1]
-        require(not late, lambda node=node, late=late: f"{node.name} still waits for {late}.")
+    check_calls(world)
     for name, client in clients.items():
         if client.closed is not None:
             continue
@@ -102,6 +106,17 @@ def check_agreement(world: World, clients: Mapping[str, Client]) -> None:
                         f"{name} sees {shown} in {room} in the end, and not {ids}."
                     ),
                 )
+
+
+def check_calls(world: World) -> None:
+    """Check that no node waits for an answer of the broker for longer than its timeout."""
+    now, require = world.loop.time(), world.trace.require
+    for node in world.nodes:
+        if node.is_paused:
+            continue
+        calls: list[Any] = cast("Any", node.app)._core.node.rooms._broker._caller._waiting.all()
+        late = [call.message for call in calls if call.deadline < now - 1]
+        require(not late, lambda node=node, late=late: f"{node.name} still waits for {late}.")
 
 
 def check_home(world: World, name: str, room: str) -> None:

@@ -76,6 +76,8 @@ class MemberPromises:
         self._places: dict[str, tuple[str, str]] = {}
         self._seat_until: dict[tuple[str, str], float] = {}
         self._lease_ends: dict[tuple[str, str], float] = {}
+        # The end of the grace period before the present one.
+        self._ended_before: dict[tuple[str, str], float | None] = {}
         self._versions: dict[str, int] = {}
         self._last_touch = self._now()
         self._silent_until = 0.0
@@ -141,6 +143,9 @@ class MemberPromises:
             diff.kind != "back" or until is None or self._now() <= until + _SLACK,
             lambda: f"{diff.member} is back in {diff.room} after its grace has ended at {until:.3f}.",
         )
+        if diff.kind == "away":
+            # When it ends is known after this call.
+            self._ended_before[key] = self._seat_until.pop(key, None)
         if diff.kind == "depart" and phase == "away" and until is not None and self._method != "dismiss":
             require(
                 self._now() >= until - _SLACK,
@@ -175,6 +180,9 @@ class MemberPromises:
             self._ended.setdefault(ending, now)
             self.claims.untracked(arguments[0], ending, result)
             self._known_before.discard((arguments[0], socket_of(ending)))
+            if result.kind == "unknown":
+                # Its lease had ended, which may have been decided in this call.
+                ending = ""
         elif method == "claim":
             scope, user, socket, _, most, _ = arguments
             self.claims.claimed(scope, user, socket, result)
@@ -223,6 +231,11 @@ class MemberPromises:
         elif result.kind in ("full", "elsewhere"):
             self._ended.setdefault(connection, now)
         self.claims.tracked(track.room, connection, result)
+        home = self._table()._rights._homes.get(track.room)  # pyright: ignore[reportPrivateUsage]
+        require(
+            result.arrival is None or track.term is None or (home is not None and home.term == track.term),
+            lambda: f"{track.member} is in {track.room} by {track.term}, which is at home elsewhere.",
+        )
         require(
             result.kind != "arrived" or (track.room, socket_of(connection)) not in self._known_before,
             lambda: f"{track.member} arrives in {track.room} again, because the store has lost its memory.",
@@ -280,8 +293,11 @@ class MemberPromises:
             entry = rooms[room].members.get(member) if room in rooms else None
             grace = entry.grace if entry is not None else 0.0
             if connection == ending:
+                before = self._ended_before.get(key)
                 if stays and entry is not None:
                     self._seat_until[key] = now + grace
+                elif before is not None and entry is not None and not entry.connections:
+                    self._seat_until.setdefault(key, before)
                 continue
             renewed = self._renewed[connection]
             self._trace.require(
