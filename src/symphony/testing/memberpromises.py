@@ -65,6 +65,7 @@ class MemberPromises:
         self._known_before: set[tuple[str, str]] = set()
         # Arrivals that have ended because the last socket has left.
         self._left: set[str] = set()
+        self._gone: set[str] = set()
         self._method = ""
         self.begin()
 
@@ -106,6 +107,10 @@ class MemberPromises:
     def before(self, method: str) -> None:
         """Note which call the store carries out now."""
         self._method = method
+
+    def node_ended(self, node: str) -> None:
+        """Note that the store knows of the end of a node."""
+        self._gone.add(node)
 
     def said(self, diff: Diff) -> None:
         """Check a change of a room."""
@@ -200,7 +205,7 @@ class MemberPromises:
             for decision in result:
                 node, at = self._last_node[decision.kind, decision.arrival]
                 self._trace.require(
-                    node == arguments[0] or now >= at + HEAD_START,
+                    node == arguments[0] or node in self._gone or now >= at + HEAD_START,
                     lambda decision=decision, node=node: (
                         f"{decision} is handed to {arguments[0]}, not {node}."
                     ),
@@ -240,6 +245,9 @@ class MemberPromises:
             result.kind != "arrived" or (track.room, socket_of(connection)) not in self._known_before,
             lambda: f"{track.member} arrives in {track.room} again, because the store has lost its memory.",
         )
+        if result.arrival is not None:
+            # From now on, it departs and arrives as usual.
+            self._known_before.discard((track.room, socket_of(connection)))
         if result.arrival is not None and track.counts:
             self._counted.add((track.room, track.member))
         if room is not None and track.most is not None:

@@ -75,6 +75,15 @@ class WatchedHub(Hub):
 
         super().offer(method, called_once_or_twice)
 
+    def when_ended(self, function: Callable[[str], object]) -> None:
+        """See `Hub.when_ended`."""
+
+        def told(node: str) -> None:
+            self._promises.node_ended(node)
+            function(node)
+
+        super().when_ended(told)
+
     def close(self) -> None:
         """See `Hub.close`."""
         self._has_ended = True
