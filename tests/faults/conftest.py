@@ -1,9 +1,6 @@
 """Each test here has a server process to be hard on, and a client of each language."""
 
-import os
 import resource
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,8 +9,7 @@ import pytest
 from faults.hosts import Host, NodeHost, PythonHost
 from faults.network import Forwarder
 from faults.revenant import Hatchery, Revenant
-
-_CLIENT = Path(__file__).parents[2] / "clients" / "javascript"
+from support.node import require_node
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,17 +26,7 @@ def enough_files() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def node() -> None:
     """Have what the JavaScript client needs in Node."""
-    missing = "there is no node" if shutil.which("node") is None else None
-    if missing is None and not (_CLIENT / "node_modules" / "ws").exists():
-        missing = "clients/javascript/node_modules is not there, and no npm"
-        if shutil.which("npm") is not None:
-            command = ["npm", "ci", "--no-audit", "--no-fund"]
-            done = subprocess.run(command, cwd=_CLIENT, capture_output=True, text=True, check=False)
-            missing = f"npm ci failed: {done.stdout}{done.stderr}" if done.returncode else None
-    if missing is not None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing, pytrace=False)
-        pytest.skip(missing)
+    require_node()
 
 
 @pytest.fixture(params=["python", "node"])

@@ -1,23 +1,18 @@
 """The JavaScript client: its types hold, and its own tests pass, in Node."""
 
 import json
-import os
 import shlex
-import shutil
 import subprocess
 from itertools import groupby
 from pathlib import Path
 
 import pytest
 
-from support.pages import ROOT
+from support.node import CLIENT, require_node
 from support.process import outcome
 from support.servers import serve_natively
 from symphony import Identity, Socket, Symphony
 
-CLIENT = ROOT / "clients" / "javascript"
-LOCK = CLIENT / "package-lock.json"
-INSTALLED = CLIENT / "node_modules" / ".package-lock.json"
 # What `npm test` runs: a command, and the files.
 COMMAND, _, TESTS = json.loads((CLIENT / "package.json").read_text())["scripts"]["test"].rpartition(" ")
 
@@ -41,15 +36,7 @@ def run(*command: str) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def packages() -> None:
-    """Install what the lock says, unless that was done since it was written."""
-    missing = [program for program in ("node", "npm") if shutil.which(program) is None]
-    if missing:
-        reason = f"there is no {' and no '.join(missing)}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    if not INSTALLED.exists() or INSTALLED.stat().st_mtime < LOCK.stat().st_mtime:
-        run("npm", "ci", "--no-audit", "--no-fund")
+    require_node()
 
 
 def test_its_types_hold() -> None:
