@@ -49,7 +49,7 @@ async def test_a_listener_waits_for_a_broker_that_is_back_in_time(room: str) -> 
 
         async with cut(two):
             listening = asyncio.ensure_future(listen())
-            await until(lambda: caller_of(two)._calls)
+            await until(lambda: caller_of(two)._waiting.all())
             assert not entered.is_set()
         await entered.wait()
         await one.app.room(room).emit("said", 1)

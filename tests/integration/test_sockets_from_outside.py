@@ -238,7 +238,7 @@ async def test_what_a_thread_sends_waits_for_a_broker_that_is_back_in_time(nodes
             calls = await asyncio.to_thread(
                 lambda: [one.app.threadsafe.socket(id).emit("told", number) for number in range(3)]
             )
-            await until(lambda: len(caller_of(one)._calls) == 3)
+            await until(lambda: len(caller_of(one)._waiting.all()) == 3)
             assert not any(call.done() for call in calls)
         for number, call in enumerate(calls):
             assert await asyncio.wrap_future(call) is None

@@ -93,8 +93,8 @@ MUTANTS = (
     Mutant(
         "join: recovered although something is gone",
         "rooms/feed.py",
-        "return (after, True) if page.complete and first <= before else (None, False)",
-        "return after, True",
+        "            if page.complete and first <= before:\n",
+        "            if True:\n",
     ),
     Mutant(
         "join: a member that is behind is attached at once",
@@ -608,8 +608,8 @@ MUTANTS = (
     ),
     Mutant(
         "calls: one that is not answered does not fail",
-        "broker/calling.py",
-        '            self._give_up(call, f"it did not answer within {self._timeout:g} s")\n',
+        "broker/waiting.py",
+        '            self.give_up(call, f"it did not answer within {self.timeout:g} s")\n',
         "            break\n",
     ),
 )
