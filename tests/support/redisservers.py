@@ -17,6 +17,8 @@ __all__ = ("RedisServer", "redis_binary", "valkey_binary")
 
 # Above these, ports are used for outgoing connections.
 _PORTS = range(20_000, 32_000)
+# Not one that a property test has seeded: each process of the tests would choose the same ports.
+_random = random.SystemRandom()
 
 
 def _missing(what: str) -> None:
@@ -80,7 +82,7 @@ class RedisServer:
         if self._clock is not None:
             environment |= {"LD_PRELOAD": str(self._preloaded()), "AHEAD_FILE": str(self._clock)}
         for _ in range(20):
-            port = self.port or random.choice(_PORTS)
+            port = self.port or _random.choice(_PORTS)
             with (self.folder / "log").open("ab") as log:
                 self._process = subprocess.Popen(
                     (
@@ -105,8 +107,9 @@ class RedisServer:
         while time.monotonic() < end and self._process.poll() is None:
             try:
                 with socket.create_connection(("127.0.0.1", port), timeout=1) as client:
-                    client.sendall(b"PING\r\n")
-                    if client.recv(100).startswith((b"+PONG", b"-NOAUTH")) and self._process.poll() is None:
+                    client.sendall(b"INFO server\r\n")
+                    # Another server may have the port, and this one not have noticed it yet.
+                    if f"\nprocess_id:{self.pid}\r".encode() in client.recv(65_536):
                         return True
             except OSError:
                 time.sleep(0.01)

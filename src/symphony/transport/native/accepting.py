@@ -151,9 +151,11 @@ class Listener:
         self._accepting.cancel()
         for task in self._opening:
             task.cancel()
-        for connecting in tuple(self._connecting.values()):
-            connecting.step(asyncio.CancelledError())
-        self._connecting.clear()
+
+    async def connected(self) -> None:
+        """Return when each connection that was accepted has its protocol, which answers it."""
+        while self._connecting:
+            await asyncio.wait(tuple(self._connecting))
 
     async def wait_closed(self) -> None:
         """Return when nothing is accepted any more."""
@@ -284,17 +286,17 @@ class _Connecting:
         self._place = place
         self._loop = loop
 
-    def step(self, error: BaseException | None = None) -> asyncio.Future[Any] | None:
-        """Go on, or raise *error* where it waits; return the future that it waits for then."""
+    def step(self) -> asyncio.Future[Any] | None:
+        """Go on; return the future that it waits for then."""
         try:
-            return self._work.send(None) if error is None else self._work.throw(error)
+            return self._work.send(None)
         except StopIteration:
             return None
         except BaseException as failure:
             self._place.leave()
             self._connection.close()
-            if isinstance(failure, OSError | asyncio.CancelledError):
-                # The client has gone, or the server stops.
+            if isinstance(failure, OSError):
+                # The client has gone.
                 return None
             if not isinstance(failure, Exception):
                 raise

@@ -164,6 +164,8 @@ class Server(uvicorn.Server):
         end = asyncio.get_running_loop().time() + limits.stop_time
         try:
             async with asyncio.timeout_at(end):
+                for server in self.servers:
+                    await cast("Listener", server).connected()
                 await self.config.acceptor.drain(self._force)
                 await super().shutdown(sockets)
         except TimeoutError:

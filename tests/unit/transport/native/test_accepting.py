@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.clients import until
 from symphony.limits import Limits
 from symphony.stats import Stats
 from symphony.transport.native.accepting import Doorman, Listener
@@ -93,15 +94,25 @@ async def test_a_listening_socket_that_is_gone_ends_it(number: int, caplog: pyte
 
 
 @pytest.mark.parametrize("clients", [1, 2, 5])
-async def test_a_connection_that_is_accepted_as_the_server_stops_is_closed(clients: int) -> None:
-    """Its task was cancelled before the first step, so that nothing closed it or counted it out."""
+async def test_a_connection_that_is_accepted_as_the_server_stops_is_answered(clients: int) -> None:
+    """Its client may have sent a handshake. Without an answer, it would not know that it may come again."""
     loop = asyncio.get_running_loop()
 
     class Closing(Doorman):
         def admit(self, host: str | None) -> Place | None:
-            # Before the first step of the task that opens it.
             loop.call_soon(listener.close)
             return super().admit(host)
+
+    class Answering(asyncio.Protocol):
+        def __init__(self, place: Place) -> None:
+            self._place = place
+
+        def connection_made(self, transport: Any) -> None:
+            transport.write(b"503")
+            transport.close()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._place.leave()
 
     app: Any = App()
     crowd = Crowd(None)
@@ -110,13 +121,14 @@ async def test_a_connection_that_is_accepted_as_the_server_stops_is_closed(clien
     with ExitStack() as stack:
         address = bound.getsockname()
         crowding = [stack.enter_context(socket.create_connection(address)) for _ in range(clients)]
-        listener = Listener(bound, Closing(crowd, app, lambda _: False), lambda _: asyncio.Protocol(), None)
+        listener = Listener(bound, Closing(crowd, app, lambda _: False), Answering, None)
         async with asyncio.timeout(10):
             await listener.wait_closed()
+            await listener.connected()
+        await until(lambda: crowd.total == 0)
         for client in crowding:
             client.settimeout(10)
-            assert client.recv(1) == b""
-        assert crowd.total == 0
+            assert client.recv(3) == b"503"
 
 
 class OnAllAddresses(socket.socket):
