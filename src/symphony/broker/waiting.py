@@ -139,6 +139,12 @@ class Waiting:
             self._bytes -= len(call.message)
         return call
 
+    def not_done(self, number: int) -> None:
+        """Note that a call was not carried out, although it was sent."""
+        call = self._calls.get(number)
+        if call is not None:
+            call.sent = 0.0
+
     def link_lost(self) -> None:
         """Note that no call is sent on a present link any more."""
         for call in self._calls.values():

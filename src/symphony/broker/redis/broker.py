@@ -112,7 +112,6 @@ class RedisBroker:
             max_calls=max_calls,
             max_bytes=max_bytes,
             random=random,
-            reached=list,
         )
         self._kept = KeptMessages(self._commands, self._names, self.name)
         self._subscriber = Subscriber(
@@ -380,7 +379,7 @@ class RedisBroker:
                     subscription.interrupted(top)
 
     async def _probe(self, channel: str) -> None:
-        """See to it that the channels are heard: a connection may be deaf, and nobody tells."""
+        """See to it that the channels are heard: a connection may be deaf without a sign."""
         while True:
             await asyncio.sleep(_PROBE)
             if not self._commands.is_connected:

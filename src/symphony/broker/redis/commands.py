@@ -19,7 +19,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from symphony.broker.redis.dialing import Dial
+from symphony.broker.redis.dialing import Dial, Dialer
 from symphony.broker.redis.link import RedisLink
 from symphony.broker.waiting import PATIENCE, Waiting, failed, tell
 from symphony.errors import BrokerUnavailableError, OutcomeUnknownError, SymphonyError
@@ -28,9 +28,6 @@ from symphony.tasks import start
 __all__ = ("Commands", "Script", "packed")
 
 logger = logging.getLogger("symphony.app")
-
-_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 1.0
 
 # Nothing was carried out, and another connection may be better: the scripts are loaded there
 # again, or it is to the new master.
@@ -69,7 +66,6 @@ class Commands:
         max_calls: How many calls may wait for their answers.
         max_bytes: How many bytes these and unsent messages may have.
         random: Returns a number from 0 to 1.
-        reached: Called when there is a connection again.
     """
 
     def __init__(
@@ -82,21 +78,17 @@ class Commands:
         max_calls: int,
         max_bytes: int,
         random: Callable[[], float],
-        reached: Callable[[], object],
     ) -> None:
         self._where = where
-        self._why = "no answer"
-        self._dial = dial
+        self._dialer = Dialer(dial, timeout * PATIENCE, random)
         self._scripts = [packed("SCRIPT", "LOAD", script.text) for script in scripts]
         self._timeout = timeout
-        self._random = random
-        self._reached = reached
         self._loop = asyncio.get_running_loop()
         self._waiting = Waiting(
             timeout=timeout, max_calls=max_calls, max_bytes=max_bytes, stuck=self._give_up_link
         )
         self._link: RedisLink | None = None
-        # What the answers on the present link belong to, in their order; 0: nobody.
+        # What the answers on the present link belong to, in their order; 0: to no call.
         self._sent: deque[int] = deque()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -117,7 +109,7 @@ class Commands:
         done, _ = await asyncio.wait((self._task,), timeout=self._timeout)
         if not done:
             self.close()
-            raise BrokerUnavailableError(f"The broker {self._where} cannot be reached: {self._why}")
+            raise BrokerUnavailableError(f"The broker {self._where} cannot be reached: {self._dialer.why}")
         self._task.result()
 
     def call(
@@ -182,21 +174,7 @@ class Commands:
         self._waiting.close()
 
     async def _connect(self, *, again: bool) -> None:
-        attempt = 0
-        while True:
-            try:
-                async with asyncio.timeout(self._timeout * PATIENCE):
-                    connection = await self._dial()
-                break
-            except (OSError, TimeoutError) as error:
-                self._why = str(error) or "it does not answer"
-            except SymphonyError as error:
-                if not again:
-                    raise
-                logger.error("The broker of the rooms cannot be used: %s", error)
-            pause = min(_LONGEST_PAUSE, _PAUSE * 2**attempt)
-            attempt = min(attempt + 1, 10)
-            await asyncio.sleep(pause * (0.5 + self._random() / 2))
+        connection = await self._dialer.connected(again=again)
         self._link = link = RedisLink(connection, self._received, self._lost)
         self._sent.clear()
         for script in self._scripts:
@@ -212,7 +190,6 @@ class Commands:
             link.send(call.message)
         if again:
             logger.info("The broker of the rooms is reached again.")
-            self._reached()
 
     def _received(self, link: RedisLink, answer: object) -> None:
         if link is not self._link:
@@ -220,10 +197,13 @@ class Commands:
         number = self._sent.popleft()
         if isinstance(answer, _AGAIN):
             # All that follows waits for the next connection, so the order stays.
+            self._waiting.not_done(number)
             self._lost(link)
             link.close()
             return
         call = self._waiting.take_out(number)
+        if call is not None:
+            self._dialer.worked()
         if call is None:
             if isinstance(answer, ResponseError):
                 logger.error("The broker of the rooms has refused a command: %s", answer)

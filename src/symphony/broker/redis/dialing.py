@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
@@ -14,11 +15,14 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from symphony.broker.redis.target import Target
 from symphony.errors import ConfigurationError
 
-__all__ = ("Connected", "Dial", "dial_to")
+__all__ = ("Connected", "Dial", "Dialer", "dial_to")
 
 logger = logging.getLogger("symphony.app")
 
 _OLDEST: Final = (7, 0)
+
+_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
 
 
 class Connected(Protocol):
@@ -39,6 +43,55 @@ class Connected(Protocol):
 
 Dial: TypeAlias = "Callable[[], Awaitable[Connected]]"
 """Connects to a server. Raises `OSError` if that fails."""
+
+
+class Dialer:
+    """Connects again and again, with a pause after each connection that was of no use.
+
+    Args:
+        dial: Connects to the server.
+        timeout: How many seconds one attempt may take.
+        random: Returns a number from 0 to 1.
+
+    Attributes:
+        why: Why the last attempt has failed.
+    """
+
+    def __init__(self, dial: Dial, timeout: float, random: Callable[[], float]) -> None:
+        self.why = "it does not answer"
+        self._dial = dial
+        self._timeout = timeout
+        self._random = random
+        self._attempts = 0
+
+    async def connected(self, *, again: bool) -> Connected:
+        """Return a connection, once there is one.
+
+        Args:
+            again: Whether there was one before. Then a server that cannot be used may be
+                one that is being replaced.
+
+        Raises:
+            ConfigurationError: The server cannot be used.
+        """
+        while True:
+            if self._attempts:
+                pause = min(_LONGEST_PAUSE, _PAUSE * 2 ** (self._attempts - 1))
+                await asyncio.sleep(pause * (0.5 + self._random() / 2))
+            self._attempts = min(self._attempts + 1, 10)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await self._dial()
+            except (OSError, TimeoutError) as error:
+                self.why = str(error) or "it does not answer"
+            except ConfigurationError as error:
+                if not again:
+                    raise
+                logger.error("The broker of the rooms cannot be used: %s", error)
+
+    def worked(self) -> None:
+        """Note that the connection is of use."""
+        self._attempts = 0
 
 
 def dial_to(target: Target) -> Dial:
@@ -69,7 +122,7 @@ def dial_to(target: Target) -> Dial:
 
 
 def _connection(target: Target) -> AbstractConnection:
-    # Whoever waits for an answer has a timeout of its own. Nothing is repeated here: after a
+    # Each call has a timeout of its own. Nothing is repeated here: after a
     # cut, a publication may have been carried out.
     options: dict[str, Any] = {
         **target.certificates,
@@ -112,7 +165,7 @@ async def _check(connection: AbstractConnection, target: Target) -> None:
         if not target.allow_eviction:
             raise ConfigurationError(
                 f"The broker {target.shown} may evict publications and members (maxmemory-policy "
-                f"{policy}), and nobody would be told. Set maxmemory-policy noeviction, or write "
+                f"{policy}), which would be lost without a sign. Set maxmemory-policy noeviction, or write "
                 "?allow_eviction=1 behind the URL if that does not matter."
             )
         logger.warning("The broker %s may evict publications and members (%s).", target.shown, policy)

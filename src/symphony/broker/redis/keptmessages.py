@@ -182,7 +182,7 @@ class KeptMessages:
                     continue
 
     def leave(self) -> None:
-        """Say that this node ends, so that nobody waits for it."""
+        """Say that this node ends, so that no other one waits for it."""
         for topic in tuple(self._topics):
             self.end(topic)
 

@@ -24,9 +24,9 @@ class RedisLink:
     """A connection with its reader and its writer. See `Link`.
 
     Args:
-        connection: The connection, which is used by nobody else.
+        connection: The connection, which has no other user.
         received: Called with each answer; with an exception if the server answers with an error.
-        lost: Called once when the link has ended, whoever has ended it.
+        lost: Called once when the link has ended, whichever side has ended it.
     """
 
     def __init__(

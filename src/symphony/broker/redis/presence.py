@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, Final
@@ -23,7 +22,7 @@ from symphony.broker.attendance import (
 )
 from symphony.broker.presence import Receive
 from symphony.broker.redis.commands import Commands
-from symphony.broker.redis.scripts import PRESENCE
+from symphony.broker.redis.scripts import PRESENCE, incarnation
 from symphony.broker.redis.subscriber import Subscriber
 
 __all__ = ("RedisPresence",)
@@ -193,7 +192,7 @@ class RedisPresence:
 
     async def _call(self, method: str, *arguments: str | int | bytes) -> Any:
         # The store gives a repeat the first answer, so each call may run twice.
-        return await self._commands.run(PRESENCE, (self._key,), method, secrets.token_hex(8), *arguments)
+        return await self._commands.run(PRESENCE, (self._key,), method, incarnation(), *arguments)
 
 
 def _text(value: bytes) -> str | None:

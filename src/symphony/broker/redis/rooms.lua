@@ -120,7 +120,7 @@ local function save()
       redis.call('HDEL', META, 'f' .. int(gen - FORKS))
     end
   end
-  -- Whoever only joins rooms does not fill the server.
+  -- Rooms that were only joined do not fill the server.
   redis.call('PEXPIRE', META, top > 0 and META_TTL or QUIET_TTL)
 end
 

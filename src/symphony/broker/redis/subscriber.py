@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Final, TypeAlias, cast
 
 from symphony.broker.redis.commands import packed
-from symphony.broker.redis.dialing import Dial
+from symphony.broker.redis.dialing import Dial, Dialer
 from symphony.broker.redis.link import RedisLink
 from symphony.broker.waiting import PATIENCE
-from symphony.errors import BrokerUnavailableError, SymphonyError
+from symphony.errors import BrokerUnavailableError
 from symphony.tasks import start
 
 __all__ = ("Heard", "Subscriber")
@@ -23,10 +23,10 @@ Heard = Callable[[bytes], object]
 
 _Futures: TypeAlias = "list[asyncio.Future[None]]"
 
-_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 1.0
 # How many channels one command subscribes to.
 _SLICE: Final = 500
+# What may wait to be sent. Above this, the server does not read.
+_MAX_UNSENT_BYTES: Final = 4 * 1024 * 1024
 
 
 class Subscriber:
@@ -50,9 +50,8 @@ class Subscriber:
         lost: Callable[[], object],
         resumed: Callable[[], object],
     ) -> None:
-        self._dial = dial
+        self._dialer = Dialer(dial, timeout * PATIENCE, random)
         self._timeout = timeout
-        self._random = random
         self._tell_lost = lost
         self._resumed = resumed
         self._loop = asyncio.get_running_loop()
@@ -102,6 +101,7 @@ class Subscriber:
         except BaseException as error:
             if self._channels.get(name) is heard:
                 self.unsubscribe(channel)
+                self._waiting.pop(name, None)
             if isinstance(error, TimeoutError):
                 raise BrokerUnavailableError("The broker of the rooms cannot be reached.") from None
             raise
@@ -110,7 +110,7 @@ class Subscriber:
         """End a subscription; nothing of it is told any more."""
         name = channel.encode()
         if self._channels.pop(name, None) is not None and self._link is not None:
-            self._link.send(packed("UNSUBSCRIBE", name))
+            self._send(self._link, "UNSUBSCRIBE", name)
 
     def reconnect(self) -> None:
         """Make the connection anew, because it does not hear."""
@@ -131,24 +131,16 @@ class Subscriber:
         for name, futures in channels.items():
             self._expected.setdefault(name, deque()).append(futures)
         self._unconfirmed += len(channels)
-        link.send(packed("SUBSCRIBE", *channels))
+        self._send(link, "SUBSCRIBE", *channels)
+
+    def _send(self, link: RedisLink, *command: str | bytes) -> None:
+        link.send(packed(*command))
+        if link.size > _MAX_UNSENT_BYTES:
+            # On the next one, only what is still wanted is asked for.
+            link.close()
 
     async def _connect(self, *, again: bool) -> None:
-        attempt = 0
-        while True:
-            try:
-                async with asyncio.timeout(self._timeout * PATIENCE):
-                    connection = await self._dial()
-                break
-            except (OSError, TimeoutError):
-                pass
-            except SymphonyError:
-                # The other connection says why.
-                if not again:
-                    raise
-            pause = min(_LONGEST_PAUSE, _PAUSE * 2**attempt)
-            attempt = min(attempt + 1, 10)
-            await asyncio.sleep(pause * (0.5 + self._random() / 2))
+        connection = await self._dialer.connected(again=again)
         self._link = link = RedisLink(connection, self._received, self._lost)
         self._expected.clear()
         self._unconfirmed = 0
@@ -171,13 +163,20 @@ class Subscriber:
         if kind == b"message":
             heard = self._channels.get(name)
             if heard is not None:
-                heard(rest[0])
+                self._tell(heard, rest[0])
         elif kind == b"subscribe" and name in self._expected:
             self._confirmed(name)
         elif kind != b"unsubscribe" or (name in self._channels and name not in self._expected):
-            # The server has ended a subscription, or says what nobody has asked for.
+            # The server has ended a subscription, or says what was not asked for.
             logger.warning("The broker of the rooms has ended a subscription.")
             link.close()
+
+    def _tell(self, heard: Heard, message: bytes) -> None:
+        try:
+            heard(message)
+        except Exception:
+            # Such as one that another program has published on this channel.
+            logger.exception("A message of the broker of the rooms cannot be read.")
 
     def _confirmed(self, name: bytes) -> None:
         expected = self._expected[name]
@@ -187,6 +186,7 @@ class Subscriber:
         if not expected:
             del self._expected[name]
         self._unconfirmed -= 1
+        self._dialer.worked()
         self._tell_if_resumed()
 
     def _tell_if_resumed(self) -> None:
@@ -199,6 +199,7 @@ class Subscriber:
             return
         self._link = None
         self._tell_lost()
-        for name, expected in self._expected.items():
+        for name in self._expected.keys() & self._channels.keys():
+            expected = self._expected[name]
             self._waiting[name] = [future for futures in expected for future in futures]
         self._task = start(self._connect(again=True))
