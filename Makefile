@@ -13,10 +13,10 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080; `make demo PORT=9000 PROCESSES=2` takes another port, and two processes
 	.venv/bin/symphony run examples/demo/app.py --port $(PORT) $(if $(PROCESSES),--workers $(PROCESSES))
 
-# Tests that are marked `alone` have the machine to themselves. Those in browsers are kept together by
-# file, so that a worker shares one Chromium among its tests.
+# Tests that are marked `alone` have the machine to themselves. What starts browsers and Node is
+# kept together by file, so that a worker shares one Chromium among its tests.
 ALONE := tests/load tests/faults
-BROWSERS := tests/browser
+BROWSERS := tests/browser tests/javascript
 CORES := $(shell nproc 2>/dev/null || echo 2)
 # Many of the other tests wait: for processes that start, or for a time limit.
 WORKERS ?= $(shell expr $(CORES) \* 2)
