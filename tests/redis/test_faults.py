@@ -16,6 +16,7 @@ from symphony.broker.base import Broker, Draft, History, Key, Record
 from symphony.broker.engines import open_broker
 from symphony.broker.redis import broker as broker_module
 from symphony.broker.redis import keptmessages
+from symphony.broker.redis.broker import RedisBroker
 from symphony.errors import OutcomeUnknownError
 from symphony.protocol.positions import Position
 from symphony.testing.drafts import PAGE, data_of, draft, read_all
@@ -139,6 +140,9 @@ async def test_a_server_that_does_not_come_back_is_told(server: RedisServer, con
     with pytest.raises(BrokerUnavailableError):
         await publish(broker, 2)
     server.start()
+    assert isinstance(broker, RedisBroker)
+    # A call may take half a second, and the pause between attempts to connect is longer.
+    await until(lambda: broker._commands.is_connected)
     await publish(broker, 3)
     assert await read_all(broker, "a") == [3]
 
