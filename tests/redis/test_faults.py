@@ -14,9 +14,10 @@ from support.redisservers import RedisServer
 from symphony import BrokerUnavailableError, ConfigurationError, Limits
 from symphony.broker.base import Broker, Draft, History, Key, Record
 from symphony.broker.engines import open_broker
-from symphony.broker.redis import broker as broker_module
 from symphony.broker.redis import keptmessages
+from symphony.broker.redis import probe as probe_module
 from symphony.broker.redis.broker import RedisBroker
+from symphony.broker.redis.subscriber import Subscriber
 from symphony.errors import OutcomeUnknownError
 from symphony.protocol.positions import Position
 from symphony.testing.drafts import PAGE, data_of, draft, read_all
@@ -208,7 +209,7 @@ async def test_a_subscriber_that_was_cut_learns_what_it_has_missed(
     assert [data_of(record) for record in heard] == list(range(5))
 
 
-@pytest.mark.beyond("broker.redis.broker._PROBE_TIMEOUT")
+@pytest.mark.beyond("broker.redis.probe._PROBE_TIMEOUT")
 async def test_a_connection_that_hears_nothing_is_noticed(server: RedisServer) -> None:
     async with RedisProxy(server.port) as proxy:
         broker = await open_broker(proxy.url, Limits())
@@ -220,8 +221,36 @@ async def test_a_connection_that_hears_nothing_is_noticed(server: RedisServer) -
             await publish(broker, 1)
             await until(lambda: tops)
             assert tops[0].offset == 1
+            assert broker.state == "deaf"
+            proxy.swallows = lambda part: False
+            await until(lambda: broker.state == "ok")
         finally:
             broker.close()
+
+
+async def test_a_broker_that_all_nodes_lose_makes_none_of_them_deaf(
+    server: RedisServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it did, all nodes would say at once that they are not ready."""
+    monkeypatch.setattr(probe_module, "_PROBE", 0.01)
+    monkeypatch.setattr(probe_module, "_PROBE_TIMEOUT", 0.1)
+    broker = await connect(server)
+    states: list[str] = []
+    reconnect = Subscriber.reconnect
+
+    def noted(subscriber: Subscriber) -> None:
+        states.append(broker.state)
+        reconnect(subscriber)
+
+    monkeypatch.setattr(Subscriber, "reconnect", noted)
+    server.signal(signal.SIGSTOP)
+    await until(lambda: states)
+    server.signal(signal.SIGCONT)
+    server.kill()
+    await until(lambda: broker.state == "away")
+    server.start()
+    await until(lambda: broker.state == "ok")
+    assert "deaf" not in states
 
 
 async def test_a_server_without_memory_refuses_and_keeps_what_it_has(
@@ -347,11 +376,11 @@ async def test_what_is_kept_for_a_node_is_bounded(
             two.close()
 
 
-@pytest.mark.within("broker.redis.broker._PROBE_TIMEOUT")
+@pytest.mark.within("broker.redis.probe._PROBE_TIMEOUT")
 async def test_a_connection_that_hears_is_left_alone(
     server: RedisServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broker_module, "_PROBE", 0.01)
+    monkeypatch.setattr(probe_module, "_PROBE", 0.01)
     broker = await connect(server)
     tops: list[Position] = []
     heard: list[Record] = []

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from symphony.errors import ConfigurationError
 from symphony.protocol.positions import Position
 
-__all__ = ("Broker", "Draft", "Heard", "History", "Key", "Page", "Receive", "Record")
+__all__ = ("Broker", "BrokerState", "Draft", "Heard", "History", "Key", "Page", "Receive", "Record")
+
+BrokerState: TypeAlias = Literal["ok", "away", "deaf"]
+"""What a process knows of its broker: see `Broker.state`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +173,18 @@ class Broker(Protocol):
 
     Attributes:
         shared: Whether other processes may use the same rooms. If not, nothing is relayed.
+        state: `"ok"`; `"away"`: there is no connection to it; `"deaf"`: it answers this process,
+            which nevertheless does not hear what others publish. Only the last one is a reason to
+            prefer another node: all of them lose a broker that is away.
     """
 
     @property
     def shared(self) -> bool:
+        """See the attributes of the class."""
+        ...
+
+    @property
+    def state(self) -> BrokerState:
         """See the attributes of the class."""
         ...
 

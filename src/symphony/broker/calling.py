@@ -96,6 +96,11 @@ class Caller:
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a link at this moment."""
+        return self._link is not None
+
     async def connect(self) -> None:
         """Make the first link.
 

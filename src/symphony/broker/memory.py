@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any, Final
 
-from symphony.broker.base import Draft, Heard, History, Key, Page, Receive, Record
+from symphony.broker.base import BrokerState, Draft, Heard, History, Key, Page, Receive, Record
 from symphony.broker.keys import Keys
 from symphony.broker.roomlog import RoomLog
 from symphony.protocol.positions import Position
@@ -67,12 +67,14 @@ class MemoryBroker:
 
     Attributes:
         shared: `False`: no other process has these rooms.
+        state: `"ok"`: it is in this process.
         first_epoch: The epoch of rooms to which nothing was ever published.
         evicted: How many publications were dropped because of *max_bytes*.
         held: The bytes of those that are kept.
     """
 
     shared = False
+    state: BrokerState = "ok"
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from symphony.broker.base import Draft, Heard, History, Key, Page, Receive, Record
+from symphony.broker.base import BrokerState, Draft, Heard, History, Key, Page, Receive, Record
 from symphony.broker.calling import Caller
 from symphony.broker.links import (
     Dial,
@@ -94,6 +94,11 @@ class RemoteBroker:
         self._topics: dict[str, Heard] = {}
         self._missed: dict[str, Callable[[], object]] = {}
         self._resuming: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> BrokerState:
+        """See `Broker.state`."""
+        return "ok" if self._caller.is_connected else "away"
 
     async def connect(self) -> None:
         """Connect to the broker.

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from symphony.broker.attendance import Decision
-from symphony.broker.base import Draft, Heard, History, Key, Page, Receive, Record
+from symphony.broker.base import BrokerState, Draft, Heard, History, Key, Page, Receive, Record
 from symphony.broker.journal import Batch, Journal, StoredKey, StoredRoom
 from symphony.broker.keys import KEY_WINDOW
 from symphony.broker.memberchanges import KeptMember
@@ -71,6 +71,7 @@ class SqliteBroker:
     """
 
     shared = False
+    state: BrokerState = "ok"
 
     def __init__(self, *, max_bytes: int, max_calls: int, max_waiting_bytes: int) -> None:
         self._core = MemoryBroker(max_bytes=max_bytes, forgot=self._forgot)

@@ -38,6 +38,7 @@ __all__ = (
     "PRESENCE",
     "RESTARTS",
     "SHARED_BROKER",
+    "a_broker_that_answers_is_ok",
     "a_delivery_is_counted",
     "a_message_has_no_event",
     "a_position_of_another_history_is_noticed",
@@ -60,6 +61,12 @@ __all__ = (
 
 _PATIENCE: Final = 10.0
 _LARGE: Final = History(1000)
+
+
+async def a_broker_that_answers_is_ok(broker: Broker) -> None:
+    """Its state says so."""
+    await broker.publish("a", draft("one"), _LARGE)
+    assert broker.state == "ok"
 
 
 async def positions_follow_each_other(broker: Broker) -> None:
@@ -307,6 +314,7 @@ async def a_delivery_is_counted(first: Broker, second: Broker) -> None:
 
 
 BROKER: Final[tuple[Callable[[Broker], Awaitable[None]], ...]] = (
+    a_broker_that_answers_is_ok,
     positions_follow_each_other,
     rooms_have_histories_of_their_own,
     a_subscriber_gets_everything_after_the_position,

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from symphony.broker.base import Draft, Heard, History, Key, Page, Receive, Record
+from symphony.broker.base import BrokerState, Draft, Heard, History, Key, Page, Receive, Record
 from symphony.broker.keys import KEY_WINDOW
 from symphony.broker.redis.commands import Commands
 from symphony.broker.redis.dialing import Dial
@@ -26,6 +26,7 @@ from symphony.broker.redis.packing import (
     unpack_record,
 )
 from symphony.broker.redis.presence import RedisPresence
+from symphony.broker.redis.probe import Probe
 from symphony.broker.redis.scripts import KEPT, PRESENCE, ROOMS, Names, incarnation
 from symphony.broker.redis.subscriber import Subscriber
 from symphony.errors import Reject, SymphonyError
@@ -38,9 +39,6 @@ logger = logging.getLogger("symphony.app")
 
 # Before an own publication is taken from the answer, because the channel is silent.
 _PATIENCE: Final = 0.25
-# How often it is tried whether the channels are heard, and how long that may take.
-_PROBE: Final = 2.5
-_PROBE_TIMEOUT: Final = 2.0
 # How many rooms are compared at once after a lost connection.
 _SLICE: Final = 500
 _PAUSE: Final = 1.0
@@ -124,9 +122,16 @@ class RedisBroker:
         self._number = 0
         # By the tags of their messages.
         self._own: dict[str, _Own] = {}
-        self._probe_heard: asyncio.Event = asyncio.Event()
+        self._probe = Probe(self._commands, self._subscriber, f"{prefix}:probe:{self.name}")
         self._tasks: list[asyncio.Task[None]] = []
         self._resuming: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> BrokerState:
+        """See `Broker.state`."""
+        if not self._commands.is_connected:
+            return "away"
+        return "deaf" if self._probe.deaf else "ok"
 
     async def connect(self) -> None:
         """Connect to the server.
@@ -137,9 +142,8 @@ class RedisBroker:
         """
         await self._commands.connect()
         await self._subscriber.connect()
-        probe = f"{self._names.prefix}:probe:{self.name}"
-        await self._subscriber.subscribe(probe, lambda message: self._probe_heard.set())
-        self._tasks = [start(self._probe(probe)), start(self._kept.beat())]
+        await self._probe.subscribe()
+        self._tasks = [start(self._probe.run()), start(self._kept.beat())]
 
     def members(self) -> RedisPresence:
         """Return the presence store in the same server."""
@@ -352,6 +356,7 @@ class RedisBroker:
         self._commands.close()
 
     def _subscribed_again(self) -> None:
+        self._probe.resumed()
         if self._resuming is not None:
             self._resuming.cancel()
         self._resuming = start(self._resume())
@@ -377,20 +382,6 @@ class RedisBroker:
                 subscription = self._subscriptions.get(room)
                 if subscription is not None and subscription.interrupted is not None:
                     subscription.interrupted(top)
-
-    async def _probe(self, channel: str) -> None:
-        """See to it that the channels are heard: a connection may be deaf without a sign."""
-        while True:
-            await asyncio.sleep(_PROBE)
-            if not self._commands.is_connected:
-                continue
-            self._probe_heard.clear()
-            self._commands.tell("PUBLISH", channel, b"")
-            try:
-                async with asyncio.timeout(_PROBE_TIMEOUT):
-                    await self._probe_heard.wait()
-            except TimeoutError:
-                self._subscriber.reconnect()
 
 
 def _has(last: Position | None, position: Position) -> bool:
