@@ -14,12 +14,21 @@ if TYPE_CHECKING:
     from symphony.protocol.positions import Position
     from symphony.targets import SocketTarget
 
-__all__ = ("Calls", "OutsideEveryone", "OutsideHandle", "OutsideRoom", "OutsideSocket", "OutsideUsers")
+__all__ = (
+    "Calls",
+    "OutsideEveryone",
+    "OutsideHandle",
+    "OutsideRoom",
+    "OutsideSocket",
+    "OutsideUser",
+    "OutsideUsers",
+)
 
-# What a verb returns that has no result, one that returns a position, and `history`.
+# What a verb returns that has no result, one that returns a position, `history`, and one that counts.
 SentT = TypeVar("SentT")
 PublishedT = TypeVar("PublishedT")
 HistoryT = TypeVar("HistoryT")
+CountT = TypeVar("CountT")
 
 
 class Calls(Protocol):
@@ -189,6 +198,33 @@ class OutsideRoom(OutsideHandle, Generic[PublishedT, HistoryT]):
     def history(self, limit: int = 100, *, before: Position | None = None) -> HistoryT:
         """Return the last publications that the room keeps, as `Room.history`."""
         return self._call("history", lambda target: target.history(limit, before=before))
+
+
+class OutsideUser(OutsideRoom[PublishedT, HistoryT], Generic[PublishedT, HistoryT, CountT]):
+    """A user."""
+
+    __slots__ = ()
+
+    def join(self, name: str) -> CountT:
+        """Let all sockets of the user join a room, as `User.join`.
+
+        Returns:
+            How many sockets of the user are in the room now, on all nodes.
+
+        Raises:
+            Reject: A socket was refused; the others have joined.
+            BrokerUnavailableError: The nodes could not be asked.
+            RequestTimeoutError: A node has not answered in time; it may do it later.
+        """
+        return self._call("join", lambda user: user.join(name))
+
+    def leave(self, name: str) -> CountT:
+        """Let all sockets of the user leave a room, as `User.leave`; otherwise as `join`.
+
+        Returns:
+            How many sockets of the user were in the room, on all nodes.
+        """
+        return self._call("leave", lambda user: user.leave(name))
 
 
 class OutsideSocket(OutsideHandle, Generic[SentT]):

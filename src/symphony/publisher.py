@@ -21,12 +21,13 @@ from symphony.complaints import MAX_FAILURES, Complaint
 from symphony.errors import BrokerUnavailableError, WrongThreadError
 from symphony.farsockets import FarSocket, FarSockets
 from symphony.limits import Limits
-from symphony.outsidetargets import OutsideEveryone, OutsideRoom, OutsideSocket, OutsideUsers
+from symphony.outsidetargets import OutsideEveryone, OutsideRoom, OutsideSocket, OutsideUser, OutsideUsers
 from symphony.rooms.joining import FindFamily
 from symphony.rooms.sharedmembership import SharedMembership
 from symphony.rooms.target import Target
 from symphony.stats import Stats
 from symphony.targets import Others, SocketTarget
+from symphony.userrooms import change_elsewhere
 from symphony.users import User, Users
 
 if TYPE_CHECKING:
@@ -37,10 +38,12 @@ if TYPE_CHECKING:
         AsyncPublisherRoom,
         AsyncPublisherSocket,
         AsyncPublisherTarget,
+        AsyncPublisherUser,
         AsyncPublisherUsers,
         PublisherRoom,
         PublisherSocket,
         PublisherTarget,
+        PublisherUser,
         PublisherUsers,
     )
     from symphony.socket import Socket
@@ -112,7 +115,13 @@ class Publisher:
                 f"The broker {shown(url)} cannot be reached. Is the server running? With `symphony run "
                 "--workers 2 --data DIR`, its broker is sqlite:///DIR/rooms.db."
             ) from None
-        return AsyncPublishing(broker, self._families(), self._limits)
+        publishing = AsyncPublishing(broker, self._families(), self._limits)
+        try:
+            await publishing.start()
+        except BaseException:
+            await publishing.rooms.close(timeout=0)
+            raise
+        return publishing
 
     def _refuse_twice(self) -> None:
         if self._async is not None or self._blocking is not None:
@@ -140,10 +149,13 @@ class AsyncPublishing:
             has_members=False,
             limits=limits,
         )
-        # It asks no other node for the sockets of a user.
+        # It asks no client.
         self.others: Others | None = None
-        self._far = self.rooms.peers and FarSockets(
-            self.rooms.peers,
+        assert self.rooms.peers is not None
+        self._peers = self.rooms.peers
+        self._patience = limits.publish_timeout + limits.finish_timeout
+        self._far = FarSockets(
+            self._peers,
             self.rooms.paced,
             self.undelivered,
             lambda error, what: self._report(error, None, what),
@@ -151,6 +163,10 @@ class AsyncPublishing:
         self._lost = Complaint(logger, logging.WARNING, "%s", most=MAX_FAILURES)
         # This process has no sockets.
         self.sockets: dict[str, Socket[Any]] = {}
+
+    async def start(self) -> None:
+        """Begin to hear the answers of the nodes."""
+        await self._peers.start(is_asked=False)
 
     @property
     def everyone(self) -> AsyncPublisherTarget:
@@ -167,14 +183,14 @@ class AsyncPublishing:
         room = self.rooms.room(name)
         return OutsideRoom(self, f"publisher.room({name!r})", lambda: room)
 
-    def user(self, id: str) -> AsyncPublisherRoom:
+    def user(self, id: str) -> AsyncPublisherUser:
         """Return a handle of a user, as `app.user`.
 
         Raises:
             Reject: `invalid`: no user can have this id.
         """
         self.rooms.check_user(id)
-        return OutsideRoom(self, f"publisher.user({id!r})", lambda: User(self, id))
+        return OutsideUser(self, f"publisher.user({id!r})", lambda: User(self, id))
 
     def socket(self, id: str) -> AsyncPublisherSocket:
         """Return a handle of a socket at any worker, whether or not it is open, as `app.socket`."""
@@ -189,7 +205,6 @@ class AsyncPublishing:
 
     def far_socket(self, id: str) -> FarSocket:
         """Return what sends to a socket of another process."""
-        assert self._far is not None
         return FarSocket(self._far, id)
 
     def call(
@@ -240,6 +255,14 @@ class AsyncPublishing:
     async def revoke(self, id: str) -> None:
         """Do nothing: there are no sockets in this process."""
 
+    async def join_user(self, id: str, name: str) -> int:
+        """Let the sockets of a user join a room; return how many are in it."""
+        return await change_elsewhere(self._peers, "join_user", id, name, self._patience)
+
+    async def leave_user(self, id: str, name: str) -> int:
+        """Let the sockets of a user leave a room; return how many were in it."""
+        return await change_elsewhere(self._peers, "leave_user", id, name, self._patience)
+
     def undelivered(self, error: BaseException) -> None:
         """Log that a message was sent to a socket that is not open."""
         self._lost.log(error)
@@ -281,14 +304,14 @@ class Publishing:
         self._publishing.rooms.room(name)
         return OutsideRoom(self, f"publisher.room({name!r})", lambda: self._publishing.rooms.room(name))
 
-    def user(self, id: str) -> PublisherRoom:
+    def user(self, id: str) -> PublisherUser:
         """Return a handle of a user, as `app.user`.
 
         Raises:
             Reject: `invalid`: no user can have this id.
         """
         self._publishing.rooms.check_user(id)
-        return OutsideRoom(self, f"publisher.user({id!r})", lambda: User(self._publishing, id))
+        return OutsideUser(self, f"publisher.user({id!r})", lambda: User(self._publishing, id))
 
     def socket(self, id: str) -> PublisherSocket:
         """Return a handle of a socket at any worker, whether or not it is open, as `app.socket`."""

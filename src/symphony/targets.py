@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -43,10 +43,17 @@ class Others(Protocol):
         """Close a socket that is not on this node."""
         ...
 
-    async def request_user(
-        self, user: str, event: str, data: object, *, policy: str, timeout: float, response_type: Any
-    ) -> list[Any]:
-        """Ask the clients of a user on the other nodes; return one reply or all."""
+    async def ask_user(
+        self,
+        user: str,
+        event: str,
+        data: object,
+        *,
+        timeout: float,
+        response_type: Any,
+        ask: Callable[[Coroutine[Any, Any, Any]], object],
+    ) -> None:
+        """Find the sockets of a user on the other nodes, and call *ask* with a request to each."""
         ...
 
     def close_user(self, user: str, code: int, reason: str) -> Awaitable[None]:
@@ -55,6 +62,14 @@ class Others(Protocol):
 
     async def revoke(self, user: str) -> None:
         """Ask on the other nodes whether the sockets of a user may be in their rooms."""
+        ...
+
+    async def join_user(self, user: str, name: str) -> int:
+        """Let the sockets of a user on the other nodes join a room; return how many are in it."""
+        ...
+
+    async def leave_user(self, user: str, name: str) -> int:
+        """Let the sockets of a user on the other nodes leave a room; return how many were in it."""
         ...
 
 
@@ -82,6 +97,14 @@ class TargetNode(Protocol):
 
     async def revoke(self, id: str) -> None:
         """Ask again whether the sockets of a user may be in their rooms."""
+        ...
+
+    async def join_user(self, id: str, name: str) -> int:
+        """Let the sockets of a user join a room; return how many are in it."""
+        ...
+
+    async def leave_user(self, id: str, name: str) -> int:
+        """Let the sockets of a user leave a room; return how many were in it."""
         ...
 
     def undelivered(self, error: DisconnectedError) -> None:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from typing_extensions import TypeForm, TypeVar
 
-from symphony.outsidetargets import OutsideEveryone, OutsideHandle, OutsideRoom, OutsideSocket, OutsideUsers
+from symphony.outsidetargets import (
+    OutsideEveryone,
+    OutsideHandle,
+    OutsideRoom,
+    OutsideSocket,
+    OutsideUser,
+    OutsideUsers,
+)
 
 if TYPE_CHECKING:
+    from symphony.polling import Policy
     from symphony.protocol.positions import Position
     from symphony.rooms.members import Presence
     from symphony.rooms.publishing import Publication
@@ -63,7 +71,7 @@ class ThreadsafeRoom(OutsideRoom[_Published, _History], _Counted):
         return self._call("close", lambda room: room.close(code, reason))
 
 
-class ThreadsafeUser(OutsideRoom[_Published, _History], _Counted):
+class ThreadsafeUser(OutsideUser[_Published, _History, "Future[int]"], _Counted):
     """A user, for other threads."""
 
     __slots__ = ()
@@ -73,11 +81,11 @@ class ThreadsafeUser(OutsideRoom[_Published, _History], _Counted):
         event: str,
         data: object = None,
         *,
-        policy: Literal["first", "all"] = "first",
+        policy: Policy = "first",
         timeout: float = 5.0,
         response_type: Any = Any,
     ) -> Future[Any]:
-        """Ask the clients of the user for one reply or for all, as `User.request`."""
+        """Ask the clients of the user for one reply or for several, as `User.request`."""
         taken = self._calls.taken(data)
 
         def ask(user: User) -> Awaitable[Any]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from typing_extensions import TypeForm, TypeVar
 
-from symphony.errors import DisconnectedError, Reject, SymphonyError, WrongRouteError, check_close_code
+from symphony.errors import check_close_code
 from symphony.identity import room_of_user
 from symphony.outgoing.encoding import Content, Emitted, Once, Sent
+from symphony.polling import Policy, Poll
 from symphony.rooms.excluding import Excluded, left_out_of
 from symphony.rooms.options import PLAIN, Delivery, delivery_of
 from symphony.rooms.target import RoomTable, RoomTarget
@@ -20,10 +20,9 @@ from symphony.targets import TargetNode, check_thread
 if TYPE_CHECKING:
     from symphony.socket import Socket
 
-__all__ = ("User", "Users", "ask_sockets", "replies_or_error")
+__all__ = ("User", "Users")
 
 ReplyT = TypeVar("ReplyT", default=Any)
-Policy = Literal["first", "all"]
 
 
 class User(RoomTarget):
@@ -60,7 +59,7 @@ class User(RoomTarget):
         event: str,
         data: object = None,
         *,
-        policy: Literal["all"],
+        policy: Literal["quorum", "all"],
         timeout: float = 5.0,
         response_type: TypeForm[ReplyT] = Any,
     ) -> list[ReplyT]: ...
@@ -74,7 +73,7 @@ class User(RoomTarget):
         timeout: float = 5.0,
         response_type: Any = Any,
     ) -> Any:
-        """Ask the clients of the user, and wait for one reply or for all.
+        """Ask the clients of the user, and wait for one reply or for several.
 
         All sockets are asked at the same time. Sockets of raw routes are not asked.
 
@@ -82,35 +81,74 @@ class User(RoomTarget):
             event: The name of the event that the clients answer.
             data: What their protocols can encode.
             policy: `"first"` returns the first reply, and withdraws the other requests.
-                `"all"` returns the replies of all clients that are still there, in the
-                order in which they logged in.
+                `"quorum"` returns the replies of more than half of the clients, as soon as
+                they are there, and withdraws the other requests. `"all"` returns the
+                replies of all clients that are still there. Lists have the order in which
+                the clients logged in.
             timeout: Seconds to wait for the replies.
             response_type: What each reply must be, as in `Socket.request`.
 
         Raises:
             Reject: `not_found`: the user has no open socket.
-            RemoteError: A client answered with an error. With `"first"`: all of them.
-            RequestTimeoutError: A reply did not arrive in time. With `"first"`: none did.
-            DisconnectedError: All sockets were closed meanwhile.
+            RemoteError: A client answered with an error. With `"first"`: all of them. With
+                `"quorum"`: so many that there cannot be enough replies.
+            RequestTimeoutError: The same, for replies that did not arrive in time.
+            DisconnectedError: All sockets were closed meanwhile. With `"quorum"`: so many.
             WrongRouteError: All sockets are on raw routes.
             WrongThreadError: Called from another thread than the app's.
         """
         self._check_thread("request")
-        if policy not in ("first", "all"):
-            raise ValueError(f"policy= is 'first' or 'all', not {policy!r}.")
-        sockets, others = self.sockets, self._node.others
-        if not sockets and others is None:
+        poll, others = Poll(self.id, policy), self._node.others
+        if others is None and not self.sockets:
+            # Nothing else would suspend.
             await self._table.paced()
-            raise _no_socket(self.id)
-        asked = [_ask(socket, event, data, timeout, response_type) for socket in sockets]
-        if others is not None:
-            asked.append(
-                others.request_user(
-                    self.id, event, data, policy=policy, timeout=timeout, response_type=response_type
-                )
-            )
-        replies = await _replies_to(asked, policy, self.id)
+        options: dict[str, Any] = {"timeout": timeout, "response_type": response_type}
+        for socket in self.sockets:
+            poll.ask(socket.request(event, data, **options))
+        search = None if others is None else others.ask_user(self.id, event, data, ask=poll.ask, **options)
+        replies = await poll.replies(search)
         return replies[0] if policy == "first" else replies
+
+    async def join(self, name: str) -> int:
+        """Let all sockets of the user join a room, as `Socket.join` with `authorize=False`.
+
+        Each client is told. What later sockets of the user join, their own handlers decide.
+
+        Args:
+            name: Full name of the room.
+
+        Returns:
+            How many sockets of the user are in the room now, on all nodes.
+
+        Raises:
+            Reject: A socket was refused, as in `Socket.join`; the others have joined. Rooms
+                with a home refuse sockets of other nodes with `elsewhere`.
+            BrokerUnavailableError: The other nodes could not be asked.
+            RequestTimeoutError: A node has not answered in time; it may do it later.
+            WrongThreadError: Called from another thread than the app's.
+        """
+        self._check_thread("join")
+        # A handler may call it in a loop.
+        await self._table.paced()
+        return await self._node.join_user(self.id, name)
+
+    async def leave(self, name: str) -> int:
+        """Let all sockets of the user leave a room, as `Socket.leave`. Each client is told.
+
+        Nothing keeps them from joining again: for that, see `revoke`.
+
+        Returns:
+            How many sockets of the user were in the room, on all nodes.
+
+        Raises:
+            BrokerUnavailableError: The other nodes could not be asked.
+            RequestTimeoutError: A node has not answered in time; it may do it later.
+            WrongThreadError: Called from another thread than the app's.
+        """
+        self._check_thread("leave")
+        # A handler may call it in a loop.
+        await self._table.paced()
+        return await self._node.leave_user(self.id, name)
 
     def close(self, code: int = 1000, reason: str = "") -> Awaitable[None]:
         """Close all sockets of the user, as `Socket.close`.
@@ -263,82 +301,3 @@ class _Kept:
         for publication in self._publications:
             yield from publication.__await__()
         yield from self._paced.__await__()
-
-
-async def ask_sockets(
-    sockets: Iterable[Socket[Any]],
-    event: str,
-    data: object,
-    *,
-    policy: str,
-    timeout: float,
-    response_type: Any,
-) -> list[Any]:
-    """Ask several clients at the same time; return one reply or all, as `User.request`."""
-    asked = [_ask(socket, event, data, timeout, response_type) for socket in sockets]
-    return await _replies_to(asked, policy, "")
-
-
-def replies_or_error(
-    replies: list[Any], errors: Sequence[SymphonyError], policy: str, user: str
-) -> list[Any]:
-    """Return the replies; raise an error instead if the policy says so, or if there are no replies.
-
-    Args:
-        replies: The replies.
-        errors: The errors of those that have not replied.
-        policy: `"first"` or `"all"`.
-        user: The id of the user.
-    """
-    if policy == "all":
-        for error in errors:
-            if not _telling(error):
-                raise error
-    if replies:
-        return replies
-    raise min(errors, key=_telling) if errors else _no_socket(user)
-
-
-async def _replies_to(asked: Sequence[Coroutine[Any, Any, list[Any]]], policy: str, user: str) -> list[Any]:
-    """Wait for the replies of several, each of which gives a list; return one reply or all."""
-    if len(asked) == 1:
-        return await asked[0]
-    asking = [asyncio.ensure_future(each) for each in asked]
-    replies: list[Any] = []
-    errors: list[SymphonyError] = []
-    try:
-        # All: in their order, of which the first error counts.
-        for done in asyncio.as_completed(asking) if policy == "first" else asking:
-            try:
-                replies += await done
-            except SymphonyError as error:
-                errors.append(error)
-                if policy == "all" and not _telling(error):
-                    break
-            else:
-                if policy == "first":
-                    break
-        return replies_or_error(replies, errors, policy, user)
-    finally:
-        for task in asking:
-            task.cancel()
-        # A request that is withdrawn tells its client so.
-        await asyncio.gather(*asking, return_exceptions=True)
-
-
-def _no_socket(user: str) -> Reject:
-    return Reject("not_found", "the user has no open socket", details={"user": user})
-
-
-async def _ask(
-    socket: Socket[Any], event: str, data: object, timeout: float, response_type: Any
-) -> list[Any]:
-    return [await socket.request(event, data, timeout=timeout, response_type=response_type)]
-
-
-def _telling(error: SymphonyError) -> int:
-    """Order errors: what a client has said comes before a socket that could not be asked."""
-    for number, kind in enumerate((DisconnectedError, WrongRouteError, Reject), 1):
-        if isinstance(error, kind):
-            return number
-    return 0

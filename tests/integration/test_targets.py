@@ -252,6 +252,22 @@ async def test_a_request_to_a_user_takes_the_first_reply_or_all(serve):
         await phone.send(json.dumps({"reply": asked[0]["id"], "data": "phone"}))
         assert await every == ["phone", "laptop"]
 
+        # More than half of two are two, and of three two as well.
+        most = asyncio.ensure_future(ann.request("which", policy="quorum"))
+        asked = [await heard(client) for client in (phone, laptop)]
+        await laptop.send(json.dumps({"reply": asked[1]["id"], "data": "laptop"}))
+        await phone.send(json.dumps({"reply": asked[0]["id"], "data": "phone"}))
+        assert await most == ["phone", "laptop"]
+        async with connect(f"{url}/events?user=ann") as tablet:
+            await until(lambda: len(ann.sockets) == 4)
+            most = asyncio.ensure_future(ann.request("which", policy="quorum"))
+            asked = [await heard(client) for client in (phone, laptop, tablet)]
+            await tablet.send(json.dumps({"reply": asked[2]["id"], "data": "tablet"}))
+            await phone.send(json.dumps({"reply": asked[0]["id"], "data": "phone"}))
+            assert await most == ["phone", "tablet"]
+            assert (await heard(laptop)).keys() == {"cancel"}
+        await until(lambda: len(ann.sockets) == 3)
+
         # One that goes meanwhile is not waited for.
         every = asyncio.ensure_future(ann.request("which", policy="all"))
         asked = [await heard(client) for client in (phone, laptop)]
@@ -271,7 +287,7 @@ async def test_a_request_to_a_user_fails_when_nobody_can_answer(serve):
             await app.user("ann").request("which")
         one = await connected(app, clients, f"{url}/events?user=ann")
         two = await connected(app, clients, f"{url}/events?user=ann")
-        for policy in ("first", "all"):
+        for policy in ("first", "quorum", "all"):
             with pytest.raises(RequestTimeoutError):
                 await app.user("ann").request("which", policy=policy, timeout=0.01)
             asking = asyncio.ensure_future(app.user("ann").request("which", policy=policy))
@@ -281,7 +297,7 @@ async def test_a_request_to_a_user_fails_when_nobody_can_answer(serve):
                 ):
                     pass
             asking.cancel()
-        with pytest.raises(ValueError, match="'first' or 'all'"):
+        with pytest.raises(ValueError, match="'first', 'quorum', 'all'"):
             await app.user("ann").request("which", policy="some")  # type: ignore[call-overload]
 
 
@@ -473,7 +489,7 @@ async def test_an_error_of_a_client_is_raised_if_no_other_answers(serve):
     async with serve(app) as url, AsyncExitStack() as clients:
         both = [await connected(app, clients, f"{url}/events?user=ann") for _ in range(2)]
         error = {"code": "shop.busy", "message": "later", "retryable": True, "details": None}
-        for policy in ("first", "all"):
+        for policy in ("first", "quorum", "all"):
             asking = asyncio.ensure_future(app.user("ann").request("which", policy=policy))
             for client in both:
                 asked = await heard(client)

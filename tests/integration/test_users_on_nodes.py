@@ -166,6 +166,21 @@ async def answer(connection: TestConnection, value: Any) -> None:
         return [value, data]
 
 
+def never_answer(connection: TestConnection) -> tuple[asyncio.Event, asyncio.Event]:
+    """Do not answer `which`; return what is set when it is asked, and when it is withdrawn."""
+    asked, withdrawn = asyncio.Event(), asyncio.Event()
+
+    @connection.on("which")
+    async def never() -> None:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            withdrawn.set()
+
+    return asked, withdrawn
+
+
 async def test_the_clients_of_a_user_are_asked_on_all_nodes(nodes: list[TestClient]) -> None:
     one, two = nodes
     async with AsyncExitStack() as stack:
@@ -180,6 +195,40 @@ async def test_the_clients_of_a_user_are_asked_on_all_nodes(nodes: list[TestClie
         assert first in (["here", 2], ["there", 2], ["and there", 2])
 
 
+async def test_a_quorum_needs_no_reply_of_the_others(nodes: list[TestClient]) -> None:
+    """A client that does not answer, wherever it is, delays nothing; it is asked no longer."""
+    one, two = nodes
+    for silent in (one, two):
+        async with AsyncExitStack() as stack:
+            for node, value in ((one, "one"), (two, "two")):
+                await answer((await opened(stack, node, "/chat?user=ann"))[0], value)
+            connection, _ = await opened(stack, silent, "/chat?user=ann")
+            asked, withdrawn = never_answer(connection)
+            # It has no requests, so it does not count.
+            await opened(stack, two, "/raw?user=ann")
+            replies = await one.app.user("ann").request("which", policy="quorum", timeout=60)
+            assert replies == [["one", None], ["two", None]]
+            await asked.wait()
+            await withdrawn.wait()
+
+
+async def test_a_quorum_that_is_out_of_reach_is_an_error_at_once(nodes: list[TestClient]) -> None:
+    one, two = nodes
+    async with AsyncExitStack() as stack:
+        for node, value in ((one, Reject("shop.busy", "later")), (two, "there"), (two, "and there")):
+            await answer((await opened(stack, node, "/chat?user=ann"))[0], value)
+        leaving, id = await opened(stack, one, "/chat?user=ann")
+        asked, _ = never_answer(leaving)
+        asking = asyncio.ensure_future(one.app.user("ann").request("which", policy="quorum", timeout=60))
+        await asked.wait()
+        one.app.socket(id).close()
+        # Two of four are not more than half.
+        with pytest.raises(RemoteError, match=r"shop\.busy"):
+            await asking
+        await until(lambda: len(one.app.user("ann").sockets) == 1)
+        assert len(await one.app.user("ann").request("which", policy="quorum", timeout=60)) == 2
+
+
 async def test_a_node_without_the_user_asks_the_other(nodes: list[TestClient]) -> None:
     one, two = nodes
     async with AsyncExitStack() as stack:
@@ -191,11 +240,11 @@ async def test_a_node_without_the_user_asks_the_other(nodes: list[TestClient]) -
         assert typed == ("there", 1)
         with pytest.raises(RemoteError, match="the reply to 'which' is invalid"):
             await one.app.user("ann").request("which", 1, response_type=int)
-        for policy in ("first", "all"):
+        for policy in ("first", "quorum", "all"):
             with pytest.raises(Reject) as refusal:
                 await one.app.user("eve").request("which", policy=policy)
             assert (refusal.value.code, refusal.value.details) == ("not_found", {"user": "eve"})
-    with pytest.raises(ValueError, match="'first' or 'all'"):
+    with pytest.raises(ValueError, match="'first', 'quorum', 'all'"):
         await one.app.user("ann").request("which", policy="some")  # type: ignore[call-overload]
     for timeout in (0, -1, float("inf")):
         with pytest.raises(ValueError, match="timeout must be above 0"):
@@ -234,7 +283,7 @@ async def test_the_errors_of_clients_arrive(nodes: list[TestClient]) -> None:
         there, there_id = await opened(stack, two, "/chat?user=ann")
         await answer(here, Reject("shop.busy", "later", retryable=True, details=[1]))
         await answer(there, Reject("shop.sold_out", "gone"))
-        for policy in ("first", "all"):
+        for policy in ("first", "quorum", "all"):
             with pytest.raises(RemoteError) as error:
                 await one.app.user("ann").request("which", policy=policy)
             assert (error.value.code, error.value.details, error.value.retryable) == ("shop.busy", [1], True)
@@ -246,7 +295,7 @@ async def test_the_errors_of_clients_arrive(nodes: list[TestClient]) -> None:
         assert await one.app.user("ann").request("which") == ["there", None]
         # A client that is not asked is no error.
         _, raw_id = await opened(stack, two, "/raw?user=bob")
-        for policy in ("first", "all"):
+        for policy in ("first", "quorum", "all"):
             with pytest.raises(WrongRouteError):
                 await one.app.user("bob").request("which", policy=policy)
         with pytest.raises(WrongRouteError):
@@ -305,7 +354,7 @@ async def test_a_request_ends_in_time(nodes: list[TestClient]) -> None:
         async def never() -> None:
             await asyncio.Event().wait()
 
-        for policy in ("first", "all"):
+        for policy in ("first", "quorum", "all"):
             with pytest.raises(RequestTimeoutError):
                 await one.app.user("ann").request("which", policy=policy, timeout=0.2)
         with pytest.raises(RequestTimeoutError):
@@ -417,6 +466,7 @@ async def test_without_the_broker_there_is_a_clear_error() -> None:
             lambda: one.app.socket(there).close(),
             lambda: one.app.socket(there).request("which"),
             lambda: one.app.user("ann").request("which", policy="all"),
+            lambda: one.app.user("ann").request("which", policy="quorum"),
         ):
             with pytest.raises(failures):
                 await call()

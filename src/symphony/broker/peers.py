@@ -116,14 +116,18 @@ class Peers:
         self._lasts = count(-1, -1)
         self._watching: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
+    async def start(self, *, is_asked: bool = True) -> None:
         """Begin to hear the other nodes.
+
+        Args:
+            is_asked: Whether they may ask this one; otherwise it hears their answers only.
 
         Raises:
             BrokerUnavailableError: The broker cannot be reached.
         """
         await self._broker.listen(_topic(self.node), self._heard)
-        await self._broker.listen(_ALL, self._heard, lambda: self.missed())
+        if is_asked:
+            await self._broker.listen(_ALL, self._heard, lambda: self.missed())
 
     async def finish(self, *, timeout: float) -> None:
         """Wait for the answers of other nodes, at most for *timeout* seconds, because the app stops."""
@@ -257,9 +261,8 @@ class Peers:
                 self._deliver(node, _CANCEL, number)
 
     def _deliver(self, node: str, *message: Any, keeps: bool = False) -> Awaitable[int]:
-        kind, *rest = message
         topic = _ALL if node == _ALL else _topic(node)
-        return self._broker.deliver(topic, _encode((kind, self.node, *rest)), keeps=keeps)
+        return self._broker.deliver(topic, _encode((message[0], self.node, *message[1:])), keeps=keeps)
 
     def _heard(self, message: bytes) -> None:
         try:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from symphony.errors import Reject, SymphonyError
+from symphony.errors import Reject
 from symphony.farsockets import FarSockets, packed
-from symphony.identity import room_of_user
 from symphony.protocol.replies import Unread, read_reply, reply_readers
 from symphony.protocol.v1 import MAX_TIMEOUT
 from symphony.rooms.outcomes import Passed
-from symphony.rooms.topics import topic_of
 from symphony.tasks import start
-from symphony.users import ask_sockets, replies_or_error
+from symphony.userrooms import change_elsewhere
 
 if TYPE_CHECKING:
     from symphony.broker.peers import Peers
@@ -58,6 +56,14 @@ class ReachedNode(Protocol):
         """Ask again whether the sockets of a user on this node may be in their rooms."""
         ...
 
+    async def join_user_here(self, id: str, name: str) -> int:
+        """Let the sockets of a user on this node join a room; return how many are in it."""
+        ...
+
+    async def leave_user_here(self, id: str, name: str) -> int:
+        """Let the sockets of a user on this node leave a room; return how many were in it."""
+        ...
+
     def revocations_missed(self) -> None:
         """Ask again about all sockets: this node may not have heard whose rights have changed."""
         ...
@@ -89,9 +95,11 @@ class OtherNodes:
         peers.offer("send", self._send_here)
         peers.offer("request", self._request_here)
         peers.offer("close", self._close_here)
-        peers.offer("request_user", self._request_user_here)
+        peers.offer("sockets_of_user", self._sockets_of_user_here)
         peers.offer("close_user", self._close_user_here)
-        peers.offer("revoke", self._revoke_here, goes_on=True)
+        peers.offer("revoke", node.revoke_here, goes_on=True)
+        peers.offer("join_user", node.join_user_here, goes_on=True)
+        peers.offer("leave_user", node.leave_user_here, goes_on=True)
         peers.missed = node.revocations_missed
 
     # One socket
@@ -108,13 +116,17 @@ class OtherNodes:
         node = self._sockets.node_of(socket)
         if node is None:
             raise _not_open(socket)
-        arguments = socket, event, packed(data), timeout
+        return await self._ask(node, socket, event, packed(data), timeout, response_type)
+
+    async def _ask(
+        self, node: str, socket: str, event: str, data: Any, timeout: float, response_type: Any
+    ) -> Any:
         try:
-            reply = await self._peers.ask(node, "request", *arguments, timeout=timeout)
+            reply = await self._peers.ask(node, "request", socket, event, data, timeout, timeout=timeout)
         except Reject as error:
             # Either the socket or its node is not there.
             raise _not_open(socket) if error.code == "not_found" else error from None
-        return self._read(event, reply, response_type)
+        return read_reply(event, Unread(*reply), response_type, self._limits.max_elements)
 
     def close(self, socket: str, code: int, reason: str) -> Awaitable[None]:
         """See `Others.close`."""
@@ -122,51 +134,29 @@ class OtherNodes:
 
     # Users
 
-    async def request_user(
-        self, user: str, event: str, data: object, *, policy: str, timeout: float, response_type: Any
-    ) -> list[Any]:
-        """See `Others.request_user`.
-
-        First all nodes say how many sockets of the user they have. Each node that has some is
-        asked as soon as it has said so.
-        """
+    async def ask_user(
+        self,
+        user: str,
+        event: str,
+        data: object,
+        *,
+        timeout: float,
+        response_type: Any,
+        ask: Callable[[Coroutine[Any, Any, Any]], object],
+    ) -> None:
+        """See `Others.ask_user`. The sockets of a node are asked as soon as it has named them."""
         self._check(event, timeout, response_type)
         plain = packed(data)
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
-        waiting: set[asyncio.Future[list[Any]]] = set()
 
-        def heard(node: str, count: int) -> None:
-            if count:
-                left = max(until - loop.time(), 0.001)
-                arguments = user, event, plain, policy, left
-                waiting.add(start(self._peers.ask(node, "request_user", *arguments, timeout=left)))
+        def found(node: str, sockets: Sequence[str]) -> None:
+            left = max(until - loop.time(), 0.001)
+            for socket in sockets:
+                ask(self._ask(node, socket, event, plain, left, response_type))
 
-        names = [topic_of(room_of_user(user))]
         patience = min(timeout, self._limits.publish_timeout)
-        search = start(self._peers.ask_all("count", names, timeout=patience, heard=heard))
-        waiting.add(search)
-        replies: list[Any] = []
-        errors: list[SymphonyError] = []
-        try:
-            while waiting:
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                waiting.difference_update(done)
-                for task in done:
-                    try:
-                        answers = task.result()
-                        if task is not search:
-                            replies += [self._read(event, each, response_type) for each in answers]
-                    except SymphonyError as error:
-                        errors.append(error)
-                if replies and policy == "first":
-                    return replies[:1]
-        finally:
-            for task in waiting:
-                task.cancel()
-            # A request that is withdrawn tells its client so.
-            await asyncio.gather(*waiting, return_exceptions=True)
-        return replies_or_error(replies, errors, policy, user)
+        await self._peers.ask_all("sockets_of_user", user, timeout=patience, heard=found)
 
     def close_user(self, user: str, code: int, reason: str) -> Awaitable[None]:
         """See `Others.close_user`."""
@@ -178,6 +168,14 @@ class OtherNodes:
     async def revoke(self, user: str) -> None:
         """See `Others.revoke`."""
         await self._peers.ask_all("revoke", user, timeout=self._patience, keeps=True)
+
+    async def join_user(self, user: str, name: str) -> int:
+        """See `Others.join_user`."""
+        return await change_elsewhere(self._peers, "join_user", user, name, self._patience)
+
+    async def leave_user(self, user: str, name: str) -> int:
+        """See `Others.leave_user`."""
+        return await change_elsewhere(self._peers, "leave_user", user, name, self._patience)
 
     # What the other nodes ask for
 
@@ -196,24 +194,15 @@ class OtherNodes:
     def _close_here(self, socket: str, code: int, reason: str) -> None:
         self._node.socket(socket).close(code, reason)
 
-    def _request_user_here(
-        self, user: str, event: str, data: Any, policy: str, timeout: float
-    ) -> Coroutine[Any, Any, list[Unread]]:
-        sockets = self._node.user(user).sockets
-        return ask_sockets(sockets, event, data, policy=policy, timeout=timeout, response_type=Unread)
+    def _sockets_of_user_here(self, user: str) -> list[str]:
+        return [socket.id for socket in self._node.user(user).sockets]
 
     def _close_user_here(self, user: str, code: int, reason: str) -> None:
         for socket in self._node.logged_in_as(user):
             socket.close(code, reason)
 
-    def _revoke_here(self, user: str) -> Coroutine[Any, Any, None]:
-        return self._node.revoke_here(user)
-
     def _failed(self, what: str, error: BaseException) -> None:
         self._report(error, what)
-
-    def _read(self, event: str, reply: tuple[str, bytes], response_type: Any) -> Any:
-        return read_reply(event, Unread(*reply), response_type, self._limits.max_elements)
 
     def _check(self, event: object, timeout: float, response_type: Any) -> None:
         """Refuse here what the node of the socket would refuse."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from symphony.node.others import OtherNodes
 from symphony.outgoing.batch import Batch
 from symphony.rooms.topics import EVERYONE_TOPIC
 from symphony.socket import recipient_of
 from symphony.targets import Group, SocketTarget
+from symphony.userrooms import join_all, leave_all
 from symphony.users import User, Users
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ("ReachingNode", "Targets")
 
 logger = logging.getLogger("symphony.app")
+
+T = TypeVar("T")
 
 
 class ReachingNode(Protocol):
@@ -163,14 +166,25 @@ class Targets:
 
     async def revoke(self, id: str) -> None:
         """Ask again whether the sockets of a user may be in their rooms, on all nodes."""
-        if self.others is None:
-            await self.revoke_here(id)
-            return
-        # Each to its end, also if the other fails.
-        asking = self.revoke_here(id), self.others.revoke(id)
-        for error in await asyncio.gather(*asking, return_exceptions=True):
-            if error is not None:
-                raise error
+        await _on_all_nodes(self.revoke_here(id), None if self.others is None else self.others.revoke(id))
+
+    async def join_user(self, id: str, name: str) -> int:
+        """Let the sockets of a user join a room, on all nodes; return how many are in it."""
+        elsewhere = None if self.others is None else self.others.join_user(id, name)
+        return sum(await _on_all_nodes(self.join_user_here(id, name), elsewhere))
+
+    async def leave_user(self, id: str, name: str) -> int:
+        """Let the sockets of a user leave a room, on all nodes; return how many were in it."""
+        elsewhere = None if self.others is None else self.others.leave_user(id, name)
+        return sum(await _on_all_nodes(self.leave_user_here(id, name), elsewhere))
+
+    async def join_user_here(self, id: str, name: str) -> int:
+        """Let the sockets of a user on this node join a room; return how many are in it."""
+        return await join_all(self.logged_in_as(id), name)
+
+    async def leave_user_here(self, id: str, name: str) -> int:
+        """Let the sockets of a user on this node leave a room; return how many were in it."""
+        return await leave_all(self.logged_in_as(id), name)
 
     async def revoke_here(self, id: str) -> None:
         """Ask again whether the sockets of a user on this node may be in their rooms."""
@@ -187,6 +201,17 @@ class Targets:
         node.stats.undelivered += 1
         node.complaints.log(logger, logging.WARNING, "%s", error, kind="undelivered")
         node.tell(error, None)
+
+
+async def _on_all_nodes(here: Coroutine[Any, Any, T], elsewhere: Coroutine[Any, Any, T] | None) -> list[T]:
+    """Return the results, each to its end, also if the other fails."""
+    if elsewhere is None:
+        return [await here]
+    results = await asyncio.gather(here, elsewhere, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return cast("list[T]", results)
 
 
 def _reaches(group: Handlers, endpoint: Endpoint) -> bool:
