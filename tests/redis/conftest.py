@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from support.redissentinels import Replicated
 from support.redisservers import RedisServer, redis_binary, valkey_binary
 from symphony import Limits
 from symphony.broker.base import Broker
@@ -14,22 +15,28 @@ from symphony.broker.engines import open_broker
 LIMITS = Limits()
 
 Connect = Callable[..., Awaitable[Any]]
+Servers = RedisServer | Replicated
 
 
-@pytest.fixture(scope="session", params=["redis", "valkey"])
-def clocked(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RedisServer]:
-    """A server whose clock can be put forward. Tests share it."""
-    binary = redis_binary() if request.param == "redis" else valkey_binary()
-    server = RedisServer(tmp_path_factory.mktemp("redis"), binary, clock=True)
-    server.start()
-    yield server
-    server.kill()
+@pytest.fixture(scope="session", params=["redis", "valkey", "sentinel"])
+def clocked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """A server whose clock can be put forward, or one with a replica. Tests share it."""
+    folder = tmp_path_factory.mktemp("redis")
+    server: Servers
+    if request.param == "sentinel":
+        server = Replicated(folder, clocks=True)
+    else:
+        binary = redis_binary() if request.param == "redis" else valkey_binary()
+        server = RedisServer(folder, binary, clock=True)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
 
 
 @pytest.fixture
-def empty(clocked: RedisServer) -> RedisServer:
+def empty(clocked: Servers) -> Servers:
     """The same, with nothing in it."""
     clocked.command("FLUSHALL")
     return clocked
@@ -49,7 +56,7 @@ async def connect() -> AsyncIterator[Connect]:
     """Return what connects to a server."""
     async with AsyncExitStack() as stack:
 
-        async def made(server: RedisServer, limits: Limits = LIMITS) -> Broker:
+        async def made(server: Servers, limits: Limits = LIMITS) -> Broker:
             broker = await open_broker(server.url, limits)
             stack.callback(broker.close)
             return broker

@@ -85,12 +85,7 @@ class RedisServer:
             port = self.port or _random.choice(_PORTS)
             with (self.folder / "log").open("ab") as log:
                 self._process = subprocess.Popen(
-                    (
-                        self._binary,
-                        *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
-                        *("--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"),
-                        *self._options,
-                    ),
+                    (self._binary, *self.arguments(port)),
                     env=environment,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -100,6 +95,14 @@ class RedisServer:
                 return
             self.kill()
         raise AssertionError((self.folder / "log").read_text(errors="replace")[-2000:])
+
+    def arguments(self, port: int) -> tuple[str, ...]:
+        """Return its command line."""
+        return (
+            *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
+            *("--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"),
+            *self._options,
+        )
 
     def _answers(self, port: int) -> bool:
         assert self._process is not None

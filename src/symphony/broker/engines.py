@@ -69,7 +69,9 @@ def check(url: str) -> None:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
         known = ", ".join(f"{each}://" for each in _SCHEMES)
-        raise ConfigurationError(f"The broker {url!r} is not known. Symphony has these: {known}.")
+        # Not the whole URL: it may have a password.
+        name = f"{scheme}://…" if separator else "without ://"
+        raise ConfigurationError(f"The broker {name!r} is not known. Symphony has these: {known}.")
     if scheme == "memory" and rest:
         raise ConfigurationError(f"The broker {url!r} has no name: write memory://.")
     if scheme == "ipc":
@@ -192,7 +194,8 @@ def _redis(url: str, limits: Limits) -> Callable[[], Awaitable[Broker]]:
     """Return what opens a broker in Redis, whose packages need not be installed."""
     try:
         from symphony.broker.redis.broker import RedisBroker
-        from symphony.broker.redis.dialing import dial_to
+        from symphony.broker.redis.dialing import OneServer
+        from symphony.broker.redis.sentinels import Sentinels
     except ImportError as error:
         raise ConfigurationError(
             f"The broker redis:// needs more packages ({error}): pip install 'symphony-ws[redis]'."
@@ -201,8 +204,7 @@ def _redis(url: str, limits: Limits) -> Callable[[], Awaitable[Broker]]:
 
     async def opened() -> Broker:
         broker = RedisBroker(
-            target.shown,
-            dial_to(target),
+            OneServer(target) if target.master is None else Sentinels(target),
             prefix=target.prefix,
             timeout=limits.publish_timeout,
             max_calls=limits.max_broker_calls,
@@ -230,5 +232,5 @@ def serve(url: str, limits: Limits) -> ServedBroker:
     """
     check(url)
     if is_elsewhere(url):
-        raise ConfigurationError(f"The broker {url!r} lives in another process, which serves it.")
+        raise ConfigurationError(f"The broker {shown(url)!r} lives in another process, which serves it.")
     return serve_engine(lambda: open_broker(url, limits), kept_beside=_kept_beside)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from symphony.broker.base import BrokerState, Draft, Heard, History, Key, Page, Receive, Record
 from symphony.broker.keys import KEY_WINDOW
 from symphony.broker.redis.commands import Commands
-from symphony.broker.redis.dialing import Dial
+from symphony.broker.redis.dialing import Source
 from symphony.broker.redis.keptmessages import KeptMessages
 from symphony.broker.redis.packing import (
     DIGEST_BYTES,
@@ -75,8 +75,7 @@ class RedisBroker:
     are heard like all others, so this process has all of a room in one order.
 
     Args:
-        where: Which server it is.
-        dial: Connects to it.
+        source: Connects to the server.
         prefix: What the names of keys and channels begin with.
         timeout: How many seconds a call may take: `Limits.publish_timeout`.
         max_calls: `Limits.max_broker_calls`.
@@ -91,8 +90,7 @@ class RedisBroker:
 
     def __init__(
         self,
-        where: str,
-        dial: Dial,
+        source: Source,
         *,
         prefix: str,
         timeout: float,
@@ -102,9 +100,10 @@ class RedisBroker:
     ) -> None:
         self.name = secrets.token_urlsafe(12)
         self._names = Names(prefix)
+        self._source = source
         self._commands = Commands(
-            where,
-            dial,
+            source.where,
+            source.dial,
             (ROOMS, KEPT, PRESENCE),
             timeout=timeout,
             max_calls=max_calls,
@@ -113,7 +112,7 @@ class RedisBroker:
         )
         self._kept = KeptMessages(self._commands, self._names, self.name)
         self._subscriber = Subscriber(
-            dial, timeout=timeout, random=random, lost=self._kept.hold, resumed=self._subscribed_again
+            source.dial, timeout=timeout, random=random, lost=self._kept.hold, resumed=self._subscribed_again
         )
         self._loop = asyncio.get_running_loop()
         # An own key is used by repeats of one call, which end with its timeout.
@@ -140,6 +139,7 @@ class RedisBroker:
             BrokerUnavailableError: It cannot be reached.
             ConfigurationError: It cannot be used.
         """
+        self._source.watch(self._commands.reconnect, self._subscriber.reconnect)
         await self._commands.connect()
         await self._subscriber.connect()
         await self._probe.subscribe()
@@ -354,6 +354,7 @@ class RedisBroker:
         self._subscriber.close()
         self._kept.leave()
         self._commands.close()
+        self._source.close()
 
     def _subscribed_again(self) -> None:
         self._probe.resumed()

@@ -85,7 +85,7 @@ class Commands:
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._waiting = Waiting(
-            timeout=timeout, max_calls=max_calls, max_bytes=max_bytes, stuck=self._give_up_link
+            timeout=timeout, max_calls=max_calls, max_bytes=max_bytes, stuck=self.reconnect
         )
         self._link: RedisLink | None = None
         # What the answers on the present link belong to, in their order; 0: to no call.
@@ -161,6 +161,11 @@ class Commands:
             self._sent.append(0)
         return told
 
+    def reconnect(self) -> None:
+        """Make the connection anew, because it is of no use."""
+        if self._link is not None:
+            self._link.close()
+
     def close(self, *farewell: Any) -> None:
         """End the connection after *farewell*, a command, and all calls."""
         if farewell:
@@ -219,10 +224,6 @@ class Commands:
         logger.warning("The connection to the broker of the rooms was lost.")
         self._waiting.link_lost()
         self._task = start(self._connect(again=True))
-
-    def _give_up_link(self) -> None:
-        if self._link is not None:
-            self._link.close()
 
 
 def _error_of(error: ResponseError) -> Exception:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, Protocol, TypeAlias, cast
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, cast
 
 from redis.asyncio import Connection, SSLConnection
 from redis.asyncio.connection import AbstractConnection
@@ -15,7 +15,17 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from symphony.broker.redis.target import Target
 from symphony.errors import ConfigurationError
 
-__all__ = ("Connected", "Dial", "Dialer", "dial_to")
+__all__ = (
+    "Connected",
+    "Dial",
+    "Dialer",
+    "OneServer",
+    "ReplicaError",
+    "Server",
+    "Source",
+    "connect",
+    "connect_to_server",
+)
 
 logger = logging.getLogger("symphony.app")
 
@@ -45,6 +55,22 @@ Dial: TypeAlias = "Callable[[], Awaitable[Connected]]"
 """Connects to a server. Raises `OSError` if that fails."""
 
 
+class ReplicaError(ConnectionError):
+    """The server is the replica of another one, and takes no publications."""
+
+
+class Server(NamedTuple):
+    """A server that can be used.
+
+    Attributes:
+        connection: A connection to it.
+        run: Names this run of its process; empty if it does not tell.
+    """
+
+    connection: Connected
+    run: str
+
+
 class Dialer:
     """Connects again and again, with a pause after each connection that was of no use.
 
@@ -52,13 +78,21 @@ class Dialer:
         dial: Connects to the server.
         timeout: How many seconds one attempt may take.
         random: Returns a number from 0 to 1.
+        failed: Called with the error of an attempt; without it, one is logged if it is not the network.
 
     Attributes:
         why: Why the last attempt has failed.
     """
 
-    def __init__(self, dial: Dial, timeout: float, random: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        dial: Dial,
+        timeout: float,
+        random: Callable[[], float],
+        failed: Callable[[Exception], object] | None = None,
+    ) -> None:
         self.why = "it does not answer"
+        self._failed = failed
         self._dial = dial
         self._timeout = timeout
         self._random = random
@@ -84,50 +118,131 @@ class Dialer:
                     return await self._dial()
             except (OSError, TimeoutError) as error:
                 self.why = str(error) or "it does not answer"
+                if self._failed is not None:
+                    self._failed(error)
             except ConfigurationError as error:
                 if not again:
                     raise
-                logger.error("The broker of the rooms cannot be used: %s", error)
+                if self._failed is not None:
+                    self._failed(error)
+                else:
+                    logger.error("The broker of the rooms cannot be used: %s", error)
 
     def worked(self) -> None:
         """Note that the connection is of use."""
         self._attempts = 0
 
 
-def dial_to(target: Target) -> Dial:
-    """Return what connects to a server.
+class Source(Protocol):
+    """Connects to the server of a broker, wherever that is at the time.
 
-    It raises `ConfigurationError` if the server is there, and cannot be used.
+    Attributes:
+        where: Its URL without secrets.
     """
 
-    async def dial() -> Connected:
-        connection = _connection(target)
-        try:
-            await connection.connect()
-            await _check(connection, target)
-        except (AuthenticationError, NoPermissionError) as error:
-            await connection.disconnect(nowait=True)
-            raise ConfigurationError(f"The broker {target.shown} refuses this user: {error}") from error
-        except (RedisError, OSError) as error:
-            await connection.disconnect(nowait=True)
-            if isinstance(error.__cause__, ssl.SSLError):
-                raise ConfigurationError(f"The broker {target.shown}: {error.__cause__}") from error
-            raise ConnectionError(str(error)) from error
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        return cast("Connected", connection)
+    where: str
 
-    return dial
+    async def dial(self) -> Connected:
+        """Connect to the server.
+
+        Raises:
+            OSError: It cannot be reached.
+            ConfigurationError: It is there, and cannot be used.
+        """
+        ...
+
+    def watch(self, *moved: Callable[[], object]) -> None:
+        """Begin to look where the server is.
+
+        Args:
+            moved: Called when another server has taken its place, so that all connections to the
+                one before end.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop to look."""
+        ...
+
+
+class OneServer:
+    """A server that is always at the same place. See `Source`."""
+
+    def __init__(self, target: Target) -> None:
+        self.where = target.shown
+        self._target = target
+
+    async def dial(self) -> Connected:
+        """See `Source.dial`."""
+        return (await connect_to_server(self._target)).connection
+
+    def watch(self, *moved: Callable[[], object]) -> None:
+        """See `Source.watch`."""
+
+    def close(self) -> None:
+        """See `Source.close`."""
+
+
+async def connect_to_server(target: Target) -> Server:
+    """Connect to a server, and check it.
+
+    Raises:
+        ReplicaError: It is a replica.
+        OSError: The network has failed.
+        ConfigurationError: The server is there, and cannot be used.
+    """
+    run = ""
+
+    async def check(connection: AbstractConnection) -> None:
+        nonlocal run
+        run = await _check(connection, target)
+
+    return Server(await connect(target, check), run)
+
+
+async def connect(
+    target: Target, check: Callable[[AbstractConnection], Awaitable[None]] | None = None
+) -> Connected:
+    """Connect to the first address of a target.
+
+    Args:
+        target: The target.
+        check: Checks the connection, with its errors.
+
+    Raises:
+        OSError: The network has failed.
+        ConfigurationError: The server is there, and cannot be used.
+    """
+    connection = _connection(target)
+    try:
+        await connection.connect()
+        if check is not None:
+            await check(connection)
+    except (AuthenticationError, NoPermissionError) as error:
+        await connection.disconnect(nowait=True)
+        raise ConfigurationError(f"The broker {target.shown} refuses this user: {error}") from error
+    except ReplicaError:
+        await connection.disconnect(nowait=True)
+        raise
+    except (RedisError, OSError) as error:
+        await connection.disconnect(nowait=True)
+        if isinstance(error.__cause__, ssl.SSLError):
+            raise ConfigurationError(f"The broker {target.shown}: {error.__cause__}") from error
+        raise ConnectionError(str(error)) from error
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    return cast("Connected", connection)
 
 
 def _connection(target: Target) -> AbstractConnection:
     # Each call has a timeout of its own. Nothing is repeated here: after a
     # cut, a publication may have been carried out.
+    host, port = target.addresses[0]
     options: dict[str, Any] = {
         **target.certificates,
-        "host": target.host,
-        "port": target.port,
+        "host": host,
+        "port": port,
         "db": target.database,
         "username": target.username,
         "password": target.password,
@@ -138,7 +253,8 @@ def _connection(target: Target) -> AbstractConnection:
     return SSLConnection(**options) if target.tls else Connection(**options)
 
 
-async def _check(connection: AbstractConnection, target: Target) -> None:
+async def _check(connection: AbstractConnection, target: Target) -> str:
+    """Check a server; return what names this run of its process."""
     try:
         server = await _info(connection, "server")
         memory = await _info(connection, "memory")
@@ -149,7 +265,7 @@ async def _check(connection: AbstractConnection, target: Target) -> None:
             "loses its last publications.",
             target.shown,
         )
-        return
+        return ""
     except ResponseError as error:
         raise ConfigurationError(f"The broker {target.shown} does not tell what it is: {error}") from error
     # Valkey has its own version beside the one of Redis that it stands for.
@@ -160,6 +276,8 @@ async def _check(connection: AbstractConnection, target: Target) -> None:
         raise ConfigurationError(
             f"The broker {target.shown} is a node of a Redis Cluster, which is not supported."
         )
+    if replication.get("role") == "slave":
+        raise ReplicaError(f"The server {target.shown} is a replica, which takes no publications")
     policy = memory.get("maxmemory_policy", "noeviction")
     if memory.get("maxmemory", "0") != "0" and policy != "noeviction":
         if not target.allow_eviction:
@@ -175,6 +293,7 @@ async def _check(connection: AbstractConnection, target: Target) -> None:
             "its last publications.",
             target.shown,
         )
+    return server.get("run_id", "")
 
 
 async def _info(connection: AbstractConnection, section: str) -> dict[str, str]:

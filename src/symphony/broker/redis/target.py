@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 from typing import Final, NamedTuple
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 from symphony.errors import ConfigurationError
 
-__all__ = ("SCHEMES", "Target", "target_of")
+__all__ = ("SCHEMES", "Address", "Target", "shown_address", "target_of")
 
-SCHEMES: Final = ("redis", "rediss")
-"""The schemes of URLs of Redis; the second is with TLS."""
+SCHEMES: Final = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
+"""The schemes of URLs of Redis; those with `rediss` are with TLS."""
 
-_OPTIONS: Final = ("allow_eviction", "prefix", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_CERTIFICATES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_OF_SENTINELS: Final = ("sentinel_username", "sentinel_password")
+_OPTIONS: Final = ("allow_eviction", "prefix", *_CERTIFICATES, *_OF_SENTINELS)
+_PORT: Final = 6379
+_SENTINEL_PORT: Final = 26379
+
+Address = tuple[str, int]
+"""A host and a port."""
 
 
 class Target(NamedTuple):
-    """A `redis://` or `rediss://` URL.
+    """A URL of Redis.
 
     Attributes:
-        host: The host of the server.
-        port: Its port.
+        addresses: Where the server is, or each of the sentinels that know where it is.
+        master: By which name the sentinels know the server; `None`: there are no sentinels.
         database: The number of the database.
         username: Who connects; `None`: the default user.
         password: The password; `None`: none.
+        sentinel_username: Who connects to the sentinels.
+        sentinel_password: The password for them.
         prefix: What the names of all keys and channels begin with.
         allow_eviction: Whether a server is accepted that may evict keys before their time.
-        tls: Whether the connection is encrypted.
+        tls: Whether the connections are encrypted.
         certificates: `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` of the URL.
     """
 
-    host: str
-    port: int
+    addresses: tuple[Address, ...]
+    master: str | None
     database: int
     username: str | None
     password: str | None
+    sentinel_username: str | None
+    sentinel_password: str | None
     prefix: str
     allow_eviction: bool
     tls: bool
@@ -43,51 +54,123 @@ class Target(NamedTuple):
     @property
     def shown(self) -> str:
         """The URL without secrets."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'rediss' if self.tls else 'redis'}://{host}:{self.port}/{self.database}"
+        scheme = "rediss" if self.tls else "redis"
+        hosts = ",".join(map(shown_address, self.addresses))
+        if self.master is None:
+            return f"{scheme}://{hosts}/{self.database}"
+        return f"{scheme}+sentinel://{hosts}/{self.master}/{self.database}"
+
+    def at(self, address: Address) -> Target:
+        """Return the same on a server whose address is known."""
+        return self._replace(addresses=(address,), master=None)
+
+    def sentinel(self, address: Address) -> Target:
+        """Return one of the sentinels."""
+        return self.at(address)._replace(
+            database=0, username=self.sentinel_username, password=self.sentinel_password
+        )
+
+
+def shown_address(address: Address) -> str:
+    """Return an address as it is written in a URL."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def target_of(url: str) -> Target:
-    """Parse a `redis://` or `rediss://` URL.
+    """Parse a URL of Redis.
+
+    Not with `urllib`, which knows one host only, and takes `+` in an option for a space.
 
     Raises:
         ConfigurationError: It is wrong.
     """
-    parts = urlsplit(url)
-    try:
-        port, database = parts.port or 6379, int(parts.path.strip("/") or 0)
-    except ValueError:
-        raise _wrong(parts, "its port and its database are numbers") from None
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    scheme, _, rest = url.partition("://")
+    rest, _, query = rest.partition("?")
+    authority, _, path = rest.partition("/")
+    credentials, _, hosts = authority.rpartition("@")
+    username, _, password = credentials.partition(":")
+    pairs = [part.partition("=") for part in query.split("&") if part]
+    options = {unquote(name): unquote(value) for name, _, value in pairs}
+    if "@" in path or any("@" in name for name in options):
+        # The host that seems to be there may be a part of the password.
+        raise _wrong(scheme, "", "in a user name or a password, write %40 for @, %2F for / and %3F for ?")
+    with_sentinels = scheme.endswith("+sentinel")
+    addresses = _addresses(scheme, hosts, _SENTINEL_PORT if with_sentinels else _PORT)
+
+    def wrong(why: str) -> ConfigurationError:
+        return _wrong(scheme, ", ".join(host for host, _ in addresses), why)
+
+    if len(addresses) > 1 and not with_sentinels:
+        raise wrong("it names several servers. For sentinels, write redis+sentinel://")
     for name in options:
         if name not in _OPTIONS:
-            raise _wrong(parts, f"it has no option {name!r}, but these: {', '.join(_OPTIONS)}")
+            raise wrong(f"it has no option {name!r}, but these: {', '.join(_OPTIONS)}")
+    parts = [unquote(part) for part in path.strip("/").split("/") if part]
+    master = None
+    if with_sentinels:
+        # Not `/0`, which is a database without the name before it.
+        if not parts or (len(parts) == 1 and parts[0].isdecimal()):
+            raise wrong("it does not name the master, as in redis+sentinel://localhost:26379/mymaster/0")
+        master = parts.pop(0)
+    elif any(name in options for name in _OF_SENTINELS):
+        raise wrong("a user or a password of sentinels is for redis+sentinel://")
+    database = parts[0] if parts else "0"
+    if len(parts) > 1 or not (database.isascii() and database.isdecimal()):
+        raise wrong("its port and its database are numbers")
     eviction = options.pop("allow_eviction", "0")
     if eviction not in ("0", "1"):
-        raise _wrong(parts, "allow_eviction is 0 or 1")
+        raise wrong("allow_eviction is 0 or 1")
     prefix = options.pop("prefix", "sym")
     if not prefix or not prefix.isascii() or not prefix.replace("-", "").replace("_", "").isalnum():
-        raise _wrong(parts, "prefix has letters, digits, - and _ only")
-    tls = parts.scheme == "rediss"
-    if options and not tls:
-        raise _wrong(parts, "certificates are for rediss://")
+        raise wrong("prefix has letters, digits, - and _ only")
+    certificates = {name: options[name] for name in _CERTIFICATES if name in options}
+    tls = scheme.startswith("rediss")
+    if certificates and not tls:
+        raise wrong("certificates are for rediss://")
     return Target(
-        host=parts.hostname or "localhost",
-        port=port,
-        database=database,
-        username=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password) if parts.password else None,
+        addresses=addresses,
+        master=master,
+        database=int(database),
+        username=unquote(username) or None,
+        password=unquote(password) or None,
+        sentinel_username=options.get("sentinel_username") or None,
+        sentinel_password=options.get("sentinel_password") or None,
         # Channels are the same in all databases of a server.
-        prefix=prefix if not database else f"{prefix}-{database}",
+        prefix=prefix if not int(database) else f"{prefix}-{int(database)}",
         allow_eviction=eviction == "1",
         tls=tls,
-        certificates=options,
+        certificates=certificates,
     )
 
 
-def _wrong(parts: SplitResult, why: str) -> ConfigurationError:
+def _addresses(scheme: str, hosts: str, default: int) -> tuple[Address, ...]:
+    addresses: list[Address] = []
+    for each in hosts.split(","):
+        if each.startswith("["):
+            host, bracket, rest = each[1:].partition("]")
+            if not bracket or (rest and not rest.startswith(":")):
+                raise _wrong(scheme, host, "an IPv6 address ends with ]")
+            port = rest[1:]
+        else:
+            host, _, port = each.partition(":")
+        if port and not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
+            is_ipv6 = each.count(":") > 1
+            why = (
+                "write an IPv6 address in brackets: [::1]"
+                if is_ipv6
+                else "its port and its database are numbers"
+            )
+            raise _wrong(scheme, host, why)
+        if not host and "," in hosts:
+            raise _wrong(scheme, "", "a host is missing between commas")
+        addresses.append((host or "localhost", int(port or default)))
+    return tuple(addresses)
+
+
+def _wrong(scheme: str, hosts: str, why: str) -> ConfigurationError:
     # Not the URL as it is: it may have a password.
     return ConfigurationError(
-        f"The {parts.scheme}:// URL of the broker on {parts.hostname or 'localhost'} is wrong: {why}. "
+        f"The {scheme}:// URL of the broker{f' on {hosts}' if hosts else ''} is wrong: {why}. "
         "Write redis://localhost:6379/0, or rediss://user:password@host:6379/0 with TLS."
     )
