@@ -46,7 +46,6 @@ __all__ = ("Symphony",)
 F = TypeVar("F", bound=Callable[..., Any])
 Lifespan = Callable[["Symphony"], AbstractAsyncContextManager[Any]]
 
-
 EVERY_PATH = "/{path:path}"
 
 logger = logging.getLogger("symphony.app")
@@ -76,6 +75,8 @@ class Symphony(Router, Outside):
         slow_consumer: What happens when a client's outbox is full:
             `"disconnect"` closes the socket with 1013; for `"drop_oldest"`,
             `"conflate"` and `"resync"` see `Router.route`.
+        probes: Whether to answer `/_symphony/live` and `/_symphony/ready`.
+        ready_requires_broker: Whether a node is not ready while its broker is away.
         client_script: Whether to serve the JavaScript client at
             `/_symphony/client.js`, to pages of this origin and of `origins`.
         broker: The URL of the broker of the rooms, such as `"sqlite:///rooms.db"`. `None`:
@@ -104,6 +105,8 @@ class Symphony(Router, Outside):
         limits: Limits | None = None,
         compression: int | None = None,
         slow_consumer: Literal["disconnect", "drop_oldest", "conflate", "resync"] = "disconnect",
+        probes: bool = True,
+        ready_requires_broker: bool = False,
         client_script: bool = True,
         broker: str | None = None,
     ) -> None:
@@ -111,9 +114,8 @@ class Symphony(Router, Outside):
         if broker is not None:
             check_broker(broker)
         self._broker = broker
-        check_hosts(hosts)
-        self._hosts = None if hosts is None else tuple(hosts)
-        self._core = AppCore(self, http, self._hosts)
+        self._hosts = check_hosts(hosts)
+        self._core = AppCore(self, http, self._hosts, probes=probes, requires_broker=ready_requires_broker)
         if client_script:
             self.mount(SCRIPT_PATH, ClientScript(tuple(origins)))
         self.state = State()

@@ -81,6 +81,9 @@ class Limits:
         close_timeout: The time for the peer to answer a close.
         finish_timeout: The time for handlers to finish after their socket has
             ended.
+        notice_time: How long a server that gets SIGTERM says that it is not ready, and
+            refuses handshakes with HTTP 503, before it tells its clients to leave. Longer
+            than a proxy needs to notice. `None`: no time.
         drain_time: The time over which a stopping server spreads its closes if
             there are many.
         shutdown_timeout: The time for HTTP requests to end, and for shutdown
@@ -167,6 +170,7 @@ class Limits:
     idle_timeout: float | None = None
     close_timeout: float = 5.0
     finish_timeout: float = 5.0
+    notice_time: float | None = 1.5
     drain_time: float = 2.0
     shutdown_timeout: float = 10.0
     max_background_tasks: int = 1000
@@ -192,7 +196,8 @@ class Limits:
     @property
     def stop_time(self) -> float:
         """How long a server may take to stop."""
-        return self.drain_time + self.finish_timeout * 2 + self.close_timeout + self.shutdown_timeout
+        notice = self.notice_time or 0.0
+        return notice + self.drain_time + self.finish_timeout * 2 + self.close_timeout + self.shutdown_timeout
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -124,7 +124,7 @@ def live(given: dict[str, Any]) -> NoReturn:
     global folder, life, journal
     folder, life = Path(given["folder"]), given["life"]
     journal = os.open(folder / "journal", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    app.limits = Limits(retry_after=given["retry"], finish_timeout=0.3, drain_time=0.1)
+    app.limits = Limits(retry_after=given["retry"], finish_timeout=0.3, notice_time=None, drain_time=0.1)
     print(os.getpid(), flush=True)
     try:
         app.run(port=given["port"], log_level="error")

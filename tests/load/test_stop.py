@@ -18,7 +18,7 @@ APP = """
 import asyncio
 from symphony import Close, Limits, Socket, Symphony
 
-app = Symphony(limits=Limits({limits}))
+app = Symphony(limits=Limits(notice_time=None, {limits}))
 left: list[int] = []
 
 

@@ -24,7 +24,7 @@ import time
 
 from symphony import Limits, Symphony
 
-app = Symphony(limits=Limits(drain_time=0.2, finish_timeout=1))
+app = Symphony(limits=Limits(drain_time=0.2, finish_timeout=1, notice_time=None))
 
 @app.on_connect
 async def greet(socket) -> None:

@@ -17,7 +17,7 @@ import os
 
 from symphony import Identity, Limits, Socket, Symphony
 
-app = Symphony(limits=Limits(drain_time=0.2, finish_timeout=1, publish_timeout=10))
+app = Symphony(limits=Limits(drain_time=0.2, finish_timeout=1, notice_time=None, publish_timeout=10))
 chat = app.route("/")
 kept = app.rooms("kept:{name}", history=100_000, client_join=True)
 app.rooms("seats:{name}", client_join=True, presence=True, max_members=2, grace=5.0)

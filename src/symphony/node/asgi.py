@@ -17,6 +17,7 @@ from symphony.node.mounts import Mounts
 from symphony.protocol.refusals import http_refusal
 from symphony.transport import asgi
 from symphony.transport.base import NATIVE, hosted
+from symphony.transport.probing import Readiness, probe_response
 from symphony.websocket.handshake import HandshakeError, check_one_origin
 
 if TYPE_CHECKING:
@@ -51,17 +52,29 @@ class AppCore:
         app: The app.
         http: An ASGI app for the plain HTTP that is below no mount, or `None`.
         hosts: The hosts that the app answers for, `None`: those of its server.
+        probes: Whether it answers probes.
+        requires_broker: Whether it is not ready while its broker is away.
 
     Attributes:
         mounts: The ASGI apps that answer plain HTTP.
         native: Whether Symphony's own server runs the app; that server sets it.
     """
 
-    def __init__(self, app: Lifecycle, http: Any, hosts: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        app: Lifecycle,
+        http: Any,
+        hosts: Sequence[str] | None,
+        *,
+        probes: bool,
+        requires_broker: bool,
+    ) -> None:
         self.native = False
         self.mounts = Mounts(http)
         self._app = app
         self._hosts = hosts
+        self._probes = probes
+        self._requires_broker = requires_broker
         self._node: Node | None = None
         self._unmanaged: UnmanagedLifespan | None = None
         self._lifespan: Scope | None = None
@@ -81,6 +94,16 @@ class AppCore:
                 "app: FastAPI(lifespan=ws.lifespan)."
             )
         return self._node
+
+    @property
+    def readiness(self) -> Readiness | None:
+        """See `Servable.readiness`."""
+        if not self._probes:
+            return None
+        if self._node is None:
+            # Without a lifespan, it starts at its first connection.
+            return Readiness(ready=True, broker="ok", stopping=False)
+        return self._node.readiness(requires_broker=self._requires_broker)
 
     @property
     def started(self) -> bool:
@@ -137,7 +160,9 @@ class AppCore:
             await self._serve_http(scope, receive, send)
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused = self._refuse_http(scope)
+        # First: a proxy may ask with any host.
+        probed = probe_response(scope, (self,))
+        refused = probed or self._refuse_http(scope)
         if refused is not None:
             await refused(scope, receive, send)
             return

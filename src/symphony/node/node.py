@@ -7,7 +7,6 @@ import logging
 import secrets
 import signal
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException, WebSocketException
@@ -20,6 +19,7 @@ from symphony.handshake import Handshake
 from symphony.identity import Identity
 from symphony.limits import Limits
 from symphony.node.admission import Admission, Resolve, shown_path
+from symphony.node.draining import drain
 from symphony.node.entrances import Entrances
 from symphony.node.logins import Logins
 from symphony.node.peruser import LocalClaims, PerUser
@@ -37,6 +37,7 @@ from symphony.socket import Socket, recipient_of
 from symphony.stats import Stats
 from symphony.tasks import start
 from symphony.transport.base import Connection, Profile, Scope, shown_address
+from symphony.transport.probing import Readiness
 from symphony.websocket.handshake import HandshakeError
 from symphony.websocket.queued import Queued
 
@@ -122,7 +123,8 @@ class Node:
         self._per_user = shared or PerUser(LocalClaims())
         self._entrances = Entrances(self.rooms, self._per_user, self.run_in_background)
         self._admission = Admission(resolve, limits, hosts, paths)
-        self._stopping = False
+        self._broker = broker
+        self._stopping = self._retired = False
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -247,37 +249,27 @@ class Node:
         """Run a task of the app's until it stops."""
         return self._start(coroutine, None, "background task")
 
-    async def drain(self, force: asyncio.Event) -> None:
-        """Close every socket with 1012 once its handlers have finished.
+    def retire(self) -> None:
+        """Refuse all further handshakes, and say that this node is not ready: it is to stop."""
+        self._admission.draining = self._retired = True
 
-        Many sockets are closed over `drain_time`, so that their clients do
-        not all come back in the same moment.
+    def readiness(self, *, requires_broker: bool) -> Readiness:
+        """Return whether new clients should be sent to this node.
+
+        A broker that is away is no reason against it: all nodes lose it together, and then
+        there would be none to send clients to.
 
         Args:
-            force: Set to end what is left at once.
+            requires_broker: Whether it is a reason nevertheless.
         """
+        broker = "ok" if self._broker is None else self._broker.state
+        hears = broker == "ok" or (broker == "away" and not requires_broker)
+        return Readiness(hears and not self._retired, broker, self._retired)
+
+    async def drain(self, force: asyncio.Event) -> None:
+        """Close every socket with 1012 once its handlers have finished: see `draining.drain`."""
         self._admission.draining = True
-        limits = self.limits
-        sessions = list(self._sessions)
-        rate = max(len(sessions) / limits.drain_time, _DRAIN_AT_LEAST)
-        for index, session in enumerate(sessions):
-            self.loop.call_later(index / rate, session.drain)
-        patience = limits.drain_time + limits.finish_timeout * 2 + limits.close_timeout
-        forced = asyncio.ensure_future(force.wait())
-        empty = asyncio.ensure_future(self._empty.wait())
-        await asyncio.wait((forced, empty), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        forced.cancel()
-        empty.cancel()
-        if self._sessions:
-            logger.warning("%d sockets did not close in time and are cut off.", len(self._sessions))
-            for session in tuple(self._sessions):
-                session.abort()
-            # A disconnect handler may take its own `finish_timeout`, no more.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(limits.finish_timeout + 1):
-                    await self._empty.wait()
-        if self._sessions:
-            logger.error("%d handlers ignored their cancellation and were abandoned.", len(self._sessions))
+        await drain(self._sessions, self._empty, self.limits, force)
         # After the last handlers have published, and before the server waits for its HTTP requests.
         self.rooms.end_listeners()
 
@@ -327,7 +319,8 @@ class Node:
         self._refused(handshake, refusal.status, str(refusal))
         # It receives no messages.
         connection.configure(Profile(self.limits, "disconnect", None, Queued(0)))
-        refuse(connection, handshake, refusal)
+        # A proxy sends what is refused by HTTP to another node.
+        refuse(connection, handshake, refusal, by_http=self._admission.draining)
 
     def _refused(self, handshake: Handshake, status: int, why: str) -> None:
         self.stats.refused += 1
@@ -381,10 +374,6 @@ class Node:
         # A task that is cancelled before its first step has not awaited it.
         task.add_done_callback(lambda _: work.close())
         return task
-
-
-# Sockets closed a second by a stopping server, however few there are.
-_DRAIN_AT_LEAST = 500
 
 
 def _is_cancelled() -> bool:

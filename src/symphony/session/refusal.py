@@ -21,11 +21,17 @@ _unencodable = Complaint(
 )
 
 
-def refuse(connection: Connection, handshake: Handshake, refusal: Reject) -> None:
+def refuse(connection: Connection, handshake: Handshake, refusal: Reject, *, by_http: bool = False) -> None:
     """Refuse a handshake.
 
     The refusal is an HTTP response. A client that offers `symphony.refuse` gets
     a WebSocket instead, with the error as an event and a close frame.
+
+    Args:
+        connection: The connection.
+        handshake: The handshake.
+        refusal: Why.
+        by_http: Whether the refusal is an HTTP response in any case.
     """
     try:
         response = http_refusal(refusal)
@@ -34,7 +40,7 @@ def refuse(connection: Connection, handshake: Handshake, refusal: Reject) -> Non
         _unencodable.log(refusal, error=error)
         refusal.details = None
         response = http_refusal(refusal)
-    if not _wants_a_close_code(handshake):
+    if by_http or not _wants_a_close_code(handshake):
         connection.refuse(*response)
         return
 

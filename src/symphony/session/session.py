@@ -337,7 +337,7 @@ class Session:
             return
         self._close = Close(refusal.close_code, refusal.message, clean=True)
         log_line(self.complaints, socket, "refused", f"{refusal.status} {refusal}")
-        refuse_handshake(self._connection, socket.handshake, refusal)
+        refuse_handshake(self._connection, socket.handshake, refusal, by_http=self._draining)
 
     def _fail(self, error: BaseException, what: str) -> None:
         self._node.report(error, self.socket, f"{what} of {self.endpoint.pattern}")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from symphony.outgoing.encoding import Encoding, Message
     from symphony.outgoing.outbox import Outbox
     from symphony.stats import Stats
+    from symphony.transport.probing import Readiness
 
 __all__ = (
     "CROWDED",
@@ -180,6 +181,10 @@ class Acceptor(Protocol):
         """Start a session for a handshake, or refuse it and return `None`."""
         ...
 
+    def retire(self) -> None:
+        """Refuse all further handshakes with HTTP 503, and say that the server is not ready."""
+        ...
+
     async def drain(self, force: asyncio.Event) -> None:
         """Let handlers finish and close every socket with 1012; return when all have ended."""
         ...
@@ -194,6 +199,11 @@ class Servable(Protocol):
     @property
     def node(self) -> Acceptor:
         """The running node. It exists from start-up to shutdown."""
+        ...
+
+    @property
+    def readiness(self) -> Readiness | None:
+        """What the app says of itself when it is probed; `None`: it does not answer."""
         ...
 
 

@@ -52,8 +52,8 @@ def check_target(target: bytes, http_version: str, headers: Iterable[tuple[bytes
         raise HandshakeError(400, "The target of the request names another host than its Host header.")
 
 
-def check_hosts(allowed: Sequence[str] | None) -> None:
-    """Check the entries of an app's hosts.
+def check_hosts(allowed: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Check the entries of an app's hosts, and return them.
 
     Raises:
         ConfigurationError: An entry could never match as intended.
@@ -70,6 +70,7 @@ def check_hosts(allowed: Sequence[str] | None) -> None:
             f"hosts: {entry!r} is not a host{hint} Allowed are 'app.example.com' for every port, "
             "'app.example.com:8443', '*.example.com' for every subdomain, '[::1]', and '*' for any host."
         )
+    return None if allowed is None else tuple(allowed)
 
 
 def host_allowed(host: str | None, *, secure: bool, allowed: Sequence[str]) -> bool:

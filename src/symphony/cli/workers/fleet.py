@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from symphony.cli.workers.line import NOW, REPLACED, Stop
+
 __all__ = ("Fleet", "Worker")
 
 logger = logging.getLogger("symphony.workers")
@@ -40,7 +42,7 @@ class Worker(Protocol):
         """Have it listen for exactly these slots."""
         ...
 
-    def stop(self) -> None:
+    def stop(self, how: Stop) -> None:
         """Tell it to stop in order."""
         ...
 
@@ -148,7 +150,7 @@ class Fleet:
             return
         self._assign()
         if old is not None:
-            self._stop(old, now)
+            self._stop(old, now, REPLACED)
             self._replaced = old
 
     def heard(self, worker: Worker, now: float) -> None:
@@ -214,14 +216,14 @@ class Fleet:
             self._outdated = set(range(self.count))
             self._reloading = True
 
-    def stop(self, now: float) -> None:
+    def stop(self, now: float, how: Stop = NOW) -> None:
         """Stop all workers in order. Idempotent."""
         if self.stopping:
             return
         self.stopping = True
         for known in self._known.values():
             if known.end is None:
-                self._stop(known, now)
+                self._stop(known, now, how)
 
     def missed(self, seconds: float) -> None:
         """Take note that this process did not run for some time, so that it heard nothing."""
@@ -258,9 +260,9 @@ class Fleet:
             self.open()
             self._assign()
 
-    def _stop(self, known: _Known, now: float) -> None:
+    def _stop(self, known: _Known, now: float, how: Stop) -> None:
         known.end = now + known.stop_time + _STOP_TOLERANCE
-        known.worker.stop()
+        known.worker.stop(how)
 
     def _replace_next(self, now: float) -> None:
         """Start the next replacement of a reload, if the one before has come to its end."""

@@ -3,7 +3,7 @@
 A worker says `{"beat": true}` twice a second, `{"ready": stop_time}` when its app
 has started, and `{"stopping": true}` when something other than the supervisor has
 told it to stop. The supervisor says `{"listen": [slots]}`, which replaces what it
-said before, and `{"stop": true}`. The end of the line means that the other process
+said before, and `{"stop": how}`. The end of the line means that the other process
 has gone.
 """
 
@@ -12,9 +12,16 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
-__all__ = ("Line",)
+__all__ = ("NOTICED", "NOW", "REPLACED", "Line", "Stop")
+
+Stop: TypeAlias = Literal["now", "noticed", "replaced"]
+"""How a worker stops: because the server does, at once or after proxies have noticed it; or because
+another worker is there in its place."""
+NOW: Final = "now"
+NOTICED: Final = "noticed"
+REPLACED: Final = "replaced"
 
 _READ_BYTES: Final = 4096
 _BEAT: Final = b'{"beat": true}\n'

@@ -9,7 +9,7 @@ from multiprocessing import get_context
 from typing import Final
 
 from symphony.cli.workers.leftovers import Leftovers
-from symphony.cli.workers.line import Line
+from symphony.cli.workers.line import Line, Stop
 from symphony.cli.workers.sockets import Slots
 from symphony.cli.workers.worker import work
 
@@ -59,9 +59,9 @@ class WorkerProcess:
             self._listens = wanted
             self.line.say(listen=sorted(wanted))
 
-    def stop(self) -> None:
+    def stop(self, how: Stop) -> None:
         """Tell it to stop, which it does in order."""
-        self.line.say(stop=True)
+        self.line.say(stop=how)
 
     def kill(self) -> None:
         """End it at once."""

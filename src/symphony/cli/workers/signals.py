@@ -19,13 +19,14 @@ class Signals:
 
     Attributes:
         terminated: Whether the server is to stop. A second signal ends the process.
+        noticed: Whether proxies should notice that first: not with Ctrl+C.
         woken: Becomes readable with each signal, also with that of a process that
             has ended.
         kill: Called before a second signal ends the process.
     """
 
     def __init__(self) -> None:
-        self.terminated = False
+        self.terminated = self.noticed = False
         self.kill: Callable[[], None] = _nothing
         self.woken, self._waker = socket.socketpair()
         self._hung_up = False
@@ -79,7 +80,7 @@ class Signals:
             self.kill()
             end_at_once(number)
         else:
-            self.terminated = True
+            self.terminated, self.noticed = True, number == signal.SIGTERM
 
 
 def _nothing() -> None:

@@ -13,6 +13,7 @@ from symphony.broker.engines import MEMORY, shown
 from symphony.broker.ipc import ServedBroker
 from symphony.cli.workers.fleet import Fleet, Worker
 from symphony.cli.workers.leftovers import Leftovers
+from symphony.cli.workers.line import NOTICED, NOW
 from symphony.cli.workers.process import WorkerProcess, ending
 from symphony.cli.workers.sharing import shared_broker
 from symphony.cli.workers.signals import Signals
@@ -131,7 +132,7 @@ class _Supervisor:
                 logger.warning("SIGHUP: the workers are replaced, one after the other.")
                 fleet.reload()
             if self._signals.terminated:
-                fleet.stop(now)
+                fleet.stop(now, NOTICED if self._signals.noticed else NOW)
             served = self._lines.served
             if served is not None and not served.running and not fleet.stopping:
                 logger.critical("The broker of the rooms has ended, so the server stops.")

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 from symphony.cli.workers.leftovers import Leftovers
-from symphony.cli.workers.line import Line
+from symphony.cli.workers.line import NOTICED, REPLACED, Line
 from symphony.cli.workers.sockets import Slots
 from symphony.transport.native.accepting import Listener
 from symphony.transport.native.config import Config
@@ -106,13 +106,21 @@ class WorkerServer(Server):
             self._orders.line.beat()
         return await super().on_tick(counter)
 
+    def signalled(self, number: int) -> None:
+        """Stop. The supervisor replaces a worker that gets SIGTERM; Ctrl+C is for all processes."""
+        self.stop(replaced=number == signal.SIGTERM)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Leave further connections to the other workers, then stop as any server."""
+        """Tell the supervisor, and stop as any server."""
         self._orders.line.say(stopping=True)
+        await super().shutdown(sockets)
+
+    async def stop_listening(self) -> None:
+        """Leave further connections to the other workers, and serve those that were accepted."""
         for slot in tuple(self._listeners):
             self._stop_listening(slot)
         await self._answer_the_accepted()
-        await super().shutdown(sockets)
+        await super().stop_listening()
 
     async def _answer_the_accepted(self) -> None:
         """Wait for the first requests of accepted connections, which would be cut off otherwise."""
@@ -150,15 +158,15 @@ class _Orders:
                 if "listen" in message and self.server is not None:
                     self.server.listen_soon(message["listen"])
                 elif "stop" in message:
-                    self._stop()
+                    self._stop(notice=message["stop"] == NOTICED, replaced=message["stop"] == REPLACED)
         # A supervisor that ends in order waits for this process.
         self._leftovers.remove()
         if self.server is not None and not self.server.should_exit:
             logger.error("The supervisor of this worker has gone, so the worker stops.")
-        self._stop()
+        self._stop(notice=True, replaced=False)
 
-    def _stop(self) -> None:
+    def _stop(self, *, notice: bool, replaced: bool) -> None:
         if self.server is None:
             # The app is still being imported, and nothing has to be cleaned up.
             os._exit(128 + signal.SIGTERM)
-        self.server.stop()
+        self.server.stop(notice=notice, replaced=replaced)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from symphony.printable import printable
 from symphony.transport.base import Scope, shown_address
+from symphony.transport.probing import is_probe
 
 __all__ = ("AccessLog",)
 
@@ -16,7 +17,7 @@ logger = logging.getLogger("symphony.http")
 
 
 class AccessLog:
-    """Logs method, path, address, status and duration of each request, at INFO.
+    """Logs method, path, address, status and duration of each request, at INFO; not those of probes.
 
     Args:
         app: The ASGI app that answers.
@@ -27,7 +28,8 @@ class AccessLog:
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Serve one ASGI scope."""
-        if scope["type"] != "http" or not logger.isEnabledFor(logging.INFO):
+        # Probes come several times a second.
+        if scope["type"] != "http" or not logger.isEnabledFor(logging.INFO) or is_probe(scope):
             await self.app(scope, receive, send)
             return
         method, path = scope["method"], printable(quote(scope["path"]))

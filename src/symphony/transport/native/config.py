@@ -17,7 +17,7 @@ from symphony.transport.base import Acceptor, Scope, Servable, servable
 from symphony.transport.native.access import AccessLog
 from symphony.transport.native.certificate import check_certificate
 from symphony.transport.native.guest import AsgiApp
-from symphony.transport.native.outer import Outer
+from symphony.transport.native.outer import Outer, Probed
 from symphony.websocket.hosts import LOCAL_HOSTS
 
 __all__ = ("Config",)
@@ -56,7 +56,7 @@ class Config(UvicornConfig):
         check_certificate(self.ssl_certfile, self.ssl_keyfile, self.ssl_keyfile_password)
         super().load()
         app = cast("Any", self.loaded_app)  # pyright: ignore[reportUnknownMemberType]
-        self.loaded_app = AccessLog(app)
+        served = app
         # Only unwrap the middleware that uvicorn adds. All other middleware belongs to
         # the user and must see WebSockets too.
         while isinstance(app, ProxyHeadersMiddleware | MessageLoggerMiddleware):
@@ -67,10 +67,12 @@ class Config(UvicornConfig):
             core.native = True
         elif callable(app):
             self.outer = Outer(cast("AsgiApp", app))
+            served = Probed(served, self.outer)
             # Not every framework has a lifespan.
             self.lifespan = "auto"
         else:
             raise ConfigurationError(f"{app!r} is not an ASGI app.")
+        self.loaded_app = AccessLog(served)
         if self.proxy_headers:
             self._proxy = ProxyHeadersMiddleware(cast("Any", _unused), trusted_hosts=self.forwarded_allow_ips)
 

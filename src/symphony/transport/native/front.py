@@ -21,6 +21,7 @@ from symphony.transport.native.crowd import Place, refusal_of
 from symphony.transport.native.flow import Flow
 from symphony.transport.native.request import BadRequestError, Meter, end_of_piece
 from symphony.transport.native.upgrading import Handshake, asks_for_websocket, upgrade
+from symphony.transport.probing import PROBES
 from symphony.websocket.handshake import HandshakeError, check_upgrade, http_response
 from symphony.websocket.hosts import check_target
 
@@ -266,7 +267,8 @@ class FrontDoor(HttpToolsProtocol):
             # The parser would take the body for the next request.
             raise BadRequestError(400, "a request with a body cannot change the protocol")
         crowded = self._place.crowded
-        if crowded is not None and not self._should_upgrade():
+        # An orchestrator would end a server that is full.
+        if crowded is not None and not self._should_upgrade() and not _is_probe(self.url):
             refusal = refusal_of(crowded, retry_after=self.acceptor.limits.retry_after)
             raise BadRequestError(refusal.status, refusal.message, refusal.headers)
 
@@ -340,3 +342,7 @@ class FrontDoor(HttpToolsProtocol):
             # and the reset can overtake the response.
             transport.write_eof()
             self._start_clock(self.acceptor.limits.close_timeout, transport.abort)
+
+
+def _is_probe(target: bytes) -> bool:
+    return target.partition(b"?")[0].decode("latin-1") in PROBES

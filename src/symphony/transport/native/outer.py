@@ -13,13 +13,14 @@ from symphony.tasks import start
 from symphony.transport.base import CROWDED, NATIVE, NATIVE_HOSTS, Connection, Receiver, Scope, Servable
 from symphony.transport.native.crowd import Crowded, refusal_of
 from symphony.transport.native.guest import DENIAL, AsgiApp, Guest
+from symphony.transport.probing import probe_response
 from symphony.websocket.handshake import HandshakeError, offered_subprotocols
 from symphony.websocket.queued import Queued
 
 if TYPE_CHECKING:
     from symphony.transport.native.connection import NativeConnection
 
-__all__ = ("Outer",)
+__all__ = ("Outer", "Probed")
 
 
 class Outer:
@@ -83,6 +84,12 @@ class Outer:
         guest.task.add_done_callback(lambda _: self._guests.discard(guest))
         return guest
 
+    def retire(self) -> None:
+        """Refuse all further handshakes, and say that no Symphony app is ready."""
+        self._draining = True
+        for host in self.hosts:
+            host.node.retire()
+
     async def drain(self, force: asyncio.Event) -> None:
         """Close the sockets of all Symphony apps, then those of the app itself."""
         self._draining = True
@@ -105,3 +112,21 @@ class Outer:
         )
         forced.cancel()
         ended.cancel()
+
+
+class Probed:
+    """Answers probes before the app of another framework does.
+
+    Args:
+        app: That app.
+        outer: Knows the Symphony apps in it.
+    """
+
+    def __init__(self, app: AsgiApp, outer: Outer) -> None:
+        self._app = app
+        self._outer = outer
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        """Serve one ASGI scope."""
+        answer = probe_response(scope, self._outer.hosts) if scope["type"] == "http" else None
+        await (answer or self._app)(scope, receive, send)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Callable, Generator
@@ -84,7 +85,10 @@ class Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._ready = ready
-        self._signals = Signals(self.stop, supervised=supervised)
+        self._supervised = supervised
+        self._signals = Signals(self.signalled, supervised=supervised)
+        # How it stops: see `stop`.
+        self._notice = self._replaced = False
         self._deadline = Deadline()
         self._force = asyncio.Event()
         self._peak = 0
@@ -155,18 +159,23 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting, close the sockets gracefully, then shut down the rest."""
-        for server in self.servers:
-            server.close()
-        limits = self.config.acceptor.limits
+        """Let proxies notice it, stop accepting, close the sockets gracefully, then shut down the rest."""
+        acceptor, limits = self.config.acceptor, self.config.acceptor.limits
         # HTTP requests have one half, what shuts down after them the other.
         self.config.timeout_graceful_shutdown = cast("Any", limits.shutdown_timeout / 2)
         end = asyncio.get_running_loop().time() + limits.stop_time
         try:
             async with asyncio.timeout_at(end):
+                if not self._replaced:
+                    acceptor.retire()
+                if self._notice and limits.notice_time is not None:
+                    # What it refuses now, a proxy gives to another server. It would not repeat
+                    # what it has sent to a server whose listening socket is closed then.
+                    await asyncio.sleep(limits.notice_time)
+                await self.stop_listening()
                 for server in self.servers:
                     await cast("Listener", server).connected()
-                await self.config.acceptor.drain(self._force)
+                await acceptor.drain(self._force)
                 await super().shutdown(sockets)
         except TimeoutError:
             logger.error(
@@ -179,6 +188,11 @@ class Server(uvicorn.Server):
                 await server.wait_closed()
             await self._crowd.end()
 
+    async def stop_listening(self) -> None:
+        """Accept no more connections."""
+        for server in self.servers:
+            server.close()
+
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal. A second signal ends the process at once."""
         with self._signals.handled():
@@ -190,10 +204,21 @@ class Server(uvicorn.Server):
         """Do nothing: `run` handles signals, until the event loop is closed."""
         yield
 
-    def stop(self) -> None:
-        """Begin to stop. Idempotent, and may be called from another thread."""
+    def signalled(self, number: int) -> None:
+        """Stop because of a signal. With Ctrl+C, or if a file has changed, there is no proxy to notice it."""
+        self.stop(notice=number == signal.SIGTERM and not self._supervised)
+
+    def stop(self, *, notice: bool = False, replaced: bool = False) -> None:
+        """Begin to stop. Idempotent, and may be called from another thread.
+
+        Args:
+            notice: Whether it first refuses clients for `Limits.notice_time`.
+            replaced: Whether another process serves in its place, so that the server as a whole
+                stays ready.
+        """
         if self.should_exit:
             return
+        self._notice, self._replaced = notice, replaced
         self.should_exit = True
         self._deadline.start(self.stop_time)
 

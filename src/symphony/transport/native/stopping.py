@@ -34,11 +34,11 @@ class Signals:
     """The signals of a server process: the first stops it, the second ends it.
 
     Args:
-        stop: Called at the first signal.
+        stop: Called at the first signal, with its number.
         supervised: Whether a supervisor passes its own signal on as SIGTERM.
     """
 
-    def __init__(self, stop: Callable[[], None], *, supervised: bool) -> None:
+    def __init__(self, stop: Callable[[int], None], *, supervised: bool) -> None:
         self._stop = stop
         self._stopping = False
         # A terminal sends Ctrl+C to the supervisor and to this process. The SIGTERM of
@@ -73,7 +73,7 @@ class Signals:
         self._leave_the_next_to_the_system()
         if not self._stopping:
             self._stopping = True
-            self._stop()
+            self._stop(number)
 
     def _leave_the_next_to_the_system(self) -> None:
         # Python runs signal handlers only between two of its instructions. The system's

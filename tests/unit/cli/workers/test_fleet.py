@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from symphony.cli.workers.fleet import Fleet
+from symphony.cli.workers.line import NOTICED, Stop
 
 numbers = itertools.count(1)
 
@@ -23,8 +24,8 @@ class Process:
     def listen(self, slots: Iterable[int]) -> None:
         self.listens = tuple(slots)
 
-    def stop(self) -> None:
-        self.told.append("stop")
+    def stop(self, how: Stop) -> None:
+        self.told.append(how)
 
     def kill(self) -> None:
         self.told.append("kill")
@@ -96,7 +97,7 @@ def test_a_worker_that_cannot_start_at_first_stops_all(code: int, reported: int)
     world.ready(world.started[0])
     world.end(world.started[1], code)
     assert world.fleet.failed == reported
-    assert world.started[0].told == world.started[2].told == ["stop"]
+    assert world.started[0].told == world.started[2].told == ["now"]
     world.end(world.started[0], 0)
     world.end(world.started[2], 143)
     assert world.fleet.workers == ()
@@ -158,14 +159,14 @@ def test_a_replacement_is_ready_before_the_old_worker_stops_one_after_the_other(
     assert first.told == []
     world.ready(world.started[2])
     assert world.started[2].listens == (0,)
-    assert first.told == ["stop"]
+    assert first.told == ["replaced"]
     world.pass_by(5)
     # Not before the first one has gone.
     assert len(world.started) == 3
     world.end(first, 0)
     assert [process.slot for process in world.started] == [0, 1, 0, 1]
     world.ready(world.started[3])
-    assert second.told == ["stop"]
+    assert second.told == ["replaced"]
     world.end(second, 0)
     world.pass_by(5)
     assert len(world.started) == 4
@@ -275,17 +276,17 @@ def test_a_supervisor_that_was_suspended_kills_nothing() -> None:
 def test_a_stop_tells_all_once_and_kills_those_that_do_not_stop_in_their_time() -> None:
     world = World.running(3)
     world.end(world.started[2])
-    world.fleet.stop(world.now)
+    world.fleet.stop(world.now, NOTICED)
     world.fleet.stop(world.now)
     first, second, _, coming = world.started
-    assert first.told == second.told == coming.told == ["stop"]
+    assert first.told == second.told == coming.told == ["noticed"]
     world.end(first, 0)
     # It was still importing its app.
     world.end(coming, 143)
     world.pass_by(21.5)
-    assert second.told == ["stop"]
+    assert second.told == ["noticed"]
     world.pass_by(1)
-    assert second.told == ["stop", "kill"]
+    assert second.told == ["noticed", "kill"]
     world.end(second)
     assert world.fleet.unclean
     assert world.fleet.workers == ()
