@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 
 from support.clients import until
 from support.falsesentinel import FalseSentinel
-from support.redissentinels import Replicated
+from support.redissentinels import Replicated, wait_until
 from support.redisservers import RedisServer, redis_binary
 from symphony import BrokerUnavailableError, ConfigurationError, Limits
 from symphony.broker.base import Broker, History, Record
 from symphony.broker.engines import open_broker
+from symphony.broker.redis import sentinel as sentinel_module
 from symphony.broker.redis import sentinels as sentinels_module
 from symphony.testing.drafts import data_of, draft, read_all
 
@@ -48,10 +50,16 @@ def pair(tmp_path: Path) -> Iterator[list[RedisServer]]:
             servers.append(RedisServer(tmp_path / name, redis_binary()))
             servers[-1].start()
         servers[1].command("REPLICAOF", "127.0.0.1", str(servers[0].port))
+        wait_until(lambda: "master_link_status:up" in servers[1].command("INFO", "replication"))
         yield servers
     finally:
         for server in servers:
             server.kill()
+
+
+async def is_replicated(pair: list[RedisServer], top: int) -> None:
+    """Return when the replica has a publication."""
+    await until(lambda: f"\r\n{top}\r\n" in pair[1].command("HGET", "sym:{a}:m", "top"))
 
 
 @asynccontextmanager
@@ -90,7 +98,7 @@ async def test_a_server_that_is_the_same_under_two_addresses_is_not_left(pair: l
         tops: list[object] = []
         await broker.subscribe("a", lambda record: None, tops.append)
         source = broker._source  # pyright: ignore[reportAttributeAccessIssue]
-        source._told(sentinels_module.Said(("localhost", master), 2, "another"))
+        source._told(sentinel_module.Said(("localhost", master), 2, "another"))
         await until(lambda: ("localhost", master) in source._addresses)
         await broker.publish("a", draft(1), HISTORY)
         assert tops == []
@@ -152,12 +160,12 @@ async def test_a_sentinel_that_has_not_heard_of_a_failover_is_not_followed(pair:
         assert pair[0].command("EXISTS", "sym:{a}:m") == ":0\r\n"
 
 
-@pytest.mark.within("broker.redis.sentinels._SENTINEL_TIMEOUT")
-@pytest.mark.beyond("broker.redis.sentinels._SENTINEL_TIMEOUT")
+@pytest.mark.within("broker.redis.sentinel._SENTINEL_TIMEOUT")
+@pytest.mark.beyond("broker.redis.sentinel._SENTINEL_TIMEOUT")
 async def test_one_sentinel_that_answers_is_enough(
     pair: list[RedisServer], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sentinels_module, "_SENTINEL_TIMEOUT", 0.5)
+    monkeypatch.setattr(sentinel_module, "_SENTINEL_TIMEOUT", 0.5)
     caplog.set_level(logging.INFO, "symphony.app")
     async with (
         FalseSentinel(lambda: (pair[0].port, 1)) as right,
@@ -206,3 +214,55 @@ async def test_sentinels_that_are_away_are_named_at_start_without_passwords() ->
 async def test_a_server_that_is_a_replica_is_named_at_start(pair: list[RedisServer]) -> None:
     with pytest.raises(BrokerUnavailableError, match="is a replica"):
         await open_broker(pair[1].url, Limits(publish_timeout=0.5))
+
+
+async def test_nothing_is_published_while_a_sentinel_replaces_the_master(pair: list[RedisServer]) -> None:
+    """The new one would not have it."""
+    async with FalseSentinel(lambda: (pair[0].port, 1)) as one, opened(one) as broker:
+        await broker.publish("a", draft(1), HISTORY)
+        await is_replicated(pair, 1)
+        one.flags = "master,failover_in_progress"
+        one.tell("+failover-state-select-slave", f"master mymaster 127.0.0.1 {pair[0].port}")
+        await until(lambda: not broker._commands.is_connected)  # pyright: ignore[reportAttributeAccessIssue]
+        publication = asyncio.ensure_future(broker.publish("a", draft(2), HISTORY))
+        pair[1].command("REPLICAOF", "NO", "ONE")
+        one.says = lambda: (pair[1].port, 2)
+        one.tell("+promoted-slave", f"slave x 127.0.0.1 1 @ mymaster 127.0.0.1 {pair[0].port}")
+        one.flags = "master"
+        await publication
+        assert await read_all(broker, "a") == [1, 2]
+        assert int(pair[0].command("HGET", "sym:{a}:m", "top").split("\r\n")[1]) == 1
+
+
+async def test_a_failover_that_does_not_end_is_not_waited_for(
+    pair: list[RedisServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentinels_module, "_HOLD", 0.2)
+    async with FalseSentinel(lambda: (pair[0].port, 1)) as one:
+        one.flags = "master,failover_in_progress"
+        async with opened(one) as broker:
+            await broker.publish("a", draft(1), HISTORY)
+
+
+async def test_a_server_that_answers_after_it_was_replaced_is_not_used(
+    pair: list[RedisServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was stopped while nodes connected to it, and still says that it is a master."""
+    says = (pair[0].port, 1)
+    async with FalseSentinel(lambda: says) as one, opened(one) as broker:
+        await broker.publish("a", draft(1), HISTORY)
+        await is_replicated(pair, 1)
+        pair[0].command("CLIENT", "KILL", "TYPE", "normal")
+        pair[0].signal(signal.SIGSTOP)
+        try:
+            source = broker._source  # pyright: ignore[reportAttributeAccessIssue]
+            await until(lambda: source._dialing)
+            pair[1].command("REPLICAOF", "NO", "ONE")
+            says = (pair[1].port, 2)
+            one.tell("+switch-master", f"mymaster 127.0.0.1 1 127.0.0.1 {pair[1].port}")
+            await broker.publish("a", draft(2), HISTORY)
+        finally:
+            pair[0].signal(signal.SIGCONT)
+        await broker.publish("a", draft(3), HISTORY)
+        assert await read_all(broker, "a") == [1, 2, 3]
+    assert caplog.text.count("The master of the broker of the rooms is") == 1

@@ -17,12 +17,14 @@ class FalseSentinel:
         port: Where it listens.
         says: Returns the port and the epoch of the master; `None`: it does not know its name.
         answers: Whether it answers at all.
+        flags: The flags of the master.
     """
 
     def __init__(self, says: Callable[[], tuple[int, int] | None]) -> None:
         self.port = 0
         self.says = says
         self.answers = True
+        self.flags = "master"
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
@@ -67,7 +69,8 @@ class FalseSentinel:
         if command[:2] == ["SENTINEL", "MASTER"]:
             if said is None:
                 return b"-ERR No such master with that name\r\n"
-            return packed(["name", command[2], "flags", "master", "config-epoch", str(said[1])])
+            address = ["ip", "127.0.0.1", "port", str(said[0])]
+            return packed(["name", command[2], *address, "flags", self.flags, "config-epoch", str(said[1])])
         return b"+OK\r\n"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from support.redisservers import RedisServer, redis_binary
 
-__all__ = ("RedisSentinel", "Replicated")
+__all__ = ("RedisSentinel", "Replicated", "wait_until")
 
 MASTER = "mymaster"
 

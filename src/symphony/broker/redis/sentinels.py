@@ -1,216 +1,27 @@
-"""The sentinels of a Redis: they know which server is the master, and tell when it is another one."""
+"""The sentinels of a Redis, which know where the master is: `redis+sentinel://`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias, cast
+from typing import Final
 
-from redis.exceptions import ResponseError
-
-from symphony.broker.redis.commands import packed
-from symphony.broker.redis.dialing import Connected, Dialer, ReplicaError, connect, connect_to_server
-from symphony.broker.redis.link import RedisLink
+from symphony.broker.redis.dialing import Connected, ReplicaError, Server, connect_to_server
+from symphony.broker.redis.sentinel import ASK, Said, Sentinel
 from symphony.broker.redis.target import Address, Target, shown_address
 from symphony.errors import ConfigurationError
 from symphony.tasks import start
 
-__all__ = ("Said", "Sentinel", "Sentinels")
+__all__ = ("Sentinels",)
 
 logger = logging.getLogger("symphony.app")
 
-# How often each sentinel is asked, and how long it may take to answer.
-_ASK: Final = 5.0
-_SENTINEL_TIMEOUT: Final = 2.0
 # How long an answer is waited for after another sentinel has answered.
 _OTHERS: Final = 0.5
-# Told by a sentinel that has seen the new master itself, and by one that has heard of it.
-_EVENTS: Final = ("+promoted-slave", "+switch-master")
-
-
-class Said(NamedTuple):
-    """What a sentinel says about the master.
-
-    Attributes:
-        address: Where it is.
-        epoch: The higher, the later it became the master.
-        by: Which sentinel says so.
-    """
-
-    address: Address
-    epoch: int
-    by: str
-
-
-_NOTHING: Final = object()
-_UNASKED: Final = "it has not answered yet"
-_Asked: TypeAlias = "asyncio.Future[Said | None]"
-
-
-class Sentinel:
-    """One sentinel. It is asked again and again, and when it tells of a change.
-
-    Args:
-        target: The sentinel.
-        master: The name of the master.
-        told: Called with each answer.
-
-    Attributes:
-        name: Its address.
-        why: Why it does not name the master; `None`: it does.
-        knows: Whether it answers, no matter whether it knows the name of the master.
-    """
-
-    def __init__(self, target: Target, master: str, told: Callable[[Said], object]) -> None:
-        self.name = shown_address(target.addresses[0])
-        self.why: str | None = _UNASKED
-        self.knows = True
-        self._master = master
-        self._told = told
-        self._dialer = Dialer(lambda: connect(target), _SENTINEL_TIMEOUT, random.random, self._failed)
-        self._loop = asyncio.get_running_loop()
-        self._question = b"".join(
-            (
-                # A connection that hears events takes no other commands.
-                packed("UNSUBSCRIBE", *_EVENTS),
-                packed("SENTINEL", "GET-MASTER-ADDR-BY-NAME", master),
-                packed("SENTINEL", "MASTER", master),
-                packed("SUBSCRIBE", *_EVENTS),
-            )
-        )
-        # Who waits for the answers to the questions that were sent, in their order; and for
-        # the connection.
-        self._asked: deque[list[_Asked]] = deque()
-        self._waiting: list[_Asked] | None = []
-        # The answer to the first part of a question.
-        self._address: object = _NOTHING
-        self._link: RedisLink | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._task = start(self._connect())
-
-    def ask(self) -> _Asked:
-        """Return who is the master; `None` if this sentinel does not say so."""
-        asked: _Asked = self._loop.create_future()
-        if self._link is not None:
-            self._ask(self._link, [asked])
-        elif self._waiting is not None:
-            self._waiting.append(asked)
-        else:
-            asked.set_result(None)
-        return asked
-
-    def close(self) -> None:
-        """End the connection."""
-        self._task.cancel()
-        link, self._link = self._link, None
-        if link is not None:
-            link.close()
-        self._end(None)
-
-    async def _connect(self) -> None:
-        connection = await self._dialer.connected(again=True)
-        self._link = link = RedisLink(connection, self._received, self._lost)
-        asked, self._waiting = self._waiting or [], None
-        self._ask(link, asked)
-
-    def _failed(self, error: Exception) -> None:
-        self._says_nothing(f"it cannot be reached: {str(error) or 'it does not answer'}")
-        for asked in self._waiting or ():
-            _tell(asked, None)
-        # Until there is a connection, nobody waits for this one.
-        self._waiting = None
-
-    def _ask(self, link: RedisLink, asked: list[_Asked]) -> None:
-        self._asked.append(asked)
-        link.send(self._question)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(_SENTINEL_TIMEOUT, self._late, link)
-
-    def _late(self, link: RedisLink) -> None:
-        self._says_nothing("it does not answer")
-        link.close()
-
-    def _again(self, link: RedisLink) -> None:
-        # It has been of use for some time.
-        self._dialer.worked()
-        self._ask(link, [])
-
-    def _received(self, link: RedisLink, message: object) -> None:
-        if link is not self._link:
-            return
-        fields = _fields(message)
-        kind = fields[0] if fields else b""
-        if kind in (b"subscribe", b"unsubscribe"):
-            return
-        if kind == b"message":
-            of_master = fields[2].decode(errors="replace").split(" ")
-            # `+switch-master` begins with the name, other events with `master` and the name.
-            if self._master in of_master[:2]:
-                self._ask(link, [])
-        elif self._address is _NOTHING:
-            self._address = message
-        else:
-            address, self._address = self._address, _NOTHING
-            self._answered(link, address, message)
-
-    def _answered(self, link: RedisLink, address: object, master: object) -> None:
-        said: Said | None = None
-        try:
-            said = self._read(address, master)
-        except (LookupError, TypeError, ValueError, AttributeError):
-            self._says_nothing("it cannot be understood")
-        for asked in self._asked.popleft():
-            _tell(asked, said)
-        if not self._asked:
-            assert self._timer is not None
-            self._timer.cancel()
-            self._timer = self._loop.call_later(_ASK, self._again, link)
-        if said is not None:
-            if self.why not in (None, _UNASKED):
-                logger.info("The sentinel %s says which server is the master again.", self.name)
-            self.why = None
-            self._told(said)
-
-    def _read(self, address: object, master: object) -> Said | None:
-        error = address if isinstance(address, ResponseError) else master
-        self.knows = True
-        if isinstance(error, ResponseError):
-            if address is None:
-                self.knows = False
-                self._says_nothing(f"it knows no master {self._master!r}")
-            else:
-                self._says_nothing(f"it refuses to answer: {error}")
-            return None
-        host, port = cast("list[bytes]", address)
-        fields = cast("list[bytes]", master)
-        of_master = dict(zip(fields[::2], fields[1::2], strict=True))
-        return Said((host.decode(), int(port)), int(of_master[b"config-epoch"]), self.name)
-
-    def _says_nothing(self, why: str) -> None:
-        if why != self.why:
-            self.why = why
-            logger.warning("The sentinel %s does not say which server is the master: %s.", self.name, why)
-
-    def _lost(self, link: RedisLink) -> None:
-        if link is not self._link:
-            return
-        self._link = None
-        self._waiting = []
-        self._end(None)
-        self._task = start(self._connect())
-
-    def _end(self, said: Said | None) -> None:
-        """Answer what was asked over a connection that has ended."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._address = _NOTHING
-        while self._asked:
-            for asked in self._asked.popleft():
-                _tell(asked, said)
+# How long nothing is sent while a sentinel replaces the master, and how often that is looked at.
+_HOLD: Final = 3.0
+_LOOK: Final = 0.1
 
 
 class Sentinels:
@@ -224,12 +35,16 @@ class Sentinels:
         self.where = target.shown
         self._target = target
         self._moved: tuple[Callable[[], object], ...] = ()
+        self._loop = asyncio.get_running_loop()
         self._sentinels: list[Sentinel] = []
         # The server that was connected to last: its run, its addresses, and since when it is the
         # master. Sentinels may know one server by different addresses.
         self._run: str | None = None
         self._addresses: set[Address] = set()
         self._epoch = -1
+        # Since when sentinels replace it, by their names.
+        self._ends: dict[str, float] = {}
+        self._dialing: set[asyncio.Task[Server]] = set()
         self._checking: asyncio.Task[None] | None = None
         self._refused: Address | None = None
 
@@ -253,20 +68,34 @@ class Sentinels:
 
     async def dial(self) -> Connected:
         """See `Source.dial`."""
+        answers = await self._answers()
+        while self._is_ending():
+            await asyncio.sleep(_LOOK)
+            answers = await self._answers()
         why: Exception = ConnectionError("no sentinel says which server is the master")
-        for said in await self._answers():
-            if said.epoch < self._epoch:
-                # It has not heard of the present one yet.
-                break
+        for said in answers:
             try:
-                connection, run = await connect_to_server(self._target.at(said.address))
+                return await self._dial(said)
             except ReplicaError as error:
                 self._is_replica(said)
                 why = error
-                continue
-            self._arrived(said, run)
-            return connection
         raise why
+
+    async def _dial(self, said: Said) -> Connected:
+        dialing = start(connect_to_server(self._target.at(said.address)))
+        self._dialing.add(dialing)
+        try:
+            await asyncio.wait((dialing,))
+        finally:
+            self._dialing.discard(dialing)
+            dialing.cancel()
+        if dialing.cancelled():
+            raise ConnectionError("another server is the master now")
+        connection, run = dialing.result()
+        if not self._arrived(said, run):
+            await connection.disconnect(nowait=True)
+            raise ConnectionError("another server is the master now")
+        return connection
 
     async def _answers(self) -> list[Said]:
         """Return which servers are said to be the master, the latest first."""
@@ -288,15 +117,28 @@ class Sentinels:
 
     def _told(self, said: Said) -> None:
         """Take the answer of a sentinel, which may have been asked by a timer or an event."""
+        if said.ends:
+            if said.by not in self._ends:
+                self._ends[said.by] = self._loop.time()
+                if said.address in self._addresses:
+                    # The next one does not have what this one would take from now on.
+                    logger.warning("The sentinel %s replaces the master of the broker.", said.by)
+                    self._leave()
+            return
+        self._ends.pop(said.by, None)
         if self._run is None or said.address in self._addresses or said.epoch < self._epoch:
             return
         if self._checking is None or self._checking.done():
             self._checking = start(self._check(said))
 
+    def _is_ending(self) -> bool:
+        now = self._loop.time()
+        return any(now - since < _HOLD for since in self._ends.values())
+
     async def _check(self, said: Said) -> None:
         """Leave the present server for another one, if that is the master by its own word, too."""
         try:
-            async with asyncio.timeout(_SENTINEL_TIMEOUT):
+            async with asyncio.timeout(ASK):
                 connection, run = await connect_to_server(self._target.at(said.address))
         except ReplicaError:
             self._is_replica(said)
@@ -311,20 +153,34 @@ class Sentinels:
             await connection.disconnect(nowait=True)
             self._arrived(said, run)
 
-    def _arrived(self, said: Said, run: str) -> None:
-        """Note which server is the master, and leave the one before."""
+    def _arrived(self, said: Said, run: str) -> bool:
+        """Note which server is the master, and leave the one before.
+
+        Returns:
+            Whether it still is the master, as far as is known.
+        """
+        if said.epoch < self._epoch:
+            # Such as one that was stopped, and has accepted the connection late.
+            return False
+        self._epoch = said.epoch
         is_same = run == self._run if run else said.address in self._addresses
-        self._epoch = max(self._epoch, said.epoch)
         if is_same:
             self._addresses.add(said.address)
-            return
+            return True
         before, self._run, self._addresses = self._run, run, {said.address}
         if said.address == self._refused:
             self._refused = None
         if before is not None:
             logger.warning("The master of the broker of the rooms is %s now.", shown_address(said.address))
-            for each in self._moved:
-                each()
+            self._leave()
+        return True
+
+    def _leave(self) -> None:
+        """End all connections to the present server, and those that are being made."""
+        for dialing in self._dialing:
+            dialing.cancel()
+        for moved in self._moved:
+            moved()
 
     def _is_replica(self, said: Said) -> None:
         if self._refused != said.address:
@@ -334,12 +190,3 @@ class Sentinels:
                 said.by,
                 shown_address(said.address),
             )
-
-
-def _fields(message: object) -> list[bytes]:
-    return cast("list[bytes]", message) if isinstance(message, list) else []
-
-
-def _tell(asked: _Asked, said: Said | None) -> None:
-    if not asked.done():
-        asked.set_result(said)
