@@ -740,6 +740,7 @@ const GOING_AWAY = 1001;
 const NO_CODE = 1005;
 const LOST = 1006;
 const TOO_LARGE = 1009;
+const RESTART = 1012;
 const UNREAD = 1013;
 const INVALID = 4400;
 const UNAUTHORIZED = 4401;
@@ -4081,7 +4082,14 @@ export class Client {
     // They were sent before all messages in the queue.
     this.#queue.unshift(...again);
     const error = new DisconnectedError(`the connection was lost: ${text}`, code, reason, { refusal });
-    for (const call of calls) if (!call.idempotent) this.#fail(call, error);
+    // A server that stops answers what it has begun before it closes. So what has no answer has crossed
+    // its notice, and has not run.
+    const stopped = link.stopping && code === RESTART;
+    for (const call of calls) {
+      if (call.idempotent) continue;
+      const isLate = stopped && (call.verb === "event" || call.verb === "publish");
+      this.#fail(call, isLate ? new RemoteError("unavailable", "the server restarts", true) : error);
+    }
     this.#forgetRequests();
     this.#enter("waiting");
   }

@@ -122,7 +122,9 @@ class Unacknowledged(Request):
             self._repeats, self.waits = self._sent, False
             return not self._future.done()
         if self._sent:
-            self._fail(refusal or self._unknown(f"{loss.what} before it was acknowledged"))
+            self._fail(
+                refusal or loss.not_begun() or self._unknown(f"{loss.what} before it was acknowledged")
+            )
         else:
             self._fail(loss.error(f"{self._name} was not published"))
         return False

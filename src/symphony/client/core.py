@@ -52,6 +52,7 @@ logger = logging.getLogger("symphony.client")
 
 RAW: Final = "raw"
 _LOST: Final = 1006
+_RESTART: Final = 1012
 _ANSWERS: Final = (Reply, Error, Item, End)
 # A server that knows `symphony.limits` tells them with its first bytes.
 _LIMITS_TIMEOUT: Final = 1.0
@@ -287,7 +288,8 @@ class Core:
         if self._stop is not None:
             self._stop.cancel()
             self._stop = None
-        again = self.answers.lost(loss)
+        stopped = self.outgoing.held and loss.close.clean and loss.close.code == _RESTART
+        again = self.answers.lost(loss._replace(stopped=stopped))
         self.rooms.lost(loss)
         self.dispatch.lost()
         if not loss.final:

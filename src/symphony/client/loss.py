@@ -29,12 +29,22 @@ class Loss(NamedTuple):
         close: How it ended.
         final: Whether the client does not reconnect.
         refusal: The error that the server gave for it.
+        stopped: Whether the server has told that it stops, and then closed in order.
     """
 
     what: str
     close: Close
     final: bool
     refusal: RemoteError | None = None
+    stopped: bool = False
+
+    def not_begun(self) -> RemoteError | None:
+        """Return the error of a request without an answer that has not run; `None`: it may have.
+
+        A server that stops answers what it has begun before it closes. So what has no answer
+        has crossed its notice, and arrived too late.
+        """
+        return RemoteError("unavailable", "the server restarts", retryable=True) if self.stopped else None
 
     def error(self, consequence: str = "", more: str = "") -> DisconnectedError:
         """Return a new error; it must not be shared, because it collects a traceback.

@@ -157,6 +157,8 @@ class Request:
         refusal, self._refusal = self._refusal, None
         if self._idempotent and not loss.final:
             return not self._future.done()
+        if not self.bound:
+            refusal = refusal or loss.not_begun()
         if refusal is not None:
             self._fail(refusal)
             return False

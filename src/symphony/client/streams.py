@@ -188,7 +188,7 @@ class Flow:
 
     def lost(self, loss: Loss) -> bool:
         """Handle the loss of the connection; a stream is not sent again."""
-        self._end(loss.error(f"the stream of {self._event!r} was interrupted"))
+        self._end(loss.not_begun() or loss.error(f"the stream of {self._event!r} was interrupted"))
         return False
 
     def dropped(self, loss: Loss) -> bool:
