@@ -288,11 +288,8 @@ class Symphony(Router, Outside):
             raise RuntimeError("This app runs already. Enter its lifespan once, in one place.")
         make_node, keeps_history = self._compile()
         async with AsyncExitStack() as stack:
-            node = make_node(
-                broker=await stack.enter_async_context(
-                    opened_broker(self._broker, self.limits, keeps_history=keeps_history)
-                )
-            )
+            opening = opened_broker(self._broker, self.limits, keeps_history=keeps_history)
+            node = make_node(broker=await stack.enter_async_context(opening))
             stack.enter_context(self._core.running(node))
             await node.rooms.start()
             stack.enter_context(reachable(node.targets.named(self._groups()), node.targets.everyone_of))
@@ -313,6 +310,7 @@ class Symphony(Router, Outside):
             # The sockets are closed when the shutdown handlers run.
             stack.push_async_callback(node.close_sockets)
             await stack.enter_async_context(self._core.running_mounts())
+            node.rooms.begin()
             yield
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

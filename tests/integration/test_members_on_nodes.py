@@ -195,6 +195,23 @@ async def test_the_members_of_a_dead_node_depart_on_another(monkeypatch):
         assert await both.room(1).count() == 1
 
 
+async def test_a_node_that_starts_runs_hooks_when_its_start_has_ended(monkeypatch):
+    """They may need what the start makes, such as the connection to a database."""
+    async with two(monkeypatch, grace=10) as both, both.clients[0].connect("/ann"):
+        for end in both.store.ends:
+            end.is_up = False
+        app = both.app("three", {"grace": 10})
+
+        @app.on_startup
+        async def slow() -> None:
+            await both.advance(LEASE + 10 + REAP * 3)
+            both.log.append("three has started")
+
+        async with TestClient(app):
+            await both.advance(LEASE + 10 + REAP * 3)
+            assert both.log == ["one arrive ann", "three has started", "three depart ann"]
+
+
 async def test_a_node_that_comes_back_to_a_full_room_puts_its_socket_out(monkeypatch):
     async with two(monkeypatch, max_members=1) as both, both.clients[0].connect("/ann"):
         both.store.ends[0].is_up = False

@@ -64,7 +64,11 @@ class Leases:
         # Not by `self._soon.when()`: what uvloop returns for the present moment has no time.
         self._soon_at = 0.0
         self.is_reaping = False
-        self._tasks = [background(self._touch_often()), background(self._reap_often())]
+        self._tasks = [background(self._touch_often())]
+
+    def begin(self) -> None:
+        """Begin to call `reap`, because the app has started: hooks may need what its start has made."""
+        self._tasks.append(self._background(self._reap_often()))
 
     def reap_at(self, when: float) -> None:
         """Call `reap` at a time of the loop, when a grace period ends here."""

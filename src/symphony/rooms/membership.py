@@ -135,6 +135,7 @@ class Membership:
         self._leaving = Leaving(lives, changes, announcing, batches, seating, report)
         if has_members:
             members.start(self._leaving)
+        self.begin = members.begin
         self._clients = ClientRooms(lives.rooms, handle, self._publishing)
         listening = Listening(find_family, lives, announcing, batches, stats, limits.max_listener_bytes)
         self.listen = listening.listen

@@ -84,6 +84,11 @@ class MemberTable:
         )
         self.seating.departing.goes_away = self._leases.reap_at
 
+    def begin(self) -> None:
+        """Begin to run the hooks that the store hands to this node, because the app has started."""
+        if self._leases is not None:
+            self._leases.begin()
+
     def close(self) -> None:
         """Stop, because the node stops."""
         if self._leases is not None:
