@@ -30,7 +30,7 @@ _REPAIR: Final = 100
 _REPAIR_BYTES: Final = 1024 * 1024
 
 # A lost last publication leaves no hole. So the room is compared with the history when it has
-# been quiet for this long, and now and then.
+# been quiet for this long, also after the subscription, and now and then.
 _QUIET: Final = 1.0
 _CHECK: Final = 25.0
 
@@ -133,6 +133,7 @@ class SharedFeed(Feed):
         self._drain()
         if self._held or self._overflowed:
             self._mend()
+        self._look_when_quiet()
         self._schedule_check()
 
     def _received(self, record: Record, after: Position | None = None) -> None:
@@ -151,7 +152,7 @@ class SharedFeed(Feed):
                 if self._waiting:
                     self._release()
                 if self._quiet_timer is None:
-                    self._quiet_timer = self._loop.call_later(_QUIET, self._grown_quiet)
+                    self._look_when_quiet()
                 return
         self._hold(record)
         # One that is under way goes on for as long as something is held.
@@ -269,6 +270,9 @@ class SharedFeed(Feed):
         self._jumped(before)
 
     # Checks
+
+    def _look_when_quiet(self) -> None:
+        self._quiet_timer = self._loop.call_later(_QUIET, self._grown_quiet)
 
     def _grown_quiet(self) -> None:
         self._quiet_timer = None
