@@ -18,13 +18,15 @@ Connect = Callable[..., Awaitable[Any]]
 Servers = RedisServer | Replicated
 
 
-@pytest.fixture(scope="session", params=["redis", "valkey", "sentinel"])
+@pytest.fixture(scope="session", params=["redis", "valkey", "sentinel", "replica"])
 def clocked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """A server whose clock can be put forward, or one with a replica. Tests share it."""
     folder = tmp_path_factory.mktemp("redis")
     server: Servers
     if request.param == "sentinel":
         server = Replicated(folder, clocks=True)
+    elif request.param == "replica":
+        server = Replicated(folder, clocks=True, options="?ack=replica")
     else:
         binary = redis_binary() if request.param == "redis" else valkey_binary()
         server = RedisServer(folder, binary, clock=True)

@@ -47,10 +47,17 @@ class Replicated:
         down_after: After how many milliseconds without an answer the sentinels replace the
             master; by default, not within a test, even on a busy machine.
         clocks: Whether the clocks of the servers can be put forward.
+        options: The options of its URL.
     """
 
     def __init__(
-        self, folder: Path, replicas: int = 1, *, down_after: int = 100_000, clocks: bool = False
+        self,
+        folder: Path,
+        replicas: int = 1,
+        *,
+        down_after: int = 100_000,
+        clocks: bool = False,
+        options: str = "",
     ) -> None:
         self.servers: list[RedisServer] = []
         for number in range(replicas + 1):
@@ -59,12 +66,13 @@ class Replicated:
         self.sentinels: list[RedisSentinel] = []
         self._folder = folder
         self._down_after = down_after
+        self._options = options
 
     @property
     def url(self) -> str:
         """Its URL as a broker."""
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://{hosts}/{MASTER}"
+        return f"redis+sentinel://{hosts}/{MASTER}{self._options}"
 
     @property
     def master(self) -> RedisServer:

@@ -195,6 +195,7 @@ def _redis(url: str, limits: Limits) -> Callable[[], Awaitable[Broker]]:
     try:
         from symphony.broker.redis.broker import RedisBroker
         from symphony.broker.redis.dialing import OneServer
+        from symphony.broker.redis.replicated import ReplicatedBroker
         from symphony.broker.redis.sentinels import Sentinels
     except ImportError as error:
         raise ConfigurationError(
@@ -203,7 +204,7 @@ def _redis(url: str, limits: Limits) -> Callable[[], Awaitable[Broker]]:
     target = redis_target_of(url)
 
     async def opened() -> Broker:
-        broker = RedisBroker(
+        broker = (ReplicatedBroker if target.acks_replica else RedisBroker)(
             OneServer(target) if target.master is None else Sentinels(target),
             prefix=target.prefix,
             timeout=limits.publish_timeout,

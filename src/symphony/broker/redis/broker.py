@@ -160,7 +160,7 @@ class RedisBroker:
         key, window = draft.key, int(KEY_WINDOW * 1000)
         if key is None:
             # So that a repeat after a lost answer publishes nothing.
-            key, window = Key(self.name, str(self._number), b""), self._own_window
+            key, window = self._own_key(), self._own_window
         tagged, *keys = self._names.room(room)
 
         def taken(answer: Sequence[Any]) -> None:
@@ -193,6 +193,10 @@ class RedisBroker:
 
         call.add_done_callback(failed)
         return result
+
+    def _own_key(self) -> Key:
+        """Return the key of the last publication of this process, if it has none of its own."""
+        return Key(self.name, str(self._number), b"")
 
     def _answered(self, room: str, tag: str, own: _Own, answer: Sequence[Any]) -> None:
         kind = answer[0]

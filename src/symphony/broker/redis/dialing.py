@@ -152,7 +152,7 @@ class Source(Protocol):
         ...
 
     def watch(self, *moved: Callable[[], object]) -> None:
-        """Begin to look where the server is.
+        """Look where the server is, from now on.
 
         Args:
             moved: Called when another server has taken its place, so that all connections to the

@@ -16,7 +16,7 @@
 local META, HISTORY, EDITS = KEYS[1], KEYS[2], KEYS[3]
 local METHOD, FRESH = ARGV[1], ARGV[2]
 local FORKS = 16
-local META_TTL, QUIET_TTL = 2592000000, 3600000
+local QUIET_TTL = 3600000
 
 local function int(number)
   return string.format('%d', number)

@@ -11,7 +11,7 @@ from symphony.broker.decisions import MAX_DECISIONS
 from symphony.broker.presencetable import MAX_MEMBERS
 from symphony.broker.redis.commands import Script
 
-__all__ = ("KEPT", "PRESENCE", "ROOMS", "Names", "incarnation")
+__all__ = ("KEPT", "META_TTL", "PRESENCE", "ROOMS", "Names", "incarnation")
 
 
 # How much one call decides and looks at.
@@ -19,6 +19,9 @@ _AT_ONCE: Final = 100
 _LOOKED_AT: Final = 1000
 
 _DAY: Final = 24 * 3600.0
+
+META_TTL: Final = int(_DAY * 30 * 1000)
+"""For how many milliseconds after its last use the position of a room is kept."""
 
 
 def _read(name: str, **constants: float) -> Script:
@@ -32,7 +35,7 @@ def _milliseconds(**seconds: float) -> dict[str, float]:
     return {name: value * 1000 for name, value in seconds.items()}
 
 
-ROOMS: Final = _read("rooms.lua")
+ROOMS: Final = _read("rooms.lua", META_TTL=META_TTL)
 KEPT: Final = _read("kept.lua")
 PRESENCE: Final = _read(
     "presence.lua",

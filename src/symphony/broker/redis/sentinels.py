@@ -34,7 +34,7 @@ class Sentinels:
     def __init__(self, target: Target) -> None:
         self.where = target.shown
         self._target = target
-        self._moved: tuple[Callable[[], object], ...] = ()
+        self._moved: list[Callable[[], object]] = []
         self._loop = asyncio.get_running_loop()
         self._sentinels: list[Sentinel] = []
         # The server that was connected to last: its run, its addresses, and since when it is the
@@ -54,7 +54,9 @@ class Sentinels:
         Publications to the server that was the master before would be acknowledged for some
         time, and lost.
         """
-        self._moved = moved
+        self._moved += moved
+        if self._sentinels:
+            return
         assert self._target.master is not None
         for address in self._target.addresses:
             self._sentinels.append(Sentinel(self._target.sentinel(address), self._target.master, self._told))

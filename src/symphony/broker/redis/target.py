@@ -14,7 +14,7 @@ SCHEMES: Final = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 
 _CERTIFICATES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _OF_SENTINELS: Final = ("sentinel_username", "sentinel_password")
-_OPTIONS: Final = ("allow_eviction", "prefix", *_CERTIFICATES, *_OF_SENTINELS)
+_OPTIONS: Final = ("ack", "allow_eviction", "prefix", *_CERTIFICATES, *_OF_SENTINELS)
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 
@@ -35,6 +35,7 @@ class Target(NamedTuple):
         sentinel_password: The password for them.
         prefix: What the names of all keys and channels begin with.
         allow_eviction: Whether a server is accepted that may evict keys before their time.
+        acks_replica: Whether a publication is acknowledged when a replica has it.
         tls: Whether the connections are encrypted.
         certificates: `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` of the URL.
     """
@@ -48,6 +49,7 @@ class Target(NamedTuple):
     sentinel_password: str | None
     prefix: str
     allow_eviction: bool
+    acks_replica: bool
     tls: bool
     certificates: dict[str, str]
 
@@ -121,6 +123,9 @@ def target_of(url: str) -> Target:
     eviction = options.pop("allow_eviction", "0")
     if eviction not in ("0", "1"):
         raise wrong("allow_eviction is 0 or 1")
+    ack = options.pop("ack", "server")
+    if ack not in ("server", "replica"):
+        raise wrong("ack is server or replica")
     prefix = options.pop("prefix", "sym")
     if not prefix or not prefix.isascii() or not prefix.replace("-", "").replace("_", "").isalnum():
         raise wrong("prefix has letters, digits, - and _ only")
@@ -139,6 +144,7 @@ def target_of(url: str) -> Target:
         # Channels are the same in all databases of a server.
         prefix=prefix if not int(database) else f"{prefix}-{int(database)}",
         allow_eviction=eviction == "1",
+        acks_replica=ack == "replica",
         tls=tls,
         certificates=certificates,
     )

@@ -51,6 +51,7 @@ def test_a_url_with_tls_names_certificates() -> None:
         ("redis+sentinel://[::1/mymaster", "ends with ]"),
         ("redis+sentinel://::1/mymaster", "in brackets"),
         ("redis://localhost:70000", "numbers"),
+        ("redis://localhost?ack=all", "server or replica"),
     ],
 )
 def test_a_wrong_url_is_an_error_without_its_password(url: str, why: str) -> None:
