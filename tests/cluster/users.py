@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from cluster.games import ROOMS
-from symphony import DisconnectedError, RemoteError, RequestTimeoutError
+from symphony import DisconnectedError, Limits, RemoteError, RequestTimeoutError
 from symphony.client.client import Client
 from symphony.client.room import Room
 from symphony.errors import SymphonyError
@@ -238,7 +238,7 @@ class User:
             if key is None:
                 self.once.append(of_attempt)
             said = {"room": room, "text": of_attempt, "key": key, "replaces": _pair(replaces)}
-            link = self._link(client)
+            asked = self._link(client), asyncio.get_running_loop().time()
             try:
                 position = await self._in_time(8, client.request("say", said, timeout=8))
             except RemoteError as error:
@@ -247,7 +247,7 @@ class User:
             except SymphonyError:
                 pass
             else:
-                self._check_heard(client, room, Position(*position), link)
+                self._check_heard(client, room, Position(*position), asked)
                 self.said.append(Said(room, Position(*position), of_attempt, key, replaces, "say", client))
                 return
             await asyncio.sleep(1)
@@ -261,7 +261,7 @@ class User:
             # The same for all users, and in all rooms.
             key = f"first of visit {self._visit}"
             self._wrote.add((client, room.name))
-        link = self._link(client)
+        asked = self._link(client), asyncio.get_running_loop().time()
         try:
             position = await self._emit(room, event, text, key)
         except RemoteError as error:
@@ -269,7 +269,7 @@ class User:
                 raise AssertionError(f"the key {key} is not new: {error}") from None
             raise
         assert position is not None
-        self._check_heard(client, room.name, position, link)
+        self._check_heard(client, room.name, position, asked)
         self.said.append(Said(room.name, position, text, key, None, event, client))
 
     async def _emit(self, room: Room, event: str, text: str, key: str | None) -> Position | None:
@@ -305,12 +305,24 @@ class User:
         """Return the present connection of a client."""
         return next(dial.link for one, dial in self._cluster._clients.values() if one is client)
 
-    def _check_heard(self, client: Client, room: str, position: Position, link: Any) -> None:
-        """Check that a client has heard its own publication, if it was in the room all the time."""
+    def _check_heard(self, client: Client, room: str, position: Position, asked: tuple[Any, float]) -> None:
+        """Check that a client has heard its own publication, if it was in the room all the time.
+
+        Args:
+            client: The client.
+            room: The room.
+            position: The position of the publication.
+            asked: The connection on which it was asked for, and when.
+        """
+        link, at = asked
+        now = asyncio.get_running_loop().time()
+        if link.withheld or now - at >= Limits().finish_timeout:
+            # It has a hole before it, or its node has waited for it in vain.
+            return
         membership = client._core.rooms._memberships.get(room)
         # One that has come back may still be reading the history.
         begun = max(self._joined_at.get(room, 0.0), link._watch._began)
-        since = asyncio.get_running_loop().time() - begun
+        since = now - begun
         lives = (node.app._core.node.rooms._rooms.get(room) for node in self._cluster.nodes)
         if any(live is not None and live.catching for live in lives):
             # Those who are behind get it from the history.

@@ -124,6 +124,7 @@ class ClientLink:
         refused: The HTTP answer of a refusal, or `None`.
         reads: Whether the client reads.
         misdelivers: What becomes of the next publication, against all promises of a node.
+        withheld: Whether the client has not got a publication for that reason.
     """
 
     congested = False
@@ -136,6 +137,7 @@ class ClientLink:
         self.refused: Answer | None = None
         self.reads = True
         self.misdelivers: Literal["", "twice", "never"] = ""
+        self.withheld = False
         self._server = server
         self._watch = watch
         self._loop = loop
@@ -259,6 +261,7 @@ class ClientLink:
             if is_publication and self.misdelivers:
                 misdelivers, self.misdelivers = self.misdelivers, ""
                 if misdelivers == "never":
+                    self.withheld = True
                     continue
                 self._listener.received(message)
             self._listener.received(message)
