@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import symphony
 from support.clients import until
 from support.process import Running
 from support.redisnodes import client, nodes
@@ -86,3 +87,59 @@ async def test_a_member_of_a_killed_node_is_back_at_the_other_in_its_grace(pair:
             assert sorted(seats.presence) == ["ann", "bob"]
             await seats.leave()
             await ann.request("where")
+
+
+async def joined(one: symphony.Client, room: str) -> bool:
+    """Return whether a client may join a room that has a home, which may be elsewhere."""
+    try:
+        await one.join(room)
+    except RemoteError as error:
+        if error.code != "elsewhere":
+            raise
+        return False
+    return True
+
+
+HELD = """
+import asyncio
+
+from symphony import Identity, Limits, Socket, Symphony
+
+app = Symphony(limits=Limits(drain_time=0.2, finish_timeout=300, notice_time=None))
+chat = app.route("/")
+app.rooms("game:{name}", client_join=True, state=dict, members=dict, grace=300.0)
+
+@chat.on("login")
+async def login(socket: Socket, data: str) -> None:
+    socket.login(Identity(data))
+
+@chat.on("hold")
+async def hold(socket: Socket) -> None:
+    socket.emit("holds")
+    await asyncio.Event().wait()
+"""
+
+
+async def test_the_home_of_a_room_is_free_before_the_stop_of_its_node_has_ended(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    """Its members come back at once, and their clients would be sent elsewhere until then."""
+    async with nodes(tmp_path, server.url, app=HELD) as (one, two):
+        ann = client(one)
+        await ann
+        await ann.request("login", "ann")
+        await ann.join("game:a")
+        async with client(one) as bob:
+            holds = asyncio.Event()
+            bob.on("holds")(holds.set)
+            held = asyncio.ensure_future(bob.request("hold", timeout=600))
+            await holds.wait()
+            one.signal(signal.SIGTERM)
+            async with client(two) as back:
+                await back.request("login", "ann")
+                while not await joined(back, "game:a"):
+                    pass
+            assert not held.done()
+            one.signal(signal.SIGKILL)
+            held.cancel()
+        await ann.close()

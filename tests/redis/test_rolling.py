@@ -40,8 +40,8 @@ Proxy = Callable[[Path, list[int]], AbstractAsyncContextManager[Balancer]]
 class Node:
     """A server that is started again at the same port."""
 
-    def __init__(self, url: str) -> None:
-        self.port = free_port()
+    def __init__(self, url: str, port: int) -> None:
+        self.port = port
         self._url = url
         self._stack = AsyncExitStack()
 
@@ -136,7 +136,7 @@ async def reached(balancer: Balancer, node: Node) -> None:
 async def members(url: str, count: int) -> AsyncIterator[list[Member]]:
     everyone = [Member(url, f"user{number}") for number in range(count)]
     try:
-        # Not all at once: this process has one core, and TLS has no part in it.
+        # Not all at once: this process has one core.
         for first in range(0, count, 50):
             await asyncio.gather(*(each.join() for each in everyone[first : first + 50]))
         yield everyone
@@ -145,7 +145,10 @@ async def members(url: str, count: int) -> AsyncIterator[list[Member]]:
 
 
 async def roll(server: RedisServer, folder: Path, proxy: Proxy, count: int) -> None:
-    nodes = [Node(server.url) for _ in range(3)]
+    ports: set[int] = set()
+    while len(ports) < 3:
+        ports.add(free_port())
+    nodes = [Node(server.url, port) for port in ports]
     async with AsyncExitStack() as stack:
         for node in nodes:
             stack.push_async_callback(node.aclose)
@@ -153,7 +156,7 @@ async def roll(server: RedisServer, folder: Path, proxy: Proxy, count: int) -> N
         balancer = await stack.enter_async_context(proxy(folder, [node.port for node in nodes]))
         everyone = await stack.enter_async_context(members(balancer.url, count))
         watcher = everyone[0]
-        await until(lambda: watcher.room.presence.total == count)
+        await until(lambda: watcher.room.presence.total == count, timeout=60)
         watcher.watch()
         stopped = asyncio.Event()
         asking = [asyncio.ensure_future(each.ask(stopped)) for each in everyone]
@@ -170,7 +173,7 @@ async def roll(server: RedisServer, folder: Path, proxy: Proxy, count: int) -> N
         await asyncio.gather(*asking)
         said = await asyncio.gather(*publishing)
         total = sum(map(len, said))
-        await until(lambda: all(len(each.heard) >= total for each in everyone))
+        await until(lambda: all(len(each.heard) >= total for each in everyone), timeout=60)
     first = everyone[0].heard
     for each in everyone:
         # In one order for all, and in that of each publisher.

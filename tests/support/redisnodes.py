@@ -49,10 +49,10 @@ async def revoke(data: str) -> None:
 
 
 @asynccontextmanager
-async def nodes(folder: Path, url: str, count: int = 2) -> AsyncIterator[list[Running]]:
+async def nodes(folder: Path, url: str, count: int = 2, *, app: str = APP) -> AsyncIterator[list[Running]]:
     """Run servers that share a broker, as if each were on its own machine."""
     file = folder / "nodes_app.py"
-    file.write_text(APP)
+    file.write_text(app)
     command = (sys.executable, "-W", "error", "-m", "symphony", "run", str(file), "--port", "0")
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(launch(*command, "--broker", url)) for _ in range(count)]

@@ -269,6 +269,7 @@ class Node:
     async def drain(self, force: asyncio.Event) -> None:
         """Close every socket with 1012 once its handlers have finished: see `draining.drain`."""
         self._admission.draining = True
+        self.rooms.hurry()
         await drain(self._sessions, self._empty, self.limits, force)
         # After the last handlers have published, and before the server waits for its HTTP requests.
         self.rooms.end_listeners()

@@ -95,6 +95,7 @@ class Lives:
     ) -> None:
         self.rooms: dict[str, Live] = {}
         self.removed: Callable[[Live], object] = _nothing
+        self._hurries = False
         self._handle = handle
         self._background = background
         self._report = report
@@ -262,10 +263,11 @@ class Lives:
         ends = live.linger is not None or live.ending is not None or self.rooms.get(live.name) is not live
         if ends or len(live) or live.hooks:
             return
-        if live.over is None and live.attendance is not None and live.attendance.by_id:
+        moves = self._hurries and live.family.has_home
+        if live.over is None and not moves and live.attendance is not None and live.attendance.by_id:
             return
-        linger = live.family.policy.linger
-        if live.open_until:
+        linger = 0.0 if moves else live.family.policy.linger
+        if live.open_until and not moves:
             linger = max(linger, live.open_until - self._loop.time())
         if not live.began:
             if live.over is not None or not live.listeners:
@@ -290,6 +292,19 @@ class Lives:
         subject = room if leave is None else Parting(room, leave)
         with inside(live):
             await run_all(hooks, socket, subject, f"{kind} of {live.name!r}", self._report)
+
+    def hurry(self) -> None:
+        """End rooms that have a home as soon as their last sockets have gone, because this node stops.
+
+        Members who are away come back on other nodes, which the home must be free for.
+        """
+        self._hurries = True
+        for live in tuple(self.rooms.values()):
+            if live.family.has_home:
+                if live.linger is not None:
+                    live.linger.cancel()
+                    live.linger = None
+                self.end_if_empty(live)
 
     async def close(self, *, timeout: float) -> None:
         """End all rooms at once, their tasks and their lingers.

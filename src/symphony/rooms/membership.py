@@ -132,6 +132,7 @@ class Membership:
             store, node, lives, handle, lambda name: find_family(name)[0], background, report
         )
         seating = members.seating
+        self.hurry = lives.hurry
         self._leaving = Leaving(lives, changes, announcing, batches, seating, report)
         if has_members:
             members.start(self._leaving)
