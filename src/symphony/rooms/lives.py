@@ -299,12 +299,11 @@ class Lives:
         Members who are away come back on other nodes, which the home must be free for.
         """
         self._hurries = True
-        for live in tuple(self.rooms.values()):
-            if live.family.has_home:
-                if live.linger is not None:
-                    live.linger.cancel()
-                    live.linger = None
-                self.end_if_empty(live)
+        for live in [live for live in self.rooms.values() if live.family.has_home]:
+            if live.linger is not None:
+                live.linger.cancel()
+                live.linger = None
+            self.end_if_empty(live)
 
     async def close(self, *, timeout: float) -> None:
         """End all rooms at once, their tasks and their lingers.
