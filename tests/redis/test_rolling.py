@@ -75,7 +75,7 @@ class Member:
         self.answered = 0
         self.refused = 0
         self.presence: Counter[int] = Counter()
-        self.client = symphony.connect(f"{url}/chat", backoff=0.2)
+        self.client = symphony.connect(f"{url}/chat", backoff=0.2, connect_timeout=60, request_timeout=60)
         self.client.on_open(self._login)
 
     async def _login(self) -> None:
