@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from support.redisclusters import RedisCluster
 from support.redissentinels import Replicated
 from support.redisservers import RedisServer, redis_binary, valkey_binary
 from symphony import Limits
@@ -15,21 +16,28 @@ from symphony.broker.engines import open_broker
 LIMITS = Limits()
 
 Connect = Callable[..., Awaitable[Any]]
-Servers = RedisServer | Replicated
+Servers = RedisServer | Replicated | RedisCluster
 
 
-@pytest.fixture(scope="session", params=["redis", "valkey", "sentinel", "replica"])
+@pytest.fixture(
+    scope="session",
+    params=["redis", "valkey", "sentinel", "replica", "redis cluster", "valkey cluster"],
+)
 def clocked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """A server whose clock can be put forward, or one with a replica. Tests share it."""
+    """A server whose clock can be put forward, one with a replica, or a cluster. Tests share it."""
     folder = tmp_path_factory.mktemp("redis")
     server: Servers
-    if request.param == "sentinel":
+    kind, _, cluster = request.param.partition(" ")
+    if kind == "sentinel":
         server = Replicated(folder, clocks=True)
     elif request.param == "replica":
         server = Replicated(folder, clocks=True, options="?ack=replica")
     else:
-        binary = redis_binary() if request.param == "redis" else valkey_binary()
-        server = RedisServer(folder, binary, clock=True)
+        binary = redis_binary() if kind == "redis" else valkey_binary()
+        if cluster:
+            server = RedisCluster(folder, binary, replicas=0, node_timeout=3_600_000, clock=True)
+        else:
+            server = RedisServer(folder, binary, clock=True)
     try:
         server.start()
         yield server

@@ -17,6 +17,7 @@ from symphony.broker.engines import open_broker
 from symphony.broker.redis import keptmessages
 from symphony.broker.redis import probe as probe_module
 from symphony.broker.redis.broker import RedisBroker
+from symphony.broker.redis.shards import Shard
 from symphony.broker.redis.subscriber import Subscriber
 from symphony.errors import OutcomeUnknownError
 from symphony.protocol.positions import Position
@@ -143,7 +144,7 @@ async def test_a_server_that_does_not_come_back_is_told(server: RedisServer, con
     server.start()
     assert isinstance(broker, RedisBroker)
     # A call may take half a second, and the pause between attempts to connect is longer.
-    await until(lambda: broker._commands.is_connected)
+    await until(lambda: broker._commands.reaches("a"))
     await publish(broker, 3)
     assert await read_all(broker, "a") == [3]
 
@@ -238,9 +239,9 @@ async def test_a_broker_that_all_nodes_lose_makes_none_of_them_deaf(
     states: list[str] = []
     reconnect = Subscriber.reconnect
 
-    def noted(subscriber: Subscriber) -> None:
+    def noted(subscriber: Subscriber, to: Shard) -> None:
         states.append(broker.state)
-        reconnect(subscriber)
+        reconnect(subscriber, to)
 
     monkeypatch.setattr(Subscriber, "reconnect", noted)
     server.signal(signal.SIGSTOP)
@@ -329,7 +330,7 @@ async def test_a_node_that_was_cut_off_gets_what_was_kept_for_it_first(server: R
             await until(lambda: len(heard) == 4)
             assert heard == [b"first", b"kept 1", b"kept 2", b"later"]
             two.close()
-            await until(lambda: not server.command("ZCARD", "sym:{t:nodes}:n").startswith(":1"))
+            await until(lambda: not server.command("ZCARD", "sym:{%t:nodes}:n").startswith(":1"))
             assert await one.deliver("nodes", b"to nobody", keeps=True) == 0
         finally:
             one.close()
@@ -344,7 +345,7 @@ async def test_a_node_that_was_cut_off_for_too_long_is_told(server: RedisServer)
             await two.listen("nodes", heard.append, lambda: heard.append(b"missed"))
             proxy.cut()
             await one.deliver("nodes", b"gone", keeps=True)
-            server.command("DEL", "sym:{t:nodes}:s")
+            server.command("DEL", "sym:{%t:nodes}:s")
             await until(lambda: heard)
             assert heard == [b"missed"]
         finally:

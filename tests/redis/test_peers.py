@@ -88,23 +88,23 @@ async def test_what_a_server_that_does_not_read_is_asked_for_is_bounded(
     broker = await connect(server, Limits(publish_timeout=2.0))
     assert isinstance(broker, RedisBroker)
     subscriber = broker._subscriber
-    link = subscriber._link
+    (line,) = subscriber._lines.values()
+    link = line.link
     await subscriber.subscribe("wanted", lambda message: None)
-    assert subscriber._link is link
+    assert line.link is link
     monkeypatch.setattr(subscriber_module, "_MAX_UNSENT_BYTES", 10_000)
     server.signal(signal.SIGSTOP)
     try:
         # More than the buffers of the system take.
         names = [f"{number}{'x' * 10_000}" for number in range(2000)]
         joins = [asyncio.ensure_future(subscriber.subscribe(name, print)) for name in names]
-        await until(lambda: subscriber._link is not link)
+        await until(lambda: line.link is not link)
         for join in joins:
             join.cancel()
         await asyncio.gather(*joins, return_exceptions=True)
     finally:
         server.signal(signal.SIGCONT)
     assert len(subscriber._channels) == 2
-    assert not subscriber._waiting
     heard: list[bytes] = []
     await subscriber.subscribe("wanted", heard.append)
     server.command("PUBLISH", "wanted", "hi")

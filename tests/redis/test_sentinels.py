@@ -97,7 +97,7 @@ async def test_a_server_that_is_the_same_under_two_addresses_is_not_left(pair: l
     async with FalseSentinel(lambda: (master, 1)) as one, opened(one) as broker:
         tops: list[object] = []
         await broker.subscribe("a", lambda record: None, tops.append)
-        source = broker._source  # pyright: ignore[reportAttributeAccessIssue]
+        source = broker._shards._source  # pyright: ignore[reportAttributeAccessIssue]
         source._told(sentinel_module.Said(("localhost", master), 2, "another"))
         await until(lambda: ("localhost", master) in source._addresses)
         await broker.publish("a", draft(1), HISTORY)

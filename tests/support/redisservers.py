@@ -54,11 +54,15 @@ class RedisServer:
         binary: The path of the program.
         options: Further options, as on the command line.
         clock: Whether its clock can be put forward.
+        ports: One of these is its port.
     """
 
-    def __init__(self, folder: Path, binary: str, *options: str, clock: bool = False) -> None:
+    def __init__(
+        self, folder: Path, binary: str, *options: str, clock: bool = False, ports: range = _PORTS
+    ) -> None:
         self.folder = folder
         self.port = 0
+        self._ports = ports
         self._binary = binary
         self._options = options
         self._clock = folder / "clock" if clock else None
@@ -76,13 +80,18 @@ class RedisServer:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its process runs."""
+        return self._process is not None
+
     def start(self) -> None:
         """Start it, on the same port as before; return when it answers."""
         environment = dict(os.environ)
         if self._clock is not None:
             environment |= {"LD_PRELOAD": str(self._preloaded()), "AHEAD_FILE": str(self._clock)}
         for _ in range(20):
-            port = self.port or _random.choice(_PORTS)
+            port = self.port or _random.choice(self._ports)
             with (self.folder / "log").open("ab") as log:
                 self._process = subprocess.Popen(
                     (self._binary, *self.arguments(port)),

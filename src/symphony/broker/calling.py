@@ -80,7 +80,7 @@ class Caller:
         self._name = name
         self._timeout = timeout
         self._waiting = Waiting(
-            timeout=timeout, max_calls=max_calls, max_bytes=max_bytes, stuck=self._give_up_link
+            timeout=timeout, max_calls=max_calls, max_bytes=max_bytes, stuck=lambda call: self._give_up_link()
         )
         self._random = random
         self._told = told
@@ -239,7 +239,8 @@ class Caller:
             return
         self._link = None
         logger.warning("The connection to the broker of the rooms was lost.")
-        self._waiting.link_lost()
+        for call in self._waiting.all():
+            self._waiting.link_lost(call.number)
         self._task = start(self._connect(self._loop.time()))
 
     def _give_up_link(self) -> None:

@@ -194,9 +194,11 @@ def _redis(url: str, limits: Limits) -> Callable[[], Awaitable[Broker]]:
     """Return what opens a broker in Redis, whose packages need not be installed."""
     try:
         from symphony.broker.redis.broker import RedisBroker
+        from symphony.broker.redis.cluster import Cluster
         from symphony.broker.redis.dialing import OneServer
         from symphony.broker.redis.replicated import ReplicatedBroker
         from symphony.broker.redis.sentinels import Sentinels
+        from symphony.broker.redis.shards import OneShard, Shards
     except ImportError as error:
         raise ConfigurationError(
             f"The broker redis:// needs more packages ({error}): pip install 'symphony-ws[redis]'."
@@ -204,8 +206,13 @@ def _redis(url: str, limits: Limits) -> Callable[[], Awaitable[Broker]]:
     target = redis_target_of(url)
 
     async def opened() -> Broker:
+        shards: Shards
+        if target.cluster:
+            shards = Cluster(target, timeout=limits.publish_timeout)
+        else:
+            shards = OneShard(OneServer(target) if target.master is None else Sentinels(target))
         broker = (ReplicatedBroker if target.acks_replica else RedisBroker)(
-            OneServer(target) if target.master is None else Sentinels(target),
+            shards,
             prefix=target.prefix,
             timeout=limits.publish_timeout,
             max_calls=limits.max_broker_calls,

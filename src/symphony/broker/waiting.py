@@ -38,9 +38,10 @@ class Call:
         twice: Whether it may run twice.
         taken: Makes the result of the answer.
         sent: When it was sent on the present link, or 0; below 0 if only on an earlier one.
+        slot: Which part of a divided broker it is for.
     """
 
-    __slots__ = ("deadline", "future", "message", "number", "sent", "taken", "twice")
+    __slots__ = ("deadline", "future", "message", "number", "sent", "slot", "taken", "twice")
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class Call:
         self.twice = twice
         self.taken = taken
         self.sent = 0.0
+        self.slot = 0
 
     def answer(self, result: Any) -> None:
         """Take the answer."""
@@ -82,11 +84,12 @@ class Waiting:
         timeout: How many seconds a call may take.
         max_calls: How many may wait.
         max_bytes: How many bytes these may have.
-        stuck: Called if the oldest one was sent, and is not answered after a part of the timeout.
+        stuck: Called with the oldest one that was sent, and is not answered after a part of the
+            timeout.
     """
 
     def __init__(
-        self, *, timeout: float, max_calls: int, max_bytes: int, stuck: Callable[[], object]
+        self, *, timeout: float, max_calls: int, max_bytes: int, stuck: Callable[[Call], object]
     ) -> None:
         self.timeout = timeout
         self.max_bytes = max_bytes
@@ -139,16 +142,22 @@ class Waiting:
             self._bytes -= len(call.message)
         return call
 
-    def not_done(self, number: int) -> None:
-        """Note that a call was not carried out, although it was sent."""
+    def get(self, number: int) -> Call | None:
+        """Return a call; `None`: it does not wait any more."""
+        return self._calls.get(number)
+
+    def not_done(self, number: int) -> Call | None:
+        """Note that a call was not carried out, although it was sent; return it."""
         call = self._calls.get(number)
         if call is not None:
             call.sent = 0.0
+        return call
 
-    def link_lost(self) -> None:
-        """Note that no call is sent on a present link any more."""
-        for call in self._calls.values():
-            call.sent = -1.0 if call.sent else 0.0
+    def link_lost(self, number: int) -> None:
+        """Note that a call is not sent on a present link any more."""
+        call = self._calls.get(number)
+        if call is not None and call.sent:
+            call.sent = -1.0
 
     def give_up(self, call: Call, why: str) -> None:
         """End a call without an answer."""
@@ -173,11 +182,12 @@ class Waiting:
             if call.deadline > now:
                 break
             self.give_up(call, f"it did not answer within {self.timeout:g} s")
-        oldest = next(iter(self._calls.values()), None)
-        if oldest is None:
+        if not self._calls:
             return
-        if oldest.sent > 0 and now - oldest.sent > self.timeout * PATIENCE:
-            self._stuck()
+        for call in self._calls.values():
+            if 0 < call.sent < now - self.timeout * PATIENCE:
+                self._stuck(call)
+                break
         self._timer = self._loop.call_later(self.timeout / _LOOKS, self._look)
 
 

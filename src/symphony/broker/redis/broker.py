@@ -1,9 +1,8 @@
-"""The broker in Redis or Valkey: `redis://`."""
+"""The broker in Redis or Valkey: `redis://`, `redis+cluster://`."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,8 +11,8 @@ from typing import Any, Final
 from symphony.broker.base import BrokerState, Draft, Heard, History, Key, Page, Receive, Record
 from symphony.broker.keys import KEY_WINDOW
 from symphony.broker.redis.commands import Commands
-from symphony.broker.redis.dialing import Source
 from symphony.broker.redis.keptmessages import KeptMessages
+from symphony.broker.redis.missed import Missed
 from symphony.broker.redis.packing import (
     DIGEST_BYTES,
     digest_of,
@@ -27,21 +26,17 @@ from symphony.broker.redis.packing import (
 )
 from symphony.broker.redis.presence import RedisPresence
 from symphony.broker.redis.probe import Probe
-from symphony.broker.redis.scripts import KEPT, PRESENCE, ROOMS, Names, incarnation
+from symphony.broker.redis.scripts import Names, incarnation, scripts_for
+from symphony.broker.redis.shards import Shards
 from symphony.broker.redis.subscriber import Subscriber
-from symphony.errors import Reject, SymphonyError
+from symphony.errors import Reject
 from symphony.protocol.positions import Position
 from symphony.tasks import start
 
 __all__ = ("RedisBroker",)
 
-logger = logging.getLogger("symphony.app")
-
 # Before an own publication is taken from the answer, because the channel is silent.
 _PATIENCE: Final = 0.25
-# How many rooms are compared at once after a lost connection.
-_SLICE: Final = 500
-_PAUSE: Final = 1.0
 
 
 class _Own:
@@ -69,13 +64,13 @@ class _Subscription:
 
 
 class RedisBroker:
-    """Keeps the publications of rooms in a Redis server, which many machines share.
+    """Keeps the publications of rooms in Redis servers, which many machines share.
 
-    Each publication is one script in the server, which also passes it on. Own publications
+    Each publication is one script in a server, which also passes it on. Own publications
     are heard like all others, so this process has all of a room in one order.
 
     Args:
-        source: Connects to the server.
+        shards: The servers.
         prefix: What the names of keys and channels begin with.
         timeout: How many seconds a call may take: `Limits.publish_timeout`.
         max_calls: `Limits.max_broker_calls`.
@@ -90,7 +85,7 @@ class RedisBroker:
 
     def __init__(
         self,
-        source: Source,
+        shards: Shards,
         *,
         prefix: str,
         timeout: float,
@@ -100,19 +95,27 @@ class RedisBroker:
     ) -> None:
         self.name = secrets.token_urlsafe(12)
         self._names = Names(prefix)
-        self._source = source
+        self._shards = shards
+        self._scripts = scripts_for(sharded=shards.is_cluster)
+        self._publish = "SPUBLISH" if shards.is_cluster else "PUBLISH"
         self._commands = Commands(
-            source.where,
-            source.dial,
-            (ROOMS, KEPT, PRESENCE),
+            shards,
+            self._scripts,
             timeout=timeout,
             max_calls=max_calls,
             max_bytes=max_bytes,
             random=random,
         )
-        self._kept = KeptMessages(self._commands, self._names, self.name)
-        self._subscriber = Subscriber(
-            source.dial, timeout=timeout, random=random, lost=self._kept.hold, resumed=self._subscribed_again
+        self._kept = KeptMessages(self._commands, self._scripts.kept, self._names, self.name)
+        self._subscriber = Subscriber(shards, timeout=timeout, random=random)
+        self._missed = Missed(self._top, self._interrupted)
+        self._probe = Probe(
+            shards,
+            self._commands,
+            self._subscriber,
+            self._names,
+            node=self.name,
+            publish=self._publish,
         )
         self._loop = asyncio.get_running_loop()
         # An own key is used by repeats of one call, which end with its timeout.
@@ -121,9 +124,7 @@ class RedisBroker:
         self._number = 0
         # By the tags of their messages.
         self._own: dict[str, _Own] = {}
-        self._probe = Probe(self._commands, self._subscriber, f"{prefix}:probe:{self.name}")
         self._tasks: list[asyncio.Task[None]] = []
-        self._resuming: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> BrokerState:
@@ -133,21 +134,20 @@ class RedisBroker:
         return "deaf" if self._probe.deaf else "ok"
 
     async def connect(self) -> None:
-        """Connect to the server.
+        """Connect to the servers.
 
         Raises:
-            BrokerUnavailableError: It cannot be reached.
-            ConfigurationError: It cannot be used.
+            BrokerUnavailableError: They cannot be reached.
+            ConfigurationError: They cannot be used.
         """
-        self._source.watch(self._commands.reconnect, self._subscriber.reconnect)
+        await self._shards.connect()
         await self._commands.connect()
         await self._subscriber.connect()
-        await self._probe.subscribe()
         self._tasks = [start(self._probe.run()), start(self._kept.beat())]
 
     def members(self) -> RedisPresence:
-        """Return the presence store in the same server."""
-        return RedisPresence(self._commands, self._subscriber, self._names.presence)
+        """Return the presence store in the same servers."""
+        return RedisPresence(self._commands, self._subscriber, self._scripts.presence, self._names.presence)
 
     # Publications
 
@@ -167,7 +167,7 @@ class RedisBroker:
             self._answered(room, tag, own, answer)
 
         call = self._commands.run(
-            ROOMS,
+            self._scripts.rooms,
             (*keys, tagged + key_of(key)),
             "publish",
             incarnation(),
@@ -243,8 +243,8 @@ class RedisBroker:
 
     async def known(self, room: str, key: Key) -> Position | None:
         """See `Broker.known`."""
-        tagged = self._names.room(room)[0]
-        found = await self._commands.call("GET", tagged + key_of(key))
+        name = self._names.room(room)[0] + key_of(key)
+        found = await self._commands.call(name, "GET", name)
         if found is None:
             return None
         if found[:DIGEST_BYTES] != digest_of(key):
@@ -257,7 +257,11 @@ class RedisBroker:
         """See `Broker.subscribe`."""
         subscription = self._subscriptions[room] = _Subscription(receive, interrupted)
         try:
-            await self._subscriber.subscribe(self._channel(room), lambda message: self._heard(room, message))
+            await self._subscriber.subscribe(
+                self._names.channel(room),
+                lambda message: self._heard(room, message),
+                lambda: self._missed.add(room),
+            )
             subscription.last = top = await self._top(room)
         except BaseException:
             if self._subscriptions.get(room) is subscription:
@@ -268,7 +272,7 @@ class RedisBroker:
     def unsubscribe(self, room: str) -> None:
         """See `Broker.unsubscribe`."""
         if self._subscriptions.pop(room, None) is not None:
-            self._subscriber.unsubscribe(self._channel(room))
+            self._subscriber.unsubscribe(self._names.channel(room))
 
     async def after(self, room: str, position: Position | None, *, limit: int, max_bytes: int) -> Page:
         """See `Broker.after`."""
@@ -281,20 +285,24 @@ class RedisBroker:
     async def _read(self, method: str, room: str, position: Position | None, *arguments: int) -> Page:
         keys = self._names.room(room)[1:]
         epoch, offset = ("", 0) if position is None else (position.epoch, position.offset)
-        read = self._commands.run(ROOMS, keys, method, incarnation(), epoch, offset, *arguments)
+        read = self._commands.run(self._scripts.rooms, keys, method, incarnation(), epoch, offset, *arguments)
         return page_of(await read)
 
     async def _top(self, room: str) -> Position:
-        return position_of(*await self._commands.run(ROOMS, self._names.room(room)[1:], "top", incarnation()))
+        keys = self._names.room(room)[1:]
+        return position_of(*await self._commands.run(self._scripts.rooms, keys, "top", incarnation()))
 
-    def _channel(self, room: str) -> str:
-        return f"{self._names.room(room)[0]}c"
+    def _interrupted(self, room: str, top: Position) -> None:
+        subscription = self._subscriptions.get(room)
+        if subscription is not None and subscription.interrupted is not None:
+            subscription.interrupted(top)
 
     # Messages between processes
 
     def relay(self, topic: str, message: bytes) -> Awaitable[None]:
         """See `Broker.relay`."""
-        return self._commands.tell("PUBLISH", self._names.topic(topic), self._signed(message))
+        channel = self._names.topic(topic)
+        return self._commands.tell(channel, self._publish, channel, self._signed(message))
 
     def deliver(self, topic: str, message: bytes, *, keeps: bool = False) -> Awaitable[int]:
         """See `Broker.deliver`."""
@@ -306,13 +314,15 @@ class RedisBroker:
         def taken(count: int) -> int:
             return max(count - own, 0)
 
-        return self._commands.call("PUBLISH", channel, self._signed(message), twice=False, taken=taken)
+        return self._commands.call(
+            channel, self._publish, channel, self._signed(message), twice=False, taken=taken
+        )
 
     async def listeners(self, topic: str) -> int:
         """See `Broker.listeners`."""
         channel = self._names.topic(topic)
         own = channel in self._subscriber
-        _, count = await self._commands.call("PUBSUB", "NUMSUB", channel)
+        count = await self._commands.run(self._scripts.listeners, (channel,))
         return max(count - own, 0)
 
     async def listen(self, topic: str, heard: Heard, missed: Callable[[], object] | None = None) -> None:
@@ -330,7 +340,8 @@ class RedisBroker:
                 heard(content)
 
         try:
-            await self._subscriber.subscribe(self._names.topic(topic), told)
+            again = None if kept is None else kept.mend
+            await self._subscriber.subscribe(self._names.topic(topic), told, again)
         except BaseException:
             self._kept.end(topic)
             raise
@@ -349,44 +360,16 @@ class RedisBroker:
 
     def close(self) -> None:
         """See `Broker.close`."""
-        for task in (*self._tasks, self._resuming):
-            if task is not None:
-                task.cancel()
+        for task in self._tasks:
+            task.cancel()
+        self._missed.close()
+        self._shards.close()
         self._subscriptions.clear()
         for tag, own in tuple(self._own.items()):
             self._finish(tag, own)
         self._subscriber.close()
         self._kept.leave()
         self._commands.close()
-        self._source.close()
-
-    def _subscribed_again(self) -> None:
-        self._probe.resumed()
-        if self._resuming is not None:
-            self._resuming.cancel()
-        self._resuming = start(self._resume())
-
-    async def _resume(self) -> None:
-        """Find out what was missed while the channels were not heard."""
-        self._kept.mend()
-        # With another lost connection, this is cancelled and begins anew.
-        while True:
-            try:
-                await self._compare()
-                return
-            except SymphonyError as error:
-                logger.warning("What was missed from the broker of the rooms is not known yet: %s", error)
-                await asyncio.sleep(_PAUSE)
-
-    async def _compare(self) -> None:
-        rooms = list(self._subscriptions)
-        for first in range(0, len(rooms), _SLICE):
-            part = rooms[first : first + _SLICE]
-            tops = await asyncio.gather(*map(self._top, part))
-            for room, top in zip(part, tops, strict=True):
-                subscription = self._subscriptions.get(room)
-                if subscription is not None and subscription.interrupted is not None:
-                    subscription.interrupted(top)
 
 
 def _has(last: Position | None, position: Position) -> bool:

@@ -12,7 +12,7 @@ from redis.asyncio import Connection, SSLConnection
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
-from symphony.broker.redis.target import Target
+from symphony.broker.redis.target import Target, shown_address
 from symphony.errors import ConfigurationError
 
 __all__ = (
@@ -255,6 +255,8 @@ def _connection(target: Target) -> AbstractConnection:
 
 async def _check(connection: AbstractConnection, target: Target) -> str:
     """Check a server; return what names this run of its process."""
+    if target.cluster:
+        await _check_cluster(connection)
     try:
         server = await _info(connection, "server")
         memory = await _info(connection, "memory")
@@ -272,9 +274,11 @@ async def _check(connection: AbstractConnection, target: Target) -> str:
     version = server.get("redis_version", "0")
     if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
         raise ConfigurationError(f"The broker {target.shown} is Redis {version}. 7.0 or newer is needed.")
-    if server.get("redis_mode") == "cluster":
+    if not target.cluster and "cluster" in (server.get("redis_mode"), server.get("server_mode")):
+        scheme = f"{'rediss' if target.tls else 'redis'}+cluster"
+        address = shown_address(target.addresses[0])
         raise ConfigurationError(
-            f"The broker {target.shown} is a node of a Redis Cluster, which is not supported."
+            f"The broker {target.shown} is a server of a cluster. Write {scheme}://{address}."
         )
     if replication.get("role") == "slave":
         raise ReplicaError(f"The server {target.shown} is a replica, which takes no publications")
@@ -294,6 +298,17 @@ async def _check(connection: AbstractConnection, target: Target) -> str:
             target.shown,
         )
     return server.get("run_id", "")
+
+
+async def _check_cluster(connection: AbstractConnection) -> None:
+    """See to it that nothing is sent to a server that would refuse it now, and not a moment later.
+
+    Otherwise, later calls could be carried out before earlier ones.
+    """
+    await connection.send_command("CLUSTER", "INFO", check_health=False)
+    state = cast("bytes", await connection.read_response(disable_decoding=True))
+    if b"cluster_state:ok" not in state:
+        raise ConnectionError("the cluster is down")
 
 
 async def _info(connection: AbstractConnection, section: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ if METHOD == 'send' then
   last = redis.call('HINCRBY', COUNTER, 'last', 1)
   redis.call('XADD', MESSAGES, 'MAXLEN', most, string.format('%d-%d', last, now), 'n', NODE, 'm', message)
   redis.call('PEXPIRE', MESSAGES, window)
-  redis.call('PUBLISH', channel, NODE .. ' ' .. inc .. ' ' .. last .. '\n' .. message)
+  redis.call(PUBLISH, channel, NODE .. ' ' .. inc .. ' ' .. last .. '\n' .. message)
   redis.call('ZREMRANGEBYSCORE', NODES, '-inf', now)
   local others = redis.call('ZCARD', NODES)
   if redis.call('ZSCORE', NODES, NODE) then

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from symphony.broker.base import Heard
-from symphony.broker.redis.commands import Commands
-from symphony.broker.redis.scripts import KEPT, Names, incarnation
+from symphony.broker.redis.commands import Commands, Script
+from symphony.broker.redis.scripts import Names, incarnation
 from symphony.errors import SymphonyError
 from symphony.tasks import start
 
@@ -124,12 +124,14 @@ class KeptMessages:
 
     Args:
         commands: Where commands are sent.
+        script: `Scripts.kept`.
         names: The names of the keys.
         node: The name of this node.
     """
 
-    def __init__(self, commands: Commands, names: Names, node: str) -> None:
+    def __init__(self, commands: Commands, script: Script, names: Names, node: str) -> None:
         self._commands = commands
+        self._script = script
         self._names = names
         self._node = node
         self._topics: dict[str, KeptTopic] = {}
@@ -158,17 +160,8 @@ class KeptMessages:
         of_topic = self._topics.pop(topic, None)
         if of_topic is not None:
             of_topic.close()
-            self._commands.tell("ZREM", self._names.kept(topic)[2], self._node)
-
-    def hold(self) -> None:
-        """Hold what comes on all topics until `mend`."""
-        for of_topic in self._topics.values():
-            of_topic.hold()
-
-    def mend(self) -> None:
-        """Read what was missed on all topics."""
-        for of_topic in self._topics.values():
-            of_topic.mend()
+            nodes = self._names.kept(topic)[2]
+            self._commands.tell(nodes, "ZREM", nodes, self._node)
 
     async def beat(self) -> None:
         """Say again and again that this node is there."""
@@ -199,7 +192,7 @@ class KeptMessages:
     ) -> asyncio.Future[Any]:
         keys = self._names.kept(topic)
         return self._commands.run(
-            KEPT, keys, method, incarnation(), self._node, *arguments, twice=twice, taken=taken
+            self._script, keys, method, incarnation(), self._node, *arguments, twice=twice, taken=taken
         )
 
 

@@ -106,7 +106,7 @@ local function tell(room, id, member, kind)
   room.changed = true
   local head = FORMAT('%s %s %d %d %d %d %d %d\n', kind, epoch, room.version, member.anonymous, #id, #member.arrival,
     #member.info, #member.node)
-  call('PUBLISH', P .. 'p:' .. room.name, head .. id .. member.arrival .. member.info .. member.node)
+  call(PUBLISH, P .. 'p:' .. room.name, head .. id .. member.arrival .. member.info .. member.node)
 end
 
 local KINDS = {'r:', 'm:', 'c:', 'l:', 'g:'}

@@ -21,8 +21,8 @@ from symphony.broker.attendance import (
     Untracked,
 )
 from symphony.broker.presence import Receive
-from symphony.broker.redis.commands import Commands
-from symphony.broker.redis.scripts import PRESENCE, incarnation
+from symphony.broker.redis.commands import Commands, Script
+from symphony.broker.redis.scripts import incarnation
 from symphony.broker.redis.subscriber import Subscriber
 
 __all__ = ("RedisPresence",)
@@ -38,12 +38,14 @@ class RedisPresence:
     Args:
         commands: Where commands are sent.
         subscriber: Hears the changes of rooms.
+        script: `Scripts.presence`.
         key: What the names of all its keys and channels begin with.
     """
 
-    def __init__(self, commands: Commands, subscriber: Subscriber, key: str) -> None:
+    def __init__(self, commands: Commands, subscriber: Subscriber, script: Script, key: str) -> None:
         self._commands = commands
         self._subscriber = subscriber
+        self._script = script
         self._key = key
         self._rooms: set[str] = set()
         self._dropped: int | None = None
@@ -192,7 +194,7 @@ class RedisPresence:
 
     async def _call(self, method: str, *arguments: str | int | bytes) -> Any:
         # The store gives a repeat the first answer, so each call may run twice.
-        return await self._commands.run(PRESENCE, (self._key,), method, incarnation(), *arguments)
+        return await self._commands.run(self._script, (self._key,), method, incarnation(), *arguments)
 
 
 def _text(value: bytes) -> str | None:

@@ -9,9 +9,9 @@ from typing import cast
 
 from symphony.broker.base import Draft, History
 from symphony.broker.redis.broker import RedisBroker
-from symphony.broker.redis.dialing import Source
 from symphony.broker.redis.packing import key_of
 from symphony.broker.redis.replicas import Replicas
+from symphony.broker.redis.shards import Shards
 from symphony.protocol.positions import Position
 
 __all__ = ("ReplicatedBroker",)
@@ -24,17 +24,18 @@ class ReplicatedBroker(RedisBroker):
     """
 
     def __init__(
-        self, source: Source, *, prefix: str, timeout: float, max_calls: int, max_bytes: int
+        self, shards: Shards, *, prefix: str, timeout: float, max_calls: int, max_bytes: int
     ) -> None:
-        super().__init__(source, prefix=prefix, timeout=timeout, max_calls=max_calls, max_bytes=max_bytes)
+        super().__init__(shards, prefix=prefix, timeout=timeout, max_calls=max_calls, max_bytes=max_bytes)
+        # Without a cluster, there is one.
+        (shard,) = shards.all()
         self._replicas = Replicas(
-            source.dial, timeout=timeout, max_publications=max_calls, random=random.random
+            shard.dial, timeout=timeout, max_publications=max_calls, random=random.random
         )
-        self._source = source
+        shards.watch(looked=lambda: None, moved=self._replicas.reconnect)
 
     async def connect(self) -> None:
         """See `RedisBroker.connect`."""
-        self._source.watch(self._replicas.reconnect)
         await super().connect()
         await self._replicas.connect()
 

@@ -183,7 +183,7 @@ if METHOD == 'publish' then
   redis.call('PEXPIRE', HISTORY, int(ttl))
   save()
   redis.call('SET', KEY, digest .. epoch .. ' ' .. int(top), 'PX', window)
-  redis.call('PUBLISH', channel, epoch .. ' ' .. int(top) .. ' ' .. tag .. ' ' .. first .. '\n' .. blob)
+  redis.call(PUBLISH, channel, epoch .. ' ' .. int(top) .. ' ' .. tag .. ' ' .. first .. '\n' .. blob)
   return {'ok', epoch, int(top), first}
 end
 

@@ -9,7 +9,11 @@ from symphony.errors import ConfigurationError
 
 __all__ = ("SCHEMES", "Address", "Target", "shown_address", "target_of")
 
-SCHEMES: Final = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
+SCHEMES: Final = (
+    *("redis", "rediss"),
+    *("redis+sentinel", "rediss+sentinel"),
+    *("redis+cluster", "rediss+cluster"),
+)
 """The schemes of URLs of Redis; those with `rediss` are with TLS."""
 
 _CERTIFICATES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -26,7 +30,8 @@ class Target(NamedTuple):
     """A URL of Redis.
 
     Attributes:
-        addresses: Where the server is, or each of the sentinels that know where it is.
+        addresses: Where the server is, or each of the sentinels that know where it is, or some
+            servers of a cluster.
         master: By which name the sentinels know the server; `None`: there are no sentinels.
         database: The number of the database.
         username: Who connects; `None`: the default user.
@@ -38,6 +43,7 @@ class Target(NamedTuple):
         acks_replica: Whether a publication is acknowledged when a replica has it.
         tls: Whether the connections are encrypted.
         certificates: `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` of the URL.
+        cluster: Whether the servers are a cluster.
     """
 
     addresses: tuple[Address, ...]
@@ -52,12 +58,15 @@ class Target(NamedTuple):
     acks_replica: bool
     tls: bool
     certificates: dict[str, str]
+    cluster: bool = False
 
     @property
     def shown(self) -> str:
         """The URL without secrets."""
         scheme = "rediss" if self.tls else "redis"
         hosts = ",".join(map(shown_address, self.addresses))
+        if self.cluster:
+            return f"{scheme}+cluster://{hosts}"
         if self.master is None:
             return f"{scheme}://{hosts}/{self.database}"
         return f"{scheme}+sentinel://{hosts}/{self.master}/{self.database}"
@@ -97,14 +106,14 @@ def target_of(url: str) -> Target:
     if "@" in path or any("@" in name for name in options):
         # The host that seems to be there may be a part of the password.
         raise _wrong(scheme, "", "in a user name or a password, write %40 for @, %2F for / and %3F for ?")
-    with_sentinels = scheme.endswith("+sentinel")
+    with_sentinels, cluster = scheme.endswith("+sentinel"), scheme.endswith("+cluster")
     addresses = _addresses(scheme, hosts, _SENTINEL_PORT if with_sentinels else _PORT)
 
     def wrong(why: str) -> ConfigurationError:
         return _wrong(scheme, ", ".join(host for host, _ in addresses), why)
 
-    if len(addresses) > 1 and not with_sentinels:
-        raise wrong("it names several servers. For sentinels, write redis+sentinel://")
+    if len(addresses) > 1 and not with_sentinels and not cluster:
+        raise wrong("it names several servers. Write redis+sentinel:// for sentinels, or redis+cluster://")
     for name in options:
         if name not in _OPTIONS:
             raise wrong(f"it has no option {name!r}, but these: {', '.join(_OPTIONS)}")
@@ -120,12 +129,16 @@ def target_of(url: str) -> Target:
     database = parts[0] if parts else "0"
     if len(parts) > 1 or not (database.isascii() and database.isdecimal()):
         raise wrong("its port and its database are numbers")
+    if cluster and int(database):
+        raise wrong("a cluster has no database but 0")
     eviction = options.pop("allow_eviction", "0")
     if eviction not in ("0", "1"):
         raise wrong("allow_eviction is 0 or 1")
     ack = options.pop("ack", "server")
     if ack not in ("server", "replica"):
         raise wrong("ack is server or replica")
+    if cluster and ack == "replica":
+        raise wrong("ack=replica is not for a cluster")
     prefix = options.pop("prefix", "sym")
     if not prefix or not prefix.isascii() or not prefix.replace("-", "").replace("_", "").isalnum():
         raise wrong("prefix has letters, digits, - and _ only")
@@ -147,6 +160,7 @@ def target_of(url: str) -> Target:
         acks_replica=ack == "replica",
         tls=tls,
         certificates=certificates,
+        cluster=cluster,
     )
 
 

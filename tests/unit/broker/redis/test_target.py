@@ -48,10 +48,18 @@ def test_a_url_with_tls_names_certificates() -> None:
         ("redis+sentinel://one/mymaster/zero", "numbers"),
         ("redis+sentinel://one/mymaster/0/1", "numbers"),
         ("redis+sentinel://one/mymaster?master=a", "no option 'master'"),
-        ("redis+sentinel://[::1/mymaster", "ends with ]"),
+        ("redis+sentinel://[::1/mymaster", r"ends with \]"),
         ("redis+sentinel://::1/mymaster", "in brackets"),
         ("redis://localhost:70000", "numbers"),
         ("redis://localhost?ack=all", "server or replica"),
+        ("redis+cluster://one:1,two:two", "numbers"),
+        ("redis+cluster://one,::1", "brackets"),
+        ("redis+cluster://one,[::1", r"ends with \]"),
+        ("redis+cluster://one/1", "no database but 0"),
+        ("redis+cluster://one/mymaster", "numbers"),
+        ("redis+cluster://one?ssl_ca_certs=/etc/ca.pem", "rediss://"),
+        ("redis+cluster://one?sentinel_password=x", "sentinel"),
+        ("redis+cluster://one?ack=replica", "not for a cluster"),
     ],
 )
 def test_a_wrong_url_is_an_error_without_its_password(url: str, why: str) -> None:
@@ -85,7 +93,17 @@ def test_the_name_of_the_master_is_enough() -> None:
     assert (target.master, target.database, target.sentinel_password) == ("mymaster", 0, None)
 
 
-@pytest.mark.parametrize("scheme", ["redis", "rediss+sentinel", "nosuch"])
+def test_a_url_of_a_cluster_names_some_of_its_servers() -> None:
+    url = "rediss+cluster://ann:p%40s%2Fs@one,[::1]:7001,10.0.0.1:7002?prefix=app&ssl_ca_certs=a.pem"
+    target = target_of(url)
+    assert target.addresses == (("one", 6379), ("::1", 7001), ("10.0.0.1", 7002))
+    assert (target.username, target.password, target.tls) == ("ann", "p@s/s", True)
+    assert (target.prefix, target.database, target.cluster) == ("app", 0, True)
+    assert target.shown == "rediss+cluster://one:6379,[::1]:7001,10.0.0.1:7002"
+    assert target_of("redis+cluster://").addresses == (("localhost", 6379),)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss+sentinel", "redis+cluster", "nosuch"])
 @pytest.mark.parametrize("character", "@/?#:")
 def test_a_password_that_is_not_encoded_is_in_no_message(scheme: str, character: str) -> None:
     """Such a URL means something else than it seems to."""
@@ -96,4 +114,4 @@ def test_a_password_that_is_not_encoded_is_in_no_message(scheme: str, character:
         said = str(error)
     assert "hid" not in said
     assert "den" not in said
-    assert said or scheme == "redis"
+    assert said or scheme in ("redis", "redis+cluster")
