@@ -135,12 +135,14 @@ class Seen(NamedTuple):
 
     Attributes:
         room: The name of the room.
+        epoch: The epoch of the store that has the room.
         version: The version of the room; 0 if the store knows no member of it.
         unknown: The connections that the store does not know.
         home: Whether the node is the home of the room, if it said so.
     """
 
     room: str
+    epoch: str
     version: int
     unknown: Sequence[str]
     home: bool
@@ -150,12 +152,11 @@ class Touched(NamedTuple):
     """What `PresenceStore.touch` has found.
 
     Attributes:
-        epoch: The epoch of the store.
-        rooms: One for each `Renewal`, in their order.
+        rooms: One for each `Renewal`, in their order. Those are missing whose part of the store could
+            not be reached.
         lost: The connections whose claims are gone.
     """
 
-    epoch: str
     rooms: Sequence[Seen]
     lost: Sequence[str]
 

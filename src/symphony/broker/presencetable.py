@@ -199,11 +199,11 @@ class PresenceTable:
             term = renewal.term
             home = term is not None and self._rights.settle(renewal.room, node, term, now)
             version = room.version if room is not None else 0
-            seen.append(Seen(renewal.room, version, unknown, home))
+            seen.append(Seen(renewal.room, self.epoch, version, unknown, home))
         lost = self._rights.renew(claims, now)
         # Nodes whose rooms have no members do not call `reap`.
         self._rights.forget_ended(now)
-        return Touched(self.epoch, seen, lost)
+        return Touched(seen, lost)
 
     def reap(self, node: str) -> list[Decision]:
         """See `PresenceStore.reap`."""

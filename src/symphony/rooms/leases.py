@@ -92,10 +92,11 @@ class Leases:
             asked = {renewal.room: self._lives.rooms.get(renewal.room) for renewal in renewals}
             until = self._loop.time() + LEASE
             touched = await self._seating.store.touch(self._seating.node, renewals, ())
-            for renewal, seen in zip(renewals, touched.rooms, strict=True):
+            by_room = {renewal.room: renewal for renewal in renewals}
+            for seen in touched.rooms:
                 live = asked[seen.room]
                 if live is not None and self._lives.rooms.get(seen.room) is live:
-                    self._touched(live, renewal, seen, touched.epoch, until)
+                    self._touched(live, by_room[seen.room], seen, until)
 
     async def reap(self) -> None:
         """Let the store decide what is due, and run the hooks of what it hands to this node."""
@@ -135,7 +136,7 @@ class Leases:
         if is_overdue:
             self._overdue(live)
 
-    def _touched(self, live: Live, renewal: Renewal, seen: Seen, epoch: str, until: float) -> None:
+    def _touched(self, live: Live, renewal: Renewal, seen: Seen, until: float) -> None:
         if renewal.term is not None and renewal.term == live.term:
             if seen.home:
                 self._lives.stay_home(live, until)
@@ -144,7 +145,7 @@ class Leases:
                 self._moved(live)
         if seen.unknown:
             self._unknown(live, list(seen.unknown))
-        self._seen(live, epoch, seen.version)
+        self._seen(live, seen.epoch, seen.version)
 
     def _slices(self) -> Iterator[list[Renewal]]:
         """Give all connections of the node, in portions. There is at least one."""

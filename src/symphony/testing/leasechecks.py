@@ -102,7 +102,7 @@ async def touch_tells_the_version(store: PresenceStore, advance: Advance) -> Non
     """So that a node notices that it has missed the last diff."""
     tracked = await store.track(track_of("ann", "c1"))
     touched = await store.touch(NODE, [Renewal("a", ["c1"]), Renewal("b", [])], [])
-    assert touched.epoch == tracked.epoch
+    assert touched.rooms[0].epoch == tracked.epoch
     assert [(seen.room, seen.version) for seen in touched.rooms] == [("a", tracked.version), ("b", 0)]
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from symphony.broker.base import BrokerState, Draft, Heard, History, Key, Page, Receive, Record
 from symphony.broker.keys import KEY_WINDOW
+from symphony.broker.presence import PresenceStore
 from symphony.broker.redis.commands import Commands
 from symphony.broker.redis.keptmessages import KeptMessages
 from symphony.broker.redis.missed import Missed
@@ -28,6 +29,7 @@ from symphony.broker.redis.presence import RedisPresence
 from symphony.broker.redis.probe import Probe
 from symphony.broker.redis.scripts import Names, incarnation, scripts_for
 from symphony.broker.redis.shards import Shards
+from symphony.broker.redis.spreadpresence import SpreadPresence
 from symphony.broker.redis.subscriber import Subscriber
 from symphony.errors import Reject
 from symphony.protocol.positions import Position
@@ -145,9 +147,14 @@ class RedisBroker:
         await self._subscriber.connect()
         self._tasks = [start(self._probe.run()), start(self._kept.beat())]
 
-    def members(self) -> RedisPresence:
+    def members(self) -> PresenceStore:
         """Return the presence store in the same servers."""
-        return RedisPresence(self._commands, self._subscriber, self._scripts.presence, self._names.presence)
+
+        def part(name: str) -> RedisPresence:
+            key = self._names.presence(name)
+            return RedisPresence(self._commands, self._subscriber, self._scripts.presence, key)
+
+        return SpreadPresence(part) if self._shards.is_cluster else part("")
 
     # Publications
 

@@ -87,9 +87,8 @@ class RedisPresence:
             arguments += (room, term or "", len(connections), *connections)
         epoch, seen, lost = await self._call("touch", node, *arguments, len(claims), *claims)
         return Touched(
-            epoch.decode(),
             [
-                Seen(name.decode(), int(version), _texts(unknown), bool(home))
+                Seen(name.decode(), epoch.decode(), int(version), _texts(unknown), bool(home))
                 for name, version, unknown, home in seen
             ],
             _texts(lost),

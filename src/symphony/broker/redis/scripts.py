@@ -120,10 +120,9 @@ class Names:
         tagged = self._of_topic(topic)
         return f"{tagged}c", f"{tagged}s", f"{tagged}n"
 
-    @property
-    def presence(self) -> str:
-        """What the names of the keys and channels of the presence store begin with."""
-        return f"{self._prefix}:{{%p}}:"
+    def presence(self, part: str = "") -> str:
+        """Return what the names of the keys and channels of a presence store, or a part, begin with."""
+        return f"{self._prefix}:{{%p{part}}}:"
 
     def probe(self, node: str, number: int) -> str:
         """Return a channel on which a node hears itself. Each number has another tag."""
