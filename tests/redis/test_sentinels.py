@@ -255,7 +255,7 @@ async def test_a_server_that_answers_after_it_was_replaced_is_not_used(
         pair[0].command("CLIENT", "KILL", "TYPE", "normal")
         pair[0].signal(signal.SIGSTOP)
         try:
-            source = broker._source  # pyright: ignore[reportAttributeAccessIssue]
+            source = broker._shards._source  # pyright: ignore[reportAttributeAccessIssue]
             await until(lambda: source._dialing)
             pair[1].command("REPLICAOF", "NO", "ONE")
             says = (pair[1].port, 2)

@@ -85,7 +85,7 @@ class Outcome(NamedTuple):
 
 
 async def run(
-    fault: Callable[[], Awaitable[None]], name: str, url: str, pair: list[Running]
+    fault: Callable[[], Awaitable[None]], name: str, url: str, pair: list[Running], readers: int = READERS
 ) -> tuple[Outcome, list[Reader]]:
     """Publish and read during a fault, and check what came of it.
 
@@ -94,13 +94,14 @@ async def run(
         name: Its name.
         url: The URL of the broker.
         pair: Two nodes.
+        readers: How many clients read.
     """
     room_name = f"kept:{name}"
-    readers = [Reader(client(pair[number % 2]), room_name) for number in range(READERS)]
-    for reader in readers:
-        await reader.client
-    rooms = [await reader.join() for reader in readers]
-    reading = [asyncio.ensure_future(reader.read(room)) for reader, room in zip(readers, rooms, strict=True)]
+    members = [Reader(client(pair[number % 2]), room_name) for number in range(readers)]
+    for member in members:
+        await member.client
+    rooms = [await member.join() for member in members]
+    reading = [asyncio.ensure_future(member.read(room)) for member, room in zip(members, rooms, strict=True)]
     sent: list[int] = []
     acknowledged: list[int] = []
     over = asyncio.Event()
@@ -136,23 +137,23 @@ async def run(
     await asyncio.wait_for(asyncio.gather(*reading), 30)
     kept = await _kept(url, room_name)
     told = silent = 0
-    for reader in readers:
-        told += reader.lost
-        if not reader.lost:
-            silent += len(set(acknowledged) - set(reader.heard))
-        await reader.client.close()
-        check(reader.parts, kept, name)
+    for member in members:
+        told += member.lost
+        if not member.lost:
+            silent += len(set(acknowledged) - set(member.heard))
+        await member.client.close()
+        check(member.parts, kept, name)
     outcome = Outcome(
         name.replace("_", " "),
         len(sent),
         len(acknowledged),
         len(set(acknowledged) - set(kept)),
         round(gap, 2),
-        sum(len(reader.heard) for reader in readers),
+        sum(len(member.heard) for member in members),
         told,
         silent,
     )
-    return outcome, readers
+    return outcome, members
 
 
 async def _kept(url: str, room: str) -> list[int]:

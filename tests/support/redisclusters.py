@@ -139,10 +139,6 @@ class RedisCluster:
         living = next(server for server in self.servers if server.is_running)
         return [node.server for node in self.nodes(living) if node.is_master and node.slots]
 
-    def slot_of(self, name: str) -> int:
-        """Return the slot of a key."""
-        return int(self.servers[0].command("CLUSTER", "KEYSLOT", name)[1:])
-
     def master_of(self, slot: int) -> RedisServer:
         """Return the server that has a slot."""
         living = next(server for server in self.servers if server.is_running)
