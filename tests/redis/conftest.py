@@ -61,6 +61,27 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     server.kill()
 
 
+@pytest.fixture(scope="session")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], RedisCluster]]:
+    """Return what gives a cluster without replicas of `redis` or `valkey`. Tests share it."""
+    started: dict[str, RedisCluster] = {}
+
+    def cluster_of(kind: str) -> RedisCluster:
+        cluster = started.get(kind)
+        if cluster is None:
+            binary = redis_binary() if kind == "redis" else valkey_binary()
+            # None of its servers fails, however long a test stops it.
+            folder = tmp_path_factory.mktemp("cluster")
+            cluster = started[kind] = RedisCluster(folder, binary, replicas=0, node_timeout=3_600_000)
+            cluster.start()
+        cluster.command("FLUSHALL")
+        return cluster
+
+    yield cluster_of
+    for cluster in started.values():
+        cluster.kill()
+
+
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
     """Return what connects to a server."""

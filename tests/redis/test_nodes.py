@@ -1,10 +1,10 @@
-"""Two servers that share a Redis: rooms, members, users, homes."""
+"""Two servers that share a Redis, or a cluster of it: rooms, members, users, homes."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 import symphony
 from support.clients import until
 from support.process import Running
+from support.redisclusters import RedisCluster
 from support.redisnodes import client, nodes
 from support.redisservers import RedisServer
 from symphony.errors import RemoteError
@@ -19,9 +20,15 @@ from symphony.errors import RemoteError
 pytestmark = pytest.mark.timeout(60)
 
 
-@pytest.fixture
-async def pair(server: RedisServer, tmp_path: Path) -> AsyncIterator[list[Running]]:
-    async with nodes(tmp_path, server.url) as running:
+@pytest.fixture(params=["server", "cluster"])
+async def pair(
+    request: pytest.FixtureRequest,
+    server: RedisServer,
+    clusters: Callable[[str], RedisCluster],
+    tmp_path: Path,
+) -> AsyncIterator[list[Running]]:
+    url = server.url if request.param == "server" else clusters("redis").url
+    async with nodes(tmp_path, url) as running:
         yield running
 
 
