@@ -160,7 +160,7 @@ class Cluster:
                 try:
                     async with asyncio.timeout(_PATIENCE):
                         slots = await self._slots_at(address)
-                except (OSError, RedisError, KeyError, ValueError) as error:
+                except (OSError, RedisError, LookupError, TypeError, ValueError) as error:
                     self._why = str(error) or "it does not answer"
                 except ConfigurationError as error:
                     if not again:
@@ -212,8 +212,8 @@ class Cluster:
             try:
                 async with asyncio.timeout(_PATIENCE):
                     return (await connect_to_server(self._target.at(address))).connection
-            except OSError:
-                # Another one may have taken its place.
+            except BaseException:
+                # Another one may have taken its place. Also if the caller has a shorter patience.
                 self.look()
                 raise
 

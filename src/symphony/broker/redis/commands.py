@@ -24,11 +24,11 @@ from redis.exceptions import (
 
 from symphony.broker.redis.line import Line
 from symphony.broker.redis.link import RedisLink
-from symphony.broker.redis.shards import Shard, Shards
+from symphony.broker.redis.shards import Shard, Shards, new_place
 from symphony.broker.waiting import PATIENCE, Call, Waiting, failed, tell
 from symphony.errors import BrokerUnavailableError, OutcomeUnknownError, SymphonyError
 
-__all__ = ("Commands", "Script", "new_place", "packed")
+__all__ = ("Commands", "Script", "packed")
 
 logger = logging.getLogger("symphony.app")
 
@@ -60,11 +60,6 @@ class Script:
 def packed(*command: Any) -> bytes:
     """Return a command as it is sent."""
     return cast("bytes", hiredis.pack_command(command))  # pyright: ignore[reportUnknownMemberType]
-
-
-def new_place(error: MovedError) -> tuple[str, int]:
-    """Return host and port of the server that has a slot."""
-    return cast("str", error.host), error.port  # pyright: ignore[reportUnknownMemberType]
 
 
 class _Line(Line):
@@ -159,7 +154,9 @@ class Commands:
         tasks = [line.connect(again=False) for line in lines]
         done, late = await asyncio.wait(tasks, timeout=self.timeout, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
-            task.result()
+            # It is cancelled if its server has lost its slots meanwhile.
+            if not task.cancelled():
+                task.result()
         for line, task in zip(lines, tasks, strict=True):
             if task in late:
                 where, why = line.shard.where, line.dialer.why
@@ -354,10 +351,12 @@ class Commands:
 
     def _try(self, slot: int) -> None:
         """Send the first call of a slot. All others follow when it is carried out."""
+        if self._closed:
+            return
         calls = [call for call in self._waiting.all() if call.slot == slot]
         attempts = self._held.pop(slot)
         line = self._open_line(slot)
-        if not calls or self._closed:
+        if not calls:
             return
         self._held[slot] = attempts
         first = calls[0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Protocol
+from typing import Protocol, cast
+
+from redis.exceptions import MovedError
 
 from symphony.broker.redis.dialing import Dial, Source
 from symphony.broker.redis.target import Address
 
-__all__ = ("OneShard", "Shard", "Shards")
+__all__ = ("OneShard", "Shard", "Shards", "new_place")
 
 
 class Shard:
@@ -77,6 +79,11 @@ class Shards(Protocol):
     def close(self) -> None:
         """Stop, because the app has stopped."""
         ...
+
+
+def new_place(error: MovedError) -> Address:
+    """Return host and port of the server that has a slot."""
+    return cast("str", error.host), error.port  # pyright: ignore[reportUnknownMemberType]
 
 
 class OneShard:

@@ -10,10 +10,10 @@ from typing import Final, cast
 
 from redis.exceptions import ClusterDownError, MovedError
 
-from symphony.broker.redis.commands import new_place, packed
+from symphony.broker.redis.commands import packed
 from symphony.broker.redis.line import Line
 from symphony.broker.redis.link import RedisLink
-from symphony.broker.redis.shards import Shard, Shards
+from symphony.broker.redis.shards import Shard, Shards, new_place
 from symphony.broker.waiting import PATIENCE
 from symphony.errors import BrokerUnavailableError
 
@@ -265,6 +265,7 @@ class Subscriber:
             self._shards.look(new_place(error))
         elif isinstance(error, ClusterDownError):
             line.reconnect()
+            self._shards.look()
         else:
             # Such as that a channel is not permitted.
             logger.error("The broker of the rooms has refused a subscription: %s", error)
