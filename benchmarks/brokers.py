@@ -3,17 +3,22 @@
 Many tasks publish at the same time, as the handlers of a server do. Each awaits its publication
 before it makes the next one. `ipc` has its broker in another thread of this process. Both share
 one interpreter, so a broker in another process is faster.
+
+A Redis is measured with `--redis URL`, once started with `redis-server --port 7000 --save ''`. Its
+numbers are with two nodes in this process: the second one hears what the first one publishes.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from redis import Redis
 from symphony import History, Limits
 from symphony.broker.base import Broker, Draft
 from symphony.broker.engines import open_broker, serve
@@ -53,10 +58,58 @@ async def measured(url: str, seconds: float) -> float:
         broker.close()
 
 
+async def delay(one: Broker, two: Broker) -> float:
+    """Return the median of milliseconds from a publication until another node hears it."""
+    heard = asyncio.Event()
+    await two.subscribe("delay", lambda record: heard.set())
+    draft = Draft("said", b"\xc4\xc8" + b"x" * 200)
+    took: list[float] = []
+    for _ in range(1000):
+        heard.clear()
+        began = time.perf_counter()
+        one.publish("delay", draft, HISTORY)
+        await heard.wait()
+        took.append((time.perf_counter() - began) * 1000)
+    two.unsubscribe("delay")
+    return statistics.median(took)
+
+
+def redis_cpu(url: str) -> float:
+    """Return how many seconds of CPU the server has used."""
+    with Redis.from_url(url.partition("?")[0]) as server:
+        used = server.info("cpu")
+    return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
+
+
+async def redis_row(url: str, seconds: float) -> None:
+    """Print what a Redis and its nodes need."""
+    one, two = await open_broker(url, LIMITS), await open_broker(url, LIMITS)
+    try:
+        median = await delay(one, two)
+        server, process = redis_cpu(url), time.process_time()
+        a_second = await rate(one, seconds)
+        process = time.process_time() - process
+        server = redis_cpu(url) - server
+    finally:
+        one.close()
+        two.close()
+    made = a_second * seconds / 1e6
+    print(
+        f"{url.partition('://')[0]}:// {a_second:,.0f} publications a second with {TASKS} in flight; "
+        f"{server / made:.0f} us of CPU each in the server, {process / made:.0f} us in Python; "
+        f"to another node {median:.2f} ms (p50)"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=3.0)
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--redis", help="the URL of a Redis, which alone is measured")
+    arguments = parser.parse_args()
+    seconds = arguments.seconds
+    if arguments.redis:
+        asyncio.run(redis_row(arguments.redis, seconds))
+        return
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
         urls = {
             "memory://": "memory://",

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from support.faultrun import CALM, Outcome, run, table
+from support.faultrun import CALM, READERS, Outcome, run, table
 from support.redisnodes import nodes
 from support.redissentinels import Replicated
-from support.sizes import size
+from support.sizes import SOAK, size
 
 pytestmark = pytest.mark.timeout(size(240, full=900))
 
@@ -60,6 +60,23 @@ async def master_killed(replicated: Replicated) -> None:
     await asyncio.to_thread(master.start)
 
 
+async def master_killed_before_its_replicas_have_all(replicated: Replicated) -> None:
+    master = replicated.master
+    replicas = [server for server in replicated.servers if server is not master]
+    for replica in replicas:
+        replica.command("CONFIG", "SET", "masteruser", "nobody")
+        replica.command("CONFIG", "SET", "masterauth", "wrong")
+    # They cannot connect again.
+    master.command("CLIENT", "KILL", "TYPE", "replica")
+    await asyncio.sleep(CALM)
+    master.kill()
+    for replica in replicas:
+        replica.command("CONFIG", "SET", "masteruser", "")
+        replica.command("CONFIG", "SET", "masterauth", "")
+    await asyncio.to_thread(replicated.wait_for_another, master)
+    await asyncio.to_thread(master.start)
+
+
 async def master_stopped_and_continued(replicated: Replicated) -> None:
     master = replicated.master
     master.signal(signal.SIGSTOP)
@@ -74,8 +91,7 @@ async def master_stopped_and_continued(replicated: Replicated) -> None:
 
 # Nothing of these is a reason for another master.
 LOSSLESS = (sentinel_killed, replica_promoted_beside_its_master, replica_killed)
-PLANNED = (planned_failover, failover_to_a_clock_that_is_ahead)
-UNPLANNED = (master_killed, master_stopped_and_continued)
+UNPLANNED = (master_killed_before_its_replicas_have_all, master_killed, master_stopped_and_continued)
 
 
 async def outcomes_of(faults: tuple[Fault, ...], replicated: Replicated, folder: Path) -> list[Outcome]:
@@ -84,9 +100,15 @@ async def outcomes_of(faults: tuple[Fault, ...], replicated: Replicated, folder:
         await asyncio.to_thread(replicated.start)
         async with nodes(folder, replicated.url) as pair:
             for fault in faults:
-                outcome, readers = await run(
-                    lambda fault=fault: fault(replicated), fault.__name__, replicated.url, pair
-                )
+
+                async def whole(fault: Fault = fault) -> None:
+                    await fault(replicated)
+                    await asyncio.sleep(CALM)
+                    await asyncio.to_thread(replicated.mend)
+
+                if fault not in LOSSLESS:
+                    await asyncio.to_thread(replicated.wait_until_whole)
+                outcome, readers = await run(whole, fault.__name__, replicated.url, pair)
                 outcomes.append(outcome)
                 assert outcome.acknowledged > 0
                 assert outcome.silent == 0, outcome
@@ -95,7 +117,6 @@ async def outcomes_of(faults: tuple[Fault, ...], replicated: Replicated, folder:
                 if fault not in UNPLANNED:
                     # The sentinels have replaced the master once.
                     assert all(reader.lost <= 1 for reader in readers), outcome
-                await asyncio.to_thread(replicated.mend)
     finally:
         replicated.kill()
         table(outcomes)
@@ -103,8 +124,19 @@ async def outcomes_of(faults: tuple[Fault, ...], replicated: Replicated, folder:
 
 
 async def test_each_client_has_everything_once_or_is_told_when_a_master_is_replaced(tmp_path: Path) -> None:
-    await outcomes_of(LOSSLESS + PLANNED, Replicated(tmp_path, 2, clocks=True), tmp_path)
+    faults = (planned_failover, *LOSSLESS, failover_to_a_clock_that_is_ahead)
+    await outcomes_of(faults, Replicated(tmp_path, 2, clocks=True), tmp_path)
 
 
 async def test_each_client_has_everything_once_or_is_told_when_a_master_fails(tmp_path: Path) -> None:
-    await outcomes_of(UNPLANNED, Replicated(tmp_path, 2, down_after=1000), tmp_path)
+    faults = UNPLANNED if SOAK else (UNPLANNED[0], UNPLANNED[-1])
+    lossy, *_ = await outcomes_of(faults, Replicated(tmp_path, 2, down_after=1000), tmp_path)
+    assert lossy.dropped > 0
+    assert lossy.told >= READERS
+
+
+async def test_what_a_replica_has_acknowledged_outlives_its_master(tmp_path: Path) -> None:
+    replicated = Replicated(tmp_path, 1, down_after=1000, options="?ack=replica")
+    faults = (*UNPLANNED, planned_failover) if SOAK else UNPLANNED[:1]
+    for outcome in await outcomes_of(faults, replicated, tmp_path):
+        assert outcome.dropped == 0, outcome

@@ -266,3 +266,38 @@ async def test_a_server_that_answers_after_it_was_replaced_is_not_used(
         await broker.publish("a", draft(3), HISTORY)
         assert await read_all(broker, "a") == [1, 2, 3]
     assert caplog.text.count("The master of the broker of the rooms is") == 1
+
+
+async def test_servers_that_hide_what_they_are_are_followed_all_the_same(
+    pair: list[RedisServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only the sentinels say then which one is the master. The app is warned at the start."""
+    for server in pair:
+        server.command("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-info")
+    says = (pair[0].port, 1)
+    async with FalseSentinel(lambda: says) as one:
+        broker = await open_broker(url_of(one).replace("://", "://app:secret@"), Limits())
+        try:
+            assert "It will not be noticed if the server loses its last publications" in caplog.text
+            await broker.publish("a", draft(1), HISTORY)
+            await is_replicated(pair, 1)
+            pair[1].command("REPLICAOF", "NO", "ONE")
+            says = (pair[1].port, 2)
+            one.tell("+switch-master", f"mymaster 127.0.0.1 1 127.0.0.1 {pair[1].port}")
+            await until(lambda: f"is 127.0.0.1:{pair[1].port} now" in caplog.text)
+            assert (await broker.publish("a", draft(2), HISTORY)).offset == 2
+            await is_replicated(pair, 2)
+        finally:
+            broker.close()
+
+
+async def test_many_events_are_asked_about_one_at_a_time(pair: list[RedisServer]) -> None:
+    async with FalseSentinel(lambda: (pair[0].port, 1)) as one, opened(one) as broker:
+        before = one.asked
+        for _ in range(10_000):
+            one.tell("+switch-master", "mymaster 127.0.0.1 1 127.0.0.1 2")
+        await broker.publish("a", draft(1), HISTORY)
+        pair[0].command("CLIENT", "KILL", "TYPE", "normal")
+        # It asks for its connection, after all events.
+        await broker.publish("a", draft(2), HISTORY)
+        assert 2 <= one.asked - before < 1000

@@ -18,6 +18,7 @@ class FalseSentinel:
         says: Returns the port and the epoch of the master; `None`: it does not know its name.
         answers: Whether it answers at all.
         flags: The flags of the master.
+        asked: How often it was asked.
     """
 
     def __init__(self, says: Callable[[], tuple[int, int] | None]) -> None:
@@ -25,6 +26,7 @@ class FalseSentinel:
         self.says = says
         self.answers = True
         self.flags = "master"
+        self.asked = 0
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
@@ -64,6 +66,7 @@ class FalseSentinel:
         if command[0] in ("SUBSCRIBE", "UNSUBSCRIBE"):
             return b"".join(packed([command[0].lower(), channel, "1"]) for channel in command[1:])
         said = self.says()
+        self.asked += command[:2] == ["SENTINEL", "MASTER"]
         if command[:2] == ["SENTINEL", "GET-MASTER-ADDR-BY-NAME"]:
             return b"*-1\r\n" if said is None else packed(["127.0.0.1", str(said[0])])
         if command[:2] == ["SENTINEL", "MASTER"]:

@@ -83,8 +83,7 @@ class Replicated:
     @property
     def replica(self) -> RedisServer:
         """The first of the other servers."""
-        master = self.master
-        return next(server for server in self.servers if server is not master)
+        return self._others()[0]
 
     def start(self) -> None:
         """Start all, and return when a failover is possible."""
@@ -122,7 +121,7 @@ class Replicated:
     def failover(self) -> None:
         """Ask for a failover, and return when all sentinels name another master."""
         before = self.master
-        self.sentinels[0].command("SENTINEL", "FAILOVER", MASTER)
+        wait_until(lambda: self.sentinels[0].command("SENTINEL", "FAILOVER", MASTER).startswith("+OK"))
         self.wait_for_another(before)
 
     def wait_for_another(self, before: RedisServer) -> None:
@@ -130,26 +129,28 @@ class Replicated:
         wait_until(lambda: all(self.said(each)[1] != str(before.port) for each in self.sentinels))
 
     def mend(self) -> None:
-        """Make all servers but the master its replicas, and return when a failover is possible.
+        """Make all servers but the master its replicas, and return when they have all data.
 
         The sentinels do that, too, after ten seconds.
         """
         master = self.master
-        for server in self.servers:
-            if server is not master:
-                server.command("REPLICAOF", "127.0.0.1", str(master.port))
-        self.wait_until_whole()
+        for server in self._others():
+            server.command("REPLICAOF", "127.0.0.1", str(master.port))
+        self._wait_until_linked()
 
     def wait_until_whole(self) -> None:
         """Return when all replicas have all data, and all sentinels know each other and them."""
-        master = self.master
-        for server in self.servers:
-            if server is not master:
-                wait_until(
-                    lambda server=server: "master_link_status:up" in server.command("INFO", "replication")
-                )
+        self._wait_until_linked()
         for sentinel in self.sentinels:
             wait_until(lambda sentinel=sentinel: self._knows_all(sentinel))
+
+    def _others(self) -> list[RedisServer]:
+        master = self.master
+        return [server for server in self.servers if server is not master]
+
+    def _wait_until_linked(self) -> None:
+        for server in self._others():
+            wait_until(lambda server=server: "master_link_status:up" in server.command("INFO", "replication"))
 
     def _knows_all(self, sentinel: RedisSentinel) -> bool:
         answer = sentinel.command("SENTINEL", "MASTER", MASTER).split("\r\n")

@@ -226,8 +226,10 @@ async def connect(
         raise
     except (RedisError, OSError) as error:
         await connection.disconnect(nowait=True)
-        if isinstance(error.__cause__, ssl.SSLError):
-            raise ConfigurationError(f"The broker {target.shown}: {error.__cause__}") from error
+        # The library does not say why by `raise … from`.
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise ConfigurationError(f"The broker {target.shown}: {cause}") from error
         raise ConnectionError(str(error)) from error
     except BaseException:
         await connection.disconnect(nowait=True)

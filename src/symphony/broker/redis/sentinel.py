@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias, cast
 
@@ -82,9 +81,11 @@ class Sentinel:
                 packed("SUBSCRIBE", *_EVENTS),
             )
         )
-        # Who waits for the answers to the questions that were sent, in their order; and for
-        # the connection.
-        self._asked: deque[list[_Asked]] = deque()
+        # Who waits for the answer to the question that was sent (`None`: none was), to the next
+        # one, and for the connection (`None`: the last attempt has failed).
+        self._asked: list[_Asked] | None = None
+        self._next: list[_Asked] = []
+        self._is_next_wanted = False
         self._waiting: list[_Asked] | None = []
         # The answer to the first part of a question.
         self._address: object = _NOTHING
@@ -109,7 +110,7 @@ class Sentinel:
         link, self._link = self._link, None
         if link is not None:
             link.close()
-        self._end(None)
+        self._end()
 
     async def _connect(self) -> None:
         connection = await self._dialer.connected(again=True)
@@ -125,11 +126,21 @@ class Sentinel:
         self._waiting = None
 
     def _ask(self, link: RedisLink, asked: list[_Asked]) -> None:
-        self._asked.append(asked)
+        # One at a time. An answer that is on its way may be older than what is asked for now.
+        self._next += asked
+        self._is_next_wanted = True
+        if self._asked is None:
+            self._send(link)
+
+    def _send(self, link: RedisLink) -> None:
+        self._asked, self._next, self._is_next_wanted = self._next, [], False
         link.send(self._question)
+        self._set_timer(_SENTINEL_TIMEOUT, self._late, link)
+
+    def _set_timer(self, seconds: float, then: Callable[[RedisLink], object], link: RedisLink) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(_SENTINEL_TIMEOUT, self._late, link)
+        self._timer = self._loop.call_later(seconds, then, link)
 
     def _late(self, link: RedisLink) -> None:
         self._says_nothing("it does not answer")
@@ -164,12 +175,13 @@ class Sentinel:
             said = self._read(address, master)
         except (LookupError, TypeError, ValueError, AttributeError):
             self._says_nothing("it cannot be understood")
-        for asked in self._asked.popleft():
+        answered, self._asked = self._asked or [], None
+        for asked in answered:
             _tell(asked, said)
-        if not self._asked:
-            assert self._timer is not None
-            self._timer.cancel()
-            self._timer = self._loop.call_later(ASK, self._again, link)
+        if self._is_next_wanted:
+            self._send(link)
+        else:
+            self._set_timer(ASK, self._again, link)
         if said is not None:
             if self.why not in (None, _UNASKED):
                 logger.info("The sentinel %s says which server is the master again.", self.name)
@@ -204,17 +216,17 @@ class Sentinel:
             return
         self._link = None
         self._waiting = []
-        self._end(None)
+        self._end()
         self._task = start(self._connect())
 
-    def _end(self, said: Said | None) -> None:
+    def _end(self) -> None:
         """Answer what was asked over a connection that has ended."""
         if self._timer is not None:
             self._timer.cancel()
         self._address = _NOTHING
-        while self._asked:
-            for asked in self._asked.popleft():
-                _tell(asked, said)
+        for asked in (*(self._asked or ()), *self._next):
+            _tell(asked, None)
+        self._asked, self._next, self._is_next_wanted = None, [], False
 
 
 def _fields(message: object) -> list[bytes]:

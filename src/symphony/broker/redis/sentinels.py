@@ -88,9 +88,13 @@ class Sentinels:
         self._dialing.add(dialing)
         try:
             await asyncio.wait((dialing,))
+        except BaseException:
+            dialing.cancel()
+            if dialing.done() and not dialing.cancelled() and dialing.exception() is None:
+                await dialing.result().connection.disconnect(nowait=True)
+            raise
         finally:
             self._dialing.discard(dialing)
-            dialing.cancel()
         if dialing.cancelled():
             raise ConnectionError("another server is the master now")
         connection, run = dialing.result()
