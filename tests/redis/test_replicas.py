@@ -116,7 +116,7 @@ async def test_a_publication_that_is_lost_with_its_server_is_not_acknowledged(
     says = (pair[0].port, 1)
     async with FalseSentinel(lambda: says) as sentinel:
         url = f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster"
-        async with opened(url, Limits()) as broker:
+        async with opened(url, Limits(publish_timeout=20)) as broker:
             await broker.publish("a", draft(1), HISTORY)
             # From now on, the replica gets nothing, and is the next master.
             pair[1].command("REPLICAOF", "NO", "ONE")

@@ -163,9 +163,8 @@ async def test_a_sentinel_that_has_not_heard_of_a_failover_is_not_followed(pair:
 @pytest.mark.within("broker.redis.sentinel._SENTINEL_TIMEOUT")
 @pytest.mark.beyond("broker.redis.sentinel._SENTINEL_TIMEOUT")
 async def test_one_sentinel_that_answers_is_enough(
-    pair: list[RedisServer], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    pair: list[RedisServer], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sentinel_module, "_SENTINEL_TIMEOUT", 0.5)
     caplog.set_level(logging.INFO, "symphony.app")
     async with (
         FalseSentinel(lambda: (pair[0].port, 1)) as right,
