@@ -8,10 +8,13 @@ UV = $(shell command -v uv 2>/dev/null || echo $(BOOTSTRAP)/bin/uv)
 # Containers often set it. Then every process that a test starts compiles all its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo recording test check format bench bench-micro docs soak clean test-main test-browsers test-alone check-text check-types check-imports
+.PHONY: demo demo-cluster recording test check format bench bench-micro docs soak clean test-main test-browsers test-alone check-text check-types check-imports
 
 demo: .venv/ready ## Serve the demo on http://127.0.0.1:8080; `make demo PORT=9000 PROCESSES=2` takes another port, and two processes
 	.venv/bin/symphony run examples/demo/app.py --port $(PORT) $(if $(PROCESSES),--workers $(PROCESSES))
+
+demo-cluster: .venv/ready ## Serve the demo with two servers, Redis and HAProxy, on http://127.0.0.1:8080; `PORT=9000` takes another port
+	@PORT=$(PORT) .venv/bin/python examples/ws/scaling/cluster.py
 
 # Tests that are marked `alone` have the machine to themselves. What starts browsers and Node is
 # kept together by file, so that a worker shares one Chromium among its tests.

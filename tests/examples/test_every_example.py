@@ -13,7 +13,10 @@ from symphony import Symphony
 from symphony.cli.finding import load, locate
 
 NAMES = sorted(
-    str(path.relative_to(EXAMPLES)) for path in EXAMPLES.glob("ws/**/*.py") if "__pycache__" not in path.parts
+    str(path.relative_to(EXAMPLES))
+    for path in EXAMPLES.glob("ws/**/*.py")
+    # What is in `scaling` runs the demo.
+    if not {"__pycache__", "scaling"} & {*path.parts}
 )
 PATHS = {
     "ws/middleware.py": "/?token=sesame",

@@ -17,7 +17,7 @@ import pytest
 from support.examples import EXAMPLES
 from support.ports import free_port
 
-__all__ = ("Balancer", "haproxy", "nginx")
+__all__ = ("Balancer", "haproxy", "haproxy_binary", "nginx")
 
 _NAMES = ("chat-a:8080", "chat-b:8080", "chat-c:8080")
 _PATIENCE = 20.0
@@ -42,7 +42,7 @@ async def haproxy(folder: Path, ports: Sequence[int]) -> AsyncIterator[Balancer]
     port = free_port()
     file = folder / "haproxy.cfg"
     file.write_text(_addressed("haproxy.cfg", "bind :80", f"bind 127.0.0.1:{port}", ports))
-    async with _running(folder, port, _binary("haproxy"), "-db", "-f", str(file)) as balancer:
+    async with _running(folder, port, haproxy_binary(), "-db", "-f", str(file)) as balancer:
         yield balancer
 
 
@@ -63,6 +63,11 @@ async def nginx(folder: Path, ports: Sequence[int]) -> AsyncIterator[Balancer]:
     binary = _binary("nginx")
     async with _running(folder, port, binary, "-e", f"{folder}/log", "-c", str(file)) as balancer:
         yield balancer
+
+
+def haproxy_binary() -> str:
+    """Return the path of HAProxy; skip the test without it."""
+    return _binary("haproxy")
 
 
 def _binary(name: str) -> str:
