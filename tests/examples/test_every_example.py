@@ -52,13 +52,15 @@ def test_all_are_here() -> None:
     ]
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", NAMES)
 async def test_it_says_where_it_listens_and_stops_in_order_with_a_client_connected(name: str) -> None:
     async with running(name) as server:
         assert server.address.startswith("http://127.0.0.1:")
         async with connect(server.url + PATHS.get(name, "/")) as client:
             server.signal()
-            async with asyncio.timeout(10):
+            # `notice_time`, and `finish_timeout` for a stream that does not end.
+            async with asyncio.timeout(30):
                 await client.wait_closed()
                 code, _ = await server.end()
         assert code == 0
