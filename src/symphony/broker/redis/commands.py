@@ -386,7 +386,7 @@ class Commands:
             # What was sent to the server that had a slot is answered before anything else of it is sent.
             calls = [self._waiting.get(number) for number in line.sent if isinstance(number, int)]
             for slot in {call.slot for call in calls if call is not None} - self._held.keys():
-                if self._shards.shard_of(slot) is not line.shard and line.is_open:
+                if self._shards.shard_of(slot) is not line.shard:
                     self._hold(line, slot)
         self._send_unsent()
 
