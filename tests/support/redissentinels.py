@@ -131,10 +131,13 @@ class Replicated:
     def mend(self) -> None:
         """Make all servers but the master its replicas, and return when they have all data.
 
-        The sentinels do that, too, after ten seconds.
+        The sentinels do that, too, after ten seconds. A server that was killed is started only now:
+        while it is empty and says that it is a master, the sentinels might choose it on a busy machine.
         """
         master = self.master
         for server in self._others():
+            if not server.is_running:
+                server.start()
             server.command("REPLICAOF", "127.0.0.1", str(master.port))
         self._wait_until_linked()
 
