@@ -25,6 +25,7 @@ __all__ = (
     "Source",
     "connect",
     "connect_to_server",
+    "cut",
 )
 
 logger = logging.getLogger("symphony.app")
@@ -69,6 +70,15 @@ class Server(NamedTuple):
 
     connection: Connected
     run: str
+
+
+async def cut(connection: Connected) -> None:
+    """End a connection at once. One that is closed in order stays until the server has read all."""
+    # redis-py does not show it.
+    writer: asyncio.StreamWriter | None = getattr(connection, "_writer", None)
+    await connection.disconnect(nowait=True)
+    if writer is not None:
+        writer.transport.abort()
 
 
 class Dialer:

@@ -9,7 +9,7 @@ from typing import Final
 
 from redis.exceptions import RedisError, ResponseError
 
-from symphony.broker.redis.dialing import Connected
+from symphony.broker.redis.dialing import Connected, cut
 from symphony.tasks import start
 from symphony.websocket.backpressure import READY
 
@@ -110,7 +110,10 @@ class RedisLink:
             self._writing.cancel()
             self._release()
             self._lost(self)
-            await self._connection.disconnect(nowait=True)
+            if self._finishing:
+                await self._connection.disconnect(nowait=True)
+            else:
+                await cut(self._connection)
 
     def _release(self) -> None:
         drained, self._drained = self._drained, None
