@@ -43,6 +43,8 @@ class RedisLink:
         self._wake = asyncio.Event()
         self._drained: asyncio.Future[None] | None = None
         self._finishing = False
+        self._reads = False
+        self._closing = False
         self._ended = False
         self._reading = start(self._read())
         self._writing = start(self._write())
@@ -68,7 +70,10 @@ class RedisLink:
 
     def close(self) -> None:
         """See `Link.close`."""
-        self._reading.cancel()
+        self._closing = True
+        if self._reads:
+            # Before its first step, that would keep it from ending the connection.
+            self._reading.cancel()
         self._writing.cancel()
 
     def finish(self) -> None:
@@ -96,8 +101,9 @@ class RedisLink:
             self._reading.cancel()
 
     async def _read(self) -> None:
+        self._reads = True
         try:
-            while True:
+            while not self._closing:
                 try:
                     answer = await self._connection.read_response(disable_decoding=True, timeout=math.inf)
                 except ResponseError as error:
