@@ -49,10 +49,13 @@ class FalseSentinel:
             writer.write(packed(["message", event, text]))
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._tasks.append(asyncio.ensure_future(self._serve(reader, writer)))
+        self._writers.add(writer)
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._tasks.append(task)
+        # Also if it is accepted so late that nobody waits for it, and is cancelled with its loop.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
         commands = hiredis.Reader()
         while part := await reader.read(65_536):
             commands.feed(part)
@@ -60,7 +63,6 @@ class FalseSentinel:
                 if self.answers:
                     writer.write(self._answer([each.decode() for each in command]))
         self._writers.discard(writer)
-        writer.close()
 
     def _answer(self, command: list[str]) -> bytes:
         if command[0] in ("SUBSCRIBE", "UNSUBSCRIBE"):
