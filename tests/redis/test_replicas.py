@@ -132,7 +132,7 @@ async def test_a_publication_that_is_lost_with_its_server_is_not_acknowledged(
 
 
 async def test_publications_that_wait_for_a_replica_are_bounded(pair: list[RedisServer]) -> None:
-    async with opened(pair[0].url, Limits(publish_timeout=1, max_broker_calls=3)) as broker:
+    async with opened(pair[0].url, Limits(publish_timeout=8, max_broker_calls=3)) as broker:
         await broker.publish("a", draft(0), HISTORY)
         pair[1].signal(signal.SIGSTOP)
         try:
