@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import gc
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -95,16 +93,3 @@ async def connect() -> AsyncIterator[Connect]:
             return broker
 
         yield made
-
-
-@pytest.fixture(autouse=True, scope="module")
-def left_connections() -> Iterator[None]:
-    """Collect what the tests of a module have left, without a complaint.
-
-    On a busy machine, one connection of tests with sentinels is left to the collector. It is not
-    known yet where; the error would be that of the test that comes next.
-    """
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()

@@ -67,12 +67,14 @@ class RedisProxy:
         if self._refuses:
             writer.transport.abort()
             return
+        self._writers.add(writer)
         task = asyncio.ensure_future(self._carry(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Also if it is cancelled before its first step.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
         far: asyncio.StreamWriter | None = None
         try:
             with suppress(OSError):
