@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from symphony.broker.redis.commands import packed
-from symphony.broker.redis.dialing import Connected, connect, connect_to_server
+from symphony.broker.redis.dialing import Connected, connect, connect_to_server, cut
 from symphony.broker.redis.shards import Shard
 from symphony.broker.redis.target import Address, Target, shown_address
 from symphony.errors import BrokerUnavailableError, ConfigurationError
@@ -194,7 +194,7 @@ class Cluster:
                 f"Write {self._target.at(address)._replace(cluster=False).shown}."
             ) from error
         finally:
-            await connection.disconnect(nowait=True)
+            await cut(connection)
         return Slots.of(answer, address[0], tls=self._target.tls)
 
     def _take(self, slots: Slots) -> None:

@@ -72,13 +72,21 @@ class Server(NamedTuple):
     run: str
 
 
-async def cut(connection: Connected) -> None:
-    """End a connection at once. One that is closed in order stays until the server has read all."""
+async def cut(connection: Connected, *, nowait: bool = True) -> None:
+    """End a connection. One that is only closed stays until the server has read all, and answered to TLS.
+
+    Args:
+        connection: The connection.
+        nowait: Whether it ends at once. If not, what was sent is written before, until this is
+            cancelled.
+    """
     # redis-py does not show it.
     writer: asyncio.StreamWriter | None = getattr(connection, "_writer", None)
-    await connection.disconnect(nowait=True)
-    if writer is not None:
-        writer.transport.abort()
+    try:
+        await connection.disconnect(nowait=nowait)
+    finally:
+        if writer is not None:
+            writer.transport.abort()
 
 
 class Dialer:
@@ -228,22 +236,17 @@ async def connect(
         await connection.connect()
         if check is not None:
             await check(connection)
-    except (AuthenticationError, NoPermissionError) as error:
-        await connection.disconnect(nowait=True)
-        raise ConfigurationError(f"The broker {target.shown} refuses this user: {error}") from error
-    except ReplicaError:
-        await connection.disconnect(nowait=True)
-        raise
-    except (RedisError, OSError) as error:
-        await connection.disconnect(nowait=True)
+    except BaseException as error:
+        await cut(cast("Connected", connection))
+        if isinstance(error, AuthenticationError | NoPermissionError):
+            raise ConfigurationError(f"The broker {target.shown} refuses this user: {error}") from error
+        if isinstance(error, ReplicaError) or not isinstance(error, RedisError | OSError):
+            raise
         # The library does not say why by `raise … from`.
         cause = error.__cause__ or error.__context__
         if isinstance(cause, ssl.SSLCertVerificationError):
             raise ConfigurationError(f"The broker {target.shown}: {cause}") from error
         raise ConnectionError(str(error)) from error
-    except BaseException:
-        await connection.disconnect(nowait=True)
-        raise
     return cast("Connected", connection)
 
 

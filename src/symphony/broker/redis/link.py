@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from redis.exceptions import RedisError, ResponseError
@@ -116,10 +117,9 @@ class RedisLink:
             self._writing.cancel()
             self._release()
             self._lost(self)
-            if self._finishing:
-                await self._connection.disconnect(nowait=True)
-            else:
-                await cut(self._connection)
+            # `finish` calls `close` after a while.
+            with suppress(RedisError, OSError):
+                await cut(self._connection, nowait=not self._finishing)
 
     def _release(self) -> None:
         drained, self._drained = self._drained, None

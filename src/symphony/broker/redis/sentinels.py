@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from symphony.broker.redis.dialing import Connected, ReplicaError, Server, connect_to_server
+from symphony.broker.redis.dialing import Connected, ReplicaError, Server, connect_to_server, cut
 from symphony.broker.redis.sentinel import ASK, Said, Sentinel
 from symphony.broker.redis.target import Address, Target, shown_address
 from symphony.errors import ConfigurationError
@@ -91,7 +91,7 @@ class Sentinels:
         except BaseException:
             dialing.cancel()
             if dialing.done() and not dialing.cancelled() and dialing.exception() is None:
-                await dialing.result().connection.disconnect(nowait=True)
+                await cut(dialing.result().connection)
             raise
         finally:
             self._dialing.discard(dialing)
@@ -99,7 +99,7 @@ class Sentinels:
             raise ConnectionError("another server is the master now")
         connection, run = dialing.result()
         if not self._arrived(said, run):
-            await connection.disconnect(nowait=True)
+            await cut(connection)
             raise ConnectionError("another server is the master now")
         return connection
 
@@ -156,7 +156,7 @@ class Sentinels:
                 error,
             )
         else:
-            await connection.disconnect(nowait=True)
+            await cut(connection)
             self._arrived(said, run)
 
     def _arrived(self, said: Said, run: str) -> bool:
